@@ -1,0 +1,34 @@
+"""alibi-rewriter: finds materialised ALiBi biases in ONNX models, proves them, fuses the attentions.
+
+>>> from alibi_rewriter import rewrite
+>>> result = rewrite("model.onnx")             # doctest: +SKIP
+>>> result.exit_code, result.output            # doctest: +SKIP
+(<ExitCode.DONE: 0>, PosixPath('model.alibi.onnx'))
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .rewriter.version import __version__
+
+if TYPE_CHECKING:
+    from .rewriter.errors import AlibiError as AlibiError
+    from .rewriter.pipeline import Options as Options
+    from .rewriter.pipeline import RewriteResult as RewriteResult
+    from .rewriter.pipeline import rewrite as rewrite
+
+__all__ = ["AlibiError", "Options", "RewriteResult", "__version__", "rewrite"]
+
+
+def __getattr__(name: str) -> object:
+    # onnx takes half a second to import; ``rewrite --version`` should not.
+    if name == "AlibiError":
+        from .rewriter.errors import AlibiError
+
+        return AlibiError
+    if name in ("Options", "RewriteResult", "rewrite"):
+        from .rewriter import pipeline
+
+        return getattr(pipeline, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

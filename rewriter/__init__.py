@@ -1,0 +1,1 @@
+"""The pass itself: reading, proving, editing, verifying.  See ``docs/architecture.md``."""

@@ -1,0 +1,135 @@
+"""Find every attention site of a model, prove or refuse it.  Reads only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from onnx import ModelProto, NodeProto
+
+from . import fused_ops
+from .decompose import attentions
+from .errors import Code, Refusal
+from .graph import Scope, index_graph, label, opset_versions, walk
+from .interpret import Interpreter
+from .interpret.rules import element_rules
+from .interpret.shapes import infer
+from .liveness import check_private
+from .plan import Plan, plan
+from .prove import prove
+from .site import Attention
+
+NOT_ATTENTION = frozenset({Code.SOFTMAX_AXIS, Code.NO_PRODUCT, Code.NO_VALUE_PRODUCT})
+"""Refusals of a softmax that is no attention."""
+
+UNBIASED = NOT_ATTENTION | {Code.NO_BIAS}
+"""Refusals of sites without an ALiBi-like bias: leaving them alone makes no rewrite partial."""
+
+
+@dataclass
+class Site:
+    """The verdict on one anchor.
+
+    Attributes:
+        name: Stable identifier: scope path and anchor.
+        anchor: The softmax or attention operator.
+        scope: Its graph.
+        plan: What to emit, if the site is proven.
+        refusal: Why not, otherwise.
+    """
+
+    name: str
+    anchor: NodeProto
+    scope: Scope
+    interpreter: Interpreter
+    plan: Plan | None = None
+    refusal: Refusal | None = None
+
+    @property
+    def is_attention(self) -> bool:
+        """Whether the anchor belongs to an attention at all."""
+        return self.plan is not None or (self.refusal is not None and self.refusal.code not in NOT_ATTENTION)
+
+    @property
+    def is_biased(self) -> bool:
+        """Whether something that looks like a position bias is added to the scores."""
+        return self.plan is not None or (self.refusal is not None and self.refusal.code not in UNBIASED)
+
+
+@dataclass
+class Analysis:
+    """All sites of a model, in graph order, outer graphs first."""
+
+    root: Scope
+    sites: list[Site] = field(default_factory=list)
+
+    @property
+    def proven(self) -> list[Site]:
+        """Sites that can be rewritten."""
+        return [s for s in self.sites if s.plan is not None]
+
+    @property
+    def refused(self) -> list[Site]:
+        """Sites with a bias that cannot be rewritten."""
+        return [s for s in self.sites if s.plan is None and s.is_biased]
+
+
+def analyse(model: ModelProto, base_dir: Path, binary_inputs: frozenset[str] = frozenset()) -> Analysis:
+    """Judge every attention site.
+
+    Args:
+        model: Normalised model; not changed.
+        base_dir: Where external data lie.
+        binary_inputs: Graph inputs declared to hold only 0 and 1 (see ``--val-range``).
+    """
+    root = index_graph(model.graph, opset_versions(model), base_dir)
+    analysis = Analysis(root)
+    interpreters: dict[int, Interpreter] = {}
+    for scope in walk(root):
+        parent = interpreters.get(id(scope.parent)) if scope.parent is not None else None
+        interpreter = Interpreter(scope, element_rules(), binary=binary_inputs)
+        if parent is not None:
+            interpreter.extents.update(parent.extents)
+            interpreter.dtypes.update(parent.dtypes)
+            interpreter.facts = parent.facts
+        infer(interpreter, list(scope.graph.node))
+        interpreters[id(scope)] = interpreter
+        for node in scope.graph.node:
+            site = _judge(interpreter, node)
+            if site is not None:
+                analysis.sites.append(site)
+    return analysis
+
+
+def _judge(interpreter: Interpreter, node: NodeProto) -> Site | None:
+    pattern = fused_ops.pattern_of(node)
+    softmax = node.op_type == "Softmax" and node.domain in ("", "ai.onnx")
+    if pattern is None and not softmax:
+        return None
+    path = interpreter.scope.path
+    site = Site(f"{path}/{label(node)}" if path else label(node), node, interpreter.scope, interpreter)
+    try:
+        readings = attentions(interpreter, node) if pattern is None else [fused_ops.attention(interpreter, node, pattern)]
+    except Refusal as refusal:
+        site.refusal = refusal
+        return site
+    for reading in readings:
+        try:
+            site.plan = _prove(interpreter, reading)
+        except Refusal as refusal:
+            # Of several readings the one that came farthest tells most about why it failed.
+            if site.refusal is None or refusal.stage > site.refusal.stage:
+                site.refusal = refusal
+        else:
+            site.refusal = None
+            return site
+    return site
+
+
+def _prove(interpreter: Interpreter, attention: Attention) -> Plan:
+    made = plan(interpreter, prove(interpreter, attention))
+    check_private(interpreter, made)
+    return made
+
+
+

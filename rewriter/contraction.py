@@ -1,0 +1,97 @@
+"""Products over one inner axis: MatMul, FusedMatMul, Gemm and two-operand Einsum, seen as one thing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from onnx import NodeProto
+
+from .algebra import ZERO, Index, Number, Poly, of
+from .graph import float_attribute, int_attribute, label
+from .interpret import Interpreter
+from .interpret.arithmetic import exact
+from .interpret.generators import einsum_labels
+
+Indices = tuple[Poly, ...]
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """``out[x] = alpha * sum_d left[left_index(x, d)] * right[right_index(x, d)]``."""
+
+    node: NodeProto
+    left: str
+    left_index: Indices
+    right: str
+    right_index: Indices
+    inner: Index
+    alpha: Number
+
+
+def is_contraction(node: NodeProto | None) -> bool:
+    """Whether the node is one of the product operators."""
+    if node is None:
+        return False
+    if node.domain in ("", "ai.onnx"):
+        return node.op_type in ("MatMul", "Gemm", "Einsum")
+    return node.domain == "com.microsoft" and node.op_type == "FusedMatMul"
+
+
+def contract(interpreter: Interpreter, node: NodeProto, indices: Indices) -> Contraction | None:
+    """The operands' indices for one output element, or None if the node has no such form."""
+    if node.op_type == "Einsum":
+        return _einsum(interpreter, node, indices)
+    left, right = interpreter.dims(node.input[0]), interpreter.dims(node.input[1])
+    if left is None or right is None or len(left) < 2 or len(right) < 2 or len(indices) < 2:
+        return None
+    alpha: Number = Fraction(1)
+    if node.op_type == "Gemm":
+        if len(node.input) > 2 and node.input[2]:
+            return None
+        alpha = exact(float_attribute(node, "alpha", 1.0))
+    if node.op_type == "FusedMatMul":
+        alpha = exact(float_attribute(node, "alpha", 1.0))
+        if int_attribute(node, "transBatchA", 0) or int_attribute(node, "transBatchB", 0):
+            return None
+    trans_a, trans_b = int_attribute(node, "transA", 0), int_attribute(node, "transB", 0)
+    extent = left[-2] if trans_a else left[-1]
+    inner = Index(f"d:{node.output[0]}", extent)
+    row, column = indices[-2], indices[-1]
+    batch = indices[:-2]
+    left_index = (*_batch(left[:-2], batch), *((of(inner), row) if trans_a else (row, of(inner))))
+    right_index = (*_batch(right[:-2], batch), *((column, of(inner)) if trans_b else (of(inner), column)))
+    return Contraction(node, node.input[0], left_index, node.input[1], right_index, inner, alpha)
+
+
+def _batch(dims: tuple[Poly, ...], batch: Indices) -> Indices:
+    offset = len(batch) - len(dims)
+    return tuple(ZERO if extent == 1 else batch[offset + axis] for axis, extent in enumerate(dims))
+
+
+def _einsum(interpreter: Interpreter, node: NodeProto, indices: Indices) -> Contraction | None:
+    terms, result = einsum_labels(node)
+    if result is None or len(terms) != 2 or len(result) != len(indices):
+        return None
+    summed = sorted({c for t in terms for c in t} - set(result))
+    if len(summed) != 1 or any(summed[0] not in t for t in terms):
+        return None
+    dims = interpreter.dims(node.input[0])
+    if dims is None:
+        return None
+    inner = Index(f"d:{node.output[0]}", dims[terms[0].index(summed[0])])
+    place = {**dict(zip(result, indices, strict=True)), summed[0]: of(inner)}
+    operand_index = []
+    for name, term in zip(node.input, terms, strict=True):
+        extents = interpreter.dims(name)
+        if extents is None or len(extents) != len(term):
+            return None
+        operand_index.append(tuple(ZERO if e == 1 else place[c] for c, e in zip(term, extents, strict=True)))
+    return Contraction(
+        node, node.input[0], operand_index[0], node.input[1], operand_index[1], inner, Fraction(1)
+    )
+
+
+def describe(contraction: Contraction) -> str:
+    """For messages."""
+    return f"{label(contraction.node)} = {contraction.left} x {contraction.right}"

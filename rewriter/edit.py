@@ -1,0 +1,272 @@
+"""The only writer: every change of a graph goes through one ``Editor``, which counts what it does.
+
+The editor works on a copy of the model.  Weights are never touched; what a rewrite makes superfluous is
+removed at the end, and only that: nodes that were dead before stay where they were.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from .graph import Array, subgraphs
+
+
+@dataclass
+class Counts:
+    """What was changed."""
+
+    nodes_added: int = 0
+    nodes_removed: int = 0
+    initializers_added: int = 0
+    initializers_removed: int = 0
+
+
+@dataclass
+class Editor:
+    """Edits one graph of a model; nothing is written to the graph before ``finish``.
+
+    Attributes:
+        graph: The graph (part of the model that will be saved).
+        opset: Version of the default domain.
+        taken: All names of the model, shared between the editors of its graphs.
+        counts: Changes so far.
+    """
+
+    graph: GraphProto
+    opset: int
+    taken: set[str]
+    counts: Counts = field(default_factory=Counts)
+    _nodes: list[NodeProto] = field(default_factory=list)
+    _producers: dict[str, NodeProto] = field(default_factory=dict)
+    _inserted: dict[int, list[NodeProto]] = field(default_factory=dict)
+    _pending: list[NodeProto] = field(default_factory=list)
+    _made: dict[str, str] = field(default_factory=dict)
+    _constants: dict[tuple[str, bytes, tuple[int, ...]], str] = field(default_factory=dict)
+    _dead_before: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        self._nodes = list(self.graph.node)
+        self._producers = {o: n for n in self._nodes for o in n.output if o}
+        self._dead_before = frozenset(o for n in _dead_nodes(self.graph) for o in n.output)
+
+    def fresh(self, hint: str) -> str:
+        """A name that no value of the model has."""
+        name, number = hint, 1
+        while name in self.taken:
+            number += 1
+            name = f"{hint}_{number}"
+        self.taken.add(name)
+        return name
+
+    def producer(self, value: str) -> NodeProto:
+        """The original node that makes a value."""
+        return self._producers[value]
+
+    # --- making values ---------------------------------------------------------------------------------
+
+    def constant(self, array: Array, hint: str) -> str:
+        """An initializer with these data; equal ones are shared."""
+        array = np.ascontiguousarray(array).reshape(array.shape)
+        key = (array.dtype.str, array.tobytes(), array.shape)
+        if key not in self._constants:
+            name = self.fresh(hint)
+            self.graph.initializer.append(numpy_helper.from_array(array, name))
+            self.counts.initializers_added += 1
+            self._constants[key] = name
+        return self._constants[key]
+
+    def integers(self, values: list[int], hint: str) -> str:
+        """An int64 vector."""
+        return self.constant(np.array(values, np.int64), hint)
+
+    def node(
+        self, op_type: str, inputs: list[str], hint: str, *, output: str = "", domain: str = "", **attributes: object
+    ) -> str:
+        """A node with one output, placed by the next ``place``.  Returns the output's name.
+
+        A node that was made before with the same inputs is used again (all layers share one mask), unless
+        an output name is asked for or the node is of another domain.
+        """
+        key = repr((op_type, inputs, sorted(attributes.items())))
+        if not output and not domain and key in self._made:
+            return self._made[key]
+        name = output or self.fresh(hint)
+        made = helper.make_node(
+            op_type, inputs, [name], name=self.fresh(f"{hint}/{op_type}"), domain=domain, **attributes
+        )
+        self._pending.append(made)
+        self._made.setdefault(key, name)
+        self.counts.nodes_added += 1
+        return name
+
+    def last(self) -> NodeProto:
+        """The node made last, to attach metadata to."""
+        return self._pending[-1]
+
+    def place(self, before: NodeProto) -> None:
+        """The pending nodes will stand right before an original node of the graph."""
+        self._inserted.setdefault(id(before), []).extend(self._pending)
+        self._pending = []
+
+    def take_over(self, value: str) -> None:
+        """Free the name of a value for a new producer; the old producer gets another output name."""
+        node = self._producers[value]
+        spare = self.fresh(f"{value}/unfused")
+        node.output[list(node.output).index(value)] = spare
+
+    # --- layouts in any opset --------------------------------------------------------------------------
+
+    def transpose(self, value: str, perm: list[int], hint: str) -> str:
+        """Transpose; nothing for the identity."""
+        return value if perm == sorted(perm) else self.node("Transpose", [value], hint, perm=perm)
+
+    def unsqueeze(self, value: str, axes: list[int], hint: str) -> str:
+        """Unsqueeze, with axes as attribute before opset 13."""
+        if not axes:
+            return value
+        if self.opset < 13:
+            return self.node("Unsqueeze", [value], hint, axes=axes)
+        return self.node("Unsqueeze", [value, self.integers(axes, f"{hint}/axes")], hint)
+
+    def squeeze(self, value: str, axes: list[int], hint: str) -> str:
+        """Squeeze, with axes as attribute before opset 13."""
+        if not axes:
+            return value
+        if self.opset < 13:
+            return self.node("Squeeze", [value], hint, axes=axes)
+        return self.node("Squeeze", [value, self.integers(axes, f"{hint}/axes")], hint)
+
+    def cast(self, value: str, source: int, target: int, hint: str) -> str:
+        """Cast; nothing if the type is right already."""
+        return value if source == target else self.node("Cast", [value], hint, to=target)
+
+    def extents(self, value: str, axes: list[int], hint: str) -> str:
+        """The extents of some axes as an int64 vector."""
+        shape = self.node("Shape", [value], f"{hint}/shape")
+        return self.node("Gather", [shape, self.integers(axes, f"{hint}/axes")], f"{hint}/extents", axis=0)
+
+    def reshape(self, value: str, target: list[int | tuple[str, int]], hint: str) -> str:
+        """Reshape to numbers, at most one -1, and extents (tensor, axis) read at run time."""
+        if all(isinstance(t, int) for t in target):
+            return self.node("Reshape", [value, self.integers([t for t in target if isinstance(t, int)], f"{hint}/to")], hint)
+        parts = [
+            self.integers([t], f"{hint}/to") if isinstance(t, int) else self.extents(t[0], [t[1]], hint) for t in target
+        ]
+        return self.node("Reshape", [value, self.node("Concat", parts, f"{hint}/to", axis=0)], hint)
+
+    # --- removing ----------------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """Write the changes into the graph and remove what they made superfluous."""
+        if not self._inserted:
+            return
+        nodes: list[NodeProto] = []
+        for node in self._nodes:
+            nodes.extend(self._inserted.get(id(node), ()))
+            nodes.append(node)
+        _assign(self.graph, nodes)
+        self._nodes, self._inserted = [], {}
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Remove nodes and initializers that were alive before the changes and are dead now."""
+        dead = [n for n in _dead_nodes(self.graph) if not any(o in self._dead_before for o in n.output if o)]
+        if not dead:
+            return
+        gone = {o for n in dead for o in n.output if o}
+        kept = [n for n in self.graph.node if not any(o in gone for o in n.output if o)]
+        self.counts.nodes_removed += len(self.graph.node) - len(kept)
+        freed = {i for n in dead for i in _uses(n)}
+        _assign(self.graph, kept)
+        used = _used_names(self.graph)
+        inputs = {i.name for i in self.graph.input}
+        unused = {n for n in freed if n not in used and n not in inputs}
+        for field_name in ("initializer", "sparse_initializer"):
+            tensors = getattr(self.graph, field_name)
+            for position in range(len(tensors) - 1, -1, -1):
+                tensor = tensors[position]
+                name = tensor.name if field_name == "initializer" else tensor.values.name
+                if name in unused:
+                    del tensors[position]
+                    self.counts.initializers_removed += 1
+        infos = self.graph.value_info
+        for position in range(len(infos) - 1, -1, -1):
+            if infos[position].name in gone or infos[position].name in unused:
+                del infos[position]
+
+
+def _assign(graph: GraphProto, nodes: list[NodeProto]) -> None:
+    copies = []
+    for node in nodes:
+        copy = NodeProto()
+        copy.CopyFrom(node)
+        copies.append(copy)
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
+def _uses(node: NodeProto) -> list[str]:
+    """Names that a node reads, those read inside its bodies included."""
+    found: list[str] = []
+    pending = [node]
+    while pending:
+        current = pending.pop()
+        found.extend(i for i in current.input if i)
+        for _, body in subgraphs(current):
+            found.extend(o.name for o in body.output)
+            pending.extend(body.node)
+    return found
+
+
+def _used_names(graph: GraphProto) -> set[str]:
+    used = {o.name for o in graph.output}
+    for node in graph.node:
+        used.update(_uses(node))
+    return used
+
+
+def _dead_nodes(graph: GraphProto) -> list[NodeProto]:
+    """Nodes from which no graph output can be reached."""
+    live = {o.name for o in graph.output}
+    dead = []
+    for node in reversed(graph.node):
+        if any(o in live for o in node.output if o):
+            live.update(_uses(node))
+        else:
+            dead.append(node)
+    return dead
+
+
+def all_names(model: ModelProto) -> set[str]:
+    """Every name in the model, in all scopes, so that new ones collide with none."""
+    found: set[str] = set()
+    pending = [model.graph]
+    nodes: list[NodeProto] = []
+    while pending:
+        graph = pending.pop()
+        found.update(v.name for v in (*graph.input, *graph.output, *graph.value_info))
+        found.update(t.name for t in graph.initializer)
+        nodes.extend(graph.node)
+        for node in graph.node:
+            found.add(node.name)
+            found.update(node.output)
+            found.update(node.input)
+            pending.extend(g for _, g in subgraphs(node))
+    return found
+
+
+def float_type(data_type: int) -> bool:
+    """Whether the fused node computes in this type."""
+    return data_type in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+
+
+def set_metadata(node: NodeProto, entries: dict[str, str]) -> None:
+    """Provenance of a node, as metadata_props (IR version 10) -- one entry per key."""
+    for key, value in entries.items():
+        entry = onnx.StringStringEntryProto()
+        entry.key, entry.value = key, value
+        node.metadata_props.append(entry)

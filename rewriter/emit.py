@@ -1,0 +1,311 @@
+"""From a plan to nodes: the fused node, and the few nodes that bring its inputs into their layouts."""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import TensorProto
+
+from .algebra import Index, Number, Poly
+from .edit import Editor, set_metadata
+from .graph import label
+from .interpret import Interpreter
+from .layout import View
+from .plan import Leaf, Mask, Op, Plan
+from .spec import DOMAIN, BiasForm, EmptyRows, FusedAttention, MaskKind, Variant
+
+PROVENANCE = "alibi_rewriter"
+"""Prefix of the metadata keys that say where a fused node came from."""
+
+
+def variant_of(plan: Plan) -> Variant:
+    """The member of the family that a plan needs."""
+    mask = MaskKind.NONE
+    if plan.additive is not None:
+        mask = MaskKind.ADDITIVE
+    elif plan.boolean is not None:
+        mask = MaskKind.BOOLEAN
+    causal = plan.proof.causal and plan.proof.form is BiasForm.LINEAR
+    return Variant(plan.proof.form.value, causal, plan.positions is not None, mask.value)
+
+
+def is_grouped(plan: Plan) -> bool:
+    """Whether keys have fewer heads than queries."""
+    head = plan.proof.attention.frame.head
+    return head is not None and head not in plan.proof.attention.key.indices
+
+
+def emit(
+    interpreter: Interpreter, editor: Editor, plan: Plan, *, zero_rows: bool, ir_version: int, site: str
+) -> FusedAttention:
+    """Put the fused node of one site into the graph, in place of the plan's output.
+
+    Args:
+        interpreter: For extents that are numbers.
+        editor: Writes.
+        plan: What to write.
+        zero_rows: Policy for rows without keys, the same for all nodes of one op_type in a file.
+        ir_version: From 10 on, nodes carry metadata.
+        site: Prefix for new names.
+
+    Returns:
+        The attributes of the new node.
+    """
+    attention = plan.proof.attention
+    frame = attention.frame
+    writer = _Writer(interpreter, editor, site)
+    query = writer.operand(attention.query, (frame.batch, frame.head, frame.row), plan.dtype, "query")
+    key_head = _key_head(attention.key, frame.head)
+    key = writer.operand(attention.key, (frame.batch, key_head, frame.key), plan.dtype, "key")
+    value = writer.operand(attention.value, (frame.batch, key_head, frame.key), plan.dtype, "value")
+    for name, tensor in (("key", key), ("value", value)):
+        past = attention.past.get(f"past_{name}")
+        present = attention.extra_outputs.get(f"present_{name}", "")
+        if present:
+            editor.take_over(present)
+        if past:
+            tensor = editor.node("Concat", [past, tensor], f"{site}/{name}", output=present, axis=2)
+        elif present:
+            tensor = editor.node("Identity", [tensor], f"{site}/{name}", output=present)
+        key, value = (tensor, value) if name == "key" else (key, tensor)
+    variant = variant_of(plan)
+    inputs = [query, key, value, writer.slopes(plan)]
+    if variant.mask != MaskKind.NONE.value:
+        inputs.append(writer.mask(plan))
+    if plan.positions is not None:
+        inputs.append(writer.positions(plan.positions, (frame.batch, frame.key)))
+    policy = EmptyRows.ZERO if zero_rows and variant.mask != MaskKind.NONE.value else EmptyRows.MEAN
+    fused = FusedAttention(variant, float(np.float32(float(attention.scale))), policy)
+    target = plan.output.tensor
+    anchor = editor.producer(target)
+    editor.take_over(target)
+    writer.output(plan, fused, inputs, ir_version)
+    editor.place(before=anchor)
+    return fused
+
+
+def _key_head(view: View, head: Index | None) -> Index | None:
+    """The head index that keys have: the query's, one per group, or none."""
+    if head is None or head in view.indices:
+        return head
+    return next((i for i in view.indices if i.name == f"{head.name}_kv"), None)
+
+
+class _Writer:
+    """Makes values of canonical layout out of views."""
+
+    def __init__(self, interpreter: Interpreter, editor: Editor, site: str) -> None:
+        self.interpreter = interpreter
+        self.editor = editor
+        self.site = site
+
+    def operand(self, view: View, roles: tuple[Index | None, ...], dtype: int, hint: str) -> str:
+        """query, key or value as [B, H, S, D]."""
+        named = [r for r in roles if r is not None]
+        feature = [i for i in view.indices if i not in named]
+        value = self.arrange(view, (*roles, feature[0] if feature else None), hint)
+        return self.editor.cast(value, self.interpreter.dtype(view.tensor), dtype, f"{self.site}/{hint}")
+
+    def arrange(self, view: View, roles: tuple[Index | None, ...], hint: str) -> str:
+        """A tensor with one axis per role, in order; an axis of extent 1 for an absent role."""
+        name, axes = self._split(view, hint)
+        empty = [a for a, names in enumerate(axes) if not names]
+        name = self.editor.squeeze(name, empty, f"{self.site}/{hint}")
+        present = [names[0] for names in axes if names]
+        order = [r for r in roles if r is not None and r in present]
+        name = self.editor.transpose(name, [present.index(r) for r in order], f"{self.site}/{hint}")
+        absent = [position for position, r in enumerate(roles) if r is None or r not in present]
+        return self.editor.unsqueeze(name, absent, f"{self.site}/{hint}")
+
+    def _split(self, view: View, hint: str) -> tuple[str, list[tuple[Index, ...]]]:
+        """Cut merged axes: [B*H, S, D] becomes [B, H, S, D]."""
+        if not view.merged:
+            return view.tensor, list(view.axes)
+        target: list[int | tuple[str, int]] = []
+        axes: list[tuple[Index, ...]] = []
+        for axis, names in enumerate(view.axes):
+            if len(names) <= 1:
+                extent = names[0].bound.constant if names else 1
+                target.append(int(extent) if extent is not None else (view.tensor, axis))
+                axes.append(names)
+                continue
+            for index in names:
+                extent = index.bound.constant
+                target.append(int(extent) if extent is not None else -1)
+                axes.append((index,))
+        return self.editor.reshape(view.tensor, target, f"{self.site}/{hint}"), axes
+
+    def slopes(self, plan: Plan) -> str:
+        """[H] float32: an initializer, or the model's own run-time value."""
+        if plan.slopes is None:
+            assert plan.proof.slopes is not None
+            values = (plan.proof.slopes.astype(np.float64) * plan.slope_factor).astype(np.float32)
+            return self.editor.constant(values, f"{self.site}/slopes")
+        head = plan.proof.attention.frame.head
+        name = self.arrange(plan.slopes, (head,), "slopes")
+        name = self.editor.cast(
+            name, self.interpreter.dtype(plan.slopes.tensor), TensorProto.FLOAT, f"{self.site}/slopes"
+        )
+        return self._times(name, plan.slope_factor, "slopes", TensorProto.FLOAT)
+
+    def _times(self, name: str, factor: Number | float, hint: str, dtype: int) -> str:
+        if factor == 1:
+            return name
+        scalar = np.array(float(factor), np.float32)
+        constant = self.editor.constant(scalar, f"{self.site}/{hint}/factor")
+        constant = self.editor.cast(constant, TensorProto.FLOAT, dtype, f"{self.site}/{hint}/factor")
+        return self.editor.node("Mul", [name, constant], f"{self.site}/{hint}")
+
+    def positions(self, view: View, roles: tuple[Index | None, ...]) -> str:
+        """[B, S_kv] float32."""
+        name = self.arrange(view, roles, "key_positions")
+        return self.editor.cast(
+            name, self.interpreter.dtype(view.tensor), TensorProto.FLOAT, f"{self.site}/key_positions"
+        )
+
+    # --- masks -----------------------------------------------------------------------------------------
+
+    def mask(self, plan: Plan) -> str:
+        """The mask input: boolean, or additive with what a boolean one hides set to -inf."""
+        if plan.additive is None:
+            assert plan.boolean is not None
+            return self._boolean(plan, plan.boolean)
+        added, dtype = self._additive(plan, plan.additive)
+        if plan.boolean is None:
+            return added
+        visible = self._boolean(plan, plan.boolean)
+        hidden = self.editor.constant(np.array(-np.inf, np.float32), f"{self.site}/hidden")
+        added = self.editor.cast(added, dtype, TensorProto.FLOAT, f"{self.site}/mask")
+        return self.editor.node("Where", [visible, added, hidden], f"{self.site}/mask")
+
+    def _leaf(self, plan: Plan, leaf: Leaf) -> tuple[str, int]:
+        frame = plan.proof.attention.frame
+        roles = (frame.batch, frame.head, frame.row, frame.key)
+        return self.arrange(leaf.view, roles, "mask"), self.interpreter.dtype(leaf.view.tensor)
+
+    def _boolean(self, plan: Plan, mask: Mask) -> str:
+        if isinstance(mask, Leaf):
+            name, dtype = self._leaf(plan, mask)
+            if mask.test == "visible":
+                name = self.editor.cast(name, dtype, TensorProto.FLOAT, f"{self.site}/mask")
+                limit = self.editor.constant(np.array(-60000.0, np.float32), f"{self.site}/hiding")
+                return self.editor.node("Greater", [name, limit], f"{self.site}/visible")
+            return self.editor.cast(name, dtype, TensorProto.BOOL, f"{self.site}/mask")
+        parts = [self._boolean(plan, p) for p in mask.parts]
+        if mask.kind == "not":
+            return self.editor.node("Not", parts, f"{self.site}/mask")
+        name = parts[0]
+        for other in parts[1:]:
+            name = self.editor.node({"and": "And", "or": "Or"}[mask.kind], [name, other], f"{self.site}/mask")
+        return name
+
+    def _additive(self, plan: Plan, mask: Mask) -> tuple[str, int]:
+        if isinstance(mask, Leaf):
+            return self._leaf(plan, mask)
+        made = [self._additive(plan, p) for p in mask.parts]
+        dtype = made[0][1] if len({d for _, d in made}) == 1 else TensorProto.FLOAT
+        names = [self.editor.cast(n, d, dtype, f"{self.site}/mask") for n, d in made]
+        if mask.kind == "mul":
+            return self._times(names[0], mask.factor, "mask", dtype), dtype
+        name = names[0]
+        for other in names[1:]:
+            name = self.editor.node({"add": "Add", "sub": "Sub"}[mask.kind], [name, other], f"{self.site}/mask")
+        return name, dtype
+
+    # --- output ----------------------------------------------------------------------------------------
+
+    def output(self, plan: Plan, fused: FusedAttention, inputs: list[str], ir_version: int) -> None:
+        """The fused node and whatever brings [B, H, S_q, D_v] to the layout of the value that it replaces."""
+        view = plan.output
+        frame = plan.proof.attention.frame
+        dtype = self.interpreter.dtype(view.tensor)
+        present = view.indices
+        feature = next((i for i in present if i not in (frame.batch, frame.head, frame.row)), None)
+        roles: tuple[Index | None, ...] = (frame.batch, frame.head, frame.row, feature)
+        steps = self._after(view, roles, dtype, plan.dtype)
+        name = view.tensor if not steps else ""
+        made = self.editor.node(
+            fused.variant.op_type, inputs, f"{self.site}/attention", output=name, domain=DOMAIN, **fused.attributes()
+        )
+        if ir_version >= 10:
+            node = self.editor.last()
+            set_metadata(node, _provenance(plan))
+        for position, (kind, argument) in enumerate(steps):
+            target = view.tensor if position == len(steps) - 1 else ""
+            made = self._step(made, kind, argument, target)
+
+    def _after(
+        self, view: View, roles: tuple[Index | None, ...], dtype: int, own: int
+    ) -> list[tuple[str, list[int | tuple[str, int]]]]:
+        steps: list[tuple[str, list[int | tuple[str, int]]]] = []
+        if dtype and dtype != own:
+            steps.append(("Cast", [dtype]))
+        absent = [a for a, r in enumerate(roles) if r is None or r not in view.indices]
+        if absent:
+            steps.append(("Squeeze", list(absent)))
+        kept = [r for r in roles if r is not None and r in view.indices]
+        perm = [kept.index(i) for i in view.indices]
+        if perm != sorted(perm):
+            steps.append(("Transpose", list(perm)))
+        if view.merged:
+            steps.append(("Reshape", _merged_shape(view)))
+        elif any(not a for a in view.axes):
+            steps.append(("Unsqueeze", [a for a, names in enumerate(view.axes) if not names]))
+        return steps
+
+    def _step(self, value: str, kind: str, argument: list[int | tuple[str, int]], target: str) -> str:
+        hint = f"{self.site}/output"
+        numbers = [a for a in argument if isinstance(a, int)]
+        if kind == "Cast":
+            return self.editor.node("Cast", [value], hint, output=target, to=numbers[0])
+        if kind == "Transpose":
+            return self.editor.node("Transpose", [value], hint, output=target, perm=numbers)
+        if kind in ("Squeeze", "Unsqueeze"):
+            if self.editor.opset < 13:
+                return self.editor.node(kind, [value], hint, output=target, axes=numbers)
+            axes = self.editor.integers(numbers, f"{hint}/axes")
+            return self.editor.node(kind, [value, axes], hint, output=target)
+        shape = [(value, a[1]) if isinstance(a, tuple) else a for a in argument]
+        if all(isinstance(a, int) for a in shape):
+            to = self.editor.integers(numbers, f"{hint}/to")
+        else:
+            parts = [
+                self.editor.integers([a], f"{hint}/to") if isinstance(a, int) else self.editor.extents(a[0], [a[1]], hint)
+                for a in shape
+            ]
+            to = self.editor.node("Concat", parts, f"{hint}/to", axis=0)
+        return self.editor.node("Reshape", [value, to], hint, output=target)
+
+
+def _merged_shape(view: View) -> list[int | tuple[str, int]]:
+    """Reshape target for merging axes; extents that are not numbers are read from the value before."""
+    target: list[int | tuple[str, int]] = []
+    position = 0
+    free = True
+    for names in view.axes:
+        if len(names) == 1:
+            extent = names[0].bound.constant
+            target.append(int(extent) if extent is not None else ("", position))
+        elif not names:
+            target.append(1)
+        else:
+            product: Poly = names[0].bound
+            for index in names[1:]:
+                product = product * index.bound
+            extent = product.constant
+            if extent is not None:
+                target.append(int(extent))
+            else:
+                assert free, "only one merged axis may have an unknown extent"
+                free = False
+                target.append(-1)
+        position += len(names)
+    return target
+
+
+def _provenance(plan: Plan) -> dict[str, str]:
+    attention = plan.proof.attention
+    return {
+        f"{PROVENANCE}.anchor": label(attention.anchor),
+        f"{PROVENANCE}.scores": attention.scores,
+        f"{PROVENANCE}.proof": "; ".join(plan.proof.steps),
+    }

@@ -1,0 +1,227 @@
+"""A read-only index over one graph of a model: who makes a value, who uses it, what is constant.
+
+A *scope* is the main graph or the body of an If, Loop or Scan.  Values of outer scopes are visible in
+inner ones, as in ONNX; what an inner scope makes is not visible outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+
+from .errors import ModelRejected
+
+Array = npt.NDArray[np.generic]
+
+MAX_CONSTANT_BYTES = 8 << 30
+"""Constants larger than this are never read: a bias table of 32 heads and 8192 positions has 8 GiB."""
+
+
+def attribute(node: NodeProto, name: str, default: object = None) -> object:
+    """The value of a node's attribute, or the default."""
+    for candidate in node.attribute:
+        if candidate.name == name:
+            return onnx.helper.get_attribute_value(candidate)
+    return default
+
+
+def int_attribute(node: NodeProto, name: str, default: int) -> int:
+    """An integer attribute."""
+    value = attribute(node, name, default)
+    return value if isinstance(value, int) else default
+
+
+def ints_attribute(node: NodeProto, name: str) -> list[int] | None:
+    """A list-of-integers attribute, or None when absent."""
+    value = attribute(node, name)
+    return [int(v) for v in value] if isinstance(value, list | tuple) else None
+
+
+def float_attribute(node: NodeProto, name: str, default: float) -> float:
+    """A float attribute."""
+    value = attribute(node, name, default)
+    return float(value) if isinstance(value, int | float) else default
+
+
+def subgraphs(node: NodeProto) -> Iterator[tuple[str, GraphProto]]:
+    """Graphs inside a node's attributes, with the attribute's name."""
+    for candidate in node.attribute:
+        if candidate.type == AttributeProto.GRAPH:
+            yield candidate.name, candidate.g
+        elif candidate.type == AttributeProto.GRAPHS:
+            for number, graph in enumerate(candidate.graphs):
+                yield f"{candidate.name}[{number}]", graph
+
+
+def label(node: NodeProto) -> str:
+    """What to call a node in messages: its name, else its first output."""
+    return node.name or next((o for o in node.output if o), "") or f"unnamed {node.op_type}"
+
+
+@dataclass
+class Consumer:
+    """One use of a value: an input of a node, or a graph output (node is None)."""
+
+    node: NodeProto | None
+    position: int
+    scope: Scope
+
+
+@dataclass
+class Scope:
+    """One graph, indexed.
+
+    Attributes:
+        graph: The graph itself; never changed through this class.
+        opset: Imported version per domain.
+        parent: The enclosing scope, if any.
+        path: Where this scope is, e.g. ``""`` or ``If_12/then_branch``.
+    """
+
+    graph: GraphProto
+    opset: dict[str, int]
+    base_dir: Path
+    parent: Scope | None = None
+    path: str = ""
+    producers: dict[str, NodeProto] = field(default_factory=dict)
+    consumers: dict[str, list[Consumer]] = field(default_factory=dict)
+    initializers: dict[str, TensorProto] = field(default_factory=dict)
+    inputs: dict[str, onnx.ValueInfoProto] = field(default_factory=dict)
+    outputs: set[str] = field(default_factory=set)
+    children: list[Scope] = field(default_factory=list)
+    _arrays: dict[str, Array | None] = field(default_factory=dict)
+
+    def producer(self, name: str) -> NodeProto | None:
+        """The node that makes the value, in this scope or an enclosing one."""
+        scope: Scope | None = self
+        while scope is not None:
+            if name in scope.producers:
+                return scope.producers[name]
+            if name in scope.inputs or name in scope.initializers:
+                return None
+            scope = scope.parent
+        return None
+
+    def owner(self, name: str) -> Scope | None:
+        """The scope in which the value is made (by a node, an initializer or an input)."""
+        scope: Scope | None = self
+        while scope is not None:
+            if name in scope.producers or name in scope.initializers or name in scope.inputs:
+                return scope
+            scope = scope.parent
+        return None
+
+    def constant(self, name: str) -> Array | None:
+        """The value as an array if it is an initializer or a Constant node, else None.
+
+        Large arrays are read from external data only here, so weights that no bias depends on are
+        never loaded.
+        """
+        owner = self.owner(name)
+        if owner is None:
+            return None
+        if name not in owner._arrays:
+            owner._arrays[name] = owner._read_constant(name)
+        return owner._arrays[name]
+
+    def _read_constant(self, name: str) -> Array | None:
+        tensor = self.initializers.get(name)
+        if tensor is not None:
+            if name in self.inputs:
+                return None  # an initializer that is also an input is only a default value
+            return read_tensor(tensor, self.base_dir)
+        node = self.producers.get(name)
+        if node is None or node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
+            return None
+        for candidate in node.attribute:
+            if candidate.name == "value":
+                return read_tensor(candidate.t, self.base_dir)
+            if candidate.name == "value_float":
+                return np.array(candidate.f, np.float32)
+            if candidate.name == "value_int":
+                return np.array(candidate.i, np.int64)
+            if candidate.name == "value_floats":
+                return np.array(candidate.floats, np.float32)
+            if candidate.name == "value_ints":
+                return np.array(candidate.ints, np.int64)
+        return None
+
+
+def read_tensor(tensor: TensorProto, base_dir: Path) -> Array | None:
+    """A tensor as an array, external data included; None when it is too large or has no numeric type."""
+    if tensor.data_type in (TensorProto.STRING, TensorProto.UNDEFINED):
+        return None
+    size = int(np.prod(tensor.dims, dtype=np.int64)) if tensor.dims else 1
+    if size < 0 or size * 8 > MAX_CONSTANT_BYTES:
+        return None
+    try:
+        return numpy_helper.to_array(tensor, str(base_dir))
+    except Exception as error:  # any of a dozen types: the data do not fit the declaration
+        raise ModelRejected(f"tensor '{tensor.name}' cannot be read: {error}. Export the model again.") from error
+
+
+def index_graph(
+    graph: GraphProto, opset: dict[str, int], base_dir: Path, parent: Scope | None = None, path: str = ""
+) -> Scope:
+    """Index a graph and, through ``children``, the bodies inside its nodes."""
+    root = Scope(graph, opset, base_dir, parent, path)
+    pending = [root]
+    while pending:
+        scope = pending.pop()
+        _fill(scope)
+        for node in scope.graph.node:
+            for name, body in subgraphs(node):
+                child_path = f"{scope.path}/{label(node)}.{name}" if scope.path else f"{label(node)}.{name}"
+                child = Scope(body, opset, base_dir, scope, child_path)
+                scope.children.append(child)
+                pending.append(child)
+    _link_captured(root)
+    return root
+
+
+def _fill(scope: Scope) -> None:
+    for tensor in scope.graph.initializer:
+        scope.initializers[tensor.name] = tensor
+    for value in scope.graph.input:
+        scope.inputs[value.name] = value
+    for node in scope.graph.node:
+        for name in node.output:
+            if name:
+                scope.producers[name] = node
+        for position, name in enumerate(node.input):
+            if name:
+                scope.consumers.setdefault(name, []).append(Consumer(node, position, scope))
+    for position, value in enumerate(scope.graph.output):
+        scope.outputs.add(value.name)
+        scope.consumers.setdefault(value.name, []).append(Consumer(None, position, scope))
+
+
+def _link_captured(root: Scope) -> None:
+    """Uses inside bodies count as uses in the scope that owns the value."""
+    for scope in walk(root):
+        if scope.parent is None:
+            continue
+        for name, uses in scope.consumers.items():
+            owner = scope.owner(name)
+            if owner is not None and owner is not scope:
+                owner.consumers.setdefault(name, []).extend(uses)
+
+
+def walk(root: Scope) -> Iterator[Scope]:
+    """The scope and all scopes inside it, outer ones first, in graph order."""
+    pending = [root]
+    while pending:
+        scope = pending.pop()
+        yield scope
+        pending.extend(reversed(scope.children))
+
+
+def opset_versions(model: ModelProto) -> dict[str, int]:
+    """Imported opset version per domain; the default domain is ``""``."""
+    return {("" if o.domain == "ai.onnx" else o.domain): o.version for o in model.opset_import}

@@ -1,0 +1,226 @@
+"""The interpreter: asks for elements and extents, remembers every answer and what it was computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from onnx import NodeProto, TensorProto
+
+from ..algebra import Atom, Cond, Index, Poly, Read, Size, ind, of, poly
+from ..graph import Array, Scope, label
+from .facts import Facts
+
+Key = tuple[str, tuple[Poly, ...]]
+ElementRule = Callable[["Interpreter", NodeProto, int, tuple[Poly, ...]], Poly | None]
+
+MAX_DEPTH = 120
+"""Chains of operators longer than this are not followed: the element stays a run-time read, which is sound."""
+
+MAX_TERMS = 400
+"""A polynomial with more terms than this is kept as a run-time read."""
+
+INTEGER_TYPES = frozenset(
+    {
+        TensorProto.INT8,
+        TensorProto.INT16,
+        TensorProto.INT32,
+        TensorProto.INT64,
+        TensorProto.UINT8,
+        TensorProto.UINT16,
+        TensorProto.UINT32,
+        TensorProto.UINT64,
+    }
+)
+
+
+@dataclass
+class Answer:
+    """One remembered element and the elements that it was computed from."""
+
+    value: Poly
+    reads: tuple[Key, ...]
+
+
+@dataclass
+class Interpreter:
+    """Elements and extents of the values of one scope (and of the scopes around it).
+
+    Attributes:
+        scope: The graph under analysis.
+        rules: Element rules per (domain, op_type).
+        binary: Graph inputs that are declared to hold 0 and 1 only.
+        extents: Shape per tensor; None where the rank is unknown.  Filled by ``shapes.infer``.
+        dtypes: Element type per tensor (``TensorProto`` constants), 0 where unknown.
+        facts: Equalities between sizes.
+        splits: (index, divisor) pairs met where a Reshape cuts through a single index: how that axis
+            is made of several.
+    """
+
+    scope: Scope
+    rules: dict[tuple[str, str], ElementRule]
+    binary: frozenset[str] = frozenset()
+    extents: dict[str, tuple[Poly, ...] | None] = field(default_factory=dict)
+    dtypes: dict[str, int] = field(default_factory=dict)
+    facts: Facts = field(default_factory=Facts)
+    splits: list[tuple[Index, Poly]] = field(default_factory=list)
+    answers: dict[Key, Answer] = field(default_factory=dict)
+    table_fits: dict[object, object] = field(default_factory=dict)
+    _reading: list[list[Key]] = field(default_factory=list)
+    _fresh: int = 0
+    _facts_version: int = 0
+
+    # --- extents -----------------------------------------------------------------------------------
+
+    def dims(self, name: str) -> tuple[Poly, ...] | None:
+        """The extents of a tensor, or None if even its rank is unknown."""
+        return self.extents.get(name)
+
+    def rank(self, name: str) -> int | None:
+        """The rank of a tensor, or None."""
+        dims = self.dims(name)
+        return None if dims is None else len(dims)
+
+    def fresh_size(self) -> Poly:
+        """An extent that nothing is known about yet."""
+        self._fresh += 1
+        return of(Size(f"?{self._fresh}"))
+
+    def dtype(self, name: str) -> int:
+        """The element type, 0 if unknown."""
+        return self.dtypes.get(name, 0)
+
+    # --- elements ----------------------------------------------------------------------------------
+
+    def element(self, name: str, indices: tuple[Poly, ...]) -> Poly:
+        """The element of a tensor at a symbolic index, as far down as operators are understood.
+
+        Booleans are 0 or 1, written as indicators.  What is not understood is a ``Read`` of the tensor
+        itself, so the answer is always right.
+        """
+        if self._facts_version != self.facts.version:
+            # A new equality can simplify old answers; forget them rather than mix.
+            self.answers.clear()
+            self._facts_version = self.facts.version
+        key = (name, indices)
+        if self._reading:
+            self._reading[-1].append(key)
+        known = self.answers.get(key)
+        if known is not None:
+            return known.value
+        if len(self._reading) >= MAX_DEPTH:
+            return self.read(name, indices)
+        self._reading.append([])
+        try:
+            value = self._evaluate(name, indices)
+        finally:
+            reads = self._reading.pop()
+        self.answers[key] = Answer(value, tuple(dict.fromkeys(reads)))
+        return value
+
+    def _evaluate(self, name: str, indices: tuple[Poly, ...]) -> Poly:
+        from .tables import constant_element
+
+        array = self.scope.constant(name)
+        if array is not None:
+            return constant_element(self, name, array, indices)
+        node = self.scope.producer(name)
+        if node is not None:
+            domain = "" if node.domain == "ai.onnx" else node.domain
+            rule = self.rules.get((domain, node.op_type))
+            if rule is not None:
+                output = list(node.output).index(name)
+                value = rule(self, node, output, indices)
+                if value is not None and len(value.terms) <= MAX_TERMS:
+                    return self.facts.normal(value)
+        return self.read(name, indices)
+
+    def read(self, name: str, indices: tuple[Poly, ...]) -> Poly:
+        """The element as a run-time read."""
+        dtype = self.dtype(name)
+        value = of(Read(name, indices, dtype in INTEGER_TYPES or dtype == TensorProto.BOOL or name in self.binary))
+        return ind(Cond("read", value)) if dtype == TensorProto.BOOL or name in self.binary else value
+
+    def integers(self, name: str) -> list[Poly] | None:
+        """All elements of a small rank-0 or rank-1 tensor (a shape, a list of axes), or None."""
+        if not name:
+            return None
+        dims = self.dims(name)
+        if dims is None or len(dims) > 1:
+            return None
+        if not dims:
+            return [self.element(name, ())]
+        length = dims[0].constant
+        if length is None or length > 64:
+            return None
+        return [self.element(name, (poly(k),)) for k in range(int(length))]
+
+    def constants(self, name: str) -> list[int] | None:
+        """Like ``integers``, when all of them are numbers."""
+        values = self.integers(name)
+        if values is None:
+            return None
+        numbers = [v.constant for v in values]
+        return None if any(n is None for n in numbers) else [int(n) for n in numbers if n is not None]
+
+    def scalar(self, name: str) -> Poly | None:
+        """The value of a tensor with one element, whatever its rank; None for larger ones."""
+        dims = self.dims(name)
+        if dims is None or any(d != 1 for d in dims):
+            return None
+        return self.element(name, (poly(0),) * len(dims))
+
+    def array(self, name: str) -> Array | None:
+        """The tensor's data if it is constant."""
+        return self.scope.constant(name)
+
+    # --- helpers for rules ---------------------------------------------------------------------------
+
+    def same(self, left: Poly, right: Poly) -> bool:
+        """Whether two extents are equal by what is known."""
+        return self.facts.equal(left, right)
+
+    def aligned(self, name: str, indices: tuple[Poly, ...], out: tuple[Poly, ...], node: NodeProto) -> tuple[Poly, ...]:
+        """The index into a broadcast operand, for an index into the result (shape ``out``).
+
+        Raises:
+            LookupError: The operand's rank is unknown.
+        """
+        dims = self.dims(name)
+        if dims is None:
+            raise LookupError(name)
+        offset = len(out) - len(dims)
+        result = []
+        for axis, extent in enumerate(dims):
+            if extent == 1:
+                result.append(poly(0))
+                continue
+            wanted = out[offset + axis]
+            if not self.same(extent, wanted):
+                self.facts.learn(extent, wanted, label(node), by_broadcast=True)
+            result.append(indices[offset + axis])
+        return tuple(result)
+
+    def visited(self, name: str, indices: tuple[Poly, ...]) -> Iterator[tuple[Key, Poly]]:
+        """Every element that the given one was computed from, itself first, nearest first."""
+        start = (name, indices)
+        seen = {start}
+        pending = [start]
+        position = 0
+        while position < len(pending):
+            key = pending[position]
+            position += 1
+            answer = self.answers.get(key)
+            if answer is None:
+                continue
+            yield key, answer.value
+            for read in answer.reads:
+                if read not in seen:
+                    seen.add(read)
+                    pending.append(read)
+
+
+def index_atoms(value: Poly) -> list[Index]:
+    """Index variables inside a value, at any depth, in order."""
+    found: list[Atom] = [a for a in value.all_atoms() if isinstance(a, Index)]
+    return [a for a in sorted(found) if isinstance(a, Index)]

@@ -1,0 +1,127 @@
+"""Equalities between sizes that hold because the original model runs.
+
+``Add`` of [B, S] and [B2, S2] only runs if the extents agree (or are 1).  Exporters name the same extent
+differently in different places, so such equalities are learned from the operators, never from names.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from ..algebra import Atom, Index, Min0, Number, Poly, Size, Substitution, min0, poly, substitute
+
+
+@dataclass(frozen=True)
+class Fact:
+    """``left == right``, because ``node`` needs it."""
+
+    left: Poly
+    right: Poly
+    node: str
+    by_broadcast: bool
+    relation: str = "="
+
+
+@dataclass
+class Facts:
+    """Learned equalities, kept as a substitution that normalises polynomials."""
+
+    learned: list[Fact] = field(default_factory=list)
+    _mapping: Substitution = field(default_factory=dict)
+    version: int = 0
+
+    def normal(self, value: Poly) -> Poly:
+        """The value with everything that is known put in."""
+        if not self._mapping:
+            return value
+        for _ in range(8):
+            replaced = substitute(value, self._mapping)
+            if replaced == value:
+                return value
+            value = replaced
+        return value
+
+    def equal(self, left: Poly, right: Poly) -> bool:
+        """Whether both are the same by what is known so far."""
+        return left == right or self.normal(left - right) == 0
+
+    def learn(self, left: Poly, right: Poly, node: str, *, by_broadcast: bool) -> bool:
+        """Take ``left == right`` as given; False if that is impossible or cannot be used.
+
+        Args:
+            left: One extent.
+            right: The other.
+            node: The node that only runs if they agree.
+            by_broadcast: The node would also accept an extent of 1; reported as an assumption.
+        """
+        difference = _without_common_factor(self.normal(left - right))
+        if difference.constant is not None:
+            return difference == 0
+        pivot = _pivot(difference)
+        if pivot is None:
+            return False
+        coefficient = difference.coefficient_of(pivot).constant
+        assert coefficient is not None
+        value = (-difference + pivot_times(pivot, coefficient)) / coefficient
+        self._mapping = {a: substitute(v, {pivot: value}) for a, v in self._mapping.items()}
+        self._mapping[pivot] = value
+        self.learned.append(Fact(left, right, node, by_broadcast))
+        self.version += 1
+        return True
+
+
+    def assume_nonnegative(self, value: Poly, node: str) -> None:
+        """Take ``value >= 0`` as given: a Slice that starts at ``value`` counts from the front."""
+        piece = min0(self.normal(value))
+        atoms = [a for a in piece.sorted_atoms() if isinstance(a, Min0)]
+        if len(atoms) != 1:
+            return
+        coefficient = piece.coefficient_of(atoms[0]).constant
+        if not coefficient:
+            return
+        replacement = (pivot_times(atoms[0], coefficient) - piece) / coefficient
+        self._mapping = {a: substitute(v, {atoms[0]: replacement}) for a, v in self._mapping.items()}
+        self._mapping[atoms[0]] = replacement
+        self.learned.append(Fact(value, poly(0), node, True, ">="))
+        self.version += 1
+
+
+def pivot_times(atom: Atom, coefficient: Number) -> Poly:
+    """coefficient * atom."""
+    return Poly({((atom, 1),): coefficient})
+
+
+def _without_common_factor(value: Poly) -> Poly:
+    """B*H*S - B*H*T == 0 says S == T: extents that multiply every term are not zero in a run that matters."""
+    if len(value.terms) < 2:
+        return value
+    content = math.gcd(*(int(c) for _, c in value.terms if c == int(c)))
+    if content > 1 and all(c % content == 0 for _, c in value.terms):
+        value = value / content
+    common = set(value.terms[0][0])
+    for monomial, _ in value.terms[1:]:
+        common &= set(monomial)
+    common = {(a, p) for a, p in common if isinstance(a, Size)}
+    if not common:
+        return value
+    return Poly({tuple(f for f in m if f not in common): c for m, c in value.terms})
+
+
+def _pivot(difference: Poly) -> Atom | None:
+    """The atom to eliminate: one that stands alone, anonymous sizes first, then by name."""
+    candidates: list[tuple[int, str, Atom]] = []
+    for monomial, coefficient in difference.terms:
+        if len(monomial) != 1 or monomial[0][1] != 1:
+            continue
+        atom = monomial[0][0]
+        if not isinstance(atom, Size | Min0) or isinstance(atom, Index):
+            continue
+        rest = difference - pivot_times(atom, coefficient)
+        if atom in rest.all_atoms():
+            continue
+        if isinstance(atom, Size) and abs(coefficient) != 1:
+            continue
+        rank = 1 if isinstance(atom, Min0) else (0 if atom.name.startswith("?") else 2)
+        candidates.append((rank, atom.key, atom))
+    return min(candidates, key=lambda c: (c[0], c[1]))[2] if candidates else None

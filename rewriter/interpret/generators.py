@@ -1,0 +1,358 @@
+"""Operators that make elements out of positions: ranges, shapes, constants, triangles, sums, scatters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from onnx import NodeProto, numpy_helper
+
+from ..algebra import (
+    ONE,
+    ZERO,
+    Cond,
+    Ind,
+    Index,
+    Poly,
+    Sum,
+    at_most_zero,
+    conjunction,
+    equal,
+    exists,
+    ind,
+    is_nonnegative,
+    less_equal,
+    less,
+    minimum,
+    negation,
+    of,
+    poly,
+    substitute,
+)
+from ..graph import attribute, float_attribute, int_attribute, ints_attribute
+from .arithmetic import exact
+from .movement import axes_of
+
+if TYPE_CHECKING:
+    from .engine import Interpreter
+
+Indices = tuple[Poly, ...]
+
+
+def _range(interpreter: Interpreter, node: NodeProto, output: int, indices: Indices) -> Poly | None:
+    start, step = interpreter.scalar(node.input[0]), interpreter.scalar(node.input[2])
+    if start is None or step is None:
+        return None
+    return start + step * indices[0]
+
+
+def _shape(interpreter: Interpreter, node: NodeProto, output: int, indices: Indices) -> Poly | None:
+    dims = interpreter.dims(node.input[0])
+    position = indices[0].constant
+    if dims is None or position is None:
+        return None
+    start = int_attribute(node, "start", 0)
+    start = max(0, start + len(dims)) if start < 0 else start
+    axis = start + int(position)
+    return dims[axis] if axis < len(dims) else None
+
+
+def _size(interpreter: Interpreter, node: NodeProto, output: int, indices: Indices) -> Poly | None:
+    dims = interpreter.dims(node.input[0])
+    if dims is None:
+        return None
+    total = ONE
+    for extent in dims:
+        total = total * extent
+    return total
+
+
+def _constant_of_shape(interpreter: Interpreter, node: NodeProto, output: int, indices: Indices) -> Poly | None:
+    value = attribute(node, "value")
+    if value is None:
+        return ZERO
+    array = numpy_helper.to_array(value)  # type: ignore[arg-type]
+    return poly(exact(float(array.reshape(-1)[0])))
+
+
+def _cumsum(interpreter: Interpreter, node: NodeProto, output: int, indices: Indices) -> Poly | None:
+    axes = interpreter.constants(node.input[1])
+    if not axes or int_attribute(node, "reverse", 0):
+        return None
+    axis = axes[0] % len(indices)
+    exclusive = int_attribute(node, "exclusive", 0)
+    dims = interpreter.dims(node.input[0])
+    if dims is None:
+        return None
+    counter = Index(f"#{node.output[0]}", dims[axis])
+    term = interpreter.element(node.input[0], (*indices[:axis], of(counter), *indices[axis + 1 :]))
+    return _running_sum(term, counter, indices[axis] + (0 if exclusive else 1))
+
+
+def _running_sum(term: Poly, counter: Index, count: Poly) -> Poly | None:
+    """The sum of ``term`` for counter = 0 .. count - 1, where that has a closed form."""
+    if not term.depends_on(counter):
+        return term * count
+    # A triangle of ones: sum of [counter <= e] is min(count, e + 1) for e >= -1.
+    atom = term.single_atom
+    bound = at_most_zero(atom.condition) if isinstance(atom, Ind) else None
+    if bound is not None:
+        limit = of(counter) - bound
+        if not limit.depends_on(counter) and is_nonnegative(limit + 1):
+            return minimum(count, limit + 1)
+    return None
+
+
+def _trilu(interpreter: Interpreter, node: NodeProto, output: int, indices: Indices) -> Poly | None:
+    diagonal = ZERO
+    if len(node.input) > 1 and node.input[1]:
+        given = interpreter.scalar(node.input[1])
+        if given is None:
+            return None
+        diagonal = given
+    row, column = indices[-2], indices[-1]
+    if int_attribute(node, "upper", 1):
+        kept = less_equal(row + diagonal, column)
+    else:
+        kept = less_equal(column, row + diagonal)
+    return interpreter.element(node.input[0], indices) * ind(kept)
+
+
+def _eye_like(interpreter: Interpreter, node: NodeProto, output: int, indices: Indices) -> Poly | None:
+    return ind(equal(indices[-1] - indices[-2], poly(int_attribute(node, "k", 0))))
+
+
+def _concat(interpreter: Interpreter, node: NodeProto, output: int, indices: Indices) -> Poly | None:
+    axis = int_attribute(node, "axis", 0) % len(indices)
+    position = indices[axis]
+    start = ZERO
+    pieces: list[tuple[str, Poly, Poly]] = []
+    for name in node.input:
+        dims = interpreter.dims(name)
+        if dims is None:
+            return None
+        pieces.append((name, start, start + dims[axis]))
+        start = start + dims[axis]
+    value: Poly | None = None
+    # Where is the position?  In one piece for certain, or a case distinction over the pieces.
+    for name, first, last in pieces:
+        inside = conjunction((less_equal(first, position), less(position, last)))
+        if inside.kind == "false":
+            continue
+        element_ = interpreter.element(name, (*indices[:axis], position - first, *indices[axis + 1 :]))
+        if inside.kind == "true":
+            return element_
+        value = ind(inside) * element_ + (ZERO if value is None else value)
+    return value
+
+
+def _pad(interpreter: Interpreter, node: NodeProto, output: int, indices: Indices) -> Poly | None:
+    if attribute(node, "mode", b"constant") not in (b"constant", "constant"):
+        return None
+    pads = ints_attribute(node, "pads") or interpreter.constants(node.input[1])
+    fill: Poly | None = poly(exact(float_attribute(node, "value", 0.0)))
+    if len(node.input) > 2 and node.input[2]:
+        fill = interpreter.scalar(node.input[2])
+    dims = interpreter.dims(node.input[0])
+    if pads is None or fill is None or dims is None:
+        return None
+    if len(node.input) > 3 and node.input[3]:
+        axes = interpreter.constants(node.input[3])
+        if axes is None:
+            return None
+        whole = [0] * (2 * len(dims))
+        for position, axis in enumerate(axes):
+            whole[axis % len(dims)] = pads[position]
+            whole[axis % len(dims) + len(dims)] = pads[position + len(axes)]
+        pads = whole
+    inside: list[Cond] = []
+    moved = []
+    for axis, (index, extent) in enumerate(zip(indices, dims, strict=True)):
+        before, after = pads[axis], pads[axis + len(dims)]
+        if before:
+            inside.append(less_equal(poly(before), index))
+        if after:
+            inside.append(less(index, extent + before))
+        moved.append(index - before)
+    value = interpreter.element(node.input[0], tuple(moved))
+    test = ind(conjunction(inside))
+    return fill + test * (value - fill)
+
+
+def _scatter_nd(interpreter: Interpreter, node: NodeProto, output: int, indices: Indices) -> Poly | None:
+    """``data`` with a box of it replaced, when the indices name a box: x[a:b, c:d] = updates."""
+    if attribute(node, "reduction", b"none") not in (b"none", "none"):
+        return None
+    index_dims = interpreter.dims(node.input[1])
+    if index_dims is None or index_dims[-1].constant is None:
+        return None
+    depth = int(index_dims[-1].constant)
+    outer = len(index_dims) - 1
+    where = tuple(of(Index(f"#{node.output[0]}.{axis}", index_dims[axis])) for axis in range(outer))
+    position: list[Poly | None] = [None] * outer
+    inside: list[Cond] = []
+    for k in range(depth):
+        target = interpreter.element(node.input[1], (*where, poly(k)))
+        moving = [axis for axis in range(outer) if target.depends_on(*where[axis].atoms)]
+        if not moving:
+            inside.append(equal(indices[k], target))
+            continue
+        if len(moving) > 1 or position[moving[0]] is not None:
+            return None
+        axis = moving[0]
+        offset = target - where[axis]
+        if any(offset.depends_on(*w.atoms) for w in where):
+            return None
+        position[axis] = indices[k] - offset
+        inside.append(less_equal(offset, indices[k]))
+        inside.append(less(indices[k], offset + index_dims[axis]))
+    if any(p is None and index_dims[axis] != 1 for axis, p in enumerate(position)):
+        return None
+    condition = conjunction(interpreter_cond(interpreter, c) for c in inside)
+    update_index = (*(p if p is not None else ZERO for p in position), *indices[depth:])
+    updated = interpreter.element(node.input[2], update_index)
+    test = ind(condition)
+    if test == 1:
+        return updated
+    return interpreter.element(node.input[0], indices) * (ONE - test) + test * updated
+
+
+def interpreter_cond(interpreter: Interpreter, condition: Cond) -> Cond:
+    """The condition with everything that is known about sizes put in."""
+    value = at_most_zero(condition)
+    return condition if value is None else less_equal(interpreter.facts.normal(value), ZERO)
+
+
+def _reduce(kind: str) -> Callable[[Interpreter, NodeProto, int, Indices], Poly | None]:
+    def rule(interpreter: Interpreter, node: NodeProto, output: int, indices: Indices) -> Poly | None:
+        dims = interpreter.dims(node.input[0])
+        if dims is None:
+            return None
+        axes = axes_of(interpreter, node)
+        if axes is None:
+            if len(node.input) > 1 and node.input[1]:
+                return None
+            axes = [] if int_attribute(node, "noop_with_empty_axes", 0) else list(range(len(dims)))
+        reduced = sorted({a % len(dims) for a in axes})
+        keep = int_attribute(node, "keepdims", 1)
+        counters = {a: Index(f"#{node.output[0]}.{a}", dims[a]) for a in reduced}
+        rest = iter(indices)
+        inner = []
+        for axis in range(len(dims)):
+            if axis in counters:
+                if keep:
+                    next(rest)
+                inner.append(of(counters[axis]))
+            else:
+                inner.append(next(rest))
+        value = interpreter.element(node.input[0], tuple(inner))
+        for axis in reduced:
+            combined = _combine(kind, value, counters[axis])
+            if combined is None:
+                return None
+            value = combined
+        return value
+
+    return rule
+
+
+def _combine(kind: str, value: Poly, counter: Index) -> Poly | None:
+    constant = counter.bound.constant
+    if constant is not None and constant <= 16:
+        parts = [substitute(value, {counter: poly(k)}) for k in range(int(constant))]
+        if not parts:
+            return None
+        if kind in ("sum", "mean"):
+            total = sum(parts, ZERO)
+            return total if kind == "sum" else total / constant
+        if kind == "prod" and len(parts) <= 8:
+            product = ONE
+            for part in parts:
+                product = product * part
+            return product if len(product.terms) < 64 else None
+    if not value.depends_on(counter):
+        return value if kind in ("max", "min", "mean") else (value * counter.bound if kind == "sum" else None)
+    atom = value.single_atom
+    if kind == "sum":
+        return of(Sum(counter, value))
+    if kind == "max" and isinstance(atom, Ind):
+        return ind(exists(counter, atom.condition))
+    inverse = (ONE - value).single_atom
+    if kind == "max" and isinstance(inverse, Ind):
+        return ind(exists(counter, negation(inverse.condition)))
+    if kind == "min" and isinstance(atom, Ind):
+        return ONE - ind(exists(counter, negation(atom.condition)))
+    if value.is_integer and not any(not isinstance(a, Index) for a in value.all_atoms()):
+        # An index expression that rises or falls with the counter has its extreme at an end.
+        step = value.coefficient_of(counter)
+        if step.constant is not None:
+            last = (step.constant > 0) == (kind == "max")
+            return substitute(value, {counter: counter.bound - 1 if last else ZERO})
+    return None
+
+
+def _matmul(interpreter: Interpreter, node: NodeProto, output: int, indices: Indices) -> Poly | None:
+    """A matrix product over an inner extent of 1 is an outer product: slopes times positions, for instance."""
+    left, right = interpreter.dims(node.input[0]), interpreter.dims(node.input[1])
+    out = interpreter.dims(node.output[0])
+    if left is None or right is None or out is None or len(left) < 2 or len(right) < 2 or left[-1] != 1:
+        return None
+    batch = len(out) - 2
+    a = tuple(
+        ZERO if left[k] == 1 else indices[batch - (len(left) - 2) + k] for k in range(len(left) - 2)
+    )
+    b = tuple(
+        ZERO if right[k] == 1 else indices[batch - (len(right) - 2) + k] for k in range(len(right) - 2)
+    )
+    return interpreter.element(node.input[0], (*a, indices[-2], ZERO)) * interpreter.element(
+        node.input[1], (*b, ZERO, indices[-1])
+    )
+
+
+def _einsum(interpreter: Interpreter, node: NodeProto, output: int, indices: Indices) -> Poly | None:
+    """An Einsum that sums over nothing is a product of elements."""
+    terms, result = einsum_labels(node)
+    if result is None or any(label not in result for term in terms for label in term):
+        return None
+    place = dict(zip(result, indices, strict=False))
+    value = ONE
+    for name, term in zip(node.input, terms, strict=True):
+        value = value * interpreter.element(name, tuple(place[c] for c in term))
+    return value
+
+
+def einsum_labels(node: NodeProto) -> tuple[list[str], str | None]:
+    """Labels of the operands and of the result; None where an ellipsis or a repeated label is used."""
+    equation = attribute(node, "equation", b"")
+    text = (equation.decode() if isinstance(equation, bytes) else str(equation)).replace(" ", "")
+    if "." in text or not text:
+        return [], None
+    left, arrow, result = text.partition("->")
+    terms = left.split(",")
+    if not arrow:
+        letters = sorted(set(left) - {","})
+        result = "".join(c for c in letters if left.count(c) == 1)
+    if any(len(set(t)) != len(t) for t in (*terms, result)):
+        return [], None
+    return terms, result
+
+
+RULES: dict[str, Callable[[Interpreter, NodeProto, int, Indices], Poly | None]] = {
+    "Range": _range,
+    "Shape": _shape,
+    "Size": _size,
+    "ConstantOfShape": _constant_of_shape,
+    "CumSum": _cumsum,
+    "Trilu": _trilu,
+    "EyeLike": _eye_like,
+    "Concat": _concat,
+    "Pad": _pad,
+    "ScatterND": _scatter_nd,
+    "ReduceSum": _reduce("sum"),
+    "ReduceMax": _reduce("max"),
+    "ReduceMin": _reduce("min"),
+    "ReduceMean": _reduce("mean"),
+    "ReduceProd": _reduce("prod"),
+    "MatMul": _matmul,
+    "Einsum": _einsum,
+}

@@ -1,0 +1,463 @@
+"""Operators that only move elements: each output element is one input element.
+
+``source(interpreter, node, output, indices)`` says which: the tensor and the index in it.  The same table
+serves the interpreter (what is the value) and the layout search (where does the query come from).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from onnx import NodeProto
+
+from ..algebra import (
+    ZERO,
+    Apply,
+    Index,
+    Monomial,
+    Number,
+    Poly,
+    is_nonnegative,
+    is_nonpositive,
+    maximum,
+    minimum,
+    of,
+    poly,
+    upper_bound,
+)
+from ..graph import int_attribute, ints_attribute, label
+
+if TYPE_CHECKING:
+    from .engine import Interpreter
+
+Source = tuple[str, tuple[Poly, ...]]
+SourceRule = Callable[["Interpreter", NodeProto, int, tuple[Poly, ...]], Source | None]
+
+
+def source(interpreter: Interpreter, node: NodeProto, output: int, indices: tuple[Poly, ...]) -> Source | None:
+    """The element that the given output element is a copy of, or None if the operator is no pure movement."""
+    if node.domain not in ("", "ai.onnx"):
+        return None
+    rule = RULES.get(node.op_type)
+    return rule(interpreter, node, output, indices) if rule else None
+
+
+def _identity(_: Interpreter, node: NodeProto, output: int, indices: tuple[Poly, ...]) -> Source | None:
+    return node.input[0], indices
+
+
+def _transpose(interpreter: Interpreter, node: NodeProto, output: int, indices: tuple[Poly, ...]) -> Source | None:
+    perm = ints_attribute(node, "perm") or list(range(len(indices)))[::-1]
+    moved = [ZERO] * len(indices)
+    for position, axis in enumerate(perm):
+        moved[axis] = indices[position]
+    return node.input[0], tuple(moved)
+
+
+def axes_of(interpreter: Interpreter, node: NodeProto, position: int = 1) -> list[int] | None:
+    """Axes given as an attribute (before opset 13) or as an input."""
+    axes = ints_attribute(node, "axes")
+    if axes is None and len(node.input) > position:
+        axes = interpreter.constants(node.input[position])
+    return axes
+
+
+def _unsqueeze(interpreter: Interpreter, node: NodeProto, output: int, indices: tuple[Poly, ...]) -> Source | None:
+    axes = axes_of(interpreter, node)
+    if axes is None:
+        return None
+    dropped = {a % len(indices) for a in axes}
+    return node.input[0], tuple(x for axis, x in enumerate(indices) if axis not in dropped)
+
+
+def _squeeze(interpreter: Interpreter, node: NodeProto, output: int, indices: tuple[Poly, ...]) -> Source | None:
+    dims = interpreter.dims(node.input[0])
+    if dims is None:
+        return None
+    axes = axes_of(interpreter, node)
+    if axes is None:
+        axes = [a for a, d in enumerate(dims) if d == 1]
+    dropped = {a % len(dims) for a in axes}
+    rest = iter(indices)
+    return node.input[0], tuple(ZERO if axis in dropped else next(rest) for axis in range(len(dims)))
+
+
+def _expand(interpreter: Interpreter, node: NodeProto, output: int, indices: tuple[Poly, ...]) -> Source | None:
+    out = interpreter.dims(node.output[0])
+    if out is None:
+        return None
+    try:
+        return node.input[0], interpreter.aligned(node.input[0], indices, out, node)
+    except LookupError:
+        return None
+
+
+def _tile(interpreter: Interpreter, node: NodeProto, output: int, indices: tuple[Poly, ...]) -> Source | None:
+    dims = interpreter.dims(node.input[0])
+    out = interpreter.dims(node.output[0])
+    if dims is None or out is None:
+        return None
+    result = []
+    for extent, tiled, index in zip(dims, out, indices, strict=True):
+        if extent == 1:
+            result.append(ZERO)
+        elif interpreter.same(extent, tiled):
+            result.append(index)
+        else:
+            result.append(digits(interpreter, index, [extent])[1])
+    return node.input[0], tuple(result)
+
+
+def _reshape(interpreter: Interpreter, node: NodeProto, output: int, indices: tuple[Poly, ...]) -> Source | None:
+    inside = interpreter.dims(node.input[0])
+    outside = interpreter.dims(node.output[0])
+    if inside is None or outside is None:
+        return None
+    inside = tuple(interpreter.facts.normal(d) for d in inside)
+    outside = tuple(interpreter.facts.normal(d) for d in outside)
+    moved = regroup(interpreter, inside, outside, indices)
+    if moved is None and _learn_from_count(interpreter, list(inside), list(outside), label(node)):
+        inside = tuple(interpreter.facts.normal(d) for d in inside)
+        outside = tuple(interpreter.facts.normal(d) for d in outside)
+        moved = regroup(interpreter, inside, outside, indices)
+    return None if moved is None else (node.input[0], moved)
+
+
+def regroup(
+    interpreter: Interpreter, inside: tuple[Poly, ...], outside: tuple[Poly, ...], indices: tuple[Poly, ...]
+) -> tuple[Poly, ...] | None:
+    """The index in shape ``inside`` of the element at ``indices`` in shape ``outside`` (same row-major order).
+
+    Both shapes are cut into groups with equal products, so that only axes that are really merged or split
+    go through division.
+    """
+    result: list[Poly] = []
+    i = o = 0
+    while i < len(inside) or o < len(outside):
+        group_in, group_out = [], []
+        product_in = product_out = poly(1)
+        if i < len(inside):
+            group_in.append(inside[i])
+            product_in = inside[i]
+            i += 1
+        if o < len(outside):
+            group_out.append(o)
+            product_out = outside[o]
+            o += 1
+        while not interpreter.same(product_in, product_out):
+            # Extend the side that is the proper divisor of the other one (or whichever still has axes).
+            if o < len(outside) and (i >= len(inside) or divide(product_in, product_out) is not None):
+                product_out = product_out * outside[o]
+                group_out.append(o)
+                o += 1
+            elif i < len(inside):
+                product_in = product_in * inside[i]
+                group_in.append(inside[i])
+                i += 1
+            elif o < len(outside):
+                product_out = product_out * outside[o]
+                group_out.append(o)
+                o += 1
+            else:
+                return None
+        if len(group_in) == 1 and len(group_out) == 1:
+            result.append(indices[group_out[0]])
+            continue
+        if not group_in:
+            continue
+        if not group_out:
+            result.extend(ZERO for _ in group_in)
+            continue
+        linear = ZERO
+        for axis in group_out:
+            linear = linear * outside[axis] + indices[axis]
+        result.extend(_digits(interpreter, linear, group_in))
+    return tuple(result)
+
+
+def _learn_from_count(interpreter: Interpreter, inside: list[Poly], outside: list[Poly], node: str) -> bool:
+    """A Reshape keeps the number of elements, which may be what tells that two extents agree."""
+    for extent in list(inside):
+        match = next((o for o in outside if interpreter.same(o, extent)), None)
+        if match is not None:
+            inside.remove(extent)
+            outside.remove(match)
+    for ours, theirs in ((inside, outside), (outside, inside)):
+        powers = [e for e in ours if len(e.terms) > 1]
+        ratio = divide(_product(tuple(theirs)), _product(tuple(e for e in ours if len(e.terms) == 1)))
+        if len(powers) > 1 and len(set(powers)) == 1 and ratio is not None and len(ratio.terms) == 1:
+            factors = ratio.terms[0][0]
+            if ratio.terms[0][1] == 1 and len(factors) == 1 and factors[0][1] == len(powers):
+                return interpreter.facts.learn(powers[0], of(factors[0][0]), node, by_broadcast=False)  # x*x == y*y
+    return interpreter.facts.learn(_product(tuple(inside)), _product(tuple(outside)), node, by_broadcast=False)
+
+
+def _product(extents: tuple[Poly, ...]) -> Poly:
+    total = poly(1)
+    for extent in extents:
+        total = total * extent
+    return total
+
+
+def _digits(interpreter: Interpreter, linear: Poly, extents: list[Poly]) -> list[Poly]:
+    """Mixed-radix digits of a linear index, most significant first."""
+    found: list[Poly] = []
+    rest = linear
+    for position in range(1, len(extents)):
+        weight = poly(1)
+        for extent in extents[position:]:
+            weight = weight * extent
+        quotient, rest = divmod_index(interpreter, rest, weight)
+        found.append(quotient)
+    found.append(rest)
+    return found
+
+
+def digits(interpreter: Interpreter, linear: Poly, extents: list[Poly]) -> list[Poly]:
+    """Quotient and digits of a linear index: ``[linear // prod(extents), digit, ...]``."""
+    weight = poly(1)
+    for extent in extents:
+        weight = weight * extent
+    quotient, rest = divmod_index(interpreter, linear, weight)
+    return [quotient, *_digits(interpreter, rest, extents)]
+
+
+def divide(value: Poly, divisor: Poly) -> Poly | None:
+    """value / divisor if that is a polynomial with whole coefficients, else None."""
+    if value == divisor:
+        return poly(1)
+    if len(divisor.terms) != 1:
+        return None
+    monomial, coefficient = divisor.terms[0]
+    needed = dict(monomial)
+    result: dict[Monomial, Number] = {}
+    for m, c in value.terms:
+        powers = dict(m)
+        for atom, power in needed.items():
+            if powers.get(atom, 0) < power:
+                return None
+            powers[atom] -= power
+        if c % coefficient:
+            return None
+        result[tuple((a, powers[a]) for a, _ in m if powers[a])] = c // coefficient
+    return Poly(result)
+
+
+def divmod_index(interpreter: Interpreter, linear: Poly, weight: Poly) -> tuple[Poly, Poly]:
+    """(linear // weight, linear % weight) for an index ``linear`` >= 0, exact where it can be proven.
+
+    Terms that are multiples of the weight go to the quotient; what is left is the remainder if its
+    upper bound lies below the weight.  Otherwise the digits stay functions, and if a plain index is
+    to blame, where it should be split is noted in ``interpreter.splits``.
+    """
+    if weight == 1:
+        return linear, ZERO
+    quotient, remainder = ZERO, ZERO
+    for monomial, coefficient in linear.terms:
+        term = Poly({monomial: coefficient})
+        part = divide(term, weight)
+        if part is None:
+            remainder = remainder + term
+        else:
+            quotient = quotient + part
+    bound = upper_bound(remainder)
+    if is_nonnegative(remainder) and bound is not None and is_nonnegative(interpreter.facts.normal(weight - 1 - bound)):
+        return quotient, remainder
+    for atom in remainder.sorted_atoms():
+        if isinstance(atom, Index):
+            stride = remainder.coefficient_of(atom)
+            divisor = divide(weight, stride)
+            if divisor is not None and divisor != 1:
+                interpreter.splits.append((atom, divisor))
+                break
+    return quotient + floordiv(remainder, weight), remainder - floordiv(remainder, weight) * weight
+
+
+def floordiv(value: Poly, divisor: Poly) -> Poly:
+    """floor(value / divisor), for divisor > 0."""
+    a, b = value.constant, divisor.constant
+    if a is not None and b:
+        return poly(int(a // b))
+    exact = divide(value, divisor)
+    if exact is not None:
+        return exact
+    if is_nonnegative(value):
+        bound = upper_bound(value)
+        if bound is not None and is_nonnegative(divisor - 1 - bound):
+            return ZERO
+    return of(Apply("floordiv", (value, divisor), floordiv, integer=True))
+
+
+def _flatten(interpreter: Interpreter, node: NodeProto, output: int, indices: tuple[Poly, ...]) -> Source | None:
+    return _reshape(interpreter, node, output, indices)
+
+
+def slice_bounds(interpreter: Interpreter, node: NodeProto) -> list[tuple[int, Poly, Poly, int]] | None:
+    """(axis, first, extent, step) of a Slice, or None where a bound's sign is unknown."""
+    dims = interpreter.dims(node.input[0])
+    if dims is None:
+        return None
+    starts: list[Poly] | None
+    ends: list[Poly] | None
+    if len(node.input) < 3:  # opset 9: attributes
+        starts = [poly(s) for s in ints_attribute(node, "starts") or []]
+        ends = [poly(e) for e in ints_attribute(node, "ends") or []]
+        axes = ints_attribute(node, "axes") or list(range(len(starts)))
+        steps = [1] * len(starts)
+    else:
+        starts = interpreter.integers(node.input[1])
+        ends = interpreter.integers(node.input[2])
+        given = node.input[3] if len(node.input) > 3 else ""
+        listed = interpreter.constants(given) if given else list(range(len(starts or [])))
+        stride = node.input[4] if len(node.input) > 4 else ""
+        stepped = interpreter.constants(stride) if stride else [1] * len(starts or [])
+        if listed is None or stepped is None:
+            return None
+        axes, steps = listed, stepped
+    if starts is None or ends is None:
+        return None
+    result = []
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        axis %= len(dims)
+        if step != 1:
+            if step == -1 and start.constant == -1 and end.constant is not None and end.constant < -(1 << 30):
+                result.append((axis, dims[axis] - 1, dims[axis], -1))
+                continue
+            return None
+        first = _clamp(interpreter, start, dims[axis], node)
+        last = _clamp(interpreter, end, dims[axis], node)
+        extent = interpreter.facts.normal(maximum(ZERO, last - first))
+        result.append((axis, first, extent, 1))
+    return result
+
+
+def _clamp(interpreter: Interpreter, bound: Poly, extent: Poly, node: NodeProto) -> Poly:
+    """A Slice bound as a position in [0, extent]: negative ones count from the end.
+
+    A bound such as 64 - S, of either sign, is taken to be non-negative (the buffer is long enough), and
+    that is recorded as an assumption.
+    """
+    bound = interpreter.facts.normal(bound)
+    extent = interpreter.facts.normal(extent)
+    constant = bound.constant
+    if constant is not None and constant >= 1 << 31:
+        return extent
+    if is_nonnegative(bound):
+        return minimum(bound, extent)
+    if is_nonpositive(bound + 1):
+        return maximum(ZERO, bound + extent)
+    interpreter.facts.assume_nonnegative(bound, label(node))
+    return interpreter.facts.normal(minimum(bound, extent))
+
+
+def _slice(interpreter: Interpreter, node: NodeProto, output: int, indices: tuple[Poly, ...]) -> Source | None:
+    bounds = slice_bounds(interpreter, node)
+    if bounds is None:
+        return None
+    moved = list(indices)
+    for axis, first, _, step in bounds:
+        moved[axis] = first + indices[axis] if step == 1 else first - indices[axis]
+    return node.input[0], tuple(moved)
+
+
+def _gather(interpreter: Interpreter, node: NodeProto, output: int, indices: tuple[Poly, ...]) -> Source | None:
+    dims = interpreter.dims(node.input[0])
+    index_dims = interpreter.dims(node.input[1])
+    if dims is None or index_dims is None:
+        return None
+    axis = int_attribute(node, "axis", 0) % len(dims)
+    inner = len(index_dims)
+    chosen = interpreter.element(node.input[1], indices[axis : axis + inner])
+    constant = chosen.constant
+    if constant is not None and constant < 0:
+        chosen = dims[axis] + chosen
+    elif constant is None and not is_nonnegative(chosen) and is_nonpositive(chosen + 1):
+        chosen = dims[axis] + chosen
+    return node.input[0], (*indices[:axis], chosen, *indices[axis + inner :])
+
+
+def _gather_nd(interpreter: Interpreter, node: NodeProto, output: int, indices: tuple[Poly, ...]) -> Source | None:
+    batch = int_attribute(node, "batch_dims", 0)
+    dims = interpreter.dims(node.input[0])
+    index_dims = interpreter.dims(node.input[1])
+    if dims is None or index_dims is None:
+        return None
+    depth = index_dims[-1].constant
+    if depth is None:
+        return None
+    outer = len(index_dims) - 1
+    position = indices[:outer]
+    chosen = [interpreter.element(node.input[1], (*position, poly(k))) for k in range(int(depth))]
+    return node.input[0], (*indices[:batch], *chosen, *indices[outer:])
+
+
+def _gather_elements(interpreter: Interpreter, node: NodeProto, output: int, indices: tuple[Poly, ...]) -> Source | None:
+    axis = int_attribute(node, "axis", 0) % len(indices)
+    chosen = interpreter.element(node.input[1], indices)
+    return node.input[0], (*indices[:axis], chosen, *indices[axis + 1 :])
+
+
+def _split(interpreter: Interpreter, node: NodeProto, output: int, indices: tuple[Poly, ...]) -> Source | None:
+    sizes = split_sizes(interpreter, node)
+    if sizes is None:
+        return None
+    axis = int_attribute(node, "axis", 0) % len(indices)
+    start = sum(sizes[:output], ZERO)
+    return node.input[0], (*indices[:axis], start + indices[axis], *indices[axis + 1 :])
+
+
+def split_sizes(interpreter: Interpreter, node: NodeProto) -> list[Poly] | None:
+    """Extents of the parts of a Split."""
+    listed = ints_attribute(node, "split")
+    if listed is not None:
+        return [poly(s) for s in listed]
+    if len(node.input) > 1 and node.input[1]:
+        return interpreter.integers(node.input[1])
+    dims = interpreter.dims(node.input[0])
+    if dims is None:
+        return None
+    whole = dims[int_attribute(node, "axis", 0) % len(dims)].constant
+    parts = len(node.output)
+    if whole is None:
+        return None
+    chunk = -(-int(whole) // parts)
+    return [poly(min(chunk, int(whole) - chunk * k)) for k in range(parts)]
+
+
+def _dropout(interpreter: Interpreter, node: NodeProto, output: int, indices: tuple[Poly, ...]) -> Source | None:
+    if output != 0 or dropout_is_live(interpreter, node):
+        return None
+    return node.input[0], indices
+
+
+def dropout_is_live(interpreter: Interpreter, node: NodeProto) -> bool:
+    """Whether a Dropout changes values: training_mode is (or may be) true and the ratio is not zero."""
+    if len(node.input) < 3 or not node.input[2]:
+        return False
+    mode = interpreter.scalar(node.input[2])
+    if mode is not None and mode == 0:
+        return False
+    if len(node.input) > 1 and node.input[1]:
+        ratio = interpreter.scalar(node.input[1])
+        if ratio is not None and ratio == 0:
+            return False
+    return True
+
+
+RULES: dict[str, SourceRule] = {
+    "Identity": _identity,
+    "Dropout": _dropout,
+    "Transpose": _transpose,
+    "Unsqueeze": _unsqueeze,
+    "Squeeze": _squeeze,
+    "Expand": _expand,
+    "Tile": _tile,
+    "Reshape": _reshape,
+    "Flatten": _flatten,
+    "Slice": _slice,
+    "Gather": _gather,
+    "GatherND": _gather_nd,
+    "GatherElements": _gather_elements,
+    "Split": _split,
+}

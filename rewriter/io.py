@@ -1,0 +1,189 @@
+"""Files in and out: models are read without their weights, and written completely or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import GraphProto, ModelProto, TensorProto
+
+from .errors import ModelRejected, UsageError
+from .graph import subgraphs
+
+MAX_NESTING = 24
+"""Depth of bodies inside bodies that is accepted (TensorRT's own limit)."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model file that was read.
+
+    Attributes:
+        path: The file; None for a model that was given as an object.
+        model: Its content, external data not loaded.
+        base_dir: Where relative external data lie.
+        sha256: Of the file; empty for a model that was given as an object.
+    """
+
+    path: Path | None
+    model: ModelProto
+    base_dir: Path
+    sha256: str
+
+
+def load(path: Path) -> Source:
+    """Read a model file; external data are checked, not loaded.
+
+    Raises:
+        ModelRejected: It is missing, no ONNX model, or refers to data unsafely.
+    """
+    if not path.is_file():
+        raise ModelRejected(f"'{path}' is not a file. Give the path of an .onnx model.")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelRejected(f"'{path}' cannot be read: {error.strerror}.") from error
+    model = ModelProto()
+    try:
+        model.ParseFromString(content)
+    except DecodeError as error:
+        raise ModelRejected(f"'{path}' is not an ONNX model (protobuf): {error}. Export it again.") from error
+    if not model.graph.node and not model.graph.output:
+        raise ModelRejected(f"'{path}' holds no graph. Is it a data file of a model?")
+    base_dir = path.parent
+    for tensor in external_tensors(model):
+        _check_external(path, base_dir, tensor)
+    return Source(path, model, base_dir, hashlib.sha256(content).hexdigest())
+
+
+def graphs(model: ModelProto) -> Iterator[GraphProto]:
+    """The main graph and all bodies.
+
+    Raises:
+        ModelRejected: Bodies are nested too deeply.
+    """
+    pending = [(model.graph, 0)]
+    while pending:
+        graph, depth = pending.pop()
+        if depth > MAX_NESTING:
+            raise ModelRejected(f"graph '{graph.name}' is nested more than {MAX_NESTING} levels deep.")
+        yield graph
+        for node in graph.node:
+            pending.extend((body, depth + 1) for _, body in subgraphs(node))
+
+
+def external_tensors(model: ModelProto) -> Iterator[TensorProto]:
+    """Tensors whose data lie outside the model file."""
+    for graph in graphs(model):
+        for tensor in graph.initializer:
+            if tensor.data_location == TensorProto.EXTERNAL:
+                yield tensor
+        for node in graph.node:
+            for attribute in node.attribute:
+                if attribute.type == onnx.AttributeProto.TENSOR and attribute.t.data_location == TensorProto.EXTERNAL:
+                    yield attribute.t
+
+
+def _entries(tensor: TensorProto) -> dict[str, str]:
+    return {e.key: e.value for e in tensor.external_data}
+
+
+def _check_external(path: Path, base_dir: Path, tensor: TensorProto) -> None:
+    entries = _entries(tensor)
+    location = entries.get("location", "")
+    where = f"'{path}': tensor '{tensor.name}' has its data in '{location}'"
+    if not location:
+        raise ModelRejected(f"'{path}': tensor '{tensor.name}' is external but names no file. Export the model again.")
+    relative = Path(location)
+    if relative.is_absolute() or ".." in relative.parts or "\x00" in location:
+        raise ModelRejected(f"{where}, outside the model's folder. Move the data beside the model.")
+    target = base_dir / relative
+    if target.is_symlink():
+        raise ModelRejected(
+            f"{where}, which is a symbolic link. Copy the data beside the model (caches of model hubs link them)."
+        )
+    if not target.is_file():
+        raise ModelRejected(f"{where}, which does not exist. Copy the data file beside the model.")
+    try:
+        offset, length = int(entries.get("offset", "0") or 0), int(entries.get("length", "-1") or -1)
+    except ValueError as error:
+        raise ModelRejected(f"{where} at an offset that is no number. Export the model again.") from error
+    if offset < 0 or offset + max(length, 0) > target.stat().st_size:
+        raise ModelRejected(f"{where} beyond the end of that file. Copy the complete data file.")
+
+
+def check_target(source: Path | None, target: Path) -> None:
+    """The output may not be the input or one of the files it needs.
+
+    Raises:
+        UsageError: It is, or its folder does not exist.
+    """
+    if not target.parent.is_dir():
+        raise UsageError(f"the folder '{target.parent}' of the output does not exist. Make it, or choose another -o.")
+    if target.is_dir():
+        raise UsageError(f"the output '{target}' is a folder. Give a file name with -o.")
+    if source is not None and target.exists() and source.exists() and target.samefile(source):
+        raise UsageError(f"the output '{target}' is the input itself. Choose another name with -o.")
+
+
+def save(model: ModelProto, target: Path, base_dir: Path | None) -> str:
+    """Write a model beside nothing half-written: complete under its name, or not there at all.
+
+    External data that the model refers to are hard-linked (or copied) beside the target if they are not
+    there already.
+
+    Args:
+        model: What to write.
+        target: Where to.
+        base_dir: The folder that the model's external data are relative to.
+
+    Returns:
+        The sha256 of what was written.
+
+    Raises:
+        UsageError: The target cannot be written, or another data file is in the way.
+    """
+    content = model.SerializeToString(deterministic=True)
+    try:
+        if base_dir is not None:
+            _bring_external(model, base_dir, target)
+        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, target)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise UsageError(f"'{target}' cannot be written: {error.strerror}. Choose another place with -o.") from error
+    return hashlib.sha256(content).hexdigest()
+
+
+def _bring_external(model: ModelProto, base_dir: Path, target: Path) -> None:
+    locations = sorted({_entries(t).get("location", "") for t in external_tensors(model)})
+    for location in locations:
+        data, wanted = base_dir / location, target.parent / location
+        if wanted.exists():
+            if wanted.samefile(data):
+                continue
+            raise UsageError(
+                f"'{wanted}' is in the way: the model's data '{data}' belong beside '{target}'. Move it or choose another -o."
+            )
+        if wanted == target:
+            raise UsageError(f"the output '{target}' has the name of the model's data file. Choose another -o.")
+        wanted.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(data, wanted)
+        except OSError:
+            shutil.copyfile(data, wanted)

@@ -1,0 +1,237 @@
+"""Layouts: which axis of a tensor is batch, head, position and feature, and how to get to [B, H, S, D].
+
+A ``View`` says, per axis of a tensor, which named indices are merged there, major first: a [B*H, S, D]
+tensor has axes ((b, h), (s), (d)).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from onnx import NodeProto
+
+from .algebra import ONE, Apply, Index, Number, Poly, of, poly
+from .graph import int_attribute
+from .interpret import Interpreter
+from .interpret.movement import divide, source
+
+MAX_HOPS = 24
+"""How far up from an operand of the product the search for a clean layout goes."""
+
+SELECTING = frozenset({"Slice", "Gather", "Split", "GatherND", "GatherElements"})
+"""Movement that takes a part: what it takes from is not the operand itself."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A tensor and the meaning of its axes.
+
+    Attributes:
+        tensor: The tensor's name.
+        axes: Per axis, the indices merged in it (major first); empty for an axis of extent 1.
+        factor: What the tensor still has to be multiplied with.
+    """
+
+    tensor: str
+    axes: tuple[tuple[Index, ...], ...]
+    factor: Number = Fraction(1)
+
+    @property
+    def merged(self) -> bool:
+        """Whether some axis holds several indices."""
+        return any(len(a) > 1 for a in self.axes)
+
+    @property
+    def indices(self) -> tuple[Index, ...]:
+        """All named indices, in memory order."""
+        return tuple(i for axis in self.axes for i in axis)
+
+
+def radix(interpreter: Interpreter, index: Poly, groups: dict[Poly, Index]) -> tuple[Index, ...] | None:
+    """The indices merged in one axis: ``b * H + h`` gives (b, h); None if it is no such merge.
+
+    Args:
+        interpreter: For equalities between sizes.
+        index: The index expression of one axis.
+        groups: Replacements for digits, e.g. ``h // G`` by the index of the key's head.
+    """
+    if index in groups:
+        return (groups[index],)
+    if index.constant is not None:
+        return () if index == 0 else None
+    parts: list[tuple[Index, Poly]] = []
+    rest = index
+    for atom in index.sorted_atoms():
+        if isinstance(atom, Apply) and of(atom) in groups:
+            named = groups[of(atom)]
+        elif isinstance(atom, Index):
+            named = atom
+        else:
+            continue
+        stride = rest.coefficient_of(atom)
+        if not stride.terms:
+            continue
+        parts.append((named, stride))
+        rest = rest - stride * of(atom)
+    if rest != 0:
+        return None
+    ordered: list[Index] = []
+    weight = ONE
+    while parts:
+        match = next((p for p in parts if interpreter.same(p[1], weight)), None)
+        if match is None:
+            return None
+        parts.remove(match)
+        ordered.insert(0, match[0])
+        weight = weight * match[0].bound
+    return tuple(ordered)
+
+
+def as_view(interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...]) -> View | None:
+    """The view that an index expression describes: every named index in exactly one place."""
+    axes = []
+    seen: set[Index] = set()
+    groups = _key_heads(indices)
+    for position, index in enumerate(indices):
+        names = radix(interpreter, interpreter.facts.normal(index), groups)
+        if names is None or any(n in seen for n in names):
+            return None
+        dims = interpreter.dims(tensor)
+        if not names and dims is not None and dims[position] != 1:
+            return None
+        if names and dims is not None and not _covers(interpreter, names, dims[position]):
+            return None
+        seen.update(names)
+        axes.append(names)
+    return View(tensor, tuple(axes))
+
+
+def _key_heads(indices: tuple[Poly, ...]) -> dict[Poly, Index]:
+    """Grouped-query attention reads key head ``h // G``: an index of its own, with H / G values."""
+    found: dict[Poly, Index] = {}
+    for index in indices:
+        for atom in index.sorted_atoms():
+            if isinstance(atom, Apply) and atom.function == "floordiv":
+                head, group = atom.arguments
+                single = head.single_atom
+                if isinstance(single, Index) and group.constant:
+                    heads = divide(single.bound, group)
+                    if heads is not None:
+                        found[of(atom)] = Index(f"{single.name}_kv", heads)
+    return found
+
+
+def _covers(interpreter: Interpreter, names: tuple[Index, ...], extent: Poly) -> bool:
+    total = ONE
+    for name in names:
+        total = total * name.bound
+    return interpreter.same(total, extent)
+
+
+def scalar_factor(interpreter: Interpreter, node: NodeProto) -> tuple[str, Number] | None:
+    """(operand, factor) of a multiplication or division by one constant number."""
+    if node.domain not in ("", "ai.onnx") or node.op_type not in ("Mul", "Div"):
+        return None
+    for position in (1, 0) if node.op_type == "Mul" else (1,):
+        value = interpreter.scalar(node.input[position])
+        if value is not None and value.constant:
+            other = interpreter.dims(node.input[1 - position])
+            rank = interpreter.rank(node.input[position])
+            if other is None or rank is None or rank > len(other):
+                continue
+            factor = Fraction(value.constant)
+            return node.input[1 - position], factor if node.op_type == "Mul" else 1 / factor
+    return None
+
+
+def find_view(
+    interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...], wanted: tuple[Index, ...]
+) -> View | None:
+    """The best tensor to take an operand from: walk up through pure movement and constant factors.
+
+    Preferred is a tensor whose axes are single indices in the order ``wanted``; then one whose axes are
+    single; then any (the operand itself, say [B*H, S, D]).  Factors met on the way are collected.
+    """
+    best: tuple[tuple[int, int, int], View] | None = None
+    factor: Number = Fraction(1)
+    peels = 0
+    for hop in range(MAX_HOPS):
+        view = as_view(interpreter, tensor, indices)
+        if view is not None:
+            view = View(view.tensor, view.axes, factor)
+            order = tuple(i for i in wanted if i in view.indices)
+            rank = 2 if view.merged else (0 if view.indices == order and len(view.axes) == 4 else 1)
+            if best is None or (rank, -peels, hop) < best[0]:
+                best = ((rank, -peels, hop), view)
+        step = _above(interpreter, tensor, indices)
+        if step is None:
+            break
+        if best is not None and best[0][0] == 0 and step[2] == 1:
+            break
+        tensor, indices, times = step
+        factor = factor * times
+        peels += times != 1
+    return best[1] if best is not None else None
+
+
+def _above(
+    interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...]
+) -> tuple[str, tuple[Poly, ...], Number] | None:
+    """One step up: the tensor that this one is moved or scaled from, the index in it, and the factor."""
+    node = interpreter.scope.producer(tensor)
+    if node is None or interpreter.scope.constant(tensor) is not None:
+        return None
+    peeled = scalar_factor(interpreter, node)
+    if peeled is not None:
+        other = interpreter.dims(peeled[0])
+        return (peeled[0], indices, peeled[1]) if other is not None and len(other) == len(indices) else None
+    if node.op_type in SELECTING:
+        return None
+    moved = source(interpreter, node, list(node.output).index(tensor), indices)
+    return None if moved is None else (*moved, Fraction(1))
+
+
+def discover_splits(interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...]) -> list[tuple[Index, Poly]]:
+    """Where a Reshape upstream cuts an index in two, e.g. [B, S, H, D] behind a [B*H, S, D] operand."""
+    interpreter.splits.clear()
+    for _ in range(MAX_HOPS):
+        step = _above(interpreter, tensor, indices)
+        if step is None or interpreter.splits:
+            break
+        tensor, indices, _factor = step
+    found = list(interpreter.splits)
+    interpreter.splits.clear()
+    return found
+
+
+def unify(interpreter: Interpreter, pattern: Poly, value: tuple[Index, ...], found: dict[Index, Index]) -> bool:
+    """Bind the indices of ``pattern`` (an axis in unknown indices) to the known ones merged in that axis."""
+    names = radix(interpreter, pattern, {})
+    if names is None or len(names) != len(value):
+        return False
+    for unknown, known in zip(names, value, strict=True):
+        if not interpreter.same(unknown.bound, known.bound):
+            return False
+        found[unknown] = known
+    return True
+
+
+def softmax_axis(interpreter: Interpreter, node: NodeProto, opset: int) -> int | None:
+    """The axis of a Softmax as a non-negative number; None where old flattening semantics mix axes.
+
+    Before opset 13 Softmax works on the input flattened to two axes, which is a softmax over the last
+    axis only if the given one is the last.
+    """
+    dims = interpreter.dims(node.input[0])
+    if dims is None:
+        return None
+    axis = int_attribute(node, "axis", -1 if opset >= 13 else 1) % len(dims)
+    if opset < 13 and any(d != 1 for d in dims[axis + 1 :]):
+        return None
+    return axis
+
+
+def index_of(name: str, extent: Poly) -> Poly:
+    """An axis variable, or 0 where the axis has extent 1."""
+    return poly(0) if extent == 1 else of(Index(name, extent))

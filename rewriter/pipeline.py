@@ -1,0 +1,258 @@
+"""The pass: load, analyse, emit, save, verify -- and a result that says everything that happened."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnx
+from onnx import ModelProto
+
+from .analyse import Analysis, Site, analyse
+from .edit import Counts, Editor, all_names
+from .emit import emit, is_grouped, variant_of
+from .errors import ExitCode, MissingDependency, ModelRejected, UsageError
+from .function_body import MINIMUM_OPSET, function_proto
+from .graph import Array, Scope, opset_versions, walk
+from .io import Source, check_target, load, save
+from .normalise import normalise
+from .probe import probe
+from .spec import DOMAIN, DOMAIN_VERSION, FusedAttention
+from .verify import Verification, VerifyOptions, verify
+from .verify.errors import GivenInputError, RuntimeMissingError, VerifyError
+
+FUNCTIONS_SINCE_IR = 8
+"""Model-local functions exist from this IR version on."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asks for.
+
+    Attributes:
+        allow_partial: Write a model in which some sites with an ALiBi-like bias are left as they are.
+        dry_run: Analyse only.
+        verify: Compare original and rewritten in onnxruntime.
+        probe: Evaluate each bias numerically and compare it with the proof.
+        seed: Of the drawn inputs.
+        inputs: Given inputs, per graph input, instead of drawn ones.
+        val_ranges: (lowest, highest) per graph input, both included.  An integer input declared to be
+            in 0 .. 1 may be taken as a boolean by the proof.
+    """
+
+    allow_partial: bool = False
+    dry_run: bool = False
+    verify: bool = True
+    probe: bool = True
+    seed: int = 0
+    inputs: Mapping[str, Array] | Path | None = None
+    val_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+@dataclass
+class RewriteResult:
+    """Everything that happened.
+
+    Attributes:
+        source: The input.
+        analysis: All sites with their proofs or refusals.
+        model: The rewritten model, or None if nothing was rewritten.
+        output: Where it was written, or None.
+        fused: Per rewritten site its node's attributes, in site order.
+        counts: Graph changes.
+        verification: The comparison, if it ran.
+        exit_code: What the command line returns.
+        seconds: Time per phase.
+    """
+
+    source: Source
+    analysis: Analysis
+    model: ModelProto | None = None
+    output: Path | None = None
+    sha256: str = ""
+    fused: list[tuple[Site, FusedAttention]] = field(default_factory=list)
+    counts: Counts = field(default_factory=Counts)
+    verification: Verification | None = None
+    exit_code: ExitCode = ExitCode.NOT_REWRITTEN
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def rewrite(
+    model: ModelProto | str | Path, output: str | Path | None = None, *, options: Options | None = None
+) -> RewriteResult:
+    """Fuse every attention of a model whose added bias is proven to be ALiBi.
+
+    Args:
+        model: An ONNX file, or a model in memory (its external data must be absolute or absent).
+        output: Where to write the rewritten model; ``<stem>.alibi.onnx`` beside the input by default.
+            A model in memory is only written if this is given.
+        options: See ``Options``.
+
+    Returns:
+        The result; ``result.model`` is the rewritten model, ``result.exit_code`` the verdict.
+
+    Raises:
+        ModelRejected: The input is broken or unsafe.
+        UsageError: The output cannot be written there.
+        MissingDependency: onnxruntime is needed for the verification and not installed.
+    """
+    options = options or Options()
+    clock = _Clock()
+    source = _source(model)
+    target = _target(source, output)
+    if target is not None and not options.dry_run:
+        check_target(source.path, target)
+    clock.lap("load")
+    original = source.model
+    _check_versions(source)
+    copy = normalise(original)
+    binary = frozenset(n for n, (low, high) in options.val_ranges.items() if low >= 0 and high <= 1)
+    analysis = analyse(copy, source.base_dir, binary)
+    result = RewriteResult(source, analysis, seconds=clock.seconds)
+    clock.lap("analyse")
+    if options.probe:
+        probe(copy, analysis, source.base_dir)
+        clock.lap("probe")
+    if not analysis.proven or (analysis.refused and not options.allow_partial) or options.dry_run:
+        partial = bool(analysis.refused) or not analysis.proven
+        result.exit_code = ExitCode.NOT_REWRITTEN if partial else ExitCode.DONE
+        return result
+    _emit_all(copy, analysis, result)
+    clock.lap("edit")
+    result.model = copy
+    # Verify what will be written, before it gets its name: a failed check leaves nothing behind.
+    if options.verify:
+        result.verification = _verify(source, copy, options)
+        clock.lap("verify")
+        if result.verification.status == "failed":
+            result.exit_code = ExitCode.VERIFICATION_FAILED
+            return result
+    if target is not None:
+        result.sha256 = save(copy, target, source.base_dir if source.path is not None else None)
+        result.output = target
+        clock.lap("save")
+    result.exit_code = ExitCode.NOT_REWRITTEN if analysis.refused else ExitCode.DONE
+    return result
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[name] = now - self._last
+        self._last = now
+
+
+def _source(model: ModelProto | str | Path) -> Source:
+    if isinstance(model, ModelProto):
+        return Source(None, model, Path.cwd(), "")
+    return load(Path(model))
+
+
+def _target(source: Source, output: str | Path | None) -> Path | None:
+    if output is not None:
+        return Path(output)
+    return None if source.path is None else source.path.with_name(f"{source.path.stem}.alibi.onnx")
+
+
+def _check_versions(source: Source) -> None:
+    versions = opset_versions(source.model)
+    name = source.path or "the model"
+    if "" not in versions:
+        if any(n.domain in ("", "ai.onnx") for n in source.model.graph.node):
+            raise ModelRejected(f"'{name}' does not import the ONNX operator set. Export it again.")
+        return
+    newest = onnx.defs.onnx_opset_version()
+    if versions[""] > newest:
+        raise ModelRejected(
+            f"'{name}' uses opset {versions['']}; the installed onnx {onnx.__version__} knows up to {newest}. "
+            "Run: pip install --upgrade onnx"
+        )
+
+
+def _emit_all(model: ModelProto, analysis: Analysis, result: RewriteResult) -> None:
+    """Write all fused nodes, then the function bodies that they need."""
+    opset = opset_versions(model).get("", 1)
+    if opset < MINIMUM_OPSET:
+        raise ModelRejected(
+            f"the model uses opset {opset}; function bodies need opset {MINIMUM_OPSET}. "
+            "Convert it with onnx.version_converter or export it again."
+        )
+    plans = [s.plan for s in analysis.proven if s.plan is not None]
+    zero = {variant_of(p) for p in plans if p.zero_rows}
+    grouped = {variant_of(p) for p in plans if is_grouped(p)}
+    if model.ir_version < FUNCTIONS_SINCE_IR:
+        result.notes.append(f"IR version {model.ir_version} raised to {FUNCTIONS_SINCE_IR}: it has local functions")
+        model.ir_version = FUNCTIONS_SINCE_IR
+    taken = all_names(model)
+    editors: dict[int, tuple[Scope, Editor]] = {}
+    for scope in walk(analysis.root):
+        editors[id(scope)] = (scope, Editor(scope.graph, opset, taken))
+    for number, site in enumerate(analysis.proven):
+        assert site.plan is not None
+        editor = editors[id(site.scope)][1]
+        fused = emit(
+            site.interpreter,
+            editor,
+            site.plan,
+            zero_rows=variant_of(site.plan) in zero,
+            ir_version=model.ir_version,
+            site=f"alibi_{number}",
+        )
+        result.fused.append((site, fused))
+    changed = False
+    for _, editor in reversed(list(editors.values())):  # inner graphs first: what they stop using dies outside
+        editor.finish()
+        changed = changed or editor.counts.nodes_added > 0
+        for name, value in vars(editor.counts).items():
+            setattr(result.counts, name, getattr(result.counts, name) + value)
+    if changed:
+        for _, editor in editors.values():
+            before = vars(editor.counts).copy()
+            editor.sweep()
+            for name, value in vars(editor.counts).items():
+                setattr(result.counts, name, getattr(result.counts, name) + value - before[name])
+    variants = sorted({f.variant for _, f in result.fused})
+    dtypes = {f.variant: s.plan.dtype for s, f in result.fused if s.plan is not None}
+    for variant in variants:
+        body = function_proto(
+            variant, opset, grouped=variant in grouped, zero_rows=variant in zero, query_type=dtypes[variant]
+        )
+        if not any(f.domain == body.domain and f.name == body.name for f in model.functions):
+            model.functions.append(body)
+    if not any(o.domain == DOMAIN for o in model.opset_import):
+        model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, DOMAIN_VERSION))
+
+
+def _verify(source: Source, rewritten: ModelProto, options: Options) -> Verification:
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="alibi-") as folder:
+        original_path = source.path
+        if original_path is None:
+            original_path = Path(folder) / "original.onnx"
+            original_path.write_bytes(source.model.SerializeToString())
+        candidate = Path(folder) / "rewritten.onnx"
+        save(rewritten, candidate, source.base_dir if source.path is not None else None)
+        try:
+            return verify(
+                original_path,
+                candidate,
+                options=VerifyOptions(
+                    seed=options.seed,
+                    inputs=options.inputs,
+                    val_ranges=dict(options.val_ranges),
+                ),
+            )
+        except RuntimeMissingError as error:
+            raise MissingDependency(str(error)) from error
+        except GivenInputError as error:
+            raise UsageError(str(error)) from error
+        except VerifyError as error:
+            raise ModelRejected(str(error)) from error

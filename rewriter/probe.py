@@ -1,0 +1,287 @@
+"""A self-check of the proofs: evaluate every bias numerically at several shapes and compare.
+
+The proof decides; this check can only contradict it (and then the site is refused as an error of ours).
+All sites are cut out together: the query-key products become inputs of zeros, so that the softmax inputs
+*are* the added terms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_graphsurgeon as gs
+from onnx import ModelProto, NodeProto, TensorProto, helper
+
+from .algebra import Index, Poly, Size, substitute
+from .algebra import poly as as_poly
+from .analyse import Analysis, Site
+from .errors import Code, Refusal, Stage
+from .graph import Array, label, subgraphs
+from .interpret import Interpreter
+from .layout import View
+from .plan import Plan
+from .spec import BiasForm
+
+Floats = npt.NDArray[np.float64]
+
+SHAPES = ((2, 5, 3), (3, 4, 6), (1, 7, 2), (2, 1, 9))
+"""Extents given to the unknown sizes of a model, in turn (batch-like, row-like, cache-like and on)."""
+
+MAX_ELEMENTS = 1 << 24
+"""A probe whose scores would be larger is left out."""
+
+
+def probe(model: ModelProto, analysis: Analysis, base_dir: Path) -> int:
+    """Contradict proofs that a numeric evaluation does not confirm.
+
+    A site whose evaluation disagrees becomes refused (``ALB500``).  Sites in bodies of If, Loop and Scan
+    are not evaluated.
+
+    Returns:
+        The number of evaluations (shapes) that ran.
+    """
+    sites = [s for s in analysis.proven if s.scope.parent is None]
+    if not sites:
+        return 0
+    interpreter = sites[0].interpreter
+    cut = _cut(model, interpreter, sites)
+    if cut is None:
+        return 0
+    ran = 0
+    for number, numbers in enumerate(SHAPES):
+        sizes = _assign(interpreter, cut, numbers)
+        values = _run(cut, interpreter, sizes, base_dir, np.random.default_rng(number))
+        if values is None:
+            continue
+        ran += 1
+        for site in sites:
+            if site.plan is not None:
+                _compare(site, site.plan, sizes, values)
+    return ran
+
+
+@dataclass(frozen=True)
+class _Cut:
+    model: ModelProto
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def _wanted(plan: Plan) -> list[str]:
+    extra = [v.tensor for v in (plan.positions, plan.slopes) if v is not None]
+    return [plan.proof.attention.scores, *extra]
+
+
+def _cut(model: ModelProto, interpreter: Interpreter, sites: list[Site]) -> _Cut | None:
+    """The part of the model between graph inputs, products and softmax inputs."""
+    products = {s.plan.proof.attention.product for s in sites if s.plan is not None} - {""}
+    wanted = list(dict.fromkeys(n for s in sites if s.plan is not None for n in _wanted(s.plan)))
+    nodes: dict[int, NodeProto] = {}
+    pending = list(wanted)
+    needed: set[str] = set()
+    while pending:
+        name = pending.pop()
+        if name in needed or name in products:
+            continue
+        needed.add(name)
+        node = interpreter.scope.producer(name)
+        if node is not None and id(node) not in nodes:
+            nodes[id(node)] = node
+            pending.extend(i for i in node.input if i)
+            if any(True for _ in subgraphs(node)):
+                return None
+    order = {o: k for k, n in enumerate(model.graph.node) for o in n.output}
+    chosen = sorted(nodes.values(), key=lambda n: order[next(o for o in n.output if o)])
+    inputs = [i for i in model.graph.input if i.name in needed]
+    if any(interpreter.dims(p) is None for p in products):
+        return None
+    for name in sorted(products):
+        inputs.append(helper.make_tensor_value_info(name, interpreter.dtype(name) or TensorProto.FLOAT, None))
+    outputs = [helper.make_tensor_value_info(n, interpreter.dtype(n) or TensorProto.FLOAT, None) for n in wanted]
+    made = {o for n in chosen for o in n.output}
+    passed = [o for o in outputs if o.name in made]
+    initializers = [t for t in model.graph.initializer if t.name in needed]
+    graph = helper.make_graph(chosen, "probe", inputs, passed, initializers)
+    part = helper.make_model(graph, opset_imports=list(model.opset_import), ir_version=max(model.ir_version, 8))
+    trimmed = gs.import_onnx(part)
+    trimmed.cleanup(remove_unused_graph_inputs=True).toposort()
+    exported = gs.export_onnx(trimmed, do_type_check=False)
+    exported.ir_version = part.ir_version
+    return _Cut(exported, tuple(i.name for i in exported.graph.input), tuple(o.name for o in exported.graph.output))
+
+
+def _assign(interpreter: Interpreter, cut: _Cut, numbers: tuple[int, ...]) -> dict[Size, int]:
+    """A number for every unknown size, in the order in which the inputs mention them."""
+    sizes: dict[Size, int] = {}
+    place = count()
+    for name in cut.inputs:
+        for extent in interpreter.dims(name) or ():
+            for atom in sorted(interpreter.facts.normal(extent).all_atoms()):
+                if isinstance(atom, Size) and atom not in sizes:
+                    sizes[atom] = numbers[next(place) % len(numbers)]
+    return sizes
+
+
+def _number(interpreter: Interpreter, value: Poly, sizes: dict[Size, int]) -> int | None:
+    result = substitute(interpreter.facts.normal(value), {s: as_poly(n) for s, n in sizes.items()}).constant
+    return None if result is None or result != int(result) or result < 0 else int(result)
+
+
+def _run(
+    cut: _Cut, interpreter: Interpreter, sizes: dict[Size, int], base_dir: Path, rng: np.random.Generator
+) -> dict[str, Array] | None:
+    feeds: dict[str, Array] = {}
+    for name in cut.inputs:
+        dims = interpreter.dims(name)
+        shape = [_number(interpreter, d, sizes) for d in dims] if dims is not None else [None]
+        if any(s is None for s in shape) or np.prod([s or 0 for s in shape], dtype=np.float64) > MAX_ELEMENTS:
+            return None
+        extents = [s for s in shape if s is not None]
+        dtype = helper.tensor_dtype_to_np_dtype(interpreter.dtype(name) or TensorProto.FLOAT)
+        if np.issubdtype(dtype, np.integer) or dtype == np.bool_:
+            drawn = rng.integers(0, 2, extents)
+            if drawn.ndim:
+                drawn[..., -1:] = 1
+            feeds[name] = drawn.astype(dtype)
+        else:
+            feeds[name] = np.zeros(extents, dtype)
+    for item in cut.model.graph.input:
+        _declare(item, feeds[item.name])
+    try:
+        return _evaluate(cut, feeds, base_dir)
+    except Exception:  # noqa: BLE001 - shapes that the model itself does not take; any backend error type
+        return None
+
+
+def _declare(item: onnx.ValueInfoProto, array: Array) -> None:
+    item.type.tensor_type.shape.Clear()
+    for extent in array.shape:
+        item.type.tensor_type.shape.dim.add().dim_value = extent
+    if not array.shape:
+        item.type.tensor_type.shape.SetInParent()
+
+
+def _evaluate(cut: _Cut, feeds: dict[str, Array], base_dir: Path) -> dict[str, Array]:
+    model = cut.model
+    if any(t.data_location == TensorProto.EXTERNAL for t in model.graph.initializer):
+        model = ModelProto()
+        model.CopyFrom(cut.model)
+        onnx.load_external_data_for_model(model, str(base_dir))
+    try:
+        import onnxruntime
+    except ImportError:
+        from onnx.reference import ReferenceEvaluator
+
+        found = ReferenceEvaluator(model).run(None, feeds)
+    else:
+        settings = onnxruntime.SessionOptions()
+        settings.log_severity_level = 4
+        settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), settings, providers=["CPUExecutionProvider"]
+        )
+        found = session.run(None, feeds)
+    named = dict(zip(cut.outputs, found, strict=True))
+    return {**feeds, **named}
+
+
+def _spread(view: View, value: Array, order: tuple[Index | None, ...]) -> Floats:
+    """The value with one axis per index of ``order`` (extent 1 where it has none)."""
+    data = np.asarray(value, np.float64).reshape([n for n, a in zip(value.shape, view.axes, strict=True) if a])
+    present = [a[0] for a in view.axes if a]
+    data = np.transpose(data, [present.index(i) for i in order if i in present])
+    shape = iter(data.shape)
+    return data.reshape([next(shape) if i in present else 1 for i in order])
+
+
+def _compare(site: Site, plan: Plan, sizes: dict[Size, int], values: dict[str, Array]) -> None:
+    proof = plan.proof
+    attention = proof.attention
+    interpreter = site.interpreter
+    frame = attention.frame
+    if attention.scores not in values:
+        constant = interpreter.array(attention.scores)
+        if constant is None:
+            return
+        values[attention.scores] = constant
+    order = (frame.batch, frame.head, frame.row, frame.key)
+    extents = [1 if i is None else _number(interpreter, i.bound, sizes) for i in order]
+    if any(e is None for e in extents):
+        return
+    shape = [e for e in extents if e is not None]
+    scores = _gather(attention.scores_index, values[attention.scores], order, shape, interpreter, sizes)
+    if scores is None:
+        return
+    rows, keys = np.arange(shape[2]), np.arange(shape[3])
+    own = rows[:, None] + (shape[3] - shape[2])
+    slopes = proof.slopes.astype(np.float64) if proof.slopes is not None else None
+    if plan.slopes is not None:
+        slopes = _spread(plan.slopes, values[plan.slopes.tensor], (frame.head,)) * plan.slope_factor
+    elif slopes is not None:
+        slopes = slopes * plan.slope_factor
+    assert slopes is not None
+    slopes = slopes.reshape(1, -1, 1, 1)
+    if plan.positions is not None:
+        if plan.positions.tensor not in values:
+            return
+        place = _spread(plan.positions, values[plan.positions.tensor], (frame.batch, frame.key))
+        distance = place[:, None, None, :]
+    elif proof.form is BiasForm.SYMMETRIC:
+        distance = -np.abs(own - keys)[None, None].astype(np.float64)
+    else:
+        distance = np.broadcast_to(keys.astype(np.float64), (1, 1, *shape[2:]))
+    rest = scores - slopes * distance
+    visible = scores > -60000.0
+    if proof.causal and (visible & (keys > own)).any():
+        _contradict(site, plan, "a key after the row is visible")
+        return
+    if proof.rest.terms:
+        return
+    first = np.argmax(visible, axis=-1)[..., None]
+    gap = np.where(visible, rest - np.take_along_axis(rest, first, -1), 0.0)
+    half = interpreter.dtype(attention.scores) != TensorProto.FLOAT
+    scale = np.abs(np.where(visible, scores, 0.0)).max(initial=1.0)
+    tolerance = scale * (4e-2 if half else 1e-5) + 1e-6
+    if np.abs(gap).max(initial=0.0) > tolerance:
+        _contradict(site, plan, f"the evaluated bias is off by {np.abs(gap).max():.3g} at shape {shape}")
+
+
+def _gather(
+    index: tuple[Poly, ...],
+    value: Array,
+    order: tuple[Index | None, ...],
+    shape: list[int],
+    interpreter: Interpreter,
+    sizes: dict[Size, int],
+) -> Floats | None:
+    """Elements (b, h, i, j) of the scores, by their index expressions."""
+    grids = dict(zip(order, np.meshgrid(*(np.arange(n) for n in shape), indexing="ij", sparse=True), strict=True))
+    places = []
+    for expression in index:
+        total: npt.NDArray[np.int64] = np.zeros((1, 1, 1, 1), np.int64)
+        for monomial, coefficient in interpreter.facts.normal(expression).terms:
+            term: npt.NDArray[np.int64] = np.full((1, 1, 1, 1), int(coefficient), np.int64)
+            for atom, power in monomial:
+                if isinstance(atom, Index) and atom in grids:
+                    term = term * grids[atom] ** power
+                elif isinstance(atom, Size) and atom in sizes:
+                    term = term * sizes[atom] ** power
+                else:
+                    return None
+            total = total + term
+        places.append(total)
+    found = np.asarray(value, np.float64)[tuple(places)] if places else np.asarray(value, np.float64)
+    return np.broadcast_to(found, shape)
+
+
+def _contradict(site: Site, plan: Plan, detail: str) -> None:
+    """Turn a proven site into a refused one."""
+    site.plan = None
+    site.refusal = Refusal(
+        Code.PROBE, Stage.EMIT, label(site.anchor), plan.proof.attention.scores, detail, list(plan.proof.steps)
+    )

@@ -1,0 +1,421 @@
+"""The proof: what is added to the scores equals slope times distance, plus a mask, and nothing else.
+
+Input is an ``Attention`` whose terms are polynomials in the indices b, h, i, j.  Every monomial has to
+end up in one of four places: constant along a row (dropped, softmax does not see it), slope times
+distance, slope times a position from the attention mask, or the additive rest that is passed on as it is.
+What fits nowhere refuses the site.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+from ..patterns.bias import PATTERNS, BiasPattern
+from .algebra import (
+    HIDING_VALUE,
+    ZERO,
+    Atom,
+    Cond,
+    Index,
+    Min0,
+    Monomial,
+    Number,
+    Poly,
+    Read,
+    Sum,
+    at_most_zero,
+    is_nonpositive,
+    of,
+    poly,
+    render,
+    substitute,
+)
+from .errors import Code, Refusal, Stage
+from .graph import label
+from .interpret import Interpreter
+from .interpret.tables import Table, misfit
+from .masks import apply_order
+from .site import Attention
+from .spec import BiasForm
+
+Slopes = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Key positions that come from a tensor: ``value(b, j)``; ``scale`` times the tensor's element is meant."""
+
+    value: Poly
+
+
+@dataclass
+class Proof:
+    """An attention whose bias is proven.
+
+    Attributes:
+        attention: The site.
+        form: Linear or symmetric.
+        causal: Keys after the row are hidden, proven.
+        slopes: One per head, float32; None if they are only known at run time.
+        runtime_slopes: The slope of head h as a polynomial, where ``slopes`` is None.
+        positions: Key positions from the attention mask, if they are not the key's index.
+        rest: What else is added to visible scores (an additive mask), zero if nothing.
+        hidden: Conditions for visibility besides causality.
+        assumptions: Equalities that the proof takes from operators that would also broadcast.
+        steps: The derivation.
+    """
+
+    attention: Attention
+    form: BiasForm
+    causal: bool
+    slopes: Slopes | None
+    runtime_slopes: Poly | None
+    positions: Positions | None
+    rest: Poly
+    hidden: tuple[Cond, ...]
+    assumptions: list[str] = field(default_factory=list)
+    steps: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Parts:
+    """Monomials of the terms, sorted by what they are; coefficients are functions of the head."""
+
+    linear: Poly = ZERO
+    kinks: dict[Poly, Poly] = field(default_factory=dict)
+    placed: dict[Monomial, Poly] = field(default_factory=dict)
+    rest: dict[Monomial, Number] = field(default_factory=dict)
+    dropped: list[Poly] = field(default_factory=list)
+
+
+def prove(interpreter: Interpreter, attention: Attention) -> Proof:
+    """Prove that the terms of a site are ALiBi plus a mask.
+
+    Raises:
+        Refusal: With the furthest stage reached, and the monomial, table or condition that does not fit.
+    """
+    frame = attention.frame
+    steps = list(attention.steps)
+    causal, hidden = _causality(interpreter, attention, steps)
+    terms = interpreter.facts.normal(attention.terms)
+    distance = interpreter.facts.normal(of(frame.key) - of(frame.row) - frame.offset)
+    if causal:
+        terms = apply_order(terms, distance)
+    parts = _sort(interpreter, attention, terms)
+    slope, pattern = _form(interpreter, attention, parts, distance)
+    positions: Positions | None = None
+    if parts.placed:
+        slope, positions = _positions(interpreter, attention, parts, slope, pattern)
+        pattern = PATTERNS[0]
+    if not slope.terms:
+        raise _nothing_found(attention, parts)
+    values, runtime = _slopes(interpreter, attention, slope)
+    if parts.dropped:
+        steps.append(
+            "constant along a row, so softmax does not see it: " + _short(sum(parts.dropped, ZERO))
+        )
+    what = "slope[h] * position[b, j]" if positions else pattern.formula
+    steps.append(f"bias = {what}")
+    if positions:
+        steps.append(f"position[b, j] = {_short(positions.value)}")
+    if values is not None:
+        steps.append("slopes per head: " + ", ".join(f"{v:.6g}" for v in values[:8]) + (", ..." if len(values) > 8 else ""))
+    else:
+        steps.append(f"slopes at run time: {_short(slope)}")
+    for condition in hidden:
+        steps.append(f"a key is visible only if {condition.text[:200]}")
+    rest = Poly(parts.rest)
+    if rest.terms:
+        steps.append(f"added to visible scores as it is: {_short(rest)}")
+    steps.append(f"scale on query . key: {float(attention.scale):.9g}")
+    assumptions = _assumptions(interpreter, attention)
+    return Proof(
+        attention, pattern.form, causal, values, runtime, positions, rest, hidden, assumptions, steps
+    )
+
+
+# --- masks -----------------------------------------------------------------------------------------------
+
+
+def _causality(
+    interpreter: Interpreter, attention: Attention, steps: list[str]
+) -> tuple[bool, tuple[Cond, ...]]:
+    """Whether ``j <= i + S_kv - S_q`` is one of the conditions; the others are returned."""
+    frame = attention.frame
+    distance = interpreter.facts.normal(of(frame.key) - of(frame.row) - frame.offset)
+    causal = False
+    rest = []
+    for condition in attention.visible:
+        value = at_most_zero(condition)
+        if value is not None:
+            value = interpreter.facts.normal(value)
+            if value == distance:
+                causal = True
+                steps.append(f"causal: a key is visible only if {_short(distance)} <= 0")
+                continue
+            if is_nonpositive(value):
+                continue  # a bound that the extents imply anyway, such as j < S_kv, hides nothing
+        rest.append(condition)
+    return causal, tuple(rest)
+
+
+# --- sorting monomials -----------------------------------------------------------------------------------
+
+
+def _sort(interpreter: Interpreter, attention: Attention, terms: Poly) -> _Parts:
+    frame = attention.frame
+    parts = _Parts()
+    for monomial, coefficient in terms.terms:
+        whole = Poly({monomial: coefficient})
+        atoms = whole.all_atoms()
+        runtime = any(isinstance(a, Read) for a in atoms) or any(isinstance(a, Sum) for a in atoms)
+        if frame.key not in atoms:
+            if runtime:
+                parts.rest[monomial] = coefficient
+            else:
+                parts.dropped.append(whole)
+            continue
+        place = tuple((a, p) for a, p in monomial if not _belongs_to_head(frame.head, a))
+        factor = Poly({tuple((a, p) for a, p in monomial if _belongs_to_head(frame.head, a)): coefficient})
+        if _is_runtime(place):
+            _sort_runtime(interpreter, attention, parts, monomial, coefficient, place, factor)
+            continue
+        if place == ((frame.key, 1),):
+            parts.linear = parts.linear + factor
+        elif len(place) == 1 and place[0][1] == 1 and isinstance(place[0][0], Min0):
+            kink = place[0][0].value
+            parts.kinks[kink] = parts.kinks.get(kink, ZERO) + factor
+        else:
+            raise _not_linear(interpreter, attention, monomial, coefficient)
+    return parts
+
+
+def _belongs_to_head(head: Index | None, atom: Atom) -> bool:
+    """Whether an atom is a function of the head alone: a slope table, a run-time slope, a size."""
+    inside = of(atom).all_atoms()
+    return not any(isinstance(a, Index) and a != head for a in inside)
+
+
+def _is_runtime(place: Monomial) -> bool:
+    return any(isinstance(a, Read | Sum) for atom, _ in place for a in of(atom).all_atoms())
+
+
+def _sort_runtime(
+    interpreter: Interpreter,
+    attention: Attention,
+    parts: _Parts,
+    monomial: Monomial,
+    coefficient: Number,
+    place: Monomial,
+    factor: Poly,
+) -> None:
+    """A term with run-time values in it: positions from the mask, a mask, or something that refuses the site."""
+    frame = attention.frame
+    if any(a == frame.key or isinstance(a, Min0) for a, _ in place):
+        raise Refusal(
+            Code.SLOPE_NOT_PER_HEAD,
+            Stage.BIAS,
+            label(attention.anchor),
+            attention.scores,
+            f"{_short(Poly({monomial: coefficient}))}",
+        )
+    atoms = frozenset(x for atom, _ in place for x in of(atom).all_atoms())
+    allowed = {frame.batch, frame.key}
+    named = {a for a in atoms if isinstance(a, Index) and not a.name.startswith("#")}
+    whole_numbers = all(a.is_integer for a, _ in place)
+    per_head = frame.head is not None and factor.depends_on(frame.head)
+    if per_head and whole_numbers and named <= allowed:
+        parts.placed[place] = parts.placed.get(place, ZERO) + factor
+        return
+    if per_head and not whole_numbers and named <= allowed:
+        raise Refusal(
+            Code.POSITIONS_DATA,
+            Stage.POSITIONS,
+            label(attention.anchor),
+            attention.scores,
+            f"{_short(Poly({monomial: coefficient}))}",
+        )
+    parts.rest[monomial] = coefficient
+
+
+def _not_linear(interpreter: Interpreter, attention: Attention, monomial: Monomial, coefficient: Number) -> Refusal:
+    for atom, _ in monomial:
+        for inner in sorted(of(atom).all_atoms()):
+            if isinstance(inner, Table) and of(inner).depends_on(attention.frame.key):
+                return Refusal(
+                    Code.TABLE_NOT_LINEAR,
+                    Stage.BIAS,
+                    label(attention.anchor),
+                    inner.name,
+                    f"{list(inner.data.shape)}: {misfit(inner.data) or 'no formula fits'}",
+                )
+    return Refusal(
+        Code.NOT_LINEAR,
+        Stage.BIAS,
+        label(attention.anchor),
+        attention.scores,
+        _short(Poly({monomial: coefficient})),
+    )
+
+
+# --- form, positions, slopes -----------------------------------------------------------------------------
+
+
+def _form(
+    interpreter: Interpreter, attention: Attention, parts: _Parts, distance: Poly
+) -> tuple[Poly, BiasPattern]:
+    """The slope and the form of the index-only part; slope zero when there is none."""
+    linear, kink = parts.linear, ZERO
+    for argument, factor in parts.kinks.items():
+        if interpreter.facts.equal(argument, distance):
+            kink = kink + factor
+        elif interpreter.facts.equal(argument, -distance):
+            # min(0, -d) = min(0, d) - d
+            kink = kink + factor
+            linear = linear - factor
+        elif factor.terms:
+            shift = interpreter.facts.normal(argument - distance)
+            other = interpreter.facts.normal(argument + distance)
+            closest = shift if not any(isinstance(a, Index) for a in shift.all_atoms()) else other
+            raise Refusal(
+                Code.OFFSET if not any(isinstance(a, Index) for a in closest.all_atoms()) else Code.NOT_LINEAR,
+                Stage.BIAS,
+                label(attention.anchor),
+                attention.scores,
+                f"the distance is measured from {_short(argument)} = 0, the query's own key is at {_short(distance)} = 0",
+            )
+    for pattern in PATTERNS:
+        slope = linear / pattern.linear
+        if _same_per_head(attention, kink, slope * pattern.kink):
+            return slope, pattern
+    raise Refusal(
+        Code.NOT_LINEAR,
+        Stage.BIAS,
+        label(attention.anchor),
+        attention.scores,
+        f"the slope before the row is {_short(linear + kink)}, after it {_short(linear)}",
+    )
+
+
+def _same_per_head(attention: Attention, left: Poly, right: Poly) -> bool:
+    if left == right:
+        return True
+    a, b = _vector(attention, left), _vector(attention, right)
+    if a is None or b is None:
+        return False
+    # Constants come from tables of 16 or 32 bits: they agree to a unit in the last place.
+    return bool(np.all(np.abs(a - b) <= np.maximum(np.abs(a), np.abs(b)) * 2.0**-22))
+
+
+def _vector(attention: Attention, value: Poly) -> npt.NDArray[np.float64] | None:
+    """The value for each head, or None if it is not a number for each."""
+    head = attention.frame.head
+    count = head.bound.constant if head is not None else 1
+    if count is None:
+        return None
+    numbers = []
+    for h in range(int(count)):
+        one = substitute(value, {head: poly(h)}) if head is not None else value
+        constant = one.constant
+        if constant is None:
+            return None
+        numbers.append(float(constant))
+    return np.array(numbers)
+
+
+def _positions(
+    interpreter: Interpreter, attention: Attention, parts: _Parts, slope: Poly, pattern: BiasPattern
+) -> tuple[Poly, Positions]:
+    """Slope and positions where positions are computed from integers known at run time.
+
+    All factors must be multiples of one slope: slope * cumsum(m) * m - slope * m is slope * (cumsum(m) - 1) * m.
+    """
+    frame = attention.frame
+    if pattern.kink and slope.terms:
+        raise Refusal(Code.NOT_LINEAR, Stage.POSITIONS, label(attention.anchor), attention.scores, "mixed forms")
+    places: list[tuple[Poly, Poly]] = [(Poly({m: 1}), f) for m, f in parts.placed.items()]
+    if slope.terms:
+        places.append((of(frame.key), slope))
+    # The factor of the highest-degree place is the slope of the position.
+    reference = max(places, key=lambda p: (max(len(m) for m, _ in p[0].terms), render(p[0])))[1]
+    base = _vector(attention, reference)
+    value = ZERO
+    for place, factor in places:
+        ratio = _ratio(attention, factor, reference, base)
+        if ratio is None:
+            raise Refusal(
+                Code.NOT_LINEAR,
+                Stage.POSITIONS,
+                label(attention.anchor),
+                attention.scores,
+                f"{_short(place)} has its own slope {_short(factor)}",
+            )
+        value = value + place * ratio
+    return reference, Positions(value)
+
+
+def _ratio(
+    attention: Attention, factor: Poly, reference: Poly, base: npt.NDArray[np.float64] | None
+) -> Fraction | None:
+    for sign in (1, -1):
+        if factor == reference * sign:
+            return Fraction(sign)
+    own = _vector(attention, factor)
+    if own is None or base is None or not base.any():
+        return None
+    largest = int(np.argmax(np.abs(base)))
+    ratio = Fraction(own[largest] / base[largest]).limit_denominator(1 << 12)
+    return ratio if np.all(np.abs(own - float(ratio) * base) <= np.abs(own) * 2.0**-22) else None
+
+
+def _slopes(interpreter: Interpreter, attention: Attention, slope: Poly) -> tuple[Slopes | None, Poly | None]:
+    atoms = slope.all_atoms()
+    if any(isinstance(a, Read) for a in atoms):
+        return None, slope
+    numbers = _vector(attention, slope)
+    if numbers is None:
+        raise Refusal(
+            Code.SLOPES_UNKNOWN, Stage.BIAS, label(attention.anchor), attention.scores, _short(slope)
+        )
+    if not np.isfinite(numbers).all() or np.abs(numbers).max(initial=0.0) > 1e30:
+        raise Refusal(
+            Code.SLOPES_UNKNOWN,
+            Stage.BIAS,
+            label(attention.anchor),
+            attention.scores,
+            f"slopes {[float(n) for n in numbers[:8]]} are not finite",
+        )
+    if not numbers.any():
+        raise Refusal(Code.NO_BIAS, Stage.BIAS, label(attention.anchor), attention.scores, "all slopes are zero")
+    return numbers.astype(np.float32), None
+
+
+def _nothing_found(attention: Attention, parts: _Parts) -> Refusal:
+    detail = f"added is {_short(Poly(parts.rest))}" if parts.rest else "nothing is added"
+    heavy = [c for m, c in parts.rest.items() if abs(c) < -HIDING_VALUE and m]
+    stage = Stage.BIAS if heavy else Stage.SCORES
+    return Refusal(Code.NO_BIAS, stage, label(attention.anchor), attention.scores, detail)
+
+
+def _assumptions(interpreter: Interpreter, attention: Attention) -> list[str]:
+    """Equalities by broadcast that extents of this site rest on."""
+    sizes = {a for i in attention.frame.order for a in i.bound.all_atoms()}
+    result = []
+    for fact in interpreter.facts.learned:
+        own = fact.left.all_atoms() | fact.right.all_atoms()
+        normal = interpreter.facts.normal(fact.left).all_atoms() | interpreter.facts.normal(fact.right).all_atoms()
+        if fact.by_broadcast and (sizes & (own | normal)) and not any(a.key.startswith("?") for a in own):
+            text = f"{render(fact.left)} {fact.relation} {render(fact.right)} (node '{fact.node}')"
+            if text not in result:
+                result.append(text)
+    return result
+
+
+def _short(value: Poly, limit: int = 200) -> str:
+    text = render(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+

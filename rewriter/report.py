@@ -1,0 +1,249 @@
+"""The report: one dictionary with stable keys, and the text that people read."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+
+import numpy as np
+
+from .analyse import Site
+from .errors import ExitCode
+from .graph import label
+from .pipeline import RewriteResult
+from .plan import Plan
+from .version import __version__
+
+SCHEMA_VERSION = 1
+"""Raised when a key of the report changes its meaning or goes away."""
+
+
+def to_json(result: RewriteResult) -> dict[str, object]:
+    """The report as a dictionary of JSON types.  Timings come last, so that the rest is reproducible."""
+    analysis = result.analysis
+    source = result.source
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "tool": {"name": "alibi-rewriter", "version": __version__},
+        "versions": _versions(),
+        "input": {
+            "path": str(source.path) if source.path else None,
+            "sha256": source.sha256 or None,
+            "ir_version": source.model.ir_version,
+            "opset": {o.domain or "ai.onnx": o.version for o in source.model.opset_import},
+            "producer": source.model.producer_name,
+        },
+        "output": {"path": str(result.output) if result.output else None, "sha256": result.sha256 or None},
+        "exit_code": int(result.exit_code),
+        "census": census(result),
+        "sites": [_site(s, result) for s in analysis.sites if s.is_attention],
+        "edits": vars(result.counts).copy(),
+        "verification": result.verification.to_json() if result.verification else None,
+        "notes": list(result.notes),
+        "timings": {k: round(v, 4) for k, v in result.seconds.items()},
+    }
+
+
+def census(result: RewriteResult) -> dict[str, int]:
+    """How many sites there are, have a bias, are proven, are rewritten."""
+    sites = result.analysis.sites
+    return {
+        "sites": sum(s.is_attention for s in sites),
+        "biased": sum(s.is_biased for s in sites),
+        "proven": len(result.analysis.proven),
+        "rewritten": len(result.fused),
+        "refused": len(result.analysis.refused),
+    }
+
+
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for name in ("numpy", "onnx", "onnx-graphsurgeon", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx-cu13"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def _site(site: Site, result: RewriteResult) -> dict[str, object]:
+    fused = next((f for s, f in result.fused if s is site), None)
+    record: dict[str, object] = {
+        "id": site.name,
+        "scope": site.scope.path,
+        "anchor": {"node": label(site.anchor), "op_type": site.anchor.op_type},
+        "verdict": "rewritten" if fused else ("proven" if site.plan else "refused"),
+    }
+    if site.plan is not None:
+        record["proof"] = _proof(site.plan)
+    if fused is not None:
+        record["node"] = {"op_type": fused.variant.op_type, "attributes": fused.attributes()}
+    if site.refusal is not None and site.plan is None:
+        refusal = site.refusal
+        record["refusal"] = {
+            "code": refusal.code.number,
+            "title": refusal.code.title,
+            "stage": refusal.stage.name.lower(),
+            "node": refusal.node,
+            "tensor": refusal.tensor,
+            "detail": refusal.detail,
+            "meaning": refusal.code.meaning,
+            "remedy": refusal.code.remedy,
+        }
+    return record
+
+
+def _proof(plan: Plan) -> dict[str, object]:
+    proof = plan.proof
+    attention = proof.attention
+    slopes = None
+    if proof.slopes is not None:
+        slopes = [float(s) for s in (proof.slopes.astype(np.float64) * plan.slope_factor).astype(np.float32)]
+    return {
+        "form": proof.form.value,
+        "causal": proof.causal,
+        "scale": float(attention.scale),
+        "slopes": slopes,
+        "slopes_at_run_time": plan.slopes.tensor if plan.slopes else None,
+        "key_positions": plan.positions.tensor if plan.positions else None,
+        "mask": {"boolean": plan.boolean is not None, "additive": plan.additive is not None},
+        "bindings": {
+            "query": attention.query.tensor,
+            "key": attention.key.tensor,
+            "value": attention.value.tensor,
+            "scores": attention.scores,
+            "output": plan.output.tensor,
+        },
+        "extents": {i.name: repr(i.bound) for i in attention.frame.order},
+        "assumptions": list(proof.assumptions),
+        "steps": list(proof.steps) + list(plan.notes),
+        "bias_bytes": bias_bytes(plan),
+    }
+
+
+def bias_bytes(plan: Plan) -> str:
+    """Bytes of the materialised bias at this site, as a formula in the extents."""
+    frame = plan.proof.attention.frame
+    heads = frame.head.bound if frame.head is not None else 1
+    rows = 1 if plan.positions is not None else frame.row.bound
+    return f"4 * ({heads!r}) * ({rows!r}) * ({frame.key.bound!r})"
+
+
+# --- text ------------------------------------------------------------------------------------------------
+
+
+def to_text(result: RewriteResult, *, explain: bool = False, verbose: bool = False) -> str:
+    """The report for people."""
+    counts = census(result)
+    lines = [
+        _escape(f"{result.source.path or 'model'}: ")
+        + f"{counts['sites']} attention site{_s(counts['sites'])}, {counts['biased']} with a position bias, "
+        f"{counts['proven']} proven ALiBi, {counts['rewritten']} rewritten"
+    ]
+    for site in result.analysis.sites:
+        if site.plan is not None:
+            lines.extend(_accepted(site, site.plan, explain=explain or verbose))
+        elif site.is_biased or ((explain or verbose) and site.is_attention):
+            lines.extend(_refused(site))
+    plain = [s for s in result.analysis.sites if s.is_attention and not s.is_biased]
+    if plain and not (explain or verbose):
+        lines.append(f"  {len(plain)} attention site{_s(len(plain))} without an ALiBi bias left as {_they(len(plain))}")
+    if not counts["sites"]:
+        lines.append("  no attention was found: no softmax over query-key products, no attention operator")
+    lines.extend(_escape(f"  note: {n}") for n in result.notes)
+    if result.fused:
+        edits = result.counts
+        lines.append(
+            f"edits: {edits.nodes_removed} nodes and {edits.initializers_removed} constants removed, "
+            f"{edits.nodes_added} nodes and {edits.initializers_added} constants added"
+        )
+    if result.verification is not None:
+        lines.append("verification " + _escape(result.verification.summary()))
+        lines.extend(_escape(f"  {n}") for n in _verification_details(result, verbose or explain))
+    elif result.fused:
+        lines.append("verification: not run")
+    lines.append(_verdict(result, counts))
+    return "\n".join(lines)
+
+
+def _s(number: int) -> str:
+    return "" if number == 1 else "s"
+
+
+def _they(number: int) -> str:
+    return "it is" if number == 1 else "they are"
+
+
+def _escape(text: str) -> str:
+    """Names come from the file: control characters could drive a terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
+
+
+def _accepted(site: Site, plan: Plan, *, explain: bool) -> list[str]:
+    proof = plan.proof
+    heads = "" if proof.slopes is None else f", {len(proof.slopes)} heads"
+    kind = "causal " if proof.causal else ""
+    extras = [
+        name
+        for name, present in (
+            ("key positions", plan.positions is not None),
+            ("boolean mask", plan.boolean is not None),
+            ("additive mask", plan.additive is not None),
+        )
+        if present
+    ]
+    with_what = f" with {' and '.join(extras)}" if extras else ""
+    row = f"  {site.name}: {kind}{proof.form.value}{heads}, scale {float(proof.attention.scale):.6g}{with_what}"
+    lines = [_escape(row)]
+    if explain:
+        lines.extend(_escape(f"    {step}") for step in (*proof.steps, *plan.notes))
+        lines.extend(_escape(f"    assumes {a}") for a in proof.assumptions)
+        lines.append(f"    the materialised bias took {bias_bytes(plan)} bytes")
+    return lines
+
+
+def _refused(site: Site) -> list[str]:
+    refusal = site.refusal
+    assert refusal is not None
+    tensor = f", tensor '{refusal.tensor}'" if refusal.tensor else ""
+    return [
+        _escape(f"  {site.name}: not rewritten [{refusal.code.number} {refusal.code.title}] {refusal.code.meaning}"),
+        _escape(f"    at node '{refusal.node}'{tensor}: {refusal.detail}"),
+        _escape(f"    {refusal.code.remedy}"),
+    ]
+
+
+def _verification_details(result: RewriteResult, everything: bool) -> list[str]:
+    verification = result.verification
+    assert verification is not None
+    record = verification.to_json()
+    lines: list[str] = []
+    for key in ("tolerance", "out_of_scope", "notes"):
+        value = record.get(key)
+        if isinstance(value, str) and (everything or key == "out_of_scope"):
+            lines.append(value)
+        elif isinstance(value, list) and (everything or key != "tolerance"):
+            lines.extend(str(v) for v in value)
+    precision = record.get("precision")
+    if isinstance(precision, Mapping):
+        lines.append("; ".join(f"{k}: {v}" for k, v in precision.items() if v is not None))
+    return lines
+
+
+def _verdict(result: RewriteResult, counts: Mapping[str, int]) -> str:
+    code = result.exit_code
+    if code is ExitCode.DONE and result.output is not None:
+        return _escape(f"wrote {result.output}")
+    if code is ExitCode.DONE:
+        return "nothing was written (dry run)" if not result.fused else "done"
+    if code is ExitCode.VERIFICATION_FAILED:
+        return "NOT written: the rewritten model does not compute what the original computes (exit 4). Report this model."
+    if result.output is not None:
+        return _escape(f"wrote {result.output}, in which {counts['refused']} biased site(s) are unchanged (exit 3)")
+    if counts["proven"]:
+        return (
+            f"NOT written: {counts['refused']} of {counts['biased']} biased sites cannot be rewritten. "
+            "Pass --allow-partial to rewrite the others (exit 3)"
+        )
+    return "NOT written: nothing to rewrite (exit 3)"

@@ -1,0 +1,71 @@
+"""An attention site in normal form, whatever operators it was written with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from onnx import NodeProto
+
+from .algebra import Cond, Index, Number, Poly
+from .graph import Scope
+from .layout import View
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The named indices of a site: batch, head, query row, key; None where the site has no such axis."""
+
+    batch: Index | None
+    head: Index | None
+    row: Index
+    key: Index
+
+    @property
+    def order(self) -> tuple[Index, ...]:
+        """The present ones in the order of [B, H, S_q, S_kv]."""
+        return tuple(i for i in (self.batch, self.head, self.row, self.key) if i is not None)
+
+    @property
+    def offset(self) -> Poly:
+        """S_kv - S_q: the key index of query row 0."""
+        return self.key.bound - self.row.bound
+
+
+@dataclass
+class Attention:
+    """``out = softmax_key(scale * query . key + terms) . value`` with everything named.
+
+    Attributes:
+        anchor: The Softmax or fused attention node.
+        scope: The graph it is in.
+        frame: Its indices.
+        scores: The tensor that enters the softmax (or the mask input of a fused operator).
+        scores_index: Index of the element (b, h, i, j) in ``scores``.
+        scale: Factor of query times key.
+        terms: What is added to the scaled product where a key is visible.
+        visible: Conditions under which a key is visible, all of which must hold.
+        query, key, value: The operands, as views over (b, h, i, d), (b, h, j, d) and (b, h, j, e).
+        output: The tensor that the fused node replaces, as a view over (b, h, i, e).
+        zero_rows: Rows without keys yield zeros in the original (a guard or the operator says so).
+        product: Output of the query-key product; empty for fused operators.
+        extra_outputs: Further outputs of a fused operator, by name: ``key`` or ``value`` to be provided.
+        steps: How it was recognised, in readable steps.
+    """
+
+    anchor: NodeProto
+    scope: Scope
+    frame: Frame
+    scores: str
+    scores_index: tuple[Poly, ...]
+    scale: Number
+    terms: Poly
+    visible: tuple[Cond, ...]
+    query: View
+    key: View
+    value: View
+    output: View
+    zero_rows: bool = False
+    product: str = ""
+    extra_outputs: dict[str, str] = field(default_factory=dict)
+    past: dict[str, str] = field(default_factory=dict)
+    steps: list[str] = field(default_factory=list)

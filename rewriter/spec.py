@@ -1,0 +1,149 @@
+"""The fused node, specified once: what it computes, what it is called, what it carries.
+
+Everything that has to agree about the fused node -- the rewriter that emits it, the ONNX function
+body, the kernels and the TensorRT plugin -- takes its names and its meaning from here.
+``docs/specification.md`` is the same text for people.
+
+Meaning, in exact arithmetic, for every batch ``b``, head ``h`` and query row ``i``::
+
+    score[j]  = scale * dot(query[b, h, i], key[b, h // G, j]) + slopes[h] * d(i, j) + mask[b, h, i, j]
+    output    = sum_j softmax_j(score) * value[b, h // G, j]             over the visible keys j
+
+with ``G = H / H_kv`` and ``row(i) = i + (S_kv - S_q)``, the key index of query row ``i`` (queries are
+aligned with the *last* keys, so a KV cache needs no special case):
+
+===========  =========================================================================
+``linear``     d(i, j) = p(j) - p(row(i));  p(j) = j, or key_positions[b, j] when that input is present
+               (row(i) is clamped to 0 .. S_kv - 1 when it indexes key_positions)
+``symmetric``  d(i, j) = -abs(row(i) - j)
+===========  =========================================================================
+
+The linear form is written relative to the row.  A constant added to a whole row of scores is free
+(softmax is invariant under it), but the absolute form ``slope * j`` loses the scores in 16 bits.
+
+A key ``j`` is *visible* to row ``i`` when all of these hold: ``causal == 0`` or ``j <= row(i)``; a
+boolean mask is True; an additive mask is above the lowest finite float32.  A row without any visible
+key yields the mean of ``value`` over all S_kv keys (``empty_rows = "mean"``: what a decomposed Softmax
+gives when every score of the row is ``finfo.min``) or zeros (``empty_rows = "zero"``: what ONNX
+``Attention`` gives).  Neither is NaN, so such a row can never reach a valid token: there its weight is
+an exact zero, and zero times a finite number is zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+DOMAIN = "alibi"
+DOMAIN_VERSION = 1
+PLUGIN_NAMESPACE = "alibi"
+PLUGIN_VERSION = "1"
+FAMILY = "AlibiAttention"
+
+LOWEST_FLOAT32 = -3.4028234663852886e38
+"""An additive mask at or below this hides its key; also the score of a hidden key in the function body."""
+
+
+class BiasForm(Enum):
+    """The function of distance that the slope of a head multiplies."""
+
+    LINEAR = "linear"
+    SYMMETRIC = "symmetric"
+
+
+class MaskKind(Enum):
+    """The optional mask input, broadcastable to [B, H, S_q, S_kv], always of rank 4."""
+
+    NONE = "none"
+    BOOLEAN = "boolean"
+    ADDITIVE = "additive"
+
+
+class EmptyRows(Enum):
+    """What a row without any visible key yields."""
+
+    MEAN = "mean"
+    ZERO = "zero"
+
+
+@dataclass(frozen=True, order=True)
+class Variant:
+    """One member of the family: everything that decides the node's inputs and its function body.
+
+    TensorRT's ONNX parser finds plugins and functions by ``op_type`` alone and takes no empty inputs,
+    so every input signature and every distinct body needs an ``op_type`` of its own.
+    """
+
+    form: str
+    causal: bool
+    positions: bool
+    mask: str
+
+    @property
+    def op_type(self) -> str:
+        """The node's op_type, e.g. ``AlibiAttentionCausalPositionsBooleanMask``."""
+        if self.form == BiasForm.SYMMETRIC.value:
+            shape = "Symmetric"
+        else:
+            shape = "Causal" if self.causal else "Linear"
+        positions = "Positions" if self.positions else ""
+        mask = "" if self.mask == MaskKind.NONE.value else f"{self.mask.capitalize()}Mask"
+        return f"{FAMILY}{shape}{positions}{mask}"
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the node's inputs, in order."""
+        names = ["query", "key", "value", "slopes"]
+        if self.mask != MaskKind.NONE.value:
+            names.append("mask")
+        if self.positions:
+            names.append("key_positions")
+        return tuple(names)
+
+
+def _family() -> tuple[Variant, ...]:
+    linear, symmetric = BiasForm.LINEAR.value, BiasForm.SYMMETRIC.value
+    # A causal symmetric bias *is* the causal linear one, so it has no member of its own.
+    shapes = (
+        (linear, True, False),
+        (linear, True, True),
+        (linear, False, False),
+        (linear, False, True),
+        (symmetric, False, False),
+    )
+    return tuple(
+        Variant(form, causal, positions, mask.value) for form, causal, positions in shapes for mask in MaskKind
+    )
+
+
+FAMILY_MEMBERS: tuple[Variant, ...] = _family()
+"""The closed family: 15 members.  A plugin library registers exactly these."""
+
+BY_OP_TYPE: dict[str, Variant] = {member.op_type: member for member in FAMILY_MEMBERS}
+
+
+@dataclass(frozen=True)
+class FusedAttention:
+    """The attributes of one fused node.
+
+    Attributes:
+        variant: Decides ``op_type``, inputs and body.
+        scale: Multiplies the dot products, before the bias is added.
+        empty_rows: What a row without any visible key yields.
+    """
+
+    variant: Variant
+    scale: float
+    empty_rows: EmptyRows = EmptyRows.MEAN
+
+    def attributes(self) -> dict[str, float | int | str]:
+        """The node's ONNX attributes; every one is present on every node (no defaults to guess)."""
+        return {
+            "bias": self.variant.form,
+            "causal": int(self.variant.causal),
+            "empty_rows": self.empty_rows.value,
+            "layout": "BHSD",
+            "plugin_namespace": PLUGIN_NAMESPACE,
+            "plugin_version": PLUGIN_VERSION,
+            "scale": self.scale,
+        }

@@ -1,0 +1,30 @@
+"""Verification of a rewritten model against its original, in onnxruntime on the CPU."""
+
+from __future__ import annotations
+
+from .errors import GivenInputError, RunError, RuntimeMissingError, VerifyError
+from .report import (
+    MutantResult,
+    OutputError,
+    PowerResult,
+    PrecisionResult,
+    SetResult,
+    Verification,
+    VerifyOptions,
+)
+from .verification import verify
+
+__all__ = [
+    "GivenInputError",
+    "MutantResult",
+    "OutputError",
+    "PowerResult",
+    "PrecisionResult",
+    "RunError",
+    "RuntimeMissingError",
+    "SetResult",
+    "Verification",
+    "VerifyError",
+    "VerifyOptions",
+    "verify",
+]

@@ -1,0 +1,237 @@
+"""Input sets: several batch sizes, lengths, caches and paddings, drawn from one seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+from .runtime import Array, Arrays
+from .sizes import Relation, Sizes, Symbols
+from .usage import Input, Kind
+
+HIDDEN = -1e4
+"""What an additive mask holds at hidden keys: its weight is exactly 0, and every float type can hold it."""
+
+_FEWEST_SETS = 3
+
+
+class Padding(Enum):
+    """Where tokens are padded."""
+
+    NONE = "none"
+    LEFT = "left"
+    RIGHT = "right"
+    INTERIOR = "interior"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input set to draw: its name, sizes and padding."""
+
+    name: str
+    sizes: Sizes
+    padding: Padding
+
+    def halved(self) -> Case | None:
+        """The same with half the length, or None if it is short already."""
+        sizes = self.sizes
+        if sizes.new >= 32:
+            return Case(self.name, Sizes(sizes.batch, sizes.new // 2, sizes.past), self.padding)
+        if sizes.past >= 32:
+            return Case(self.name, Sizes(sizes.batch, sizes.new, sizes.past // 2), self.padding)
+        return None
+
+
+@dataclass(frozen=True)
+class InputSet:
+    """Arrays for every model input.
+
+    Attributes:
+        name: What is special about the set.
+        arrays: By input name; 16-bit floats as float32 with 16-bit values.
+        batch: Batch size, None if unknown.
+        new: Number of new tokens, None if unknown.
+        kept: True at tokens that are not padded, [B, L], one entry per padding mask.
+    """
+
+    name: str
+    arrays: Arrays
+    batch: int | None
+    new: int | None
+    kept: tuple[Array, ...]
+
+
+def plan(inputs: Sequence[Input], symbols: Symbols, long: int) -> tuple[Case, ...]:
+    """Chooses the cases, the cheap ones first.
+
+    Args:
+        inputs: The model's inputs.
+        symbols: Their symbolic dimensions.
+        long: Length at which even the smallest slope matters.
+    """
+    masked = any(entry.kind in (Kind.PADDING_MASK, Kind.WIDE_MASK) for entry in inputs)
+    cases = [
+        Case("short", Sizes(2, 7, 0), Padding.NONE),
+        Case("left padding", Sizes(2, 9, 0), Padding.LEFT),
+        Case("right padding", Sizes(3, 8, 0), Padding.RIGHT),
+        Case("interior padding", Sizes(2, 11, 0), Padding.INTERIOR),
+        Case("one token", Sizes(1, 1, 0), Padding.NONE),
+    ]
+    if symbols.has_past:
+        cases += [
+            Case("cache, one new token", Sizes(2, 1, 9), Padding.NONE),
+            Case("cache, left padding", Sizes(2, 4, 7), Padding.LEFT),
+            Case("cache, interior padding", Sizes(3, 3, 10), Padding.INTERIOR),
+        ]
+    if symbols.has_new:
+        cases += [
+            Case("long", Sizes(2, long, 0), Padding.NONE),
+            Case("long, interior padding", Sizes(2, long, 0), Padding.INTERIOR),
+        ]
+    if symbols.has_past:
+        cases += [
+            Case("long cache", Sizes(1, 2, long - 2), Padding.NONE),
+            Case("long cache, left padding", Sizes(2, 1, long - 1), Padding.LEFT),
+        ]
+    chosen: dict[tuple[object, ...], Case] = {}
+    for case in cases:
+        if case.padding is not Padding.NONE and not masked:
+            sizes = case.sizes
+            name = f"{sizes.new} new tokens, {sizes.past} past, batch {sizes.batch}"
+            case = Case(name, sizes, Padding.NONE)
+        shapes = tuple(symbols.shape(entry, case.sizes, Relation.PAST_AND_NEW) for entry in inputs)
+        chosen.setdefault((shapes, case.padding), case)
+    first = cases[0]
+    if len(chosen) < _FEWEST_SETS:
+        # Fixed shapes without a mask: all that can differ is the numbers.
+        again = [Case(f"{first.name}, draw {number}", first.sizes, first.padding) for number in (2, 3)]
+        return (*chosen.values(), *again)
+    return tuple(chosen.values())
+
+
+class Drawer:
+    """Draws the arrays of a case.
+
+    Args:
+        inputs: The model's inputs.
+        symbols: Their symbolic dimensions.
+        val_ranges: Inclusive bounds that replace an input's own way of being drawn.
+        half_values: Draw floats that a float16 and a bfloat16 can hold, for models of those types.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[Input],
+        symbols: Symbols,
+        val_ranges: Mapping[str, tuple[float, float]],
+        *,
+        half_values: bool,
+    ) -> None:
+        self._inputs = inputs
+        self._symbols = symbols
+        self._ranges = val_ranges
+        self._half = half_values
+
+    def draw(self, case: Case, relation: Relation, seed: Sequence[int]) -> InputSet:
+        """Draws one input set; equal arguments give equal arrays."""
+        rng = np.random.default_rng(list(seed))
+        masks: dict[tuple[int, ...], Array] = {}
+        arrays: Arrays = {}
+        for entry in self._inputs:
+            shape = self._symbols.shape(entry, case.sizes, relation)
+            if entry.name in self._ranges:
+                arrays[entry.name] = _within(rng, self._ranges[entry.name], shape, entry.dtype)
+            elif entry.kind is Kind.PADDING_MASK:
+                # Two masks of one shape describe the same tokens.
+                if shape not in masks:
+                    masks[shape] = _kept(rng, shape, case.padding)
+                arrays[entry.name] = _as_mask(masks[shape], entry)
+            elif entry.kind is Kind.WIDE_MASK:
+                arrays[entry.name] = _as_mask(_visible(rng, shape, case.padding), entry)
+            else:
+                arrays[entry.name] = self._values(rng, entry, shape, case)
+        return input_set(case.name, self._inputs, arrays)
+
+    def _values(self, rng: np.random.Generator, entry: Input, shape: tuple[int, ...], case: Case) -> Array:
+        if entry.kind is Kind.TOKENS:
+            assert entry.bound is not None
+            return rng.integers(0, entry.bound, shape).astype(entry.dtype)
+        if entry.kind is Kind.POSITIONS:
+            length = shape[-1] if shape else 1
+            return np.broadcast_to(np.arange(length) + case.sizes.past, shape).astype(entry.dtype)
+        if entry.kind is Kind.BOOLEAN:
+            return np.full(shape, case.sizes.past > 0)
+        if entry.kind is Kind.INTEGER:
+            return rng.integers(0, 2, shape).astype(entry.dtype)
+        values = rng.standard_normal(shape).astype(np.float32)
+        if self._half:
+            # 7 bits behind the point of the significand: what float16 and bfloat16 have in common.
+            bits = values.view(np.uint32) & np.uint32(0xFFFF0000)
+            values = np.where(np.abs(values) < 2.0**-14, np.float32(0), bits.view(np.float32))
+        return values.astype(entry.dtype)
+
+
+def input_set(name: str, inputs: Sequence[Input], arrays: Arrays) -> InputSet:
+    """Wraps arrays, reading batch, length and padding off them."""
+    batch: int | None = None
+    new: int | None = None
+    wide: tuple[int, int] | None = None
+    kept = []
+    for entry in inputs:
+        array = arrays[entry.name]
+        if entry.kind is Kind.PADDING_MASK:
+            kept.append(array > HIDDEN / 2 if entry.additive else array.astype(bool) != entry.inverted)
+        elif entry.kind is not Kind.WIDE_MASK and new is None:
+            if array.ndim == 3 or (array.ndim == 2 and array.dtype.kind in "iu"):
+                batch, new = array.shape[0], array.shape[1]
+            elif array.ndim == 4 and wide is None:
+                wide = array.shape[0], array.shape[2]
+    if new is None and wide is not None:
+        batch, new = wide
+    return InputSet(name, arrays, batch, new, tuple(kept))
+
+
+def _kept(rng: np.random.Generator, shape: tuple[int, ...], padding: Padding) -> Array:
+    """True at tokens that are there, [B, L]; never the whole row padded."""
+    batch, length = shape
+    kept = np.ones(shape, bool)
+    for row in range(batch):
+        if padding is Padding.LEFT:
+            kept[row, : rng.integers(min(1, length - 1), length // 2 + 1)] = False
+        elif padding is Padding.RIGHT:
+            kept[row, length - rng.integers(min(1, length - 1), length // 2 + 1) :] = False
+        elif padding is Padding.INTERIOR and length > 2:
+            kept[row, 1:-1] = rng.random(length - 2) > 0.25
+            kept[row, rng.integers(1, length - 1)] = False
+    if length == 1:
+        kept[:] = True
+    return kept
+
+
+def _visible(rng: np.random.Generator, shape: tuple[int, ...], padding: Padding) -> Array:
+    """True at visible keys, [..., S_q, S_kv]; a row always sees its own key."""
+    if padding is Padding.NONE:
+        return np.ones(shape, bool)
+    rows, keys = shape[-2], shape[-1]
+    own = np.eye(rows, keys, keys - rows, dtype=bool)
+    visible: Array = (rng.random(shape) < 0.75) | own
+    return visible
+
+
+def _as_mask(kept: Array, entry: Input) -> Array:
+    if entry.additive:
+        return np.where(kept, 0.0, HIDDEN).astype(entry.dtype)
+    ones: Array = kept != entry.inverted
+    return ones.astype(entry.dtype)
+
+
+def _within(
+    rng: np.random.Generator, bounds: tuple[float, float], shape: tuple[int, ...], dtype: np.dtype[np.generic]
+) -> Array:
+    low, high = bounds
+    if dtype.kind in "iu":
+        return rng.integers(int(low), int(high), shape, endpoint=True).astype(dtype)
+    return rng.uniform(low, high, shape).astype(dtype)

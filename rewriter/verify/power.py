@@ -1,0 +1,130 @@
+"""The power check: would the comparison have noticed a wrong rewrite?
+
+The same input sets are run through mutants of the rewritten model.  One that the sets cannot tell from the
+original shows that they are too weak for that kind of mistake, and the report says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ..spec import BiasForm
+from .compare import Layout, compare
+from .draw import InputSet
+from .errors import RunError
+from .mutants import MutantKind, Site, find_sites, has_mask, mutate, not_applicable
+from .report import MutantResult, PowerResult
+from .runtime import Array, Arrays, Model, Session
+
+EACH_SITE_UP_TO = 4
+"""Up to this many sites are mutated one at a time; in deeper models all sites are mutated at once."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What mutants are compared with.
+
+    Attributes:
+        sets: The input sets.
+        originals: The original's outputs on them.
+        rewritten: The rewritten model's outputs on them.
+        layouts: Axes of the outputs.
+        allowances: What is added to the limits, by input set and output.
+        query_length_fixed_at_one: Whether every input of this model has one query token.
+    """
+
+    sets: Sequence[InputSet]
+    originals: Sequence[Arrays]
+    rewritten: Sequence[Arrays]
+    layouts: dict[str, Layout]
+    allowances: Sequence[dict[str, float]]
+    query_length_fixed_at_one: bool
+
+
+def check_power(rewritten: Model, baseline: Baseline, *, threads: int) -> PowerResult:
+    """Runs mutants until each is told apart or the input sets are used up.
+
+    Args:
+        rewritten: The rewritten model as a float32 clone.
+        baseline: Input sets and outputs.
+        threads: Threads of onnxruntime.
+
+    Raises:
+        RuntimeMissingError: If onnxruntime is not installed.
+    """
+    results = []
+    sites = find_sites(rewritten.proto)
+    for kind in MutantKind:
+        for label, chosen in _groups(sites):
+            reasons = [not_applicable(kind, site) for site in chosen]
+            applicable = [site for site, reason in zip(chosen, reasons, strict=True) if reason is None]
+            if not applicable:
+                results.append(MutantResult(kind.value, label, "not_applicable", None, 0.0, reasons[0] or ""))
+                continue
+            mutant = Model(mutate(rewritten.proto, kind, applicable), rewritten.folder)
+            results.append(_judge(mutant, kind, label, applicable, baseline, threads))
+    return PowerResult(tuple(results))
+
+
+def _groups(sites: Sequence[Site]) -> Iterator[tuple[str, Sequence[Site]]]:
+    if len(sites) > EACH_SITE_UP_TO:
+        yield "all", sites
+    else:
+        for site in sites:
+            yield site.name, [site]
+
+
+def _judge(
+    mutant: Model, kind: MutantKind, label: str, sites: Sequence[Site], baseline: Baseline, threads: int
+) -> MutantResult:
+    largest, identical = 0.0, True
+    try:
+        session = Session(mutant, threads=threads)
+        runs = zip(baseline.sets, baseline.originals, baseline.rewritten, baseline.allowances, strict=True)
+        for one, original, rewritten, allowances in runs:
+            outputs = session.run(one.arrays)
+            errors = compare(one, original, outputs, baseline.layouts, allowances)
+            worst = max((entry.factor for entry in errors if entry.compared), default=0.0)
+            if worst > 1.0:
+                return MutantResult(kind.value, label, "killed", one.name, worst, "")
+            largest = max(largest, worst)
+            identical = identical and _identical(rewritten, outputs)
+    except RunError as error:
+        # A mutant is our own construction: that it does not run says nothing about the input sets.
+        return MutantResult(kind.value, label, "survived", None, 0.0, f"the mutant does not run: {error}")
+    argument = _equivalence(kind, sites, baseline) if identical else None
+    if argument is not None:
+        return MutantResult(kind.value, label, "equivalent", None, largest, argument)
+    return MutantResult(
+        kind.value,
+        label,
+        "survived",
+        None,
+        largest,
+        f"the inputs are too weak: this mistake changes no compared output by more than {largest:.2g} of the limit",
+    )
+
+
+def _equivalence(kind: MutantKind, sites: Sequence[Site], baseline: Baseline) -> str | None:
+    """Why a mutant that changed not one bit of any output computes the same function, if that can be argued."""
+    linear = all(site.variant.form == BiasForm.LINEAR.value for site in sites)
+    if kind is MutantKind.CAUSALITY and linear and baseline.query_length_fixed_at_one:
+        return "there is one query token, always the last one, so no key is later than it; no output bit differs"
+    several_rows = any(one.new is not None and one.new > 1 for one in baseline.sets)
+    if kind is MutantKind.CAUSALITY and linear and several_rows and all(has_mask(site) for site in sites):
+        return (
+            "the mask input hides every later key by itself: a later key of nonzero weight would change an "
+            "output, and no output bit differs"
+        )
+    if kind is MutantKind.HEADS_ROLLED and all(site.slopes is None for site in sites):
+        return "the slopes, computed at run time, are the same for all heads: no output bit differs"
+    return None
+
+
+def _identical(first: Arrays, second: Arrays) -> bool:
+    return first.keys() == second.keys() and all(_same_bits(first[name], second[name]) for name in first)
+
+
+def _same_bits(first: Array, second: Array) -> bool:
+    return first.dtype == second.dtype and first.shape == second.shape and first.tobytes() == second.tobytes()

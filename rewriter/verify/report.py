@@ -1,0 +1,271 @@
+"""What the verification found, as plain data with stable JSON keys (the caller versions the schema)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """What a caller may decide.
+
+    Attributes:
+        seed: Of every drawn number.
+        inputs: An .npz file with one array per model input; replaces the drawn input sets.
+        val_ranges: Inclusive bounds by input name; replaces what would be drawn for that input.
+        max_length: Longest sequence drawn.
+        power: Whether mutants of the rewritten model are run.
+        threads: Threads of onnxruntime within an operator.
+        memory_limit: Bytes the verification may take; None takes what the system says is available.
+    """
+
+    seed: int = 0
+    inputs: Path | None = None
+    val_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    max_length: int = 256
+    power: bool = True
+    threads: int = 2
+    memory_limit: int | None = None
+
+
+@dataclass(frozen=True)
+class OutputError:
+    """One output on one input set.
+
+    Attributes:
+        output: Its name.
+        max_abs: Largest absolute difference.
+        max_rel: ``max_abs`` over the largest magnitude of the original's output, at least 1.
+        limit: Largest ``max_abs`` that passes.
+        compared: Numbers compared.
+        left_out: Numbers left out: at padded tokens, or not finite in the original.
+        nan_rows: Rows (last axis) with NaN in the original, out of scope.
+        scope: Which part was compared, in words.
+    """
+
+    output: str
+    max_abs: float
+    max_rel: float
+    limit: float
+    compared: int
+    left_out: int
+    nan_rows: int
+    scope: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether the difference is within the limit."""
+        return self.max_abs <= self.limit
+
+    @property
+    def factor(self) -> float:
+        """The difference in units of the limit; above 1 it fails."""
+        return self.max_abs / self.limit
+
+    def to_json(self) -> Json:
+        """Plain data; infinities become strings, since JSON has none."""
+        return {**_fields(self), "passed": self.passed}
+
+
+@dataclass(frozen=True)
+class SetResult:
+    """Original against rewritten on one input set.
+
+    Attributes:
+        name: What is special about the set.
+        shapes: Of every input, by name.
+        outputs: One entry per compared output.
+        error: Why the rewritten model could not run, if it could not.
+    """
+
+    name: str
+    shapes: dict[str, tuple[int, ...]]
+    outputs: tuple[OutputError, ...]
+    error: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the rewritten model ran and every output is within its limit."""
+        return self.error is None and all(entry.passed for entry in self.outputs)
+
+    def to_json(self) -> Json:
+        """Plain data."""
+        return {
+            "name": self.name,
+            "shapes": {name: list(shape) for name, shape in self.shapes.items()},
+            "outputs": [entry.to_json() for entry in self.outputs],
+            "error": self.error,
+            "passed": self.passed,
+        }
+
+
+@dataclass(frozen=True)
+class MutantResult:
+    """What the same input sets said about one wrong rewrite.
+
+    Attributes:
+        kind: E.g. ``slope_smallest_1_percent``.
+        site: Name of the mutated node, or "all".
+        verdict: ``killed``, ``survived``, ``equivalent`` (shown to compute the same) or ``not_applicable``.
+        by: The input set that killed it.
+        factor: Its error in units of the limit: at the killing set, or the largest seen.
+        reason: Why it survived, is equivalent or does not apply; empty if killed.
+    """
+
+    kind: str
+    site: str
+    verdict: str
+    by: str | None
+    factor: float
+    reason: str
+
+    def to_json(self) -> Json:
+        """Plain data."""
+        return _fields(self)
+
+
+@dataclass(frozen=True)
+class PowerResult:
+    """Whether the input sets can tell a wrong rewrite from a right one."""
+
+    mutants: tuple[MutantResult, ...]
+
+    @property
+    def killed(self) -> int:
+        """Mutants told apart."""
+        return sum(mutant.verdict == "killed" for mutant in self.mutants)
+
+    @property
+    def counted(self) -> int:
+        """Mutants that compute something else than the rewritten model, as far as is shown."""
+        return sum(mutant.verdict in ("killed", "survived") for mutant in self.mutants)
+
+    @property
+    def weak(self) -> bool:
+        """Whether some mutant survived: the comparison would then not have noticed that mistake."""
+        return self.killed < self.counted
+
+    def summary(self) -> str:
+        """E.g. ``mutants killed 12/13``."""
+        return f"mutants killed {self.killed}/{self.counted}"
+
+    def to_json(self) -> Json:
+        """Plain data."""
+        return {
+            "killed": self.killed,
+            "mutants": self.counted,
+            "weak": self.weak,
+            "summary": self.summary(),
+            "details": [mutant.to_json() for mutant in self.mutants],
+        }
+
+
+@dataclass(frozen=True)
+class PrecisionResult:
+    """Errors of the 16-bit models as they are, each against the float32 original.
+
+    Attributes:
+        types: The 16-bit types in use.
+        original: Largest error of the original per output, relative to the output's magnitude (at least 1).
+        rewritten: The same of the rewritten model.
+        notes: What could not be run, and why.
+    """
+
+    types: tuple[str, ...]
+    original: dict[str, float]
+    rewritten: dict[str, float]
+    notes: tuple[str, ...]
+
+    def to_json(self) -> Json:
+        """Plain data."""
+        return _fields(self)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The whole result.
+
+    Attributes:
+        sets: One entry per input set that the original takes.
+        power: None if it was not asked for or there was nothing to compare.
+        precision: None for a model without 16-bit floats.
+        tolerance: The limit and its reason, in words.
+        out_of_scope: What is not compared, in words.
+        notes: What else a reader should know: lengths that the original refuses, and the like.
+        skipped_reason: Why nothing was compared; None if something was.
+    """
+
+    sets: tuple[SetResult, ...]
+    power: PowerResult | None
+    precision: PrecisionResult | None
+    tolerance: str
+    out_of_scope: tuple[str, ...]
+    notes: tuple[str, ...]
+    skipped_reason: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether something was compared and all of it agrees."""
+        return self.skipped_reason is None and bool(self.sets) and all(entry.passed for entry in self.sets)
+
+    @property
+    def status(self) -> str:
+        """``passed``, ``failed`` or ``skipped``."""
+        if self.skipped_reason is not None:
+            return "skipped"
+        return "passed" if self.passed else "failed"
+
+    @property
+    def worst(self) -> OutputError | None:
+        """The output that comes closest to its limit, or exceeds it most."""
+        entries = [entry for one in self.sets for entry in one.outputs]
+        return max(entries, key=lambda entry: entry.factor) if entries else None
+
+    def summary(self) -> str:
+        """One line for people."""
+        if self.skipped_reason is not None:
+            return f"not verified: {self.skipped_reason}"
+        broken = [entry for entry in self.sets if entry.error is not None]
+        worst = self.worst
+        if broken:
+            measured = f"the rewritten model does not run on {broken[0].name!r}: {broken[0].error}"
+        elif worst is None:
+            measured = "nothing to compare"
+        else:
+            measured = f"worst {worst.max_abs:.1e} (limit {worst.limit:.1e}) at output {worst.output!r}"
+        power = "" if self.power is None else f"; {self.power.summary()}"
+        return f"{self.status}: original against rewritten, float32, {len(self.sets)} input sets, {measured}{power}"
+
+    def to_json(self) -> Json:
+        """Plain data with stable keys."""
+        return {
+            "status": self.status,
+            "skipped_reason": self.skipped_reason,
+            "summary": self.summary(),
+            "tolerance": self.tolerance,
+            "out_of_scope": list(self.out_of_scope),
+            "notes": list(self.notes),
+            "sets": [entry.to_json() for entry in self.sets],
+            "power": None if self.power is None else self.power.to_json(),
+            "precision": None if self.precision is None else self.precision.to_json(),
+        }
+
+
+def _fields(record: OutputError | MutantResult | PrecisionResult) -> Json:
+    return {key: _plain(value) for key, value in asdict(record).items()}
+
+
+def _plain(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _plain(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_plain(value) for value in data]
+    if isinstance(data, float) and not math.isfinite(data):
+        return str(data)
+    return data

@@ -1,0 +1,109 @@
+"""The one allowance beyond float32: a bias table that the file stores in 16 bits.
+
+The rewritten model computes slope * distance exactly; a table of a 16-bit model holds each product rounded to
+its type.  That difference is in the file, so widening both models to float32 does not remove it.  How far it
+may move an output is measured, not guessed: the rewritten model is run once more with every bias entry moved by
+the largest rounding such a table can have, up at even keys and down at odd ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from .compare import Layout, compare
+from .draw import InputSet
+from .errors import RunError
+from .mutants import Edit, Site, edit_sites, find_sites
+from .runtime import Arrays, Model, Session
+
+UNIT_ROUNDOFF = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+"""Largest relative error of rounding to a type."""
+
+_FACTOR = 2.0
+"""An entry may be one unit in the last place off, which is two unit roundoffs."""
+
+
+def rounding_allowances(
+    rewritten: Model,
+    narrow: Sequence[str],
+    sets: Sequence[InputSet],
+    outputs: Sequence[Arrays],
+    layouts: dict[str, Layout],
+    *,
+    threads: int,
+) -> list[dict[str, float]] | None:
+    """How far 16-bit rounding of a stored bias can move each output.
+
+    Args:
+        rewritten: The rewritten model as a float32 clone.
+        narrow: The 16-bit types that the models use.
+        sets: Input sets.
+        outputs: The rewritten model's outputs on them.
+        layouts: Axes of the outputs.
+        threads: Threads of onnxruntime.
+
+    Returns:
+        For every input set the absolute allowance by output, or None where it cannot be measured.
+    """
+    sites = find_sites(rewritten.proto)
+    if not narrow or not sites:
+        return None
+    unit = max(UNIT_ROUNDOFF[name] for name in narrow)
+    noisy = Model(_with_noise(rewritten.proto, sites, unit), rewritten.folder)
+    allowances = []
+    try:
+        session = Session(noisy, threads=threads)
+        for one, exact in zip(sets, outputs, strict=True):
+            moved = compare(one, exact, session.run(one.arrays), layouts)
+            allowances.append({entry.output: _FACTOR * entry.max_abs for entry in moved})
+    except RunError:
+        return None
+    return allowances
+
+
+def describe(narrow: Sequence[str]) -> str:
+    """The note that a report carries where the allowance was needed."""
+    unit = max(UNIT_ROUNDOFF[name] for name in narrow)
+    return (
+        "the difference exceeds float32 rounding, but not what a bias table stored in "
+        f"{' or '.join(narrow)} explains: the limit includes {_FACTOR:g} times the change of the output when every "
+        f"bias entry moves by a relative {unit:.1e} of its largest value, alternately up and down"
+    )
+
+
+def _with_noise(proto: onnx.ModelProto, sites: Sequence[Site], unit: float) -> onnx.ModelProto:
+    """The model with distance(i, j) + unit * S_kv * (-1)^j instead of distance(i, j)."""
+
+    def disturb(body: onnx.FunctionProto) -> None:
+        where, node = next((index, node) for index, node in enumerate(body.node) if node.output[0] == "distance")
+        node.output[0] = "distance_exact"
+        steps = [
+            _constant("noise_two", np.asarray(2, np.int64)),
+            helper.make_node("Mod", ["keys", "noise_two"], ["noise_odd"]),
+            helper.make_node("Cast", ["noise_odd"], ["noise_odd_float"], to=TensorProto.FLOAT),
+            _constant("noise_minus_two", np.asarray(-2, np.float32)),
+            helper.make_node("Mul", ["noise_odd_float", "noise_minus_two"], ["noise_steps"]),
+            _constant("noise_one", np.asarray(1, np.float32)),
+            helper.make_node("Add", ["noise_steps", "noise_one"], ["noise_signs"]),
+            helper.make_node("Cast", ["S_kv"], ["noise_length"], to=TensorProto.FLOAT),
+            _constant("noise_unit", np.asarray(unit, np.float32)),
+            helper.make_node("Mul", ["noise_length", "noise_unit"], ["noise_size"]),
+            helper.make_node("Mul", ["noise_signs", "noise_size"], ["noise"]),
+            # [S_kv] against [.., S_q, S_kv]
+            helper.make_node("Add", ["distance_exact", "noise"], ["distance"]),
+        ]
+        for step in reversed(steps):
+            body.node.insert(where + 1, step)
+
+    def edit(site: Edit) -> None:
+        site.use_body(site.site.variant, list(site.node.input), disturb)
+
+    return edit_sites(proto, sites, edit)
+
+
+def _constant(name: str, value: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> onnx.NodeProto:
+    return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value))

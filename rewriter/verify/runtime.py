@@ -1,0 +1,126 @@
+"""onnxruntime on the CPU: the one place of the verification that imports it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from .errors import RunError, RuntimeMissingError
+
+INSTALL_COMMAND = 'pip install "onnxruntime>=1.20"'
+
+Array = NDArray[Any]
+Arrays = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model to run.
+
+    Attributes:
+        proto: The model; its external tensors, if any, are not loaded.
+        folder: Where the files of its external tensors are; None if it has none.
+    """
+
+    proto: onnx.ModelProto
+    folder: Path | None
+
+
+def import_onnxruntime() -> ModuleType:
+    """Imports onnxruntime.
+
+    Raises:
+        RuntimeMissingError: If it is not installed.
+    """
+    try:
+        return importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise RuntimeMissingError(
+            f"the verification runs both models in onnxruntime, which cannot be imported ({error}). "
+            f"Install it with: {INSTALL_COMMAND}   or leave the verification out with --no-verify"
+        ) from error
+
+
+class Session:
+    """A model loaded into onnxruntime, as it is written: no graph optimizations, so that what is compared is
+    the file and not what an optimizer makes of it.
+
+    Args:
+        model: What to run.
+        threads: Threads within an operator.  The result depends on this number at most, never on timing.
+
+    Raises:
+        RunError: If onnxruntime does not take the model.
+        RuntimeMissingError: If onnxruntime is not installed.
+    """
+
+    def __init__(self, model: Model, *, threads: int = 1) -> None:
+        ort = import_onnxruntime()
+        options = ort.SessionOptions()
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        # Packed copies of the weights pay off after many runs only, and double the memory.
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        if model.folder is not None:
+            options.add_session_config_entry(
+                "session.model_external_initializers_file_folder_path", str(model.folder.resolve())
+            )
+        try:
+            self._session = ort.InferenceSession(
+                model.proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime's exceptions share no base but Exception
+            raise RunError(_first_line(error)) from error
+        self._run_options = ort.RunOptions()
+        self._run_options.log_severity_level = 4
+        self.input_types: dict[str, str] = {entry.name: entry.type for entry in self._session.get_inputs()}
+        self.output_names: tuple[str, ...] = tuple(entry.name for entry in self._session.get_outputs())
+
+    def run(self, inputs: Mapping[str, Array]) -> Arrays:
+        """Runs the model.
+
+        Args:
+            inputs: Arrays by name; floating ones are cast to what the model declares.
+
+        Returns:
+            Outputs by name; outputs that are not tensors are left out.
+
+        Raises:
+            RunError: If onnxruntime refuses the inputs or fails.
+        """
+        feed = {name: self._typed(name, array) for name, array in inputs.items()}
+        try:
+            values = self._session.run(None, feed, self._run_options)
+        except Exception as error:
+            raise RunError(_first_line(error)) from error
+        return {
+            name: value for name, value in zip(self.output_names, values, strict=True) if isinstance(value, np.ndarray)
+        }
+
+    def _typed(self, name: str, array: Array) -> Array:
+        wanted = _FLOATS.get(self.input_types.get(name, ""))
+        if wanted is None or not np.issubdtype(array.dtype, np.floating):
+            return array
+        return array.astype(wanted)
+
+
+_FLOATS: dict[str, type[np.floating[Any]]] = {
+    "tensor(float16)": np.float16,
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+}
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:400]

@@ -1,0 +1,164 @@
+"""Symbolic dimensions: which size each symbol is, so that all inputs of a set fit together.
+
+Exporters name equal sizes differently (``s43`` and ``s72`` for one batch) and write sums as text
+(``past_sequence_length + sequence_length``).  A symbol gets a role from where it stands; sums are taken at
+their word; and the one thing that shapes do not say -- whether a mask covers the past too -- is tried on the
+original model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from .usage import Input, Kind
+
+
+class Role(Enum):
+    """What a symbol counts."""
+
+    BATCH = "batch"
+    NEW = "new tokens"
+    PAST = "past tokens"
+    TOTAL = "all tokens"
+
+
+class Relation(Enum):
+    """What a symbol of role TOTAL equals; tried in this order."""
+
+    PAST_AND_NEW = "past + new"
+    NEW_ONLY = "new"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of one input set: batch, new tokens, and tokens already in the cache."""
+
+    batch: int
+    new: int
+    past: int
+
+
+_TERM = re.compile(r"(?:(\d+)\s*\*\s*)?([A-Za-z_][\w.\-/]*)$")
+
+
+class Symbols:
+    """The symbols of a model's inputs and their roles.
+
+    Args:
+        inputs: The model's inputs.
+    """
+
+    def __init__(self, inputs: Sequence[Input]) -> None:
+        self._terms: dict[tuple[str, int], list[tuple[int, str]]] = {}
+        for entry in inputs:
+            for axis, dim in enumerate(entry.dims):
+                self._terms[entry.name, axis] = _parse(dim, f"{entry.name}#{axis}")
+        # What the new tokens come in as: ids, features.  Without it the model is a bare attention, whose first
+        # wide input is the query and whose other lengths are the keys'.
+        self._bare = not any(
+            entry.kind not in (Kind.PADDING_MASK, Kind.WIDE_MASK) and len(entry.dims) in (2, 3) for entry in inputs
+        )
+        self.roles = self._find_roles(inputs)
+        self._fixed = _fixed_sizes(inputs)
+
+    @property
+    def has_past(self) -> bool:
+        """Whether the model takes keys that are already there: a cache, or keys longer than queries."""
+        return Role.PAST in self.roles.values() or (self._bare and self.has_total)
+
+    @property
+    def has_new(self) -> bool:
+        """Whether the number of new tokens is free."""
+        return Role.NEW in self.roles.values()
+
+    @property
+    def has_batch(self) -> bool:
+        """Whether the batch size is free."""
+        return Role.BATCH in self.roles.values()
+
+    @property
+    def has_total(self) -> bool:
+        """Whether some symbol counts all tokens, so that a relation has to be found."""
+        return Role.TOTAL in self.roles.values()
+
+    def shape(self, entry: Input, sizes: Sizes, relation: Relation) -> tuple[int, ...]:
+        """The shape of one input of a set; sizes that the model fixes at some input hold for all."""
+        sizes = Sizes(self._fixed.get(Role.BATCH, sizes.batch), self._fixed.get(Role.NEW, sizes.new), sizes.past)
+        total = sizes.new + (sizes.past if relation is Relation.PAST_AND_NEW else 0)
+        values = {
+            Role.BATCH: sizes.batch,
+            Role.NEW: sizes.new,
+            Role.PAST: sizes.past,
+            Role.TOTAL: total,
+        }
+        shape = []
+        for axis in range(len(entry.dims)):
+            terms = self._terms[entry.name, axis]
+            shape.append(sum(factor * (values[self.roles[symbol]] if symbol else 1) for factor, symbol in terms))
+        return tuple(shape)
+
+    def _find_roles(self, inputs: Sequence[Input]) -> dict[str, Role]:
+        roles: dict[str, Role] = {}
+        masks = (Kind.PADDING_MASK, Kind.WIDE_MASK)
+        for entry in sorted(inputs, key=lambda item: item.kind in masks):
+            rank = len(entry.dims)
+            for axis in range(rank):
+                terms = self._terms[entry.name, axis]
+                symbols = [symbol for _, symbol in terms if symbol and symbol not in roles]
+                for symbol in symbols:
+                    alone = len(terms) == 1
+                    if axis == 0 and rank >= 2 and alone:
+                        roles[symbol] = Role.BATCH
+                    elif entry.kind in masks and alone:
+                        last = axis == rank - 1
+                        roles[symbol] = Role.TOTAL if last else Role.NEW
+                    elif rank >= 4 and entry.kind is Kind.FLOAT:
+                        first = self._bare and Role.NEW not in roles.values()
+                        roles[symbol] = Role.NEW if first else Role.PAST
+                    elif entry.kind in masks and Role.NEW in roles.values():
+                        roles[symbol] = Role.PAST
+                    else:
+                        roles[symbol] = Role.NEW
+        if self._bare and Role.PAST in roles.values():
+            # A bare attention's keys hold all tokens, not only the past ones.
+            roles = {symbol: Role.TOTAL if role is Role.PAST else role for symbol, role in roles.items()}
+        return roles
+
+
+def _fixed_sizes(inputs: Sequence[Input]) -> dict[Role, int]:
+    """Batch size and number of new tokens, where all inputs that carry tokens have them as numbers."""
+    dims: dict[Role, list[int | str | None]] = {Role.BATCH: [], Role.NEW: []}
+    for entry in inputs:
+        if entry.kind in (Kind.PADDING_MASK, Kind.WIDE_MASK):
+            continue
+        if len(entry.dims) == (3 if entry.kind is Kind.FLOAT else 2):
+            dims[Role.BATCH].append(entry.dims[0])
+            dims[Role.NEW].append(entry.dims[1])
+    fixed: dict[Role, int] = {}
+    for role, found in dims.items():
+        numbers = [dim for dim in found if isinstance(dim, int)]
+        if numbers and len(numbers) == len(found):
+            fixed[role] = max(numbers)
+    return fixed
+
+
+def _parse(dim: int | str | None, unnamed: str) -> list[tuple[int, str]]:
+    """A dimension as a sum of factor * symbol; the symbol of a plain number is empty."""
+    if isinstance(dim, int):
+        return [(dim, "")]
+    if dim is None:
+        return [(1, unnamed)]
+    terms: list[tuple[int, str]] = []
+    for part in dim.strip("()").split("+"):
+        text = part.strip()
+        match = _TERM.match(text)
+        if text.isdigit():
+            terms.append((int(text), ""))
+        elif match:
+            terms.append((int(match.group(1) or 1), match.group(2)))
+        else:
+            return [(1, dim)]  # not a sum: a symbol of its own
+    return terms

@@ -1,0 +1,164 @@
+"""The verification as a whole: draw, run the original, run the rewritten model, compare, check the power."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from .clone import Source, available_memory, float32_clone, read
+from .compare import TOLERANCE, Layout, compare, find_layouts, out_of_scope
+from .draw import Drawer, plan
+from .errors import RunError
+from .given import check_ranges, load_inputs
+from .mutants import find_sites
+from .polarity import settle_polarity
+from .power import Baseline, check_power
+from .precision import measure_precision
+from .report import SetResult, Verification, VerifyOptions
+from .rounding import describe, rounding_allowances
+from .runs import Runs, run_cases, run_rewritten
+from .runtime import Arrays, Model, Session, import_onnxruntime
+from .sizes import Symbols
+from .usage import Input, describe_inputs
+
+_BIAS_THAT_MATTERS = 4.0
+"""slope * length at which a bias decides which keys count: exp(-4) is 2 %."""
+
+_SHORTEST_LONG = 64
+_MEMORY_FACTOR = 2.5
+"""Memory of a loaded model over the size of its float32 weights, outputs and intermediates included."""
+
+
+def verify(original: Path, rewritten: Path, *, options: VerifyOptions | None = None) -> Verification:
+    """Compares an original model with its rewritten form on drawn inputs, in onnxruntime on the CPU.
+
+    Both are run as float32 clones.  Nothing is written but to a temporary directory.
+
+    Args:
+        original: ONNX file; external tensors are read from its folder.
+        rewritten: ONNX file of the rewritten model, likewise.
+        options: What to draw; defaults if None.
+
+    Returns:
+        The result; ``status`` is "failed" for a difference and "skipped" where nothing could be compared.
+
+    Raises:
+        RuntimeMissingError: If onnxruntime is not installed.
+        GivenInputError: If given inputs or value ranges do not fit the model.
+        OSError: If a file cannot be read.
+        ValueError: If an external tensor is broken.
+    """
+    options = options or VerifyOptions()
+    import_onnxruntime()
+    sources = read(original), read(rewritten)
+    inputs = describe_inputs(sources[0].model.proto)
+    check_ranges(options.val_ranges, inputs)
+    if options.inputs is not None:
+        load_inputs(options.inputs, inputs)  # what does not fit is said before anything is loaded
+    too_large = _too_large(sources, options)
+    if too_large is not None:
+        return _skipped(too_large)
+    # Where open files cannot be removed, a mapped weight file may outlive its session for a moment.
+    with tempfile.TemporaryDirectory(prefix="alibi-rewriter-", ignore_cleanup_errors=True) as scratch:
+        return _verify(sources, inputs, Path(scratch), options)
+
+
+def _verify(
+    sources: tuple[Source, Source], inputs: Sequence[Input], scratch: Path, options: VerifyOptions
+) -> Verification:
+    clones = []
+    for index, source in enumerate(sources):
+        folder = scratch / str(index)
+        folder.mkdir()
+        clones.append(float32_clone(source, folder))
+    symbols = Symbols(inputs)
+    narrow = bool(sources[0].narrow or sources[1].narrow)
+    try:
+        runs = _run_original(clones[0], inputs, symbols, _long_length(clones[1], options), narrow, options)
+    except RunError as error:
+        return _skipped(f"onnxruntime does not load the original: {error}")
+    if not runs.sets:
+        return _skipped(f"the original runs on none of the inputs: {'; '.join(runs.notes)}")
+    layouts = find_layouts(runs.sets, runs.outputs)
+    failures, outputs = run_rewritten(clones[1], runs.sets, threads=options.threads)
+    allowances: list[dict[str, float]] = [{} for _ in runs.sets]
+    sets = _compare_sets(runs, outputs, failures, layouts, allowances)
+    computed = [other for other in outputs if other is not None]
+    complete = len(computed) == len(runs.sets)
+    stored = sources[0].stored
+    if stored and complete and not all(entry.passed for entry in sets):
+        found = rounding_allowances(clones[1], stored, runs.sets, computed, layouts, threads=options.threads)
+        allowed = sets if found is None else _compare_sets(runs, outputs, failures, layouts, found)
+        if found is not None and all(entry.passed for entry in allowed):
+            sets, allowances = allowed, found
+            runs.notes.append(describe(stored))
+    errors = [entry for one in sets for entry in one.outputs]
+    if complete and not any(entry.compared for entry in errors):
+        return _skipped("no output has a number that could be compared", runs.notes)
+    power = None
+    if options.power and complete and all(entry.passed for entry in sets):
+        fixed_at_one = options.inputs is None and not symbols.has_new and all(one.new == 1 for one in runs.sets)
+        baseline = Baseline(runs.sets, runs.outputs, computed, layouts, allowances, fixed_at_one)
+        power = check_power(clones[1], baseline, threads=options.threads)
+    precision = None
+    if narrow:
+        precision = measure_precision(sources, runs.sets, runs.outputs, layouts, threads=options.threads)
+    scope = out_of_scope(runs.sets, runs.outputs, errors)
+    return Verification(sets, power, precision, TOLERANCE, scope, tuple(runs.notes))
+
+
+def _run_original(
+    original: Model, inputs: Sequence[Input], symbols: Symbols, long: int, narrow: bool, options: VerifyOptions
+) -> Runs:
+    """Draws or loads the input sets and runs the original on them; raises RunError if it cannot be loaded."""
+    session = Session(original, threads=options.threads)
+    inputs = settle_polarity(session, inputs, symbols, options.seed)
+    runs = Runs(session)
+    for entry in inputs:
+        if entry.inverted:
+            runs.notes.append(f"input {entry.name!r} is read as a mask whose ones are padding, as the original does")
+    if options.inputs is not None:
+        runs.add(load_inputs(options.inputs, inputs))
+    else:
+        drawer = Drawer(inputs, symbols, options.val_ranges, half_values=narrow)
+        run_cases(runs, plan(inputs, symbols, long), drawer, symbols, options.seed)
+    runs.close()
+    return runs
+
+
+def _compare_sets(
+    runs: Runs,
+    outputs: Sequence[Arrays | None],
+    errors: Sequence[str | None],
+    layouts: dict[str, Layout],
+    allowances: Sequence[dict[str, float]],
+) -> tuple[SetResult, ...]:
+    results = []
+    for one, original, other, error, extra in zip(runs.sets, runs.outputs, outputs, errors, allowances, strict=True):
+        shapes = {name: tuple(array.shape) for name, array in one.arrays.items()}
+        compared = () if other is None else compare(one, original, other, layouts, extra)
+        results.append(SetResult(one.name, shapes, compared, error))
+    return tuple(results)
+
+
+def _long_length(rewritten: Model, options: VerifyOptions) -> int:
+    """A length at which the smallest slope matters, as far as the options allow."""
+    found = [abs(value) for site in find_sites(rewritten.proto) for value in site.slopes or ()]
+    slopes = [value for value in found if value > 0 and math.isfinite(value)]
+    # Compared as floats: a slope may be so small that its length is infinite.
+    wanted = _BIAS_THAT_MATTERS / min(slopes) if slopes else math.inf
+    return max(1, math.ceil(min(options.max_length, max(_SHORTEST_LONG, wanted))))
+
+
+def _too_large(sources: Sequence[Source], options: VerifyOptions) -> str | None:
+    limit = options.memory_limit if options.memory_limit is not None else available_memory()
+    needed = int(_MEMORY_FACTOR * max(source.float32_bytes for source in sources))
+    if limit is None or needed <= limit:
+        return None
+    return f"a float32 clone needs about {needed >> 20} MiB of memory, and {limit >> 20} MiB are available"
+
+
+def _skipped(reason: str, notes: Sequence[str] = ()) -> Verification:
+    return Verification((), None, None, TOLERANCE, (), tuple(notes), reason)

@@ -1,0 +1,137 @@
+"""From a call to its launches: the choice of kernels, grids, splits and workspace."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from alibi_rewriter.kernels.compiler import SELECTION, WORKSPACE
+from alibi_rewriter.kernels.description import Argument, Condition, Description, Extent, Factor, Kernel
+from alibi_rewriter.kernels.plan import Call, Plan, Tensor, make_plan
+from alibi_rewriter.kernels.variants import Layout, Request
+from test_description import kernel
+
+SPLIT_GRID = (Extent((Factor(("splits",)),)), Extent((Factor(("rows",), 16),)), Extent((Factor(("batch", "kv_heads")),)))
+
+
+def bundle(*extra: Kernel, op_type: str = "AlibiAttentionCausal", mask_dtype: str | None = None) -> Description:
+    """All roles; ``extra`` come first."""
+    split = (Argument("partial", "pointer", 16), Argument("partial_logs", "pointer", 16))
+    strided = (Argument("query_row", "int32", 8),)
+    kernels = (
+        *extra,
+        kernel("prefill", conditions=()),
+        kernel("prefill", name="strided", conditions=(), layout=Layout(False, True), arguments=strided),
+        kernel("decode", grid=SPLIT_GRID, conditions=(), arguments=()),
+        kernel("decode_split", grid=SPLIT_GRID, conditions=(), arguments=split),
+        kernel("combine", conditions=(), arguments=split),
+    )
+    return Description(Request(op_type, "bfloat16", 64, 64, mask_dtype), "test", SELECTION, WORKSPACE, kernels)
+
+
+def tensor(*shape: int, dtype: str = "bfloat16", strides: tuple[int, ...] | None = None) -> Tensor:
+    """Contiguous unless told otherwise."""
+    found, step = [], 1
+    for size in reversed(shape):
+        found.insert(0, step)
+        step *= size
+    return Tensor(1 << 20, dtype, shape, strides or tuple(found))
+
+
+def call(batch: int, heads: int, kv_heads: int, s_q: int, s_kv: int) -> Call:
+    """A call with contiguous buffers."""
+    query, key = tensor(batch, heads, s_q, 64), tensor(batch, kv_heads, s_kv, 64)
+    return Call(query, key, key, query, tensor(heads, dtype="float32"), 0.125, True)
+
+
+def plan(description: Description, request: Call) -> Plan:
+    """On a device of 132 multiprocessors."""
+    return make_plan(description, request, 90, 132)
+
+
+def names(found: Plan) -> list[str]:
+    return [launch.kernel.name for launch in found.launches]
+
+
+def test_many_rows_are_prefill() -> None:
+    found = plan(bundle(), call(2, 4, 4, 300, 300))
+    assert names(found) == ["prefill"]
+    assert found.launches[0].grid == (3, 1, 1)
+    assert found.workspace_bytes == 0
+
+
+def test_few_rows_and_many_keys_are_split() -> None:
+    found = plan(bundle(), call(1, 32, 4, 1, 131072))
+    assert names(found) == ["decode_split", "combine"]
+    splits = found.launches[0].grid[0]
+    assert found.launches[0].grid == (splits, 1, 4)
+    assert 33 <= splits <= SELECTION.max_splits
+    # partial results, their logs, each rounded up to 256 bytes
+    assert found.workspace_bytes == 32 * splits * 64 * 4 + 32 * splits * 4
+    assert sorted(found.offsets.values()) == [0, 32 * splits * 64 * 4]
+
+
+def test_enough_heads_need_no_split() -> None:
+    assert names(plan(bundle(), call(64, 32, 32, 1, 8192))) == ["decode"]
+
+
+def test_short_caches_are_not_split() -> None:
+    assert names(plan(bundle(), call(1, 8, 8, 1, SELECTION.min_keys))) == ["decode"]
+
+
+def test_first_kernel_whose_conditions_hold() -> None:
+    long = kernel("prefill", name="long", conditions=(Condition("s_kv", at_least=4096),))
+    assert names(plan(bundle(long), call(1, 4, 4, 4096, 4096))) == ["long"]
+    assert names(plan(bundle(long), call(1, 4, 4, 4095, 4095))) == ["prefill"]
+
+
+def test_strides_choose_the_layout() -> None:
+    plain = call(2, 4, 4, 300, 300)
+    interleaved = tensor(2, 4, 300, 64, strides=(300 * 256, 64, 256, 1))
+    assert names(plan(bundle(), dataclasses.replace(plain, query=interleaved))) == ["strided"]
+
+
+def test_strides_that_no_image_takes() -> None:
+    plain = call(2, 4, 4, 300, 300)
+    odd = tensor(2, 4, 300, 64, strides=(300 * 260, 65, 260, 1))
+    with pytest.raises(LookupError):
+        plan(bundle(), dataclasses.replace(plain, query=odd))
+
+
+def test_masks_choose_the_layout() -> None:
+    description = bundle(op_type="AlibiAttentionCausalBooleanMask", mask_dtype="bool")
+    plain = call(2, 4, 4, 300, 300)
+    padding = dataclasses.replace(plain, mask=tensor(2, 1, 1, 300, dtype="bool"))
+    full = dataclasses.replace(plain, mask=tensor(2, 1, 300, 300, dtype="bool"))
+    assert names(plan(description, padding)) == ["prefill"]
+    assert names(plan(description, full)) == ["strided"]
+    assert plan(description, padding).launches[0].values["mask_row"] == 0
+    assert plan(description, full).launches[0].values["mask_head"] == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"query": tensor(2, 4, 300, 32)},
+        {"query": tensor(2, 4, 300, 64, dtype="float16")},
+        {"key": tensor(2, 3, 300, 64), "value": tensor(2, 3, 300, 64)},
+        {"output": tensor(2, 4, 299, 64)},
+        {"slopes": tensor(5, dtype="float32")},
+        {"mask": tensor(1, 1, 300, 300, dtype="bool")},
+        {"key_positions": tensor(2, 300, dtype="float32")},
+        {"query": tensor(2, 4, 300, 64, strides=(64 * 1200, 1, 4, 1200))},
+    ],
+)
+def test_calls_that_do_not_fit(change: dict[str, Tensor]) -> None:
+    with pytest.raises(ValueError, match="."):
+        plan(bundle(), dataclasses.replace(call(2, 4, 4, 300, 300), **change))
+
+
+def test_grids_beyond_cuda() -> None:
+    with pytest.raises(ValueError, match="beyond CUDA's limits"):
+        plan(bundle(), call(17, 4096, 4096, 1, 16))
+
+
+def test_other_devices() -> None:
+    with pytest.raises(LookupError):
+        make_plan(bundle(), call(1, 4, 4, 300, 300), 80, 108)

@@ -1,0 +1,72 @@
+"""The fused node in float64, straight from ``docs/specification.md``: one row of one head at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+LOWEST = -float(np.finfo(np.float32).max)
+
+
+def attention(
+    query: NDArray[np.generic],
+    key: NDArray[np.generic],
+    value: NDArray[np.generic],
+    slopes: NDArray[np.generic],
+    mask: NDArray[np.generic] | None = None,
+    key_positions: NDArray[np.generic] | None = None,
+    *,
+    scale: float,
+    bias: str,
+    causal: bool,
+    empty_rows: str = "mean",
+) -> NDArray[np.float64]:
+    """Attention with an ALiBi bias; shapes and meaning as in the specification.
+
+    Returns:
+        [B, H, S_q, D_v] in float64.
+    """
+    q, k, v = (np.asarray(array, dtype=np.float64) for array in (query, key, value))
+    batches, heads, s_q, _ = q.shape
+    kv_heads, s_kv = k.shape[1], k.shape[2]
+    group = heads // kv_heads
+    if mask is not None:
+        mask = np.broadcast_to(mask, (batches, heads, s_q, s_kv))
+    if key_positions is not None:
+        key_positions = np.broadcast_to(key_positions, (batches, s_kv))
+    output = np.zeros((batches, heads, s_q, v.shape[3]))
+    for b in range(batches):
+        for h in range(heads):
+            for i in range(s_q):
+                row = i + (s_kv - s_q)
+                scores: dict[int, float] = {}
+                for j in range(s_kv):
+                    if causal and j > row:
+                        continue
+                    entry = 0.0
+                    if mask is not None and mask.dtype == np.bool_:
+                        if not mask[b, h, i, j]:
+                            continue
+                    elif mask is not None:
+                        entry = min(float(mask[b, h, i, j]), -LOWEST)
+                        if entry <= LOWEST:
+                            continue
+                    if bias == "symmetric":
+                        distance = -float(abs(row - j))
+                    elif key_positions is not None:
+                        here = min(max(row, 0), s_kv - 1)
+                        distance = float(key_positions[b, j]) - float(key_positions[b, here])
+                    else:
+                        distance = float(j - row)
+                    dot = float(q[b, h, i] @ k[b, h // group, j])
+                    scores[j] = scale * dot + float(slopes[h]) * distance + entry
+                values = v[b, h // group]
+                if not scores:
+                    if empty_rows == "mean":
+                        output[b, h, i] = values.mean(axis=0)
+                    continue
+                visible = list(scores)
+                best = max(scores.values())
+                weights = np.array([np.exp(scores[j] - best) for j in visible])
+                output[b, h, i] = (weights / weights.sum()) @ values[visible]
+    return output

@@ -1,0 +1,323 @@
+"""The function body, run in onnxruntime, computes what the float64 oracle computes from the specification."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import pytest
+from alibi_rewriter.rewriter.function_body import MINIMUM_OPSET, function_proto, function_text
+from alibi_rewriter.rewriter.spec import (
+    BY_OP_TYPE,
+    DOMAIN,
+    DOMAIN_VERSION,
+    FAMILY_MEMBERS,
+    EmptyRows,
+    FusedAttention,
+    MaskKind,
+    Variant,
+)
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+from oracle import attention
+
+ort = pytest.importorskip("onnxruntime")
+
+FINFO_MIN = float(np.finfo(np.float32).min)
+TYPES = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.float16): TensorProto.FLOAT16}
+# The ir_version that carries functions; the opset alone does not imply it.
+IR_VERSION = 10
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of one attention."""
+
+    batches: int
+    heads: int
+    kv_heads: int
+    s_q: int
+    s_kv: int
+    depth: int
+    value_depth: int
+
+
+SHAPES = (
+    Shape(2, 4, 4, 5, 5, 8, 8),
+    Shape(1, 6, 2, 3, 7, 4, 5),
+    Shape(2, 3, 1, 7, 4, 3, 2),
+    Shape(2, 2, 2, 1, 6, 4, 1),
+    Shape(1, 1, 1, 1, 1, 1, 3),
+    Shape(3, 4, 2, 2, 1, 2, 2),
+)
+
+
+def model_of(
+    variant: Variant,
+    opset: int,
+    arrays: list[NDArray[np.generic]],
+    *,
+    grouped: bool,
+    empty_rows: EmptyRows,
+    scale: float,
+) -> onnx.ModelProto:
+    """A model of one fused node whose inputs are graph inputs with symbolic dimensions."""
+    query_type = TYPES[arrays[0].dtype]
+    node = helper.make_node(
+        variant.op_type,
+        list(variant.inputs),
+        ["output"],
+        domain=DOMAIN,
+        **FusedAttention(variant, scale, empty_rows).attributes(),
+    )
+    inputs = [
+        helper.make_tensor_value_info(
+            name, helper.np_dtype_to_tensor_dtype(array.dtype), [f"{name}_{axis}" for axis in range(array.ndim)]
+        )
+        for name, array in zip(variant.inputs, arrays, strict=True)
+    ]
+    output = helper.make_tensor_value_info("output", query_type, ["b", "h", "s", "d"])
+    body = function_proto(
+        variant, opset, grouped=grouped, zero_rows=empty_rows is EmptyRows.ZERO, query_type=query_type
+    )
+    return helper.make_model(
+        helper.make_graph([node], "attention", inputs, [output]),
+        functions=[body],
+        opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid(DOMAIN, DOMAIN_VERSION)],
+        ir_version=IR_VERSION,
+    )
+
+
+def run(model: onnx.ModelProto, variant: Variant, arrays: list[NDArray[np.generic]]) -> NDArray[np.generic]:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    (output,) = session.run(None, dict(zip(variant.inputs, arrays, strict=True)))
+    assert isinstance(output, np.ndarray)
+    return output
+
+
+def draw_arrays(
+    rng: np.random.Generator,
+    variant: Variant,
+    shape: Shape,
+    dtype: type[np.floating],
+    *,
+    mask_shape: tuple[bool, bool, bool, bool] = (True, True, True, True),
+    hostile: bool = False,
+    one_position_row: bool = False,
+) -> list[NDArray[np.generic]]:
+    """Inputs in the node's order.
+
+    Args:
+        rng: Where the numbers come from.
+        variant: Decides which inputs there are.
+        shape: Their sizes.
+        dtype: Of query, key, value and an additive mask.
+        mask_shape: Which of the mask's four dimensions are full; the others are 1.
+        hostile: Additive entries from the whole range of what models and users put there.
+        one_position_row: key_positions [1, S_kv] instead of [B, S_kv].
+    """
+    sizes = shape
+    arrays: list[NDArray[np.generic]] = [
+        rng.standard_normal((sizes.batches, sizes.heads, sizes.s_q, sizes.depth)).astype(dtype),
+        rng.standard_normal((sizes.batches, sizes.kv_heads, sizes.s_kv, sizes.depth)).astype(dtype),
+        rng.standard_normal((sizes.batches, sizes.kv_heads, sizes.s_kv, sizes.value_depth)).astype(dtype),
+        rng.choice(np.array([0.5, 0.25, 0.0039, 0.0, -0.125], np.float32), sizes.heads),
+    ]
+    full = (sizes.batches, sizes.heads, sizes.s_q, sizes.s_kv)
+    dims = tuple(size if keep else 1 for size, keep in zip(full, mask_shape, strict=True))
+    if variant.mask == MaskKind.BOOLEAN.value:
+        mask = rng.random(dims) < 0.6
+        mask[:, :, -1:, :] &= rng.random(mask[:, :, -1:, :].shape) < 0.2
+        arrays.append(mask)
+    elif variant.mask == MaskKind.ADDITIVE.value:
+        additive = rng.standard_normal(dims).astype(dtype)
+        if hostile:
+            low = float(np.finfo(dtype).min)
+            entries = np.array([low, -np.inf, np.inf, -1e4, 0.0], dtype)
+            chosen = rng.choice(entries, dims, p=[0.4, 0.3, 0.1, 0.1, 0.1])
+            additive = np.where(rng.random(dims) < 0.6, chosen, additive)
+            additive[:, :, -1:, :] = -np.inf
+        arrays.append(additive.astype(dtype))
+    if variant.positions:
+        kept = rng.random((1 if one_position_row else sizes.batches, sizes.s_kv)) < 0.7
+        arrays.append(((np.cumsum(kept, axis=1) - 1) * kept).astype(np.float32))
+    return arrays
+
+
+def expect(
+    variant: Variant, arrays: list[NDArray[np.generic]], scale: float, empty_rows: EmptyRows
+) -> NDArray[np.float64]:
+    named = dict(zip(variant.inputs, arrays, strict=True))
+    return attention(**named, scale=scale, bias=variant.form, causal=variant.causal, empty_rows=empty_rows.value)
+
+
+def assert_close(
+    actual: NDArray[np.generic], wanted: NDArray[np.float64], dtype: type[np.floating], reason: str
+) -> None:
+    # float16 rounds the scaled query, each dot product and each weight: about five half-precision units.
+    limit = 2e-6 if dtype is np.float32 else 6e-3
+    scale = max(1.0, float(np.abs(wanted).max()))
+    assert np.isfinite(actual).all(), reason
+    assert float(np.abs(actual.astype(np.float64) - wanted).max()) <= limit * scale, reason
+
+
+@pytest.mark.parametrize("op_type", list(BY_OP_TYPE))
+@pytest.mark.parametrize("empty_rows", list(EmptyRows))
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_body_equals_oracle(op_type: str, empty_rows: EmptyRows, dtype: type[np.floating]) -> None:
+    variant = BY_OP_TYPE[op_type]
+    rng = np.random.default_rng(7)
+    for index, shape in enumerate(SHAPES):
+        grouped = shape.heads != shape.kv_heads
+        arrays = draw_arrays(rng, variant, shape, dtype, one_position_row=index % 2 == 1)
+        model = model_of(variant, 17, arrays, grouped=grouped, empty_rows=empty_rows, scale=0.3535)
+        wanted = expect(variant, arrays, 0.3535, empty_rows)
+        assert_close(run(model, variant, arrays), wanted, dtype, f"{op_type} {shape}")
+
+
+@pytest.mark.parametrize("op_type", [member.op_type for member in FAMILY_MEMBERS if member.mask != "none"])
+@pytest.mark.parametrize("empty_rows", list(EmptyRows))
+def test_masks_of_every_broadcast_shape(op_type: str, empty_rows: EmptyRows) -> None:
+    variant = BY_OP_TYPE[op_type]
+    shape = Shape(2, 4, 2, 3, 5, 4, 4)
+    rng = np.random.default_rng(11)
+    first = draw_arrays(rng, variant, shape, np.float32)
+    model = model_of(variant, 18, first, grouped=True, empty_rows=empty_rows, scale=0.5)
+    for mask_shape in itertools.product((False, True), repeat=4):
+        arrays = draw_arrays(rng, variant, shape, np.float32, mask_shape=mask_shape)
+        wanted = expect(variant, arrays, 0.5, empty_rows)
+        assert_close(run(model, variant, arrays), wanted, np.float32, f"{op_type} {mask_shape}")
+
+
+@pytest.mark.parametrize("op_type", [member.op_type for member in FAMILY_MEMBERS if member.mask == "additive"])
+@pytest.mark.parametrize("empty_rows", list(EmptyRows))
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_hostile_additive_entries(op_type: str, empty_rows: EmptyRows, dtype: type[np.floating]) -> None:
+    """finfo.min, -inf, +inf and -1e4 side by side, and rows that hide every key."""
+    variant = BY_OP_TYPE[op_type]
+    rng = np.random.default_rng(13)
+    for shape in SHAPES[:4]:
+        arrays = draw_arrays(rng, variant, shape, dtype, hostile=True)
+        model = model_of(variant, 17, arrays, grouped=True, empty_rows=empty_rows, scale=0.5)
+        actual = run(model, variant, arrays).astype(np.float64)
+        wanted = expect(variant, arrays, 0.5, empty_rows)
+        assert np.isfinite(actual).all()
+        # In float32 a score of -1e4 is known to 1e-3, one of -65504 to 8e-3, and a score of +inf, that is of
+        # 3e38, not at all: where such scores are a row's best ones, the dot products drown in them.
+        mask = np.broadcast_to(arrays[4], (*wanted.shape[:3], shape.s_kv)).astype(np.float64)
+        visible = mask > FINFO_MIN
+        if variant.causal:
+            visible = visible & np.tril(np.ones(mask.shape[2:], bool), shape.s_kv - shape.s_q)
+        best = np.where(visible, mask, -np.inf).max(axis=-1)
+        ordinary = (np.abs(best) < 100) | ~visible.any(axis=-1)
+        far = ~ordinary & (best < 0)
+        limit = 2e-6 if dtype is np.float32 else 6e-3
+        error = np.abs(actual - wanted).max(axis=-1)
+        assert error[ordinary].max(initial=0.0) <= limit * max(1.0, float(np.abs(wanted).max()))
+        assert error[far].max(initial=0.0) <= limit + 2e-2
+
+
+def test_empty_rows_are_exactly_the_mean_or_zero() -> None:
+    shape = Shape(1, 2, 2, 4, 6, 4, 3)
+    rng = np.random.default_rng(3)
+    for op_type in ("AlibiAttentionCausalBooleanMask", "AlibiAttentionSymmetricAdditiveMask"):
+        variant = BY_OP_TYPE[op_type]
+        arrays = draw_arrays(rng, variant, shape, np.float32)
+        hides_all = False if arrays[4].dtype == np.bool_ else FINFO_MIN
+        arrays[4] = np.full((1, 1, 1, 6), hides_all, arrays[4].dtype)
+        mean = np.broadcast_to(arrays[2].astype(np.float64).mean(axis=2, keepdims=True), (1, 2, 4, 3))
+        for empty_rows, wanted in ((EmptyRows.MEAN, mean), (EmptyRows.ZERO, np.zeros((1, 2, 4, 3)))):
+            model = model_of(variant, 17, arrays, grouped=False, empty_rows=empty_rows, scale=0.5)
+            np.testing.assert_allclose(run(model, variant, arrays), wanted, atol=3e-7)
+
+
+def test_huge_mask_entry_does_not_reveal_a_later_key() -> None:
+    variant = BY_OP_TYPE["AlibiAttentionCausalAdditiveMask"]
+    shape = Shape(1, 1, 1, 4, 4, 2, 2)
+    arrays = draw_arrays(np.random.default_rng(5), variant, shape, np.float32)
+    arrays[4] = np.zeros((1, 1, 4, 4), np.float32)
+    arrays[4][..., 3] = np.inf
+    model = model_of(variant, 17, arrays, grouped=False, empty_rows=EmptyRows.MEAN, scale=1.0)
+    assert_close(run(model, variant, arrays), expect(variant, arrays, 1.0, EmptyRows.MEAN), np.float32, "+inf")
+
+
+@pytest.mark.parametrize("opset", range(MINIMUM_OPSET, 26))
+def test_every_opset(opset: int) -> None:
+    rng = np.random.default_rng(opset)
+    shape = Shape(2, 4, 2, 3, 5, 4, 3)
+    for variant in FAMILY_MEMBERS:
+        for dtype in (np.float32, np.float16):
+            arrays = draw_arrays(rng, variant, shape, dtype)
+            model = model_of(variant, opset, arrays, grouped=True, empty_rows=EmptyRows.ZERO, scale=-0.75)
+            onnx.checker.check_model(model, full_check=True)
+            if dtype is np.float16 and not (variant.mask == "additive" and variant.causal):
+                continue  # float16 differs in casts only; two members show that
+            wanted = expect(variant, arrays, -0.75, EmptyRows.ZERO)
+            assert_close(run(model, variant, arrays), wanted, dtype, f"{variant.op_type} opset {opset}")
+
+
+def test_opset_below_minimum_is_refused() -> None:
+    with pytest.raises(ValueError, match="opset 11"):
+        function_proto(FAMILY_MEMBERS[0], 10, grouped=False, zero_rows=False, query_type=TensorProto.FLOAT)
+
+
+def test_body_has_only_what_the_file_needs() -> None:
+    causal = BY_OP_TYPE["AlibiAttentionCausal"]
+    plain = function_text(causal, 17, grouped=False, zero_rows=False, query_type=TensorProto.FLOAT)
+    assert "Expand" not in plain and "ReduceMax" not in plain and "Clip" not in plain
+    grouped = function_text(causal, 17, grouped=True, zero_rows=True, query_type=TensorProto.FLOAT)
+    assert "Expand" in grouped and "ReduceMax" in grouped
+    # Without a mask a symmetric row always sees a key, so there is nothing to guard.
+    symmetric = function_text(
+        BY_OP_TYPE["AlibiAttentionSymmetric"], 17, grouped=False, zero_rows=True, query_type=TensorProto.FLOAT
+    )
+    assert "ReduceMax" not in symmetric
+    # TensorRT fuses a Where inside the bias; behind the addition it would materialise the mask.
+    scores = plain.index("scores = Add")
+    assert plain.index("Where") < scores and "Where" not in plain[scores:]
+
+
+def test_body_is_the_same_text_every_time() -> None:
+    for variant in FAMILY_MEMBERS:
+        bodies = {
+            function_proto(variant, 20, grouped=True, zero_rows=True, query_type=1).SerializeToString(
+                deterministic=True
+            )
+            for _ in range(3)
+        }
+        assert len(bodies) == 1
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_any_shape(data: st.DataObject) -> None:
+    variant = data.draw(st.sampled_from(FAMILY_MEMBERS))
+    kv_heads = data.draw(st.integers(1, 3))
+    shape = Shape(
+        data.draw(st.integers(1, 3)),
+        kv_heads * data.draw(st.integers(1, 3)),
+        kv_heads,
+        data.draw(st.integers(1, 6)),
+        data.draw(st.integers(1, 6)),
+        data.draw(st.integers(1, 5)),
+        data.draw(st.integers(1, 5)),
+    )
+    empty_rows = data.draw(st.sampled_from(EmptyRows))
+    scale = data.draw(st.floats(-2, 2, width=32))
+    opset = data.draw(st.integers(MINIMUM_OPSET, 25))
+    mask_shape = tuple(data.draw(st.booleans()) for _ in range(4))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    arrays = draw_arrays(
+        rng, variant, shape, np.float32, mask_shape=mask_shape, one_position_row=data.draw(st.booleans())
+    )
+    model = model_of(variant, opset, arrays, grouped=kv_heads != shape.heads, empty_rows=empty_rows, scale=scale)
+    assert_close(
+        run(model, variant, arrays), expect(variant, arrays, scale, empty_rows), np.float32, f"{variant} {shape}"
+    )
