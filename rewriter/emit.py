@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from .algebra import Index, Number, Poly
 from .edit import Editor, set_metadata
@@ -15,6 +15,10 @@ from .spec import DOMAIN, BiasForm, EmptyRows, FusedAttention, MaskKind, Variant
 
 PROVENANCE = "alibi_rewriter"
 """Prefix of the metadata keys that say where a fused node came from."""
+
+
+COMPARISONS = {"equal": "Equal", "at_most": "LessOrEqual", "below": "Less"}
+"""Operators for comparisons of a leaf with a number."""
 
 
 def variant_of(plan: Plan) -> Variant:
@@ -108,6 +112,9 @@ class _Writer:
     def arrange(self, view: View, roles: tuple[Index | None, ...], hint: str) -> str:
         """A tensor with one axis per role, in order; an axis of extent 1 for an absent role."""
         name, axes = self._split(view, hint)
+        held = {n for names in axes for n in names}
+        if [names[0] if names else None for names in axes] == [r if r in held else None for r in roles]:
+            return name
         empty = [a for a, names in enumerate(axes) if not names]
         name = self.editor.squeeze(name, empty, f"{self.site}/{hint}")
         present = [names[0] for names in axes if names]
@@ -177,7 +184,8 @@ class _Writer:
         added = self.editor.cast(added, dtype, TensorProto.FLOAT, f"{self.site}/mask")
         return self.editor.node("Where", [visible, added, hidden], f"{self.site}/mask")
 
-    def _leaf(self, plan: Plan, leaf: Leaf) -> tuple[str, int]:
+    def _leaf(self, plan: Plan, leaf: Mask) -> tuple[str, int]:
+        assert isinstance(leaf, Leaf)
         frame = plan.proof.attention.frame
         roles = (frame.batch, frame.head, frame.row, frame.key)
         return self.arrange(leaf.view, roles, "mask"), self.interpreter.dtype(leaf.view.tensor)
@@ -190,6 +198,12 @@ class _Writer:
                 limit = self.editor.constant(np.array(-60000.0, np.float32), f"{self.site}/hiding")
                 return self.editor.node("Greater", [name, limit], f"{self.site}/visible")
             return self.editor.cast(name, dtype, TensorProto.BOOL, f"{self.site}/mask")
+        if mask.kind in COMPARISONS:
+            value, dtype = self._leaf(plan, mask.parts[0])
+            bound = self.editor.constant(
+                np.array(float(mask.factor)).astype(helper.tensor_dtype_to_np_dtype(dtype)), f"{self.site}/bound"
+            )
+            return self.editor.node(COMPARISONS[mask.kind], [value, bound], f"{self.site}/visible")
         parts = [self._boolean(plan, p) for p in mask.parts]
         if mask.kind == "not":
             return self.editor.node("Not", parts, f"{self.site}/mask")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 from .algebra import (
     HIDING_VALUE,
     ZERO,
@@ -121,7 +123,7 @@ def apply_order(value: Poly, distance: Poly) -> Poly:
             unit = distance.coefficient_of(name).constant
             if not steps or not unit:
                 continue
-            ratio = steps / unit
+            ratio = Fraction(steps) / unit
             rest = atom.value - distance * ratio
             if ratio > 0 and is_nonpositive(rest):
                 value = substitute(value, {atom: atom.value})

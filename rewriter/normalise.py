@@ -34,7 +34,7 @@ def normalise(model: ModelProto) -> ModelProto:
 
 
 def _functions_with_attention(model: ModelProto) -> list[tuple[str, str]]:
-    """Functions whose body holds a softmax or a product, directly or through other functions."""
+    """All functions, if the body of one holds an attention; none otherwise."""
     bodies = {(f.domain, f.name): f for f in model.functions if f.domain != DOMAIN}
     calls: dict[tuple[str, str], list[tuple[str, str]]] = {}
     holding: set[tuple[str, str]] = set()
@@ -51,14 +51,11 @@ def _functions_with_attention(model: ModelProto) -> list[tuple[str, str]]:
                 pending.extend(body.node)
         calls[key] = inner
     _refuse_recursion(calls)
-    # A function that passes a bias along matters as much as one with a softmax: inline the whole chain.
-    return [key for key in bodies if key in holding or any(c in bodies for c in calls[key])] if holding else []
+    # A function that passes shapes or a bias along matters as much as one with a softmax: inline all of them.
+    return list(bodies) if holding else []
 
 
-_PARTS = frozenset(
-    """Softmax MatMul Attention MultiHeadAttention GroupQueryAttention Add Sub Mul Div Where Transpose Reshape Slice
-    Expand Range Cast Abs Neg""".split()
-)
+_PARTS = frozenset({"Softmax", "Attention", "MultiHeadAttention", "GroupQueryAttention"})
 
 
 def _refuse_recursion(calls: dict[tuple[str, str], list[tuple[str, str]]]) -> None:

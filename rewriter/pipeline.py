@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import onnx
 from onnx import ModelProto
 
+from .algebra import Substitution, poly, substitute
 from .analyse import Analysis, Site, analyse
 from .edit import Counts, Editor, all_names
 from .emit import emit, is_grouped, variant_of
@@ -125,7 +128,7 @@ def rewrite(
     result.model = copy
     # Verify what will be written, before it gets its name: a failed check leaves nothing behind.
     if options.verify:
-        result.verification = _verify(source, copy, options)
+        result.verification = _verify(source, copy, analysis, options)
         clock.lap("verify")
         if result.verification.status == "failed":
             result.exit_code = ExitCode.VERIFICATION_FAILED
@@ -230,9 +233,7 @@ def _emit_all(model: ModelProto, analysis: Analysis, result: RewriteResult) -> N
         model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, DOMAIN_VERSION))
 
 
-def _verify(source: Source, rewritten: ModelProto, options: Options) -> Verification:
-    import tempfile
-
+def _verify(source: Source, rewritten: ModelProto, analysis: Analysis, options: Options) -> Verification:
     with tempfile.TemporaryDirectory(prefix="alibi-") as folder:
         original_path = source.path
         if original_path is None:
@@ -240,19 +241,42 @@ def _verify(source: Source, rewritten: ModelProto, options: Options) -> Verifica
             original_path.write_bytes(source.model.SerializeToString())
         candidate = Path(folder) / "rewritten.onnx"
         save(rewritten, candidate, source.base_dir if source.path is not None else None)
+        given = options.inputs
+        if given is not None and not isinstance(given, Path):
+            np.savez(Path(folder) / "inputs.npz", **dict(given))
+            given = Path(folder) / "inputs.npz"
+        settings = VerifyOptions(
+            seed=options.seed, inputs=given, val_ranges=dict(options.val_ranges), premise=_premise(analysis)
+        )
         try:
-            return verify(
-                original_path,
-                candidate,
-                options=VerifyOptions(
-                    seed=options.seed,
-                    inputs=options.inputs,
-                    val_ranges=dict(options.val_ranges),
-                ),
-            )
+            return verify(original_path, candidate, options=settings)
         except RuntimeMissingError as error:
             raise MissingDependency(str(error)) from error
         except GivenInputError as error:
             raise UsageError(str(error)) from error
         except VerifyError as error:
             raise ModelRejected(str(error)) from error
+
+
+def _premise(analysis: Analysis) -> Callable[[Mapping[str, tuple[int, ...]]], str | None]:
+    """What the proofs take as given about extents: that a buffer is long enough, for instance.
+
+    Beyond it the original reads its buffers from the wrong end, so there is nothing to agree with.
+    """
+    interpreter = analysis.proven[0].interpreter
+    facts = [f for f in interpreter.facts.learned if f.relation == ">="]
+
+    def outside(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+        sizes: Substitution = {}
+        for name, shape in shapes.items():
+            for extent, number in zip(interpreter.extents.get(name) or (), shape, strict=False):
+                atom = extent.single_atom
+                if atom is not None:
+                    sizes[atom] = poly(number)
+        for fact in facts:
+            value = substitute(fact.left, sizes).constant
+            if value is not None and value < 0:
+                return f"the proof assumes {fact.left!r} >= 0 (node '{fact.node}')"
+        return None
+
+    return outside

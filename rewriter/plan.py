@@ -221,10 +221,19 @@ def _boolean_mask(interpreter: Interpreter, proof: Proof) -> Mask:
 
 
 def _condition(interpreter: Interpreter, proof: Proof, condition: Cond) -> Mask | None:
-    """The condition as a tensor that the model has, or as a combination of such tensors."""
-    leaf = _condition_leaf(interpreter, proof, condition)
-    if leaf is not None:
+    """The condition as a tensor that the model has, or as a combination of such tensors.
+
+    A tensor that is expanded to more axes than the condition depends on is the last choice: it may have
+    S_q x S_kv elements where [B, S_kv] would do.
+    """
+    own = frozenset(a for a in condition.all_atoms() if isinstance(a, Index))
+    leaf, axes = _condition_leaf(interpreter, proof, condition)
+    if leaf is not None and axes <= own:
         return leaf
+    return _condition_parts(interpreter, proof, condition) or leaf
+
+
+def _condition_parts(interpreter: Interpreter, proof: Proof, condition: Cond) -> Mask | None:
     if condition.kind in ("and", "or"):
         found = [_condition(interpreter, proof, p) for p in condition.parts]
         if any(f is None for f in found):
@@ -233,14 +242,39 @@ def _condition(interpreter: Interpreter, proof: Proof, condition: Cond) -> Mask 
     if condition.kind == "not":
         inner = _condition(interpreter, proof, condition.parts[0])
         return None if inner is None else Op("not", (inner,))
+    if condition.kind in COMPARISONS and condition.value is not None:
+        return _comparison(interpreter, proof, condition.kind, condition.value)
     return None
 
 
-def _condition_leaf(interpreter: Interpreter, proof: Proof, condition: Cond) -> Mask | None:
+COMPARISONS = {"eq": "equal", "le": "at_most", "lt": "below"}
+
+
+def _comparison(interpreter: Interpreter, proof: Proof, kind: str, value: Poly) -> Mask | None:
+    """A comparison of one run-time value with a number, such as ``attention_mask == 1``."""
+    bound = -value.constant_term
+    moving = value + bound
+    atom = moving.single_atom
+    if not isinstance(atom, Read):
+        return None
+    attention = proof.attention
+    for (tensor, indices), known in interpreter.visited(attention.scores, attention.scores_index):
+        view = as_view(interpreter, tensor, indices) if known == moving else None
+        if view is None or view.merged or not set(view.indices) <= set(attention.frame.order):
+            continue
+        if not all(atom_of in of(atom).all_atoms() for atom_of in view.indices):
+            continue
+        return Op(COMPARISONS[kind], (Leaf(view),), Fraction(bound))
+    return None
+
+
+def _condition_leaf(
+    interpreter: Interpreter, proof: Proof, condition: Cond
+) -> tuple[Mask | None, frozenset[Index]]:
     attention = proof.attention
     wanted, opposite = ind(condition), ONE - ind(condition)
     order = attention.frame.order
-    best: tuple[tuple[int, int, int, int], Mask] | None = None
+    best: tuple[tuple[int, int, int, int], Mask, frozenset[Index]] | None = None
     for step, ((tensor, indices), value) in enumerate(
         interpreter.visited(attention.scores, attention.scores_index)
     ):
@@ -261,8 +295,8 @@ def _condition_leaf(interpreter: Interpreter, proof: Proof, condition: Cond) -> 
             leaf = Op("not", (leaf,))
         rank = (len(view.indices), int(inverted), int(not boolean) + len(view.axes), step)
         if best is None or rank < best[0]:
-            best = (rank, leaf)
-    return None if best is None else best[1]
+            best = (rank, leaf, frozenset(view.indices))
+    return (None, frozenset()) if best is None else best[1:]
 
 
 def _from_scores(interpreter: Interpreter, proof: Proof, conditions: list[Cond]) -> list[Mask]:

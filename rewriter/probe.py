@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx_graphsurgeon as gs
-from onnx import ModelProto, NodeProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from .algebra import Index, Poly, Size, substitute
 from .algebra import poly as as_poly
@@ -82,6 +82,7 @@ def _cut(model: ModelProto, interpreter: Interpreter, sites: list[Site]) -> _Cut
     products = {s.plan.proof.attention.product for s in sites if s.plan is not None} - {""}
     wanted = list(dict.fromkeys(n for s in sites if s.plan is not None for n in _wanted(s.plan)))
     nodes: dict[int, NodeProto] = {}
+    constants: list[TensorProto] = []
     pending = list(wanted)
     needed: set[str] = set()
     while pending:
@@ -90,6 +91,9 @@ def _cut(model: ModelProto, interpreter: Interpreter, sites: list[Site]) -> _Cut
             continue
         needed.add(name)
         node = interpreter.scope.producer(name)
+        if node is not None and node.op_type == "Constant" and (array := interpreter.array(name)) is not None:
+            constants.append(numpy_helper.from_array(np.asarray(array), name))
+            continue
         if node is not None and id(node) not in nodes:
             nodes[id(node)] = node
             pending.extend(i for i in node.input if i)
@@ -105,7 +109,7 @@ def _cut(model: ModelProto, interpreter: Interpreter, sites: list[Site]) -> _Cut
     outputs = [helper.make_tensor_value_info(n, interpreter.dtype(n) or TensorProto.FLOAT, None) for n in wanted]
     made = {o for n in chosen for o in n.output}
     passed = [o for o in outputs if o.name in made]
-    initializers = [t for t in model.graph.initializer if t.name in needed]
+    initializers = [*constants, *(t for t in model.graph.initializer if t.name in needed)]
     graph = helper.make_graph(chosen, "probe", inputs, passed, initializers)
     part = helper.make_model(graph, opset_imports=list(model.opset_import), ir_version=max(model.ir_version, 8))
     trimmed = gs.import_onnx(part)

@@ -110,12 +110,14 @@ class Interpreter:
             return known.value
         if len(self._reading) >= MAX_DEPTH:
             return self.read(name, indices)
+        version = self.facts.version
         self._reading.append([])
         try:
             value = self._evaluate(name, indices)
         finally:
             reads = self._reading.pop()
-        self.answers[key] = Answer(value, tuple(dict.fromkeys(reads)))
+        if version == self.facts.version:
+            self.answers[key] = Answer(value, tuple(dict.fromkeys(reads)))
         return value
 
     def _evaluate(self, name: str, indices: tuple[Poly, ...]) -> Poly:
@@ -203,6 +205,11 @@ class Interpreter:
 
     def visited(self, name: str, indices: tuple[Poly, ...]) -> Iterator[tuple[Key, Poly]]:
         """Every element that the given one was computed from, itself first, nearest first."""
+        for _ in range(4):  # evaluation may teach new equalities, and then starts over
+            version = self.facts.version
+            self.element(name, indices)
+            if version == self.facts.version:
+                break
         start = (name, indices)
         seen = {start}
         pending = [start]

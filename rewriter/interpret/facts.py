@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from ..algebra import Atom, Index, Min0, Number, Poly, Size, Substitution, min0, poly, substitute
+from ..algebra import Atom, Min0, Number, Poly, Read, Size, Substitution, min0, poly, substitute
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Facts:
 
     def assume_nonnegative(self, value: Poly, node: str) -> None:
         """Take ``value >= 0`` as given: a Slice that starts at ``value`` counts from the front."""
-        piece = min0(self.normal(value))
+        piece = self.normal(min0(self.normal(value)))
         atoms = [a for a in piece.sorted_atoms() if isinstance(a, Min0)]
         if len(atoms) != 1:
             return
@@ -115,13 +115,17 @@ def _pivot(difference: Poly) -> Atom | None:
         if len(monomial) != 1 or monomial[0][1] != 1:
             continue
         atom = monomial[0][0]
-        if not isinstance(atom, Size | Min0) or isinstance(atom, Index):
+        shape_entry = isinstance(atom, Read) and all(i.constant is not None for i in atom.indices)
+        if not isinstance(atom, Size | Min0) and not shape_entry:
             continue
         rest = difference - pivot_times(atom, coefficient)
         if atom in rest.all_atoms():
             continue
-        if isinstance(atom, Size) and abs(coefficient) != 1:
+        if not isinstance(atom, Min0) and abs(coefficient) != 1:
             continue
-        rank = 1 if isinstance(atom, Min0) else (0 if atom.name.startswith("?") else 2)
+        if isinstance(atom, Size):
+            rank = 0 if atom.name.startswith("?") else 2
+        else:
+            rank = 1 if isinstance(atom, Min0) else 0
         candidates.append((rank, atom.key, atom))
     return min(candidates, key=lambda c: (c[0], c[1]))[2] if candidates else None

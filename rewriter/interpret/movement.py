@@ -321,15 +321,27 @@ def slice_bounds(interpreter: Interpreter, node: NodeProto) -> list[tuple[int, P
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         axis %= len(dims)
         if step != 1:
-            if step == -1 and start.constant == -1 and end.constant is not None and end.constant < -(1 << 30):
-                result.append((axis, dims[axis] - 1, dims[axis], -1))
-                continue
-            return None
+            strided = _strided(start, end, dims[axis], step)
+            if strided is None:
+                return None
+            result.append((axis, *strided, step))
+            continue
         first = _clamp(interpreter, start, dims[axis], node)
         last = _clamp(interpreter, end, dims[axis], node)
         extent = interpreter.facts.normal(maximum(ZERO, last - first))
         result.append((axis, first, extent, 1))
     return result
+
+
+def _strided(start: Poly, end: Poly, extent: Poly, step: int) -> tuple[Poly, Poly] | None:
+    """(first, extent) of a Slice with another step than 1: whole reversals, or constant bounds."""
+    if step == -1 and start.constant == -1 and end.constant is not None and end.constant < -(1 << 30):
+        return extent - 1, extent
+    whole, first, last = extent.constant, start.constant, end.constant
+    if whole is None or first is None or last is None:
+        return None
+    positions = range(int(whole))[slice(int(first), None if step < 0 and last < -whole else int(last), step)]
+    return (poly(positions[0]) if len(positions) else ZERO), poly(len(positions))
 
 
 def _clamp(interpreter: Interpreter, bound: Poly, extent: Poly, node: NodeProto) -> Poly:
@@ -357,7 +369,7 @@ def _slice(interpreter: Interpreter, node: NodeProto, output: int, indices: tupl
         return None
     moved = list(indices)
     for axis, first, _, step in bounds:
-        moved[axis] = first + indices[axis] if step == 1 else first - indices[axis]
+        moved[axis] = first + indices[axis] * step
     return node.input[0], tuple(moved)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ class VerifyOptions:
         power: Whether mutants of the rewritten model are run.
         threads: Threads of onnxruntime within an operator.
         memory_limit: Bytes the verification may take; None takes what the system says is available.
+        premise: Given the shapes of all inputs, why they are outside of what was proven (a buffer is too
+            short for them, say), or None.  Such shapes are not compared.
     """
 
     seed: int = 0
@@ -32,6 +34,7 @@ class VerifyOptions:
     power: bool = True
     threads: int = 2
     memory_limit: int | None = None
+    premise: Callable[[Mapping[str, tuple[int, ...]]], str | None] | None = None
 
 
 @dataclass(frozen=True)

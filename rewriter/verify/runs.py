@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .draw import Case, Drawer, InputSet
@@ -24,16 +24,21 @@ class Runs:
         sets: The input sets.
         outputs: The original's outputs on each.
         notes: What it did not take, in words.
+        premise: Says why shapes are outside of what was proven, or None.
     """
 
     session: Session | None
     sets: list[InputSet] = field(default_factory=list)
     outputs: list[Arrays] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    premise: Callable[[Mapping[str, tuple[int, ...]]], str | None] | None = None
 
     def try_set(self, one: InputSet) -> str | None:
         """Runs the original; keeps the set and returns None, or says why it is refused."""
         assert self.session is not None
+        outside = self.premise({n: tuple(a.shape) for n, a in one.arrays.items()}) if self.premise else None
+        if outside is not None:
+            return outside
         try:
             outputs = self.session.run(one.arrays)
         except RunError as error:

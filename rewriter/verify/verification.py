@@ -115,7 +115,7 @@ def _run_original(
     """Draws or loads the input sets and runs the original on them; raises RunError if it cannot be loaded."""
     session = Session(original, threads=options.threads)
     inputs = settle_polarity(session, inputs, symbols, options.seed)
-    runs = Runs(session)
+    runs = Runs(session, premise=options.premise)
     for entry in inputs:
         if entry.inverted:
             runs.notes.append(f"input {entry.name!r} is read as a mask whose ones are padding, as the original does")

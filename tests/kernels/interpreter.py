@@ -19,7 +19,7 @@ import torch
 import triton.language as tl
 from triton.runtime import interpreter as _interpreter
 
-from alibi_rewriter.kernels import decode, norms, prefill
+from alibi_rewriter.kernels import decode, prefill, skipping
 from alibi_rewriter.kernels.variants import Layout, Request, Tile, constants_of
 
 from reference import Case  # noqa: E402  (tests/kernels is on sys.path)
@@ -71,7 +71,7 @@ def _laid_out(x: torch.Tensor, layout: str) -> torch.Tensor:
 
 def run(
     case: Case, dtype: str, *, path: str, tile: Tile, mask_dtype: str | None = None, layout: str = "BHSD",
-    splits: int = 1, skip_bits: int = 0,
+    splits: int = 1, skip: bool = False,
 ) -> np.ndarray[Any, Any]:  # fmt: skip
     """Computes ``case`` by the named path (``prefill`` or ``decode``); the output starts as NaN."""
     query, key, value = (_laid_out(tensor(x, dtype), layout) for x in (case.query, case.key, case.value))
@@ -105,19 +105,20 @@ def run(
             shared[f"{name}_{axis}"] = stride
 
     def launch(kernel: Any, role: str, grid: tuple[int, ...], **more: Any) -> None:
-        values = {**shared, **more, **constants_of(role, request, tile, where, skip_bits)}
+        values = {**shared, **more, **constants_of(role, request, tile, where, skip)}
         kernel[grid](**{name: values[name] for name in kernel.arg_names})
 
     if path == "prefill":
-        blocks = -(-s_kv // norms.NORM_KEYS)
-        key_norms = torch.full((batch, kv_heads, blocks), float("nan")) if skip_bits else None
-        if skip_bits:
-            launch(norms.alibi_key_norms, "key_norms", (blocks, kv_heads, batch), key_norms=key_norms)
-        launch(prefill.alibi_prefill, "prefill", (-(-s_q // tile.block_m), heads, batch), key_norms=key_norms)
+        reach = None
+        if skip:
+            blocks, tiles = -(-s_kv // skipping.NORM_KEYS), -(-s_q // skipping.REACH_ROWS)
+            key_norms = torch.full((batch, kv_heads, blocks), float("nan"))
+            reach = torch.full((batch, heads, tiles, 2), -(10**9), dtype=torch.int32)
+            launch(skipping.alibi_key_norms, "key_norms", (blocks, kv_heads, batch), key_norms=key_norms)
+            launch(skipping.alibi_reach, "reach", (tiles, heads, batch), key_norms=key_norms, reach=reach)
+        launch(prefill.alibi_prefill, "prefill", (-(-s_q // tile.block_m), heads, batch), reach=reach)
     else:
-        rows = -(-heads // kv_heads * s_q // tile.block_m)
         grid = (splits, -(-(heads // kv_heads) * s_q // tile.block_m), batch * kv_heads)
-        del rows
         partial = torch.full((batch, heads, s_q, splits, value_depth), float("nan"))
         logs = torch.full((batch, heads, s_q, splits), float("nan"))
         role = "decode_split" if splits > 1 else "decode"
