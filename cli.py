@@ -36,15 +36,21 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("model", metavar="MODEL", type=Path, help="the ONNX model; it is never changed")
-    made.add_argument("-o", "--output", metavar="OUT", type=Path, help="where to write (default: MODEL's stem + .alibi.onnx)")
+    made.add_argument(
+        "-o", "--output", metavar="OUT", type=Path, help="where to write (default: MODEL's stem + .alibi.onnx)"
+    )
     made.add_argument("--json", metavar="REPORT", type=Path, help="write the report as JSON ('-' for stdout)")
     made.add_argument("--explain", action="store_true", help="show every step of every proof and refusal")
     made.add_argument("--dry-run", action="store_true", help="find and prove, write nothing")
     made.add_argument("--no-verify", action="store_true", help="do not compare with the original in onnxruntime")
     made.add_argument(
-        "--allow-partial", action="store_true", help="write even if some sites with an ALiBi-like bias are refused (exit 3)"
+        "--allow-partial",
+        action="store_true",
+        help="write even if some sites with an ALiBi-like bias are refused (exit 3)",
     )
-    made.add_argument("--inputs", metavar="NPZ", type=Path, help="inputs for the verification, one array per graph input")
+    made.add_argument(
+        "--inputs", metavar="NPZ", type=Path, help="inputs for the verification, one array per graph input"
+    )
     made.add_argument(
         "--val-range",
         metavar="NAME:[LO,HI]",
@@ -127,7 +133,9 @@ def parse_range(text: str) -> tuple[str, tuple[float, float]]:
         if not low <= high:
             raise ValueError
     except ValueError:
-        raise UsageError(f"--val-range '{text}' is not NAME:[LO,HI] with LO <= HI. Example: input_ids:[0,1000]") from None
+        raise UsageError(
+            f"--val-range '{text}' is not NAME:[LO,HI] with LO <= HI. Example: input_ids:[0,1000]"
+        ) from None
     return match.group(1), (low, high)
 
 
@@ -139,7 +147,9 @@ def _write_text(target: Path, content: str) -> None:
         os.chmod(temporary, 0o644)
         os.replace(temporary, target)
     except OSError as error:
-        raise UsageError(f"the report '{target}' cannot be written: {error.strerror}. Choose another --json.") from error
+        raise UsageError(
+            f"the report '{target}' cannot be written: {error.strerror}. Choose another --json."
+        ) from error
 
 
 def _printable(text: str) -> str:

@@ -35,6 +35,11 @@ HIDING_VALUE = Fraction(-65504)
 """A score at or below this hides its key: the most negative finite float16, as -inf and finfo.min of wider types."""
 
 
+def magnitude(value: Number) -> Fraction:
+    """The absolute value, as a fraction."""
+    return abs(Fraction(value))
+
+
 class Atom:
     """Base of all atoms.
 
@@ -188,10 +193,10 @@ def render(value: Poly) -> str:
     """The value as people write it, e.g. ``-1/4*(j - i)``-style sums of products."""
     if not value.terms:
         return "0"
-    parts = []
+    parts: list[str] = []
     for monomial, coefficient in value.terms:
         factors = [a.text if p == 1 else f"{a.text}^{p}" for a, p in monomial]
-        number = _render_number(abs(coefficient))
+        number = _render_number(magnitude(coefficient))
         text = "*".join(factors if number == "1" and factors else [number, *factors])
         sign = "-" if coefficient < 0 else "+"
         parts.append(f" {sign} {text}" if parts else (f"-{text}" if sign == "-" else text))
@@ -322,7 +327,7 @@ class _Hashed(Atom):
         return hash(self.key)
 
     def __eq__(self, other: object) -> bool:
-        return self is other or (type(self) is type(other) and self.key == other.key)  # type: ignore[attr-defined]
+        return self is other or (type(self) is type(other) and self.key == other.key)
 
 
 @dataclass(frozen=True, eq=False)
@@ -549,7 +554,7 @@ def min0(value: Poly) -> Poly:
     leading = value.terms[-1][1]
     if leading < 0:
         return min0(-value) + value
-    scale = abs(leading)
+    scale = magnitude(leading)
     if scale != 1:
         return min0(value / scale) * scale
     return of(Min0(value))
@@ -668,7 +673,7 @@ def split(value: Poly, atom: Ind) -> tuple[Poly, Poly]:
 
 
 def _compare(kind: str, value: Poly) -> Cond:
-    """value <=, < or == 0, with indicators inside resolved case by case."""
+    """Value <=, < or == 0, with indicators inside resolved case by case."""
     constant = value.constant
     if constant is not None:
         return TRUE if {"le": constant <= 0, "lt": constant < 0, "eq": constant == 0}[kind] else FALSE
@@ -700,10 +705,10 @@ def _compare(kind: str, value: Poly) -> Cond:
         return FALSE
     if kind == "eq" and (is_nonnegative(value - 1) or is_nonpositive(value + 1)):
         return FALSE
-    if kind == "eq" and abs(value.constant_term) > 1 << 64 and (value - value.constant_term).is_integer:
+    if kind == "eq" and magnitude(value.constant_term) > 1 << 64 and (value - value.constant_term).is_integer:
         return FALSE  # an integer type does not hold finfo.max
     leading = value.terms[-1][1]
-    value = value / (leading if kind == "eq" else abs(leading))
+    value = value / (leading if kind == "eq" else magnitude(leading))
     if kind == "le" and leading < 0 and value.is_integer:
         # Of x <= 0 and its negation 1 - x <= 0 only one is written, the other as its negation, so that
         # indicators of opposite conditions add up to one.
@@ -715,26 +720,26 @@ def _compare(kind: str, value: Poly) -> Cond:
 
 def _moderate(value: Poly) -> bool:
     """No huge factor: what stays below finfo.max in any run that does not overflow."""
-    return all(abs(c) < 1 << 32 for _, c in value.terms)
+    return all(magnitude(c) < 1 << 32 for _, c in value.terms)
 
 
 def less_equal(left: Poly, right: Poly) -> Cond:
-    """left <= right."""
+    """Left <= right."""
     return _compare("le", left - right)
 
 
 def less(left: Poly, right: Poly) -> Cond:
-    """left < right."""
+    """Left < right."""
     return _compare("lt", left - right)
 
 
 def equal(left: Poly, right: Poly) -> Cond:
-    """left == right."""
+    """Left == right."""
     return _compare("eq", left - right)
 
 
 def nonzero(value: Poly) -> Cond:
-    """value != 0: what a cast to bool means."""
+    """Value != 0: what a cast to bool means."""
     atom = value.single_atom
     if isinstance(atom, Ind):
         return atom.condition
@@ -744,7 +749,7 @@ def nonzero(value: Poly) -> Cond:
 
 
 def negation(condition: Cond) -> Cond:
-    """not condition, pushed down to comparisons (De Morgan)."""
+    """Not condition, pushed down to comparisons (De Morgan)."""
     if condition.kind == "true":
         return FALSE
     if condition.kind == "false":
@@ -846,7 +851,7 @@ def _in_context(part: Cond, known: list[Cond], kind: str) -> Cond:
 
 
 def exists(index: Index, condition: Cond) -> Cond:
-    """condition holds for some value of the index (its bound is at least 1)."""
+    """Condition holds for some value of the index (its bound is at least 1)."""
     if condition.kind in ("true", "false"):
         return condition
     return Cond("any", parts=(condition,), index=index)

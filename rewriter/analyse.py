@@ -109,7 +109,9 @@ def _judge(interpreter: Interpreter, node: NodeProto) -> Site | None:
     path = interpreter.scope.path
     site = Site(f"{path}/{label(node)}" if path else label(node), node, interpreter.scope, interpreter)
     try:
-        readings = attentions(interpreter, node) if pattern is None else [fused_ops.attention(interpreter, node, pattern)]
+        readings = (
+            attentions(interpreter, node) if pattern is None else [fused_ops.attention(interpreter, node, pattern)]
+        )
     except Refusal as refusal:
         site.refusal = refusal
         return site
@@ -130,6 +132,3 @@ def _prove(interpreter: Interpreter, attention: Attention) -> Plan:
     made = plan(interpreter, prove(interpreter, attention))
     check_private(interpreter, made)
     return made
-
-
-

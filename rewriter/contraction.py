@@ -52,16 +52,27 @@ def contract(interpreter: Interpreter, node: NodeProto, indices: Indices) -> Con
         alpha = exact(float_attribute(node, "alpha", 1.0))
     if node.op_type == "FusedMatMul":
         alpha = exact(float_attribute(node, "alpha", 1.0))
-        if int_attribute(node, "transBatchA", 0) or int_attribute(node, "transBatchB", 0):
-            return None
     trans_a, trans_b = int_attribute(node, "transA", 0), int_attribute(node, "transB", 0)
+    first_a, first_b = int_attribute(node, "transBatchA", 0), int_attribute(node, "transBatchB", 0)
+    left, right = rows_last(left, first_a), rows_last(right, first_b)
     extent = left[-2] if trans_a else left[-1]
     inner = Index(f"d:{node.output[0]}", extent)
     row, column = indices[-2], indices[-1]
     batch = indices[:-2]
     left_index = (*_batch(left[:-2], batch), *((of(inner), row) if trans_a else (row, of(inner))))
     right_index = (*_batch(right[:-2], batch), *((column, of(inner)) if trans_b else (of(inner), column)))
+    left_index, right_index = rows_first(left_index, first_a), rows_first(right_index, first_b)
     return Contraction(node, node.input[0], left_index, node.input[1], right_index, inner, alpha)
+
+
+def rows_last(dims: tuple[Poly, ...], moved: int) -> tuple[Poly, ...]:
+    """FusedMatMul's transBatch: axis 0 is the row axis, and stands before the last one in the product."""
+    return (*dims[1:-1], dims[0], dims[-1]) if moved else dims
+
+
+def rows_first(indices: Indices, moved: int) -> Indices:
+    """The inverse, for an index."""
+    return (indices[-2], *indices[:-2], indices[-1]) if moved else indices
 
 
 def _batch(dims: tuple[Poly, ...], batch: Indices) -> Indices:
@@ -87,9 +98,7 @@ def _einsum(interpreter: Interpreter, node: NodeProto, indices: Indices) -> Cont
         if extents is None or len(extents) != len(term):
             return None
         operand_index.append(tuple(ZERO if e == 1 else place[c] for c, e in zip(term, extents, strict=True)))
-    return Contraction(
-        node, node.input[0], operand_index[0], node.input[1], operand_index[1], inner, Fraction(1)
-    )
+    return Contraction(node, node.input[0], operand_index[0], node.input[1], operand_index[1], inner, Fraction(1))
 
 
 def describe(contraction: Contraction) -> str:

@@ -7,7 +7,23 @@ from itertools import permutations
 
 from onnx import NodeProto
 
-from .algebra import Apply, Ind, Index, Number, Poly, Read, Substitution, of, poly, substitute
+from .algebra import (
+    HIDING_VALUE,
+    Apply,
+    Cond,
+    Ind,
+    Index,
+    Monomial,
+    Number,
+    Poly,
+    Read,
+    Substitution,
+    conjuncts,
+    of,
+    poly,
+    split,
+    substitute,
+)
 from .contraction import Contraction, contract, is_contraction
 from .errors import Code, Refusal, Stage
 from .graph import Scope, label
@@ -42,21 +58,26 @@ def attentions(interpreter: Interpreter, softmax: NodeProto) -> list[Attention]:
         )
     if not 2 <= len(dims) <= 5:
         raise Refusal(Code.SOFTMAX_AXIS, Stage.ANCHOR, label(softmax), softmax.input[0], f"rank {len(dims)}")
-    indices = _axis_names(dims, axis)
-    indices = _split_axes(interpreter, softmax, indices, axis)
-    score = _scores(interpreter, softmax, indices)
-    readings = _readings(interpreter, score, indices, axis)
+    readings = []
+    for indices in _split_axes(interpreter, softmax, _axis_names(dims, axis)):
+        readings += _readings(_scores(interpreter, softmax, indices), indices)
     if not readings:
         raise Refusal(
             Code.SOFTMAX_AXIS,
             Stage.SCORES,
             label(softmax),
             softmax.input[0],
-            f"the softmax runs over axis {axis}, which is not the key axis of {score.product.node.output[0]}",
+            f"the softmax runs over axis {axis}, which is not the key axis of the product",
         )
-    found = []
+    found: list[Attention] = []
+    refusal: Refusal | None = None
     for renamed, frame in readings:
-        found.append(_assemble(interpreter, softmax, renamed, frame))
+        try:
+            found.append(_assemble(interpreter, softmax, renamed, frame))
+        except Refusal as reason:
+            refusal = refusal or reason
+    if not found and refusal is not None:
+        raise refusal
     return found
 
 
@@ -69,43 +90,52 @@ def _axis_names(dims: tuple[Poly, ...], axis: int) -> Indices:
     return tuple(index_of("j" if a == axis else next(rest), d) for a, d in enumerate(dims))
 
 
-def _split_axes(interpreter: Interpreter, softmax: NodeProto, indices: Indices, axis: int) -> Indices:
-    """Cut axes that hold two indices ([B*H, S, S]) where a Reshape of query, key or value cuts them."""
+def _split_axes(interpreter: Interpreter, softmax: NodeProto, indices: Indices) -> list[Indices]:
+    """Cut axes that hold two indices ([B*H, S, S]) where a Reshape of query, key or value cuts them.
+
+    Where nothing upstream tells, an extent such as 6*B is cut both ways, heads minor or heads major.
+    """
     for _ in range(3):
-        score = _scores(interpreter, softmax, indices)
-        product = score.product
+        product = _scores(interpreter, softmax, indices).product
         splits = discover_splits(interpreter, product.left, product.left_index)
         splits += discover_splits(interpreter, product.right, product.right_index)
         own = {a for x in indices for a in x.atoms if isinstance(a, Index)}
         cut = next(((i, d) for i, d in splits if i in own and i.name in ("n", "i")), None)
         if cut is None:
-            cut = next((c for i in sorted(own) if (c := _by_content(i)) is not None), None)
-        if cut is None:
-            return indices
-        index, divisor = cut
-        major = _quotient(interpreter, index.bound, divisor)
-        if major is None:
-            return indices
-        first, second = ("b", "h") if index.name == "n" else ("i", "g")
-        parts = Index(first, major), Index(second, divisor)
-        if major == 1:
-            replacement = of(parts[1])
-        elif divisor == 1:
-            replacement = of(parts[0])
-        else:
-            replacement = of(parts[0]) * divisor + of(parts[1])
-        indices = tuple(substitute(x, {index: replacement}) for x in indices)
-    return indices
+            break
+        replaced = _cut_axis(interpreter, indices, *cut)
+        if replaced is None:
+            break
+        indices = replaced
+    guesses = [c for i in sorted(own) for c in _by_content(interpreter, i)]
+    found = [r for c in guesses if (r := _cut_axis(interpreter, indices, *c)) is not None]
+    return found or [indices]
 
 
-def _by_content(index: Index) -> tuple[Index, Poly] | None:
+def _cut_axis(interpreter: Interpreter, indices: Indices, index: Index, divisor: Poly) -> Indices | None:
+    major = _quotient(interpreter, index.bound, divisor)
+    if major is None:
+        return None
+    first, second = ("b", "h") if index.name == "n" else ("i", "g")
+    parts = Index(first, major), Index(second, divisor)
+    if major == 1:
+        replacement = of(parts[1])
+    elif divisor == 1:
+        replacement = of(parts[0])
+    else:
+        replacement = of(parts[0]) * divisor + of(parts[1])
+    return tuple(substitute(x, {index: replacement}) for x in indices)
+
+
+def _by_content(interpreter: Interpreter, index: Index) -> list[tuple[Index, Poly]]:
     """[B*6, S, S]: an extent that is a number times sizes is a batch times that many heads."""
-    if index.name != "n" or len(index.bound.terms) != 1:
-        return None
-    monomial, coefficient = index.bound.terms[0]
+    bound = interpreter.facts.normal(index.bound)
+    if index.name != "n" or len(bound.terms) != 1:
+        return []
+    monomial, coefficient = bound.terms[0]
     if not monomial or coefficient == 1:
-        return None
-    return index, poly(coefficient)
+        return []
+    return [(index, poly(coefficient)), (index, Poly({monomial: 1}))]
 
 
 def _quotient(interpreter: Interpreter, bound: Poly, divisor: Poly) -> Poly | None:
@@ -125,7 +155,8 @@ class Scores:
     read: Read
     scale: Number
     terms: Poly
-    visible: tuple  # type: ignore[type-arg]
+    visible: tuple[Cond, ...]
+    factor: Poly | None = None
 
 
 def _scores(interpreter: Interpreter, softmax: NodeProto, indices: Indices) -> Scores:
@@ -139,9 +170,9 @@ def _scores(interpreter: Interpreter, softmax: NodeProto, indices: Indices) -> S
         hidden = _hidden_product(interpreter, whole)
         if hidden is not None:
             raise Refusal(Code.NONLINEAR_SCORE, Stage.SCORES, label(softmax), softmax.input[0], hidden)
-        if any(isinstance(a, Ind) and _hidden_product(interpreter, of(a)) is None for a in whole.atoms) and _concat_above(
-            interpreter, softmax.input[0]
-        ):
+        if any(
+            isinstance(a, Ind) and _hidden_product(interpreter, of(a)) is None for a in whole.atoms
+        ) and _concat_above(interpreter, softmax.input[0]):
             raise Refusal(Code.EXTRA_COLUMNS, Stage.SCORES, label(softmax), softmax.input[0])
         if _concat_above(interpreter, softmax.input[0]):
             raise Refusal(Code.EXTRA_COLUMNS, Stage.SCORES, label(softmax), softmax.input[0])
@@ -156,22 +187,54 @@ def _scores(interpreter: Interpreter, softmax: NodeProto, indices: Indices) -> S
         )
     read, contraction = products[0]
     scale: Number = 0
-    terms: dict = {}  # type: ignore[type-arg]
+    factor: dict[Monomial, Number] = {}
+    terms: dict[Monomial, Number] = {}
     for monomial, coefficient in value.terms:
         if not any(a == read for a, _ in monomial):
             terms[monomial] = coefficient
         elif monomial == ((read, 1),):
             scale = coefficient
+        elif not any(_moves(a) for a, _ in monomial if a != read) or _per_head(monomial, read):
+            factor[tuple((a, p) for a, p in monomial if a != read)] = coefficient
         else:
             factors = [a.text for a, _ in monomial if a != read]
+            finite = _finite_mask(whole, [a for a, _ in monomial if isinstance(a, Ind)])
+            if finite is not None:
+                raise Refusal(
+                    Code.FINITE_MASK,
+                    Stage.SCORES,
+                    label(softmax),
+                    softmax.input[0],
+                    f"a hidden key scores {float(finite):g}",
+                )
             raise Refusal(
-                Code.NONLINEAR_SCORE if any(_moves(a) for a, _ in monomial if a != read) else Code.SCALE_UNKNOWN,
+                Code.NONLINEAR_SCORE,
                 Stage.SCORES,
                 label(softmax),
                 read.tensor,
                 f"the product is multiplied by {' * '.join(factors)[:200]}",
             )
-    return Scores(contraction, read, scale * contraction.alpha, Poly(terms), visible)
+    if not factor:
+        return Scores(contraction, read, scale * contraction.alpha, Poly(terms), visible)
+    if scale:
+        factor[()] = scale
+    return Scores(contraction, read, contraction.alpha, Poly(terms), visible, Poly(factor))
+
+
+def _finite_mask(score: Poly, indicators: list[Ind]) -> Number | None:
+    """The constant that replaces the score of a hidden key, if it is finite and large."""
+    for atom in indicators:
+        for branch in split(score, atom):
+            constant = branch.constant
+            if constant is not None and HIDING_VALUE < constant <= -100:
+                return constant
+    return None
+
+
+def _per_head(monomial: Monomial, read: Read) -> bool:
+    """Whether the other factors depend on one index only, which does not move along rows or keys."""
+    inside = {x for a, _ in monomial if a != read for x in of(a).all_atoms() if isinstance(x, Index)}
+    return all(not isinstance(a, Ind) for a, _ in monomial) and {i.name for i in inside} <= {"h"}
 
 
 def _moves(atom: object) -> bool:
@@ -234,7 +297,7 @@ def _concat_above(interpreter: Interpreter, tensor: str) -> bool:
 # --- readings: which axis is which --------------------------------------------------------------------
 
 
-def _readings(interpreter: Interpreter, score: Scores, indices: Indices, axis: int) -> list[tuple[Indices, Frame]]:
+def _readings(score: Scores, indices: Indices) -> list[tuple[Indices, Frame]]:
     """Assignments of batch, head and row to the axes, under which keys do not depend on the row."""
     names = list(dict.fromkeys(_indices_of(indices)))
     key = next(i for i in names if i.name == "j")
@@ -249,8 +312,7 @@ def _readings(interpreter: Interpreter, score: Scores, indices: Indices, axis: i
         roles = ["b", "i"]
     found: list[tuple[Indices, Frame]] = []
     if not others:
-        row = Index("i", poly(1))
-        return [(indices, Frame(None, None, row, key))]
+        return [(indices, Frame(None, None, Index("i", poly(1)), key))]
     for order in permutations(roles):
         mapping = dict(zip(others, order, strict=True))
         row = next((o for o in others if mapping[o] == "i"), None)
@@ -279,8 +341,7 @@ def _readings(interpreter: Interpreter, score: Scores, indices: Indices, axis: i
         renamed = {o: of(Index(mapping[o], o.bound)) for o in others}
         bound = {mapping[o]: Index(mapping[o], o.bound) for o in others}
         frame = Frame(bound.get("b"), bound.get("h"), Index("i", poly(1)), key)
-        if all(x.depends_on(*bound.values()) or True for x in key_side):
-            found.append((tuple(substitute(x, renamed) for x in indices), frame))
+        found.append((tuple(substitute(x, renamed) for x in indices), frame))
     return found
 
 
@@ -302,7 +363,7 @@ def _assemble(interpreter: Interpreter, softmax: NodeProto, indices: Indices, fr
         raise Refusal(
             Code.LAYOUT, Stage.SCORES, label(product.node), missing, f"indexed [{', '.join(map(repr, index))}]"
         )
-    value_view, output_view, zero_rows = _values(interpreter, softmax, indices, frame)
+    value_view, output_view, zero_rows = _values(interpreter, softmax, indices, frame, score.visible)
     return Attention(
         anchor=softmax,
         scope=interpreter.scope,
@@ -318,6 +379,7 @@ def _assemble(interpreter: Interpreter, softmax: NodeProto, indices: Indices, fr
         output=output_view,
         zero_rows=zero_rows,
         product=product.node.output[0],
+        factor=score.factor,
         steps=[
             f"scores = {float(score.scale):.6g}"
             f" * {query[0]} . {key[0]} ({product.node.op_type} '{label(product.node)}')",
@@ -330,7 +392,7 @@ def _present(*names: Index | None) -> tuple[Index, ...]:
 
 
 def _values(
-    interpreter: Interpreter, softmax: NodeProto, indices: Indices, frame: Frame
+    interpreter: Interpreter, softmax: NodeProto, indices: Indices, frame: Frame, visible: tuple[Cond, ...]
 ) -> tuple[View, View, bool]:
     """The value operand, the output, and whether rows without keys are set to zero on the way."""
     node, position = _value_product(interpreter, softmax)
@@ -348,7 +410,7 @@ def _values(
         values, values_index = sides[1 - position]
         interpreter.splits.clear()
         weight = interpreter.element(operand, operand_index)
-        read, zero_rows = _probability(interpreter, softmax, weight)
+        read, zero_rows = _probability(interpreter, softmax, weight, indices, visible)
         if read is None:
             raise Refusal(
                 Code.NO_VALUE_PRODUCT, Stage.SCORES, label(node), operand, "the probabilities are changed before it"
@@ -398,8 +460,13 @@ def _undivided(value: Poly) -> list[tuple[Index, Poly]]:
     return found
 
 
-def _probability(interpreter: Interpreter, softmax: NodeProto, weight: Poly) -> tuple[Read | None, bool]:
-    """The softmax output that a weight is a copy of; and whether NaN rows were replaced by zeros."""
+def _probability(
+    interpreter: Interpreter, softmax: NodeProto, weight: Poly, indices: Indices, visible: tuple[Cond, ...]
+) -> tuple[Read | None, bool]:
+    """The softmax output that a weight is a copy of; and whether rows without keys were made zero.
+
+    Setting weights of hidden keys to zero once more changes nothing but rows in which all keys are hidden.
+    """
     single = weight.single_atom
     if isinstance(single, Read) and single.tensor == softmax.output[0]:
         return single, False
@@ -412,6 +479,16 @@ def _probability(interpreter: Interpreter, softmax: NodeProto, weight: Poly) -> 
             node = interpreter.scope.producer(probe.tensor)
             if node is not None and node.op_type == "IsNaN" and node.input[0] == softmax.output[0]:
                 return reads[0], True
+    if len(reads) == 1 and reads[0].tensor == softmax.output[0]:
+        bound = _bind(interpreter, indices, reads[0].indices)
+        factor = weight.coefficient_of(reads[0])
+        if bound is not None and weight == factor * of(reads[0]):
+            kept = substitute(factor, bound).single_atom
+            if isinstance(kept, Ind):
+                known = {c.key for c in visible}
+                parts = {c.key for c in conjuncts(kept.condition)}
+                if parts <= known:
+                    return reads[0], parts == known
     return None, False
 
 

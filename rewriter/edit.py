@@ -7,6 +7,7 @@ removed at the end, and only that: nodes that were dead before stay where they w
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx
@@ -84,7 +85,7 @@ class Editor:
         return self.constant(np.array(values, np.int64), hint)
 
     def node(
-        self, op_type: str, inputs: list[str], hint: str, *, output: str = "", domain: str = "", **attributes: object
+        self, op_type: str, inputs: list[str], hint: str, *, output: str = "", domain: str = "", **attributes: Any
     ) -> str:
         """A node with one output, placed by the next ``place``.  Returns the output's name.
 
@@ -152,7 +153,9 @@ class Editor:
     def reshape(self, value: str, target: list[int | tuple[str, int]], hint: str) -> str:
         """Reshape to numbers, at most one -1, and extents (tensor, axis) read at run time."""
         if all(isinstance(t, int) for t in target):
-            return self.node("Reshape", [value, self.integers([t for t in target if isinstance(t, int)], f"{hint}/to")], hint)
+            return self.node(
+                "Reshape", [value, self.integers([t for t in target if isinstance(t, int)], f"{hint}/to")], hint
+            )
         parts = [
             self.integers([t], f"{hint}/to") if isinstance(t, int) else self.extents(t[0], [t[1]], hint) for t in target
         ]

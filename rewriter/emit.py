@@ -10,7 +10,7 @@ from .edit import Editor, set_metadata
 from .graph import label
 from .interpret import Interpreter
 from .layout import View
-from .plan import Leaf, Mask, Op, Plan
+from .plan import Leaf, Mask, Plan
 from .spec import DOMAIN, BiasForm, EmptyRows, FusedAttention, MaskKind, Variant
 
 PROVENANCE = "alibi_rewriter"
@@ -56,7 +56,7 @@ def emit(
     """
     attention = plan.proof.attention
     frame = attention.frame
-    writer = _Writer(interpreter, editor, site)
+    writer = _Writer(interpreter, editor, plan, site)
     query = writer.operand(attention.query, (frame.batch, frame.head, frame.row), plan.dtype, "query")
     key_head = _key_head(attention.key, frame.head)
     key = writer.operand(attention.key, (frame.batch, key_head, frame.key), plan.dtype, "key")
@@ -71,6 +71,9 @@ def emit(
         elif present:
             tensor = editor.node("Identity", [tensor], f"{site}/{name}", output=present)
         key, value = (tensor, value) if name == "key" else (key, tensor)
+    writer.keys = key
+    if plan.scale is not None:
+        query = writer.scaled(query, plan.scale)
     variant = variant_of(plan)
     inputs = [query, key, value, writer.slopes(plan)]
     if variant.mask != MaskKind.NONE.value:
@@ -97,10 +100,19 @@ def _key_head(view: View, head: Index | None) -> Index | None:
 class _Writer:
     """Makes values of canonical layout out of views."""
 
-    def __init__(self, interpreter: Interpreter, editor: Editor, site: str) -> None:
+    def __init__(self, interpreter: Interpreter, editor: Editor, plan: Plan, site: str) -> None:
         self.interpreter = interpreter
         self.editor = editor
+        self.plan = plan
         self.site = site
+        self.keys = ""
+
+    def scaled(self, query: str, view: View) -> str:
+        """The query times (or by) a factor that is only known at run time."""
+        head = self.plan.proof.attention.frame.head
+        factor = self.arrange(view, (None, head, None, None), "scale")
+        factor = self.editor.cast(factor, self.interpreter.dtype(view.tensor), self.plan.dtype, f"{self.site}/scale")
+        return self.editor.node("Div" if self.plan.divide else "Mul", [query, factor], f"{self.site}/query")
 
     def operand(self, view: View, roles: tuple[Index | None, ...], dtype: int, hint: str) -> str:
         """query, key or value as [B, H, S, D]."""
@@ -111,7 +123,7 @@ class _Writer:
 
     def arrange(self, view: View, roles: tuple[Index | None, ...], hint: str) -> str:
         """A tensor with one axis per role, in order; an axis of extent 1 for an absent role."""
-        name, axes = self._split(view, hint)
+        name, axes = self._split(self._cut(view, hint), hint)
         held = {n for names in axes for n in names}
         if [names[0] if names else None for names in axes] == [r if r in held else None for r in roles]:
             return name
@@ -122,6 +134,19 @@ class _Writer:
         name = self.editor.transpose(name, [present.index(r) for r in order], f"{self.site}/{hint}")
         absent = [position for position, r in enumerate(roles) if r is None or r not in present]
         return self.editor.unsqueeze(name, absent, f"{self.site}/{hint}")
+
+    def _cut(self, view: View, hint: str) -> View:
+        """Only the first S_kv entries of axes that are longer."""
+        name = view.tensor
+        for axis in view.prefix:
+            ends = self.editor.extents(self.keys, [2], f"{self.site}/keys")
+            bounds = [
+                self.editor.integers([0], f"{self.site}/first"),
+                ends,
+                self.editor.integers([axis], f"{self.site}/axis"),
+            ]
+            name = self.editor.node("Slice", [name, *bounds], f"{self.site}/{hint}")
+        return View(name, view.axes, view.factor)
 
     def _split(self, view: View, hint: str) -> tuple[str, list[tuple[Index, ...]]]:
         """Cut merged axes: [B*H, S, D] becomes [B, H, S, D]."""
@@ -283,7 +308,9 @@ class _Writer:
             to = self.editor.integers(numbers, f"{hint}/to")
         else:
             parts = [
-                self.editor.integers([a], f"{hint}/to") if isinstance(a, int) else self.editor.extents(a[0], [a[1]], hint)
+                self.editor.integers([a], f"{hint}/to")
+                if isinstance(a, int)
+                else self.editor.extents(a[0], [a[1]], hint)
                 for a in shape
             ]
             to = self.editor.node("Concat", parts, f"{hint}/to", axis=0)

@@ -163,6 +163,12 @@ class Code(Enum):
         "a mask cannot be separated from the bias",
         "report this model, or add the mask as a term of its own before exporting",
     )
+    FINITE_MASK = (
+        "ALB301",
+        "finite-mask",
+        "hidden keys get a finite score that is not far enough below all others to be no key at all",
+        "export with finfo.min or -inf for hidden keys",
+    )
     LAYOUT = (
         "ALB400",
         "layout-unknown",

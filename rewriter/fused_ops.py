@@ -77,7 +77,9 @@ def attention(interpreter: Interpreter, node: NodeProto, pattern: OperatorPatter
     out = node.output[0]
     packed = interpreter.rank(query) == 3
     batch_axis = (frame.batch,) if frame.batch is not None else ()
-    axes = (batch_axis, (row,), (head, feature)) if packed else (batch_axis, (head,), (row,), (feature,))
+    axes: tuple[tuple[Index, ...], ...] = (batch_axis, (head,), (row,), (feature,))
+    if packed:
+        axes = (batch_axis, (row,), (head, feature))
     if any(index.bound == 1 for axis in axes for index in axis):
         axes = tuple(tuple(i for i in axis if i.bound != 1) for axis in axes)
     return Attention(
@@ -113,9 +115,9 @@ def _check_features(interpreter: Interpreter, node: NodeProto, pattern: Operator
                 Code.FEATURE, Stage.ANCHOR, label(node), node.input[position], f"input {position} is connected"
             )
     for position in pattern.unused:
-        if position < len(node.output) and node.output[position]:
-            if interpreter.scope.consumers.get(node.output[position]):
-                raise Refusal(Code.ESCAPES, Stage.LIVENESS, label(node), node.output[position])
+        output = node.output[position] if position < len(node.output) else ""
+        if output and interpreter.scope.consumers.get(output):
+            raise Refusal(Code.ESCAPES, Stage.LIVENESS, label(node), output)
 
 
 def _dims(interpreter: Interpreter, node: NodeProto, tensor: str) -> tuple[Poly, ...]:
@@ -191,7 +193,7 @@ def _bias(
     if dims is None or len(dims) > 4:
         raise Refusal(Code.LAYOUT, Stage.SCORES, label(node), bias, "the bias has an unknown rank")
     assert frame.head is not None
-    full = (batch, of(frame.head), of(frame.row), of(frame.key))
+    full: tuple[Poly, ...] = (batch, of(frame.head), of(frame.row), of(frame.key))
     out = (
         frame.batch.bound if frame.batch is not None else poly(1),
         frame.head.bound,

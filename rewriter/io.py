@@ -136,8 +136,8 @@ def check_target(source: Path | None, target: Path) -> None:
 def save(model: ModelProto, target: Path, base_dir: Path | None) -> str:
     """Write a model beside nothing half-written: complete under its name, or not there at all.
 
-    External data that the model refers to are hard-linked (or copied) beside the target if they are not
-    there already.
+    External data that the model refers to are copied beside the target if they are not there already;
+    in the model's own folder they are shared with the original.
 
     Args:
         model: What to write.
@@ -178,12 +178,12 @@ def _bring_external(model: ModelProto, base_dir: Path, target: Path) -> None:
             if wanted.samefile(data):
                 continue
             raise UsageError(
-                f"'{wanted}' is in the way: the model's data '{data}' belong beside '{target}'. Move it or choose another -o."
+                f"'{wanted}' is in the way: the model's data '{data}' belong there. Move it or choose another -o."
             )
         if wanted == target:
             raise UsageError(f"the output '{target}' has the name of the model's data file. Choose another -o.")
         wanted.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(data, wanted)
-        except OSError:
-            shutil.copyfile(data, wanted)
+        # A hard link would be refused by onnx and onnxruntime, which take it for an attack.
+        temporary = wanted.with_name(f".{wanted.name}.partial")
+        shutil.copyfile(data, temporary)
+        os.replace(temporary, wanted)

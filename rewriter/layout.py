@@ -11,7 +11,7 @@ from fractions import Fraction
 
 from onnx import NodeProto
 
-from .algebra import ONE, Apply, Index, Number, Poly, of, poly
+from .algebra import ONE, Apply, Index, Number, Poly, min0, of, poly
 from .graph import int_attribute
 from .interpret import Interpreter
 from .interpret.movement import divide, source
@@ -31,11 +31,13 @@ class View:
         tensor: The tensor's name.
         axes: Per axis, the indices merged in it (major first); empty for an axis of extent 1.
         factor: What the tensor still has to be multiplied with.
+        prefix: Axes of which only the first part is meant (a mask longer than the keys).
     """
 
     tensor: str
     axes: tuple[tuple[Index, ...], ...]
     factor: Number = Fraction(1)
+    prefix: tuple[int, ...] = ()
 
     @property
     def merged(self) -> bool:
@@ -88,9 +90,13 @@ def radix(interpreter: Interpreter, index: Poly, groups: dict[Poly, Index]) -> t
     return tuple(ordered)
 
 
-def as_view(interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...]) -> View | None:
-    """The view that an index expression describes: every named index in exactly one place."""
+def as_view(interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...], *, parts: bool = False) -> View | None:
+    """The view that an index expression describes: every named index in exactly one place.
+
+    With ``parts``, an axis may be longer than its index: only its beginning is meant then.
+    """
     axes = []
+    prefix: list[int] = []
     seen: set[Index] = set()
     groups = _key_heads(indices)
     for position, index in enumerate(indices):
@@ -101,10 +107,13 @@ def as_view(interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...]) ->
         if not names and dims is not None and dims[position] != 1:
             return None
         if names and dims is not None and not _covers(interpreter, names, dims[position]):
-            return None
+            spare = interpreter.facts.normal(min0(interpreter.facts.normal(dims[position] - names[0].bound)))
+            if not parts or len(names) > 1 or spare != 0:
+                return None
+            prefix.append(position)
         seen.update(names)
         axes.append(names)
-    return View(tensor, tuple(axes))
+    return View(tensor, tuple(axes), prefix=tuple(prefix))
 
 
 def _key_heads(indices: tuple[Poly, ...]) -> dict[Poly, Index]:

@@ -20,7 +20,11 @@ def check_private(interpreter: Interpreter, plan: Plan) -> None:
         return  # an operator computes scores inside
     if scope.owner(attention.product) is not scope:
         raise Refusal(
-            Code.CROSSES_SCOPE, Stage.LIVENESS, label(attention.anchor), attention.product, "the product is in an outer graph"
+            Code.CROSSES_SCOPE,
+            Stage.LIVENESS,
+            label(attention.anchor),
+            attention.product,
+            "the product is in an outer graph",
         )
     target = plan.output.tensor
     pending = [attention.product]

@@ -7,16 +7,20 @@ from fractions import Fraction
 from .algebra import (
     HIDING_VALUE,
     ZERO,
-    at_most_zero,
     Cond,
     Ind,
     Min0,
     Poly,
+    at_most_zero,
     conjunction,
     conjuncts,
+    implies,
     ind,
     is_nonpositive,
+    magnitude,
+    min0,
     negation,
+    of,
     split,
     substitute,
 )
@@ -28,13 +32,13 @@ def hides(value: Poly) -> bool:
     Terms without a known bound (products of query and key, distances) are small against it; a term with
     a huge factor and an unknown rest is not, and then nothing is claimed.
     """
-    ceiling = value.constant_term
+    ceiling = Fraction(value.constant_term)
     for monomial, coefficient in value.terms:
         if not monomial:
             continue
         if all(isinstance(a, Ind) for a, _ in monomial):
-            ceiling += max(0, coefficient)
-        elif abs(coefficient) >= -HIDING_VALUE:
+            ceiling += max(Fraction(0), Fraction(coefficient))
+        elif magnitude(coefficient) >= -HIDING_VALUE:
             return False
     return ceiling <= HIDING_VALUE
 
@@ -91,7 +95,7 @@ def _runtime_masks(score: Poly) -> Poly:
     """
     result = ZERO
     for monomial, coefficient in score.terms:
-        if abs(coefficient) < -HIDING_VALUE or not monomial or any(isinstance(a, Ind) for a, _ in monomial):
+        if magnitude(coefficient) < -HIDING_VALUE or not monomial or any(isinstance(a, Ind) for a, _ in monomial):
             continue
         result = result + Poly({monomial: coefficient}) - (coefficient if coefficient > 0 else 0)
     return result
@@ -99,13 +103,31 @@ def _runtime_masks(score: Poly) -> Poly:
 
 def _under(value: Poly, condition: Cond) -> Poly:
     """The value where the condition holds: indicators that it decides are put in."""
-    parts = {c.key for c in conjuncts(condition)}
+    known = conjuncts(condition)
     for atom in value.sorted_atoms():
         if isinstance(atom, Ind):
-            if all(c.key in parts for c in conjuncts(atom.condition)):
+            opposite = negation(atom.condition)
+            if all(any(implies(k, c) for k in known) for c in conjuncts(atom.condition)):
                 value = split(value, atom)[1]
-            elif negation(atom.condition).key in parts:
+            elif any(implies(k, opposite) for k in known):
                 value = split(value, atom)[0]
+    return value
+
+
+def ramps(value: Poly) -> Poly:
+    """[p <= 0] * p is min(0, p): a distance chosen by a comparison is a piecewise distance."""
+    for atom in value.sorted_atoms():
+        bound = at_most_zero(atom.condition) if isinstance(atom, Ind) else None
+        if bound is None:
+            continue
+        factor = value.coefficient_of(atom)
+        lead = bound.terms[-1][0]
+        if len(lead) != 1:
+            continue
+        quotient = factor.coefficient_of(lead[0][0])
+        scale = bound.coefficient_of(lead[0][0]).constant
+        if quotient.terms and scale and factor == quotient * (bound / scale):
+            value = value - factor * of(atom) + quotient * (min0(bound) / scale)
     return value
 
 

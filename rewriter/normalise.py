@@ -27,7 +27,9 @@ def normalise(model: ModelProto) -> ModelProto:
         try:
             copy = onnx.inliner.inline_selected_functions(copy, wanted)
         except Exception as error:
-            raise ModelRejected(f"the model's local functions cannot be inlined: {error}. Export without them.") from error
+            raise ModelRejected(
+                f"the model's local functions cannot be inlined: {error}. Export without them."
+            ) from error
     for graph in graphs(copy):
         _sort(graph)
     return copy

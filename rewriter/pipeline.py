@@ -23,6 +23,7 @@ from .io import Source, check_target, load, save
 from .normalise import normalise
 from .probe import probe
 from .spec import DOMAIN, DOMAIN_VERSION, FusedAttention
+from .unpack import unpack_attention
 from .verify import Verification, VerifyOptions, verify
 from .verify.errors import GivenInputError, RuntimeMissingError, VerifyError
 
@@ -111,9 +112,8 @@ def rewrite(
     clock.lap("load")
     original = source.model
     _check_versions(source)
-    copy = normalise(original)
     binary = frozenset(n for n, (low, high) in options.val_ranges.items() if low >= 0 and high <= 1)
-    analysis = analyse(copy, source.base_dir, binary)
+    copy, analysis = _analyse(original, source, binary)
     result = RewriteResult(source, analysis, seconds=clock.seconds)
     clock.lap("analyse")
     if options.probe:
@@ -139,6 +139,19 @@ def rewrite(
         clock.lap("save")
     result.exit_code = ExitCode.NOT_REWRITTEN if analysis.refused else ExitCode.DONE
     return result
+
+
+def _analyse(original: ModelProto, source: Source, binary: frozenset[str]) -> tuple[ModelProto, Analysis]:
+    """Analyse a working copy; packed operators are unpacked only where that leads to a rewrite."""
+    keep: frozenset[str] = frozenset()
+    while True:
+        copy = normalise(original)
+        unpacked = unpack_attention(copy, keep)
+        analysis = analyse(copy, source.base_dir, binary)
+        proven = {o for s in analysis.proven for o in s.anchor.output}
+        if unpacked <= proven:
+            return copy, analysis
+        keep |= unpacked - proven
 
 
 class _Clock:
@@ -243,7 +256,7 @@ def _verify(source: Source, rewritten: ModelProto, analysis: Analysis, options: 
         save(rewritten, candidate, source.base_dir if source.path is not None else None)
         given = options.inputs
         if given is not None and not isinstance(given, Path):
-            np.savez(Path(folder) / "inputs.npz", **dict(given))
+            np.savez(Path(folder) / "inputs.npz", **{k: np.asarray(v) for k, v in given.items()})  # type: ignore[arg-type]
             given = Path(folder) / "inputs.npz"
         settings = VerifyOptions(
             seed=options.seed, inputs=given, val_ranges=dict(options.val_ranges), premise=_premise(analysis)

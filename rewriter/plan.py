@@ -15,7 +15,6 @@ from .algebra import (
     ONE,
     ZERO,
     Cond,
-    Ind,
     Index,
     Monomial,
     Number,
@@ -33,10 +32,12 @@ from .edit import float_type
 from .errors import Code, Refusal, Stage
 from .graph import label
 from .interpret import Interpreter
+from .interpret.arithmetic import reciprocal
 from .interpret.movement import source
 from .layout import View, as_view, index_of, scalar_factor, unify
 from .masks import unmask
 from .prove import Proof
+from .site import Attention
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ class Plan:
     positions: View | None = None
     slopes: View | None = None
     slope_factor: float = 1.0
+    scale: View | None = None
+    divide: bool = False
     zero_rows: bool = False
     notes: list[str] = field(default_factory=list)
 
@@ -94,6 +97,8 @@ def plan(interpreter: Interpreter, proof: Proof) -> Plan:
     if proof.runtime_slopes is not None:
         made.slopes, scale = _find_slopes(interpreter, proof)
         made.slope_factor *= scale
+    if proof.attention.factor is not None:
+        made.scale, made.divide = _find_scale(interpreter, proof.attention)
     if proof.hidden:
         made.boolean = _boolean_mask(interpreter, proof)
     if proof.rest.terms:
@@ -109,9 +114,7 @@ def plan(interpreter: Interpreter, proof: Proof) -> Plan:
 def _common_type(interpreter: Interpreter, proof: Proof) -> int:
     """The widest type among query, key and value."""
     types = [interpreter.dtype(v.tensor) for v in (proof.attention.query, proof.attention.key, proof.attention.value)]
-    for data_type, view in zip(
-        types, (proof.attention.query, proof.attention.key, proof.attention.value), strict=True
-    ):
+    for data_type, view in zip(types, (proof.attention.query, proof.attention.key, proof.attention.value), strict=True):
         if not float_type(data_type):
             name = TensorProto.DataType.Name(data_type) if data_type else "an unknown type"
             raise Refusal(Code.DTYPE, Stage.EMIT, label(proof.attention.anchor), view.tensor, f"it is {name}")
@@ -144,13 +147,11 @@ def _find_positions(interpreter: Interpreter, proof: Proof) -> tuple[View, float
     wanted = proof.positions.value
     frame = attention.frame
     best: tuple[tuple[int, int], View, Fraction] | None = None
-    for order, ((tensor, indices), value) in enumerate(
-        interpreter.visited(attention.scores, attention.scores_index)
-    ):
+    for order, ((tensor, indices), value) in enumerate(interpreter.visited(attention.scores, attention.scores_index)):
         ratio = _multiple(wanted, value, frame.key)
         if ratio is None:
             continue
-        view = as_view(interpreter, tensor, indices)
+        view = as_view(interpreter, tensor, indices, parts=True)
         if view is None or view.merged or not set(view.indices) <= {frame.batch, frame.key}:
             continue
         rank = (len(view.axes), order)
@@ -158,13 +159,17 @@ def _find_positions(interpreter: Interpreter, proof: Proof) -> tuple[View, float
             best = (rank, view, ratio)
     if best is None:
         raise Refusal(
-            Code.MASK_UNKNOWN, Stage.EMIT, label(attention.anchor), attention.scores, "no tensor [B, S_kv] holds the positions"
+            Code.MASK_UNKNOWN,
+            Stage.EMIT,
+            label(attention.anchor),
+            attention.scores,
+            "no tensor [B, S_kv] holds the positions",
         )
     return best[1], float(best[2])
 
 
 def _multiple(wanted: Poly, value: Poly, key: Index) -> Fraction | None:
-    """k with ``wanted = k * value + (something that does not depend on the key)``."""
+    """K with ``wanted = k * value + (something that does not depend on the key)``."""
     if not value.depends_on(key):
         return None
     moving = {m: c for m, c in wanted.terms if Poly({m: 1}).depends_on(key)}
@@ -181,16 +186,13 @@ def _find_slopes(interpreter: Interpreter, proof: Proof) -> tuple[View, float]:
     attention = proof.attention
     head = attention.frame.head
     best: tuple[tuple[int, int], View, Fraction] | None = None
-    for order, ((tensor, indices), value) in enumerate(
-        interpreter.visited(attention.scores, attention.scores_index)
-    ):
+    for order, ((tensor, indices), value) in enumerate(interpreter.visited(attention.scores, attention.scores_index)):
         if not value.terms or {m for m, _ in value.terms} != {m for m, _ in proof.runtime_slopes.terms}:
             continue
         ratios = {
-            Fraction(c) / Fraction(d)
-            for (_, c), (_, d) in zip(proof.runtime_slopes.terms, value.terms, strict=True)
+            Fraction(c) / Fraction(d) for (_, c), (_, d) in zip(proof.runtime_slopes.terms, value.terms, strict=True)
         }
-        view = as_view(interpreter, tensor, indices)
+        view = as_view(interpreter, tensor, indices, parts=True)
         if len(ratios) != 1 or view is None or view.merged or view.indices != (head,):
             continue
         rank = (len(view.axes), order)
@@ -201,6 +203,22 @@ def _find_slopes(interpreter: Interpreter, proof: Proof) -> tuple[View, float]:
             Code.SLOPES_UNKNOWN, Stage.EMIT, label(attention.anchor), attention.scores, f"{proof.runtime_slopes!r}"
         )
     return best[1], float(best[2])
+
+
+def _find_scale(interpreter: Interpreter, attention: Attention) -> tuple[View, bool]:
+    """A tensor over (h), or a scalar, that holds the run-time factor of the product, or its reciprocal."""
+    factor = attention.factor
+    assert factor is not None
+    for (tensor, indices), value in interpreter.visited(attention.scores, attention.scores_index):
+        direct = value == factor
+        if not direct and (not value.terms or reciprocal(value) != factor):
+            continue
+        view = as_view(interpreter, tensor, indices)
+        if view is not None and not view.merged and set(view.indices) <= {attention.frame.head}:
+            return view, not direct
+    raise Refusal(
+        Code.SCALE_UNKNOWN, Stage.EMIT, label(attention.anchor), attention.scores, f"the factor is {factor!r}"[:200]
+    )
 
 
 # --- boolean masks ---------------------------------------------------------------------------------------
@@ -259,7 +277,7 @@ def _comparison(interpreter: Interpreter, proof: Proof, kind: str, value: Poly) 
         return None
     attention = proof.attention
     for (tensor, indices), known in interpreter.visited(attention.scores, attention.scores_index):
-        view = as_view(interpreter, tensor, indices) if known == moving else None
+        view = as_view(interpreter, tensor, indices, parts=True) if known == moving else None
         if view is None or view.merged or not set(view.indices) <= set(attention.frame.order):
             continue
         if not all(atom_of in of(atom).all_atoms() for atom_of in view.indices):
@@ -268,16 +286,12 @@ def _comparison(interpreter: Interpreter, proof: Proof, kind: str, value: Poly) 
     return None
 
 
-def _condition_leaf(
-    interpreter: Interpreter, proof: Proof, condition: Cond
-) -> tuple[Mask | None, frozenset[Index]]:
+def _condition_leaf(interpreter: Interpreter, proof: Proof, condition: Cond) -> tuple[Mask | None, frozenset[Index]]:
     attention = proof.attention
     wanted, opposite = ind(condition), ONE - ind(condition)
     order = attention.frame.order
     best: tuple[tuple[int, int, int, int], Mask, frozenset[Index]] | None = None
-    for step, ((tensor, indices), value) in enumerate(
-        interpreter.visited(attention.scores, attention.scores_index)
-    ):
+    for step, ((tensor, indices), value) in enumerate(interpreter.visited(attention.scores, attention.scores_index)):
         if value == wanted:
             inverted = False
         elif value == opposite:
@@ -286,7 +300,7 @@ def _condition_leaf(
             inverted = False
         else:
             continue
-        view = as_view(interpreter, tensor, indices)
+        view = as_view(interpreter, tensor, indices, parts=True)
         if view is None or view.merged or not set(view.indices) <= set(order):
             continue
         boolean = interpreter.dtype(tensor) == TensorProto.BOOL
@@ -314,7 +328,7 @@ def _from_scores(interpreter: Interpreter, proof: Proof, conditions: list[Cond])
         hidden = {c.key for c in unmask(value)[0]}
         if not hidden & missing or not hidden <= allowed:
             continue
-        view = as_view(interpreter, tensor, indices)
+        view = as_view(interpreter, tensor, indices, parts=True)
         if view is None or view.merged or not set(view.indices) <= set(order):
             continue
         found.append(Leaf(view, "visible"))
@@ -332,15 +346,11 @@ def _additive_mask(interpreter: Interpreter, proof: Proof) -> Mask:
     attention = proof.attention
     found = _rest(interpreter, proof, attention.scores, attention.scores_index, 0)
     if found is None:
-        raise Refusal(
-            Code.MASK_UNKNOWN, Stage.MASK, label(attention.anchor), attention.scores, f"{proof.rest!r}"[:200]
-        )
+        raise Refusal(Code.MASK_UNKNOWN, Stage.MASK, label(attention.anchor), attention.scores, f"{proof.rest!r}"[:200])
     return found
 
 
-def _rest(
-    interpreter: Interpreter, proof: Proof, tensor: str, indices: tuple[Poly, ...], depth: int
-) -> Mask | None:
+def _rest(interpreter: Interpreter, proof: Proof, tensor: str, indices: tuple[Poly, ...], depth: int) -> Mask | None:
     """The part of a tensor that is neither product nor ALiBi, as a mask; None if there is none.
 
     Raises:
@@ -351,7 +361,7 @@ def _rest(
     if not any(_is_rest(proof, m) for m, _ in value.terms):
         return None
     if not conditions and all(_is_rest(proof, m) or not _moves(proof, m) for m, _ in value.terms):
-        view = as_view(interpreter, tensor, indices)
+        view = as_view(interpreter, tensor, indices, parts=True)
         if view is not None and not view.merged and set(view.indices) <= set(attention.frame.order):
             return Leaf(view)
     node = interpreter.scope.producer(tensor)

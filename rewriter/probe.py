@@ -186,9 +186,7 @@ def _evaluate(cut: _Cut, feeds: dict[str, Array], base_dir: Path) -> dict[str, A
         settings = onnxruntime.SessionOptions()
         settings.log_severity_level = 4
         settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), settings, providers=["CPUExecutionProvider"]
-        )
+        session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
         found = session.run(None, feeds)
     named = dict(zip(cut.outputs, found, strict=True))
     return {**feeds, **named}
@@ -234,7 +232,7 @@ def _compare(site: Site, plan: Plan, sizes: dict[Size, int], values: dict[str, A
         if plan.positions.tensor not in values:
             return
         place = _spread(plan.positions, values[plan.positions.tensor], (frame.batch, frame.key))
-        distance = place[:, None, None, :]
+        distance = place[:, None, None, : shape[3]]
     elif proof.form is BiasForm.SYMMETRIC:
         distance = -np.abs(own - keys)[None, None].astype(np.float64)
     else:

@@ -29,6 +29,7 @@ from .algebra import (
     Sum,
     at_most_zero,
     is_nonpositive,
+    magnitude,
     of,
     poly,
     render,
@@ -38,7 +39,7 @@ from .errors import Code, Refusal, Stage
 from .graph import label
 from .interpret import Interpreter
 from .interpret.tables import Table, misfit
-from .masks import apply_order
+from .masks import apply_order, ramps
 from .site import Attention
 from .spec import BiasForm
 
@@ -105,6 +106,11 @@ def prove(interpreter: Interpreter, attention: Attention) -> Proof:
     distance = interpreter.facts.normal(of(frame.key) - of(frame.row) - frame.offset)
     if causal:
         terms = apply_order(terms, distance)
+    for condition in hidden:
+        known = at_most_zero(condition)
+        if known is not None:
+            terms = apply_order(terms, interpreter.facts.normal(known))
+    terms = ramps(terms)
     parts = _sort(interpreter, attention, terms)
     slope, pattern = _form(interpreter, attention, parts, distance)
     positions: Positions | None = None
@@ -115,15 +121,15 @@ def prove(interpreter: Interpreter, attention: Attention) -> Proof:
         raise _nothing_found(attention, parts)
     values, runtime = _slopes(interpreter, attention, slope)
     if parts.dropped:
-        steps.append(
-            "constant along a row, so softmax does not see it: " + _short(sum(parts.dropped, ZERO))
-        )
+        steps.append("constant along a row, so softmax does not see it: " + _short(sum(parts.dropped, ZERO)))
     what = "slope[h] * position[b, j]" if positions else pattern.formula
     steps.append(f"bias = {what}")
     if positions:
         steps.append(f"position[b, j] = {_short(positions.value)}")
     if values is not None:
-        steps.append("slopes per head: " + ", ".join(f"{v:.6g}" for v in values[:8]) + (", ..." if len(values) > 8 else ""))
+        steps.append(
+            "slopes per head: " + ", ".join(f"{v:.6g}" for v in values[:8]) + (", ..." if len(values) > 8 else "")
+        )
     else:
         steps.append(f"slopes at run time: {_short(slope)}")
     for condition in hidden:
@@ -133,17 +139,13 @@ def prove(interpreter: Interpreter, attention: Attention) -> Proof:
         steps.append(f"added to visible scores as it is: {_short(rest)}")
     steps.append(f"scale on query . key: {float(attention.scale):.9g}")
     assumptions = _assumptions(interpreter, attention)
-    return Proof(
-        attention, pattern.form, causal, values, runtime, positions, rest, hidden, assumptions, steps
-    )
+    return Proof(attention, pattern.form, causal, values, runtime, positions, rest, hidden, assumptions, steps)
 
 
 # --- masks -----------------------------------------------------------------------------------------------
 
 
-def _causality(
-    interpreter: Interpreter, attention: Attention, steps: list[str]
-) -> tuple[bool, tuple[Cond, ...]]:
+def _causality(interpreter: Interpreter, attention: Attention, steps: list[str]) -> tuple[bool, tuple[Cond, ...]]:
     """Whether ``j <= i + S_kv - S_q`` is one of the conditions; the others are returned."""
     frame = attention.frame
     distance = interpreter.facts.normal(of(frame.key) - of(frame.row) - frame.offset)
@@ -174,7 +176,7 @@ def _sort(interpreter: Interpreter, attention: Attention, terms: Poly) -> _Parts
         atoms = whole.all_atoms()
         runtime = any(isinstance(a, Read) for a in atoms) or any(isinstance(a, Sum) for a in atoms)
         if frame.key not in atoms:
-            if runtime:
+            if runtime and not whole_is_finite(whole):
                 parts.rest[monomial] = coefficient
             else:
                 parts.dropped.append(whole)
@@ -192,6 +194,11 @@ def _sort(interpreter: Interpreter, attention: Attention, terms: Poly) -> _Parts
         else:
             raise _not_linear(interpreter, attention, monomial, coefficient)
     return parts
+
+
+def whole_is_finite(value: Poly) -> bool:
+    """Whether run-time values in it are integers: those are never inf or NaN, so a row of them is constant."""
+    return all(a.is_integer or not isinstance(a, Read | Sum) for a in value.all_atoms())
 
 
 def _belongs_to_head(head: Index | None, atom: Atom) -> bool:
@@ -265,9 +272,7 @@ def _not_linear(interpreter: Interpreter, attention: Attention, monomial: Monomi
 # --- form, positions, slopes -----------------------------------------------------------------------------
 
 
-def _form(
-    interpreter: Interpreter, attention: Attention, parts: _Parts, distance: Poly
-) -> tuple[Poly, BiasPattern]:
+def _form(interpreter: Interpreter, attention: Attention, parts: _Parts, distance: Poly) -> tuple[Poly, BiasPattern]:
     """The slope and the form of the index-only part; slope zero when there is none."""
     linear, kink = parts.linear, ZERO
     for argument, factor in parts.kinks.items():
@@ -286,7 +291,7 @@ def _form(
                 Stage.BIAS,
                 label(attention.anchor),
                 attention.scores,
-                f"the distance is measured from {_short(argument)} = 0, the query's own key is at {_short(distance)} = 0",
+                f"the distance is zero where {_short(argument)} = 0, the query's own key is at {_short(distance)} = 0",
             )
     for pattern in PATTERNS:
         slope = linear / pattern.linear
@@ -378,9 +383,7 @@ def _slopes(interpreter: Interpreter, attention: Attention, slope: Poly) -> tupl
         return None, slope
     numbers = _vector(attention, slope)
     if numbers is None:
-        raise Refusal(
-            Code.SLOPES_UNKNOWN, Stage.BIAS, label(attention.anchor), attention.scores, _short(slope)
-        )
+        raise Refusal(Code.SLOPES_UNKNOWN, Stage.BIAS, label(attention.anchor), attention.scores, _short(slope))
     if not np.isfinite(numbers).all() or np.abs(numbers).max(initial=0.0) > 1e30:
         raise Refusal(
             Code.SLOPES_UNKNOWN,
@@ -396,7 +399,7 @@ def _slopes(interpreter: Interpreter, attention: Attention, slope: Poly) -> tupl
 
 def _nothing_found(attention: Attention, parts: _Parts) -> Refusal:
     detail = f"added is {_short(Poly(parts.rest))}" if parts.rest else "nothing is added"
-    heavy = [c for m, c in parts.rest.items() if abs(c) < -HIDING_VALUE and m]
+    heavy = [c for m, c in parts.rest.items() if magnitude(c) < -HIDING_VALUE and m]
     stage = Stage.BIAS if heavy else Stage.SCORES
     return Refusal(Code.NO_BIAS, stage, label(attention.anchor), attention.scores, detail)
 
@@ -418,4 +421,3 @@ def _assumptions(interpreter: Interpreter, attention: Attention) -> list[str]:
 def _short(value: Poly, limit: int = 200) -> str:
     text = render(value)
     return text if len(text) <= limit else text[: limit - 3] + "..."
-

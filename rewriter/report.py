@@ -59,7 +59,15 @@ def census(result: RewriteResult) -> dict[str, int]:
 
 def _versions() -> dict[str, str | None]:
     found: dict[str, str | None] = {"python": platform.python_version()}
-    for name in ("numpy", "onnx", "onnx-graphsurgeon", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx-cu13"):
+    for name in (
+        "numpy",
+        "onnx",
+        "onnx-graphsurgeon",
+        "onnxruntime",
+        "onnxruntime-gpu",
+        "tensorrt",
+        "tensorrt-rtx-cu13",
+    ):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -238,7 +246,9 @@ def _verdict(result: RewriteResult, counts: Mapping[str, int]) -> str:
     if code is ExitCode.DONE:
         return "nothing was written (dry run)" if not result.fused else "done"
     if code is ExitCode.VERIFICATION_FAILED:
-        return "NOT written: the rewritten model does not compute what the original computes (exit 4). Report this model."
+        return (
+            "NOT written: the rewritten model does not compute what the original computes (exit 4). Report this model."
+        )
     if result.output is not None:
         return _escape(f"wrote {result.output}, in which {counts['refused']} biased site(s) are unchanged (exit 3)")
     if counts["proven"]:

@@ -42,6 +42,7 @@ class Attention:
         scores: The tensor that enters the softmax (or the mask input of a fused operator).
         scores_index: Index of the element (b, h, i, j) in ``scores``.
         scale: Factor of query times key.
+        factor: A further factor that is only known at run time (a scalar, or one per head), or None.
         terms: What is added to the scaled product where a key is visible.
         visible: Conditions under which a key is visible, all of which must hold.
         query, key, value: The operands, as views over (b, h, i, d), (b, h, j, d) and (b, h, j, e).
@@ -65,6 +66,7 @@ class Attention:
     value: View
     output: View
     zero_rows: bool = False
+    factor: Poly | None = None
     product: str = ""
     extra_outputs: dict[str, str] = field(default_factory=dict)
     past: dict[str, str] = field(default_factory=dict)

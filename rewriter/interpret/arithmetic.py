@@ -23,6 +23,7 @@ from ..algebra import (
     ind,
     less,
     less_equal,
+    magnitude,
     maximum,
     minimum,
     negation,
@@ -51,9 +52,7 @@ def _operands(interpreter: Interpreter, node: NodeProto, indices: Indices) -> li
     if out is None:
         return None
     try:
-        return [
-            interpreter.element(name, interpreter.aligned(name, indices, out, node)) for name in node.input if name
-        ]
+        return [interpreter.element(name, interpreter.aligned(name, indices, out, node)) for name in node.input if name]
     except LookupError:
         return None
 
@@ -197,7 +196,7 @@ _ROUNDING = frozenset({"Floor", "Ceil", "Round"})
 def apply_function(name: str, value: Poly) -> Poly:
     """``name(value)``: a number if the value is one, otherwise a function of it."""
     constant = value.constant
-    if constant is not None and abs(constant) < INFINITY / 2:
+    if constant is not None and magnitude(constant) < INFINITY / 2:
         try:
             return poly(exact(float(FUNCTIONS[name](float(constant)))))
         except (ValueError, OverflowError):
@@ -215,7 +214,7 @@ def _unary(name: str) -> Callable[[Interpreter, NodeProto, int, Indices], Poly |
 
 
 def power(base: Poly, exponent: Poly) -> Poly:
-    """base ** exponent."""
+    """Base ** exponent."""
     b, e = base.constant, exponent.constant
     if e is not None and e == int(e) and 0 <= e <= 4 and len(base.terms) <= 8:
         result = ONE
@@ -231,7 +230,7 @@ def power(base: Poly, exponent: Poly) -> Poly:
 
 
 def modulo(left: Poly, right: Poly) -> Poly | None:
-    """left mod right for non-negative integers."""
+    """Left mod right for non-negative integers."""
     return left - floordiv(left, right) * right if left.is_integer and right.is_integer else None
 
 

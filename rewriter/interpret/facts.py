@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from ..algebra import Atom, Min0, Number, Poly, Read, Size, Substitution, min0, poly, substitute
+from ..algebra import Atom, Min0, Number, Poly, Read, Size, Substitution, is_nonpositive, min0, poly, substitute
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,13 @@ class Facts:
         coefficient = difference.coefficient_of(pivot).constant
         assert coefficient is not None
         value = (-difference + pivot_times(pivot, coefficient)) / coefficient
+        if isinstance(pivot, Size) and is_nonpositive(value):
+            return False  # an empty axis is no reason to call two extents equal
         self._mapping = {a: substitute(v, {pivot: value}) for a, v in self._mapping.items()}
         self._mapping[pivot] = value
         self.learned.append(Fact(left, right, node, by_broadcast))
         self.version += 1
         return True
-
 
     def assume_nonnegative(self, value: Poly, node: str) -> None:
         """Take ``value >= 0`` as given: a Slice that starts at ``value`` counts from the front."""
@@ -88,7 +89,7 @@ class Facts:
 
 
 def pivot_times(atom: Atom, coefficient: Number) -> Poly:
-    """coefficient * atom."""
+    """Coefficient * atom."""
     return Poly({((atom, 1),): coefficient})
 
 
@@ -124,7 +125,9 @@ def _pivot(difference: Poly) -> Atom | None:
         if not isinstance(atom, Min0) and abs(coefficient) != 1:
             continue
         if isinstance(atom, Size):
-            rank = 0 if atom.name.startswith("?") else 2
+            # total = past + new keeps "past >= 0"; past = total - new would lose it.
+            falls = any(c * coefficient > 0 for _, c in rest.terms)
+            rank = 0 if atom.name.startswith("?") else 2 + falls
         else:
             rank = 1 if isinstance(atom, Min0) else 0
         candidates.append((rank, atom.key, atom))

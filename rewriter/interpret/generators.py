@@ -21,8 +21,8 @@ from ..algebra import (
     exists,
     ind,
     is_nonnegative,
-    less_equal,
     less,
+    less_equal,
     minimum,
     negation,
     of,
@@ -217,6 +217,27 @@ def _scatter_nd(interpreter: Interpreter, node: NodeProto, output: int, indices:
     return interpreter.element(node.input[0], indices) * (ONE - test) + test * updated
 
 
+def _scatter_elements(interpreter: Interpreter, node: NodeProto, output: int, indices: Indices) -> Poly | None:
+    """``data`` with one slice along an axis replaced: x[:, 3] = updates."""
+    if attribute(node, "reduction", b"none") not in (b"none", "none"):
+        return None
+    data, places = interpreter.dims(node.input[0]), interpreter.dims(node.input[1])
+    if data is None or places is None:
+        return None
+    axis = int_attribute(node, "axis", 0) % len(data)
+    if places[axis] != 1 or any(
+        a != axis and not interpreter.same(p, d) for a, (p, d) in enumerate(zip(places, data, strict=True))
+    ):
+        return None
+    inner = (*indices[:axis], ZERO, *indices[axis + 1 :])
+    target = interpreter.element(node.input[1], inner)
+    if target.constant is None:
+        return None
+    test = ind(equal(indices[axis], target))
+    old = interpreter.element(node.input[0], indices)
+    return old + test * (interpreter.element(node.input[2], inner) - old)
+
+
 def interpreter_cond(interpreter: Interpreter, condition: Cond) -> Cond:
     """The condition with everything that is known about sizes put in."""
     value = at_most_zero(condition)
@@ -298,12 +319,8 @@ def _matmul(interpreter: Interpreter, node: NodeProto, output: int, indices: Ind
     if left is None or right is None or out is None or len(left) < 2 or len(right) < 2 or left[-1] != 1:
         return None
     batch = len(out) - 2
-    a = tuple(
-        ZERO if left[k] == 1 else indices[batch - (len(left) - 2) + k] for k in range(len(left) - 2)
-    )
-    b = tuple(
-        ZERO if right[k] == 1 else indices[batch - (len(right) - 2) + k] for k in range(len(right) - 2)
-    )
+    a = tuple(ZERO if left[k] == 1 else indices[batch - (len(left) - 2) + k] for k in range(len(left) - 2))
+    b = tuple(ZERO if right[k] == 1 else indices[batch - (len(right) - 2) + k] for k in range(len(right) - 2))
     return interpreter.element(node.input[0], (*a, indices[-2], ZERO)) * interpreter.element(
         node.input[1], (*b, ZERO, indices[-1])
     )
@@ -348,6 +365,7 @@ RULES: dict[str, Callable[[Interpreter, NodeProto, int, Indices], Poly | None]] 
     "Concat": _concat,
     "Pad": _pad,
     "ScatterND": _scatter_nd,
+    "ScatterElements": _scatter_elements,
     "ReduceSum": _reduce("sum"),
     "ReduceMax": _reduce("max"),
     "ReduceMin": _reduce("min"),

@@ -224,7 +224,7 @@ def digits(interpreter: Interpreter, linear: Poly, extents: list[Poly]) -> list[
 
 
 def divide(value: Poly, divisor: Poly) -> Poly | None:
-    """value / divisor if that is a polynomial with whole coefficients, else None."""
+    """Value / divisor if that is a polynomial with whole coefficients, else None."""
     if value == divisor:
         return poly(1)
     if len(divisor.terms) != 1:
@@ -357,7 +357,7 @@ def _clamp(interpreter: Interpreter, bound: Poly, extent: Poly, node: NodeProto)
         return extent
     if is_nonnegative(bound):
         return minimum(bound, extent)
-    if is_nonpositive(bound + 1):
+    if is_nonpositive(bound):
         return maximum(ZERO, bound + extent)
     interpreter.facts.assume_nonnegative(bound, label(node))
     return interpreter.facts.normal(minimum(bound, extent))
@@ -381,10 +381,7 @@ def _gather(interpreter: Interpreter, node: NodeProto, output: int, indices: tup
     axis = int_attribute(node, "axis", 0) % len(dims)
     inner = len(index_dims)
     chosen = interpreter.element(node.input[1], indices[axis : axis + inner])
-    constant = chosen.constant
-    if constant is not None and constant < 0:
-        chosen = dims[axis] + chosen
-    elif constant is None and not is_nonnegative(chosen) and is_nonpositive(chosen + 1):
+    if is_nonpositive(chosen + 1):
         chosen = dims[axis] + chosen
     return node.input[0], (*indices[:axis], chosen, *indices[axis + inner :])
 
@@ -404,7 +401,9 @@ def _gather_nd(interpreter: Interpreter, node: NodeProto, output: int, indices: 
     return node.input[0], (*indices[:batch], *chosen, *indices[outer:])
 
 
-def _gather_elements(interpreter: Interpreter, node: NodeProto, output: int, indices: tuple[Poly, ...]) -> Source | None:
+def _gather_elements(
+    interpreter: Interpreter, node: NodeProto, output: int, indices: tuple[Poly, ...]
+) -> Source | None:
     axis = int_attribute(node, "axis", 0) % len(indices)
     chosen = interpreter.element(node.input[1], indices)
     return node.input[0], (*indices[:axis], chosen, *indices[axis + 1 :])

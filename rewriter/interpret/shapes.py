@@ -24,19 +24,27 @@ Dims = tuple[Poly, ...] | None
 BOOLEAN_RESULTS = frozenset(
     {"Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "And", "Or", "Xor", "Not", "IsNaN", "IsInf"}
 )
-ELEMENTWISE = frozenset(
-    """Add Sub Mul Div Mod Max Min Sum Mean Pow And Or Xor Equal Less LessOrEqual Greater GreaterOrEqual Where
-    BitwiseAnd BitwiseOr BitwiseXor PRelu""".split()
+ELEMENTWISE = BOOLEAN_RESULTS - {"Not", "IsNaN", "IsInf"} | frozenset(
+    {
+        *("Add", "Sub", "Mul", "Div", "Mod", "Max", "Min", "Sum", "Mean", "Pow", "Where", "PRelu"),
+        *("BitwiseAnd", "BitwiseOr", "BitwiseXor"),
+    }
 )
+"""Operators whose result has the broadcast shape of all operands."""
+
 SAME_AS_FIRST = frozenset(
-    """Identity Cast CastLike Neg Abs Not Sqrt Exp Log Erf Tanh Sigmoid Softplus Floor Ceil Round Sign Sin Cos
-    Reciprocal Relu LeakyRelu Elu Selu Gelu Mish HardSigmoid HardSwish Clip IsNaN IsInf CumSum Trilu EyeLike
-    Softmax LogSoftmax LayerNormalization RMSNormalization SimplifiedLayerNormalization Dropout
-    InstanceNormalization BatchNormalization GroupNormalization LpNormalization ScatterND ScatterElements
-    Scatter Softsign ThresholdedRelu Celu QuickGelu FastGelu BiasGelu SkipLayerNormalization
-    SkipSimplifiedLayerNormalization QuantizeLinear DequantizeLinear Bernoulli BitwiseNot Swish RotaryEmbedding
-    """.split()
+    {
+        *("Identity", "Cast", "CastLike", "Neg", "Abs", "Not", "Sqrt", "Exp", "Log", "Erf", "Tanh", "Sigmoid"),
+        *("Softplus", "Floor", "Ceil", "Round", "Sign", "Sin", "Cos", "Reciprocal", "Relu", "LeakyRelu", "Elu"),
+        *("Selu", "Celu", "Gelu", "Mish", "Swish", "HardSigmoid", "HardSwish", "Softsign", "ThresholdedRelu"),
+        *("Clip", "IsNaN", "IsInf", "CumSum", "Trilu", "EyeLike", "Softmax", "LogSoftmax", "Dropout", "BitwiseNot"),
+        *("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization", "InstanceNormalization"),
+        *("BatchNormalization", "GroupNormalization", "LpNormalization", "SkipLayerNormalization"),
+        *("SkipSimplifiedLayerNormalization", "ScatterND", "ScatterElements", "Scatter", "QuickGelu", "FastGelu"),
+        *("BiasGelu", "QuantizeLinear", "DequantizeLinear", "Bernoulli", "RotaryEmbedding"),
+    }
 )
+"""Operators whose results have the shape of their first operand."""
 
 
 def infer(interpreter: Interpreter, nodes: list[NodeProto]) -> None:
@@ -366,6 +374,10 @@ def _matmul(interpreter: Interpreter, node: NodeProto, inputs: list[Dims]) -> li
     left, right = inputs[0], inputs[1]
     if left is None or right is None or not left or not right:
         return [None]
+    if int_attribute(node, "transBatchA", 0):
+        left = (*left[1:-1], left[0], left[-1])
+    if int_attribute(node, "transBatchB", 0):
+        right = (*right[1:-1], right[0], right[-1])
     if int_attribute(node, "transA", 0) and len(left) > 1:
         left = (*left[:-2], left[-1], left[-2])
     if int_attribute(node, "transB", 0) and len(right) > 1:
@@ -435,8 +447,20 @@ def _attention(interpreter: Interpreter, node: NodeProto, inputs: list[Dims]) ->
     query = inputs[0]
     value = inputs[2] if len(inputs) > 2 else None
     results: list[Dims] = [None] * len(node.output)
-    if query is None or (node.op_type == "Attention" and node.domain == "com.microsoft"):
+    if query is None:
         return results
+    if node.op_type == "Attention" and node.domain == "com.microsoft":
+        weights = inputs[1]
+        sizes = ints_attribute(node, "qkv_hidden_sizes")
+        hidden = poly(sizes[2]) if sizes else (divide(weights[1], poly(3)) if weights and len(weights) == 2 else None)
+        if len(query) == 3 and hidden is not None:
+            results[0] = (*query[:2], hidden)
+        return results
+    keys = inputs[1] if len(inputs) > 1 else None
+    if keys is not None and value is not None and len(keys) == len(value) in (3, 4):
+        place = 2 if len(keys) == 4 else 1
+        if not interpreter.same(keys[place], value[place]):
+            interpreter.facts.learn(keys[place], value[place], label(node), by_broadcast=False)
     if len(query) == 4 and value is not None and len(value) == 4:
         results[0] = (*query[:3], value[3])
     elif len(query) == 3:

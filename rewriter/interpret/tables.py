@@ -21,6 +21,7 @@ from ..algebra import (
     INFINITY,
     ONE,
     ZERO,
+    Apply,
     Cond,
     Poly,
     Substitution,
@@ -29,6 +30,8 @@ from ..algebra import (
     conjunction,
     ind,
     less_equal,
+    magnitude,
+    min0,
     of,
     poly,
     substitute,
@@ -125,7 +128,9 @@ def constant_element(interpreter: Interpreter, name: str, array: Array, indices:
     return _element(interpreter, signature, part, tuple(moving))
 
 
-def _element(interpreter: Interpreter, signature: tuple[str, tuple[int, ...]], part: Array, moving: tuple[Poly, ...]) -> Poly:
+def _element(
+    interpreter: Interpreter, signature: tuple[str, tuple[int, ...]], part: Array, moving: tuple[Poly, ...]
+) -> Poly:
     name = signature[0] if all(k in (0, -1) for k in signature[1]) else f"{signature[0]}{list(signature[1])}"
     periods = tuple(_period(interpreter, part.shape[axis], index) for axis, index in enumerate(moving))
     key = (signature, periods)
@@ -145,10 +150,10 @@ def _period(interpreter: Interpreter, extent: int, index: Poly) -> int:
     """A period that the index suggests (b * H + h suggests H), 0 for none."""
     for _, coefficient in index.terms:
         if isinstance(coefficient, int) or coefficient.denominator == 1:
-            period = int(abs(coefficient))
+            period = int(magnitude(coefficient))
             if 1 < period <= extent:
                 _, rest = divmod_index(interpreter, index, poly(period))
-                if not any(type(a).__name__ == "Apply" for a in rest.atoms):
+                if not any(isinstance(a, Apply) for a in rest.atoms):
                     return period
     return 0
 
@@ -169,7 +174,7 @@ class Fit:
     positions: tuple[int, ...] = ()
     form: str = ""
     coefficients: tuple[Floats, ...] = ()
-    visible: tuple[tuple[int, int, int], ...] | None = None
+    visible: tuple[tuple[int, ...], ...] | None = None
 
     def at(self, indices: tuple[Poly, ...]) -> Poly:
         """The element at an index."""
@@ -190,6 +195,9 @@ class Fit:
             kink = coefficient(2, "kink")
             span = where[0] - where[1] if len(where) == 2 else where[0]
             value = coefficient(0, "offset") + coefficient(1, "slope") * absolute(span - kink)
+        elif self.form == "ramp":
+            value = coefficient(0, "offset") + coefficient(1, "slope0") * where[0] + coefficient(2, "slope1") * where[1]
+            value = value + coefficient(3, "ramp") * min0(where[1] - where[0])
         else:  # "visible": a table of booleans
             value = ZERO
         if self.visible is None:
@@ -225,9 +233,7 @@ def _fit(name: str, part: Array, periods: tuple[int, ...]) -> Fit:
         else:
             used.append(0)
     hidden = data <= float(HIDING_VALUE) if not boolean else data == 0
-    if boolean:
-        spacing = np.zeros_like(data)
-    elif integer:
+    if boolean or integer:
         spacing = np.zeros_like(data)
     else:
         spacing = _spacing(part.dtype, data, hidden)
@@ -260,12 +266,12 @@ def _position_axes(rank: int) -> Iterator[tuple[int, ...]]:
     """Which axes may be positions, likeliest first: the last two, the last, then any."""
     if rank >= 2:
         yield (rank - 2, rank - 1)
-    yield (rank - 1,)
-    for axis in range(rank - 1):
-        yield (axis,)
     for pair in combinations(range(rank), 2):
         if pair != (rank - 2, rank - 1):
             yield pair
+    yield (rank - 1,)
+    for axis in range(rank - 1):
+        yield (axis,)
 
 
 def _fit_positions(
@@ -282,7 +288,7 @@ def _fit_positions(
     units = units.reshape(values.shape)
     if values.shape[0] == 0 or values.size == 0:
         return None
-    visible: tuple[tuple[int, int, int], ...] | None = None
+    visible: tuple[tuple[int, ...], ...] | None = None
     if masked.any():
         if not (masked == masked[0]).all():
             return None
@@ -293,7 +299,7 @@ def _fit_positions(
         if visible is None:
             return None
         return Fit(blank.name, blank.periods, blank.data, False, True, parameters, positions, "visible", (), visible)
-    for form, solver in (("affine", _solve_affine), ("distance", _solve_distance)):
+    for form, solver in (("affine", _solve_affine), ("distance", _solve_distance), ("ramp", _solve_ramp)):
         rows = []
         for value, mask, unit in zip(values, masked, units, strict=True):
             solution = solver(value, ~mask, unit)
@@ -304,7 +310,16 @@ def _fit_positions(
             stacked = np.array(rows, np.float64)
             coefficients = tuple(stacked[:, k].reshape(heads) for k in range(stacked.shape[1]))
             return Fit(
-                blank.name, blank.periods, blank.data, blank.integer, False, parameters, positions, form, coefficients, visible
+                blank.name,
+                blank.periods,
+                blank.data,
+                blank.integer,
+                False,
+                parameters,
+                positions,
+                form,
+                coefficients,
+                visible,
             )
     return None
 
@@ -314,7 +329,7 @@ def _grids(shape: tuple[int, ...]) -> list[Floats]:
 
 
 def _solve_affine(value: Floats, visible: npt.NDArray[np.bool_], unit: Floats) -> tuple[float, ...] | None:
-    """offset and one slope per axis, exact to one unit on every visible entry."""
+    """Offset and one slope per axis, exact to one unit on every visible entry."""
     grids = _grids(value.shape)
     for slopes in _affine_candidates(value, visible):
         line = sum((s * g for s, g in zip(slopes, grids, strict=True)), np.zeros(value.shape))
@@ -341,15 +356,16 @@ def _affine_candidates(value: Floats, visible: npt.NDArray[np.bool_]) -> Iterato
             # The smallest entries are stored most precisely, so their difference is the best short one.
             size = np.where(pair, np.maximum(np.abs(a[1:]), np.abs(a[:-1])), np.inf)
             place = np.unravel_index(np.argmin(size), size.shape)
-            near.append(float((a[1:] - a[:-1])[place]))
+            near.append(float(a[1:][place] - a[:-1][place]))
         else:
             near.append(0.0)
         count = v.sum(axis=0)
-        line = np.unravel_index(np.argmax(count), count.shape) if count.ndim else ()
-        where = np.nonzero(v[(slice(None), *line)])[0]
+        # The line along this axis that has the most visible entries.
+        best = int(np.argmax(count))
+        column, shown = a.reshape(len(a), -1)[:, best], v.reshape(len(v), -1)[:, best]
+        where = np.nonzero(shown)[0]
         if len(where) > 1:
             first, last = where[0], where[-1]
-            column = a[(slice(None), *line)]
             far.append(float((column[last] - column[first]) / (last - first)))
         else:
             far.append(0.0)
@@ -383,7 +399,27 @@ def _solve_distance(value: Floats, visible: npt.NDArray[np.bool_], unit: Floats)
     return None
 
 
-def _visible_pattern(visible: npt.NDArray[np.bool_]) -> tuple[tuple[int, ...], ...] | None:  # type: ignore[type-arg]
+def _solve_ramp(value: Floats, visible: npt.NDArray[np.bool_], unit: Floats) -> tuple[float, ...] | None:
+    """offset, two slopes and the bend of ``offset + s0 * r + s1 * c + bend * min(0, c - r)``.
+
+    One line on and above the diagonal, another on and below it: a running sum of a triangle, or
+    different slopes for the past and the future.
+    """
+    if value.ndim != 2 or min(value.shape) < 2:
+        return None
+    row, column = _grids(value.shape)
+    upper = _solve_affine(value, visible & (column >= row), unit)
+    lower = _solve_affine(value, visible & (column <= row), unit)
+    if upper is None or lower is None:
+        return None
+    bend = lower[2] - upper[2]
+    whole = upper[0] + upper[1] * row + upper[2] * column + bend * np.minimum(0.0, column - row)
+    if (np.abs(np.where(visible, value - whole, 0.0)) <= unit).all():
+        return (*upper, bend)
+    return None
+
+
+def _visible_pattern(visible: npt.NDArray[np.bool_]) -> tuple[tuple[int, ...], ...] | None:
     """Linear conditions ``sum(sign * position) <= limit`` that hold exactly on the visible entries."""
     grids = _grids(visible.shape)
     choices = [(-1,), (1,)] if visible.ndim == 1 else [(-1, 1), (1, -1), (0, 1), (0, -1), (1, 0), (-1, 0)]
@@ -417,6 +453,6 @@ def misfit(data: Floats) -> str:
         gap = np.where(mask, np.abs(values - line), 0.0)
         if gap.max() > worst:
             worst = float(gap.max())
-            place = (*np.unravel_index(row, data.shape[:-1]), int(gap.argmax()))
-            text = f"the best line leaves {worst:.3g} at index {[int(p) for p in place]}"
+            place = [int(p) for p in np.unravel_index(row, data.shape[:-1])] if data.ndim > 1 else []
+            text = f"the best line leaves {worst:.3g} at index {[*place, int(gap.argmax())]}"
     return text

@@ -50,8 +50,9 @@ def import_onnxruntime() -> ModuleType:
 
 
 class Session:
-    """A model loaded into onnxruntime, as it is written: no graph optimizations, so that what is compared is
-    the file and not what an optimizer makes of it.
+    """A model loaded into onnxruntime as it is written.
+
+    No graph optimizations: what is compared is the file and not what an optimizer makes of it.
 
     Args:
         model: What to run.

@@ -1,0 +1,249 @@
+"""Measures the kernels and their peers in one run and writes the table.
+
+    python benchmarks/kernels/bench.py --output results/          # everything
+    python benchmarks/kernels/bench.py --only prefill --no-peers
+
+Needs a CUDA device, PyTorch and, for bundles that are not in ``--bundles`` yet, Triton.  Times are medians of
+CUDA-event intervals around single launches that rotate over buffers larger together than the L2 cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peers import Run, Shape, peers, slopes
+
+from alibi_rewriter.kernels.cache import cached_bundle
+from alibi_rewriter.kernels.compiler import Worker
+from alibi_rewriter.kernels.launcher import Bundle
+from alibi_rewriter.kernels.plan import Call, Tensor
+from alibi_rewriter.kernels.variants import Layout, Request
+
+ROTATE_BYTES = 256 << 20
+PREFILL = tuple(
+    Shape(batch, heads, heads, length, length, depth, causal)
+    for batch, heads, length, depth, causal in (
+        (4, 16, 2048, 64, True), (1, 32, 2048, 64, True), (1, 32, 8192, 64, True), (1, 32, 2048, 128, True),
+        (4, 16, 4096, 128, True), (1, 32, 8192, 128, True), (1, 16, 16384, 128, True), (32, 12, 512, 64, False),
+        (4, 16, 4096, 64, False), (1, 12, 8192, 64, False),
+    )
+)  # fmt: skip
+DECODE = (
+    Shape(16, 32, 32, 1, 8192, 128, True, "float16"),
+    Shape(1, 32, 32, 1, 32768, 128, True, "float16"),
+    Shape(1, 32, 4, 1, 131072, 128, True, "float16"),
+    Shape(8, 32, 4, 1, 32768, 128, True, "float16"),
+)
+OTHERS = (
+    Shape(4, 16, 16, 4096, 4096, 64, True, "float16"), Shape(4, 16, 16, 4096, 4096, 128, True, "float16"),
+    Shape(4, 16, 16, 4096, 4096, 80, True), Shape(4, 16, 16, 4096, 4096, 96, True),
+    Shape(2, 8, 8, 4096, 4096, 256, True), Shape(2, 8, 8, 2048, 2048, 64, True, "float32"),
+    Shape(4, 16, 16, 4096, 4096, 128, False), Shape(4, 16, 16, 1024, 8192, 128, True), Shape(4, 32, 8, 4096, 4096, 128, True),
+)  # fmt: skip
+INPUTS = ("none", "key padding", "boolean rows", "additive rows", "positions")
+VARIED = Shape(4, 16, 16, 4096, 4096, 128, True)
+
+
+def median_ms(runs: Sequence[Run], repeat: int) -> float:
+    """The median time of one launch."""
+    for run in runs:
+        run()
+    torch.cuda.synchronize()
+    events = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(repeat)]
+    for number, (start, end) in enumerate(events):
+        start.record()
+        runs[number % len(runs)]()
+        end.record()
+    torch.cuda.synchronize()
+    return statistics.median(start.elapsed_time(end) for start, end in events)
+
+
+def inputs_of(shape: Shape, scale: float = 1.0) -> list[tuple[Any, Any, Any]]:
+    """Normally distributed inputs, as many sets as rotating takes."""
+    kind = getattr(torch, shape.dtype)
+    query = (shape.batch, shape.heads, shape.s_q, shape.head_dim)
+    key = (shape.batch, shape.kv_heads, shape.s_kv, shape.head_dim)
+    one = 2 * kind.itemsize * (torch.Size(query).numel() + torch.Size(key).numel())
+    sets = max(1, min(8, -(-ROTATE_BYTES // one)))
+    draw = torch.randn
+    return [
+        tuple((draw(size, device="cuda") * factor).to(kind) for size, factor in ((query, scale), (key, 1.0), (key, 1.0)))
+        for _ in range(sets)
+    ]
+
+
+class Ours:
+    """The kernels, from bundles compiled on demand."""
+
+    def __init__(self, root: Path, worker: Worker) -> None:
+        self.root, self.worker = root, worker
+        major, minor = torch.cuda.get_device_capability()
+        self.arch = 10 * major + minor
+        self.kept: list[Any] = []
+
+    def runs(self, shape: Shape, sets: list[tuple[Any, Any, Any]], *, skip: bool = False, extra: str = "none",
+             slope_factor: float = 1.0) -> list[Run]:  # fmt: skip
+        """One prepared run per set of inputs."""
+        mask_dtype = {"key padding": "bool", "boolean rows": "bool", "additive rows": shape.dtype}.get(extra)
+        request = Request.of(
+            symmetric=not shape.causal, causal=shape.causal, positions=extra == "positions", mask_dtype=mask_dtype,
+            dtype=shape.dtype, head_dim=shape.head_dim,
+        )  # fmt: skip
+        layouts = (Layout(True, extra.endswith("rows")),)
+        path = cached_bundle(request, self.root, [self.arch], layouts=layouts, skip=skip, worker=self.worker)
+        bundle = Bundle(path)
+        slope = slopes(shape.heads) * slope_factor
+        mask = positions = None
+        if extra == "key padding":
+            mask = torch.ones(shape.batch, 1, 1, shape.s_kv, dtype=torch.bool, device="cuda")
+            mask[:, :, :, : shape.s_kv // 16] = False
+        elif extra == "boolean rows":
+            mask = torch.rand(1, 1, shape.s_q, shape.s_kv, device="cuda") > 0.01
+        elif extra == "additive rows":
+            mask = torch.randn(1, 1, shape.s_q, shape.s_kv, device="cuda").to(getattr(torch, shape.dtype))
+        elif extra == "positions":
+            positions = torch.arange(shape.s_kv, device="cuda", dtype=torch.float32)[None]
+        found: list[Run] = []
+        stream = torch.cuda.current_stream().cuda_stream
+        for query, key, value in sets:
+            output = torch.full((*query.shape[:3], value.shape[3]), float("nan"), dtype=query.dtype, device="cuda")
+            call = Call(
+                Tensor.of(query), Tensor.of(key), Tensor.of(value), Tensor.of(output), Tensor.of(slope),
+                shape.head_dim**-0.5, True, None if mask is None else Tensor.of(mask),
+                None if positions is None else Tensor.of(positions),
+            )  # fmt: skip
+            plan = bundle.plan(call)
+            workspace = torch.empty(plan.workspace_bytes + 256, dtype=torch.uint8, device="cuda")
+            found.append(bundle.prepare(plan, -(-workspace.data_ptr() // 256) * 256, stream))
+            self.kept.append((query, key, value, output, slope, mask, positions, workspace, bundle))
+        return found
+
+    def forget(self) -> None:
+        """Frees the buffers of the runs so far."""
+        self.kept.clear()
+        torch.cuda.empty_cache()
+
+
+def attempt(name: str, make: Callable[[], list[Run]], repeat: int) -> dict[str, Any]:
+    """A time, or why there is none."""
+    try:
+        return {"name": name, "ms": median_ms(make(), repeat)}
+    except Exception as error:  # noqa: BLE001 - a peer that cannot run is a result
+        torch.cuda.synchronize()
+        return {"name": name, "error": f"{type(error).__name__}: {str(error).splitlines()[0][:160] if str(error) else ''}"}
+
+
+def measure(ours: Ours, shape: Shape, with_peers: bool, repeat: int, skip: bool) -> dict[str, Any]:
+    """All figures of one row."""
+    sets = inputs_of(shape)
+    rows = [attempt("ours", lambda: ours.runs(shape, sets), repeat)]
+    if skip:
+        rows.append(attempt("ours, certified skip", lambda: ours.runs(shape, sets, skip=True), repeat))
+        rows.append(attempt("ours, nothing to skip", lambda: ours.runs(shape, sets, skip=True, slope_factor=1e-6), repeat))
+    if with_peers:
+        rows += [attempt(name, make, repeat) for name, make in peers(shape, sets).items()]
+    ours.forget()
+    for row in rows:
+        if "ms" in row:
+            row["tflops"] = shape.flops / row["ms"] / 1e9
+            row["tbytes"] = shape.cache_bytes / row["ms"] / 1e9
+    return {"shape": shape.title, "rows": rows}
+
+
+def environment() -> dict[str, str]:
+    """What the figures were measured on."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    found = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "cuda": str(torch.version.cuda)}
+    found["python"] = platform.python_version()
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        found["driver"] = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:
+        found["driver"] = "unknown"
+    found["cudnn"] = str(torch.backends.cudnn.version())
+    try:
+        import triton
+
+        found["triton"] = triton.__version__
+    except ImportError:
+        found["triton"] = "not installed"
+    found["commit"] = commit or "not in a repository"
+    return found
+
+
+def copy_tbytes(repeat: int) -> float:
+    """Bandwidth of a device-to-device copy, bytes read plus bytes written."""
+    source = torch.empty(2 << 30, dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    return 2 * source.numel() / median_ms([lambda: target.copy_(source)], repeat) / 1e9
+
+
+def markdown(document: dict[str, Any]) -> str:
+    """The same figures for people."""
+    lines = ["# Kernel benchmark", ""]
+    lines += [f"- {name}: {value}" for name, value in document["environment"].items()]
+    lines += [f"- device copy: {document['copy_tbytes']:.2f} TB/s", ""]
+    for section, unit in (("prefill", "tflops"), ("others", "tflops"), ("inputs", "tflops"), ("decode", "tbytes")):
+        if document.get(section):
+            label = "TFLOP/s, counted without skipping" if unit == "tflops" else "TB/s of keys and values"
+            lines += [f"## {section} ({label})", "", "| B H S D | what | ms | rate |", "|---|---|---|---|"]
+            for entry in document[section]:
+                for row in entry["rows"]:
+                    figures = f"{row['ms']:.4f} | {row[unit]:.2f}" if "ms" in row else f"- | {row['error']}"
+                    lines.append(f"| {entry['shape']} | {row['name']} | {figures} |")
+            lines.append("")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Measures the ALiBi attention kernels and their peers.")
+    parser.add_argument("--output", type=Path, default=Path("results"))
+    parser.add_argument("--bundles", type=Path, default=Path("build/kernels"))
+    parser.add_argument("--only", choices=("prefill", "decode", "others", "inputs"), action="append")
+    parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument("--repeat", type=int, default=40)
+    options = parser.parse_args(arguments)
+    sections = options.only or ["prefill", "decode", "others", "inputs"]
+    torch.manual_seed(0)
+    torch.zeros(1, device="cuda")
+    options.output.mkdir(parents=True, exist_ok=True)
+    document: dict[str, Any] = {"environment": environment(), "copy_tbytes": copy_tbytes(options.repeat)}
+    with Worker() as worker:
+        ours = Ours(options.bundles, worker)
+        for section, shapes in (("prefill", PREFILL), ("decode", DECODE), ("others", OTHERS)):
+            if section in sections:
+                document[section] = []
+                for shape in shapes:
+                    entry = measure(ours, shape, not options.no_peers, options.repeat, section == "prefill")
+                    document[section].append(entry)
+                    sys.stdout.write(json.dumps(entry) + "\n")
+                    sys.stdout.flush()
+                    (options.output / "kernels.json").write_text(json.dumps(document, indent=1))
+        if "inputs" in sections:
+            sets = inputs_of(VARIED)
+            rows = []
+            for extra in INPUTS:
+                rows.append(attempt(extra, lambda extra=extra: ours.runs(VARIED, sets, extra=extra), options.repeat))  # type: ignore[misc]
+                if "ms" in rows[-1]:
+                    rows[-1]["tflops"] = VARIED.flops / rows[-1]["ms"] / 1e9
+                ours.forget()
+            document["inputs"] = [{"shape": VARIED.title, "rows": rows}]
+            sys.stdout.write(json.dumps(document["inputs"]) + "\n")
+    (options.output / "kernels.json").write_text(json.dumps(document, indent=1))
+    (options.output / "kernels.md").write_text(markdown(document))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
