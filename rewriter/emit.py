@@ -71,7 +71,7 @@ def emit(
         elif present:
             tensor = editor.node("Identity", [tensor], f"{site}/{name}", output=present)
         key, value = (tensor, value) if name == "key" else (key, tensor)
-    writer.keys = key
+    writer.keys, writer.queries = key, query
     if plan.scale is not None:
         query = writer.scaled(query, plan.scale)
     variant = variant_of(plan)
@@ -106,6 +106,7 @@ class _Writer:
         self.plan = plan
         self.site = site
         self.keys = ""
+        self.queries = ""
 
     def scaled(self, query: str, view: View) -> str:
         """The query times (or by) a factor that is only known at run time."""
@@ -136,10 +137,12 @@ class _Writer:
         return self.editor.unsqueeze(name, absent, f"{self.site}/{hint}")
 
     def _cut(self, view: View, hint: str) -> View:
-        """Only the first S_kv entries of axes that are longer."""
+        """Only the first S_q rows or S_kv keys of axes that are longer."""
         name = view.tensor
+        frame = self.plan.proof.attention.frame
         for axis in view.prefix:
-            ends = self.editor.extents(self.keys, [2], f"{self.site}/keys")
+            whole = self.keys if view.axes[axis] == (frame.key,) else self.queries
+            ends = self.editor.extents(whole, [2], f"{self.site}/extent")
             bounds = [
                 self.editor.integers([0], f"{self.site}/first"),
                 ends,

@@ -108,7 +108,7 @@ def as_view(interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...], *,
             return None
         if names and dims is not None and not _covers(interpreter, names, dims[position]):
             spare = interpreter.facts.normal(min0(interpreter.facts.normal(dims[position] - names[0].bound)))
-            if not parts or len(names) > 1 or spare != 0:
+            if not parts or len(names) > 1 or names[0].name not in ("i", "j") or spare != 0:
                 return None
             prefix.append(position)
         seen.update(names)

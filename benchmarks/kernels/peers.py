@@ -121,10 +121,12 @@ def peers(shape: Shape, inputs: list[tuple[Any, Any, Any]]) -> dict[str, Callabl
     dtype = inputs[0][0].dtype
     found: dict[str, Callable[[], list[Run]]] = {}
 
-    def plain(backend: SDPBackend) -> Callable[[], list[Run]]:
-        return lambda: [_sdpa(backend, *x, is_causal=shape.causal) for x in inputs]
+    single = shape.s_q == 1  # the last row sees every key
 
-    if square or not shape.causal:
+    def plain(backend: SDPBackend) -> Callable[[], list[Run]]:
+        return lambda: [_sdpa(backend, *x, is_causal=shape.causal and not single) for x in inputs]
+
+    if square or single or not shape.causal:
         found["SDPA cuDNN, no bias"] = plain(SDPBackend.CUDNN_ATTENTION)
         found["SDPA flash, no bias"] = plain(SDPBackend.FLASH_ATTENTION)
     bias_bytes = shape.heads * shape.s_q * shape.s_kv * dtype.itemsize

@@ -15,12 +15,14 @@ from ..algebra import (
     ONE,
     ZERO,
     Apply,
+    Ind,
     Poly,
     absolute,
     conjunction,
     disjunction,
     equal,
     ind,
+    is_nonnegative,
     less,
     less_equal,
     magnitude,
@@ -90,11 +92,13 @@ def reciprocal(value: Poly) -> Poly:
 
 
 def _integer_divide(left: Poly, right: Poly) -> Poly | None:
-    # ONNX truncates towards zero, which is floor for the non-negative values that extents are.
-    divisor = right.constant
-    if divisor is None and not right.is_integer:
+    # ONNX truncates towards zero, which is floor for non-negative values.
+    a, b = left.constant, right.constant
+    if a is not None and b:
+        return poly(math.trunc(Fraction(a) / b))
+    if not is_nonnegative(left) or not is_nonnegative(right - 1 if b is not None else right):
         return None
-    return floordiv(left, right) if divisor is None or divisor > 0 else None
+    return floordiv(left, right)
 
 
 def _div(interpreter: Interpreter, node: NodeProto, output: int, indices: Indices) -> Poly | None:
@@ -190,6 +194,8 @@ FUNCTIONS: dict[str, Callable[[float], float]] = {
     "Cos": math.cos,
 }
 
+NARROW_INTEGERS = frozenset({TensorProto.INT8, TensorProto.UINT8, TensorProto.INT16, TensorProto.UINT16})
+
 _ROUNDING = frozenset({"Floor", "Ceil", "Round"})
 
 
@@ -248,6 +254,8 @@ def convert(interpreter: Interpreter, name: str, indices: Indices, target: int) 
     from .engine import INTEGER_TYPES
 
     value = interpreter.element(name, indices)
+    if target in NARROW_INTEGERS and value.constant is None and not isinstance(value.single_atom, Ind):
+        return None  # larger values would wrap around
     if target == TensorProto.BOOL:
         return ind(nonzero(value))
     if target in INTEGER_TYPES and not value.is_integer:

@@ -10,6 +10,7 @@ from onnx import NodeProto, numpy_helper
 from ..algebra import (
     ONE,
     ZERO,
+    Atom,
     Cond,
     Ind,
     Index,
@@ -20,9 +21,9 @@ from ..algebra import (
     equal,
     exists,
     ind,
-    is_nonnegative,
     less,
     less_equal,
+    maximum,
     minimum,
     negation,
     of,
@@ -90,17 +91,37 @@ def _cumsum(interpreter: Interpreter, node: NodeProto, output: int, indices: Ind
 
 
 def _running_sum(term: Poly, counter: Index, count: Poly) -> Poly | None:
-    """The sum of ``term`` for counter = 0 .. count - 1, where that has a closed form."""
-    if not term.depends_on(counter):
-        return term * count
-    # A triangle of ones: sum of [counter <= e] is min(count, e + 1) for e >= -1.
-    atom = term.single_atom
+    """The sum of ``term`` for counter = 0 .. count - 1, where that has a closed form.
+
+    Terms that do not move count as often as there are steps; indicators of a comparison with the counter
+    (triangles of ones) count the steps on one side of it.
+    """
+    total = ZERO
+    for monomial, coefficient in term.terms:
+        moving = [a for a, _ in monomial if of(a).depends_on(counter)]
+        rest = Poly({tuple((a, p) for a, p in monomial if a not in moving): coefficient})
+        if not moving:
+            total = total + rest * count
+            continue
+        steps = _steps(moving[0], counter, count) if len(moving) == 1 else None
+        if steps is None:
+            return None
+        total = total + rest * steps
+    return total
+
+
+def _steps(atom: Atom, counter: Index, count: Poly) -> Poly | None:
+    """How many of counter = 0 .. count - 1 fulfil an indicator that compares the counter with a bound."""
     bound = at_most_zero(atom.condition) if isinstance(atom, Ind) else None
-    if bound is not None:
-        limit = of(counter) - bound
-        if not limit.depends_on(counter) and is_nonnegative(limit + 1):
-            return minimum(count, limit + 1)
-    return None
+    if bound is None:
+        return None
+    slope = bound.coefficient_of(counter).constant
+    limit = bound - of(counter) * (slope or 0)
+    if slope not in (1, -1) or limit.depends_on(counter):
+        return None
+    if slope == 1:  # counter <= -limit
+        return maximum(ZERO, minimum(count, ONE - limit))
+    return count - maximum(ZERO, minimum(count, limit))  # counter >= limit
 
 
 def _trilu(interpreter: Interpreter, node: NodeProto, output: int, indices: Indices) -> Poly | None:
@@ -295,7 +316,8 @@ def _combine(kind: str, value: Poly, counter: Index) -> Poly | None:
         return value if kind in ("max", "min", "mean") else (value * counter.bound if kind == "sum" else None)
     atom = value.single_atom
     if kind == "sum":
-        return of(Sum(counter, value))
+        closed = _running_sum(value, counter, counter.bound)
+        return of(Sum(counter, value)) if closed is None else closed
     if kind == "max" and isinstance(atom, Ind):
         return ind(exists(counter, atom.condition))
     inverse = (ONE - value).single_atom

@@ -18,8 +18,10 @@ from ..algebra import (
     Monomial,
     Number,
     Poly,
+    Size,
     is_nonnegative,
     is_nonpositive,
+    lower_bound,
     maximum,
     minimum,
     of,
@@ -381,9 +383,25 @@ def _gather(interpreter: Interpreter, node: NodeProto, output: int, indices: tup
     axis = int_attribute(node, "axis", 0) % len(dims)
     inner = len(index_dims)
     chosen = interpreter.element(node.input[1], indices[axis : axis + inner])
-    if is_nonpositive(chosen + 1):
-        chosen = dims[axis] + chosen
-    return node.input[0], (*indices[:axis], chosen, *indices[axis + inner :])
+    chosen = from_front(interpreter, chosen, dims[axis], node)
+    return None if chosen is None else (node.input[0], (*indices[:axis], chosen, *indices[axis + inner :]))
+
+
+def from_front(interpreter: Interpreter, index: Poly, extent: Poly, node: NodeProto) -> Poly | None:
+    """An index that a Gather uses, counted from the front; None where its sign is only known at run time.
+
+    An index expression that is negative for some sizes would silently wrap around there; that the sizes
+    are not such is recorded as an assumption.
+    """
+    if is_nonnegative(index):
+        return index
+    if is_nonpositive(index + 1):
+        return extent + index
+    lowest = interpreter.facts.normal(lower_bound(index)) if lower_bound(index) is not None else None
+    if lowest is None or any(not isinstance(a, Size) for a in lowest.all_atoms()):
+        return None
+    interpreter.facts.assume_nonnegative(lowest, label(node))
+    return index
 
 
 def _gather_nd(interpreter: Interpreter, node: NodeProto, output: int, indices: tuple[Poly, ...]) -> Source | None:
@@ -397,7 +415,13 @@ def _gather_nd(interpreter: Interpreter, node: NodeProto, output: int, indices: 
         return None
     outer = len(index_dims) - 1
     position = indices[:outer]
-    chosen = [interpreter.element(node.input[1], (*position, poly(k))) for k in range(int(depth))]
+    chosen = []
+    for k in range(int(depth)):
+        place = interpreter.element(node.input[1], (*position, poly(k)))
+        counted = from_front(interpreter, place, dims[batch + k], node)
+        if counted is None:
+            return None
+        chosen.append(counted)
     return node.input[0], (*indices[:batch], *chosen, *indices[outer:])
 
 
@@ -405,8 +429,10 @@ def _gather_elements(
     interpreter: Interpreter, node: NodeProto, output: int, indices: tuple[Poly, ...]
 ) -> Source | None:
     axis = int_attribute(node, "axis", 0) % len(indices)
+    dims = interpreter.dims(node.input[0])
     chosen = interpreter.element(node.input[1], indices)
-    return node.input[0], (*indices[:axis], chosen, *indices[axis + 1 :])
+    counted = None if dims is None else from_front(interpreter, chosen, dims[axis], node)
+    return None if counted is None else (node.input[0], (*indices[:axis], counted, *indices[axis + 1 :]))
 
 
 def _split(interpreter: Interpreter, node: NodeProto, output: int, indices: tuple[Poly, ...]) -> Source | None:
