@@ -115,8 +115,16 @@ def _run(options: argparse.Namespace) -> int:
             sys.stdout.write(content)
             return int(result.exit_code)
         _write_text(options.json, content)
-    print(text)
+    _print(text)
     return int(result.exit_code)
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # Whoever read the report has gone; the work is done, and the exit code says how it went.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def parse_range(text: str) -> tuple[str, tuple[float, float]]:

@@ -28,7 +28,9 @@ class OperatorPattern:
         causal: Attribute that says whether it is causal, or None if ``always_causal`` decides.
         always_causal: The operator is causal by definition.
         lengths: Positions of (valid length - 1 per batch, total length), which must prove to be S_kv.
-        outputs: Positions of present key and value, and of outputs that must be unused.
+        outputs: Positions of present key and value.
+        unused: Positions of outputs that must be unused.
+        zero_rows: A row without any visible key yields zeros (otherwise the mean of all values).
     """
 
     domain: str
@@ -43,6 +45,7 @@ class OperatorPattern:
     lengths: tuple[int, int] | None = None
     outputs: Mapping[str, int] = field(default_factory=dict)
     unused: tuple[int, ...] = ()
+    zero_rows: bool = False
 
 
 PATTERNS: tuple[OperatorPattern, ...] = (
@@ -58,6 +61,7 @@ PATTERNS: tuple[OperatorPattern, ...] = (
         causal="is_causal",
         outputs={"present_key": 1, "present_value": 2},
         unused=(3,),
+        zero_rows=True,
     ),
     # com.microsoft.MultiHeadAttention: the bias is input 5.
     OperatorPattern(

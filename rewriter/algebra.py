@@ -796,14 +796,40 @@ def _junction(conditions: Iterable[Cond], kind: str, neutral: Cond, absorbing: C
             return absorbing
         if reduced.kind != neutral.kind:
             nested.append(reduced)
-    if any(reduced.kind == kind or reduced.key not in parts for reduced in nested):
-        return _junction((*simple, *nested), kind, neutral, absorbing)
+    resolved = _resolve(nested)
+    if resolved is not None or any(reduced.kind == kind or reduced.key not in parts for reduced in nested):
+        return _junction((*simple, *(resolved or nested)), kind, neutral, absorbing)
     whole = {p.key: p for p in (*simple, *nested)}
+    if kind == "or" and len(whole) > 1:
+        alternatives = [{c.key: c for c in conjuncts(p)} for p in whole.values()]
+        common = [c for k, c in alternatives[0].items() if all(k in a for a in alternatives[1:])]
+        if common:
+            # (a and b) or (a and c) is a and (b or c): what holds in any case stands alone.
+            shared = {c.key for c in common}
+            rest = (conjunction(c for k, c in a.items() if k not in shared) for a in alternatives)
+            return conjunction((*common, disjunction(rest)))
     if not whole:
         return neutral
     if len(whole) == 1:
         return next(iter(whole.values()))
     return Cond(kind, parts=tuple(whole[k] for k in sorted(whole)))
+
+
+def _resolve(nested: list[Cond]) -> list[Cond] | None:
+    """(a or x) and (a or not x) is a, and the dual; None if no two parts are such a pair."""
+    for position, left in enumerate(nested):
+        for other in nested[:position]:
+            if left.kind != other.kind:
+                continue
+            mine = {p.key: p for p in left.parts}
+            theirs = {p.key: p for p in other.parts}
+            own = [k for k in mine if k not in theirs]
+            foreign = [k for k in theirs if k not in mine]
+            if len(own) == len(foreign) == 1 and negation(mine[own[0]]).key == foreign[0]:
+                shared = (p for k, p in mine.items() if k in theirs)
+                joined = disjunction(shared) if left.kind == "or" else conjunction(shared)
+                return [joined, *(n for n in nested if n is not left and n is not other)]
+    return None
 
 
 def implies(premise: Cond, conclusion: Cond) -> bool:

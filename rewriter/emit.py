@@ -264,16 +264,32 @@ class _Writer:
         feature = next((i for i in present if i not in (frame.batch, frame.head, frame.row)), None)
         roles: tuple[Index | None, ...] = (frame.batch, frame.head, frame.row, feature)
         steps = self._after(view, roles, dtype, plan.dtype)
-        name = view.tensor if not steps else ""
+        name = view.tensor if not steps and plan.rows is None else ""
         made = self.editor.node(
             fused.variant.op_type, inputs, f"{self.site}/attention", output=name, domain=DOMAIN, **fused.attributes()
         )
         if ir_version >= 10:
             node = self.editor.last()
             set_metadata(node, _provenance(plan))
+        if plan.rows is not None:
+            made = self._with_hidden_rows(made, inputs[2], fused, view.tensor if not steps else "")
         for position, (kind, argument) in enumerate(steps):
             target = view.tensor if position == len(steps) - 1 else ""
             made = self._step(made, kind, argument, target)
+
+    def _with_hidden_rows(self, attended: str, value: str, fused: FusedAttention, target: str) -> str:
+        """Rows that the mask hides from all keys yield what rows without keys yield."""
+        assert self.plan.rows is not None
+        rows = self._boolean(self.plan, self.plan.rows)
+        if fused.empty_rows is EmptyRows.ZERO:
+            zero = self.editor.constant(np.array(0, np.float32), f"{self.site}/zero")
+            filler = self.editor.cast(zero, TensorProto.FLOAT, self.plan.dtype, f"{self.site}/zero")
+        elif self.editor.opset >= 18:
+            axes = self.editor.integers([2], f"{self.site}/axes")
+            filler = self.editor.node("ReduceMean", [value, axes], f"{self.site}/mean", keepdims=1)
+        else:
+            filler = self.editor.node("ReduceMean", [value], f"{self.site}/mean", axes=[2], keepdims=1)
+        return self.editor.node("Where", [rows, attended, filler], f"{self.site}/rows", output=target)
 
     def _after(
         self, view: View, roles: tuple[Index | None, ...], dtype: int, own: int

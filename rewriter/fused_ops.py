@@ -95,7 +95,7 @@ def attention(interpreter: Interpreter, node: NodeProto, pattern: OperatorPatter
         key=views["key"],
         value=views["value"],
         output=View(out, axes),
-        zero_rows=True,
+        zero_rows=pattern.zero_rows,
         extra_outputs={
             name: node.output[p] for name, p in pattern.outputs.items() if p < len(node.output) and node.output[p]
         },

@@ -76,6 +76,7 @@ class Plan:
     positions: View | None = None
     slopes: View | None = None
     slope_factor: float = 1.0
+    rows: Mask | None = None
     scale: View | None = None
     divide: bool = False
     zero_rows: bool = False
@@ -99,8 +100,13 @@ def plan(interpreter: Interpreter, proof: Proof) -> Plan:
         made.slope_factor *= scale
     if proof.attention.factor is not None:
         made.scale, made.divide = _find_scale(interpreter, proof.attention)
-    if proof.hidden:
-        made.boolean = _boolean_mask(interpreter, proof)
+    keys, rows = _by_row(proof)
+    if rows and (made.zero_rows or attention.frame.head is None or attention.frame.head in attention.key.indices):
+        made.rows = _boolean_mask(interpreter, proof, rows)
+    else:
+        keys = proof.hidden
+    if keys:
+        made.boolean = _boolean_mask(interpreter, proof, keys)
     if proof.rest.terms:
         made.additive = _additive_mask(interpreter, proof)
     guard = _row_guard(interpreter, proof, made.output)
@@ -224,10 +230,17 @@ def _find_scale(interpreter: Interpreter, attention: Attention) -> tuple[View, b
 # --- boolean masks ---------------------------------------------------------------------------------------
 
 
-def _boolean_mask(interpreter: Interpreter, proof: Proof) -> Mask:
+def _by_row(proof: Proof) -> tuple[tuple[Cond, ...], tuple[Cond, ...]]:
+    """(conditions on keys, conditions on whole rows): a row that is hidden from all keys is a row without keys."""
+    key = proof.attention.frame.key
+    rows = tuple(c for c in proof.hidden if key not in c.all_atoms())
+    return tuple(c for c in proof.hidden if key in c.all_atoms()), rows
+
+
+def _boolean_mask(interpreter: Interpreter, proof: Proof, conditions: tuple[Cond, ...]) -> Mask:
     parts: list[Mask] = []
     left: list[Cond] = []
-    for condition in proof.hidden:
+    for condition in conditions:
         found = _condition(interpreter, proof, condition)
         if found is None:
             left.append(condition)

@@ -2,11 +2,12 @@
 
 The proof decides; this check can only contradict it (and then the site is refused as an error of ours).
 All sites are cut out together: the query-key products become inputs of zeros, so that the softmax inputs
-*are* the added terms.
+*are* the added terms, and shapes of activations become inputs too, so that no weight is read.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -21,7 +22,7 @@ from .algebra import Index, Poly, Size, substitute
 from .algebra import poly as as_poly
 from .analyse import Analysis, Site
 from .errors import Code, Refusal, Stage
-from .graph import Array, label, subgraphs
+from .graph import Array, int_attribute, label, subgraphs
 from .interpret import Interpreter
 from .layout import View
 from .plan import Plan
@@ -53,9 +54,10 @@ def probe(model: ModelProto, analysis: Analysis, base_dir: Path) -> int:
     if cut is None:
         return 0
     ran = 0
-    for number, numbers in enumerate(SHAPES):
+    evaluate = _backend(cut, base_dir)
+    for number, numbers in enumerate(SHAPES if evaluate is not None else ()):
         sizes = _assign(interpreter, cut, numbers)
-        values = _run(cut, interpreter, sizes, base_dir, np.random.default_rng(number))
+        values = _run(cut, interpreter, sizes, evaluate, np.random.default_rng(number))
         if values is None:
             continue
         ran += 1
@@ -70,6 +72,7 @@ class _Cut:
     model: ModelProto
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    shapes: dict[str, tuple[Poly, ...]]
 
 
 def _wanted(plan: Plan) -> list[str]:
@@ -83,6 +86,7 @@ def _cut(model: ModelProto, interpreter: Interpreter, sites: list[Site]) -> _Cut
     wanted = list(dict.fromkeys(n for s in sites if s.plan is not None for n in _wanted(s.plan)))
     nodes: dict[int, NodeProto] = {}
     constants: list[TensorProto] = []
+    shapes: dict[str, tuple[Poly, ...]] = {}
     pending = list(wanted)
     needed: set[str] = set()
     while pending:
@@ -91,6 +95,10 @@ def _cut(model: ModelProto, interpreter: Interpreter, sites: list[Site]) -> _Cut
             continue
         needed.add(name)
         node = interpreter.scope.producer(name)
+        extents = _shape_extents(interpreter, node)
+        if extents is not None:
+            shapes[name] = extents
+            continue
         if node is not None and node.op_type == "Constant" and (array := interpreter.array(name)) is not None:
             constants.append(numpy_helper.from_array(np.asarray(array), name))
             continue
@@ -106,6 +114,7 @@ def _cut(model: ModelProto, interpreter: Interpreter, sites: list[Site]) -> _Cut
         return None
     for name in sorted(products):
         inputs.append(helper.make_tensor_value_info(name, interpreter.dtype(name) or TensorProto.FLOAT, None))
+    inputs.extend(helper.make_tensor_value_info(n, TensorProto.INT64, None) for n in sorted(shapes))
     outputs = [helper.make_tensor_value_info(n, interpreter.dtype(n) or TensorProto.FLOAT, None) for n in wanted]
     made = {o for n in chosen for o in n.output}
     passed = [o for o in outputs if o.name in made]
@@ -116,18 +125,29 @@ def _cut(model: ModelProto, interpreter: Interpreter, sites: list[Site]) -> _Cut
     trimmed.cleanup(remove_unused_graph_inputs=True).toposort()
     exported = gs.export_onnx(trimmed, do_type_check=False)
     exported.ir_version = part.ir_version
-    return _Cut(exported, tuple(i.name for i in exported.graph.input), tuple(o.name for o in exported.graph.output))
+    for value in exported.graph.input:
+        value.type.tensor_type.ClearField("shape")
+    names = tuple(i.name for i in exported.graph.input)
+    return _Cut(exported, names, tuple(o.name for o in exported.graph.output), shapes)
+
+
+def _shape_extents(interpreter: Interpreter, node: NodeProto | None) -> tuple[Poly, ...] | None:
+    """What a Shape node yields, in extents."""
+    dims = interpreter.dims(node.input[0]) if node is not None and node.op_type == "Shape" else None
+    if node is None or dims is None:
+        return None
+    return dims[int_attribute(node, "start", 0) : int_attribute(node, "end", len(dims))]
 
 
 def _assign(interpreter: Interpreter, cut: _Cut, numbers: tuple[int, ...]) -> dict[Size, int]:
-    """A number for every unknown size, in the order in which the inputs mention them."""
+    """A number for every unknown size: one for all first axes (batches), the others in order of mention."""
     sizes: dict[Size, int] = {}
-    place = count()
+    place = count(1)
     for name in cut.inputs:
-        for extent in interpreter.dims(name) or ():
+        for axis, extent in enumerate(cut.shapes.get(name) or interpreter.dims(name) or ()):
             for atom in sorted(interpreter.facts.normal(extent).all_atoms()):
                 if isinstance(atom, Size) and atom not in sizes:
-                    sizes[atom] = numbers[next(place) % len(numbers)]
+                    sizes[atom] = numbers[0] if axis == 0 else numbers[next(place) % len(numbers)]
     return sizes
 
 
@@ -137,10 +157,16 @@ def _number(interpreter: Interpreter, value: Poly, sizes: dict[Size, int]) -> in
 
 
 def _run(
-    cut: _Cut, interpreter: Interpreter, sizes: dict[Size, int], base_dir: Path, rng: np.random.Generator
+    cut: _Cut, interpreter: Interpreter, sizes: dict[Size, int], evaluate: Evaluate, rng: np.random.Generator
 ) -> dict[str, Array] | None:
     feeds: dict[str, Array] = {}
     for name in cut.inputs:
+        if name in cut.shapes:
+            numbers = [_number(interpreter, e, sizes) for e in cut.shapes[name]]
+            if any(n is None for n in numbers):
+                return None
+            feeds[name] = np.array([n for n in numbers if n is not None], np.int64)
+            continue
         dims = interpreter.dims(name)
         shape = [_number(interpreter, d, sizes) for d in dims] if dims is not None else [None]
         if any(s is None for s in shape) or np.prod([s or 0 for s in shape], dtype=np.float64) > MAX_ELEMENTS:
@@ -154,23 +180,17 @@ def _run(
             feeds[name] = drawn.astype(dtype)
         else:
             feeds[name] = np.zeros(extents, dtype)
-    for item in cut.model.graph.input:
-        _declare(item, feeds[item.name])
     try:
-        return _evaluate(cut, feeds, base_dir)
+        return {**feeds, **evaluate(feeds)}
     except Exception:  # noqa: BLE001 - shapes that the model itself does not take; any backend error type
         return None
 
 
-def _declare(item: onnx.ValueInfoProto, array: Array) -> None:
-    item.type.tensor_type.shape.Clear()
-    for extent in array.shape:
-        item.type.tensor_type.shape.dim.add().dim_value = extent
-    if not array.shape:
-        item.type.tensor_type.shape.SetInParent()
+Evaluate = Callable[[dict[str, Array]], dict[str, Array]]
 
 
-def _evaluate(cut: _Cut, feeds: dict[str, Array], base_dir: Path) -> dict[str, Array]:
+def _backend(cut: _Cut, base_dir: Path) -> Evaluate | None:
+    """Something that evaluates the cut: onnxruntime, or onnx's reference where it is not installed."""
     model = cut.model
     if any(t.data_location == TensorProto.EXTERNAL for t in model.graph.initializer):
         model = ModelProto()
@@ -181,15 +201,16 @@ def _evaluate(cut: _Cut, feeds: dict[str, Array], base_dir: Path) -> dict[str, A
     except ImportError:
         from onnx.reference import ReferenceEvaluator
 
-        found = ReferenceEvaluator(model).run(None, feeds)
-    else:
-        settings = onnxruntime.SessionOptions()
-        settings.log_severity_level = 4
-        settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        reference = ReferenceEvaluator(model)
+        return lambda feeds: dict(zip(cut.outputs, reference.run(None, feeds), strict=True))
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 4
+    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
         session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
-        found = session.run(None, feeds)
-    named = dict(zip(cut.outputs, found, strict=True))
-    return {**feeds, **named}
+    except Exception:  # noqa: BLE001 - a type or an operator that this build of onnxruntime has not
+        return None
+    return lambda feeds: dict(zip(cut.outputs, session.run(None, feeds), strict=True))
 
 
 def _spread(view: View, value: Array, order: tuple[Index | None, ...]) -> Floats:
@@ -245,6 +266,7 @@ def _compare(site: Site, plan: Plan, sizes: dict[Size, int], values: dict[str, A
     if proof.rest.terms:
         return
     first = np.argmax(visible, axis=-1)[..., None]
+    rest = np.where(visible, rest, 0.0)
     gap = np.where(visible, rest - np.take_along_axis(rest, first, -1), 0.0)
     half = interpreter.dtype(attention.scores) != TensorProto.FLOAT
     scale = np.abs(np.where(visible, scores, 0.0)).max(initial=1.0)

@@ -255,14 +255,7 @@ def divmod_index(interpreter: Interpreter, linear: Poly, weight: Poly) -> tuple[
     """
     if weight == 1:
         return linear, ZERO
-    quotient, remainder = ZERO, ZERO
-    for monomial, coefficient in linear.terms:
-        term = Poly({monomial: coefficient})
-        part = divide(term, weight)
-        if part is None:
-            remainder = remainder + term
-        else:
-            quotient = quotient + part
+    quotient, remainder = _multiples(linear, weight)
     bound = upper_bound(remainder)
     if is_nonnegative(remainder) and bound is not None and is_nonnegative(interpreter.facts.normal(weight - 1 - bound)):
         return quotient, remainder
@@ -276,6 +269,19 @@ def divmod_index(interpreter: Interpreter, linear: Poly, weight: Poly) -> tuple[
     return quotient + floordiv(remainder, weight), remainder - floordiv(remainder, weight) * weight
 
 
+def _multiples(value: Poly, weight: Poly) -> tuple[Poly, Poly]:
+    """(q, r) with value = q * weight + r, where q takes all terms that are multiples of the weight."""
+    quotient, remainder = ZERO, ZERO
+    for monomial, coefficient in value.terms:
+        term = Poly({monomial: coefficient})
+        part = divide(term, weight)
+        if part is None:
+            remainder = remainder + term
+        else:
+            quotient = quotient + part
+    return quotient, remainder
+
+
 def floordiv(value: Poly, divisor: Poly) -> Poly:
     """floor(value / divisor), for divisor > 0."""
     a, b = value.constant, divisor.constant
@@ -284,6 +290,9 @@ def floordiv(value: Poly, divisor: Poly) -> Poly:
     exact = divide(value, divisor)
     if exact is not None:
         return exact
+    whole, rest = _multiples(value, divisor)
+    if whole.terms:
+        return whole + floordiv(rest, divisor)
     if is_nonnegative(value):
         bound = upper_bound(value)
         if bound is not None and is_nonnegative(divisor - 1 - bound):

@@ -1,0 +1,1273 @@
+"""Random attention models in many spellings, with the truth about their bias, and near misses of the same making.
+
+A model is described by a ``Spelling``; ``build`` writes it, ``truth`` says what its slopes are, and
+``difference`` compares an original with its rewritten form in onnxruntime.  Only ``attack`` uses the pass.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnxruntime
+from alibi_rewriter.rewriter.pipeline import Options, RewriteResult, rewrite
+from onnx import TensorProto, helper, numpy_helper
+
+BUFFER = 40
+"""Length of constant tables; drawn inputs reach it, so that every entry is used once."""
+
+DEPTH = 4
+STATIC = (2, 6, 3)  # batch, new keys, past keys of models without symbolic sizes
+
+SYMMETRIC = ("abs", "maxmin", "where", "table2", "gather")
+LINEAR = (
+    "j",
+    "j-i",
+    "j-last",
+    "ones",
+    "table1",
+    "table1-end",
+    "table2-linear",
+    "table2-inf",
+    "gather-linear",
+    "outer",
+    "einsum",
+)
+COUNTED = ("maskpos", "maskpos-merged")
+RUNTIME = ("abs", "maxmin", "where", "j", "j-i", "j-last", "ones", "outer", "einsum", "maskpos", "maskpos-merged")
+
+CHOICES: dict[str, tuple[object, ...]] = {
+    "opset": (17, 11, 12, 13, 14, 15, 16, 18, 19, 20, 21, 22, 23),
+    "layout": ("bhsd", "kt", "merged", "merged-bias", "einsum", "direct"),
+    "scale": (
+        "before-mul",
+        "q",
+        "k",
+        "both",
+        "before-div",
+        "after-mul",
+        "after-div",
+        "shape",
+        "input",
+        "none",
+    ),
+    "bias": (*SYMMETRIC, *LINEAR, *COUNTED),
+    "negate": ("slope", "distance", "bias", "sub"),
+    "slopes": ("press", "any", "zeros", "input", "explog", "pow", "negative"),
+    "slope_rank": (3, 1, 4),
+    "table_rank": (3, 4),
+    "factor": (1.0, 0.5, 3.0),
+    "causal": ("where", "none", "trilu", "add", "lessequal", "constant", "not-greater"),
+    "padding": ("none", "additive", "where", "and", "bool", "expanded"),
+    "hide": ("min", "inf", "1e9"),
+    "order": ("bias-first", "mask-first", "one-tensor"),
+    "cache": (False, True),
+    "query_start": ("past", "total-minus-new", "slice"),
+    "heads": (4, 1, 2, 3, 6),
+    "kv": ("all", "grouped", "one"),
+    "half": (False, True),
+    "casts": (False, True),
+    "softmax32": (False, True),
+    "bias32": (False, True),
+    "swap": (False, True),
+    "constants": ("initializer", "node"),
+    "layers": (1, 2),
+    "share": (True, False),
+    "static": (False, True),
+    "output_bias": (False, True),
+    "present": (False, True),
+    "dead": (False,),
+}
+
+MISSES = (
+    "clip",
+    "mod",
+    "quadratic",
+    "log",
+    "bucket",
+    "one-side",
+    "data-slope",
+    "batch-slope",
+    "table-ulp",
+    "table-noise",
+    "table-entry",
+    "table-tail",
+    "offset",
+    "offset-one",
+    "causal-offset",
+    "slope-per-key",
+    "slope-per-row",
+    "probabilities",
+    "scores",
+    "softcap-after",
+    "softcap-before",
+    "sink",
+    "window",
+    "packed",
+    "multiplied",
+    "dropout",
+    "axis",
+    "finite-mask",
+    "forgetting",
+    "cls",
+    "grid",
+    "key-term",
+    "position-ids",
+    "float-mask-positions",
+    "value-scaled",
+    "chunked",
+    "negative-total",
+)
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """How one model is written; ``miss`` names what makes it no ALiBi attention, empty for a true one.
+
+    Attributes:
+        opset: Of the default domain.
+        layout: Of the score product: 4-D, K transposed at once, [B*H, S, D] (bias added to 4-D or 3-D), Einsum,
+            or inputs that are [B, H, S, D] already.
+        scale: Where the scale of query times key sits.
+        bias: How the distance is computed.
+        negate: Where the sign of a symmetric distance sits.
+        slopes: What the slopes are and where they come from.
+        slope_rank: Rank of the slopes' tensor.
+        table_rank: Rank of constant tables.
+        factor: A factor of this layer on the bias; layers differ in it.
+        causal: How keys after the row are hidden.
+        padding: How padded keys are hidden.
+        hide: Score of hidden keys.
+        order: Which of bias and mask is added first, or both as one tensor.
+        cache: Past keys and values are inputs.
+        query_start: How the key index of the first query is computed.
+        heads: Number of query heads.
+        kv: Key heads: as many, grouped (Expand), or a single one (broadcast).
+        half: float16 instead of float32.
+        casts: Pairs of casts around the bias.
+        softmax32: Softmax in float32 in a float16 model.
+        bias32: Bias computed in float32 in a float16 model.
+        swap: Operands of commutative nodes swapped.
+        constants: Initializers or Constant nodes.
+        layers: One or two.
+        share: Layers share one bias tensor.
+        static: All sizes are numbers.
+        output_bias: The bias is a graph output as well.
+        present: The concatenated keys are a graph output.
+        dead: A node that nothing uses reads the positions, as exporters leave behind.
+        miss: What is wrong.
+        where: Position of the fault, as a fraction of what it is in.
+        seed: Of arbitrary numbers.
+    """
+
+    opset: int = 17
+    layout: str = "bhsd"
+    scale: str = "before-mul"
+    bias: str = "abs"
+    negate: str = "slope"
+    slopes: str = "press"
+    slope_rank: int = 3
+    table_rank: int = 3
+    factor: float = 1.0
+    causal: str = "where"
+    padding: str = "none"
+    hide: str = "min"
+    order: str = "bias-first"
+    cache: bool = False
+    query_start: str = "past"
+    heads: int = 4
+    kv: str = "all"
+    half: bool = False
+    casts: bool = False
+    softmax32: bool = False
+    bias32: bool = False
+    swap: bool = False
+    constants: str = "initializer"
+    layers: int = 1
+    share: bool = True
+    static: bool = False
+    output_bias: bool = False
+    present: bool = False
+    dead: bool = False
+    miss: str = ""
+    where: float = 0.5
+    seed: int = 0
+
+
+def _numeric_table(bias: str) -> bool:
+    return bias.startswith(("table", "gather"))
+
+
+def repair(sp: Spelling) -> Spelling:
+    """The nearest spelling that makes a valid model whose fault, if any, is really there."""
+    fix = dataclasses.replace
+    miss = sp.miss
+    if miss in ("clip", "mod", "quadratic", "log", "bucket", "grid"):
+        if sp.bias not in ("abs", "maxmin", "where", "table2", "gather"):
+            sp = fix(sp, bias="abs")
+    elif miss == "one-side":
+        sp = fix(sp, bias="where", causal="none")
+    elif miss in ("table-ulp", "table-noise", "table-entry", "table-tail"):
+        if not _numeric_table(sp.bias):
+            sp = fix(sp, bias="table2")
+        sp = fix(sp, slopes="press" if sp.slopes == "input" else sp.slopes, cache=sp.cache)
+    elif miss in ("offset", "offset-one"):
+        sp = fix(sp, bias=sp.bias if sp.bias in ("abs", "maxmin", "where", "table2", "gather") else "abs")
+        sp = fix(sp, cache=sp.cache or miss == "offset")
+    elif miss == "causal-offset":
+        sp = fix(sp, cache=True, causal="where" if sp.causal == "none" else sp.causal)
+    elif miss in ("data-slope", "batch-slope", "slope-per-key", "slope-per-row"):
+        if sp.bias not in ("abs", "maxmin", "where", "j-i"):
+            sp = fix(sp, bias="abs")
+        if sp.bias == "j-i" and miss == "slope-per-row" and sp.causal == "none":
+            sp = fix(sp, causal="where")
+        sp = fix(sp, negate="distance", slopes="press", layout="bhsd" if sp.layout == "merged-bias" else sp.layout)
+    elif miss == "finite-mask":
+        sp = fix(sp, hide="finite", half=False)
+        if sp.causal == "none" and sp.padding == "none":
+            sp = fix(sp, causal="where")
+    elif miss in ("packed", "position-ids"):
+        sp = fix(sp, bias="abs", cache=False, static=False)
+        if miss == "position-ids" and sp.layout == "merged-bias":
+            sp = fix(sp, layout="merged")
+    elif miss in ("forgetting", "float-mask-positions"):
+        sp = fix(sp, bias="maskpos", layout="bhsd" if sp.layout == "merged-bias" else sp.layout, cache=False)
+        sp = fix(sp, slopes="press" if miss == "forgetting" else sp.slopes)
+    elif miss == "cls":
+        sp = fix(sp, bias="abs", cache=False)
+    elif miss == "window":
+        sp = fix(sp, causal="where" if sp.causal == "none" else sp.causal)
+    elif miss == "negative-total":
+        sp = fix(sp, bias="j-i", causal="none")
+    elif miss == "sink":
+        sp = fix(sp, layout="bhsd" if sp.layout.startswith("merged") else sp.layout)
+    if sp.hide == "finite" and miss != "finite-mask":
+        sp = fix(sp, hide="min")
+    if sp.bias in COUNTED:
+        if sp.padding in ("none", "bool"):
+            sp = fix(sp, padding="additive")
+        if sp.layout != "merged-bias" and sp.bias == "maskpos-merged":
+            sp = fix(sp, bias="maskpos")
+    if sp.bias == "maskpos" and sp.layout == "merged-bias":
+        sp = fix(sp, bias="maskpos-merged")
+    if sp.bias in ("table2-inf",):
+        sp = fix(sp, slopes="press" if sp.slopes == "input" else sp.slopes, negate="slope")
+        if sp.order == "one-tensor" and sp.hide == "1e9":
+            sp = fix(sp, hide="min")
+    if _numeric_table(sp.bias):
+        sp = fix(sp, slopes="press" if sp.slopes in ("input", "explog", "pow") else sp.slopes)
+    if sp.bias not in SYMMETRIC:
+        sp = fix(sp, negate="slope")
+    if sp.bias == "outer" or sp.bias == "einsum":
+        sp = fix(sp, slope_rank=1)
+    if sp.opset < 12 and (sp.layout == "einsum" or sp.bias in ("einsum", "maxmin")):
+        sp = fix(sp, opset=12)
+    if sp.opset < 14 and sp.causal == "trilu":
+        sp = fix(sp, opset=14)
+    if sp.opset < 12 and (sp.causal in ("lessequal", "add") or sp.miss in ("clip", "dropout")):
+        sp = fix(sp, opset=12)
+    if sp.opset < 13 and sp.miss in ("axis", "dropout"):
+        sp = fix(sp, opset=13)
+    if sp.kv != "all" and sp.layout in ("merged", "merged-bias", "einsum"):
+        sp = fix(sp, kv="all")
+    if sp.heads % 2 and sp.kv == "grouped":
+        sp = fix(sp, kv="all")
+    if sp.layout == "merged-bias" and sp.miss in ("batch-slope", "data-slope"):
+        sp = fix(sp, layout="merged")
+    if not sp.cache:
+        sp = fix(sp, query_start="past", present=False)
+    if sp.padding == "and" and sp.causal in ("none", "add"):
+        sp = fix(sp, padding="where")
+    if not sp.half:
+        sp = fix(sp, softmax32=False, bias32=False)
+    if sp.half and sp.hide == "1e9":
+        sp = fix(sp, hide="min")
+    if sp.order == "one-tensor" and (sp.layout == "merged-bias" or sp.causal == "none"):
+        sp = fix(sp, order="bias-first")
+    if sp.order == "one-tensor" and sp.scale.startswith("after"):
+        sp = fix(sp, scale="before-mul")
+    if sp.order == "mask-first" and sp.layout == "merged-bias":
+        sp = fix(sp, order="bias-first")
+    if sp.scale.startswith("after") and sp.order == "mask-first":
+        sp = fix(sp, order="bias-first")
+    if sp.layers == 2 and sp.hide == "inf" and sp.padding != "none":
+        sp = fix(sp, hide="min")
+    if sp.layers == 1:
+        sp = fix(sp, share=True)
+    if sp.share and sp.layers == 2 and sp.factor != 1.0:
+        sp = fix(sp, share=False)
+    return sp
+
+
+def sample(rng: random.Random, miss: str = "") -> Spelling:
+    """A random spelling; simple choices come first in ``CHOICES`` and are drawn more often."""
+    drawn: dict[str, object] = {}
+    for name, options in CHOICES.items():
+        common = name not in ("bias", "opset", "layout", "scale", "slopes", "heads", "causal", "padding")
+        drawn[name] = options[0] if common and rng.random() < 0.5 else rng.choice(options)
+    spelling = Spelling(**drawn, miss=miss, where=rng.random(), seed=rng.randrange(1 << 30))  # type: ignore[arg-type]
+    return repair(spelling)
+
+
+def simpler(sp: Spelling) -> Iterator[Spelling]:
+    """Spellings with one field set to its simplest value: candidates for shrinking."""
+    plain = Spelling(miss=sp.miss)
+    for name in (f.name for f in dataclasses.fields(Spelling)):
+        if name != "miss" and getattr(sp, name) != getattr(plain, name):
+            candidate = repair(dataclasses.replace(sp, **{name: getattr(plain, name)}))
+            if candidate != sp:
+                yield candidate
+
+
+def shrink(sp: Spelling, fails: Callable[[Spelling], bool], limit: int = 120) -> Spelling:
+    """The simplest spelling found greedily for which ``fails`` still holds."""
+    seen = {sp}
+    for _ in range(limit):
+        for candidate in simpler(sp):
+            if candidate in seen:
+                continue
+            seen.add(candidate)
+            if fails(candidate):
+                sp = candidate
+                break
+        else:
+            return sp
+    return sp
+
+
+# --- truth -------------------------------------------------------------------------------------------------
+
+
+def press(count: int) -> np.ndarray:
+    """The published slopes for a number of heads."""
+    power = 2 ** int(np.floor(np.log2(count)))
+    base = 2.0 ** (-8.0 / power)
+    values = [base ** (k + 1) for k in range(power)]
+    if power < count:
+        base = 2.0 ** (-4.0 / power)
+        values += [base ** (2 * k + 1) for k in range(count - power)]
+    return np.array(values)
+
+
+def slope_values(sp: Spelling) -> np.ndarray:
+    """The magnitudes that the model is written with, before factors of layers and scale."""
+    rng = np.random.default_rng(sp.seed)
+    values = press(sp.heads)
+    if sp.slopes in ("any", "input"):
+        values = rng.uniform(0.02, 0.9, sp.heads)
+    elif sp.slopes == "negative":
+        values = -rng.uniform(0.02, 0.3, sp.heads)
+    elif sp.slopes == "zeros":
+        values = np.where(np.arange(sp.heads) % 2 == 0, values, 0.0)
+    elif sp.slopes == "pow":
+        values = 0.5 ** np.arange(1, sp.heads + 1)
+    return values.astype(_float(sp, bias=True)).astype(np.float64)
+
+
+SCALE = 0.5
+
+
+def truth(sp: Spelling, layer: int = 0) -> np.ndarray:
+    """Slope per head of a layer: the factor of the key position (linear) or of -|distance| (symmetric)."""
+    values = slope_values(sp) * layer_factor(sp, layer)
+    return values * SCALE if sp.scale.startswith("after") else values
+
+
+def layer_factor(sp: Spelling, layer: int) -> float:
+    """What the bias of a layer is multiplied by."""
+    return sp.factor * (1.0 + 0.5 * layer) if sp.factor != 1.0 else 1.0
+
+
+def _float(sp: Spelling, bias: bool = False) -> type:
+    return np.float16 if sp.half and not (bias and sp.bias32) else np.float32
+
+
+# --- building ----------------------------------------------------------------------------------------------
+
+
+class Graph:
+    """Nodes and constants under construction."""
+
+    def __init__(self, sp: Spelling) -> None:
+        self.sp = sp
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+        self.inputs: dict[str, tuple[int, list[object]]] = {}
+        self.outputs: dict[str, tuple[int, list[object]]] = {}
+        self.count = 0
+
+    def name(self, stem: str) -> str:
+        self.count += 1
+        return f"{stem}_{self.count}"
+
+    def op(self, kind: str, *inputs: str, **attributes: object) -> str:
+        out = self.name(kind.lower())
+        self.nodes.append(helper.make_node(kind, list(inputs), [out], name=f"node_{out}", **attributes))
+        return out
+
+    def commute(self, kind: str, left: str, right: str) -> str:
+        return self.op(kind, right, left) if self.sp.swap else self.op(kind, left, right)
+
+    def const(self, value: object, dtype: type = np.int64) -> str:
+        name = self.name("const")
+        tensor = numpy_helper.from_array(np.asarray(value).astype(dtype), name)
+        if self.sp.constants == "node":
+            self.nodes.append(helper.make_node("Constant", [], [name], name=f"node_{name}", value=tensor))
+        else:
+            self.initializers.append(tensor)
+        return name
+
+    def cast(self, value: str, dtype: type) -> str:
+        return self.op("Cast", value, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+
+    def unsqueeze(self, value: str, *axes: int) -> str:
+        if self.sp.opset >= 13:
+            return self.op("Unsqueeze", value, self.const(list(axes)))
+        return self.op("Unsqueeze", value, axes=list(axes))
+
+    def squeeze(self, value: str, *axes: int) -> str:
+        if self.sp.opset >= 13:
+            return self.op("Squeeze", value, self.const(list(axes)))
+        return self.op("Squeeze", value, axes=list(axes))
+
+    def size(self, value: str, axis: int) -> str:
+        return self.op("Gather", self.op("Shape", value), self.const(axis), axis=0)
+
+    def slice(self, value: str, start: str, end: str, axis: int) -> str:
+        return self.op(
+            "Slice", value, self.unsqueeze(start, 0), self.unsqueeze(end, 0), self.const([axis]), self.const([1])
+        )
+
+    def shape(self, *parts: int | str) -> str:
+        items = [self.const([p]) if isinstance(p, int) else self.unsqueeze(p, 0) for p in parts]
+        return self.op("Concat", *items, axis=0)
+
+
+def build(sp: Spelling) -> onnx.ModelProto:
+    """The model that a spelling describes."""
+    return _Writer(sp).model()
+
+
+class _Writer:
+    def __init__(self, sp: Spelling) -> None:
+        self.sp = sp
+        self.g = Graph(sp)
+        self.float = _float(sp)
+        self.bias_float = _float(sp, bias=True)
+        self.kv_heads = {"all": sp.heads, "grouped": sp.heads // 2, "one": 1}[sp.kv]
+
+    def model(self) -> onnx.ModelProto:
+        sp, g = self.sp, self.g
+        batch, new, past = ("batch", "seq", "past") if not sp.static else STATIC
+        if not sp.cache:
+            past = 0
+        total: object = (past + new if sp.static else "total") if sp.cache else new
+        kind = helper.np_dtype_to_tensor_dtype(np.dtype(self.float))
+        for name, heads in (("query", sp.heads), ("key", self.kv_heads), ("value", self.kv_heads)):
+            direct = [batch, heads, new, DEPTH]
+            g.inputs[name] = (kind, direct if sp.layout == "direct" else [batch, new, heads * DEPTH])
+        if sp.cache:
+            for name in ("past_key", "past_value"):
+                g.inputs[name] = (kind, [batch, self.kv_heads, past, DEPTH])
+        if sp.padding == "bool":
+            g.inputs["attention_mask"] = (TensorProto.BOOL, [batch, total])
+        elif sp.padding != "none":
+            g.inputs["attention_mask"] = (TensorProto.INT64, [batch, total])
+        if sp.slopes == "input":
+            g.inputs["slopes"] = (helper.np_dtype_to_tensor_dtype(np.dtype(self.bias_float)), [sp.heads])
+        if sp.scale == "input":
+            g.inputs["scale"] = (kind, [])
+        if sp.miss == "batch-slope":
+            g.inputs["batch_slopes"] = (kind, [batch, sp.heads])
+        if sp.miss in ("packed", "position-ids"):
+            g.inputs["position_ids"] = (TensorProto.INT64, [batch, new])
+        if sp.miss == "key-term":
+            g.inputs["key_term"] = (kind, [batch, total])
+        if sp.miss == "float-mask-positions":
+            g.inputs["weights"] = (kind, [batch, new])
+        query, key, value = "query", "key", "value"
+        axis = 2 if sp.layout == "direct" else 1
+        self.new = g.size("query", axis)
+        self.batch = g.size("query", 0)
+        self.past = g.size("past_key", 2) if sp.cache else ""
+        self.total = g.commute("Add", self.past, self.new) if sp.cache else self.new
+        self.own = self._own()
+        self.keys = g.op("Range", g.const(0), self.total, g.const(1))
+        self.rows = self._rows()
+        result, bias = "", ""
+        for layer in range(sp.layers):
+            if not bias or not sp.share:
+                bias = self._bias(layer)
+            result = self._attention(layer, query, key, value, bias)
+            if layer + 1 < sp.layers:
+                if sp.layout == "direct" and self.kv_heads != sp.heads:
+                    query = g.op("Add", "query", result)
+                elif self.kv_heads == sp.heads:
+                    query, key, value = (g.op("Add", n, result) for n in ("query", "key", "value"))
+                else:
+                    query = g.op("Add", "query", result)
+        g.nodes.append(helper.make_node("Identity", [result], ["output"], name="last"))
+        if sp.dead:
+            g.op("Neg", g.op("Sub", g.unsqueeze(self.rows, 1), g.unsqueeze(self.keys, 0)))
+        g.outputs["output"] = (kind, list(g.inputs["query"][1]))
+        if sp.output_bias and sp.miss not in ("probabilities", "scores"):
+            bias_kind = helper.np_dtype_to_tensor_dtype(np.dtype(self.float))
+            g.nodes.append(helper.make_node("Identity", [bias], ["bias"], name="bias_out"))
+            g.outputs["bias"] = (bias_kind, [])
+        return self._finish()
+
+    def _finish(self) -> onnx.ModelProto:
+        g, sp = self.g, self.sp
+        make = helper.make_tensor_value_info
+        if not sp.dead:
+            live = set(g.outputs)
+            kept = []
+            for node in reversed(g.nodes):
+                if live & set(node.output):
+                    kept.append(node)
+                    live |= set(node.input)
+            g.nodes = kept[::-1]
+        used = {i for n in g.nodes for i in n.input}
+        graph = helper.make_graph(
+            g.nodes,
+            "attention",
+            [make(n, t, s) for n, (t, s) in g.inputs.items() if n in used],
+            [make(n, t, s if s else None) for n, (t, s) in g.outputs.items()],
+            [t for t in g.initializers if t.name in used],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", sp.opset)])
+        model.ir_version = 8 if sp.opset < 19 else 10
+        return model
+
+    def _own(self) -> str:
+        """The key index of the first query, a scalar."""
+        g, sp = self.g, self.sp
+        if not sp.cache:
+            return g.const(0)
+        return g.op("Sub", self.total, self.new) if sp.query_start == "total-minus-new" else self.past
+
+    def _rows(self) -> str:
+        """Key index of every query, [S_q]."""
+        g, sp = self.g, self.sp
+        start, end = self.own, self.total
+        if sp.miss == "offset":
+            start, end = g.const(0), self.new
+        elif sp.miss == "offset-one":
+            start, end = g.op("Add", self.own, g.const(1)), g.op("Add", self.total, g.const(1))
+        elif sp.cache and sp.query_start == "slice":
+            return g.slice(self.keys, start, end, 0)
+        return g.op("Range", start, end, g.const(1))
+
+    # --- bias
+
+    def _slopes(self, rank: int) -> str:
+        """Slopes of the wanted rank: [H], [H, 1, 1] or [1, H, 1, 1]."""
+        g, sp = self.g, self.sp
+        values = slope_values(sp)
+        shape = {1: [sp.heads], 3: [sp.heads, 1, 1], 4: [1, sp.heads, 1, 1]}[rank]
+        sign = -1.0 if sp.bias in SYMMETRIC and sp.negate == "slope" else 1.0
+        if sp.miss in ("data-slope", "batch-slope"):
+            if sp.miss == "batch-slope":
+                return g.cast(g.op("Reshape", "batch_slopes", g.const([0, sp.heads, 1, 1])), self.bias_float)
+            size = g.op("Abs", self._heads("query", "query", sp.heads))
+            if sp.opset >= 18:
+                largest = g.op("ReduceMax", size, g.const([2, 3]), keepdims=1)
+            else:
+                largest = g.op("ReduceMax", size, axes=[2, 3], keepdims=1)
+            return g.cast(g.op("Mul", largest, g.const(values.reshape([sp.heads, 1, 1]), self.float)), self.bias_float)
+        if sp.slopes == "input":
+            made = "slopes"
+            if rank > 1:
+                made = g.op("Reshape", made, g.const(shape))
+            return g.op("Neg", made) if sign < 0 else made
+        if sp.slopes == "explog":
+            log = np.log(np.abs(values)).reshape(shape)
+            made = g.cast(g.op("Exp", g.const(log, np.float32)), self.bias_float)
+            return g.op("Neg", made) if sign < 0 else made
+        if sp.slopes == "pow":
+            steps = g.op("Range", g.const(1), g.const(sp.heads + 1), g.const(1))
+            made = g.op("Pow", g.const(0.5, np.float32), g.cast(steps, np.float32))
+            made = g.cast(made, self.bias_float)
+            if rank > 1:
+                made = g.op("Reshape", made, g.const(shape))
+            return g.op("Neg", made) if sign < 0 else made
+        return g.const((sign * values).reshape(shape), self.bias_float)
+
+    def _bias(self, layer: int) -> str:
+        """The bias, broadcastable to [B, H, S_q, S_kv], or [B*H, 1 or S_q, S_kv] for the merged layout."""
+        g, sp = self.g, self.sp
+        bias = self._table() if _numeric_table(sp.bias) else self._computed()
+        factor = layer_factor(sp, layer)
+        if factor != 1.0:
+            bias = g.commute("Mul", bias, g.const(factor, self.bias_float))
+        if sp.bias in SYMMETRIC and sp.negate == "bias":
+            bias = g.op("Neg", bias)
+        if sp.casts:
+            bias = g.cast(g.cast(bias, np.float64 if sp.opset >= 13 else np.float32), self.bias_float)
+        if sp.miss == "cls":
+            bias = self._without_first(bias)
+        if self.bias_float is not self.float:
+            bias = g.cast(bias, self.float)
+        if sp.layout == "merged-bias" and sp.bias not in COUNTED:
+            rows = self.new if sp.bias in (*SYMMETRIC, "j-i", "table2-linear", "table2-inf", "gather-linear") else 1
+            full = g.op("Expand", bias, g.shape(self.batch, sp.heads, rows, self.total))
+            bias = g.op("Reshape", full, g.shape(-1, rows, self.total))
+        return bias
+
+    def _without_first(self, bias: str) -> str:
+        """Distances among all tokens but the first, whose row and column are zero."""
+        g = self.g
+        inner = g.op("Slice", bias, g.const([1, 1]), g.const([2**31, 2**31]), g.const([-2, -1]))
+        rank = 4 if self.sp.slope_rank == 4 else 3
+        pads = [0] * rank * 2
+        pads[rank - 2] = pads[rank - 1] = 1
+        return g.op("Pad", inner, g.const(pads), g.const(0.0, self.bias_float))
+
+    def _distance(self) -> str:
+        """An integer distance [S_q, S_kv] that grows with |i - j|, before its sign."""
+        g, sp = self.g, self.sp
+        if sp.miss in ("packed", "position-ids"):
+            rows, keys = g.unsqueeze("position_ids", 1, 3), g.unsqueeze("position_ids", 1, 2)
+        else:
+            rows, keys = g.unsqueeze(self.rows, 1), g.unsqueeze(self.keys, 0)
+        if sp.bias == "maxmin":
+            distance = g.op("Sub", g.commute("Max", rows, keys), g.commute("Min", rows, keys))
+        elif sp.bias == "where":
+            after = g.op("Sub", keys, rows)
+            if sp.miss == "one-side":
+                after = g.op("Mul", after, g.const(2))
+            distance = g.op("Where", g.op("Less", rows, keys), after, g.op("Sub", rows, keys))
+        else:
+            distance = g.op("Abs", g.op("Sub", keys, rows) if sp.swap else g.op("Sub", rows, keys))
+        return self._bent(distance)
+
+    def _bent(self, distance: str) -> str:
+        """The distance, or the function of it that a near miss uses."""
+        g, sp = self.g, self.sp
+        length = g.const(2 + int(sp.where * 30))
+        if sp.miss == "clip":
+            return g.op("Min", distance, length)
+        if sp.miss == "mod":
+            return g.op("Mod", distance, length)
+        if sp.miss == "quadratic":
+            return g.op("Mul", distance, distance)
+        if sp.miss == "bucket":
+            return g.op("Mul", g.op("Div", distance, g.const(2)), g.const(2))
+        if sp.miss == "grid":
+            side = g.const(5)
+            rows, keys = g.unsqueeze(self.rows, 1), g.unsqueeze(self.keys, 0)
+            across = g.op("Abs", g.op("Sub", g.op("Mod", rows, side), g.op("Mod", keys, side)))
+            down = g.op("Abs", g.op("Sub", g.op("Div", rows, side), g.op("Div", keys, side)))
+            return g.op("Add", across, down)
+        return distance
+
+    def _computed(self) -> str:
+        g, sp = self.g, self.sp
+        if sp.bias in ("outer", "einsum"):
+            keys = g.cast(self.keys, self.bias_float)
+            slopes = self._slopes(1)
+            if sp.bias == "einsum":
+                return g.unsqueeze(g.op("Einsum", slopes, keys, equation="h,j->hj"), 1)
+            return g.unsqueeze(g.op("MatMul", g.unsqueeze(slopes, 1), g.unsqueeze(keys, 0)), 1)
+        if sp.bias in COUNTED:
+            return self._counted()
+        if sp.bias in SYMMETRIC:
+            place = self._distance()
+        elif sp.bias == "j":
+            place = g.unsqueeze(self.keys, 0)
+        elif sp.bias == "j-i":
+            place = g.op("Sub", g.unsqueeze(self.keys, 0), g.unsqueeze(self.rows, 1))
+            if sp.miss == "negative-total":
+                place = g.op("Min", place, g.const(1 + int(sp.where * 10)))
+        elif sp.bias == "j-last":
+            place = g.unsqueeze(g.op("Sub", self.keys, g.op("Sub", self.total, g.const(1))), 0)
+        else:  # ones
+            ones = g.op("Expand", g.const([1]), g.shape(self.total))
+            counted = g.op("CumSum", ones, g.const(0))
+            place = g.unsqueeze(g.op("Sub", counted, g.const(1)), 0)
+        place = g.cast(place, self.bias_float)
+        if sp.miss == "log":
+            place = g.op("Log", g.op("Add", place, g.const(1.0, self.bias_float)))
+        if sp.bias in SYMMETRIC and sp.negate == "distance":
+            place = g.op("Neg", place)
+        if sp.miss in ("slope-per-key", "slope-per-row"):
+            values = np.linspace(0.1, 0.5, BUFFER)
+            axis = 2 if sp.miss == "slope-per-key" else 1
+            start, end = (g.const(0), self.total) if axis == 2 else (self.own, self.total)
+            table = g.const(values.reshape([1, 1, -1] if axis == 2 else [1, -1, 1]), self.bias_float)
+            return g.op("Mul", g.slice(table, start, end, axis), place)
+        rank = sp.slope_rank
+        if rank == 1:
+            slopes = self._slopes(1)
+            if sp.miss not in ("data-slope", "batch-slope"):
+                slopes = g.unsqueeze(slopes, 1, 2)
+            return g.commute("Mul", slopes, place)
+        return g.commute("Mul", self._slopes(rank), place)
+
+    def _counted(self) -> str:
+        """BLOOM's bias: (cumsum(mask) - 1) * mask."""
+        g, sp = self.g, self.sp
+        mask = "attention_mask"
+        if sp.miss == "forgetting":
+            gates = g.op("ReduceMean", "query", keepdims=0, **({} if sp.opset >= 18 else {"axes": [-1]}))
+            if sp.opset >= 18:
+                g.nodes[-1].input.append(g.const([-1]))
+                g.nodes[-1], g.nodes[-2] = (g.nodes[-2], g.nodes[-1]) if sp.constants == "node" else (
+                    g.nodes[-1],
+                    g.nodes[-2],
+                )
+            if sp.layout == "direct":
+                gates = g.op("Gather", gates, g.const(0), axis=1)
+            place = g.op("CumSum", g.op("Sigmoid", g.cast(gates, np.float32)), g.const(1))
+            place = g.cast(place, self.bias_float)
+        elif sp.miss == "float-mask-positions":
+            place = g.cast(g.op("CumSum", g.cast("weights", np.float32), g.const(1)), self.bias_float)
+        else:
+            counted = g.op("CumSum", mask, g.const(-1))
+            place = g.commute("Mul", g.op("Sub", counted, g.const(1)), mask)
+            place = g.cast(place, self.bias_float)
+        if sp.bias == "maskpos-merged":
+            slopes = g.op("Reshape", self._slopes(1), g.const([sp.heads, 1]))
+            whole = g.commute("Mul", slopes, g.unsqueeze(place, 1))
+            return g.op("Reshape", whole, g.shape(-1, 1, self.total))
+        if sp.slope_rank == 1:
+            slopes = g.op("Reshape", self._slopes(1), g.const([sp.heads, 1, 1]))
+            return g.commute("Mul", slopes, g.unsqueeze(place, 1, 2))
+        return g.commute("Mul", self._slopes(sp.slope_rank), g.unsqueeze(place, 1, 2))
+
+    def _table(self) -> str:
+        """A constant and how a part of it is taken."""
+        g, sp = self.g, self.sp
+        values = slope_values(sp)[:, None, None]
+        if sp.bias in SYMMETRIC and sp.negate == "slope":
+            values = -values
+        i, j = np.arange(BUFFER)[:, None], np.arange(BUFFER)[None, :]
+        if sp.bias.startswith("gather"):
+            return self._gathered(values)
+        if sp.bias == "table2":
+            distance = self._bent_array(np.abs(i - j))
+            if sp.miss == "offset-one":
+                distance = np.abs(i + 1 - j)
+            data = values * distance * (-1.0 if sp.negate == "distance" else 1.0)
+        elif sp.bias == "table1":
+            data = values * j
+        elif sp.bias == "table1-end":
+            data = values * (j - (BUFFER - 1))
+        elif sp.bias == "table2-linear":
+            data = values * (j - i)
+        else:
+            data = np.where(j > i, -np.inf, values * (j + 0.0 * i))
+        data = self._spoiled(data).astype(self.bias_float)
+        axis = 1
+        if sp.table_rank == 4:
+            data, axis = data[None], 2
+        part = g.const(data, self.bias_float)
+        if sp.bias in ("table2", "table2-linear", "table2-inf"):
+            start, end = (g.const(0), self.new) if sp.miss == "offset" else (self.own, self.total)
+            part = g.slice(part, start, end, axis)
+        if sp.bias == "table1-end":
+            length = g.const(BUFFER)
+            return g.slice(part, g.op("Sub", length, self.total), length, axis + 1)
+        return g.slice(part, g.const(0), self.total, axis + 1)
+
+    def _gathered(self, values: np.ndarray) -> str:
+        g, sp = self.g, self.sp
+        steps = np.arange(-(BUFFER - 1), BUFFER)
+        distance = steps.astype(np.float64) if sp.bias == "gather-linear" else self._bent_array(np.abs(steps))
+        data = values[:, 0] * distance * (-1.0 if sp.bias == "gather" and sp.negate == "distance" else 1.0)
+        data = self._spoiled(data).astype(self.bias_float)
+        index = g.op("Sub", g.unsqueeze(self.keys, 0), g.unsqueeze(self.rows, 1))
+        index = g.op("Add", index, g.const(BUFFER - 1))
+        if sp.miss == "offset-one":
+            index = g.op("Max", index, g.const(0)) if sp.opset >= 12 else index
+        if sp.table_rank == 4:
+            return g.op("Transpose", g.op("Gather", g.const(data.T, self.bias_float), index, axis=0), perm=[2, 0, 1])
+        return g.op("Gather", g.const(data, self.bias_float), index, axis=1)
+
+    def _bent_array(self, distance: np.ndarray) -> np.ndarray:
+        sp = self.sp
+        length = 2 + int(sp.where * 30)
+        if sp.miss == "clip":
+            return np.minimum(distance, length)
+        if sp.miss == "mod":
+            return distance % length
+        if sp.miss == "quadratic":
+            return distance * distance
+        if sp.miss == "bucket":
+            return distance // 2 * 2
+        if sp.miss == "log":
+            return np.log1p(distance)
+        if sp.miss == "grid":
+            return distance % 5 + distance // 5
+        return distance.astype(np.float64)
+
+    def _spoiled(self, data: np.ndarray) -> np.ndarray:
+        """Table entries with the fault of a near miss."""
+        sp = self.sp
+        rng = np.random.default_rng(sp.seed + 1)
+        data = data.astype(self.bias_float).astype(np.float64)
+        if sp.miss == "table-ulp":
+            unit = np.spacing(np.abs(np.where(np.isfinite(data), data, 0)).astype(self.bias_float)).astype(np.float64)
+            return data + unit * rng.integers(-4, 5, data.shape)
+        if sp.miss == "table-noise":
+            return data + rng.normal(0, 3e-2, data.shape)
+        finite = np.flatnonzero(np.isfinite(data))
+        if sp.miss == "table-entry":
+            flat = data.reshape(-1).copy()
+            flat[finite[min(len(finite) - 1, int(sp.where * len(finite)))]] += 1.5
+            return flat.reshape(data.shape)
+        if sp.miss == "table-tail":
+            cut = BUFFER // 2 + int(sp.where * (BUFFER // 2 - 2))
+            out = data.copy()
+            out[..., cut:] += 1.0
+            return out
+        return data
+
+    # --- masks
+
+    def _minimum(self, dtype: type) -> float:
+        hide = self.sp.hide
+        if hide == "inf":
+            return -np.inf
+        if hide == "finite":
+            return -6.0
+        return float(np.finfo(dtype).min) if hide == "min" else -1e9
+
+    def _causal(self) -> str:
+        """True where a key is visible, [S_q, S_kv]."""
+        g, sp = self.g, self.sp
+        own, start = self.own, self._real_rows()
+        rows, keys = g.unsqueeze(start, 1), g.unsqueeze(self.keys, 0)
+        if sp.causal == "where":
+            visible = g.op("Not", g.op("Less", rows, keys))
+        elif sp.causal == "not-greater":
+            visible = g.op("Not", g.op("Greater", keys, rows))
+        elif sp.causal == "trilu":
+            ones = g.op("Expand", g.const([[1]]), g.shape(self.new, self.total))
+            shift = g.const(0) if sp.miss == "causal-offset" else own
+            visible = g.cast(g.op("Trilu", ones, shift, upper=0), np.bool_)
+        elif sp.causal == "constant":
+            table = g.const(np.tril(np.ones((BUFFER, BUFFER))), np.bool_)
+            first, end = (g.const(0), self.new) if sp.miss == "causal-offset" else (own, self.total)
+            visible = g.slice(g.slice(table, first, end, 0), g.const(0), self.total, 1)
+        else:
+            visible = g.op("LessOrEqual", keys, rows)
+        if sp.miss == "window":
+            near = g.op("Greater", keys, g.op("Sub", rows, g.const(2 + int(sp.where * 12))))
+            visible = g.op("And", visible, near)
+        if sp.miss == "chunked":
+            size = g.const(3 + int(sp.where * 8))
+            visible = g.op("And", visible, g.op("Equal", g.op("Div", rows, size), g.op("Div", keys, size)))
+        return visible
+
+    def _real_rows(self) -> str:
+        """Key indices of queries for the causal mask, right unless the mask is what is wrong."""
+        g, sp = self.g, self.sp
+        if sp.miss == "causal-offset":
+            return g.op("Range", g.const(0), self.new, g.const(1))
+        if sp.miss in ("offset", "offset-one"):
+            return g.op("Range", self.own, self.total, g.const(1))
+        return self.rows
+
+    def _masks(self) -> list[tuple[str, str]]:
+        """("where", visible) and ("add", tensor) pieces, 4-D or 2-D."""
+        g, sp = self.g, self.sp
+        low = self._minimum(self.float)
+        found: list[tuple[str, str]] = []
+        visible = ""
+        if sp.causal != "none":
+            visible = self._causal()
+            if sp.padding != "and":
+                if sp.causal == "add":
+                    pieces = g.op("Where", visible, g.const(0.0, self.float), g.const(low, self.float))
+                    found.append(("add", pieces))
+                else:
+                    found.append(("where", visible))
+        if sp.padding == "none":
+            return found
+        mask = g.unsqueeze("attention_mask", 1, 2)
+        if sp.padding == "additive":
+            inverse = g.op("Sub", g.const(1.0, self.float), g.cast(mask, self.float))
+            if sp.hide == "inf":
+                low = float(np.finfo(self.float).min)
+            found.append(("add", g.commute("Mul", inverse, g.const(low, self.float))))
+            return found
+        if sp.padding == "expanded":
+            size = g.shape(self.batch, 1, self.new, self.total)
+            inverse = g.op("Sub", g.const(1.0, self.float), g.cast(g.op("Expand", mask, size), self.float))
+            hidden = g.cast(inverse, np.bool_)
+            found.append(("add", g.op("Where", hidden, g.const(low, self.float), inverse)))
+            return found
+        flag = mask if sp.padding == "bool" else g.cast(mask, np.bool_)
+        found.append(("where", g.commute("And", flag, visible) if sp.padding == "and" else flag))
+        return found
+
+    # --- attention
+
+    def _heads(self, value: str, stem: str, heads: int) -> str:
+        """[B, heads, S, D] of a projected input."""
+        g, sp = self.g, self.sp
+        if sp.layout == "direct":
+            return value
+        return g.op("Transpose", g.op("Reshape", value, g.const([0, -1, heads, DEPTH])), perm=[0, 2, 1, 3])
+
+    def _repeat(self, value: str) -> str:
+        """Key heads repeated for grouped queries."""
+        g, sp = self.g, self.sp
+        if sp.kv != "grouped":
+            return value
+        size = g.shape(self.batch, self.kv_heads, 2, self.total, DEPTH)
+        return g.op("Reshape", g.op("Expand", g.unsqueeze(value, 2), size), g.const([0, sp.heads, -1, DEPTH]))
+
+    def _attention(self, layer: int, query: str, key: str, value: str, bias: str) -> str:
+        g, sp = self.g, self.sp
+        scale = SCALE
+        if sp.layout == "einsum" and not sp.cache:
+            q, k, v = (g.op("Reshape", t, g.const([0, -1, sp.heads, DEPTH])) for t in (query, key, value))
+        else:
+            q = self._heads(query, "query", sp.heads)
+            k, v = (self._heads(t, t, self.kv_heads) for t in (key, value))
+            if sp.cache:
+                k = g.op("Concat", "past_key", k, axis=2)
+                v = g.op("Concat", "past_value", v, axis=2)
+                if sp.present and layer == 0:
+                    kind = helper.np_dtype_to_tensor_dtype(np.dtype(self.float))
+                    g.nodes.append(helper.make_node("Identity", [k], ["present_key"], name="present"))
+                    g.outputs["present_key"] = (kind, [])
+            k, v = self._repeat(k), self._repeat(v)
+        if sp.miss == "value-scaled":
+            v = g.op("Mul", v, g.const(np.linspace(0.5, 1.5, DEPTH), self.float))
+        if sp.scale == "q":
+            q = g.commute("Mul", q, g.const(scale, self.float))
+        elif sp.scale == "k":
+            k = g.op("Div", k, g.const(1 / scale, self.float))
+        elif sp.scale == "both":
+            root = np.sqrt(scale)
+            q, k = g.commute("Mul", q, g.const(root, self.float)), g.op("Mul", k, g.const(root, self.float))
+        scores = self._product(q, k)
+        scores = self._scaled(scores, q)
+        if sp.miss == "softcap-before":
+            scores = g.op("Mul", g.op("Tanh", g.op("Div", scores, g.const(2.0, self.float))), g.const(2.0, self.float))
+        scores = self._biased(scores, bias)
+        weights = self._softmax(scores)
+        if sp.miss in ("probabilities", "scores") and layer == sp.layers - 1:
+            kind = helper.np_dtype_to_tensor_dtype(np.dtype(self.float))
+            source = weights if sp.miss == "probabilities" else scores
+            g.nodes.append(helper.make_node("Identity", [source], ["extra"], name="extra_out"))
+            g.outputs["extra"] = (kind, [])
+        return self._context(weights, v)
+
+    def _product(self, q: str, k: str) -> str:
+        g, sp = self.g, self.sp
+        if sp.layout == "einsum":
+            return g.op("Einsum", q, k, equation="bhid,bhjd->bhij" if sp.cache else "bihd,bjhd->bhij")
+        if sp.layout.startswith("merged"):
+            q = g.op("Reshape", q, g.shape(-1, self.new, DEPTH))
+            k = g.op("Reshape", k, g.shape(-1, self.total, DEPTH))
+            scores = g.op("MatMul", q, g.op("Transpose", k, perm=[0, 2, 1]))
+            if sp.layout == "merged":
+                scores = g.op("Reshape", scores, g.shape(self.batch, sp.heads, self.new, self.total))
+            return scores
+        return g.op("MatMul", q, g.op("Transpose", k, perm=[0, 1, 3, 2]))
+
+    def _scaled(self, scores: str, q: str) -> str:
+        g, sp = self.g, self.sp
+        if sp.scale == "before-mul":
+            return g.commute("Mul", scores, g.const(SCALE, self.float))
+        if sp.scale == "before-div":
+            return g.op("Div", scores, g.const(1 / SCALE, self.float))
+        if sp.scale == "shape":
+            size = g.op("Sqrt", g.cast(g.const(DEPTH) if sp.static else g.size(q, 3), np.float32))
+            return g.op("Div", scores, g.cast(size, self.float))
+        if sp.scale == "input":
+            return g.commute("Mul", scores, "scale")
+        return scores
+
+    def _biased(self, scores: str, bias: str) -> str:
+        """Scores plus bias plus masks, in the order that the spelling says."""
+        g, sp = self.g, self.sp
+        masks = self._masks()
+        low = g.const(self._minimum(self.float), self.float)
+        if sp.miss == "key-term":
+            term = g.unsqueeze("key_term", 1, 2)
+            masks.append(("add", term))
+        if sp.miss == "packed":
+            # Documents are told apart by positions that start again.
+            start = g.cast(g.op("Equal", "position_ids", g.const(0)), np.int64)
+            document = g.op("CumSum", start, g.const(1))
+            same = g.op("Equal", g.unsqueeze(document, 1, 3), g.unsqueeze(document, 1, 2))
+            masks.append(("where", same))
+        if sp.miss == "chunked" and sp.causal == "none":
+            size = g.const(3 + int(sp.where * 8))
+            rows, keys = g.unsqueeze(self.rows, 1), g.unsqueeze(self.keys, 0)
+            masks.append(("where", g.op("Equal", g.op("Div", rows, size), g.op("Div", keys, size))))
+
+        def masked(value: str) -> str:
+            for kind, mask in masks:
+                if kind == "where":
+                    value = g.op("Where", mask, value, low)
+                else:
+                    value = g.commute("Add", value, mask)
+            return value
+
+        def added(value: str) -> str:
+            if sp.miss == "multiplied":
+                return g.commute("Mul", value, bias)
+            if sp.bias in SYMMETRIC and sp.negate == "sub":
+                return g.op("Sub", value, bias)
+            return g.commute("Add", value, bias)
+
+        if sp.order == "one-tensor":
+            if sp.bias in SYMMETRIC and sp.negate == "sub":
+                bias = g.op("Neg", bias)
+            whole = masked(bias)
+            scores = g.commute("Mul" if sp.miss == "multiplied" else "Add", scores, whole)
+        elif sp.order == "mask-first":
+            scores = added(masked(scores))
+        else:
+            scores = added(scores)
+            if sp.layout == "merged-bias":
+                scores = g.op("Reshape", scores, g.shape(self.batch, sp.heads, self.new, self.total))
+            if sp.scale == "after-mul":
+                scores = g.commute("Mul", scores, g.const(SCALE, self.float))
+            elif sp.scale == "after-div":
+                scores = g.op("Div", scores, g.const(1 / SCALE, self.float))
+            if sp.miss == "softcap-after":
+                cap = g.const(3.0, self.float)
+                scores = g.op("Mul", g.op("Tanh", g.op("Div", scores, cap)), cap)
+            return masked(scores)
+        if sp.miss == "softcap-after":
+            cap = g.const(3.0, self.float)
+            scores = g.op("Mul", g.op("Tanh", g.op("Div", scores, cap)), cap)
+        return scores
+
+    def _softmax(self, scores: str) -> str:
+        g, sp = self.g, self.sp
+        if sp.miss == "sink":
+            column = g.const(np.linspace(0.0, 1.0, sp.heads).reshape([1, sp.heads, 1, 1]), self.float)
+            column = g.op("Expand", column, g.shape(self.batch, sp.heads, self.new, 1))
+            scores = g.op("Concat", scores, column, axis=-1)
+        wide = sp.half and sp.softmax32
+        if wide:
+            scores = g.cast(scores, np.float32)
+        axis = 2 if sp.miss == "axis" else (3 if sp.swap else -1)
+        weights = g.op("Softmax", scores, axis=axis)
+        if wide:
+            weights = g.cast(weights, self.float)
+        if sp.miss == "sink":
+            weights = g.slice(weights, g.const(0), self.total, 3)
+        if sp.miss == "dropout":
+            weights = g.op("Dropout", weights, g.const(0.4, np.float32), g.const(True, np.bool_))
+        return weights
+
+    def _context(self, weights: str, v: str) -> str:
+        g, sp = self.g, self.sp
+        if sp.layout.startswith("merged"):
+            weights = g.op("Reshape", weights, g.shape(-1, self.new, self.total))
+            v = g.op("Reshape", v, g.shape(-1, self.total, DEPTH))
+            made = g.op("MatMul", weights, v)
+            made = g.op("Reshape", made, g.shape(self.batch, sp.heads, self.new, DEPTH))
+        elif sp.layout == "einsum":
+            equation = "bhij,bhjd->bihd" if sp.cache else "bhij,bjhd->bihd"
+            made = g.op("Einsum", weights, v, equation=equation)
+            return g.op("Reshape", made, g.const([0, 0, sp.heads * DEPTH]))
+        else:
+            made = g.op("MatMul", weights, v)
+        if sp.layout == "direct":
+            return made
+        made = g.op("Transpose", made, perm=[0, 2, 1, 3])
+        return g.op("Reshape", made, g.const([0, 0, sp.heads * DEPTH]))
+
+
+# --- judging -----------------------------------------------------------------------------------------------
+
+
+def shapes(sp: Spelling) -> Sequence[tuple[int, int, int]]:
+    """(batch, new, past) to compare at; the longest uses tables to their end."""
+    if sp.static:
+        return [STATIC if sp.cache else (*STATIC[:2], 0)]
+    if sp.cache:
+        return [(2, 3, 4), (1, 1, 9), (2, 13, BUFFER - 13), (1, 1, BUFFER - 1)]
+    return [(2, 5, 0), (1, 1, 0), (2, BUFFER, 0)]
+
+
+def mask_patterns(sp: Spelling, batch: int, total: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Attention masks [B, S]: ones, right, left, and with holes."""
+    ones = np.ones((batch, total), np.int64)
+    yield ones
+    if sp.padding == "none":
+        return
+    cut = total // 3
+    if cut:
+        right, left, holes = ones.copy(), ones.copy(), (rng.random((batch, total)) > 0.3).astype(np.int64)
+        right[-1, total - cut :] = 0
+        left[-1, :cut] = 0
+        holes[:, 0] = 1
+        yield right
+        yield holes
+        if sp.miss != "causal-offset":  # its valid queries would be left without any key
+            yield left
+
+
+def feeds(sp: Spelling, shape: tuple[int, int, int], mask: np.ndarray, rng: np.random.Generator) -> dict[str, object]:
+    """Inputs of one run; more than the model declares."""
+    batch, new, past = shape
+    kind = _float(sp)
+    kv = {"all": sp.heads, "grouped": sp.heads // 2, "one": 1}[sp.kv]
+    direct = sp.layout == "direct"
+    given: dict[str, object] = {}
+    for name, heads in (("query", sp.heads), ("key", kv), ("value", kv)):
+        size = (batch, heads, new, DEPTH) if direct else (batch, new, heads * DEPTH)
+        given[name] = rng.normal(size=size).astype(kind)
+    for name in ("past_key", "past_value"):
+        given[name] = rng.normal(size=(batch, kv, past, DEPTH)).astype(kind)
+    given["attention_mask"] = mask.astype(np.bool_) if sp.padding == "bool" else mask
+    given["slopes"] = slope_values(sp).astype(_float(sp, bias=True))
+    given["scale"] = np.array(0.7, kind)
+    given["batch_slopes"] = rng.uniform(0.05, 0.5, (batch, sp.heads)).astype(kind)
+    lengths = rng.integers(1, max(2, new), batch)
+    given["position_ids"] = np.stack([np.arange(new) % n for n in lengths]).astype(np.int64)
+    given["key_term"] = rng.normal(size=(batch, past + new)).astype(kind)
+    given["weights"] = rng.uniform(0, 1, (batch, new)).astype(kind)
+    return given
+
+
+def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    """An onnxruntime session that computes what the graph says."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def tolerance(sp: Spelling) -> float:
+    """What two right computations may differ by, relative to the largest output."""
+    return 6e-2 if sp.half else 3e-4
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The comparison of an original with its rewritten form.
+
+    Attributes:
+        error: Largest difference at valid tokens, relative to the largest value.
+        compared: Number of compared elements.
+        where: Shape and output of the largest difference.
+    """
+
+    error: float
+    compared: int
+    where: str
+
+
+def difference(sp: Spelling, original: onnx.ModelProto, rewritten: onnx.ModelProto) -> Difference:
+    """Compare two models in onnxruntime at valid queries, over several shapes and masks."""
+    first = session(original)
+    try:
+        second = session(rewritten)
+    except Exception as error:  # noqa: BLE001 - onnxruntime raises many kinds
+        return Difference(np.inf, 0, f"the rewritten model is invalid: {error}")
+    names = [i.name for i in first.get_inputs()]
+    outputs = [o.name for o in first.get_outputs()]
+    worst, compared, where = 0.0, 0, ""
+    rng = np.random.default_rng(sp.seed + 7)
+    for shape in shapes(sp):
+        batch, new, past = shape
+        for mask in mask_patterns(sp, batch, past + new, rng):
+            given = feeds(sp, shape, mask, rng)
+            chosen = {n: given[n] for n in names}
+            expected, found = first.run(outputs, chosen), second.run(outputs, chosen)
+            valid = mask[:, past:] > 0
+            for name, left, right in zip(outputs, expected, found, strict=True):
+                if left.shape != right.shape:
+                    return Difference(np.inf, compared, f"{name} {left.shape} {right.shape}")
+                a, b = left.astype(np.float64), right.astype(np.float64)
+                keep = np.isfinite(a)
+                if name == "output":
+                    keep &= valid[:, None, :, None] if sp.layout == "direct" else valid[:, :, None]
+                if not keep.any():
+                    continue
+                a, b = a[keep], b[keep]
+                compared += a.size
+                scale = max(1e-3, float(np.abs(a).max()))
+                gap = np.abs(a - b).max() / scale
+                if not gap <= worst:
+                    worst, where = float(gap) if np.isfinite(gap) else np.inf, f"{name} at {shape}"
+    return Difference(worst, compared, where)
+
+
+# --- the attack --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the pass made of one model.
+
+    Attributes:
+        kind: ``fused``, ``refused``, ``wrong`` (fused, and different or invalid) or ``crash``.
+        code: Of the refusal.
+        detail: The refusal, the difference or the exception.
+        slopes: Reported slopes of each site; None where they are only known at run time.
+    """
+
+    kind: str
+    code: str = ""
+    detail: str = ""
+    slopes: tuple[np.ndarray | None, ...] = ()
+
+
+def reported_slopes(result: RewriteResult) -> tuple[np.ndarray | None, ...]:
+    """Slopes per site as the analysis states them."""
+    plans = [s.plan for s in result.analysis.sites if s.plan is not None]
+    return tuple(None if p.proof.slopes is None else p.proof.slopes * p.slope_factor for p in plans)
+
+
+def attack(sp: Spelling, model: onnx.ModelProto | None = None) -> Verdict:
+    """Build a model, rewrite it without the pass's own verification, and judge the outcome in onnxruntime."""
+    model = build(sp) if model is None else model
+    untouched = model.SerializeToString()
+    try:
+        result = rewrite(model, options=Options(verify=False))
+    except Exception as error:  # noqa: BLE001 - whatever escapes is a finding
+        return Verdict("crash", type(error).__name__, str(error)[:500])
+    if model.SerializeToString() != untouched:
+        return Verdict("crash", "input changed", "the model that was handed in was changed")
+    if result.model is None:
+        refusals = [s.refusal for s in result.analysis.sites if s.refusal is not None]
+        if not refusals:
+            return Verdict("refused", "none", "no site found")
+        worst = max(refusals, key=lambda r: r.stage)
+        return Verdict("refused", worst.code.number, str(worst))
+    found = difference(sp, model, result.model)
+    if not found.error <= tolerance(sp):
+        return Verdict("wrong", "", f"{found.where}: relative difference {found.error:.3g}", reported_slopes(result))
+    if not found.compared:
+        return Verdict("crash", "nothing compared", "no element of the original is finite at a valid query")
+    return Verdict("fused", "", f"relative difference {found.error:.3g}", reported_slopes(result))
+
+
+def slopes_match(sp: Spelling, slopes: Sequence[np.ndarray | None]) -> bool:
+    """Whether the reported slopes are the true ones, for every layer; run-time slopes are left to the comparison.
+
+    In the linear form of a cached or uncached causal model the sign is that of the key position.
+    """
+    for layer, values in enumerate(slopes):
+        if values is None:
+            continue
+        true = truth(sp, layer)
+        limit = 2e-3 if sp.half else 1e-5
+        if len(values) != len(true) or not np.allclose(values, true, rtol=limit, atol=1e-7):
+            return False
+    return len(slopes) == sp.layers
+
+
+def told(sp: Spelling) -> str:
+    """The spelling without what is at its default."""
+    fields = ((f.name, getattr(sp, f.name), f.default) for f in dataclasses.fields(sp))
+    return "Spelling(" + ", ".join(f"{n}={v!r}" for n, v, d in fields if v != d) + ")"
