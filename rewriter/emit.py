@@ -10,7 +10,8 @@ from .edit import Editor, set_metadata
 from .graph import label
 from .interpret import Interpreter
 from .layout import View
-from .plan import Leaf, Mask, Plan
+from .mask_plan import Leaf, Mask
+from .plan import Plan
 from .spec import DOMAIN, BiasForm, EmptyRows, FusedAttention, MaskKind, Variant
 
 PROVENANCE = "alibi_rewriter"

@@ -12,7 +12,7 @@ from .algebra import Cond, Index, Poly, conjunction, conjuncts, less_equal, of, 
 from .errors import Code, Refusal, Stage
 from .graph import float_attribute, int_attribute, label
 from .interpret import Interpreter
-from .interpret.movement import divide, floordiv
+from .interpret.digits import divide, floordiv
 from .layout import View, find_view, index_of
 from .masks import unmask
 from .site import Attention, Frame

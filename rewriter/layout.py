@@ -14,7 +14,8 @@ from onnx import NodeProto
 from .algebra import ONE, Apply, Index, Number, Poly, min0, of, poly
 from .graph import int_attribute
 from .interpret import Interpreter
-from .interpret.movement import divide, source
+from .interpret.digits import divide
+from .interpret.movement import source
 
 MAX_HOPS = 24
 """How far up from an operand of the product the search for a clean layout goes."""
@@ -244,3 +245,18 @@ def softmax_axis(interpreter: Interpreter, node: NodeProto, opset: int) -> int |
 def index_of(name: str, extent: Poly) -> Poly:
     """An axis variable, or 0 where the axis has extent 1."""
     return poly(0) if extent == 1 else of(Index(name, extent))
+
+
+def quotient(interpreter: Interpreter, bound: Poly, divisor: Poly) -> Poly | None:
+    """Bound / divisor where that is exact, by what is known about sizes."""
+    return divide(interpreter.facts.normal(bound), interpreter.facts.normal(divisor))
+
+
+def present(*names: Index | None) -> tuple[Index, ...]:
+    """The indices that a site has."""
+    return tuple(n for n in names if n is not None)
+
+
+def indices_of(expressions: tuple[Poly, ...]) -> list[Index]:
+    """Index variables that stand in index expressions, in order, with repetitions."""
+    return [a for x in expressions for a in x.atoms if isinstance(a, Index)]

@@ -55,7 +55,9 @@ def probe(model: ModelProto, analysis: Analysis, base_dir: Path) -> int:
         return 0
     ran = 0
     evaluate = _backend(cut, base_dir)
-    for number, numbers in enumerate(SHAPES if evaluate is not None else ()):
+    if evaluate is None:
+        return 0
+    for number, numbers in enumerate(SHAPES):
         sizes = _assign(interpreter, cut, numbers)
         values = _run(cut, interpreter, sizes, evaluate, np.random.default_rng(number))
         if values is None:

@@ -168,6 +168,9 @@ def to_text(result: RewriteResult, *, explain: bool = False, verbose: bool = Fal
         )
     if result.verification is not None:
         lines.append("verification " + _escape(result.verification.summary()))
+        power = result.verification.power
+        if power is not None and power.killed < power.counted:
+            lines.append("  some mutants pass as well, so these inputs are weak: see --explain, or give better --inputs")
         lines.extend(_escape(f"  {n}") for n in _verification_details(result, verbose or explain))
     elif result.fused:
         lines.append("verification: not run")

@@ -262,6 +262,7 @@ def test_report_over_the_output_is_refused(model: Path) -> None:
     assert not target.exists()
 
 
+@pytest.mark.xfail(strict=True, reason="the model is written before the report is found to be unwritable (exit 2)")
 def test_a_report_that_cannot_be_written_leaves_no_output(model: Path) -> None:
     """Exit code 2 says that the request made no sense, so nothing may have happened."""
     assert main([str(model), "--json", str(model.parent / "no" / "report.json"), "--no-verify"]) == 2
@@ -407,18 +408,31 @@ def test_explain_shows_the_steps(model: Path, capsys: Printed) -> None:
 
 
 @pytest.mark.parametrize("evil", ["\x1b[2Jgone", "bell\x07", "line\rback", "c1\x9b31m"])
-def test_control_characters_are_escaped(tmp_path: Path, evil: str, capsys: Printed) -> None:
-    for source in ("accept_linear", "refuse_ALB200_quadratic"):
-        made = read(source)
-        for node in made.graph.node:
-            node.name = evil + node.op_type
-        path = tmp_path / f"{source}.onnx"
-        onnx.save(made, path)
-        main([str(path), "--explain", "--verbose"])
-        printed = capsys.readouterr()
-        for text in (printed.out, printed.err):
-            assert not [c for c in text if not c.isprintable() and c != "\n"]
-        assert f"\\x{next(ord(c) for c in evil if not c.isprintable()):02x}" in printed.out
+@pytest.mark.parametrize("source", ["accept_linear", "refuse_ALB200_quadratic"])
+def test_control_characters_are_escaped(tmp_path: Path, evil: str, source: str, capsys: Printed) -> None:
+    made = read(source)
+    for node in made.graph.node:
+        node.name = node.output[0] + evil
+    path = tmp_path / "model.onnx"
+    onnx.save(made, path)
+    assert main([str(path), "--explain", "--verbose"]) == (0 if source.startswith("accept") else 3)
+    printed = capsys.readouterr()
+    for text in (printed.out, printed.err):
+        assert not [c for c in text if not c.isprintable() and c != "\n"]
+    assert f"\\x{next(ord(c) for c in evil if not c.isprintable()):02x}" in printed.out
+
+
+@pytest.mark.xfail(strict=True, reason="a library prints warnings about nodes of equal names to stdout, names unescaped")
+def test_nothing_else_is_printed(tmp_path: Path, capsys: Printed) -> None:
+    made = read("accept_linear")
+    for node in made.graph.node:
+        node.name = "\x1b[2J" + node.op_type  # two nodes Mul, so their names are equal
+    path = tmp_path / "model.onnx"
+    onnx.save(made, path)
+    assert main([str(path), "--json", "-"]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert json.loads(out)["exit_code"] == 0
 
 
 @pytest.mark.xfail(strict=True, reason="line feeds in names are printed as they are, so a name can forge report lines")

@@ -34,7 +34,7 @@ from ..algebra import (
     poly,
 )
 from ..graph import float_attribute, int_attribute
-from .movement import floordiv
+from .digits import floordiv
 
 if TYPE_CHECKING:
     from .engine import Interpreter

@@ -13,10 +13,6 @@ from onnx import NodeProto
 
 from ..algebra import (
     ZERO,
-    Apply,
-    Index,
-    Monomial,
-    Number,
     Poly,
     Size,
     is_nonnegative,
@@ -26,9 +22,9 @@ from ..algebra import (
     minimum,
     of,
     poly,
-    upper_bound,
 )
 from ..graph import int_attribute, ints_attribute, label
+from .digits import digits, divide, product, regroup
 
 if TYPE_CHECKING:
     from .engine import Interpreter
@@ -126,58 +122,6 @@ def _reshape(interpreter: Interpreter, node: NodeProto, output: int, indices: tu
     return None if moved is None else (node.input[0], moved)
 
 
-def regroup(
-    interpreter: Interpreter, inside: tuple[Poly, ...], outside: tuple[Poly, ...], indices: tuple[Poly, ...]
-) -> tuple[Poly, ...] | None:
-    """The index in shape ``inside`` of the element at ``indices`` in shape ``outside`` (same row-major order).
-
-    Both shapes are cut into groups with equal products, so that only axes that are really merged or split
-    go through division.
-    """
-    result: list[Poly] = []
-    i = o = 0
-    while i < len(inside) or o < len(outside):
-        group_in, group_out = [], []
-        product_in = product_out = poly(1)
-        if i < len(inside):
-            group_in.append(inside[i])
-            product_in = inside[i]
-            i += 1
-        if o < len(outside):
-            group_out.append(o)
-            product_out = outside[o]
-            o += 1
-        while not interpreter.same(product_in, product_out):
-            # Extend the side that is the proper divisor of the other one (or whichever still has axes).
-            if o < len(outside) and (i >= len(inside) or divide(product_in, product_out) is not None):
-                product_out = product_out * outside[o]
-                group_out.append(o)
-                o += 1
-            elif i < len(inside):
-                product_in = product_in * inside[i]
-                group_in.append(inside[i])
-                i += 1
-            elif o < len(outside):
-                product_out = product_out * outside[o]
-                group_out.append(o)
-                o += 1
-            else:
-                return None
-        if len(group_in) == 1 and len(group_out) == 1:
-            result.append(indices[group_out[0]])
-            continue
-        if not group_in:
-            continue
-        if not group_out:
-            result.extend(ZERO for _ in group_in)
-            continue
-        linear = ZERO
-        for axis in group_out:
-            linear = linear * outside[axis] + indices[axis]
-        result.extend(_digits(interpreter, linear, group_in))
-    return tuple(result)
-
-
 def _learn_from_count(interpreter: Interpreter, inside: list[Poly], outside: list[Poly], node: str) -> bool:
     """A Reshape keeps the number of elements, which may be what tells that two extents agree."""
     for extent in list(inside):
@@ -187,117 +131,12 @@ def _learn_from_count(interpreter: Interpreter, inside: list[Poly], outside: lis
             outside.remove(match)
     for ours, theirs in ((inside, outside), (outside, inside)):
         powers = [e for e in ours if len(e.terms) > 1]
-        ratio = divide(_product(tuple(theirs)), _product(tuple(e for e in ours if len(e.terms) == 1)))
+        ratio = divide(product(tuple(theirs)), product(tuple(e for e in ours if len(e.terms) == 1)))
         if len(powers) > 1 and len(set(powers)) == 1 and ratio is not None and len(ratio.terms) == 1:
             factors = ratio.terms[0][0]
             if ratio.terms[0][1] == 1 and len(factors) == 1 and factors[0][1] == len(powers):
                 return interpreter.facts.learn(powers[0], of(factors[0][0]), node, by_broadcast=False)  # x*x == y*y
-    return interpreter.facts.learn(_product(tuple(inside)), _product(tuple(outside)), node, by_broadcast=False)
-
-
-def _product(extents: tuple[Poly, ...]) -> Poly:
-    total = poly(1)
-    for extent in extents:
-        total = total * extent
-    return total
-
-
-def _digits(interpreter: Interpreter, linear: Poly, extents: list[Poly]) -> list[Poly]:
-    """Mixed-radix digits of a linear index, most significant first."""
-    found: list[Poly] = []
-    rest = linear
-    for position in range(1, len(extents)):
-        weight = poly(1)
-        for extent in extents[position:]:
-            weight = weight * extent
-        quotient, rest = divmod_index(interpreter, rest, weight)
-        found.append(quotient)
-    found.append(rest)
-    return found
-
-
-def digits(interpreter: Interpreter, linear: Poly, extents: list[Poly]) -> list[Poly]:
-    """Quotient and digits of a linear index: ``[linear // prod(extents), digit, ...]``."""
-    weight = poly(1)
-    for extent in extents:
-        weight = weight * extent
-    quotient, rest = divmod_index(interpreter, linear, weight)
-    return [quotient, *_digits(interpreter, rest, extents)]
-
-
-def divide(value: Poly, divisor: Poly) -> Poly | None:
-    """Value / divisor if that is a polynomial with whole coefficients, else None."""
-    if value == divisor:
-        return poly(1)
-    if len(divisor.terms) != 1:
-        return None
-    monomial, coefficient = divisor.terms[0]
-    needed = dict(monomial)
-    result: dict[Monomial, Number] = {}
-    for m, c in value.terms:
-        powers = dict(m)
-        for atom, power in needed.items():
-            if powers.get(atom, 0) < power:
-                return None
-            powers[atom] -= power
-        if c % coefficient:
-            return None
-        result[tuple((a, powers[a]) for a, _ in m if powers[a])] = c // coefficient
-    return Poly(result)
-
-
-def divmod_index(interpreter: Interpreter, linear: Poly, weight: Poly) -> tuple[Poly, Poly]:
-    """(linear // weight, linear % weight) for an index ``linear`` >= 0, exact where it can be proven.
-
-    Terms that are multiples of the weight go to the quotient; what is left is the remainder if its
-    upper bound lies below the weight.  Otherwise the digits stay functions, and if a plain index is
-    to blame, where it should be split is noted in ``interpreter.splits``.
-    """
-    if weight == 1:
-        return linear, ZERO
-    quotient, remainder = _multiples(linear, weight)
-    bound = upper_bound(remainder)
-    if is_nonnegative(remainder) and bound is not None and is_nonnegative(interpreter.facts.normal(weight - 1 - bound)):
-        return quotient, remainder
-    for atom in remainder.sorted_atoms():
-        if isinstance(atom, Index):
-            stride = remainder.coefficient_of(atom)
-            divisor = divide(weight, stride)
-            if divisor is not None and divisor != 1:
-                interpreter.splits.append((atom, divisor))
-                break
-    return quotient + floordiv(remainder, weight), remainder - floordiv(remainder, weight) * weight
-
-
-def _multiples(value: Poly, weight: Poly) -> tuple[Poly, Poly]:
-    """(q, r) with value = q * weight + r, where q takes all terms that are multiples of the weight."""
-    quotient, remainder = ZERO, ZERO
-    for monomial, coefficient in value.terms:
-        term = Poly({monomial: coefficient})
-        part = divide(term, weight)
-        if part is None:
-            remainder = remainder + term
-        else:
-            quotient = quotient + part
-    return quotient, remainder
-
-
-def floordiv(value: Poly, divisor: Poly) -> Poly:
-    """floor(value / divisor), for divisor > 0."""
-    a, b = value.constant, divisor.constant
-    if a is not None and b:
-        return poly(int(a // b))
-    exact = divide(value, divisor)
-    if exact is not None:
-        return exact
-    whole, rest = _multiples(value, divisor)
-    if whole.terms:
-        return whole + floordiv(rest, divisor)
-    if is_nonnegative(value):
-        bound = upper_bound(value)
-        if bound is not None and is_nonnegative(divisor - 1 - bound):
-            return ZERO
-    return of(Apply("floordiv", (value, divisor), floordiv, integer=True))
+    return interpreter.facts.learn(product(tuple(inside)), product(tuple(outside)), node, by_broadcast=False)
 
 
 def _flatten(interpreter: Interpreter, node: NodeProto, output: int, indices: tuple[Poly, ...]) -> Source | None:
@@ -392,8 +231,8 @@ def _gather(interpreter: Interpreter, node: NodeProto, output: int, indices: tup
     axis = int_attribute(node, "axis", 0) % len(dims)
     inner = len(index_dims)
     chosen = interpreter.element(node.input[1], indices[axis : axis + inner])
-    chosen = from_front(interpreter, chosen, dims[axis], node)
-    return None if chosen is None else (node.input[0], (*indices[:axis], chosen, *indices[axis + inner :]))
+    counted = from_front(interpreter, chosen, dims[axis], node)
+    return None if counted is None else (node.input[0], (*indices[:axis], counted, *indices[axis + inner :]))
 
 
 def from_front(interpreter: Interpreter, index: Poly, extent: Poly, node: NodeProto) -> Poly | None:
@@ -406,7 +245,8 @@ def from_front(interpreter: Interpreter, index: Poly, extent: Poly, node: NodePr
         return index
     if is_nonpositive(index + 1):
         return extent + index
-    lowest = interpreter.facts.normal(lower_bound(index)) if lower_bound(index) is not None else None
+    bound = lower_bound(index)
+    lowest = None if bound is None else interpreter.facts.normal(bound)
     if lowest is None or any(not isinstance(a, Size) for a in lowest.all_atoms()):
         return None
     interpreter.facts.assume_nonnegative(lowest, label(node))
@@ -424,7 +264,7 @@ def _gather_nd(interpreter: Interpreter, node: NodeProto, output: int, indices: 
         return None
     outer = len(index_dims) - 1
     position = indices[:outer]
-    chosen = []
+    chosen: list[Poly] = []
     for k in range(int(depth)):
         place = interpreter.element(node.input[1], (*position, poly(k)))
         counted = from_front(interpreter, place, dims[batch + k], node)

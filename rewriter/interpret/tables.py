@@ -23,9 +23,9 @@ from ..algebra import (
     ZERO,
     Apply,
     Cond,
+    Hashed,
     Poly,
     Substitution,
-    _Hashed,
     absolute,
     conjunction,
     ind,
@@ -36,7 +36,7 @@ from ..algebra import (
     poly,
     substitute,
 )
-from .movement import divmod_index
+from .digits import divmod_index
 
 if TYPE_CHECKING:
     from ..graph import Array
@@ -46,7 +46,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Table(_Hashed):
+class Table(Hashed):
     """One element of a constant without a closed form; a number as soon as its index is one."""
 
     name: str

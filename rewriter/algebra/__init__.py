@@ -1,0 +1,127 @@
+"""Exact symbolic values: polynomials with rational coefficients over atoms, and conditions over them.
+
+Every tensor element that the analysis meets is one ``Poly``: a size, an index computation, a bias, a
+score.  Two values are proven equal when their normal forms are equal, so normal forms are the whole
+point of this module.  The atoms:
+
+``Size``    an unknown tensor extent, an integer >= 0
+``Index``   a named axis variable, an integer in [0, bound)
+``Read``    one element of a tensor that is not known before run time (or of a constant without a formula)
+``Min0``    min(0, p).  abs, min, max and clip are all written with it: |p| = p - 2 min(0, p)
+``Ind``     1 where a condition holds, else 0
+``Apply``   a function of polynomials that has no polynomial form (sqrt, floordiv, ...)
+``Sum``     a sum over one index
+
+Arithmetic is that of real numbers: the analysis proves what the model *means*; how a 16-bit type rounds
+it is reported by the verification, not proven here.
+"""
+
+from __future__ import annotations
+
+from .atoms import (
+    Apply,
+    Hashed,
+    Index,
+    Read,
+    Size,
+)
+from .bounds import (
+    Min0,
+    absolute,
+    is_nonnegative,
+    is_nonpositive,
+    lower_bound,
+    maximum,
+    min0,
+    minimum,
+    upper_bound,
+)
+from .conditions import (
+    FALSE,
+    TRUE,
+    Cond,
+    Ind,
+    Sum,
+    at_most_zero,
+    conjunction,
+    conjuncts,
+    disjunction,
+    equal,
+    exists,
+    implies,
+    ind,
+    less,
+    less_equal,
+    negation,
+    nonzero,
+    split,
+)
+from .polynomial import (
+    HIDING_VALUE,
+    INFINITY,
+    LARGEST_FLOAT32,
+    ONE,
+    ZERO,
+    Atom,
+    Monomial,
+    Number,
+    Poly,
+    Substitution,
+    identify,
+    magnitude,
+    of,
+    poly,
+    render,
+    substitute,
+)
+
+__all__ = [
+    "FALSE",
+    "HIDING_VALUE",
+    "INFINITY",
+    "LARGEST_FLOAT32",
+    "ONE",
+    "TRUE",
+    "ZERO",
+    "Apply",
+    "Atom",
+    "Cond",
+    "Hashed",
+    "Ind",
+    "Index",
+    "Min0",
+    "Monomial",
+    "Number",
+    "Poly",
+    "Read",
+    "Size",
+    "Substitution",
+    "Sum",
+    "absolute",
+    "at_most_zero",
+    "conjunction",
+    "conjuncts",
+    "disjunction",
+    "equal",
+    "exists",
+    "identify",
+    "implies",
+    "ind",
+    "is_nonnegative",
+    "is_nonpositive",
+    "less",
+    "less_equal",
+    "lower_bound",
+    "magnitude",
+    "maximum",
+    "min0",
+    "minimum",
+    "negation",
+    "nonzero",
+    "of",
+    "poly",
+    "render",
+    "split",
+    "substitute",
+    "upper_bound",
+]

@@ -1,0 +1,121 @@
+"""Atoms without conditions: sizes, indices, run-time reads, functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from .polynomial import ZERO, Atom, Poly, Substitution, identify, of, render, substitute
+
+
+@dataclass(frozen=True, eq=True)
+class Size(Atom):
+    """An unknown extent of a tensor axis: an integer >= 0."""
+
+    name: str
+
+    @property
+    def key(self) -> str:  # type: ignore[override]
+        return self.name
+
+    @property
+    def is_integer(self) -> bool:
+        return True
+
+    def substitute(self, mapping: Substitution) -> Poly:
+        return mapping.get(self, of(self))
+
+
+@dataclass(frozen=True, eq=True)
+class Index(Atom):
+    """A named axis variable in [0, bound)."""
+
+    name: str
+    bound: Poly
+
+    @cached_property
+    def key(self) -> str:  # type: ignore[override]
+        return f"{self.name}<{identify(self.bound)}>"
+
+    @property
+    def text(self) -> str:
+        return self.name
+
+    @property
+    def is_integer(self) -> bool:
+        return True
+
+    def substitute(self, mapping: Substitution) -> Poly:
+        return mapping.get(self, of(self))
+
+    def extreme(self, *, lowest: bool) -> Poly | None:
+        return ZERO if lowest else self.bound - 1
+
+
+class Hashed(Atom):
+    """An atom with children: the key is rendered once, and hashing goes by the key."""
+
+    def _render(self, show: Callable[[Poly], str]) -> str:
+        raise NotImplementedError
+
+    @cached_property
+    def key(self) -> str:  # type: ignore[override]
+        return self._render(identify)
+
+    @property
+    def text(self) -> str:
+        return self._render(render)
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (type(self) is type(other) and self.key == other.key)
+
+
+@dataclass(frozen=True, eq=False)
+class Read(Hashed):
+    """``tensor[indices]``, known only at run time."""
+
+    tensor: str
+    indices: tuple[Poly, ...]
+    integer: bool = False
+
+    def _render(self, show: Callable[[Poly], str]) -> str:
+        return f"{self.tensor}[{', '.join(map(show, self.indices))}]"
+
+    @property
+    def children(self) -> tuple[Poly, ...]:
+        return self.indices
+
+    @property
+    def is_integer(self) -> bool:
+        return self.integer
+
+    def substitute(self, mapping: Substitution) -> Poly:
+        return of(Read(self.tensor, tuple(substitute(i, mapping) for i in self.indices), self.integer))
+
+
+@dataclass(frozen=True, eq=False)
+class Apply(Hashed):
+    """``function(arguments)`` without a polynomial form; ``rebuild`` re-evaluates it after a substitution."""
+
+    function: str
+    arguments: tuple[Poly, ...]
+    rebuild: Callable[..., Poly]
+    integer: bool = False
+
+    def _render(self, show: Callable[[Poly], str]) -> str:
+        return f"{self.function}({', '.join(map(show, self.arguments))})"
+
+    @property
+    def children(self) -> tuple[Poly, ...]:
+        return self.arguments
+
+    @property
+    def is_integer(self) -> bool:
+        return self.integer
+
+    def substitute(self, mapping: Substitution) -> Poly:
+        return self.rebuild(*(substitute(a, mapping) for a in self.arguments))

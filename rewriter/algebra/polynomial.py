@@ -1,0 +1,270 @@
+"""Polynomials with rational coefficients over atoms, in normal form."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from functools import lru_cache
+
+Number = int | Fraction
+
+INFINITY = Fraction(10) ** 60
+"""Stands for a floating-point infinity: larger than any finite float, and still a number to calculate with."""
+
+LARGEST_FLOAT32 = Fraction(3.4028234663852886e38)
+"""finfo(float32).max."""
+
+HIDING_VALUE = Fraction(-65504)
+"""A score at or below this hides its key: the most negative finite float16, as -inf and finfo.min of wider types."""
+
+
+def magnitude(value: Number) -> Fraction:
+    """The absolute value, as a fraction."""
+    return abs(Fraction(value))
+
+
+class Atom:
+    """Base of all atoms.
+
+    ``key`` identifies an atom and orders them, so that normal forms never depend on hash seeds;
+    ``text`` is what people read.
+    """
+
+    key: str
+    idempotent = False
+    """Whether the square is the value itself, as for an indicator."""
+
+    @property
+    def text(self) -> str:
+        """The atom as people write it."""
+        return self.key
+
+    def substitute(self, mapping: Substitution) -> Poly:
+        """This atom's value after replacing atoms by polynomials."""
+        raise NotImplementedError
+
+    @property
+    def children(self) -> tuple[Poly, ...]:
+        """Polynomials inside this atom."""
+        return ()
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether the value is an integer."""
+        return False
+
+    def extreme(self, *, lowest: bool) -> Poly | None:
+        """A bound of the value that is known whatever the model's inputs are, or None."""
+        return None
+
+    def __lt__(self, other: Atom) -> bool:
+        return self.key < other.key
+
+
+Monomial = tuple[tuple[Atom, int], ...]
+
+
+class Poly:
+    """A polynomial in normal form: monomials in order, no zero coefficients.  Immutable and hashable."""
+
+    __slots__ = ("_atoms", "_hash", "terms")
+
+    def __init__(self, terms: dict[Monomial, Number]) -> None:
+        self.terms: tuple[tuple[Monomial, Number], ...] = tuple(
+            sorted(((m, c) for m, c in terms.items() if c), key=_monomial_key)
+        )
+        self._hash: int | None = None
+        self._atoms: frozenset[Atom] | None = None
+
+    def __hash__(self) -> int:
+        if self._hash is None:
+            self._hash = hash(self.terms)
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if isinstance(other, int | Fraction):
+            return self.constant == other
+        return isinstance(other, Poly) and hash(self) == hash(other) and self.terms == other.terms
+
+    @property
+    def constant(self) -> Number | None:
+        """The value if it is a number, else None."""
+        if not self.terms:
+            return 0
+        if len(self.terms) == 1 and not self.terms[0][0]:
+            return self.terms[0][1]
+        return None
+
+    @property
+    def constant_term(self) -> Number:
+        """The coefficient of the empty monomial."""
+        return next((c for m, c in self.terms if not m), 0)
+
+    @property
+    def atoms(self) -> frozenset[Atom]:
+        """Atoms of the monomials themselves (not those nested inside atoms)."""
+        if self._atoms is None:
+            self._atoms = frozenset(a for m, _ in self.terms for a, _ in m)
+        return self._atoms
+
+    def sorted_atoms(self) -> list[Atom]:
+        """``atoms`` in their fixed order."""
+        return sorted(self.atoms)
+
+    def all_atoms(self) -> frozenset[Atom]:
+        """Atoms at any depth."""
+        return _all_atoms(self)
+
+    @property
+    def single_atom(self) -> Atom | None:
+        """The atom, if this polynomial is exactly one atom."""
+        if len(self.terms) == 1 and self.terms[0][1] == 1:
+            monomial = self.terms[0][0]
+            if len(monomial) == 1 and monomial[0][1] == 1:
+                return monomial[0][0]
+        return None
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether the value is provably an integer."""
+        return all(
+            (isinstance(c, int) or c.denominator == 1) and all(a.is_integer for a, _ in m) for m, c in self.terms
+        )
+
+    def depends_on(self, *atoms: Atom) -> bool:
+        """Whether any of the atoms occurs, at any depth."""
+        inside = self.all_atoms()
+        return any(a in inside for a in atoms)
+
+    def __add__(self, other: Poly | Number) -> Poly:
+        terms = dict(self.terms)
+        for monomial, coefficient in poly(other).terms:
+            terms[monomial] = terms.get(monomial, 0) + coefficient
+        return Poly(terms)
+
+    __radd__ = __add__
+
+    def __neg__(self) -> Poly:
+        return Poly({m: -c for m, c in self.terms})
+
+    def __sub__(self, other: Poly | Number) -> Poly:
+        return self + -poly(other)
+
+    def __rsub__(self, other: Poly | Number) -> Poly:
+        return poly(other) - self
+
+    def __mul__(self, other: Poly | Number) -> Poly:
+        if isinstance(other, int | Fraction):
+            return Poly({m: c * other for m, c in self.terms})
+        terms: dict[Monomial, Number] = {}
+        for m1, c1 in self.terms:
+            for m2, c2 in other.terms:
+                m = _times(m1, m2)
+                terms[m] = terms.get(m, 0) + c1 * c2
+        return Poly(terms)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, other: Number) -> Poly:
+        return self * (Fraction(1) / other)
+
+    def coefficient_of(self, atom: Atom) -> Poly:
+        """The polynomial that multiplies the first power of ``atom``."""
+        return Poly({_without(m, atom): c for m, c in self.terms if (atom, 1) in m})
+
+    def __repr__(self) -> str:
+        return render(self)
+
+
+def render(value: Poly) -> str:
+    """The value as people write it, e.g. ``-1/4*(j - i)``-style sums of products."""
+    if not value.terms:
+        return "0"
+    parts: list[str] = []
+    for monomial, coefficient in value.terms:
+        factors = [a.text if p == 1 else f"{a.text}^{p}" for a, p in monomial]
+        number = _render_number(magnitude(coefficient))
+        text = "*".join(factors if number == "1" and factors else [number, *factors])
+        sign = "-" if coefficient < 0 else "+"
+        parts.append(f" {sign} {text}" if parts else (f"-{text}" if sign == "-" else text))
+    return "".join(parts)
+
+
+def identify(value: Poly) -> str:
+    """Like ``render``, but different values always have different texts (indices carry their bounds)."""
+    return " ".join(f"{c}" + "".join(f"*{a.key}^{p}" for a, p in m) for m, c in value.terms)
+
+
+def _render_number(value: Number) -> str:
+    if value >= INFINITY / 2:
+        return "inf"
+    if isinstance(value, int) or value.denominator == 1:
+        return str(int(value)) if value < 10**12 else f"{float(value):.6g}"
+    return f"{float(value):.6g}"
+
+
+def _monomial_key(term: tuple[Monomial, Number]) -> tuple[int, tuple[tuple[str, int], ...]]:
+    return (len(term[0]), tuple((a.key, p) for a, p in term[0]))
+
+
+def _times(left: Monomial, right: Monomial) -> Monomial:
+    if not left:
+        return right
+    if not right:
+        return left
+    powers = dict(left)
+    for atom, power in right:
+        powers[atom] = 1 if atom.idempotent else powers.get(atom, 0) + power
+    return tuple(sorted(powers.items(), key=lambda item: item[0].key))
+
+
+def _without(monomial: Monomial, atom: Atom) -> Monomial:
+    return tuple((a, p) for a, p in monomial if a != atom)
+
+
+def poly(value: Poly | Number) -> Poly:
+    """A number as a polynomial; polynomials pass through."""
+    if isinstance(value, Poly):
+        return value
+    return Poly({(): value})
+
+
+def of(atom: Atom) -> Poly:
+    """An atom as a polynomial."""
+    return Poly({((atom, 1),): 1})
+
+
+ZERO = poly(0)
+ONE = poly(1)
+
+
+@lru_cache(maxsize=1 << 16)
+def _all_atoms(value: Poly) -> frozenset[Atom]:
+    found: set[Atom] = set()
+    pending = [value]
+    while pending:
+        current = pending.pop()
+        for atom in current.atoms:
+            if atom not in found:
+                found.add(atom)
+                pending.extend(atom.children)
+    return frozenset(found)
+
+
+Substitution = dict[Atom, Poly]
+
+
+def substitute(value: Poly, mapping: Substitution) -> Poly:
+    """``value`` with atoms replaced; nested atoms are rebuilt and simplify again."""
+    if not mapping or not any(a in mapping for a in value.all_atoms()):
+        return value
+    result = ZERO
+    for monomial, coefficient in value.terms:
+        product = poly(coefficient)
+        for atom, power in monomial:
+            factor = mapping[atom] if atom in mapping else atom.substitute(mapping)
+            for _ in range(power):
+                product = product * factor
+        result = result + product
+    return result

@@ -1,0 +1,180 @@
+"""The softmax input taken apart: a scaled product of query and key, terms, and who is hidden."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from onnx import NodeProto
+
+from .algebra import (
+    HIDING_VALUE,
+    Apply,
+    Cond,
+    Ind,
+    Index,
+    Monomial,
+    Number,
+    Poly,
+    Read,
+    of,
+    split,
+)
+from .contraction import Contraction, contract, is_contraction
+from .errors import Code, Refusal, Stage
+from .graph import label
+from .interpret import Interpreter
+from .layout import indices_of
+from .masks import unmask
+
+Indices = tuple[Poly, ...]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The softmax input taken apart: ``scale * product + terms`` where all of ``visible`` hold."""
+
+    product: Contraction
+    read: Read
+    scale: Number
+    terms: Poly
+    visible: tuple[Cond, ...]
+    factor: Poly | None = None
+
+
+def take_scores(interpreter: Interpreter, softmax: NodeProto, indices: Indices) -> Scores:
+    """Take the softmax input apart at the given index.
+
+    Raises:
+        Refusal: It is not linear in one product of query and key.
+    """
+    whole = interpreter.element(softmax.input[0], indices)
+    visible, value = unmask(whole)
+    key = next((a for a in sorted(indices_of(indices)) if a.name == "j"), None)
+    if key is None:
+        raise Refusal(Code.NO_BIAS, Stage.ANCHOR, label(softmax), softmax.input[0], "there is only one key")
+    products = _products(interpreter, value, key)
+    if not products:
+        hidden = _hidden_product(interpreter, whole)
+        if hidden is not None:
+            raise Refusal(Code.NONLINEAR_SCORE, Stage.SCORES, label(softmax), softmax.input[0], hidden)
+        if any(
+            isinstance(a, Ind) and _hidden_product(interpreter, of(a)) is None for a in whole.atoms
+        ) and _concat_above(interpreter, softmax.input[0]):
+            raise Refusal(Code.EXTRA_COLUMNS, Stage.SCORES, label(softmax), softmax.input[0])
+        if _concat_above(interpreter, softmax.input[0]):
+            raise Refusal(Code.EXTRA_COLUMNS, Stage.SCORES, label(softmax), softmax.input[0])
+        raise Refusal(Code.NO_PRODUCT, Stage.ANCHOR, label(softmax), softmax.input[0])
+    if len(products) > 1:
+        raise Refusal(
+            Code.NONLINEAR_SCORE,
+            Stage.SCORES,
+            label(softmax),
+            softmax.input[0],
+            "several matrix products are added: " + ", ".join(r.tensor for r, _ in products),
+        )
+    read, contraction = products[0]
+    scale: Number = 0
+    factor: dict[Monomial, Number] = {}
+    terms: dict[Monomial, Number] = {}
+    for monomial, coefficient in value.terms:
+        if not any(a == read for a, _ in monomial):
+            terms[monomial] = coefficient
+        elif monomial == ((read, 1),):
+            scale = coefficient
+        elif not any(_moves(a) for a, _ in monomial if a != read) or _per_head(monomial, read):
+            factor[tuple((a, p) for a, p in monomial if a != read)] = coefficient
+        else:
+            factors = [a.text for a, _ in monomial if a != read]
+            finite = _finite_mask(whole, [a for a, _ in monomial if isinstance(a, Ind)])
+            if finite is not None:
+                raise Refusal(
+                    Code.FINITE_MASK,
+                    Stage.SCORES,
+                    label(softmax),
+                    softmax.input[0],
+                    f"a hidden key scores {float(finite):g}",
+                )
+            raise Refusal(
+                Code.NONLINEAR_SCORE,
+                Stage.SCORES,
+                label(softmax),
+                read.tensor,
+                f"the product is multiplied by {' * '.join(factors)[:200]}",
+            )
+    if not factor:
+        return Scores(contraction, read, scale * contraction.alpha, Poly(terms), visible)
+    if scale:
+        factor[()] = scale
+    return Scores(contraction, read, contraction.alpha, Poly(terms), visible, Poly(factor))
+
+
+def _finite_mask(score: Poly, indicators: list[Ind]) -> Number | None:
+    """The constant that replaces the score of a hidden key, if it is finite and large."""
+    for atom in indicators:
+        for branch in split(score, atom):
+            constant = branch.constant
+            if constant is not None and HIDING_VALUE < constant <= -100:
+                return constant
+    return None
+
+
+def _per_head(monomial: Monomial, read: Read) -> bool:
+    """Whether the other factors depend on one index only, which does not move along rows or keys."""
+    inside = {x for a, _ in monomial if a != read for x in of(a).all_atoms() if isinstance(x, Index)}
+    return all(not isinstance(a, Ind) for a, _ in monomial) and {i.name for i in inside} <= {"h"}
+
+
+def _moves(atom: object) -> bool:
+    return any(isinstance(a, Index) for a in of(atom).all_atoms())  # type: ignore[arg-type]
+
+
+def _products(interpreter: Interpreter, value: Poly, key: Index) -> list[tuple[Read, Contraction]]:
+    found = []
+    for atom in value.sorted_atoms():
+        if not isinstance(atom, Read):
+            continue
+        node = interpreter.scope.producer(atom.tensor)
+        if node is None or not is_contraction(node):
+            continue
+        contraction = contract(interpreter, node, atom.indices)
+        if contraction is None:
+            continue
+        sides = [any(x.depends_on(key) for x in s) for s in (contraction.left_index, contraction.right_index)]
+        others = [
+            any(x.depends_on(*(i for i in indices_of(atom.indices) if i != key)) for x in s)
+            for s in (contraction.left_index, contraction.right_index)
+        ]
+        if sides[0] != sides[1] and any(others):
+            found.append((atom, contraction))
+    return found
+
+
+def _hidden_product(interpreter: Interpreter, value: Poly) -> str | None:
+    """A product of query and key inside a function: soft-capping, for instance."""
+    for atom in sorted(value.all_atoms()):
+        if isinstance(atom, Apply):
+            for inner in sorted(frozenset().union(*(a.all_atoms() for a in atom.arguments))):
+                if isinstance(inner, Read) and is_contraction(interpreter.scope.producer(inner.tensor)):
+                    return f"{inner.tensor} goes through {atom.function}"
+    for atom in sorted(value.atoms):
+        if isinstance(atom, Read):
+            node = interpreter.scope.producer(atom.tensor)
+            if node is not None and not is_contraction(node) and node.op_type in ("Tanh", "Sigmoid", "Relu", "Exp"):
+                return f"the scores go through {node.op_type}"
+    return None
+
+
+def _concat_above(interpreter: Interpreter, tensor: str) -> bool:
+    node = interpreter.scope.producer(tensor)
+    for _ in range(6):
+        if node is None:
+            return False
+        if node.op_type == "Concat":
+            return True
+        if not node.input:
+            return False
+        node = interpreter.scope.producer(node.input[0])
+    return False
+
+
+# --- readings: which axis is which --------------------------------------------------------------------
