@@ -91,10 +91,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from .rewriter.pipeline import Options, rewrite
+    from .rewriter.pipeline import Options, default_target, rewrite
     from .rewriter.report import to_json, to_text
 
     ranges = dict(parse_range(text) for group in options.val_range for text in group)
+    if options.json is not None and str(options.json) != "-":
+        _check_report(options.json, (options.model, options.output or default_target(options.model)))
     result = rewrite(
         options.model,
         options.output,
@@ -147,6 +149,14 @@ def parse_range(text: str) -> tuple[str, tuple[float, float]]:
     return match.group(1), (low, high)
 
 
+def _check_report(report: Path, taken: tuple[Path, ...]) -> None:
+    """Before anything is done: the report has a place of its own that can be written."""
+    if any(report.resolve() == path.resolve() for path in taken):
+        raise UsageError(f"--json '{report}' is the model or the output. Choose another file for the report.")
+    if report.is_dir() or not report.parent.is_dir() or not os.access(report.parent, os.W_OK):
+        raise UsageError(f"the report '{report}' cannot be written there. Choose another --json.")
+
+
 def _write_text(target: Path, content: str) -> None:
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
@@ -161,7 +171,7 @@ def _write_text(target: Path, content: str) -> None:
 
 
 def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 if __name__ == "__main__":

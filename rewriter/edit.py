@@ -1,7 +1,7 @@
 """The only writer: every change of a graph goes through one ``Editor``, which counts what it does.
 
-The editor works on a copy of the model.  Weights are never touched; what a rewrite makes superfluous is
-removed at the end, and only that: nodes that were dead before stay where they were.
+The editor works on a copy of the model.  Weights are never touched; what no output needs any more is
+removed at the end.
 """
 
 from __future__ import annotations
@@ -47,12 +47,10 @@ class Editor:
     _pending: list[NodeProto] = field(default_factory=list)
     _made: dict[str, str] = field(default_factory=dict)
     _constants: dict[tuple[str, bytes, tuple[int, ...]], str] = field(default_factory=dict)
-    _dead_before: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         self._nodes = list(self.graph.node)
         self._producers = {o: n for n in self._nodes for o in n.output if o}
-        self._dead_before = frozenset(o for n in _dead_nodes(self.graph) for o in n.output)
 
     def fresh(self, hint: str) -> str:
         """A name that no value of the model has."""
@@ -176,8 +174,11 @@ class Editor:
         self.sweep()
 
     def sweep(self) -> None:
-        """Remove nodes and initializers that were alive before the changes and are dead now."""
-        dead = [n for n in _dead_nodes(self.graph) if not any(o in self._dead_before for o in n.output if o)]
+        """Remove nodes that no graph output needs, and initializers that only they used.
+
+        Nodes that were dead before go as well: they may read what is gone now.
+        """
+        dead = _dead_nodes(self.graph)
         if not dead:
             return
         gone = {o for n in dead for o in n.output if o}

@@ -60,8 +60,10 @@ def emit(
     writer = _Writer(interpreter, editor, plan, site)
     query = writer.operand(attention.query, (frame.batch, frame.head, frame.row), plan.dtype, "query")
     key_head = _key_head(attention.key, frame.head)
-    key = writer.operand(attention.key, (frame.batch, key_head, frame.key), plan.dtype, "key")
-    value = writer.operand(attention.value, (frame.batch, key_head, frame.key), plan.dtype, "value")
+    # With a cache the operand holds the new keys only, which is an index of its own.
+    new = next((i for i in attention.key.indices if i.name == frame.key.name), frame.key)
+    key = writer.operand(attention.key, (frame.batch, key_head, new), plan.dtype, "key")
+    value = writer.operand(attention.value, (frame.batch, key_head, new), plan.dtype, "value")
     for name, tensor in (("key", key), ("value", value)):
         past = attention.past.get(f"past_{name}")
         present = attention.extra_outputs.get(f"present_{name}", "")

@@ -219,6 +219,14 @@ def _own_causality(
         return ()
     # Operators with a cache count query rows behind it; without one, row i sees keys 0 .. i.
     offset = interpreter.facts.normal(frame.offset if pattern.always_causal else cached)
+    if not interpreter.facts.equal(offset, frame.offset):
+        raise Refusal(
+            Code.CAUSALITY,
+            Stage.MASK,
+            label(node),
+            "",
+            f"row 0 sees keys up to {offset!r}, the last row would have to see all {frame.key.bound!r}",
+        )
     return (less_equal(of(frame.key), of(frame.row) + offset),)
 
 

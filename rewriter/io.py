@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shutil
 import tempfile
@@ -91,6 +92,11 @@ def external_tensors(model: ModelProto) -> Iterator[TensorProto]:
                     yield attribute.t
 
 
+def data_files(model: ModelProto) -> list[str]:
+    """Locations of all external data, sorted."""
+    return sorted({_entries(t).get("location", "") for t in external_tensors(model)})
+
+
 def _entries(tensor: TensorProto) -> dict[str, str]:
     return {e.key: e.value for e in tensor.external_data}
 
@@ -105,7 +111,7 @@ def _check_external(path: Path, base_dir: Path, tensor: TensorProto) -> None:
     if relative.is_absolute() or ".." in relative.parts or "\x00" in location:
         raise ModelRejected(f"{where}, outside the model's folder. Move the data beside the model.")
     target = base_dir / relative
-    if target.is_symlink():
+    if any((base_dir / Path(*relative.parts[: n + 1])).is_symlink() for n in range(len(relative.parts))):
         raise ModelRejected(
             f"{where}, which is a symbolic link. Copy the data beside the model (caches of model hubs link them)."
         )
@@ -115,11 +121,26 @@ def _check_external(path: Path, base_dir: Path, tensor: TensorProto) -> None:
         offset, length = int(entries.get("offset", "0") or 0), int(entries.get("length", "-1") or -1)
     except ValueError as error:
         raise ModelRejected(f"{where} at an offset that is no number. Export the model again.") from error
-    if offset < 0 or offset + max(length, 0) > target.stat().st_size:
+    needed = _declared_bytes(tensor)
+    if offset < 0 or offset + max(length, needed) > target.stat().st_size:
         raise ModelRejected(f"{where} beyond the end of that file. Copy the complete data file.")
+    if 0 <= length < needed:
+        raise ModelRejected(f"{where}, {length} bytes of it, but its shape needs {needed}. Export the model again.")
 
 
-def check_target(source: Path | None, target: Path) -> None:
+def _declared_bytes(tensor: TensorProto) -> int:
+    """Bytes that the declared shape and type need; 0 where the type has no fixed size."""
+    if any(d < 0 for d in tensor.dims):
+        raise ModelRejected(f"tensor '{tensor.name}' has a negative extent. Export the model again.")
+    try:
+        item = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    except (KeyError, TypeError, ValueError):
+        return 0
+    count = math.prod(tensor.dims)
+    return count // 2 if tensor.data_type in (TensorProto.INT4, TensorProto.UINT4) else count * item
+
+
+def check_target(source: Source, target: Path) -> None:
     """The output may not be the input or one of the files it needs.
 
     Raises:
@@ -129,8 +150,13 @@ def check_target(source: Path | None, target: Path) -> None:
         raise UsageError(f"the folder '{target.parent}' of the output does not exist. Make it, or choose another -o.")
     if target.is_dir():
         raise UsageError(f"the output '{target}' is a folder. Give a file name with -o.")
-    if source is not None and target.exists() and source.exists() and target.samefile(source):
+    if source.path is None:
+        return
+    if target.exists() and target.samefile(source.path):
         raise UsageError(f"the output '{target}' is the input itself. Choose another name with -o.")
+    for location in data_files(source.model):
+        if target.resolve() in ((source.base_dir / location).resolve(), (target.parent / location).resolve()):
+            raise UsageError(f"the output '{target}' has the name of the model's data file. Choose another -o.")
 
 
 def save(model: ModelProto, target: Path, base_dir: Path | None) -> str:
@@ -151,28 +177,43 @@ def save(model: ModelProto, target: Path, base_dir: Path | None) -> str:
         UsageError: The target cannot be written, or another data file is in the way.
     """
     content = model.SerializeToString(deterministic=True)
+    brought: list[Path] = []
     try:
         if base_dir is not None:
-            _bring_external(model, base_dir, target)
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+            _bring_external(model, base_dir, target, brought)
+        _write(target, content)
     except OSError as error:
+        _remove(brought)
         raise UsageError(f"'{target}' cannot be written: {error.strerror}. Choose another place with -o.") from error
+    except BaseException:
+        _remove(brought)
+        raise
     return hashlib.sha256(content).hexdigest()
 
 
-def _bring_external(model: ModelProto, base_dir: Path, target: Path) -> None:
-    locations = sorted({_entries(t).get("location", "") for t in external_tensors(model)})
-    for location in locations:
+def _write(target: Path, content: bytes) -> None:
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.chmod(0o644)
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _remove(paths: list[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+def _bring_external(model: ModelProto, base_dir: Path, target: Path, brought: list[Path]) -> None:
+    """Copy data files beside the target; what was made is listed in ``brought`` as soon as it exists."""
+    for location in data_files(model):
         data, wanted = base_dir / location, target.parent / location
         if wanted.exists():
             if wanted.samefile(data):
@@ -180,10 +221,10 @@ def _bring_external(model: ModelProto, base_dir: Path, target: Path) -> None:
             raise UsageError(
                 f"'{wanted}' is in the way: the model's data '{data}' belong there. Move it or choose another -o."
             )
-        if wanted == target:
-            raise UsageError(f"the output '{target}' has the name of the model's data file. Choose another -o.")
         wanted.parent.mkdir(parents=True, exist_ok=True)
         # A hard link would be refused by onnx and onnxruntime, which take it for an attack.
         temporary = wanted.with_name(f".{wanted.name}.partial")
+        brought.append(temporary)
         shutil.copyfile(data, temporary)
         os.replace(temporary, wanted)
+        brought.append(wanted)

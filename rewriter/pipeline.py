@@ -108,7 +108,7 @@ def rewrite(
     source = _source(model)
     target = _target(source, output)
     if target is not None and not options.dry_run:
-        check_target(source.path, target)
+        check_target(source, target)
     clock.lap("load")
     original = source.model
     _check_versions(source)
@@ -174,7 +174,12 @@ def _source(model: ModelProto | str | Path) -> Source:
 def _target(source: Source, output: str | Path | None) -> Path | None:
     if output is not None:
         return Path(output)
-    return None if source.path is None else source.path.with_name(f"{source.path.stem}.alibi.onnx")
+    return None if source.path is None else default_target(source.path)
+
+
+def default_target(model: Path) -> Path:
+    """Where a rewritten model goes if nothing else is said."""
+    return model.with_name(f"{model.stem}.alibi.onnx")
 
 
 def _check_versions(source: Source) -> None:

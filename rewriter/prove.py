@@ -176,7 +176,11 @@ def _sort(interpreter: Interpreter, attention: Attention, terms: Poly) -> _Parts
         atoms = whole.all_atoms()
         runtime = any(isinstance(a, Read) for a in atoms) or any(isinstance(a, Sum) for a in atoms)
         if frame.key not in atoms:
-            if runtime and not whole_is_finite(whole):
+            if (
+                runtime
+                and not whole_is_finite(whole)
+                and not all(_belongs_to_head(frame.head, a) for a, _ in monomial if a != frame.row)
+            ):
                 parts.rest[monomial] = coefficient
             else:
                 parts.dropped.append(whole)

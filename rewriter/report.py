@@ -170,7 +170,7 @@ def to_text(result: RewriteResult, *, explain: bool = False, verbose: bool = Fal
         lines.append("verification " + _escape(result.verification.summary()))
         power = result.verification.power
         if power is not None and power.killed < power.counted:
-            lines.append("  some mutants pass as well, so these inputs are weak: see --explain, or give better --inputs")
+            lines.append("  some mutants pass too, so these inputs are weak: see --explain, or give better --inputs")
         lines.extend(_escape(f"  {n}") for n in _verification_details(result, verbose or explain))
     elif result.fused:
         lines.append("verification: not run")
@@ -187,8 +187,8 @@ def _they(number: int) -> str:
 
 
 def _escape(text: str) -> str:
-    """Names come from the file: control characters could drive a terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
+    """Names come from the file: control characters could drive a terminal, line feeds forge lines."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 def _accepted(site: Site, plan: Plan, *, explain: bool) -> list[str]:

@@ -21,7 +21,7 @@ from .algebra import (
 )
 from .contraction import Contraction, contract, is_contraction
 from .errors import Code, Refusal, Stage
-from .graph import label
+from .graph import int_attribute, label
 from .interpret import Interpreter
 from .layout import indices_of
 from .masks import unmask
@@ -52,17 +52,14 @@ def take_scores(interpreter: Interpreter, softmax: NodeProto, indices: Indices) 
     key = next((a for a in sorted(indices_of(indices)) if a.name == "j"), None)
     if key is None:
         raise Refusal(Code.NO_BIAS, Stage.ANCHOR, label(softmax), softmax.input[0], "there is only one key")
+    sink = _sink(interpreter, softmax.input[0], indices, key)
+    if sink is not None:
+        raise Refusal(Code.EXTRA_COLUMNS, Stage.SCORES, label(softmax), sink)
     products = _products(interpreter, value, key)
     if not products:
         hidden = _hidden_product(interpreter, whole)
         if hidden is not None:
             raise Refusal(Code.NONLINEAR_SCORE, Stage.SCORES, label(softmax), softmax.input[0], hidden)
-        if any(
-            isinstance(a, Ind) and _hidden_product(interpreter, of(a)) is None for a in whole.atoms
-        ) and _concat_above(interpreter, softmax.input[0]):
-            raise Refusal(Code.EXTRA_COLUMNS, Stage.SCORES, label(softmax), softmax.input[0])
-        if _concat_above(interpreter, softmax.input[0]):
-            raise Refusal(Code.EXTRA_COLUMNS, Stage.SCORES, label(softmax), softmax.input[0])
         raise Refusal(Code.NO_PRODUCT, Stage.ANCHOR, label(softmax), softmax.input[0])
     if len(products) > 1:
         raise Refusal(
@@ -164,17 +161,21 @@ def _hidden_product(interpreter: Interpreter, value: Poly) -> str | None:
     return None
 
 
-def _concat_above(interpreter: Interpreter, tensor: str) -> bool:
-    node = interpreter.scope.producer(tensor)
-    for _ in range(6):
-        if node is None:
-            return False
-        if node.op_type == "Concat":
-            return True
-        if not node.input:
-            return False
-        node = interpreter.scope.producer(node.input[0])
-    return False
-
-
-# --- readings: which axis is which --------------------------------------------------------------------
+def _sink(interpreter: Interpreter, tensor: str, indices: Indices, key: Index) -> str | None:
+    """A Concat along the key axis of which a part holds products: its other parts are columns without keys."""
+    for (name, place), _ in list(interpreter.visited(tensor, indices)):
+        node = interpreter.scope.producer(name)
+        if node is None or node.op_type != "Concat":
+            continue
+        axis = int_attribute(node, "axis", 0) % len(place)
+        if not place[axis].depends_on(key):
+            continue
+        for part in node.input:
+            dims = interpreter.dims(part)
+            if dims is None or dims[axis] == 1:
+                continue
+            column = Index(key.name, dims[axis])
+            inside = (*place[:axis], of(column), *place[axis + 1 :])
+            if _products(interpreter, interpreter.element(part, inside), column):
+                return name
+    return None

@@ -82,6 +82,10 @@ class Read(Hashed):
     indices: tuple[Poly, ...]
     integer: bool = False
 
+    @cached_property
+    def key(self) -> str:
+        return f"{self._render(identify)}{'i' if self.integer else 'r'}"
+
     def _render(self, show: Callable[[Poly], str]) -> str:
         return f"{self.tensor}[{', '.join(map(show, self.indices))}]"
 

@@ -92,7 +92,10 @@ def is_nonnegative(value: Poly) -> bool:
             # rest + k min(0, v) is min(rest, rest + k v) for k > 0, and the maximum of both for k < 0.
             rest = value - of(piecewise) * factor
             both = (rest, rest + piecewise.value * factor)
-            return (all if factor > 0 else any)(is_nonnegative(part) for part in both)
+            if factor > 0:
+                return all(is_nonnegative(part) for part in both)
+            # The larger of two values is at least their mean: |p| >= 0 although neither p nor -p is.
+            return any(is_nonnegative(part) for part in (*both, both[0] + both[1]))
     bound = lower_bound(value)
     return bound is not None and _sign(bound) in (0, 1)
 

@@ -7,9 +7,11 @@ the part that a short test would use.  Entries that hide a key (-inf, finfo.min)
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -28,6 +30,7 @@ from ..algebra import (
     Substitution,
     absolute,
     conjunction,
+    identify,
     ind,
     less_equal,
     magnitude,
@@ -53,6 +56,12 @@ class Table(Hashed):
     indices: tuple[Poly, ...]
     data: Floats = field(repr=False)
     integer: bool = False
+    tag: str = ""
+    """Stands for the data: tables of equal names in different models are different."""
+
+    @cached_property
+    def key(self) -> str:
+        return f"{self._render(identify)}{self.tag}"
 
     def _render(self, show: Callable[[Poly], str]) -> str:
         return f"{self.name}[{', '.join(map(show, self.indices))}]"
@@ -66,10 +75,16 @@ class Table(Hashed):
         return self.integer
 
     def substitute(self, mapping: Substitution) -> Poly:
-        return table(self.name, self.data, tuple(substitute(i, mapping) for i in self.indices), self.integer)
+        places = tuple(substitute(i, mapping) for i in self.indices)
+        return table(self.name, self.data, places, self.integer, self.tag)
 
 
-def table(name: str, data: Floats, indices: tuple[Poly, ...], integer: bool = False) -> Poly:
+def fingerprint(data: Floats) -> str:
+    """A short text that differs for different data."""
+    return hashlib.blake2b(np.ascontiguousarray(data).tobytes(), digest_size=12).hexdigest()
+
+
+def table(name: str, data: Floats, indices: tuple[Poly, ...], integer: bool = False, tag: str = "") -> Poly:
     """An element of constant data: a number where the index is constant (or the data are), else an atom."""
     while data.ndim:
         # An axis along which nothing changes (a batch baked into a constant) is no axis.
@@ -83,7 +98,7 @@ def table(name: str, data: Floats, indices: tuple[Poly, ...], integer: bool = Fa
         place = tuple(int(p) for p in positions if p is not None)
         if all(-n <= p < n for p, n in zip(place, data.shape, strict=True)):
             return poly(_exact(float(data[place])))
-    return of(Table(name, indices, data, integer))
+    return of(Table(name, indices, data, integer, tag or fingerprint(data)))
 
 
 def _constant_along(data: Floats, axis: int) -> bool:
@@ -136,7 +151,8 @@ def _element(
     key = (signature, periods)
     fit = interpreter.table_fits.get(key)
     if fit is None:
-        fit = _fit(name, part, periods)
+        with np.errstate(all="ignore"):  # infinities are legal entries
+            fit = _fit(name, part, periods)
         interpreter.table_fits[key] = fit
     assert isinstance(fit, Fit)
     reduced = tuple(
