@@ -28,7 +28,7 @@ from .layout import (
 )
 from .scores import Scores, take_scores
 from .site import Attention, Frame
-from .values import take_values
+from .values import take_values, value_product
 
 Indices = tuple[Poly, ...]
 
@@ -49,6 +49,7 @@ def attentions(interpreter: Interpreter, softmax: NodeProto) -> list[Attention]:
         raise Refusal(
             Code.SOFTMAX_AXIS, Stage.ANCHOR, label(softmax), softmax.input[0], "its axes cannot be told apart"
         )
+    value_product(interpreter, softmax)  # without one this softmax is a classifier or a router
     if not 2 <= len(dims) <= 5:
         raise Refusal(Code.SOFTMAX_AXIS, Stage.ANCHOR, label(softmax), softmax.input[0], f"rank {len(dims)}")
     readings = []

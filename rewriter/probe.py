@@ -19,7 +19,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from .algebra import Index, Poly, Size, substitute
+from .algebra import Index, Poly, Size, Substitution, of, substitute
 from .algebra import poly as as_poly
 from .analyse import Analysis, Site
 from .errors import Code, Refusal, Stage
@@ -60,6 +60,8 @@ def probe(model: ModelProto, analysis: Analysis, base_dir: Path) -> int:
         return 0
     for number, numbers in enumerate(SHAPES):
         sizes = _assign(interpreter, cut, numbers)
+        if not _allowed(interpreter, sizes):
+            continue
         values = _run(cut, interpreter, sizes, evaluate, np.random.default_rng(number))
         if values is None:
             continue
@@ -165,6 +167,20 @@ def _assign(interpreter: Interpreter, cut: _Cut, numbers: tuple[int, ...]) -> di
                 if isinstance(atom, Size) and atom not in sizes:
                     sizes[atom] = numbers[0] if axis == 0 else numbers[next(place) % len(numbers)]
     return sizes
+
+
+def _allowed(interpreter: Interpreter, sizes: dict[Size, int]) -> bool:
+    """Whether the sizes are such as the proofs assume (extents that agree, buffers that are long enough)."""
+    for fact in interpreter.facts.learned:
+        atoms = [a for a in fact.left.all_atoms() | fact.right.all_atoms() if isinstance(a, Size)]
+        numbers = {a: sizes.get(a, _number(interpreter, of(a), sizes)) for a in atoms}
+        if any(n is None for n in numbers.values()):
+            continue
+        values: Substitution = {a: as_poly(n) for a, n in numbers.items() if n is not None}
+        gap = substitute(fact.left - fact.right, values).constant
+        if gap is not None and (gap < 0 or (gap > 0 and fact.relation == "=")):
+            return False
+    return True
 
 
 def _number(interpreter: Interpreter, value: Poly, sizes: dict[Size, int]) -> int | None:

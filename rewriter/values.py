@@ -44,7 +44,7 @@ def take_values(
     interpreter: Interpreter, softmax: NodeProto, indices: Indices, frame: Frame, visible: tuple[Cond, ...]
 ) -> tuple[View, View, bool]:
     """The value operand, the output, and whether rows without keys are set to zero on the way."""
-    node, position = _value_product(interpreter, softmax)
+    node, position = value_product(interpreter, softmax)
     out = node.output[0]
     dims = interpreter.dims(out)
     if dims is None:
@@ -158,7 +158,7 @@ def _bind(interpreter: Interpreter, frame_index: Indices, read_index: Indices) -
     return bound
 
 
-def _value_product(interpreter: Interpreter, softmax: NodeProto) -> tuple[NodeProto, int]:
+def value_product(interpreter: Interpreter, softmax: NodeProto) -> tuple[NodeProto, int]:
     """The product that consumes the probabilities, and which operand they are."""
     scope: Scope = interpreter.scope
     found: list[tuple[NodeProto, int]] = []

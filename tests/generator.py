@@ -716,9 +716,13 @@ class _Writer:
             gates = g.op("ReduceMean", "query", keepdims=0, **({} if sp.opset >= 18 else {"axes": [-1]}))
             if sp.opset >= 18:
                 g.nodes[-1].input.append(g.const([-1]))
-                g.nodes[-1], g.nodes[-2] = (g.nodes[-2], g.nodes[-1]) if sp.constants == "node" else (
-                    g.nodes[-1],
-                    g.nodes[-2],
+                g.nodes[-1], g.nodes[-2] = (
+                    (g.nodes[-2], g.nodes[-1])
+                    if sp.constants == "node"
+                    else (
+                        g.nodes[-1],
+                        g.nodes[-2],
+                    )
                 )
             if sp.layout == "direct":
                 gates = g.op("Gather", gates, g.const(0), axis=1)

@@ -56,26 +56,15 @@ OP_TYPES = {
 }
 """What a golden graph becomes, where that is not AlibiAttentionLinear."""
 
-_PROBE = "the numeric self-check does not know an operator's own causality and contradicts the proof (ALB500)"
-KNOWN: dict[str, str] = {
-    "accept_group_query_attention": _PROBE,
-    "accept_multi_head_attention_causal": _PROBE,
-    "accept_onnx_attention_causal": _PROBE,
-    "accept_onnx_attention_cache": "new values of rank 4 are brought to rank 5 before they are joined with the cache",
-    "refuse_ALB105_sink": "a sink behind the scores is reported as ALB104",
-    "refuse_ALB205_infinite": "an infinite entry in a constant makes numpy warn on stderr while tables are fitted",
-    "refuse_ALB403_causality": "nothing raises ALB403; this is reported as ALB300",
-}
+KNOWN: dict[str, str] = {}
 """Golden graphs that the product does not handle yet, with the reason."""
 
-RESERVED = frozenset({"ALB403", "ALB500"})
-"""ALB500 contradicts a proof of ours, so no file triggers it; ALB403 is not raised by anything at present."""
+RESERVED = frozenset({"ALB500"})
+"""It contradicts a proof of ours, so no file triggers it."""
 
 
 def marked(names: list[str]) -> list[object]:
-    return [
-        pytest.param(n, marks=pytest.mark.xfail(strict=True, reason=KNOWN[n])) if n in KNOWN else n for n in names
-    ]
+    return [pytest.param(n, marks=pytest.mark.xfail(strict=True, reason=KNOWN[n])) if n in KNOWN else n for n in names]
 
 
 def comment(name: str, key: str) -> str:
@@ -199,7 +188,7 @@ def test_every_code_is_raised_by_something() -> None:
     package = Path(errors.__file__).parent
     sources = "\n".join(p.read_text(encoding="utf-8") for p in package.rglob("*.py") if p.name != "errors.py")
     silent = {c.number for c in Code if f"Code.{c.name}" not in sources}
-    assert silent <= RESERVED
+    assert silent == set()
 
 
 def test_codes_are_unique() -> None:

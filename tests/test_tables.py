@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,19 @@ import numpy as np
 import numpy.typing as npt
 import onnx.parser
 import pytest
-from alibi_rewriter.rewriter.algebra import HIDING_VALUE, Index, Poly, of, poly, substitute
+from alibi_rewriter.rewriter.algebra import HIDING_VALUE, Index, Poly, min0, of, poly, substitute
 from alibi_rewriter.rewriter.graph import index_graph, opset_versions
 from alibi_rewriter.rewriter.interpret import Interpreter
 from alibi_rewriter.rewriter.interpret.rules import element_rules
-from alibi_rewriter.rewriter.interpret.tables import Table, constant_element
+from alibi_rewriter.rewriter.interpret.tables import Table, constant_element, table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 Array = npt.NDArray[Any]
 DTYPES = [np.float32, np.float16, ml_dtypes.bfloat16]
 BITS = {"float32": 23, "float16": 10, "bfloat16": 7}
-fast = settings(max_examples=60, deadline=None)
+numbers = count()
+fast = settings(max_examples=50, deadline=None, derandomize=True)
 dtypes = st.sampled_from(DTYPES)
 powers = st.lists(st.integers(-8, 0).map(lambda e: 2.0**e), min_size=2, max_size=5)
 anything = st.lists(st.floats(2.0**-6, 1.0, width=32), min_size=2, max_size=5)
@@ -34,7 +36,7 @@ def element(data: Array) -> tuple[Poly, tuple[Index, ...]]:
     )
     interpreter = Interpreter(index_graph(model.graph, opset_versions(model), Path()), element_rules())
     axes = tuple(Index(f"a{k}", poly(n)) for k, n in enumerate(data.shape))
-    return constant_element(interpreter, "table", data, tuple(of(a) for a in axes)), axes
+    return constant_element(interpreter, f"table{next(numbers)}", data, tuple(of(a) for a in axes)), axes
 
 
 def is_formula(data: Array) -> bool:
@@ -141,13 +143,31 @@ def test_integers_fit_exactly_or_not_at_all() -> None:
     assert not is_formula(changed)
 
 
-def test_a_batch_of_equal_tables_is_one_table() -> None:
-    data = np.tile(linear([0.5, 0.25], 6, np.float32), (3, 1, 1))
-    assert is_formula(data)
+@pytest.mark.parametrize(
+    "slopes",
+    [
+        [0.5, 0.25, 0.125, 0.0625],
+        [0.5, 0.25],
+    ],
+)
+def test_a_batch_of_equal_tables_is_one_table(slopes: list[float]) -> None:
+    data = np.tile(linear(slopes, 6, np.float32), (3, 1, 1))
     assert worst(data) <= 1
     changed = data.copy()
     changed[2, 1] *= 2
     assert worst(changed) <= 1
+    assert is_formula(data)
+
+
+def test_tables_of_equal_names_in_two_models_are_not_mixed_up() -> None:
+    """A process may rewrite several models, and names repeat: layer norm weights, slopes, bias."""
+    index = Index("h", poly(3))
+    first, second = np.array([1.0, 5.0, 2.0]), np.array([4.0, 0.5, 7.0])
+    for data in (first, second):
+        value = min0(of(Index("j", poly(9))) - table("slopes", data, (of(index),)))
+        for h in range(3):
+            found = substitute(value, {index: poly(h), Index("j", poly(9)): poly(3)}).constant
+            assert found == min(0.0, 3 - data[h])
 
 
 # --- what does not ---------------------------------------------------------------------------------------
@@ -232,7 +252,13 @@ def test_irregular_masks_stay_tables() -> None:
     assert worst(uneven) == 0
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.nan,
+        np.inf,
+    ],
+)
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_nan_and_infinity_fit_nothing(value: float) -> None:
     data = linear([0.5, 0.25], 9, np.float32)

@@ -18,7 +18,7 @@ import onnx
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
-import generator  # noqa: E402 - found by the line above
+import generator
 
 Row = tuple[generator.Spelling, str, str, str, bool]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 Run = Callable[[], object]
@@ -73,9 +73,11 @@ def _bias(shape: Shape, slope: torch.Tensor, dtype: torch.dtype) -> torch.Tensor
 
 
 def _sdpa(backend: SDPBackend, query: Any, key: Any, value: Any, **more: Any) -> Run:
+    grouped = query.shape[1] != key.shape[1]
+
     def run() -> object:
         with sdpa_kernel(backend):
-            return F.scaled_dot_product_attention(query, key, value, enable_gqa=query.shape[1] != key.shape[1], **more)
+            return functional.scaled_dot_product_attention(query, key, value, enable_gqa=grouped, **more)
 
     return run
 
@@ -91,8 +93,11 @@ def _flex(shape: Shape, query: Any, key: Any, value: Any, slope: Any) -> Run:
     def bias(score: Any, b: Any, h: Any, i: Any, j: Any) -> Any:
         return score + slope[h] * (j - i - offset) if shape.causal else score - slope[h] * (i + offset - j).abs()
 
+    torch.compiler.reset()  # beyond eight shapes torch.compile would give up and run it eagerly
     compiled = torch.compile(flex_attention, dynamic=False)
-    return lambda: compiled(query, key, value, score_mod=bias, block_mask=mask, enable_gqa=query.shape[1] != key.shape[1])
+    return lambda: compiled(
+        query, key, value, score_mod=bias, block_mask=mask, enable_gqa=query.shape[1] != key.shape[1]
+    )
 
 
 def _cudnn_alibi(shape: Shape, query: Any, key: Any, value: Any) -> Run:
@@ -104,7 +109,12 @@ def _cudnn_alibi(shape: Shape, query: Any, key: Any, value: Any) -> Run:
     )
     inputs = [graph.tensor_like(x) for x in (query, key, value)]
     result, _ = graph.sdpa(
-        *inputs, is_inference=True, attn_scale=shape.head_dim**-0.5, use_alibi_mask=True, use_causal_mask=True, name="sdpa"
+        *inputs,
+        is_inference=True,
+        attn_scale=shape.head_dim**-0.5,
+        use_alibi_mask=True,
+        use_causal_mask=True,
+        name="sdpa",
     )
     output = torch.empty_like(query)
     result.set_output(True).set_dim(output.size()).set_stride(output.stride())

@@ -116,6 +116,11 @@ def min0(value: Poly) -> Poly:
         return ZERO
     if is_nonpositive(value):
         return value
+    for atom in value.sorted_atoms():
+        if atom.sign is not None and all((atom, 1) in m for m, _ in value.terms):
+            # A slope of known sign comes out of |slope * distance|.
+            rest = value.coefficient_of(atom)
+            return of(atom) * (min0(rest) if atom.sign > 0 else rest - min0(rest))
     leading = value.terms[-1][1]
     if leading < 0:
         return min0(-value) + value

@@ -52,6 +52,11 @@ class Atom:
         """Whether the value is an integer."""
         return False
 
+    @property
+    def sign(self) -> int | None:
+        """+1 for a value that is never negative, -1 for one that is never positive, None if unknown."""
+        return None
+
     def extreme(self, *, lowest: bool) -> Poly | None:
         """A bound of the value that is known whatever the model's inputs are, or None."""
         return None

@@ -176,6 +176,8 @@ def slice_bounds(interpreter: Interpreter, node: NodeProto) -> list[tuple[int, P
                 return None
             result.append((axis, *strided, step))
             continue
+        if dims[axis] == 1 and start == 0 and end.constant is None:
+            continue  # [0:n] of an axis of extent 1 is all of it: no run has an empty sequence
         first = _clamp(interpreter, start, dims[axis], node)
         last = _clamp(interpreter, end, dims[axis], node)
         extent = interpreter.facts.normal(maximum(ZERO, last - first))

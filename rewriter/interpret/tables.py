@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -71,6 +71,12 @@ class Table(Hashed):
         return self.indices
 
     @property
+    def sign(self) -> int | None:
+        if not self.data.size or np.isnan(self.data).any():
+            return None
+        return 1 if self.data.min() >= 0 else (-1 if self.data.max() <= 0 else None)
+
+    @property
     def is_integer(self) -> bool:
         return self.integer
 
@@ -101,7 +107,7 @@ def table(name: str, data: Floats, indices: tuple[Poly, ...], integer: bool = Fa
     return of(Table(name, indices, data, integer, tag or fingerprint(data)))
 
 
-def _constant_along(data: Floats, axis: int) -> bool:
+def _constant_along(data: npt.NDArray[Any], axis: int) -> bool:
     return bool(np.array_equal(data, np.broadcast_to(np.take(data, [0], axis), data.shape))) if data.size else False
 
 
@@ -121,9 +127,10 @@ def constant_element(interpreter: Interpreter, name: str, array: Array, indices:
     kept: list[int | slice] = []
     moving: list[Poly] = []
     axes: list[int] = []
+    still = _still_axes(interpreter, name, array)
     for axis, index in enumerate(indices):
         place = index.constant
-        if array.shape[axis] == 1:
+        if axis in still:
             kept.append(0)
         elif place is not None:
             if not -array.shape[axis] <= place < array.shape[axis]:
@@ -141,6 +148,16 @@ def constant_element(interpreter: Interpreter, name: str, array: Array, indices:
         return poly(int(part)) if np.issubdtype(array.dtype, np.integer) else poly(_exact(value))
     signature = (name, tuple(k if isinstance(k, int) else -1 for k in kept))
     return _element(interpreter, signature, part, tuple(moving))
+
+
+def _still_axes(interpreter: Interpreter, name: str, array: Array) -> tuple[int, ...]:
+    """Axes along which a constant does not change: of extent 1, or a batch baked into a table."""
+    found = interpreter.table_fits.get(("still", name))
+    if found is None:
+        found = tuple(a for a in range(array.ndim) if array.shape[a] == 1 or _constant_along(array, a))
+        interpreter.table_fits[("still", name)] = found
+    assert isinstance(found, tuple)
+    return found
 
 
 def _element(
@@ -254,7 +271,7 @@ def _fit(name: str, part: Array, periods: tuple[int, ...]) -> Fit:
     else:
         spacing = _spacing(part.dtype, data, hidden)
     blank = Fit(name, tuple(used), data, integer, boolean)
-    if np.isnan(data).any():
+    if np.isnan(data).any() or np.isposinf(data).any():
         return blank
     for positions in _position_axes(data.ndim):
         fitted = _fit_positions(blank, data, hidden, spacing, positions)

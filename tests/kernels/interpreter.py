@@ -17,12 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 import triton.language as tl
-from triton.runtime import interpreter as _interpreter
-
 from alibi_rewriter.kernels import decode, prefill, skipping
 from alibi_rewriter.kernels.variants import Layout, Request, Tile, constants_of
-
-from reference import Case  # noqa: E402  (tests/kernels is on sys.path)
+from reference import Case
+from triton.runtime import interpreter as _interpreter
 
 TORCH_TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "bool": torch.bool}
 
@@ -82,7 +80,7 @@ def run(
     if case.mask is not None:
         mask = tensor(case.mask, mask_dtype or "bool")
         strides = mask.stride()
-        mask_strides = tuple(0 if size == 1 else stride for size, stride in zip(mask.shape, strides))
+        mask_strides = tuple(0 if size == 1 else stride for size, stride in zip(mask.shape, strides, strict=True))
         if mask.dtype == torch.bool:
             mask = mask.view(torch.uint8)
     positions = None if case.positions is None else tensor(case.positions, "float32")
@@ -101,7 +99,7 @@ def run(
         "empty_mean": int(case.empty_mean), "kv_heads": kv_heads, "splits": splits,
     }  # fmt: skip
     for name, x in (("query", query), ("key", key), ("value", value), ("output", output)):
-        for axis, stride in zip(("batch", "head", "row"), x.stride()):
+        for axis, stride in zip(("batch", "head", "row"), x.stride(), strict=False):
             shared[f"{name}_{axis}"] = stride
 
     def launch(kernel: Any, role: str, grid: tuple[int, ...], **more: Any) -> None:
@@ -120,9 +118,9 @@ def run(
     else:
         grid = (splits, -(-(heads // kv_heads) * s_q // tile.block_m), batch * kv_heads)
         partial = torch.full((batch, heads, s_q, splits, value_depth), float("nan"))
-        logs = torch.full((batch, heads, s_q, splits), float("nan"))
+        logs = torch.full((batch, heads, s_q, splits, 2), float("nan"))
         role = "decode_split" if splits > 1 else "decode"
-        launch(decode.alibi_decode, role, grid, partial=partial, partial_logs=logs)
+        launch(decode.alibi_decode, role, grid, partial=partial, partial_sums=logs)
         if splits > 1:
-            launch(decode.alibi_combine, "combine", (s_q, heads, batch), partial=partial, partial_logs=logs)
+            launch(decode.alibi_combine, "combine", (s_q, heads, batch), partial=partial, partial_sums=logs)
     return widened(output)

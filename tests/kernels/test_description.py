@@ -8,9 +8,6 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from alibi_rewriter.kernels.compiler import SELECTION, WORKSPACE
 from alibi_rewriter.kernels.description import (
     Argument,
@@ -24,6 +21,8 @@ from alibi_rewriter.kernels.description import (
     TensorMap,
 )
 from alibi_rewriter.kernels.variants import Layout, Request
+from hypothesis import given
+from hypothesis import strategies as st
 
 IMAGE = Image("a.cubin", "0" * 64, "a.ptx", "1" * 64, "8.0")
 

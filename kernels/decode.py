@@ -1,0 +1,175 @@
+"""Decode: few query rows against a long cache, bounded by how fast the cache can be read.
+
+The query rows of all heads that share a key head form one tile (row ``r`` is query row ``r // group`` of head
+``r % group``), so the cache is read once per group.  The keys are cut into ``splits`` chunks, one program
+each; with several chunks every program leaves its result, its row maximum and its sum of weights in the
+workspace, and ``alibi_combine`` joins them.
+"""
+
+# Compile-time parameters are in capitals, as is the custom in Triton.  Kernels are compiled, never called as
+# Python: Triton's language has no types to check them with.
+# ruff: noqa: N803, N806, D417, SIM102
+# mypy: ignore-errors
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .primitives import (
+    LOG2E,
+    MASK_ADDITIVE,
+    MASK_NONE,
+    exponential,
+    hide,
+    load_columns,
+    load_rows,
+    mean_of_values,
+    soften,
+)
+
+
+@triton.jit
+def alibi_decode(
+    query, key, value, slopes, mask, key_positions, output, partial, partial_sums,
+    query_batch, query_head, query_row, key_batch, key_head, key_row, value_batch, value_head, value_row,
+    output_batch, output_head, output_row, mask_batch, mask_head, mask_row, mask_column, positions_batch,
+    heads, group, s_q, s_kv, scale_natural, empty_mean,
+    SYMMETRIC: tl.constexpr, CAUSAL: tl.constexpr, POSITIONS: tl.constexpr, MASK: tl.constexpr,
+    MASK_ROWS: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr,
+    D: tl.constexpr, D_PADDED: tl.constexpr, V: tl.constexpr, V_PADDED: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    """Grid (splits, ceil(group * s_q / BLOCK_M), batch * kv_heads); arguments as for ``alibi_prefill``.
+
+    Args:
+        output: written when not SPLIT (then splits has to be 1).
+        partial: [B, H, S_q, splits, D_v] float32, normalised over the chunk, and
+        partial_sums: [B, H, S_q, splits, 2] float32: the chunk's row maximum (-inf if it has no visible key) and its
+            sum of weights, apart from each other because a maximum of 3.4e38 (a mask of +inf) would swallow the
+            logarithm of the sum; both written when SPLIT.
+    """
+    split = tl.program_id(0)
+    splits = tl.num_programs(0)
+    kv_heads = heads // group
+    batch = (tl.program_id(2) // kv_heads).to(tl.int64)
+    kv_head = tl.program_id(2) % kv_heads
+    NATURAL: tl.constexpr = MASK == MASK_ADDITIVE
+    packed = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
+    exists = packed < group * s_q
+    row = packed // group
+    head = kv_head * group + packed % group
+    row_as_key = row + (s_kv - s_q)
+    slope = tl.load(slopes + head, mask=exists, other=0.0)
+    scale = scale_natural
+    if not NATURAL:
+        slope = slope * LOG2E
+        scale = scale * LOG2E
+    columns = tl.arange(0, D_PADDED)
+    value_columns = tl.arange(0, V_PADDED)
+    head64 = head.to(tl.int64)
+    at = query + batch * query_batch + head64 * query_head + row.to(tl.int64) * query_row
+    tile = tl.load(at[:, None] + columns[None, :], mask=exists[:, None] & (columns[None, :] < D), other=0.0)
+    key_base = key + batch * key_batch + kv_head.to(tl.int64) * key_head
+    value_base = value + batch * value_batch + kv_head.to(tl.int64) * value_head
+    positions_base = key_positions
+    if POSITIONS:
+        positions_base = key_positions + batch * positions_batch
+        clamped = tl.minimum(tl.maximum(row_as_key, 0), s_kv - 1)
+        own_position = tl.load(positions_base + clamped, mask=exists, other=0.0)
+    if MASK != MASK_NONE:
+        mask_base = mask + batch * mask_batch + head64 * mask_head + row.to(tl.int64) * mask_row
+
+    # Chunks are cut on all of s_kv so that every tile of rows agrees on them.
+    chunk = tl.cdiv(tl.cdiv(s_kv, BLOCK_N), splits) * BLOCK_N
+    begin = split * chunk
+    end = tl.minimum(begin + chunk, s_kv)
+    if CAUSAL:
+        last = tl.minimum((tl.program_id(1) * BLOCK_M + BLOCK_M - 1) // group, s_q - 1)
+        end = tl.minimum(end, last + (s_kv - s_q) + 1)
+    peak = tl.full([BLOCK_M], float("-inf"), dtype=tl.float32)
+    total = tl.zeros([BLOCK_M], dtype=tl.float32)
+    out = tl.zeros([BLOCK_M, V_PADDED], dtype=tl.float32)
+    lane = tl.arange(0, BLOCK_N)
+    for start in tl.range(begin, end, BLOCK_N):
+        left = end - start
+        key_tile = key_base + tl.cast(start, tl.int64) * key_row
+        value_tile = value_base + tl.cast(start, tl.int64) * value_row
+        columns_of_key = load_columns(key_tile, lane, key_row, columns, left, True, D_PADDED, D)
+        scores = tl.dot(tile, columns_of_key, input_precision=PRECISION) * scale
+        column = start + lane
+        if POSITIONS:
+            position = tl.load(positions_base + column, mask=lane < left, other=0.0)
+            scores += slope[:, None] * (position[None, :] - own_position[:, None])
+        elif SYMMETRIC:
+            scores -= slope[:, None] * tl.abs(column[None, :] - row_as_key[:, None]).to(tl.float32)
+        else:
+            scores += slope[:, None] * (column[None, :] - row_as_key[:, None]).to(tl.float32)
+        if MASK != MASK_NONE:
+            offset = column.to(tl.int64) * mask_column
+            if MASK_ROWS:
+                inside = exists[:, None] & (lane[None, :] < left)
+                loaded = tl.load(mask_base[:, None] + offset[None, :], mask=inside, other=0)
+            else:
+                loaded = tl.load(mask + batch * mask_batch + offset, mask=lane < left, other=0)[None, :]
+            scores = hide(scores, loaded, MASK)
+        visible = (lane < left)[None, :]
+        if CAUSAL:
+            visible = visible & (column[None, :] <= row_as_key[:, None])
+        scores = tl.where(visible, scores, float("-inf"))
+        weights, keep, peak, total = soften(scores, peak, 0.0, total, NATURAL, True)
+        values = load_rows(value_tile, lane, value_row, value_columns, left, True, V_PADDED, V)
+        out = tl.dot(weights.to(values.dtype), values, out * keep[:, None], input_precision=PRECISION)
+
+    empty = total == 0.0
+    out = out * tl.where(empty, 0.0, 1.0 / total)[:, None]
+    stored = exists[:, None] & (value_columns[None, :] < V)
+    if SPLIT:
+        slot = ((batch * heads + head64) * s_q + row) * splits + split
+        tl.store(partial_sums + slot * 2, peak, mask=exists)
+        tl.store(partial_sums + slot * 2 + 1, total, mask=exists)
+        tl.store(partial + slot[:, None] * V + value_columns[None, :], out, mask=stored)
+    else:
+        if MASK != MASK_NONE or CAUSAL:
+            if (empty_mean != 0) & (tl.max((empty & exists).to(tl.int32), 0) != 0):
+                mean = mean_of_values(value_base, value_row, value_columns, s_kv, V_PADDED, V, 16)
+                out = tl.where(empty[:, None], mean[None, :], out)
+        to = output + batch * output_batch + head64 * output_head + row.to(tl.int64) * output_row
+        tl.store(to[:, None] + value_columns[None, :], out.to(output.dtype.element_ty), mask=stored)
+
+
+@triton.jit
+def alibi_combine(
+    partial, partial_sums, value, output, value_batch, value_head, value_row, output_batch, output_head, output_row,
+    heads, group, s_q, s_kv, splits, empty_mean,
+    NATURAL: tl.constexpr, V: tl.constexpr, V_PADDED: tl.constexpr, MAX_SPLITS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Grid (s_q, heads, batch): joins the chunks of one query row; ``value`` only serves rows without keys."""
+    row = tl.program_id(0).to(tl.int64)
+    head = tl.program_id(1)
+    batch = tl.program_id(2).to(tl.int64)
+    first = ((batch * heads + head) * s_q + row) * splits
+    lane = tl.arange(0, MAX_SPLITS)
+    peaks = tl.load(partial_sums + (first + lane) * 2, mask=lane < splits, other=float("-inf"))
+    sums = tl.load(partial_sums + (first + lane) * 2 + 1, mask=lane < splits, other=0.0)
+    peak = tl.max(peaks, 0)
+    empty = peak == float("-inf")
+    anchor = tl.where(empty, 0.0, peak)
+    total = tl.sum(exponential(peaks - anchor, NATURAL) * sums, 0)
+    columns = tl.arange(0, V_PADDED)
+    out = tl.zeros([V_PADDED], dtype=tl.float32)
+    for start in tl.range(0, splits, BLOCK):
+        part = start + tl.arange(0, BLOCK)
+        inside = part < splits
+        of_part = tl.load(partial_sums + (first + part) * 2, mask=inside, other=float("-inf"))
+        weight = exponential(of_part - anchor, NATURAL) * tl.load(
+            partial_sums + (first + part) * 2 + 1, mask=inside, other=0.0)
+        at = partial + (first + part)[:, None] * V + columns[None, :]
+        tile = tl.load(at, mask=(part[:, None] < splits) & (columns[None, :] < V), other=0.0)
+        out += tl.sum(tile * weight[:, None], 0)
+    out = out / tl.where(empty, 1.0, total)
+    if empty & (empty_mean != 0):
+        value_base = value + batch * value_batch + (head // group).to(tl.int64) * value_head
+        out = mean_of_values(value_base, value_row, columns, s_kv, V_PADDED, V, 16)
+    to = output + batch * output_batch + head.to(tl.int64) * output_head + row * output_row
+    tl.store(to + columns, out.to(output.dtype.element_ty), mask=columns < V)

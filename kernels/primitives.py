@@ -1,0 +1,111 @@
+"""Triton building blocks that every ALiBi kernel shares: tile loads, visibility, bias and the softmax step.
+
+Importing this module imports Triton; only the modules that define or compile kernels do that.
+
+Units.  Scores are kept in log2 units (``LOG2E`` folded into ``scale`` and ``slope``) so that a weight is one
+``exp2``.  Kernels with an additive mask keep natural units instead and multiply by ``LOG2E`` after the row
+maximum has been subtracted: a mask of -3.3e38 is finite and has to stay so.
+"""
+
+# Compile-time parameters are in capitals, as is the custom in Triton.  Kernels are compiled, never called as
+# Python: Triton's language has no types to check them with.
+# ruff: noqa: N803
+# mypy: ignore-errors
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+LOG2E = tl.constexpr(1.4426950408889634)
+LOWEST = tl.constexpr(-3.4028234663852886e38)
+LARGEST = tl.constexpr(3.4028234663852886e38)
+
+MASK_NONE = tl.constexpr(0)
+MASK_BOOLEAN = tl.constexpr(1)
+MASK_ADDITIVE = tl.constexpr(2)
+
+
+@triton.jit
+def load_rows(base, rows, stride, columns, row_limit, GUARD: tl.constexpr, WIDTH: tl.constexpr, END: tl.constexpr):
+    """Loads ``[rows, columns]``; zeros beyond ``row_limit`` (if GUARD) and beyond column END.
+
+    ``columns`` spans WIDTH entries from its first one; END is the number of columns that exist, counted from
+    column zero, and WIDTH the end of ``columns``: the comparison is compiled away where they agree.
+    """
+    pointers = base + rows[:, None] * stride + columns[None, :]
+    if GUARD and WIDTH > END:
+        tile = tl.load(pointers, mask=(rows[:, None] < row_limit) & (columns[None, :] < END), other=0.0)
+    elif GUARD:
+        tile = tl.load(pointers, mask=rows[:, None] < row_limit, other=0.0)
+    elif WIDTH > END:
+        tile = tl.load(pointers, mask=columns[None, :] < END, other=0.0)
+    else:
+        tile = tl.load(pointers)
+    return tile
+
+
+@triton.jit
+def load_columns(base, rows, stride, columns, row_limit, GUARD: tl.constexpr, WIDTH: tl.constexpr, END: tl.constexpr):
+    """As :func:`load_rows`, transposed: ``[columns, rows]``, the shape the key takes in the first product."""
+    pointers = base + rows[None, :] * stride + columns[:, None]
+    if GUARD and WIDTH > END:
+        tile = tl.load(pointers, mask=(rows[None, :] < row_limit) & (columns[:, None] < END), other=0.0)
+    elif GUARD:
+        tile = tl.load(pointers, mask=rows[None, :] < row_limit, other=0.0)
+    elif WIDTH > END:
+        tile = tl.load(pointers, mask=columns[:, None] < END, other=0.0)
+    else:
+        tile = tl.load(pointers)
+    return tile
+
+
+@triton.jit
+def hide(scores, loaded, MASK: tl.constexpr):
+    """Applies a loaded mask: False, or a value at or below the lowest float32, hides; +inf counts as largest."""
+    if MASK == MASK_BOOLEAN:
+        return tl.where(loaded != 0, scores, float("-inf"))
+    added = tl.minimum(loaded.to(tl.float32), LARGEST)
+    return tl.where(added > LOWEST, scores + added, float("-inf"))
+
+
+@triton.jit
+def exponential(difference, NATURAL: tl.constexpr):
+    """Exp of a difference of scores, whichever units the scores are in."""
+    if NATURAL:
+        difference = difference * LOG2E
+    return tl.exp2(difference)
+
+
+@triton.jit
+def soften(scores, peak, base, total, NATURAL: tl.constexpr, GUARDED: tl.constexpr):
+    """One step of the online softmax for scores given relative to ``base``.
+
+    ``peak`` is the running row maximum relative to the *tile*, not to the block: it is rounded once when it
+    is found and never again, so nothing drifts over thousands of blocks.  The weights use the rounded value
+    (``peak - base`` is exact), hence old and new weights share one reference.
+
+    Returns:
+        weights, the factor for what was accumulated before, the new peak and the new total.
+    """
+    new_peak = tl.maximum(peak, tl.max(scores, 1) + base)
+    if GUARDED:
+        # A row that has not met a visible key yet: its weights are exp2(-inf - 0) = 0, not NaN.
+        anchor = tl.where(new_peak == float("-inf"), 0.0, new_peak)
+    else:
+        anchor = new_peak
+    weights = exponential(scores - (anchor - base)[:, None], NATURAL)
+    keep = exponential(peak - anchor, NATURAL)
+    return weights, keep, new_peak, total * keep + tl.sum(weights, 1)
+
+
+@triton.jit
+def mean_of_values(base, stride, columns, s_kv, WIDTH: tl.constexpr, END: tl.constexpr, BN: tl.constexpr):
+    """The mean over all keys of ``value``, ``[columns]`` in float32: what a row without visible keys yields."""
+    total = tl.zeros([BN, columns.shape[0]], dtype=tl.float32)
+    for start in tl.range(0, s_kv, BN):
+        rows = tl.arange(0, BN)
+        tile = load_rows(base + tl.cast(start, tl.int64) * stride, rows, stride, columns, s_kv - start, True, WIDTH,
+        END)
+        total += tile.to(tl.float32)
+    return tl.sum(total, 0) / s_kv

@@ -1,0 +1,103 @@
+"""The certificate for leaving out far blocks of keys: two small launches before the prefill kernel.
+
+With a positive slope a far key is penalised by ``slope * distance``, and no score exceeds ``|q| |k| scale`` by
+Cauchy and Schwarz.  Where even that bound leaves a block so far below what a row scores on its own key that
+all such blocks together weigh less than 2^-BITS of the row, the block need not be read.  docs/kernels.md
+derives the bound; nothing is skipped on the mere ground that a bias "underflows".
+"""
+
+# Compile-time parameters are in capitals, as is the custom in Triton.  Kernels are compiled, never called as
+# Python: Triton's language has no types to check them with.
+# ruff: noqa: N803
+# mypy: ignore-errors
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .primitives import LOG2E
+
+NORM_KEYS = 64
+"""Keys per norm."""
+REACH_ROWS = 128
+"""Query rows per certificate; a tile of a prefill kernel lies within one."""
+
+
+@triton.jit
+def alibi_key_norms(
+    key, key_norms, key_batch, key_head, key_row, kv_heads, s_kv,
+    D: tl.constexpr, D_PADDED: tl.constexpr, KEYS: tl.constexpr,
+):  # fmt: skip
+    """Grid (ceil(s_kv / 64), kv_heads, batch): key_norms[b, h, n] = max over 64 keys of |key|, float32.
+
+    A NaN in a key makes its norm +inf, which keeps the block: skipping must not hide a NaN that the kernel
+    without skipping would show.
+    """
+    block = tl.program_id(0)
+    head = tl.program_id(1)
+    batch = tl.program_id(2).to(tl.int64)
+    rows = tl.arange(0, KEYS)
+    columns = tl.arange(0, D_PADDED)
+    base = key + batch * key_batch + head.to(tl.int64) * key_head + (block * KEYS).to(tl.int64) * key_row
+    inside = (block * KEYS + rows < s_kv)[:, None] & (columns < D)[None, :]
+    tile = tl.load(base + rows[:, None] * key_row + columns[None, :], mask=inside, other=0.0).to(tl.float32)
+    squares = tl.sum(tile * tile, 1)
+    squares = tl.where(squares == squares, squares, float("inf"))
+    slot = (batch * kv_heads + head) * tl.num_programs(0) + block
+    tl.store(key_norms + slot, tl.sqrt(tl.max(squares, 0)))
+
+
+@triton.jit
+def alibi_reach(
+    query, key, slopes, key_norms, reach, query_batch, query_head, query_row, key_batch, key_head, key_row,
+    heads, group, s_q, s_kv, scale_natural,
+    CAUSAL: tl.constexpr, BITS: tl.constexpr, D: tl.constexpr, D_PADDED: tl.constexpr, ROWS: tl.constexpr,
+    SCAN: tl.constexpr,
+):  # fmt: skip
+    """Grid (ceil(s_q / 128), heads, batch): the first key that is needed and the end of those that are.
+
+    Both are multiples of 64 (the end may exceed s_kv); reach is [B, H, ceil(S_q / 128), 2], int32.  Needs
+    ``s_q <= s_kv``.
+    """
+    tile = tl.program_id(0)
+    head = tl.program_id(1)
+    batch = tl.program_id(2).to(tl.int64)
+    kv_head = head // group
+    slope = tl.load(slopes + head) * LOG2E
+    scale = scale_natural * LOG2E
+    row = tile * ROWS + tl.arange(0, ROWS)
+    exists = row < s_q
+    own_key = row + (s_kv - s_q)
+    columns = tl.arange(0, D_PADDED)
+    inside = exists[:, None] & (columns < D)[None, :]
+    at = query + batch * query_batch + head.to(tl.int64) * query_head + row.to(tl.int64)[:, None] * query_row
+    rows = tl.load(at + columns[None, :], mask=inside, other=0.0).to(tl.float32)
+    at = key + batch * key_batch + kv_head.to(tl.int64) * key_head + own_key.to(tl.int64)[:, None] * key_row
+    keys = tl.load(at + columns[None, :], mask=inside, other=0.0).to(tl.float32)
+    own_score = tl.where(exists, tl.sum(rows * keys, 1) * scale, float("inf"))
+    # The factor and the term below cover the rounding of the norms, of the products (at most 256 terms in
+    # float32) and of the bias.
+    longest = tl.sqrt(tl.max(tl.sum(rows * rows, 1), 0)) * tl.abs(scale) * 1.001
+    blocks = tl.cdiv(s_kv, 64)
+    decay = tl.log2(1.0 - tl.exp2(-slope))
+    threshold = tl.min(own_score, 0) - (BITS + 1) - tl.log2(blocks.to(tl.float32)) + decay
+    threshold = threshold - 0.01 - 1e-6 * tl.abs(threshold)
+    threshold = tl.where(slope > 0.0, threshold, float("-inf"))
+    first_row = tile * ROWS + (s_kv - s_q)
+    last_row = tl.minimum(tile * ROWS + ROWS, s_q) - 1 + (s_kv - s_q)
+    first = blocks
+    end = 0
+    norms = key_norms + (batch * (heads // group) + kv_head) * blocks
+    for chunk in tl.range(0, blocks, SCAN):
+        block = chunk + tl.arange(0, SCAN)
+        norm = tl.load(norms + block, mask=block < blocks, other=0.0)
+        nearest = tl.maximum(tl.maximum(first_row - (block * 64 + 63), block * 64 - last_row), 0).to(tl.float32)
+        # Written so that a NaN anywhere keeps the block.
+        bound = tl.where(nearest > 0.0, longest * norm - slope * nearest * 0.99999, float("inf"))
+        needed = tl.where(bound < threshold, 0, 1) * tl.where(block < blocks, 1, 0)
+        first = tl.minimum(first, tl.min(tl.where(needed != 0, block, blocks), 0))
+        end = tl.maximum(end, tl.max(needed * (block + 1), 0))
+    slot = reach + ((batch * heads + head) * tl.num_programs(0) + tile) * 2
+    tl.store(slot, first * 64)
+    tl.store(slot + 1, end * 64)

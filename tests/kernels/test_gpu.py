@@ -1,0 +1,234 @@
+"""The compiled images through the launcher, on a CUDA device: poisoned outputs, guard zones, adversarial inputs.
+
+Bundles are compiled on first use (Triton has to be installed then) and kept in the directory that
+ALIBI_KERNEL_CACHE names; ``python tests/kernels/test_gpu.py <arch> [<part> <parts>]`` fills it, also on a machine
+without a GPU.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from adversarial import ROUNDING
+from alibi_rewriter.kernels.cache import bundle_name, cached_bundle
+from alibi_rewriter.kernels.compiler import Worker
+from alibi_rewriter.kernels.launcher import Bundle, CudaUnavailable
+from alibi_rewriter.kernels.plan import Call, Tensor
+from alibi_rewriter.kernels.variants import ELEMENT_BYTES, SKIP_BITS, Layout, Request
+from cases import Trial, sample, tolerance
+from reference import Case, attend
+
+CACHE = Path(os.environ.get("ALIBI_KERNEL_CACHE", "build/kernels"))
+GUARD = 512
+"""Elements before and after every buffer; NaN in inputs, a pattern in outputs."""
+STEP = 5
+LONG = (
+    # batch, heads, key heads, S_q, S_kv, D, symmetric, factor on the query, factor on the slopes
+    (1, 2, 2, 128, 128, 64, False, 1.0, 1.0),
+    (2, 4, 2, 333, 333, 64, False, 1.0, 1.0),
+    (1, 4, 2, 100, 777, 128, False, 1.0, 1.0),
+    (1, 3, 3, 2049, 2049, 64, False, 1.0, 1.0),
+    (2, 20, 10, 1000, 1000, 128, False, 1.0, 1.0),
+    (2, 20, 20, 700, 1000, 64, True, 1.0, 1.0),
+    (1, 2, 2, 1500, 1500, 64, False, 60.0, 1.0),
+    (1, 2, 2, 1500, 1500, 64, True, 60.0, 1.0),
+    (1, 2, 2, 1500, 1500, 64, False, 6.0, 4.0),
+    (2, 3, 3, 1024, 1024, 64, True, 1.0, -0.3),
+    (2, 3, 3, 1024, 1024, 128, False, 1.0, -0.3),
+    (1, 2, 2, 4500, 4500, 64, False, 1.0, 1.0),
+    (1, 2, 2, 4500, 4500, 64, True, 1.0, 1.0),
+    (1, 2, 1, 3500, 4500, 128, False, 1.0, 1.0),
+)  # fmt: skip
+"""Sizes for the kernels that only long sequences reach, with scores that force the repeated pass too."""
+
+pytestmark = pytest.mark.gpu
+
+
+def _device() -> str | None:
+    """Why there is no device to test on, or None."""
+    if importlib.util.find_spec("torch") is None:
+        return "buffers on the device come from PyTorch, which is not installed"
+    import torch
+
+    return None if torch.cuda.is_available() else "no CUDA device"
+
+
+REASON = _device()
+needs_device = pytest.mark.skipif(REASON is not None, reason=REASON or "")
+
+
+def layouts_of(item: Trial) -> tuple[Layout, ...]:
+    """One layout: a general one where the trial needs it."""
+    mask = item.case.mask
+    rows = mask is not None and (mask.shape[1] > 1 or mask.shape[2] > 1)
+    return (Layout(item.layout == "BHSD", rows),)
+
+
+def guarded(shape: tuple[int, ...], dtype: str, layout: str = "BHSD") -> tuple[Any, Any]:
+    """A NaN-filled buffer and a view of ``shape`` in its middle."""
+    import torch
+
+    count = int(np.prod(shape))
+    kind = getattr(torch, dtype)
+    whole = torch.full((count + 2 * GUARD,), float("nan") if kind.is_floating_point else 1, dtype=kind, device="cuda")
+    inner = whole[GUARD : GUARD + count]
+    if layout == "BSHD":
+        batch, heads, rows, width = shape
+        return whole, inner.view(batch, rows, heads, width).transpose(1, 2)
+    return whole, inner.view(shape)
+
+
+def on_device(array: Any, dtype: str, layout: str = "BHSD") -> Any:
+    """A guarded copy on the device."""
+    import torch
+
+    _, view = guarded(array.shape, dtype, layout)
+    view.copy_(torch.from_numpy(np.ascontiguousarray(array)).to(view.dtype))
+    return view
+
+
+def launch(bundle: Bundle, case: Case, dtype: str, mask_dtype: str | None, layout: str) -> np.ndarray[Any, Any]:
+    """Runs one attention; checks that nothing around the output was touched."""
+    import torch
+
+    query, key, value = (on_device(x, dtype, layout) for x in (case.query, case.key, case.value))
+    shape = (*case.query.shape[:3], case.value.shape[3])
+    whole, output = guarded(shape, dtype, layout)
+    mask = None if case.mask is None else on_device(case.mask, mask_dtype or "bool")
+    positions = None if case.positions is None else on_device(case.positions, "float32")
+    slopes = on_device(case.slopes, "float32")
+    call = Call(
+        Tensor.of(query), Tensor.of(key), Tensor.of(value), Tensor.of(output), Tensor.of(slopes), case.scale,
+        case.empty_mean, None if mask is None else Tensor.of(mask),
+        None if positions is None else Tensor.of(positions),
+    )  # fmt: skip
+    plan = bundle.plan(call)
+    workspace = torch.full((plan.workspace_bytes + 512,), 0xFF, dtype=torch.uint8, device="cuda")
+    start = -(-workspace.data_ptr() // 256) * 256
+    bundle.run(plan, start, torch.cuda.current_stream().cuda_stream)
+    torch.cuda.synchronize()
+    assert torch.isnan(whole[:GUARD]).all() and torch.isnan(whole[-GUARD:]).all(), "wrote around the output"
+    used = start - workspace.data_ptr() + plan.workspace_bytes
+    assert (workspace[used:] == 0xFF).all(), "wrote beyond the workspace"
+    return np.asarray(output.float().cpu().numpy(), np.float64)
+
+
+@pytest.fixture(scope="session")
+def worker() -> Any:
+    """One compiling process for all tests."""
+    with Worker() as running:
+        yield running
+
+
+def loaded(request: Request, layouts: tuple[Layout, ...], worker: Worker, skip: bool = False) -> Bundle:
+    """The bundle for this device."""
+    import torch
+
+    torch.zeros(1, device="cuda")  # makes PyTorch's context current
+    major, minor = torch.cuda.get_device_capability()
+    return Bundle(cached_bundle(request, CACHE, [10 * major + minor], layouts=layouts, skip=skip, worker=worker))
+
+
+@needs_device
+@pytest.mark.parametrize("item", list(sample(STEP)), ids=lambda item: item.name)
+def test_against_float64(item: Trial, worker: Worker) -> None:
+    bundle = loaded(item.request, layouts_of(item), worker)
+    output = launch(bundle, item.case, item.dtype, item.mask_dtype, item.layout)
+    error = np.abs(output - attend(item.case)).max()
+    assert error <= tolerance(item)
+
+
+def long_case(index: int) -> Case:
+    """The numbered entry of LONG."""
+    batch, heads, kv_heads, s_q, s_kv, depth, symmetric, on_query, on_slopes = LONG[index]
+    rng = np.random.default_rng(index)
+    shapes = ((batch, heads, s_q, depth), (batch, kv_heads, s_kv, depth), (batch, kv_heads, s_kv, depth))
+    query, key, value = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
+    slopes = (on_slopes * 2.0 ** (-8.0 * np.arange(1, heads + 1) / heads)).astype(np.float32)
+    return Case(query * on_query, key, value, slopes, depth**-0.5, symmetric, not symmetric)
+
+
+def long_request(index: int, dtype: str) -> Request:
+    """What the entry needs."""
+    depth, symmetric = LONG[index][5], LONG[index][6]
+    return Request.of(
+        symmetric=symmetric, causal=not symmetric, positions=False, mask_dtype=None, dtype=dtype, head_dim=depth
+    )
+
+
+def as_seen(case: Case, dtype: str) -> Case:
+    """The case with its inputs rounded to ``dtype``."""
+    from cases import rounded
+
+    query, key, value = (rounded(x, dtype) for x in (case.query, case.key, case.value))
+    return Case(query, key, value, case.slopes, case.scale, case.symmetric, case.causal, empty_mean=case.empty_mean)
+
+
+@needs_device
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("index", range(len(LONG)))
+def test_long_sequences(index: int, dtype: str, worker: Worker) -> None:
+    case = as_seen(long_case(index), dtype)
+    bundle = loaded(long_request(index, dtype), (Layout(),), worker)
+    output = launch(bundle, case, dtype, None, "BHSD")
+    wanted = attend(case)
+    # With peaked softmax single roundings of weights show; the norm tells whether the function is right.
+    error = np.linalg.norm(output - wanted) / np.linalg.norm(wanted)
+    assert error <= {"bfloat16": 5e-3, "float16": 1e-3}[dtype]
+
+
+@needs_device
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("index", [i for i, entry in enumerate(LONG) if entry[4] >= 3072])
+def test_skipping_changes_next_to_nothing(index: int, dtype: str, worker: Worker) -> None:
+    case = as_seen(long_case(index), dtype)
+    layouts = (Layout(),)
+    plain = launch(loaded(long_request(index, dtype), layouts, worker), case, dtype, None, "BHSD")
+    skipped = launch(loaded(long_request(index, dtype), layouts, worker, skip=True), case, dtype, None, "BHSD")
+    largest = np.abs(case.value).max()
+    allowed = largest * (2.0 ** -SKIP_BITS[ELEMENT_BYTES[dtype]] + ROUNDING[dtype])
+    assert np.abs(skipped - plain).max() <= allowed
+
+
+@needs_device
+def test_a_not_a_number_stays_visible_behind_skipping(worker: Worker) -> None:
+    case = as_seen(long_case(11), "bfloat16")
+    case.key[:, :, 5] = np.nan
+    bundle = loaded(long_request(11, "bfloat16"), (Layout(),), worker, skip=True)
+    output = launch(bundle, case, "bfloat16", None, "BHSD")
+    assert np.isnan(output[:, :, 5:]).all()
+    assert np.isfinite(output[:, :, :5]).all()
+
+
+def test_without_a_device_the_launcher_says_so(tmp_path: Path) -> None:
+    if REASON is None:
+        pytest.skip("there is a CUDA device")
+    (tmp_path / "description.json").write_text("{}")
+    with pytest.raises((CudaUnavailable, ValueError)):
+        Bundle(tmp_path)
+
+
+def fill(arch: int, part: int = 0, parts: int = 1) -> None:
+    """Compiles the bundles that these tests need, or one of several parts of them."""
+    needed = {}
+    for item in sample(STEP):
+        needed[bundle_name(item.request, layouts_of(item), False)] = (item.request, layouts_of(item), False)
+    for index, entry in enumerate(LONG):
+        for dtype in ("bfloat16", "float16"):
+            for skip in (False, True) if entry[4] >= 3072 else (False,):
+                request = long_request(index, dtype)
+                needed[bundle_name(request, (Layout(),), skip)] = (request, (Layout(),), skip)
+    with Worker() as running:
+        for name in sorted(needed)[part::parts]:
+            request, layouts, skip = needed[name]
+            cached_bundle(request, CACHE, [arch], layouts=layouts, skip=skip, worker=running)
+
+
+if __name__ == "__main__":
+    fill(*(int(argument) for argument in sys.argv[1:]))

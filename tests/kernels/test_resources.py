@@ -1,0 +1,62 @@
+"""The recorded needs of every chosen configuration: nothing spills where it hurts, everything fits."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from alibi_rewriter.kernels.configurations import configurations
+from alibi_rewriter.kernels.resources import SHARED_KIB, TABLE, loop_spills, wanted
+from alibi_rewriter.kernels.variants import Request
+
+ROWS: dict[str, dict[str, Any]] = json.loads(TABLE.read_text())
+WANTED = {name: configuration for name, _, configuration, _ in wanted()}
+HOPPER_LOOP_SPILLS = 28
+"""Scalars that its loops reload, over all of its loops; each loop has some five hundred instructions."""
+PORTABLE_SPILL_BYTES = 64
+"""Outside inner loops: a few registers around the phases of a float32 tile."""
+
+
+def test_the_table_is_that_of_the_configurations() -> None:
+    assert sorted(ROWS) == sorted(WANTED), "run python -m alibi_rewriter.kernels.resources"
+
+
+@pytest.mark.parametrize("name", sorted(WANTED))
+def test_fits_and_does_not_spill(name: str) -> None:
+    row, configuration = ROWS[name], WANTED[name]
+    assert row["shared_bytes"] <= SHARED_KIB[configuration.arch] * 1024
+    assert row["registers"] * row["threads"] <= 65536
+    assert not row["serialized"]
+    if configuration.engine == "portable":
+        assert row["loop_spills"] == 0
+        assert row["spill_bytes"] <= PORTABLE_SPILL_BYTES
+    else:
+        assert row["loop_spills"] <= HOPPER_LOOP_SPILLS
+
+
+def test_loop_spills_are_seen() -> None:
+    listing = """
+        /*0000*/                   LDL R1, [R2] ;
+.L_x_1:
+        /*0010*/                   HMMA.16816.F32 R4, R8, R12, R4 ;
+        /*0020*/                   STL [R1], R4 ;
+        /*0030*/               @P0 BRA `(.L_x_1) ;
+        /*0040*/                   STL [R1], R4 ;
+    """
+    assert loop_spills(listing) == 1
+    assert loop_spills(listing.replace("HMMA.16816.F32", "FADD")) == 0
+
+
+def test_every_member_has_kernels_everywhere() -> None:
+    from alibi_rewriter.kernels.compiler import ARCHITECTURES
+    from alibi_rewriter.rewriter.spec import FAMILY_MEMBERS
+
+    masks = {"none": None, "boolean": "bool", "additive": "float32"}
+    for variant in FAMILY_MEMBERS:
+        for dtype in ("float16", "bfloat16", "float32"):
+            for size in range(16, 257, 8):
+                request = Request(variant.op_type, dtype, size, size, masks[variant.mask])
+                for arch in ARCHITECTURES:
+                    roles = {found.role for found in configurations(request, arch, skip=True)}
+                    assert {"prefill", "decode", "decode_split", "combine"} <= roles

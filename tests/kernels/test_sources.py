@@ -1,0 +1,125 @@
+"""PTX as text, and the plain data that images are made from; no Triton."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from alibi_rewriter.kernels.assembler import AssemblyError, reads_parameter, strip_comments, strip_parameters
+from alibi_rewriter.kernels.compiler import ARCHITECTURES, jobs
+from alibi_rewriter.kernels.configurations import can_skip, configurations
+from alibi_rewriter.kernels.variants import Layout, Request, Tile, constants_of, head_chunks
+
+PTX = """// made somewhere
+.visible .entry kernel(
+	.param .u64 kernel_param_0,
+	.param .u32 kernel_param_1,
+	.param .u64 kernel_param_2
+)
+{
+	ld.param.u64 %rd1, [kernel_param_0];
+	ld.param.u32 %r1, [kernel_param_1];
+}
+"""
+
+
+def test_hidden_parameters_are_cut() -> None:
+    stripped = strip_parameters(PTX, 2)
+    assert "kernel_param_2" not in stripped
+    assert ".param .u32 kernel_param_1\n)" in stripped
+
+
+def test_a_parameter_that_is_read_is_not_cut() -> None:
+    with pytest.raises(AssemblyError, match="parameter 1 is read"):
+        strip_parameters(PTX, 1)
+
+
+def test_more_described_than_declared() -> None:
+    with pytest.raises(AssemblyError, match="3 parameters where 4"):
+        strip_parameters(PTX, 4)
+
+
+def test_reads_are_of_whole_names() -> None:
+    body = PTX.replace("kernel_param_1]", "kernel_param_10]")
+    assert not reads_parameter(body, 1)
+    assert reads_parameter(body, 10)
+
+
+def test_comments_carry_no_paths() -> None:
+    assert "somewhere" not in strip_comments(PTX)
+
+
+@pytest.mark.parametrize(
+    ("size", "chunks"),
+    [(16, (16, 0)), (24, (32, 0)), (40, (32, 16)), (64, (64, 0)), (72, (64, 16)), (80, (64, 16)), (96, (64, 32)),
+     (112, (128, 0)), (128, (128, 0)), (160, (128, 32)), (256, (256, 0))],
+)  # fmt: skip
+def test_head_chunks(size: int, chunks: tuple[int, int]) -> None:
+    assert head_chunks(size) == chunks
+
+
+@pytest.mark.parametrize("size", range(16, 257, 8))
+def test_chunks_cover_the_head(size: int) -> None:
+    first, second = head_chunks(size)
+    assert first + second >= size > first + second - max(first, 16)
+
+
+@pytest.mark.parametrize(
+    ("op_type", "dtype", "size", "mask"),
+    [
+        ("Attention", "float16", 64, None),
+        ("AlibiAttentionCausal", "float64", 64, None),
+        ("AlibiAttentionCausal", "float16", 8, None),
+        ("AlibiAttentionCausal", "float16", 65, None),
+        ("AlibiAttentionCausal", "float16", 264, None),
+        ("AlibiAttentionCausal", "float16", 64, "bool"),
+        ("AlibiAttentionCausalBooleanMask", "float16", 64, "float16"),
+        ("AlibiAttentionCausalAdditiveMask", "float16", 64, "bool"),
+    ],
+)
+def test_requests_that_are_refused(op_type: str, dtype: str, size: int, mask: str | None) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        Request(op_type, dtype, size, size, mask)
+
+
+def test_unknown_role() -> None:
+    with pytest.raises(ValueError, match="unknown role"):
+        constants_of("postfill", Request("AlibiAttentionCausal", "float16", 64, 64), Tile(16, 16, 4, 1), Layout())
+
+
+def test_skipping_adds_its_launches_only_where_it_is_defined() -> None:
+    plain = Request("AlibiAttentionCausal", "bfloat16", 64, 64)
+    masked = Request("AlibiAttentionCausalBooleanMask", "bfloat16", 64, 64, "bool")
+    assert can_skip(plain) and not can_skip(masked)
+    assert {"key_norms", "reach"} <= {found.role for found in configurations(plain, 90, skip=True)}
+    assert "reach" not in {found.role for found in configurations(masked, 90, skip=True)}
+    assert "reach" not in {found.role for found in configurations(plain, 90)}
+
+
+def test_masks_get_a_fast_and_a_general_image() -> None:
+    masked = Request("AlibiAttentionCausalBooleanMask", "bfloat16", 64, 64, "bool")
+    dense = [
+        layout.mask_dense
+        for configuration, layout in jobs(masked, [80], [Layout()], False)
+        if configuration.role == "prefill"
+    ]
+    assert dense == [True, False]
+
+
+def test_importing_needs_neither_triton_nor_torch() -> None:
+    modules = (
+        "cache",
+        "compiler",
+        "configurations",
+        "description",
+        "launcher",
+        "plan",
+        "resources",
+        "variants",
+        "assembler",
+    )
+    lines = [f"import alibi_rewriter.kernels.{name}" for name in modules]
+    code = "import sys; " + "; ".join(lines) + "; assert not {'triton', 'torch'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert set(ARCHITECTURES) == {80, 86, 89, 90, 100, 120}
