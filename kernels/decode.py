@@ -163,7 +163,8 @@ def alibi_combine(
         inside = part < splits
         of_part = tl.load(partial_sums + (first + part) * 2, mask=inside, other=float("-inf"))
         weight = exponential(of_part - anchor, NATURAL) * tl.load(
-            partial_sums + (first + part) * 2 + 1, mask=inside, other=0.0)
+            partial_sums + (first + part) * 2 + 1, mask=inside, other=0.0
+        )
         at = partial + (first + part)[:, None] * V + columns[None, :]
         tile = tl.load(at, mask=(part[:, None] < splits) & (columns[None, :] < V), other=0.0)
         out += tl.sum(tile * weight[:, None], 0)

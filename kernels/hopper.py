@@ -135,13 +135,17 @@ def _produce(
             head = pair % heads
             kv_head = head // group
             _, first, crossings, tail, left, first_right, right = _blocks(
-                reach, row, pair, s_q, s_kv, SKIP, CAUSAL, BLOCK_N, CONSUMERS)
+                reach, row, pair, s_q, s_kv, SKIP, CAUSAL, BLOCK_N, CONSUMERS
+            )
             for w in gl.static_range(CONSUMERS):
                 mbarrier.wait(query_empty.index(w), (served & 1) ^ 1)
                 mbarrier.expect(query_full.index(w), query_map.block_type.nbytes)
                 tma.async_copy_global_to_shared(
-                    query_map, [batch, head, row * (ROWS * CONSUMERS) + w * ROWS, 0], query_full.index(w),
-                    query_tile.index(w))
+                    query_map,
+                    [batch, head, row * (ROWS * CONSUMERS) + w * ROWS, 0],
+                    query_full.index(w),
+                    query_tile.index(w),
+                )
             served += 1
             for j in range(crossings + tail + left + right):
                 number = _block_number(j, first, crossings, tail, left, first_right, s_kv, BLOCK_N)
@@ -150,11 +154,13 @@ def _produce(
                 mbarrier.wait(key_empty.index(stage), phase)
                 mbarrier.expect(key_full.index(stage), key_map.block_type.nbytes)
                 tma.async_copy_global_to_shared(
-                    key_map, [batch, kv_head, number * BLOCK_N, 0], key_full.index(stage), key_tile.index(stage))
+                    key_map, [batch, kv_head, number * BLOCK_N, 0], key_full.index(stage), key_tile.index(stage)
+                )
                 mbarrier.wait(value_empty.index(stage), phase)
                 mbarrier.expect(value_full.index(stage), value_map.block_type.nbytes)
                 tma.async_copy_global_to_shared(
-                    value_map, [batch, kv_head, number * BLOCK_N, 0], value_full.index(stage), value_tile.index(stage))
+                    value_map, [batch, kv_head, number * BLOCK_N, 0], value_full.index(stage), value_tile.index(stage)
+                )
                 step += 1
         turn += 1
         if STEADY:
@@ -275,7 +281,8 @@ def _pass(
             head = pair % heads
             slope = gl.load(slopes + head) * LOG2E
             reference, first, crossings, tail, left, first_right, right = _blocks(
-                reach, tile, pair, s_q, s_kv, SKIP, CAUSAL, BLOCK_N, CONSUMERS)
+                reach, tile, pair, s_q, s_kv, SKIP, CAUSAL, BLOCK_N, CONSUMERS
+            )
             row_as_key = reference + WHO * ROWS + row
             ramp = slope * column.to(gl.float32)
             peak = gl.full([ROWS], float("-inf"), gl.float32, gl.SliceLayout(1, SCORES))
@@ -345,7 +352,8 @@ def _pass(
                 output.reshape([ROWS, V]).store(out.to(query.dtype))
                 fence_async_shared()
                 tma.async_copy_shared_to_global(
-                    output_map, [batch, head, tile * (ROWS * CONSUMERS) + WHO * ROWS, 0], output)
+                    output_map, [batch, head, tile * (ROWS * CONSUMERS) + WHO * ROWS, 0], output
+                )
     return step, served, doubtful
 
 

@@ -105,7 +105,8 @@ def mean_of_values(base, stride, columns, s_kv, WIDTH: tl.constexpr, END: tl.con
     total = tl.zeros([BN, columns.shape[0]], dtype=tl.float32)
     for start in tl.range(0, s_kv, BN):
         rows = tl.arange(0, BN)
-        tile = load_rows(base + tl.cast(start, tl.int64) * stride, rows, stride, columns, s_kv - start, True, WIDTH,
-        END)
+        tile = load_rows(
+            base + tl.cast(start, tl.int64) * stride, rows, stride, columns, s_kv - start, True, WIDTH, END
+        )
         total += tile.to(tl.float32)
     return tl.sum(total, 0) / s_kv

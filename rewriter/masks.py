@@ -122,12 +122,15 @@ def ramps(value: Poly) -> Poly:
             continue
         factor = value.coefficient_of(atom)
         lead = bound.terms[-1][0]
-        if len(lead) != 1:
+        scale = bound.coefficient_of(lead[0][0]).constant if len(lead) == 1 else None
+        if not scale:
             continue
         quotient = factor.coefficient_of(lead[0][0])
-        scale = bound.coefficient_of(lead[0][0]).constant
-        if quotient.terms and scale and factor == quotient * (bound / scale):
-            value = value - factor * of(atom) + quotient * (min0(bound) / scale)
+        # For an integer q, [q + 1 <= 0] * q is min(0, q) as well: where they differ, q is zero.
+        for ramp in (bound, bound - 1) if bound.is_integer else (bound,):
+            if quotient.terms and factor == quotient * (ramp / scale):
+                value = value - factor * of(atom) + quotient * (min0(ramp) / scale)
+                break
     return value
 
 

@@ -269,6 +269,8 @@ def _compare(site: Site, plan: Plan, sizes: dict[Size, int], values: dict[str, A
     if any(e is None for e in extents):
         return
     shape = [e for e in extents if e is not None]
+    if 0 in shape:
+        return
     scores = _gather(attention.scores_index, values[attention.scores], order, shape, interpreter, sizes)
     if scores is None:
         return

@@ -80,7 +80,7 @@ CHOICES: dict[str, tuple[object, ...]] = {
     "static": (False, True),
     "output_bias": (False, True),
     "present": (False, True),
-    "dead": (False,),
+    "dead": (False, True),
 }
 
 MISSES = (
@@ -268,7 +268,7 @@ def repair(sp: Spelling) -> Spelling:
         sp = fix(sp, opset=12)
     if sp.opset < 14 and sp.causal == "trilu":
         sp = fix(sp, opset=14)
-    if sp.opset < 12 and (sp.causal in ("lessequal", "add") or sp.miss in ("clip", "dropout")):
+    if sp.opset < 12 and (sp.causal in ("lessequal", "add") or sp.miss in ("clip", "dropout", "negative-total")):
         sp = fix(sp, opset=12)
     if sp.opset < 13 and sp.miss in ("axis", "dropout"):
         sp = fix(sp, opset=13)
@@ -1094,9 +1094,12 @@ def shapes(sp: Spelling) -> Sequence[tuple[int, int, int]]:
     """(batch, new, past) to compare at; the longest uses tables to their end."""
     if sp.static:
         return [STATIC if sp.cache else (*STATIC[:2], 0)]
+    # One further and the original's Gather index is -1: it would read its table from the wrong end, which the
+    # proof names as an assumption.
+    longest = BUFFER - 1 if sp.miss == "offset-one" and sp.bias.startswith("gather") else BUFFER
     if sp.cache:
-        return [(2, 3, 4), (1, 1, 9), (2, 13, BUFFER - 13), (1, 1, BUFFER - 1)]
-    return [(2, 5, 0), (1, 1, 0), (2, BUFFER, 0)]
+        return [(2, 3, 4), (1, 1, 9), (2, 13, longest - 13), (1, 1, longest - 1)]
+    return [(2, 5, 0), (1, 1, 0), (2, longest, 0)]
 
 
 def mask_patterns(sp: Spelling, batch: int, total: int, rng: np.random.Generator) -> Iterator[np.ndarray]:

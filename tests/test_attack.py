@@ -134,12 +134,10 @@ def test_plain_spelling_is_fused(bias: str, cache: bool) -> None:
     assert slopes_match(spelling, verdict.slopes)
 
 
-@pytest.mark.parametrize("name", [n for n in generator.CHOICES if n not in ("bias", "dead")])
+@pytest.mark.parametrize("name", [n for n in generator.CHOICES if n != "bias"])
 def test_every_single_choice_is_fused(name: str) -> None:
     """Each value of each field of a spelling, alone, is recognised."""
     for value in generator.CHOICES[name]:
-        if value == "input" and name == "slopes":
-            continue  # see test_run_time_slopes_of_a_distance
         spelling = generator.repair(dataclasses.replace(Spelling(), **{name: value}))
         verdict = attack(spelling)
         assert verdict.kind == "fused", f"{told(spelling)}: {verdict.detail}"
@@ -172,16 +170,11 @@ def test_generation_is_reproducible() -> None:
         assert build(spelling).SerializeToString() == build(case(index, spelling.miss)).SerializeToString()
 
 
-# --- known gaps: each becomes a failure here once it is mended --------------------------------------------
-
-
-@pytest.mark.xfail(strict=True, reason="a node that nothing uses stays, while what it reads is removed")
 def test_dead_node_beside_the_bias() -> None:
     verdict = attack(Spelling(dead=True))
     assert verdict.kind == "fused", verdict.detail
 
 
-@pytest.mark.xfail(strict=True, reason="slopes from a graph input are only recognised with positions, not distances")
 def test_run_time_slopes_of_a_distance() -> None:
     verdict = attack(Spelling(slopes="input"))
     assert verdict.kind == "fused", verdict.detail

@@ -70,6 +70,11 @@ class Table(Hashed):
     def children(self) -> tuple[Poly, ...]:
         return self.indices
 
+    def extreme(self, *, lowest: bool) -> Poly | None:
+        if not self.data.size or not np.isfinite(self.data).all():
+            return None
+        return poly(_exact(float(self.data.min() if lowest else self.data.max())))
+
     @property
     def sign(self) -> int | None:
         if not self.data.size or np.isnan(self.data).any():
@@ -166,6 +171,9 @@ def _element(
     name = signature[0] if all(k in (0, -1) for k in signature[1]) else f"{signature[0]}{list(signature[1])}"
     periods = tuple(_period(interpreter, part.shape[axis], index) for axis, index in enumerate(moving))
     key = (signature, periods)
+    if np.issubdtype(part.dtype, np.floating) and np.isposinf(part).any() and not (part <= float(HIDING_VALUE)).any():
+        # +inf before a negation: fit the negated table, in which -inf hides keys.
+        return -_element(interpreter, (f"-{signature[0]}", signature[1]), -part, moving)
     fit = interpreter.table_fits.get(key)
     if fit is None:
         with np.errstate(all="ignore"):  # infinities are legal entries
