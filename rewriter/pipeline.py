@@ -69,6 +69,9 @@ class RewriteResult:
         verification: The comparison, if it ran.
         exit_code: What the command line returns.
         seconds: Time per phase.
+        notes: What else the user should know.
+        left: Per rewritten site that still has one, a tensor of S_q x S_kv elements (a mask, or a bias that
+            something else uses) in the rewritten graph.
     """
 
     source: Source
@@ -82,6 +85,7 @@ class RewriteResult:
     exit_code: ExitCode = ExitCode.NOT_REWRITTEN
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    left: dict[str, str] = field(default_factory=dict)
 
 
 def rewrite(
@@ -239,6 +243,7 @@ def _emit_all(model: ModelProto, analysis: Analysis, result: RewriteResult) -> N
             editor.sweep()
             for name, value in vars(editor.counts).items():
                 setattr(result.counts, name, getattr(result.counts, name) + value - before[name])
+    result.left = _materialised(analysis)
     variants = sorted({f.variant for _, f in result.fused})
     dtypes = {f.variant: s.plan.dtype for s, f in result.fused if s.plan is not None}
     for variant in variants:
@@ -249,6 +254,22 @@ def _emit_all(model: ModelProto, analysis: Analysis, result: RewriteResult) -> N
             model.functions.append(body)
     if not any(o.domain == DOMAIN for o in model.opset_import):
         model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, DOMAIN_VERSION))
+
+
+def _materialised(analysis: Analysis) -> dict[str, str]:
+    """Tensors over rows and keys that were read for the scores of a site and are still made."""
+    left: dict[str, str] = {}
+    for site in analysis.proven:
+        assert site.plan is not None
+        attention = site.plan.proof.attention
+        frame = attention.frame
+        alive = {o for n in site.scope.graph.node for o in n.output if o}
+        for (tensor, place), _ in site.interpreter.visited(attention.scores, attention.scores_index):
+            moving = frozenset(a for x in place for a in x.all_atoms())
+            if tensor in alive and frame.row in moving and frame.key in moving:
+                left[site.name] = tensor
+                break
+    return left
 
 
 def _verify(source: Source, rewritten: ModelProto, analysis: Analysis, options: Options) -> Verification:

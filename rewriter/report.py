@@ -86,6 +86,7 @@ def _site(site: Site, result: RewriteResult) -> dict[str, object]:
     if site.plan is not None:
         record["proof"] = _proof(site.plan)
     if fused is not None:
+        record["still_materialised"] = result.left.get(site.name)
         record["node"] = {"op_type": fused.variant.op_type, "attributes": fused.attributes()}
     if site.refusal is not None and site.plan is None:
         refusal = site.refusal
@@ -166,6 +167,7 @@ def to_text(result: RewriteResult, *, explain: bool = False, verbose: bool = Fal
             f"edits: {edits.nodes_removed} nodes and {edits.initializers_removed} constants removed, "
             f"{edits.nodes_added} nodes and {edits.initializers_added} constants added"
         )
+        lines.extend(_escape(t) for t in _memory(result))
     if result.verification is not None:
         lines.append("verification " + _escape(result.verification.summary()))
         power = result.verification.power
@@ -176,6 +178,20 @@ def to_text(result: RewriteResult, *, explain: bool = False, verbose: bool = Fal
         lines.append("verification: not run")
     lines.append(_verdict(result, counts))
     return "\n".join(lines)
+
+
+def _memory(result: RewriteResult) -> list[str]:
+    """What is no longer materialised, and what still is."""
+    counts: dict[str, int] = {}
+    for site, _ in result.fused:
+        if site.plan is not None and site.name not in result.left:
+            formula = bias_bytes(site.plan)
+            counts[formula] = counts.get(formula, 0) + 1
+    lines = [f"memory: {n} bias{'es' if n > 1 else ''} of {f} bytes gone" for f, n in counts.items()]
+    kept = sorted(set(result.left.values()))
+    if kept:
+        lines.append(f"memory: still of S_q x S_kv elements: {', '.join(kept[:4])}{', ...' if len(kept) > 4 else ''}")
+    return lines
 
 
 def _s(number: int) -> str:

@@ -56,12 +56,16 @@ class Index(Atom):
 class Hashed(Atom):
     """An atom with children: the key is rendered once, and hashing goes by the key."""
 
+    def _distinction(self) -> str:
+        """What tells atoms of equal text apart."""
+        return ""
+
     def _render(self, show: Callable[[Poly], str]) -> str:
         raise NotImplementedError
 
     @cached_property
     def key(self) -> str:  # type: ignore[override]
-        return self._render(identify)
+        return self._render(identify) + self._distinction()
 
     @property
     def text(self) -> str:
@@ -82,9 +86,8 @@ class Read(Hashed):
     indices: tuple[Poly, ...]
     integer: bool = False
 
-    @cached_property
-    def key(self) -> str:
-        return f"{self._render(identify)}{'i' if self.integer else 'r'}"
+    def _distinction(self) -> str:
+        return "i" if self.integer else "r"
 
     def _render(self, show: Callable[[Poly], str]) -> str:
         return f"{self.tensor}[{', '.join(map(show, self.indices))}]"

@@ -11,7 +11,6 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cached_property
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +29,6 @@ from ..algebra import (
     Substitution,
     absolute,
     conjunction,
-    identify,
     ind,
     less_equal,
     magnitude,
@@ -59,9 +57,8 @@ class Table(Hashed):
     tag: str = ""
     """Stands for the data: tables of equal names in different models are different."""
 
-    @cached_property
-    def key(self) -> str:
-        return f"{self._render(identify)}{self.tag}"
+    def _distinction(self) -> str:
+        return self.tag
 
     def _render(self, show: Callable[[Poly], str]) -> str:
         return f"{self.name}[{', '.join(map(show, self.indices))}]"
@@ -171,9 +168,11 @@ def _element(
     name = signature[0] if all(k in (0, -1) for k in signature[1]) else f"{signature[0]}{list(signature[1])}"
     periods = tuple(_period(interpreter, part.shape[axis], index) for axis, index in enumerate(moving))
     key = (signature, periods)
-    if np.issubdtype(part.dtype, np.floating) and np.isposinf(part).any() and not (part <= float(HIDING_VALUE)).any():
+    if part.dtype.kind == "f" and np.isposinf(values := np.asarray(part, np.float64)).any() and not np.any(values < 0):
         # +inf before a negation: fit the negated table, in which -inf hides keys.
-        return -_element(interpreter, (f"-{signature[0]}", signature[1]), -part, moving)
+        return -_element(
+            interpreter, (f"-{signature[0]}", signature[1]), np.negative(values).astype(part.dtype), moving
+        )
     fit = interpreter.table_fits.get(key)
     if fit is None:
         with np.errstate(all="ignore"):  # infinities are legal entries
@@ -185,6 +184,14 @@ def _element(
         for index, period in zip(moving, fit.periods, strict=True)
     )
     return fit.at(reduced)
+
+
+def _hides_upside_down(part: Array) -> bool:
+    """Whether entries are +inf, and none hides a key as it stands."""
+    if part.dtype.kind != "f":
+        return False
+    values = np.asarray(part, np.float64)
+    return bool(np.isposinf(values).any() and not (values <= float(HIDING_VALUE)).any())
 
 
 def _period(interpreter: Interpreter, extent: int, index: Poly) -> int:
