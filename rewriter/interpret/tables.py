@@ -168,11 +168,10 @@ def _element(
     name = signature[0] if all(k in (0, -1) for k in signature[1]) else f"{signature[0]}{list(signature[1])}"
     periods = tuple(_period(interpreter, part.shape[axis], index) for axis, index in enumerate(moving))
     key = (signature, periods)
-    if part.dtype.kind == "f" and np.isposinf(values := np.asarray(part, np.float64)).any() and not np.any(values < 0):
+    if _hides_upside_down(part):
         # +inf before a negation: fit the negated table, in which -inf hides keys.
-        return -_element(
-            interpreter, (f"-{signature[0]}", signature[1]), np.negative(values).astype(part.dtype), moving
-        )
+        negated = np.negative(np.asarray(part, np.float64)).astype(part.dtype)
+        return -_element(interpreter, (f"-{signature[0]}", signature[1]), negated, moving)
     fit = interpreter.table_fits.get(key)
     if fit is None:
         with np.errstate(all="ignore"):  # infinities are legal entries
