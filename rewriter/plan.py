@@ -162,7 +162,8 @@ def _find_slopes(interpreter: Interpreter, proof: Proof) -> tuple[View, float]:
             Fraction(c) / Fraction(d) for (_, c), (_, d) in zip(proof.runtime_slopes.terms, value.terms, strict=True)
         }
         view = as_view(interpreter, tensor, indices, parts=True)
-        if len(ratios) != 1 or view is None or view.merged or view.indices != (head,):
+        wanted = () if head is None else (head,)
+        if len(ratios) != 1 or view is None or view.merged or view.indices != wanted:
             continue
         rank = (len(view.axes), order)
         if best is None or rank < best[0]:
