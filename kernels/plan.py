@@ -6,7 +6,7 @@ A TensorRT plugin decides the same way from the same description; this is the mo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from .description import Argument, Description, Kernel
@@ -206,8 +206,3 @@ def make_plan(description: Description, call: Call, arch: int, multiprocessors: 
             raise ValueError(f"{kernel.name}: a grid of {x} x {y} x {z} programs is beyond CUDA's limits")
         launches.append(Launch(kernel, (x, y, z), everything, tensors))
     return Plan(tuple(launches), end, offsets)
-
-
-def with_selection(description: Description, **changes: int) -> Description:
-    """The description with other selection parameters, for tuning and tests."""
-    return replace(description, selection=replace(description.selection, **changes))

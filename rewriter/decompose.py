@@ -14,6 +14,7 @@ from .algebra import (
     poly,
     substitute,
 )
+from .contraction import Contraction
 from .errors import Code, Refusal, Stage
 from .graph import label
 from .interpret import Interpreter
@@ -31,6 +32,7 @@ from .site import Attention, Frame
 from .values import take_values, value_product
 
 Indices = tuple[Poly, ...]
+Operand = tuple[str, Indices]
 
 
 def attentions(interpreter: Interpreter, softmax: NodeProto) -> list[Attention]:
@@ -136,48 +138,43 @@ def _readings(score: Scores, indices: Indices) -> list[tuple[Indices, Frame]]:
     """Assignments of batch, head and row to the axes, under which keys do not depend on the row."""
     names = list(dict.fromkeys(indices_of(indices)))
     key = next(i for i in names if i.name == "j")
+    (_, query_side), (_, key_side) = _query_and_key(score.product, key)
     others = [i for i in names if i != key]
-    left_has_key = any(x.depends_on(key) for x in score.product.left_index)
-    key_side = score.product.left_index if left_has_key else score.product.right_index
-    query_side = score.product.right_index if left_has_key else score.product.left_index
     if len(others) > 3:
         return []
-    roles = {1: ["i"], 2: ["h", "i"], 3: ["b", "h", "i"]}.get(len(others), [])
+    if not others:
+        return [_reading(indices, {}, key)]
+    roles = {1: ["i"], 2: ["h", "i"], 3: ["b", "h", "i"]}[len(others)]
     if len(others) == 2 and any(o.name == "b" for o in others):
         roles = ["b", "i"]
     found: list[tuple[Indices, Frame]] = []
-    if not others:
-        return [(indices, Frame(None, None, Index("i", poly(1)), key))]
     for order in permutations(roles):
-        mapping = dict(zip(others, order, strict=True))
-        row = next((o for o in others if mapping[o] == "i"), None)
-        if row is not None and any(x.depends_on(row) for x in key_side):
-            continue
-        if row is not None and not any(x.depends_on(row) for x in query_side):
-            continue
-        renamed: Substitution = {o: of(Index(mapping[o], o.bound)) for o in others}
-        bound = {mapping[o]: Index(mapping[o], o.bound) for o in others}
-        frame = Frame(bound.get("b"), bound.get("h"), bound.get("i", Index("i", poly(1))), key)
-        found.append((tuple(substitute(x, renamed) for x in indices), frame))
-    if len(others) == 2 and roles == ["h", "i"]:
+        row = others[order.index("i")]
+        if not any(x.depends_on(row) for x in key_side) and any(x.depends_on(row) for x in query_side):
+            found.append(_reading(indices, dict(zip(others, order, strict=True)), key))
+    if roles == ["h", "i"]:
         # [B, S, S] without heads is as good as [H, S, S] without batch; the bias decides.
         for order in permutations(["b", "i"]):
-            mapping = dict(zip(others, order, strict=True))
-            row = next(o for o in others if mapping[o] == "i")
-            if any(x.depends_on(row) for x in key_side):
-                continue
-            renamed = {o: of(Index(mapping[o], o.bound)) for o in others}
-            bound = {mapping[o]: Index(mapping[o], o.bound) for o in others}
-            found.append((tuple(substitute(x, renamed) for x in indices), Frame(bound["b"], None, bound["i"], key)))
+            if not any(x.depends_on(others[order.index("i")]) for x in key_side):
+                found.append(_reading(indices, dict(zip(others, order, strict=True)), key))
     if not found and len(others) < 3:
         # S_q == 1: there is no row axis at all.
-        rolesets = {1: ["h"], 2: ["b", "h"]}.get(len(others), [])
-        mapping = dict(zip(others, rolesets, strict=True))
-        renamed = {o: of(Index(mapping[o], o.bound)) for o in others}
-        bound = {mapping[o]: Index(mapping[o], o.bound) for o in others}
-        frame = Frame(bound.get("b"), bound.get("h"), Index("i", poly(1)), key)
-        found.append((tuple(substitute(x, renamed) for x in indices), frame))
+        found.append(_reading(indices, dict(zip(others, ["b", "h"][-len(others) :], strict=True)), key))
     return found
+
+
+def _reading(indices: Indices, roles: dict[Index, str], key: Index) -> tuple[Indices, Frame]:
+    """The indices renamed to their roles b, h and i; a row axis of extent 1 where none has the role."""
+    bound = {role: Index(role, index.bound) for index, role in roles.items()}
+    renamed: Substitution = {index: of(bound[role]) for index, role in roles.items()}
+    frame = Frame(bound.get("b"), bound.get("h"), bound.get("i", Index("i", poly(1))), key)
+    return tuple(substitute(x, renamed) for x in indices), frame
+
+
+def _query_and_key(product: Contraction, key: Index) -> tuple[Operand, Operand]:
+    """The operands of the product: the one that depends on the key is the key side."""
+    left, right = (product.left, product.left_index), (product.right, product.right_index)
+    return (right, left) if any(x.depends_on(key) for x in product.left_index) else (left, right)
 
 
 # --- operands --------------------------------------------------------------------------------------------
@@ -186,9 +183,7 @@ def _readings(score: Scores, indices: Indices) -> list[tuple[Indices, Frame]]:
 def _assemble(interpreter: Interpreter, softmax: NodeProto, indices: Indices, frame: Frame) -> Attention:
     score = take_scores(interpreter, softmax, indices)
     product = score.product
-    left_has_key = any(x.depends_on(frame.key) for x in product.left_index)
-    query = (product.right, product.right_index) if left_has_key else (product.left, product.left_index)
-    key = (product.left, product.left_index) if left_has_key else (product.right, product.right_index)
+    query, key = _query_and_key(product, frame.key)
     inner = product.inner
     key_heads = (frame.batch, frame.head, frame.key, inner)
     query_view = find_view(interpreter, *query, present(frame.batch, frame.head, frame.row, inner))

@@ -25,6 +25,9 @@ class Counts:
     initializers_added: int = 0
     initializers_removed: int = 0
 
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(**{name: value + getattr(other, name) for name, value in vars(self).items()})
+
 
 @dataclass
 class Editor:
@@ -119,45 +122,47 @@ class Editor:
 
     # --- layouts in any opset --------------------------------------------------------------------------
 
-    def transpose(self, value: str, perm: list[int], hint: str) -> str:
+    def transpose(self, value: str, perm: list[int], hint: str, *, output: str = "") -> str:
         """Transpose; nothing for the identity."""
-        return value if perm == sorted(perm) else self.node("Transpose", [value], hint, perm=perm)
+        return value if perm == sorted(perm) else self.node("Transpose", [value], hint, output=output, perm=perm)
 
-    def unsqueeze(self, value: str, axes: list[int], hint: str) -> str:
-        """Unsqueeze, with axes as attribute before opset 13."""
+    def unsqueeze(self, value: str, axes: list[int], hint: str, *, output: str = "") -> str:
+        """Unsqueeze; nothing without axes."""
+        return self._with_axes("Unsqueeze", value, axes, hint, output)
+
+    def squeeze(self, value: str, axes: list[int], hint: str, *, output: str = "") -> str:
+        """Squeeze; nothing without axes."""
+        return self._with_axes("Squeeze", value, axes, hint, output)
+
+    def _with_axes(self, op_type: str, value: str, axes: list[int], hint: str, output: str) -> str:
+        """An operator whose axes became an input in opset 13."""
         if not axes:
             return value
         if self.opset < 13:
-            return self.node("Unsqueeze", [value], hint, axes=axes)
-        return self.node("Unsqueeze", [value, self.integers(axes, f"{hint}/axes")], hint)
+            return self.node(op_type, [value], hint, output=output, axes=axes)
+        return self.node(op_type, [value, self.integers(axes, f"{hint}/axes")], hint, output=output)
 
-    def squeeze(self, value: str, axes: list[int], hint: str) -> str:
-        """Squeeze, with axes as attribute before opset 13."""
-        if not axes:
-            return value
-        if self.opset < 13:
-            return self.node("Squeeze", [value], hint, axes=axes)
-        return self.node("Squeeze", [value, self.integers(axes, f"{hint}/axes")], hint)
-
-    def cast(self, value: str, source: int, target: int, hint: str) -> str:
+    def cast(self, value: str, source: int, target: int, hint: str, *, output: str = "") -> str:
         """Cast; nothing if the type is right already."""
-        return value if source == target else self.node("Cast", [value], hint, to=target)
+        return value if source == target else self.node("Cast", [value], hint, output=output, to=target)
 
     def extents(self, value: str, axes: list[int], hint: str) -> str:
         """The extents of some axes as an int64 vector."""
         shape = self.node("Shape", [value], f"{hint}/shape")
         return self.node("Gather", [shape, self.integers(axes, f"{hint}/axes")], f"{hint}/extents", axis=0)
 
-    def reshape(self, value: str, target: list[int | tuple[str, int]], hint: str) -> str:
+    def reshape(self, value: str, target: list[int | tuple[str, int]], hint: str, *, output: str = "") -> str:
         """Reshape to numbers, at most one -1, and extents (tensor, axis) read at run time."""
-        if all(isinstance(t, int) for t in target):
-            return self.node(
-                "Reshape", [value, self.integers([t for t in target if isinstance(t, int)], f"{hint}/to")], hint
-            )
-        parts = [
-            self.integers([t], f"{hint}/to") if isinstance(t, int) else self.extents(t[0], [t[1]], hint) for t in target
-        ]
-        return self.node("Reshape", [value, self.node("Concat", parts, f"{hint}/to", axis=0)], hint)
+        numbers = [t for t in target if isinstance(t, int)]
+        if len(numbers) == len(target):
+            to = self.integers(numbers, f"{hint}/to")
+        else:
+            parts = [
+                self.integers([t], f"{hint}/to") if isinstance(t, int) else self.extents(t[0], [t[1]], hint)
+                for t in target
+            ]
+            to = self.node("Concat", parts, f"{hint}/to", axis=0)
+        return self.node("Reshape", [value, to], hint, output=output)
 
     # --- removing ----------------------------------------------------------------------------------------
 

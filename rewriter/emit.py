@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto, helper
 
-from .algebra import Index, Number, Poly
+from .algebra import HIDDEN_BELOW, Index, Number, Poly
 from .edit import Editor, set_metadata
 from .graph import label
 from .interpret import Interpreter
@@ -226,7 +226,7 @@ class _Writer:
             name, dtype = self._leaf(plan, mask)
             if mask.test == "visible":
                 name = self.editor.cast(name, dtype, TensorProto.FLOAT, f"{self.site}/mask")
-                limit = self.editor.constant(np.array(-60000.0, np.float32), f"{self.site}/hiding")
+                limit = self.editor.constant(np.array(HIDDEN_BELOW, np.float32), f"{self.site}/hiding")
                 return self.editor.node("Greater", [name, limit], f"{self.site}/visible")
             return self.editor.cast(name, dtype, TensorProto.BOOL, f"{self.site}/mask")
         if mask.kind in COMPARISONS:
@@ -315,28 +315,14 @@ class _Writer:
 
     def _step(self, value: str, kind: str, argument: list[int | tuple[str, int]], target: str) -> str:
         hint = f"{self.site}/output"
+        if kind == "Reshape":
+            shape = [(value, a[1]) if isinstance(a, tuple) else a for a in argument]
+            return self.editor.reshape(value, shape, hint, output=target)
         numbers = [a for a in argument if isinstance(a, int)]
         if kind == "Cast":
-            return self.editor.node("Cast", [value], hint, output=target, to=numbers[0])
-        if kind == "Transpose":
-            return self.editor.node("Transpose", [value], hint, output=target, perm=numbers)
-        if kind in ("Squeeze", "Unsqueeze"):
-            if self.editor.opset < 13:
-                return self.editor.node(kind, [value], hint, output=target, axes=numbers)
-            axes = self.editor.integers(numbers, f"{hint}/axes")
-            return self.editor.node(kind, [value, axes], hint, output=target)
-        shape = [(value, a[1]) if isinstance(a, tuple) else a for a in argument]
-        if all(isinstance(a, int) for a in shape):
-            to = self.editor.integers(numbers, f"{hint}/to")
-        else:
-            parts = [
-                self.editor.integers([a], f"{hint}/to")
-                if isinstance(a, int)
-                else self.editor.extents(a[0], [a[1]], hint)
-                for a in shape
-            ]
-            to = self.editor.node("Concat", parts, f"{hint}/to", axis=0)
-        return self.editor.node("Reshape", [value, to], hint, output=target)
+            return self.editor.cast(value, self.plan.dtype, numbers[0], hint, output=target)
+        moves = {"Transpose": self.editor.transpose, "Squeeze": self.editor.squeeze, "Unsqueeze": self.editor.unsqueeze}
+        return moves[kind](value, numbers, hint, output=target)
 
 
 def _merged_shape(view: View) -> list[int | tuple[str, int]]:

@@ -18,7 +18,7 @@ from .edit import Counts, Editor, all_names
 from .emit import emit, is_grouped, variant_of
 from .errors import ExitCode, MissingDependency, ModelRejected, UsageError
 from .function_body import MINIMUM_OPSET, function_proto
-from .graph import Array, Scope, opset_versions, walk
+from .graph import Array, opset_versions, walk
 from .io import Source, check_target, load, save
 from .normalise import normalise
 from .probe import probe
@@ -216,12 +216,10 @@ def _emit_all(model: ModelProto, analysis: Analysis, result: RewriteResult) -> N
         result.notes.append(f"IR version {model.ir_version} raised to {FUNCTIONS_SINCE_IR}: it has local functions")
         model.ir_version = FUNCTIONS_SINCE_IR
     taken = all_names(model)
-    editors: dict[int, tuple[Scope, Editor]] = {}
-    for scope in walk(analysis.root):
-        editors[id(scope)] = (scope, Editor(scope.graph, opset, taken))
+    editors = {id(scope): Editor(scope.graph, opset, taken) for scope in walk(analysis.root)}
     for number, site in enumerate(analysis.proven):
         assert site.plan is not None
-        editor = editors[id(site.scope)][1]
+        editor = editors[id(site.scope)]
         fused = emit(
             site.interpreter,
             editor,
@@ -231,18 +229,13 @@ def _emit_all(model: ModelProto, analysis: Analysis, result: RewriteResult) -> N
             site=f"alibi_{number}",
         )
         result.fused.append((site, fused))
-    changed = False
-    for _, editor in reversed(list(editors.values())):  # inner graphs first: what they stop using dies outside
+    made = list(editors.values())
+    for editor in reversed(made):  # inner graphs first: what they stop using dies outside
         editor.finish()
-        changed = changed or editor.counts.nodes_added > 0
-        for name, value in vars(editor.counts).items():
-            setattr(result.counts, name, getattr(result.counts, name) + value)
-    if changed:
-        for _, editor in editors.values():
-            before = vars(editor.counts).copy()
+    if any(e.counts.nodes_added for e in made):
+        for editor in made:
             editor.sweep()
-            for name, value in vars(editor.counts).items():
-                setattr(result.counts, name, getattr(result.counts, name) + value - before[name])
+    result.counts = sum((e.counts for e in made), Counts())
     result.left = _materialised(analysis)
     variants = sorted({f.variant for _, f in result.fused})
     dtypes = {f.variant: s.plan.dtype for s, f in result.fused if s.plan is not None}

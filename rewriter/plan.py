@@ -6,6 +6,7 @@ changed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -112,40 +113,62 @@ def _lift_output(interpreter: Interpreter, output: View) -> View:
 def _find_positions(interpreter: Interpreter, proof: Proof) -> tuple[View, float]:
     """A tensor over (b, j) that holds the positions, up to a factor and a constant per row."""
     assert proof.positions is not None
-    attention = proof.attention
+    frame = proof.attention.frame
     wanted = proof.positions.value
-    frame = attention.frame
+    found = _smallest(
+        interpreter,
+        proof.attention,
+        lambda value: _multiple(wanted, value, frame.key),
+        lambda view: set(view.indices) <= {frame.batch, frame.key},
+    )
+    if found is None:
+        raise Refusal(
+            Code.MASK_UNKNOWN,
+            Stage.EMIT,
+            label(proof.attention.anchor),
+            proof.attention.scores,
+            "no tensor [B, S_kv] holds the positions",
+        )
+    return found
+
+
+def _smallest(
+    interpreter: Interpreter,
+    attention: Attention,
+    ratio_to: Callable[[Poly], Fraction | None],
+    fits: Callable[[View], bool],
+) -> tuple[View, float] | None:
+    """Of the tensors read for the scores that hold a multiple of what is wanted, the one of lowest rank."""
     best: tuple[tuple[int, int], View, Fraction] | None = None
     for order, ((tensor, indices), value) in enumerate(interpreter.visited(attention.scores, attention.scores_index)):
-        ratio = _multiple(wanted, value, frame.key)
+        ratio = ratio_to(value)
         if ratio is None:
             continue
         view = as_view(interpreter, tensor, indices, parts=True)
-        if view is None or view.merged or not set(view.indices) <= {frame.batch, frame.key}:
+        if view is None or view.merged or not fits(view):
             continue
         rank = (len(view.axes), order)
         if best is None or rank < best[0]:
             best = (rank, view, ratio)
-    if best is None:
-        raise Refusal(
-            Code.MASK_UNKNOWN,
-            Stage.EMIT,
-            label(attention.anchor),
-            attention.scores,
-            "no tensor [B, S_kv] holds the positions",
-        )
-    return best[1], float(best[2])
+    return None if best is None else (best[1], float(best[2]))
 
 
 def _multiple(wanted: Poly, value: Poly, key: Index) -> Fraction | None:
     """K with ``wanted = k * value + (something that does not depend on the key)``."""
     if not value.depends_on(key):
         return None
-    moving = {m: c for m, c in wanted.terms if Poly({m: 1}).depends_on(key)}
-    other = {m: c for m, c in value.terms if Poly({m: 1}).depends_on(key)}
-    if set(moving) != set(other) or not moving:
+    return _proportion(
+        Poly({m: c for m, c in wanted.terms if Poly({m: 1}).depends_on(key)}),
+        Poly({m: c for m, c in value.terms if Poly({m: 1}).depends_on(key)}),
+    )
+
+
+def _proportion(wanted: Poly, value: Poly) -> Fraction | None:
+    """K with ``wanted = k * value``."""
+    left, right = dict(wanted.terms), dict(value.terms)
+    if set(left) != set(right) or not left:
         return None
-    ratios = {Fraction(moving[m]) / Fraction(other[m]) for m in moving}
+    ratios = {Fraction(left[m]) / Fraction(right[m]) for m in left}
     return ratios.pop() if len(ratios) == 1 else None
 
 
@@ -153,26 +176,14 @@ def _find_slopes(interpreter: Interpreter, proof: Proof) -> tuple[View, float]:
     """A tensor over (h) that holds the run-time slopes, up to a factor."""
     assert proof.runtime_slopes is not None
     attention = proof.attention
-    head = attention.frame.head
-    best: tuple[tuple[int, int], View, Fraction] | None = None
-    for order, ((tensor, indices), value) in enumerate(interpreter.visited(attention.scores, attention.scores_index)):
-        if not value.terms or {m for m, _ in value.terms} != {m for m, _ in proof.runtime_slopes.terms}:
-            continue
-        ratios = {
-            Fraction(c) / Fraction(d) for (_, c), (_, d) in zip(proof.runtime_slopes.terms, value.terms, strict=True)
-        }
-        view = as_view(interpreter, tensor, indices, parts=True)
-        wanted = () if head is None else (head,)
-        if len(ratios) != 1 or view is None or view.merged or view.indices != wanted:
-            continue
-        rank = (len(view.axes), order)
-        if best is None or rank < best[0]:
-            best = (rank, view, ratios.pop())
-    if best is None:
-        raise Refusal(
-            Code.SLOPES_UNKNOWN, Stage.EMIT, label(attention.anchor), attention.scores, f"{proof.runtime_slopes!r}"
-        )
-    return best[1], float(best[2])
+    slopes = proof.runtime_slopes
+    heads = () if attention.frame.head is None else (attention.frame.head,)
+    found = _smallest(
+        interpreter, attention, lambda value: _proportion(slopes, value), lambda view: view.indices == heads
+    )
+    if found is None:
+        raise Refusal(Code.SLOPES_UNKNOWN, Stage.EMIT, label(attention.anchor), attention.scores, f"{slopes!r}")
+    return found
 
 
 def _find_scale(interpreter: Interpreter, attention: Attention) -> tuple[View, bool]:

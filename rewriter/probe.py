@@ -19,7 +19,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from .algebra import Index, Poly, Size, Substitution, of, substitute
+from .algebra import HIDDEN_BELOW, Index, Poly, Size, Substitution, of, substitute
 from .algebra import poly as as_poly
 from .analyse import Analysis, Site
 from .errors import Code, Refusal, Stage
@@ -293,7 +293,7 @@ def _compare(site: Site, plan: Plan, sizes: dict[Size, int], values: dict[str, A
     else:
         distance = np.broadcast_to(keys.astype(np.float64), (1, 1, *shape[2:]))
     rest = scores - slopes * distance
-    visible = scores > -60000.0
+    visible = scores > HIDDEN_BELOW
     if proof.causal and not attention.product:
         visible = visible & (keys <= own)  # the operator itself hides later keys
     if proof.causal and (visible & (keys > own)).any():

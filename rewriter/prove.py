@@ -111,15 +111,15 @@ def prove(interpreter: Interpreter, attention: Attention) -> Proof:
         if known is not None:
             terms = apply_order(terms, interpreter.facts.normal(known))
     terms = ramps(terms)
-    parts = _sort(interpreter, attention, terms)
+    parts = _sort(attention, terms)
     slope, pattern = _form(interpreter, attention, parts, distance)
     positions: Positions | None = None
     if parts.placed:
-        slope, positions = _positions(interpreter, attention, parts, slope, pattern)
+        slope, positions = _positions(attention, parts, slope, pattern)
         pattern = PATTERNS[0]
     if not slope.terms:
         raise _nothing_found(attention, parts)
-    values, runtime = _slopes(interpreter, attention, slope)
+    values, runtime = _slopes(attention, slope)
     if parts.dropped:
         steps.append("constant along a row, so softmax does not see it: " + _short(sum(parts.dropped, ZERO)))
     what = "slope[h] * position[b, j]" if positions else pattern.formula
@@ -168,7 +168,7 @@ def _causality(interpreter: Interpreter, attention: Attention, steps: list[str])
 # --- sorting monomials -----------------------------------------------------------------------------------
 
 
-def _sort(interpreter: Interpreter, attention: Attention, terms: Poly) -> _Parts:
+def _sort(attention: Attention, terms: Poly) -> _Parts:
     frame = attention.frame
     parts = _Parts()
     for monomial, coefficient in terms.terms:
@@ -188,7 +188,7 @@ def _sort(interpreter: Interpreter, attention: Attention, terms: Poly) -> _Parts
         place = tuple((a, p) for a, p in monomial if not _belongs_to_head(frame.head, a))
         factor = Poly({tuple((a, p) for a, p in monomial if _belongs_to_head(frame.head, a)): coefficient})
         if _is_runtime(place):
-            _sort_runtime(interpreter, attention, parts, monomial, coefficient, place, factor)
+            _sort_runtime(attention, parts, monomial, coefficient, place, factor)
             continue
         if place == ((frame.key, 1),):
             parts.linear = parts.linear + factor
@@ -196,7 +196,7 @@ def _sort(interpreter: Interpreter, attention: Attention, terms: Poly) -> _Parts
             kink = place[0][0].value
             parts.kinks[kink] = parts.kinks.get(kink, ZERO) + factor
         else:
-            raise _not_linear(interpreter, attention, monomial, coefficient)
+            raise _not_linear(attention, monomial, coefficient)
     return parts
 
 
@@ -216,7 +216,6 @@ def _is_runtime(place: Monomial) -> bool:
 
 
 def _sort_runtime(
-    interpreter: Interpreter,
     attention: Attention,
     parts: _Parts,
     monomial: Monomial,
@@ -253,7 +252,7 @@ def _sort_runtime(
     parts.rest[monomial] = coefficient
 
 
-def _not_linear(interpreter: Interpreter, attention: Attention, monomial: Monomial, coefficient: Number) -> Refusal:
+def _not_linear(attention: Attention, monomial: Monomial, coefficient: Number) -> Refusal:
     for atom, _ in monomial:
         for inner in sorted(of(atom).all_atoms()):
             if isinstance(inner, Table) and of(inner).depends_on(attention.frame.key):
@@ -336,9 +335,7 @@ def _vector(attention: Attention, value: Poly) -> npt.NDArray[np.float64] | None
     return np.array(numbers)
 
 
-def _positions(
-    interpreter: Interpreter, attention: Attention, parts: _Parts, slope: Poly, pattern: BiasPattern
-) -> tuple[Poly, Positions]:
+def _positions(attention: Attention, parts: _Parts, slope: Poly, pattern: BiasPattern) -> tuple[Poly, Positions]:
     """Slope and positions where positions are computed from integers known at run time.
 
     All factors must be multiples of one slope: slope * cumsum(m) * m - slope * m is slope * (cumsum(m) - 1) * m.
@@ -381,7 +378,7 @@ def _ratio(
     return ratio if np.all(np.abs(own - float(ratio) * base) <= np.abs(own) * 2.0**-22) else None
 
 
-def _slopes(interpreter: Interpreter, attention: Attention, slope: Poly) -> tuple[Slopes | None, Poly | None]:
+def _slopes(attention: Attention, slope: Poly) -> tuple[Slopes | None, Poly | None]:
     atoms = slope.all_atoms()
     if any(isinstance(a, Read) for a in atoms):
         return None, slope

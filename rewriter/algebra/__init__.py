@@ -57,6 +57,7 @@ from .conditions import (
     split,
 )
 from .polynomial import (
+    HIDDEN_BELOW,
     HIDING_VALUE,
     INFINITY,
     LARGEST_FLOAT32,
@@ -77,6 +78,7 @@ from .polynomial import (
 
 __all__ = [
     "FALSE",
+    "HIDDEN_BELOW",
     "HIDING_VALUE",
     "INFINITY",
     "LARGEST_FLOAT32",

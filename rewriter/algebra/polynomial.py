@@ -16,6 +16,9 @@ LARGEST_FLOAT32 = Fraction(3.4028234663852886e38)
 HIDING_VALUE = Fraction(-65504)
 """A score at or below this hides its key: the most negative finite float16, as -inf and finfo.min of wider types."""
 
+HIDDEN_BELOW = -60000.0
+"""What a number at run time is compared with instead: a hiding value to which a small bias has been added."""
+
 
 def magnitude(value: Number) -> Fraction:
     """The absolute value, as a fraction."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from onnx import NodeProto, TensorProto
 
-from ..algebra import Atom, Cond, Index, Poly, Read, Size, ind, of, poly
+from ..algebra import Cond, Index, Poly, Read, Size, ind, of, poly
 from ..graph import Array, Scope, label
 from .facts import Facts
 
@@ -225,9 +225,3 @@ class Interpreter:
                 if read not in seen:
                     seen.add(read)
                     pending.append(read)
-
-
-def index_atoms(value: Poly) -> list[Index]:
-    """Index variables inside a value, at any depth, in order."""
-    found: list[Atom] = [a for a in value.all_atoms() if isinstance(a, Index)]
-    return [a for a in sorted(found) if isinstance(a, Index)]

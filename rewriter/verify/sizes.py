@@ -75,11 +75,6 @@ class Symbols:
         return Role.NEW in self.roles.values()
 
     @property
-    def has_batch(self) -> bool:
-        """Whether the batch size is free."""
-        return Role.BATCH in self.roles.values()
-
-    @property
     def has_total(self) -> bool:
         """Whether some symbol counts all tokens, so that a relation has to be found."""
         return Role.TOTAL in self.roles.values()
