@@ -11,9 +11,23 @@ import tempfile
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
+from .engine.command import (
+    Progress,
+    engine_options,
+    engine_path,
+    misplaced_model,
+)
+from .engine.command import (
+    add_arguments as add_engine_arguments,
+)
 from .rewriter.errors import AlibiError, ExitCode, UsageError
 from .rewriter.version import __version__
+
+if TYPE_CHECKING:
+    from .engine.build import EngineOptions
+    from .rewriter.pipeline import RewriteResult
 
 EPILOG = """\
 exit codes
@@ -60,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
         help="values of an input, both ends included; an integer input in [0,1] is taken as a boolean by the proofs",
     )
     made.add_argument("--seed", metavar="N", type=int, default=0, help="of the drawn inputs (default 0)")
+    add_engine_arguments(made)
     made.add_argument("-v", "--verbose", action="store_true", help="more of everything; tracebacks of internal errors")
     made.add_argument("--version", action="version", version=f"alibi-rewriter {__version__}")
     return made
@@ -67,8 +82,14 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["doctor"]:
+        from .engine.doctor import examine, to_text
+
+        _print(to_text(examine()))
+        return int(ExitCode.DONE)
     try:
-        options = parser().parse_args(arguments)
+        options = parser().parse_args(given)
     except SystemExit as stop:
         return int(stop.code or 0)
     try:
@@ -94,6 +115,8 @@ def _run(options: argparse.Namespace) -> int:
     from .rewriter.pipeline import Options, default_target, rewrite
     from .rewriter.report import to_json, to_text
 
+    misplaced_model(options)
+    wanted = engine_options(options)
     ranges = dict(parse_range(text) for group in options.val_range for text in group)
     if options.json is not None and str(options.json) != "-":
         _check_report(options.json, (options.model, options.output or default_target(options.model)))
@@ -110,20 +133,57 @@ def _run(options: argparse.Namespace) -> int:
         ),
     )
     text = to_text(result, explain=options.explain, verbose=options.verbose)
+    document = to_json(result)
+    on_stderr = options.json is not None and str(options.json) == "-"
+    _print(text, sys.stderr if on_stderr else sys.stdout)
+    exit_code = result.exit_code
+    if options.engine is not None or options.embed_kernels:
+        lines, built = _build(options, wanted, result)
+        if built:
+            document["engine"] = built
+        if lines:
+            _print("\n".join(lines), sys.stderr if on_stderr else sys.stdout)
+            # A model that was rewritten before needs no rewriting: what was asked for is done.
+            exit_code = exit_code if result.output is not None else ExitCode.DONE
     if options.json is not None:
-        content = json.dumps(to_json(result), indent=2, allow_nan=False) + "\n"
-        if str(options.json) == "-":
-            print(text, file=sys.stderr)
+        content = json.dumps(document, indent=2, allow_nan=False) + "\n"
+        if on_stderr:
             sys.stdout.write(content)
-            return int(result.exit_code)
-        _write_text(options.json, content)
-    _print(text)
-    return int(result.exit_code)
+        else:
+            _write_text(options.json, content)
+    return int(exit_code)
 
 
-def _print(text: str) -> None:
+def _build(
+    options: argparse.Namespace, wanted: EngineOptions, result: RewriteResult
+) -> tuple[list[str], dict[str, object]]:
+    """What --engine and --embed-kernels ask for: lines for people, and the report's ``engine`` object."""
+    from .engine.build import build_engine, embed_kernels
+    from .engine.needs import fused_nodes
+
+    model = result.output
+    if model is None and not options.dry_run and fused_nodes(result.source.model):
+        model = options.model
+    if model is None or result.exit_code is ExitCode.VERIFICATION_FAILED:
+        return [], {}
+    progress = Progress(options.verbose)
+    lines: list[str] = []
+    if options.embed_kernels:
+        if result.output is None:
+            raise UsageError(
+                f"'{model}' is rewritten already and is never changed. Copy it, or start from the original."
+            )
+        attached = embed_kernels(model, wanted, progress)
+        lines.append(f"attached {attached.bytes / 2**20:.1f} MiB of kernels to {len(attached.nodes)} nodes of {model}")
+    if options.engine is None:
+        return lines, {}
+    facts = build_engine(model, engine_path(options, model), wanted, progress)
+    return lines + facts.lines(explain=options.explain), facts.to_json()
+
+
+def _print(text: str, stream: TextIO | None = None) -> None:
     try:
-        print(text, flush=True)
+        print(text, file=stream or sys.stdout, flush=True)
     except BrokenPipeError:
         # Whoever read the report has gone; the work is done, and the exit code says how it went.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import importlib.metadata
+import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,15 +59,28 @@ def cached_bundle(
     Raises:
         CompileError: If a kernel does not compile.
     """
-    directory = root / bundle_name(request, layouts, skip)
-    stamp, current = directory / "sources.sha256", source_digest()
-    if stamp.exists() and stamp.read_text() == current:
-        try:
-            found = Description.from_json((directory / DESCRIPTION).read_text())
-        except (OSError, DescriptionError):
-            found = None
-        if found is not None and set(architectures) <= {kernel.arch for kernel in found.kernels}:
-            return directory
-    compile_bundle(request, directory, architectures=architectures, layouts=layouts, skip=skip, worker=worker)
-    stamp.write_text(current)
+    architectures = tuple(sorted(architectures))
+    stamp = hashlib.sha256(f"{source_digest()} {_compiler()} {architectures}".encode()).hexdigest()
+    directory = root / bundle_name(request, layouts, skip) / stamp[:16]
+    try:
+        Description.from_json((directory / DESCRIPTION).read_text())
+    except (OSError, DescriptionError):
+        pass
+    else:
+        return directory
+    # Compiled aside and renamed, so that a run that is killed, or two at once, leave no half of a bundle.
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".making-", dir=directory.parent) as making:
+        made = Path(making) / "bundle"
+        compile_bundle(request, made, architectures=architectures, layouts=layouts, skip=skip, worker=worker)
+        shutil.rmtree(directory, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another run was faster: its bundle is the same
+            made.rename(directory)
     return directory
+
+
+def _compiler() -> str:
+    try:
+        return importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:
+        return "none"

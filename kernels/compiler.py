@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -34,6 +35,10 @@ WORKSPACE = (
     Buffer("partial_sums", 8, Extent((Factor(("batch", "heads", "s_q", "splits")),))),
 )
 SELECTION = Selection(decode_rows=16, programs_per_multiprocessor=1, min_keys=256, max_splits=MAX_SPLITS)
+
+
+QUIET = {"TRITON_DISABLE_LINE_INFO": "1"}
+"""Line tables would quadruple the images and carry paths of the machine that compiled."""
 
 
 class CompileError(RuntimeError):
@@ -70,7 +75,7 @@ class Worker:
         if self.process is None or self.process.poll() is not None:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", f"{__package__}.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL, text=True,
+                stderr=subprocess.DEVNULL, text=True, env={**os.environ, **QUIET},
             )  # fmt: skip
         requests, answers = self._pipe(self.process.stdin), self._pipe(self.process.stdout)
         try:

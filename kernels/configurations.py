@@ -16,7 +16,7 @@ from importlib import resources
 from typing import Any
 
 from .description import Condition
-from .variants import ELEMENT_BYTES, Request, Tile
+from .variants import ELEMENT_BYTES, SMALLEST_TILE, Request, Tile
 
 SKIP_FROM = 3072
 """Keys from which the two launches that certify cost less than they save on random data."""
@@ -51,7 +51,7 @@ def _rules() -> list[dict[str, Any]]:
 
 def _applies(rule: dict[str, Any], request: Request, arch: int) -> bool:
     variant = request.variant
-    largest = max(request.head_dim, request.value_dim)
+    largest = max(request.head_dim, request.value_dim, SMALLEST_TILE)
     low, high = rule.get("head_dim", [0, 256])
     if arch not in rule["arch"] or not low <= largest <= high:
         return False

@@ -19,7 +19,10 @@ ROLES = ("prefill", "decode", "decode_split", "combine", "key_norms", "reach")
 SKIP_BITS = {2: 14, 4: 24}
 """Bits of the certificate by element size: skipping changes an output by at most 2^-bits of max|value|."""
 HEAD_DIM_STEP = 8
+SMALLEST_HEAD_DIM = 8
 LARGEST_HEAD_DIM = 256
+SMALLEST_TILE = 16
+"""Shortest side of a matrix product; smaller heads are padded with zeros."""
 MAX_SPLITS = 128
 """Most chunks that the combine kernel joins."""
 
@@ -33,7 +36,7 @@ class Request:
     Attributes:
         op_type: A member of the family.
         dtype: Type of query, key, value and output.
-        head_dim: D, a multiple of 8 from 16 to 256.
+        head_dim: D, a multiple of 8 from 8 to 256.
         value_dim: D_v, likewise.
         mask_dtype: ``bool`` for a boolean mask, a float type for an additive one, None without a mask.
 
@@ -54,8 +57,11 @@ class Request:
             raise ValueError(f"dtype {self.dtype!r} is not one of {', '.join(DTYPES)}")
         for name in ("head_dim", "value_dim"):
             size = getattr(self, name)
-            if not 16 <= size <= LARGEST_HEAD_DIM or size % HEAD_DIM_STEP:
-                raise ValueError(f"{name} is {size}; it has to be a multiple of {HEAD_DIM_STEP} from 16 to 256")
+            if not SMALLEST_HEAD_DIM <= size <= LARGEST_HEAD_DIM or size % HEAD_DIM_STEP:
+                raise ValueError(
+                    f"{name} is {size}; the kernels take multiples of {HEAD_DIM_STEP} from {SMALLEST_HEAD_DIM} to "
+                    f"{LARGEST_HEAD_DIM}"
+                )
         kind = self.variant.mask
         fits = {
             MaskKind.NONE.value: self.mask_dtype is None,
@@ -125,15 +131,20 @@ def power_of_two(n: int) -> int:
     return 1 << (n - 1).bit_length()
 
 
+def padded_head(n: int) -> int:
+    """The power of two that a head of size ``n`` is padded to."""
+    return max(SMALLEST_TILE, power_of_two(n))
+
+
 def head_chunks(n: int) -> tuple[int, int]:
     """A head size as one or two powers of two of at least 16: 80 is 64 + 16, 96 is 64 + 32; 0 if one does.
 
     Two chunks only where they are smaller together than the next power of two: the products then do less.
     """
-    whole = power_of_two(n)
+    whole = padded_head(n)
     if whole == n:
         return n, 0
-    rest = max(16, power_of_two(n - whole // 2))
+    rest = padded_head(n - whole // 2)
     return (whole, 0) if rest + whole // 2 >= whole else (whole // 2, rest)
 
 
@@ -166,7 +177,7 @@ def constants_of(role: str, request: Request, tile: Tile, layout: Layout, skip: 
         "BLOCK_M": tile.block_m,
         "BLOCK_N": tile.block_n,
     }
-    padded = {"D_PADDED": power_of_two(request.head_dim), "V_PADDED": power_of_two(request.value_dim)}
+    padded = {"D_PADDED": padded_head(request.head_dim), "V_PADDED": padded_head(request.value_dim)}
     if role == "prefill":
         chunks = {"D0": head[0], "D1": head[1], "V0": value[0], "V1": value[1]}
         return {**attention, **chunks, "SKIP": skip}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -84,6 +85,16 @@ def analyse(model: ModelProto, base_dir: Path, binary_inputs: frozenset[str] = f
     """
     root = index_graph(model.graph, opset_versions(model), base_dir)
     analysis = Analysis(root)
+    for interpreter in interpreted(root, binary_inputs):
+        for node in interpreter.scope.graph.node:
+            site = _judge(interpreter, node)
+            if site is not None:
+                analysis.sites.append(site)
+    return analysis
+
+
+def interpreted(root: Scope, binary_inputs: frozenset[str] = frozenset()) -> Iterator[Interpreter]:
+    """An interpreter per scope, outer ones first, with the extents and types of the scope's values."""
     interpreters: dict[int, Interpreter] = {}
     for scope in walk(root):
         parent = interpreters.get(id(scope.parent)) if scope.parent is not None else None
@@ -94,11 +105,7 @@ def analyse(model: ModelProto, base_dir: Path, binary_inputs: frozenset[str] = f
             interpreter.facts = parent.facts
         infer(interpreter, list(scope.graph.node))
         interpreters[id(scope)] = interpreter
-        for node in scope.graph.node:
-            site = _judge(interpreter, node)
-            if site is not None:
-                analysis.sites.append(site)
-    return analysis
+        yield interpreter
 
 
 def _judge(interpreter: Interpreter, node: NodeProto) -> Site | None:

@@ -273,6 +273,13 @@ def float_type(data_type: int) -> bool:
     return data_type in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
+def set_attribute(node: NodeProto, name: str, value: str | bytes | float | int) -> None:
+    """Give a node an attribute, in place of one with that name."""
+    kept = [a for a in node.attribute if a.name != name]
+    del node.attribute[:]
+    node.attribute.extend([*kept, helper.make_attribute(name, value)])
+
+
 def set_metadata(node: NodeProto, entries: dict[str, str]) -> None:
     """Provenance of a node, as metadata_props (IR version 10) -- one entry per key."""
     for key, value in entries.items():

@@ -46,6 +46,18 @@ class MissingDependency(AlibiError):
     exit_code = ExitCode.USAGE
 
 
+class EngineFailed(AlibiError):
+    """An engine could not be built; the message holds what TensorRT said and what to do."""
+
+    exit_code = ExitCode.ENGINE_FAILED
+
+
+class PluginNotUsed(AlibiError):
+    """TensorRT did not take the plugin for every fused node, or the plugin library is not there."""
+
+    exit_code = ExitCode.PLUGIN_NOT_USED
+
+
 class Stage(IntEnum):
     """How far the analysis of a site came; a refused site reports the furthest one."""
 

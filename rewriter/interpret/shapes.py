@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from onnx import NodeProto, TensorProto, ValueInfoProto
 
-from ..algebra import Size, of, poly
-from ..graph import attribute, int_attribute
+from ..algebra import Poly, Size, of, poly
+from ..graph import attribute, int_attribute, label
+from ..spec import BY_OP_TYPE, DOMAIN, MaskKind
 from .extents import RULES, Dims, broadcast
 
 if TYPE_CHECKING:
@@ -136,6 +137,8 @@ def _infer_types(interpreter: Interpreter, node: NodeProto) -> None:
 def _infer_dims(interpreter: Interpreter, node: NodeProto) -> list[Dims]:
     kind = node.op_type
     inputs = [interpreter.dims(n) if n else None for n in node.input]
+    if node.domain == DOMAIN and kind in BY_OP_TYPE:
+        return [_fused_attention(interpreter, node, inputs)]
     if kind in RULES and node.domain in ("", "ai.onnx", "com.microsoft"):
         return RULES[kind](interpreter, node, inputs)
     if kind in ELEMENTWISE:
@@ -146,3 +149,18 @@ def _infer_dims(interpreter: Interpreter, node: NodeProto) -> list[Dims]:
     if kind in SAME_AS_FIRST:
         return [inputs[0]] * len(node.output) if inputs else [None]
     return [None] * len(node.output)
+
+
+def _fused_attention(interpreter: Interpreter, node: NodeProto, inputs: list[Dims]) -> Dims:
+    """[B, H, S_q, D_v]; a mask has to fit [B, H, S_q, S_kv], which tells how those are related."""
+    query, key, value = inputs[:3]
+    if query is None or key is None or value is None or not len(query) == len(key) == len(value) == 4:
+        return None
+    for mine, other in ((query[0], key[0]), (key[0], value[0]), (key[1], value[1]), (key[2], value[2])):
+        interpreter.facts.learn(mine, other, label(node), by_broadcast=False)
+    scores: tuple[Poly, ...] = (*query[:3], key[2])
+    masked = BY_OP_TYPE[node.op_type].mask != MaskKind.NONE.value
+    mask = inputs[4] if masked and len(inputs) > 4 else None
+    if mask is not None:
+        scores = broadcast(interpreter, [scores, mask], node)
+    return (*scores[:3], value[3])

@@ -1,0 +1,117 @@
+"""Compiles the kernels that a model needs and attaches them to its fused nodes."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from onnx import ModelProto
+
+from ..kernels.cache import cached_bundle
+from ..kernels.compiler import DESCRIPTION, CompileError, Worker
+from ..kernels.configurations import can_skip
+from ..kernels.description import Description
+from ..rewriter.edit import set_attribute
+from ..rewriter.errors import EngineFailed, MissingDependency
+from .container import encode
+from .needs import Need, needs
+from .targets import Images
+
+ATTRIBUTE = "kernels"
+"""The node attribute (a STRING, binary) that the plugin library reads its kernels from."""
+
+TRITON = "pip install 'alibi-rewriter[engine]'"
+
+
+@dataclass
+class Attached:
+    """What was attached.
+
+    Attributes:
+        nodes: Name of every fused node, in graph order.
+        bundles: Bytes per distinct kind of node, by op_type, type and head size.
+        images: Architectures.
+    """
+
+    images: Images
+    nodes: list[str] = field(default_factory=list)
+    bundles: dict[str, int] = field(default_factory=dict)
+    bytes: int = 0
+
+
+def cache_root() -> Path:
+    """Where compiled kernels are kept between runs (``XDG_CACHE_HOME``)."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "alibi-rewriter" / "kernels"
+
+
+def attach_kernels(
+    model: ModelProto,
+    base_dir: Path,
+    images: Images,
+    *,
+    skip: bool = False,
+    cache: Path | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Attached:
+    """Give every fused node of a model its compiled kernels.
+
+    Args:
+        model: A rewritten model; its nodes get the attribute ``kernels``.
+        base_dir: Where its external data lie.
+        images: What to compile for.
+        skip: With certified skipping of far keys, where it is defined (docs/kernels.md).
+        cache: Where compiled kernels are kept; the user's cache folder by default.
+        progress: Told what is being compiled.
+
+    Raises:
+        EngineFailed: A node has no kernels, or a kernel does not compile.
+        MissingDependency: Triton is not installed.
+    """
+    attached = Attached(images)
+    made: dict[tuple[object, ...], bytes] = {}
+    with Worker() as worker:
+        for node, need in needs(model, base_dir):
+            kind = (need.request, need.mask_rows)
+            if kind not in made:
+                progress(_name(need))
+                made[kind] = _bundle(need, images, skip, cache or cache_root(), worker)
+                attached.bundles[_name(need)] = len(made[kind])
+            set_attribute(node, ATTRIBUTE, made[kind])
+            attached.nodes.append(need.node)
+            attached.bytes += len(made[kind])
+    return attached
+
+
+def _name(need: Need) -> str:
+    request = need.request
+    widths = (
+        str(request.head_dim) if request.head_dim == request.value_dim else f"{request.head_dim}/{request.value_dim}"
+    )
+    return f"{request.op_type} {request.dtype} D={widths}"
+
+
+def _bundle(need: Need, images: Images, skip: bool, cache: Path, worker: Worker) -> bytes:
+    try:
+        directory = cached_bundle(
+            need.request,
+            cache,
+            images.architectures,
+            layouts=(need.layout,),
+            skip=skip and can_skip(need.request),
+            worker=worker,
+        )
+        description = Description.from_json((directory / DESCRIPTION).read_text())
+        return encode(description, directory, machine_code=images.machine_code, ptx=images.ptx)
+    except (CompileError, LookupError) as error:
+        if importlib.util.find_spec("triton") is None:
+            raise MissingDependency(f"compiling kernels needs Triton, which is not installed. Run: {TRITON}") from error
+        raise EngineFailed(f"the kernels of '{need.node}' ({_name(need)}) do not compile: {error}") from error
+    except OSError as error:
+        raise EngineFailed(
+            f"compiled kernels cannot be kept in '{cache}': {error.strerror}. Set XDG_CACHE_HOME to a folder that can "
+            "be written."
+        ) from error

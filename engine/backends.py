@@ -1,0 +1,108 @@
+"""The TensorRT backends: which are there, what they can do, and which one to take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..rewriter.errors import AlibiError, EngineFailed, MissingDependency, UsageError
+from .job import BACKENDS
+from .process import INSTALL, run_child
+from .targets import RTX_SUPPORTED, RTX_TARGETS, text
+
+AUTO = "auto"
+OLDEST = {"tensorrt": (10, 1), "tensorrt-rtx": (1, 7)}
+"""First versions that take our plugin."""
+
+FUNCTION_LOSES_SINCE = (10, 7)
+"""From this version of TensorRT on a registered plugin is preferred to a model-local function."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An installed TensorRT.
+
+    Attributes:
+        name: A key of ``BACKENDS``.
+        version: As it says itself.
+    """
+
+    name: str
+    version: str
+
+    @property
+    def number(self) -> tuple[int, int]:
+        """Major and minor version."""
+        major, minor, *_ = [*self.version.split("."), "0"]
+        return int(major), int(minor)
+
+    @property
+    def takes_plugins(self) -> bool:
+        """Whether it is new enough for our plugin."""
+        return self.number >= OLDEST[self.name]
+
+    @property
+    def needs_no_functions(self) -> bool:
+        """Whether function bodies have to be removed for the plugin to be used."""
+        return self.name == "tensorrt" and self.number < FUNCTION_LOSES_SINCE
+
+    def targets(self, wanted: tuple[int, ...]) -> tuple[int, ...]:
+        """The GPUs to build for.
+
+        Raises:
+            UsageError: It cannot build for one of them.
+        """
+        if self.name != "tensorrt-rtx":
+            return wanted
+        for target in wanted:
+            if target not in RTX_SUPPORTED:
+                raise UsageError(
+                    f"TensorRT-RTX {self.version} does not build for {text(target)}; it knows "
+                    f"{', '.join(map(text, RTX_SUPPORTED))}. Use --backend tensorrt on a machine with such a GPU."
+                )
+        return wanted or RTX_TARGETS
+
+
+def probe(name: str) -> Backend:
+    """The installed backend of that name.
+
+    Raises:
+        MissingDependency: It is not installed.
+        EngineFailed: It cannot be loaded.
+    """
+    return Backend(name, str(run_child(["probe", name], name)["version"]))
+
+
+def choose(name: str, *, plugin: bool) -> Backend:
+    """The backend to build with.
+
+    Args:
+        name: ``auto`` or a key of ``BACKENDS``.
+        plugin: It has to take plugins.
+
+    Raises:
+        MissingDependency: It (or for ``auto`` every one) is not installed.
+        EngineFailed: It is too old for plugins.
+    """
+    reasons: list[AlibiError] = []
+    for candidate in BACKENDS if name == AUTO else (name,):
+        try:
+            found = probe(candidate)
+        except (MissingDependency, EngineFailed) as error:
+            reasons.append(error)
+            continue
+        if plugin and not found.takes_plugins:
+            oldest = ".".join(map(str, OLDEST[candidate]))
+            reasons.append(
+                EngineFailed(
+                    f"{candidate} {found.version} takes no plugins of this kind; {oldest} is the first that does. "
+                    f"Run: {INSTALL[candidate]}, or build with --strategy native."
+                )
+            )
+            continue
+        return found
+    if len(reasons) == 1 or any(isinstance(reason, EngineFailed) for reason in reasons):
+        raise next((r for r in reasons if isinstance(r, EngineFailed)), reasons[0])
+    raise MissingDependency(
+        f"no TensorRT is installed. Run: {INSTALL['tensorrt-rtx']}, or on a machine with an NVIDIA GPU: "
+        f"{INSTALL['tensorrt']}"
+    )

@@ -1,0 +1,284 @@
+"""Builds an engine from a rewritten model: kernels attached, child process run, result checked and put in place."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnx
+from onnx import ModelProto
+
+from ..plugin import library_path
+from ..rewriter.errors import AlibiError, EngineFailed, PluginNotUsed, UsageError
+from ..rewriter.spec import DOMAIN
+from .attach import Attached, attach_kernels
+from .backends import AUTO, Backend, choose
+from .devices import devices
+from .facts import EngineFacts
+from .files import write_file
+from .job import BuildJob
+from .needs import fused_nodes
+from .plan_file import read_plan
+from .process import Event, run_child
+from .profiles import Profile, make_profile
+from .shapes import Shape
+from .targets import Images, images_for
+
+STRATEGIES = ("plugin", "native", "auto")
+TIMED_CALLS = 50
+"""How often each engine runs where --strategy auto can time them."""
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What the user asks for.
+
+    Attributes:
+        backend: ``auto``, ``tensorrt`` or ``tensorrt-rtx``.
+        strategy: ``plugin``: fused nodes run our kernels.  ``native``: TensorRT compiles their function bodies.
+            ``auto``: both are built and the faster one is kept, where a device can run them.
+        targets: Compute capabilities times ten; empty for the backend's default.
+        shapes: For ``min``, ``opt`` and ``max`` the shapes by input name.
+        embed_plugin: Whether the plugin library travels in the plan; None for the backend's default.
+        skip: Attach kernels with certified skipping.
+    """
+
+    backend: str = AUTO
+    strategy: str = "plugin"
+    targets: tuple[int, ...] = ()
+    shapes: Mapping[str, Mapping[str, Shape]] = field(default_factory=dict)
+    embed_plugin: bool | None = None
+    skip: bool = False
+
+
+@dataclass
+class Reporter:
+    """Whom a build tells what it is doing."""
+
+    say: Callable[[str], None] = lambda _: None
+    event: Callable[[Event], None] = lambda _: None
+
+
+def build_engine(model: Path, plan: Path, options: EngineOptions, reporter: Reporter | None = None) -> EngineFacts:
+    """Build an engine from a rewritten model.
+
+    Args:
+        model: A file with fused nodes.
+        plan: Where the engine goes; written completely or not at all.
+        options: What to build.
+        reporter: Told about progress.
+
+    Returns:
+        What was built.
+
+    Raises:
+        UsageError: A shape, a target or the output makes no sense.
+        EngineFailed: TensorRT or the kernel compiler failed (exit code 5).
+        PluginNotUsed: The plugin library is missing or was not used for every fused node (exit code 6).
+        MissingDependency: A package is missing.
+    """
+    reporter = reporter or Reporter()
+    _check_place(plan, model)
+    content = onnx.load(model, load_external_data=False)
+    fused = len(fused_nodes(content))
+    if not fused:
+        raise EngineFailed(f"'{model}' holds no fused node. Rewrite it first: rewrite {model} --engine")
+    # Names, ranks and targets are checked before anything heavy is done.
+    profile = make_profile(content, model.parent, options.shapes)
+    for line in profile.lines():
+        reporter.say(f"profile {line}")
+    backend = choose(options.backend, plugin=options.strategy != "native")
+    targets = backend.targets(options.targets)
+    builder = _Builder(content, model, plan, options, reporter, profile, backend, targets, fused)
+    if options.strategy == "native":
+        return builder.native()
+    if options.strategy == "plugin":
+        return builder.plugin()
+    return builder.fastest()
+
+
+def _check_place(plan: Path, model: Path) -> None:
+    if plan.is_dir() or not plan.parent.is_dir():
+        raise UsageError(f"the engine cannot be written to '{plan}'. Give a file in a folder that exists.")
+    if plan.exists() and plan.samefile(model):
+        raise UsageError(f"the engine '{plan}' is the model itself. Choose another --engine.")
+
+
+@dataclass
+class _Builder:
+    content: ModelProto
+    model: Path
+    plan: Path
+    options: EngineOptions
+    reporter: Reporter
+    profile: Profile
+    backend: Backend
+    targets: tuple[int, ...]
+    fused: int
+
+    def plugin(self, timing: int = 0) -> EngineFacts:
+        """With our kernels."""
+        library = library_path()
+        if library is None:
+            raise PluginNotUsed(
+                "this installation has no plugin library, because there was no C++ compiler when it was installed. "
+                "Install g++ and run: pip install --force-reinstall --no-deps alibi-rewriter"
+            )
+        images = images_for(self.targets or _present())
+        attached = attach_kernels(
+            self.content,
+            self.model.parent,
+            images,
+            skip=self.options.skip,
+            progress=lambda name: self.reporter.say(f"compiling kernels: {name}"),
+        )
+        if self.backend.needs_no_functions:
+            remove_functions(self.content)
+        embed = self.options.embed_plugin
+        if embed is None:
+            embed = self.backend.name == "tensorrt-rtx"
+        facts = self._build(self.content, library, embed, timing)
+        facts.embedded.append(_images_text(images, attached))
+        if embed:
+            facts.embedded.append(f"the plugin library ({library.stat().st_size} bytes)")
+        facts.library, facts.library_embedded = library, embed
+        if not embed:
+            facts.library = self.plan.with_name(library.name)
+            write_file(facts.library, library.read_bytes())
+        return facts
+
+    def native(self, timing: int = 0) -> EngineFacts:
+        """With TensorRT's own attention: the function bodies are compiled, nothing of ours runs."""
+        return self._build(self.content, None, False, timing)
+
+    def fastest(self) -> EngineFacts:
+        """Whatever runs faster here; the plugin where nothing can be timed."""
+        wanted = self.plan
+        with tempfile.TemporaryDirectory(prefix=f".{wanted.name}.", dir=wanted.parent) as folder:
+            self.plan = Path(folder) / wanted.name
+            facts = {"plugin": self.plugin(TIMED_CALLS)}
+            if "plugin" in facts["plugin"].timings:
+                self.plan = Path(folder) / "native.plan"
+                facts["native"] = self.native(TIMED_CALLS)
+            timings = {name: found.timings[name] for name, found in facts.items() if name in found.timings}
+            best = min(timings, key=lambda name: timings[name]) if len(timings) == len(STRATEGIES) - 1 else "plugin"
+            kept = facts[best]
+            for name, time in timings.items():
+                self.reporter.say(f"strategy {name}: {time:.3f} ms per call")
+            if kept.library is not None and not kept.library_embedded:
+                kept.library = kept.library.replace(wanted.with_name(kept.library.name))
+            kept.plan.replace(wanted)
+        kept.plan, kept.timings = wanted, timings
+        if not timings:
+            kept.not_executed.append(
+                "--strategy auto keeps the plugin: no GPU here runs this engine, nothing was timed"
+            )
+        return kept
+
+    def _build(self, content: ModelProto, library: Path | None, embed: bool, timing: int) -> EngineFacts:
+        self.reporter.say(f"building with {self.backend.name} {self.backend.version}")
+        # Beside the model, so that relative locations of external data hold.
+        with tempfile.TemporaryDirectory(prefix=f".{self.plan.name}.", dir=self.plan.parent) as making:
+            made = Path(making) / "engine.plan"
+            with tempfile.NamedTemporaryFile(
+                prefix=f".{self.model.stem}.", suffix=".onnx", dir=self.model.parent
+            ) as source:
+                source.write(content.SerializeToString(deterministic=True))
+                source.flush()
+                job = BuildJob(
+                    self.backend.name,
+                    source.name,
+                    str(made),
+                    {name: [list(s) for s in shapes] for name, shapes in self.profile.shapes.items()},
+                    self.targets,
+                    None if library is None else str(library),
+                    embed,
+                    self.fused,
+                    timing,
+                )
+                result = run_child(["build"], self.backend.name, job=job.to_json(), on_event=self.reporter.event)
+            facts = self._checked(made, result, library is not None)
+            made.chmod(0o644)
+            try:
+                made.replace(self.plan)
+            except OSError as error:
+                raise UsageError(f"'{self.plan}' cannot be written: {error.strerror}.") from error
+        return facts
+
+    def _checked(self, made: Path, result: Event, plugin: bool) -> EngineFacts:
+        layers = [str(name) for name in result["plugin_layers"]]
+        found = read_plan(made, layers)
+        if plugin and (len(found.named) != self.fused or found.bundles < self.fused):
+            raise PluginNotUsed(
+                f"{self.backend.name} parsed {len(layers)} plugin layers, but the engine holds {len(found.named)} of "
+                f"them and {found.bundles} sets of kernels for {self.fused} fused nodes."
+            )
+        facts = EngineFacts(
+            self.backend.name,
+            str(result["version"]),
+            self.targets,
+            self.profile,
+            self.plan,
+            found.bytes,
+            found.sha256,
+            self.fused if plugin else 0,
+            len(layers),
+            "plugin" if plugin else "native",
+            seconds=float(result["seconds"]),
+            peak_bytes=int(result["peak_bytes"]),
+        )
+        if "milliseconds" in result:
+            facts.timings[facts.strategy] = float(result["milliseconds"])
+        else:
+            facts.not_executed.append(
+                f"the engine was built, not run ({result.get('not_timed', 'nothing asked for it')})"
+            )
+        return facts
+
+
+def _present() -> tuple[int, ...]:
+    """Compute capability of the GPU that is here, for backends that build for it."""
+    found = tuple(sorted({device.capability for device in devices()}))
+    if not found:
+        raise EngineFailed("there is no GPU here to build for. Give --target, or use --backend tensorrt-rtx.")
+    return found
+
+
+def _images_text(images: Images, attached: Attached) -> str:
+    code = ", ".join(f"sm_{a}" for a in images.machine_code) or "no architecture"
+    ptx = ", ".join(f"sm_{a}" for a in images.ptx)
+    size = attached.bytes / max(1, len(attached.nodes)) / 1024
+    return f"kernels for {code} and PTX from {ptx} on, {size:.0f} KiB per node"
+
+
+def embed_kernels(model: Path, options: EngineOptions, reporter: Reporter | None = None) -> Attached:
+    """Attach kernels to a saved model, in place, so that trtexec alone can build it.
+
+    Raises:
+        EngineFailed: A node has no kernels, or a kernel does not compile.
+        MissingDependency: Triton is not installed.
+    """
+    reporter = reporter or Reporter()
+    content = onnx.load(model, load_external_data=False)
+    images = images_for(options.targets or (80, 86, 89, 90, 100, 120))
+    attached = attach_kernels(
+        content,
+        model.parent,
+        images,
+        skip=options.skip,
+        progress=lambda name: reporter.say(f"compiling kernels: {name}"),
+    )
+    write_file(model, content.SerializeToString(deterministic=True))
+    return attached
+
+
+def remove_functions(model: ModelProto) -> None:
+    """Drops the function bodies of the fused family; a TensorRT before 10.7 would always prefer them."""
+    kept = [function for function in model.functions if function.domain != DOMAIN]
+    del model.functions[:]
+    model.functions.extend(kept)
+
+
+__all__ = ["STRATEGIES", "AlibiError", "EngineOptions", "Reporter", "build_engine", "embed_kernels"]

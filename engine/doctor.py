@@ -1,0 +1,126 @@
+"""`rewrite doctor`: what is installed, what works with what, and the command that cures each gap."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import sys
+from dataclasses import dataclass
+
+from ..plugin import library_path, self_test
+from ..rewriter.errors import AlibiError
+from ..rewriter.version import __version__
+from .backends import probe
+from .devices import devices, driver_version
+from .job import BACKENDS
+from .process import INSTALL
+from .targets import RTX_SUPPORTED, text
+
+PACKAGES = (
+    ("numpy", "numpy", "the pass", "pip install alibi-rewriter"),
+    ("onnx", "onnx", "the pass", "pip install alibi-rewriter"),
+    ("onnx-graphsurgeon", "onnx_graphsurgeon", "the pass", "pip install alibi-rewriter"),
+    ("onnxruntime", "onnxruntime", "verification", "pip install 'alibi-rewriter[cpu]'"),
+    ("triton", "triton", "compiling kernels", "pip install 'alibi-rewriter[engine]'"),
+)
+"""Distribution, import name, what it is for, what installs it."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the diagnosis.
+
+    Attributes:
+        subject: What was looked at.
+        state: What was found.
+        works: Whether it can be used.
+        cure: What to do if it cannot.
+    """
+
+    subject: str
+    state: str
+    works: bool
+    cure: str = ""
+
+
+def examine() -> list[Finding]:
+    """Looks at everything.  Never raises: what fails is a finding."""
+    found = [Finding("alibi-rewriter", f"{__version__}, Python {sys.version.split()[0]}, {platform.machine()}", True)]
+    for distribution, _, purpose, cure in PACKAGES:
+        version = _version(distribution)
+        if distribution == "onnxruntime" and version is None:
+            version = _version("onnxruntime-gpu")
+        found.append(Finding(distribution, version or f"not installed ({purpose})", version is not None, cure))
+    if _version("onnxruntime") and _version("onnxruntime-gpu"):
+        cure = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
+        found.append(
+            Finding("onnxruntime and onnxruntime-gpu", "both installed; they overwrite each other", False, cure)
+        )
+    found.append(_library())
+    found += [_backend(name) for name in BACKENDS]
+    found += _gpus()
+    return found
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _library() -> Finding:
+    library = library_path()
+    reinstall = "pip install --force-reinstall --no-deps alibi-rewriter"
+    if library is None:
+        return Finding(
+            "plugin library", "not built: there was no C++ compiler", False, f"install g++, then {reinstall}"
+        )
+    try:
+        self_test(library)
+    except OSError as error:
+        return Finding("plugin library", str(error), False, reinstall)
+    return Finding("plugin library", f"{library.stat().st_size} bytes, self-test passed", True)
+
+
+def _backend(name: str) -> Finding:
+    try:
+        backend = probe(name)
+    except AlibiError as error:
+        missing = _version(name if name == "tensorrt" else "tensorrt-rtx-cu13") is None
+        return Finding(name, "not installed" if missing else str(error), False, INSTALL[name])
+    if not backend.takes_plugins:
+        return Finding(name, f"{backend.version}: too old for the plugin", False, INSTALL[name])
+    note = ""
+    if backend.needs_no_functions:
+        note = "; function bodies are removed for it, because it would prefer them to the plugin"
+    return Finding(name, f"{backend.version}, takes the plugin{note}", True)
+
+
+def _gpus() -> list[Finding]:
+    version = driver_version()
+    gpus = devices()
+    if version is None or not gpus:
+        state = "no CUDA driver" if version is None else f"driver for CUDA {version[0]}.{version[1]}, but no GPU"
+        cure = "engines for named targets can still be built: --backend tensorrt-rtx --target sm_89"
+        return [Finding("GPU", state, False, cure)]
+    found = []
+    for gpu in gpus:
+        runs = "runs TensorRT-RTX engines" if gpu.capability in RTX_SUPPORTED else "does not run TensorRT-RTX engines"
+        kernels = gpu.capability >= 80
+        state = f"{gpu.name}, {text(gpu.capability)}, driver for CUDA {version[0]}.{version[1]}; {runs}"
+        found.append(
+            Finding("GPU", state, kernels, "" if kernels else "the kernels need compute capability 8.0 or later")
+        )
+    return found
+
+
+def to_text(findings: list[Finding]) -> str:
+    """One line per finding, cures below."""
+    width = max(len(finding.subject) for finding in findings)
+    lines = []
+    for finding in findings:
+        lines.append(f"{'ok ' if finding.works else '-- '} {finding.subject:<{width}}  {finding.state}")
+        if not finding.works and finding.cure:
+            lines.append(f"    {'':<{width}}  {finding.cure}")
+    return "\n".join(lines)

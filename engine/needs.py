@@ -1,0 +1,115 @@
+"""Which kernels a rewritten model needs: one request per fused node, from types and extents in the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from onnx import ModelProto, NodeProto, TensorProto
+
+from ..kernels.variants import Layout, Request
+from ..rewriter.algebra import Poly
+from ..rewriter.analyse import interpreted
+from ..rewriter.errors import EngineFailed
+from ..rewriter.graph import index_graph, label, opset_versions
+from ..rewriter.interpret import Interpreter
+from ..rewriter.spec import BY_OP_TYPE, DOMAIN, MaskKind
+
+DTYPES: dict[int, str] = {
+    TensorProto.FLOAT: "float32",
+    TensorProto.FLOAT16: "float16",
+    TensorProto.BFLOAT16: "bfloat16",
+}
+MASK_DTYPES: dict[int, str] = {**DTYPES, TensorProto.BOOL: "bool"}
+NATIVE_INSTEAD = "Build with --strategy native to let TensorRT compile the function body instead."
+
+
+@dataclass(frozen=True)
+class Need:
+    """The kernels of one node.
+
+    Attributes:
+        node: Its name, for messages.
+        request: The kind of kernels.
+        mask_rows: Its mask may differ between heads or query rows.
+    """
+
+    node: str
+    request: Request
+    mask_rows: bool
+
+    @property
+    def layout(self) -> Layout:
+        """What is known about its buffers: TensorRT hands over dense tensors."""
+        return Layout(contiguous=True, mask_rows=self.mask_rows)
+
+
+def fused_nodes(model: ModelProto) -> list[NodeProto]:
+    """All nodes of the fused family, in graph order, outer graphs first."""
+    root = index_graph(model.graph, opset_versions(model), Path())
+    found = []
+    pending = [root]
+    while pending:
+        scope = pending.pop(0)
+        found += [node for node in scope.graph.node if is_fused(node)]
+        pending += scope.children
+    return found
+
+
+def is_fused(node: NodeProto) -> bool:
+    """Whether a node belongs to the fused family."""
+    return node.domain == DOMAIN and node.op_type in BY_OP_TYPE
+
+
+def needs(model: ModelProto, base_dir: Path) -> Iterator[tuple[NodeProto, Need]]:
+    """Every fused node with what it needs.
+
+    Args:
+        model: A rewritten model.
+        base_dir: Where its external data lie.
+
+    Raises:
+        EngineFailed: A type or head size is unknown, or no kernel takes it.
+    """
+    root = index_graph(model.graph, opset_versions(model), base_dir)
+    for interpreter in interpreted(root):
+        for node in interpreter.scope.graph.node:
+            if is_fused(node):
+                yield node, _need(interpreter, node)
+
+
+def _need(interpreter: Interpreter, node: NodeProto) -> Need:
+    where = f"fused node '{label(node)}' ({node.op_type})"
+    variant = BY_OP_TYPE[node.op_type]
+    query, value = node.input[0], node.input[2]
+    dtype = DTYPES.get(interpreter.dtype(query))
+    if dtype is None:
+        raise EngineFailed(f"{where}: the type of its query '{query}' is not known. {NATIVE_INSTEAD}")
+    mask_dtype, mask_rows = None, False
+    if variant.mask != MaskKind.NONE.value:
+        mask = node.input[variant.inputs.index("mask")]
+        mask_dtype = MASK_DTYPES.get(interpreter.dtype(mask))
+        extents = interpreter.dims(mask) or ()
+        mask_rows = len(extents) != 4 or extents[1] != 1 or extents[2] != 1
+        if mask_dtype is None:
+            raise EngineFailed(f"{where}: the type of its mask '{mask}' is not known. {NATIVE_INSTEAD}")
+    head_dim = _width(interpreter, query, where)
+    value_dim = _width(interpreter, value, where)
+    try:
+        request = Request(node.op_type, dtype, head_dim, value_dim, mask_dtype)
+    except ValueError as error:
+        raise EngineFailed(f"{where}: {error}. {NATIVE_INSTEAD}") from error
+    return Need(label(node), request, mask_rows)
+
+
+def _width(interpreter: Interpreter, tensor: str, where: str) -> int:
+    """The head size of an operand: its last extent, which has to be a number when kernels are compiled."""
+    extents: tuple[Poly, ...] = interpreter.dims(tensor) or ()
+    width = interpreter.facts.normal(extents[3]).constant if len(extents) == 4 else None
+    if width is None:
+        raise EngineFailed(
+            f"{where}: the head size of '{tensor}' does not follow from the graph. "
+            f"Run onnx.shape_inference on the model, or export it with a fixed head size. {NATIVE_INSTEAD}"
+        )
+    return int(width)

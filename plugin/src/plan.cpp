@@ -1,0 +1,274 @@
+#include "plan.h"
+
+#include <algorithm>
+#include <stdexcept>
+
+namespace alibi {
+namespace {
+
+[[noreturn]] void refuse(std::string const& what) { throw std::runtime_error(what); }
+
+std::string text(std::array<int64_t, 4> const& shape, size_t rank) {
+    std::string out = "[";
+    for (size_t i = 0; i < rank; ++i) out += (i ? ", " : "") + std::to_string(shape[i]);
+    return out + "]";
+}
+
+void expect(char const* name, Operand const& operand, Type type, std::array<int64_t, 4> const& shape, size_t rank) {
+    if (operand.type != type) refuse(std::string(name) + " is not of the type that the kernels were compiled for");
+    if (!std::equal(shape.begin(), shape.begin() + static_cast<long>(rank), operand.shape.begin())) {
+        refuse(std::string(name) + " is " + text(operand.shape, rank) + " instead of " + text(shape, rank));
+    }
+    if (rank == 4 && operand.strides[3] != 1) refuse(std::string(name) + ": its last dimension is not dense");
+}
+
+void check(Bundle const& bundle, Call const& call) {
+    auto const [batch, heads, sQ, width] = call[Tensor::query].shape;
+    int64_t const kvHeads = call[Tensor::value].shape[1];
+    int64_t const sKv = call[Tensor::value].shape[2];
+    expect("query", call[Tensor::query], bundle.dtype, {batch, heads, sQ, bundle.headDim}, 4);
+    expect("key", call[Tensor::key], bundle.dtype, {batch, kvHeads, sKv, bundle.headDim}, 4);
+    expect("value", call[Tensor::value], bundle.dtype, {batch, kvHeads, sKv, bundle.valueDim}, 4);
+    expect("output", call[Tensor::output], bundle.dtype, {batch, heads, sQ, bundle.valueDim}, 4);
+    expect("slopes", call[Tensor::slopes], Type::float32, {heads}, 1);
+    if (kvHeads > 0 && heads % kvHeads != 0) {
+        refuse(std::to_string(heads) + " heads over " + std::to_string(kvHeads) + " key heads");
+    }
+    Operand const& mask = call[Tensor::mask];
+    if (mask.present != (bundle.maskType != Type::none)) refuse("the mask is not what the kernels were compiled for");
+    if (mask.present) {
+        std::array<int64_t, 4> const full{batch, heads, sQ, sKv};
+        bool fits = mask.type == bundle.maskType;
+        for (size_t i = 0; i < 4; ++i) fits = fits && (mask.shape[i] == 1 || mask.shape[i] == full[i]);
+        if (!fits) refuse("mask " + text(mask.shape, 4) + " does not fit " + text(full, 4) + " or is of another type");
+    }
+    Operand const& positions = call[Tensor::key_positions];
+    if (positions.present) {
+        bool const fits = positions.type == Type::float32 && positions.shape[1] == sKv
+            && (positions.shape[0] == 1 || positions.shape[0] == batch) && positions.strides[1] == 1;
+        if (!fits) refuse("key_positions " + text(positions.shape, 2) + " do not fit [batch, S_kv] in float32");
+    }
+}
+
+void setStrides(Plan& plan, Call const& call) {
+    auto stride = [&](Stride name) -> int64_t& { return plan.strides[static_cast<size_t>(name)]; };
+    constexpr Tensor kWide[] = {Tensor::query, Tensor::key, Tensor::value, Tensor::output};
+    size_t place = 0;
+    for (Tensor tensor : kWide) {
+        for (size_t axis = 0; axis < 3; ++axis) plan.strides[place++] = call[tensor].strides[axis];
+    }
+    Operand const& mask = call[Tensor::mask];
+    for (size_t axis = 0; axis < 4; ++axis) {
+        plan.strides[static_cast<size_t>(Stride::mask_batch) + axis] =
+            !mask.present || mask.shape[axis] == 1 ? 0 : mask.strides[axis];
+    }
+    Operand const& positions = call[Tensor::key_positions];
+    stride(Stride::positions_batch) = !positions.present || positions.shape[0] == 1 ? 0 : positions.strides[0];
+}
+
+bool multiple(void const* pointer, int64_t of) { return reinterpret_cast<uintptr_t>(pointer) % static_cast<uint64_t>(of) == 0; }
+
+// Whether an argument is a multiple of what the image was compiled for.
+bool aligned(Argument const& argument, Plan const& plan, Call const& call) {
+    switch (argument.kind) {
+        case Argument::Kind::tensorMap: {
+            Operand const& operand = call.operands[argument.name];
+            int64_t const bytes = elementBytes(operand.type);
+            bool fits = multiple(operand.pointer, 16);
+            for (size_t axis = 0; axis < 3; ++axis) fits = fits && operand.strides[axis] * bytes % 16 == 0;
+            return fits;
+        }
+        case Argument::Kind::tensor: return multiple(call.operands[argument.name].pointer, argument.multipleOf);
+        case Argument::Kind::sizeInt32: return plan.sizes[argument.name] % argument.multipleOf == 0;
+        case Argument::Kind::strideInt32:
+        case Argument::Kind::strideInt64: return plan.strides[argument.name] % argument.multipleOf == 0;
+        default: return true;
+    }
+}
+
+struct Layout {
+    bool contiguous;
+    bool maskRows;
+    bool maskDense;
+};
+
+Layout layoutOf(Bundle const& bundle, Plan const& plan) {
+    auto const stride = [&](Stride name) { return plan.strides[static_cast<size_t>(name)]; };
+    bool const contiguous = stride(Stride::query_row) == bundle.headDim && stride(Stride::key_row) == bundle.headDim
+        && stride(Stride::value_row) == bundle.valueDim && stride(Stride::output_row) == bundle.valueDim;
+    return {contiguous, stride(Stride::mask_head) != 0 || stride(Stride::mask_row) != 0,
+            stride(Stride::mask_column) == 1};
+}
+
+char const* roleName(Role role) {
+    constexpr char const* kNames[] = {"prefill", "decode", "split decode", "combining", "key norm", "reach"};
+    return kNames[static_cast<size_t>(role)];
+}
+
+class Chooser {
+public:
+    Chooser(Bundle const& bundle, Call const& call, Device const& device, Plan const& plan)
+        : bundle_(bundle), call_(call), device_(device), plan_(plan), layout_(layoutOf(bundle, plan)) {}
+
+    // The first kernel of a role that fits, or the `skip`-th one, or the last.
+    Kernel const& choose(Role role, int32_t skip = 0) const {
+        Kernel const* found = nullptr;
+        for (Kernel const& kernel : bundle_.kernels) {
+            if (kernel.role != role || !fits(kernel)) continue;
+            found = &kernel;
+            if (skip-- == 0) break;
+        }
+        if (found == nullptr) {
+            refuse(std::string("no attached ") + roleName(role) + " kernel for sm_" + std::to_string(device_.service.arch)
+                   + " fits this call (strides, alignment or sizes)");
+        }
+        return *found;
+    }
+
+private:
+    bool fits(Kernel const& kernel) const {
+        if (kernel.arch != device_.service.arch || !(device_.service.fromPtx ? kernel.ptx : kernel.cubin)) return false;
+        if (kernel.contiguous && !layout_.contiguous) return false;
+        if (!kernel.maskRows && layout_.maskRows) return false;
+        if (kernel.maskDense && !layout_.maskDense) return false;
+        return std::all_of(kernel.conditions.begin(), kernel.conditions.end(),
+                           [&](Condition const& condition) { return condition.holds(plan_.sizes); })
+            && std::all_of(kernel.arguments.begin(), kernel.arguments.end(),
+                           [&](Argument const& argument) { return aligned(argument, plan_, call_); });
+    }
+
+    Bundle const& bundle_;
+    Call const& call_;
+    Device const& device_;
+    Plan const& plan_;
+    Layout layout_;
+};
+
+int64_t splitsOf(Bundle const& bundle, int64_t programs, int64_t sKv, int64_t multiprocessors) {
+    Selection const& selection = bundle.selection;
+    int64_t const most = std::max<int64_t>(1, std::min(selection.maxSplits, sKv / selection.minKeys));
+    return std::max<int64_t>(1, std::min(most, multiprocessors * selection.programsPerMultiprocessor / programs));
+}
+
+int64_t padded(int64_t bytes) { return (bytes + kWorkspaceAlignment - 1) / kWorkspaceAlignment * kWorkspaceAlignment; }
+
+Sizes sizesOf(Bundle const& bundle, int64_t batch, int64_t heads, int64_t kvHeads, int64_t sQ, int64_t sKv,
+              int64_t multiprocessors) {
+    Sizes sizes{};
+    int64_t const group = heads / std::max<int64_t>(1, kvHeads);
+    at(sizes, Size::batch) = batch;
+    at(sizes, Size::heads) = heads;
+    at(sizes, Size::kv_heads) = kvHeads;
+    at(sizes, Size::group) = group;
+    at(sizes, Size::s_q) = sQ;
+    at(sizes, Size::s_kv) = sKv;
+    at(sizes, Size::head_dim) = bundle.headDim;
+    at(sizes, Size::value_dim) = bundle.valueDim;
+    at(sizes, Size::splits) = 1;
+    at(sizes, Size::multiprocessors) = multiprocessors;
+    at(sizes, Size::rows) = group * sQ;
+    at(sizes, Size::surplus) = sKv - sQ;
+    return sizes;
+}
+
+}  // namespace
+
+Plan makePlan(Bundle const& bundle, Call const& call, Device const& device, int32_t alternative) {
+    check(bundle, call);
+    auto const [batch, heads, sQ, width] = call[Tensor::query].shape;
+    int64_t const kvHeads = call[Tensor::value].shape[1];
+    int64_t const sKv = call[Tensor::value].shape[2];
+    Plan plan;
+    plan.empty = batch * heads * sQ * bundle.valueDim == 0 || kvHeads * sKv == 0;
+    if (plan.empty) return plan;
+    int64_t const multiprocessors = std::min(device.multiprocessors, kMostMultiprocessors);
+    plan.sizes = sizesOf(bundle, batch, heads, kvHeads, sQ, sKv, multiprocessors);
+    setStrides(plan, call);
+    Chooser const chooser(bundle, call, device, plan);
+
+    std::array<Kernel const*, 3> chosen{};
+    if (at(plan.sizes, Size::rows) <= bundle.selection.decodeRows) {
+        Kernel const& whole = chooser.choose(Role::decode);
+        int64_t const programs = whole.grid[1].value(plan.sizes) * batch * kvHeads;
+        at(plan.sizes, Size::splits) = splitsOf(bundle, programs, sKv, multiprocessors);
+        if (at(plan.sizes, Size::splits) == 1) {
+            chosen = {&whole};
+        } else {
+            chosen = {&chooser.choose(Role::decode_split), &chooser.choose(Role::combine)};
+        }
+    } else {
+        Kernel const& prefill = chooser.choose(Role::prefill, alternative);
+        if (prefill.uses(Argument::Kind::scratch, static_cast<uint8_t>(Scratch::reach))) {
+            chosen = {&chooser.choose(Role::key_norms), &chooser.choose(Role::reach), &prefill};
+        } else {
+            chosen = {&prefill};
+        }
+    }
+
+    for (Buffer const& buffer : bundle.workspace) {
+        auto const name = static_cast<uint8_t>(buffer.name);
+        bool const used = std::any_of(chosen.begin(), chosen.end(), [&](Kernel const* kernel) {
+            return kernel != nullptr && kernel->uses(Argument::Kind::scratch, name);
+        });
+        if (!used) continue;
+        plan.offsets[name] = plan.workspaceBytes;
+        plan.workspaceBytes += padded(buffer.elementBytes * buffer.extent.value(plan.sizes));
+    }
+    for (Kernel const* kernel : chosen) {
+        if (kernel == nullptr) continue;
+        Launch launch{kernel, {}};
+        for (size_t axis = 0; axis < 3; ++axis) {
+            int64_t const programs = kernel->grid[axis].value(plan.sizes);
+            if (programs < 1 || programs > (axis == 0 ? int64_t{0x7FFFFFFF} : int64_t{65535})) {
+                refuse(kernel->name + ": " + std::to_string(programs) + " programs are beyond CUDA's limits");
+            }
+            launch.grid[axis] = static_cast<uint32_t>(programs);
+        }
+        plan.launches.push_back(launch);
+    }
+    return plan;
+}
+
+int64_t workspaceBound(Bundle const& bundle, int64_t batch, int64_t heads, int64_t kvHeads, int64_t sQ, int64_t sKv) {
+    int64_t const group = heads / std::max<int64_t>(1, kvHeads);
+    auto const bytes = [&](Sizes const& sizes, bool split) {
+        int64_t total = 0;
+        for (Buffer const& buffer : bundle.workspace) {
+            bool const ofDecode = buffer.name == Scratch::partial || buffer.name == Scratch::partial_sums;
+            bool const used = ofDecode == split
+                && std::any_of(bundle.kernels.begin(), bundle.kernels.end(), [&](Kernel const& kernel) {
+                       return kernel.uses(Argument::Kind::scratch, static_cast<uint8_t>(buffer.name));
+                   });
+            if (used) total += padded(buffer.elementBytes * buffer.extent.value(sizes));
+        }
+        return total;
+    };
+    Sizes sizes = sizesOf(bundle, batch, heads, kvHeads, sQ, sKv, kMostMultiprocessors);
+    int64_t bound = group * sQ > bundle.selection.decodeRows ? bytes(sizes, false) : 0;
+    // A split decode needs most at some size in between: small batches get more chunks.
+    int64_t const rows = std::min(sQ, bundle.selection.decodeRows / std::max<int64_t>(1, group));
+    int64_t const programsAtMost = kMostMultiprocessors * bundle.selection.programsPerMultiprocessor;
+    for (int64_t b = 1; b <= std::min(batch, programsAtMost); ++b) {
+        for (int64_t s = 1; s <= rows; ++s) {
+            sizes = sizesOf(bundle, b, heads, kvHeads, s, sKv, kMostMultiprocessors);
+            at(sizes, Size::splits) = splitsOf(bundle, b * std::max<int64_t>(1, kvHeads), sKv, kMostMultiprocessors);
+            if (at(sizes, Size::splits) > 1) bound = std::max(bound, bytes(sizes, true));
+        }
+    }
+    return bound;
+}
+
+int32_t alternatives(Bundle const& bundle) {
+    int32_t most = 1;
+    for (Kernel const& first : bundle.kernels) {
+        if (first.role != Role::prefill) continue;
+        auto const same = std::count_if(bundle.kernels.begin(), bundle.kernels.end(), [&](Kernel const& other) {
+            return other.role == Role::prefill && other.arch == first.arch && other.maskRows == first.maskRows
+                && other.maskDense == first.maskDense;
+        });
+        most = std::max(most, static_cast<int32_t>(same));
+    }
+    return most;
+}
+
+}  // namespace alibi

@@ -1,0 +1,290 @@
+// The plugin: TensorRT's questions about a node, answered; and its execution.
+//
+// Every class below is used through the interfaces of abi.h only.  Nothing throws across them: an error is logged
+// and becomes a return code, or a null pointer.
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "abi.h"
+#include "driver.h"
+#include "logging.h"
+#include "node.h"
+
+namespace alibi {
+namespace {
+
+constexpr char const* kVersion = "1";
+constexpr char const* kNamespace = "alibi";
+
+// What one execution context keeps between calls.  TensorRT never enqueues one context from two threads at once.
+struct Session {
+    CurrentDevice device;
+    Service service;
+    std::shared_ptr<Images const> images;
+    Call call;
+    Plan plan;
+    bool planned = false;
+};
+
+class Attention final : public abi::Plugin, public abi::Core, public abi::Build, public abi::Runtime {
+public:
+    explicit Attention(std::shared_ptr<Node const> node) : node_(std::move(node)) {
+        emptyRows_ = node_->emptyMean ? "mean" : "zero";
+        auto const& bytes = node_->bundle->storage;
+        fieldsToStore_ = {{
+            {"scale", &node_->scale, abi::kFieldFloat32, 1},
+            {"empty_rows", emptyRows_, abi::kFieldChar, 5},
+            {"layout", node_->layout.c_str(), abi::kFieldChar, static_cast<int32_t>(node_->layout.size() + 1)},
+            {"kernels", bytes.data(), abi::kFieldChar, static_cast<int32_t>(bytes.size())},
+        }};
+        collection_ = {static_cast<int32_t>(fieldsToStore_.size()), fieldsToStore_.data()};
+        identity_ = std::string(node_->member->opType) + "/" + std::to_string(node_->scale) + "/" + emptyRows_ + "/"
+            + node_->layout + "/" + std::to_string(std::hash<std::string>()(bytes));
+    }
+
+    // IPluginV3
+    abi::Capability* capability(int32_t type) noexcept override {
+        switch (type) {
+            case abi::kCore: return static_cast<abi::Core*>(this);
+            case abi::kBuild: return static_cast<abi::Build*>(this);
+            case abi::kRuntime: return static_cast<abi::Runtime*>(this);
+            default: return nullptr;
+        }
+    }
+    abi::Plugin* clone() noexcept override {
+        return guarded("clone", static_cast<abi::Plugin*>(nullptr), [&]() -> abi::Plugin* {
+            auto copy = std::make_unique<Attention>(node_);
+            copy->tactic_ = tactic_;
+            return copy.release();
+        });
+    }
+
+    // IPluginV3OneCore
+    char const* pluginName() const noexcept override { return node_->member->opType; }
+    char const* pluginVersion() const noexcept override { return kVersion; }
+    char const* pluginNamespace() const noexcept override { return kNamespace; }
+
+    // IPluginV3OneBuild
+    int32_t configure(abi::DynamicTensorDesc const* in, int32_t inputs, abi::DynamicTensorDesc const* out,
+                      int32_t outputs) noexcept override {
+        return guarded("configurePlugin", -1, [&] {
+            expectCount(inputs, outputs);
+            expectWidth("query", in[0].desc.dims, node_->bundle->headDim);
+            expectWidth("key", in[1].desc.dims, node_->bundle->headDim);
+            expectWidth("value", in[2].desc.dims, node_->bundle->valueDim);
+            expectWidth("output", out[0].desc.dims, node_->bundle->valueDim);
+            return 0;
+        });
+    }
+    int32_t outputTypes(int32_t* types, int32_t outputs, int32_t const* inputTypes,
+                        int32_t inputs) const noexcept override {
+        return guarded("getOutputDataTypes", -1, [&] {
+            expectCount(inputs, outputs);
+            types[0] = inputTypes[0];
+            return 0;
+        });
+    }
+    int32_t outputShapes(abi::DimsExprs const* in, int32_t inputs, abi::DimsExprs const*, int32_t, abi::DimsExprs* out,
+                         int32_t outputs, void*) noexcept override {
+        return guarded("getOutputShapes", -1, [&] {
+            expectCount(inputs, outputs);
+            if (in[0].rank != 4 || in[2].rank != 4) throw std::runtime_error("query and value have to be of rank 4");
+            out[0] = in[0];
+            auto const width = static_cast<size_t>(node_->axes()[3]);
+            out[0].d[width] = in[2].d[width];
+            return 0;
+        });
+    }
+    bool supportsFormat(int32_t position, abi::DynamicTensorDesc const* inOut, int32_t inputs,
+                        int32_t outputs) noexcept override {
+        return guarded("supportsFormatCombination", false, [&] {
+            expectCount(inputs, outputs);
+            abi::TensorDesc const& desc = inOut[position].desc;
+            if (desc.format != abi::kLinear) return false;
+            Tensor const tensor = position == inputs ? Tensor::output : node_->member->input(position);
+            Type expected = node_->bundle->dtype;
+            if (tensor == Tensor::slopes || tensor == Tensor::key_positions) expected = Type::float32;
+            if (tensor == Tensor::mask) expected = node_->bundle->maskType;
+            return typeOf(desc.type) == expected;
+        });
+    }
+    int32_t outputCount() const noexcept override { return 1; }
+    size_t workspaceBytes(abi::DynamicTensorDesc const* in, int32_t inputs, abi::DynamicTensorDesc const*,
+                          int32_t outputs) const noexcept override {
+        return guarded("getWorkspaceSize", size_t{0}, [&] {
+            expectCount(inputs, outputs);
+            auto const axes = node_->axes();
+            auto const extent = [&](int32_t input, size_t axis) {
+                return std::max<int64_t>(1, in[input].max.d[axes[axis]]);
+            };
+            return static_cast<size_t>(workspaceBound(*node_->bundle, extent(0, 0), extent(0, 1), extent(1, 1),
+                                                      extent(0, 2), extent(1, 2)));
+        });
+    }
+    int32_t tacticCount() noexcept override { return alternatives(*node_->bundle); }
+    int32_t validTactics(int32_t* tactics, int32_t count) noexcept override {
+        for (int32_t i = 0; i < count; ++i) tactics[i] = i + 1;  // zero is TensorRT's default tactic
+        return 0;
+    }
+    char const* timingCacheId() noexcept override { return identity_.c_str(); }
+    char const* metadata() noexcept override { return identity_.c_str(); }
+
+    // IPluginV3OneRuntime
+    int32_t setTactic(int32_t tactic) noexcept override {
+        tactic_ = tactic;
+        if (session_) session_->planned = false;
+        return 0;
+    }
+    int32_t onShapeChange(abi::TensorDesc const* in, int32_t inputs, abi::TensorDesc const* out,
+                          int32_t outputs) noexcept override {
+        return guarded("onShapeChange", -1, [&] {
+            expectCount(inputs, outputs);
+            prepare();
+            session_->call = node_->call(in, out);
+            replan();
+            return 0;
+        });
+    }
+    int32_t enqueue(abi::TensorDesc const*, abi::TensorDesc const* outDesc, void const* const* in,
+                    void* const* out, void* workspace, void* stream) noexcept override {
+        return guarded("enqueue", -1, [&] {
+            if (!session_) throw std::runtime_error("onShapeChange was not called before");
+            Session& session = *session_;
+            bool aligned = reinterpret_cast<uintptr_t>(out[0]) % 16 == 0;
+            for (int32_t i = 0; i < node_->member->inputs(); ++i) {
+                session.call[node_->member->input(i)].pointer = in[i];
+                aligned = aligned && reinterpret_cast<uintptr_t>(in[i]) % 16 == 0;
+            }
+            session.call[Tensor::output].pointer = out[0];
+            // Kernels are chosen for aligned buffers, which TensorRT promises; others get a choice of their own.
+            if (!session.planned || !aligned) replan();
+            session.planned = aligned;
+            if (session.plan.empty) {
+                zeroOutput(outDesc[0], out[0], stream);
+                return 0;
+            }
+            if (session.plan.workspaceBytes > 0 && workspace == nullptr) {
+                throw std::runtime_error("workspace is needed and was not given");
+            }
+            launch(*session.images, session.plan, session.call, workspace, stream);
+            return 0;
+        });
+    }
+    abi::Plugin* attachToContext(void*) noexcept override { return clone(); }
+    abi::Fields const* fieldsToSerialize() noexcept override { return &collection_; }
+
+private:
+    template <typename Result, typename Body>
+    static Result guarded(char const* where, Result failed, Body&& body) noexcept {
+        try {
+            return body();
+        } catch (std::exception const& error) {
+            logError(where, error.what());
+        } catch (...) {
+            logError(where, "unknown error");
+        }
+        return failed;
+    }
+
+    void expectCount(int32_t inputs, int32_t outputs) const {
+        if (inputs != node_->member->inputs() || outputs != 1) {
+            throw std::runtime_error(std::string(node_->member->opType) + " takes "
+                                     + std::to_string(node_->member->inputs()) + " inputs and has one output");
+        }
+    }
+    void expectWidth(char const* name, abi::Dims const& dims, int64_t width) const {
+        if (dims.rank != 4) throw std::runtime_error(std::string(name) + " has to be of rank 4");
+        int64_t const found = dims.d[node_->axes()[3]];
+        if (found >= 0 && found != width) {
+            throw std::runtime_error(std::string(name) + " is " + std::to_string(found)
+                                     + " wide, but the attached kernels were compiled for " + std::to_string(width));
+        }
+    }
+
+    void prepare() {
+        CurrentDevice const device = currentDevice();
+        if (session_ && session_->device.context == device.context) return;
+        auto session = std::make_unique<Session>();
+        session->device = device;
+        session->service = node_->bundle->serve(device.arch);
+        session->images = loadImages(node_->bundle, session->service, device.context);
+        session_ = std::move(session);
+    }
+    void replan() {
+        Device const device{session_->service, session_->device.multiprocessors};
+        session_->plan = makePlan(*node_->bundle, session_->call, device, std::max(0, tactic_ - 1));
+        session_->planned = true;
+    }
+    void zeroOutput(abi::TensorDesc const& desc, void* pointer, void* stream) const {
+        auto bytes = static_cast<size_t>(elementBytes(node_->bundle->dtype));
+        for (int32_t axis = 0; axis < desc.dims.rank; ++axis) bytes *= static_cast<size_t>(desc.dims.d[axis]);
+        if (bytes > 0) fillZero(pointer, bytes, stream);
+    }
+
+    std::shared_ptr<Node const> node_;
+    char const* emptyRows_ = nullptr;
+    std::array<abi::Field, 4> fieldsToStore_{};
+    abi::Fields collection_{};
+    std::string identity_;
+    int32_t tactic_ = 0;
+    std::unique_ptr<Session> session_;
+};
+
+class Maker final : public abi::Creator {
+public:
+    explicit Maker(Member const& member) : member_(member) {}
+
+    abi::Plugin* create(char const* layer, abi::Fields const* fields, int32_t) noexcept override {
+        try {
+            return new Attention(Node::of(member_, fields == nullptr ? abi::Fields{0, nullptr} : *fields));
+        } catch (std::exception const& error) {
+            logError(layer == nullptr ? "createPlugin" : layer, error.what());
+        } catch (...) {
+            logError("createPlugin", "unknown error");
+        }
+        return nullptr;
+    }
+    abi::Fields const* fieldNames() noexcept override {
+        static constexpr abi::Field kFields[] = {
+            {"scale", nullptr, abi::kFieldFloat32, 1},
+            {"empty_rows", nullptr, abi::kFieldChar, 1},
+            {"layout", nullptr, abi::kFieldChar, 1},
+            {"kernels", nullptr, abi::kFieldChar, 1},
+        };
+        static constexpr abi::Fields kCollection{4, kFields};
+        return &kCollection;
+    }
+    char const* pluginName() const noexcept override { return member_.opType; }
+    char const* pluginVersion() const noexcept override { return kVersion; }
+    char const* pluginNamespace() const noexcept override { return kNamespace; }
+
+private:
+    Member const& member_;
+};
+
+// Made once, never destroyed: the registry of TensorRT may ask at any time, even while the process ends.
+std::vector<abi::Versioned*> const& creators() {
+    static auto const* const made = [] {
+        auto* const list = new std::vector<abi::Versioned*>();
+        for (Member const& member : family()) list->push_back(new Maker(member));
+        return list;
+    }();
+    return *made;
+}
+
+}  // namespace
+}  // namespace alibi
+
+#define ALIBI_EXPORT extern "C" __attribute__((visibility("default")))
+
+// How TensorRT finds the creators of a library.
+ALIBI_EXPORT alibi::abi::Versioned* const* getCreators(int32_t& count) {
+    auto const& list = alibi::creators();
+    count = static_cast<int32_t>(list.size());
+    return list.data();
+}
