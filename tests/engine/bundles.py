@@ -1,0 +1,59 @@
+"""Bundles without a compiler: a description of every role with images that are made up."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+from alibi_rewriter.engine.container import encode
+from alibi_rewriter.kernels.description import Argument, Condition, Description, Image, TensorMap
+from alibi_rewriter.kernels.variants import Layout
+from test_description import kernel
+from test_plan import SPLIT_GRID, bundle
+
+HOPPER = (
+    Argument("query", "tensor_map", 16, TensorMap("query", (64, 64, 1, 1), 128)),
+    Argument("", "zero32"),
+    Argument("slopes", "pointer", 16),
+    Argument("scale", "float32"),
+)
+
+
+def described(op_type: str = "AlibiAttentionCausal", mask_dtype: str | None = None) -> Description:
+    """Several prefill kernels with conditions, layouts and alignments of their own, and everything else."""
+    long = kernel(
+        "prefill", name="long", conditions=(Condition("s_kv", 1024), Condition("surplus", 0)), arguments=HOPPER
+    )
+    dense = kernel("prefill", name="dense-mask", conditions=(), layout=Layout(True, False, True))
+    old = kernel("prefill", name="old", arch=80, exact_arch=False, conditions=())
+    others = [
+        kernel(role, name=f"old-{role}", arch=80, exact_arch=False, conditions=(), grid=SPLIT_GRID, arguments=())
+        for role in ("decode", "decode_split", "combine")
+    ]
+    extra = [long, old, *others] + ([dense] if mask_dtype else [])
+    return bundle(*extra, op_type=op_type, mask_dtype=mask_dtype)
+
+
+def with_images(description: Description, directory: Path) -> Description:
+    """The same, with made-up images in ``directory``."""
+    kernels = []
+    for number, item in enumerate(description.kernels):
+        code = hashlib.sha256(str(number).encode()).digest() * 40
+        text = f".version 8.0 // {number} ".encode() * 60
+        (directory / f"{number}.cubin").write_bytes(code)
+        (directory / f"{number}.ptx").write_bytes(text)
+        image = Image(
+            f"{number}.cubin",
+            hashlib.sha256(code).hexdigest(),
+            f"{number}.ptx",
+            hashlib.sha256(text).hexdigest(),
+            "8.0",
+        )
+        kernels.append(dataclasses.replace(item, image=image))
+    return dataclasses.replace(description, kernels=tuple(kernels))
+
+
+def encoded(directory: Path, op_type: str = "AlibiAttentionCausal", mask_dtype: str | None = None) -> bytes:
+    """As bytes, machine code for sm_90 and PTX for sm_80."""
+    return encode(with_images(described(op_type, mask_dtype), directory), directory, machine_code=(90,), ptx=(80,))

@@ -1,0 +1,332 @@
+"""The plugin library on a CUDA device, driven through its own interface: what TensorRT would do, without TensorRT.
+
+Kernels are compiled on first use and kept in the folder that ALIBI_KERNEL_CACHE names;
+``python tests/engine/test_gpu_plugin.py <arch>`` fills it, also on a machine without a GPU.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "kernels")]
+
+import plugin_host
+from alibi_rewriter.engine.container import encode
+from alibi_rewriter.kernels.cache import cached_bundle
+from alibi_rewriter.kernels.compiler import DESCRIPTION, Worker
+from alibi_rewriter.kernels.description import Description
+from alibi_rewriter.kernels.variants import Layout, Request
+from cases import Trial, sample, tolerance
+from reference import Case, attend
+
+CACHE = Path(os.environ.get("ALIBI_KERNEL_CACHE", "build/kernels"))
+STEP = 9
+GUARD = 512
+
+pytestmark = pytest.mark.gpu
+
+
+def _reason() -> str | None:
+    import importlib.util
+
+    if importlib.util.find_spec("torch") is None:
+        return "buffers on the device come from PyTorch, which is not installed"
+    import torch
+
+    return None if torch.cuda.is_available() else "no CUDA device"
+
+
+REASON = _reason()
+needs_device = pytest.mark.skipif(REASON is not None, reason=REASON or "")
+
+
+def layout_of(item: Trial) -> Layout:
+    mask = item.case.mask
+    rows = mask is not None and (mask.shape[1] > 1 or mask.shape[2] > 1)
+    return Layout(item.layout == "BHSD", rows)
+
+
+def kernels(request: Request, layout: Layout, arch: int, worker: Worker | None, *, ptx: bool = False) -> bytes:
+    """The bundle as it travels in a node."""
+    directory = cached_bundle(request, CACHE, [80 if ptx else arch], layouts=(layout,), worker=worker)
+    description = Description.from_json((directory / DESCRIPTION).read_text())
+    return encode(description, directory, machine_code=() if ptx else (arch,), ptx=(80,) if ptx else ())
+
+
+@pytest.fixture(scope="module")
+def host(host_library: Path) -> plugin_host.Host:
+    return plugin_host.Host(host_library)
+
+
+@pytest.fixture(scope="module")
+def worker() -> Any:
+    with Worker() as running:
+        yield running
+
+
+def device_arch() -> int:
+    import torch
+
+    torch.zeros(1, device="cuda")
+    major, minor = torch.cuda.get_device_capability()
+    return 10 * major + minor
+
+
+class Bound:
+    """A case in device memory, with guard zones, bound to an instance of the plugin."""
+
+    def __init__(
+        self, instance: plugin_host.Instance, case: Case, dtype: str, mask_dtype: str | None, layout: str
+    ) -> None:
+        import torch
+
+        self.instance, self.case = instance, case
+        self.views = [self._guarded(x, dtype, layout)[1] for x in (case.query, case.key, case.value)]
+        self.views.append(self._guarded(case.slopes, "float32")[1])
+        kinds = [dtype] * 3 + ["float32"]
+        if case.mask is not None:
+            self.views.append(self._guarded(case.mask, mask_dtype or "bool")[1])
+            kinds.append(mask_dtype or "bool")
+        if case.positions is not None:
+            self.views.append(self._guarded(case.positions, "float32")[1])
+            kinds.append("float32")
+        shape = (*case.query.shape[:3], case.value.shape[3])
+        self.whole, self.output = self._guarded(np.full(shape, np.nan), dtype, layout)
+        descriptions = [plugin_host.describe(tuple(v.shape), k) for v, k in zip(self.views, kinds, strict=True)]
+        instance.shape(descriptions, plugin_host.describe(tuple(self.output.shape), dtype))
+        self.size = instance.workspace_bytes()
+        self.workspace = torch.full((self.size + 1024,), 0xFF, dtype=torch.uint8, device="cuda")
+        self.start = -(-self.workspace.data_ptr() // 256) * 256
+        self.layout = layout
+        self.pointers = instance.bind([v.data_ptr() for v in self.views], self.output.data_ptr())
+
+    @staticmethod
+    def _guarded(array: Any, dtype: str, layout: str = "BHSD") -> tuple[Any, Any]:
+        """A dense tensor in the plugin's layout, with NaN around it."""
+        import torch
+
+        content = torch.from_numpy(np.ascontiguousarray(array)).to(getattr(torch, dtype))
+        if layout == "BSHD" and content.ndim == 4:
+            content = content.transpose(1, 2).contiguous()
+        kind = content.dtype
+        whole = torch.full(
+            (content.numel() + 2 * GUARD,), float("nan") if kind.is_floating_point else 1, dtype=kind, device="cuda"
+        )
+        view = whole[GUARD : GUARD + content.numel()].view(content.shape)
+        view.copy_(content)
+        return whole, view
+
+    def enqueue(self, stream: int) -> None:
+        self.instance.enqueue(self.pointers, self.start, stream)
+
+    def result(self) -> Any:
+        import torch
+
+        torch.cuda.synchronize()
+        assert torch.isnan(self.whole[:GUARD]).all() and torch.isnan(self.whole[-GUARD:]).all(), (
+            "wrote around the output"
+        )
+        used = self.start - self.workspace.data_ptr() + self.size
+        assert (self.workspace[used:] == 0xFF).all(), "wrote beyond the workspace"
+        output = self.output.transpose(1, 2) if self.layout == "BSHD" else self.output
+        return np.asarray(output.float().cpu().numpy(), np.float64)
+
+
+def bound(host: plugin_host.Host, worker: Worker | None, item: Trial, **options: Any) -> Bound:
+    content = kernels(item.request, layout_of(item), device_arch(), worker, ptx=options.pop("ptx", False))
+    instance = host.instance(
+        item.request.op_type,
+        content,
+        scale=item.case.scale,
+        empty_mean=item.case.empty_mean,
+        layout=item.layout,
+        **options,
+    )
+    return Bound(instance, item.case, item.dtype, item.mask_dtype, item.layout)
+
+
+def long_trial(name: str, sizes: tuple[int, ...], *, dtype: str = "bfloat16", symmetric: bool = False) -> Trial:
+    """A larger case without mask: batch, heads, key heads, S_q, S_kv, D."""
+    from cases import rounded
+
+    batch, heads, kv_heads, s_q, s_kv, depth = sizes
+    rng = np.random.default_rng(len(name))
+    shapes = ((batch, heads, s_q, depth), (batch, kv_heads, s_kv, depth), (batch, kv_heads, s_kv, depth))
+    query, key, value = (rounded(rng.standard_normal(shape), dtype) for shape in shapes)
+    slopes = (2.0 ** (-8.0 * np.arange(1, heads + 1) / heads)).astype(np.float32)
+    case = Case(query, key, value, slopes, depth**-0.5, symmetric, not symmetric)
+    return Trial(name, case, dtype, None, "BHSD")
+
+
+LONG = (
+    long_trial("prefill", (2, 4, 2, 1000, 1000, 64)),
+    long_trial("prefill-128", (1, 4, 4, 777, 1555, 128), dtype="float16"),
+    long_trial("symmetric", (1, 3, 3, 900, 900, 64), symmetric=True),
+    long_trial("split-decode", (1, 8, 2, 1, 20000, 64), dtype="float16"),
+    long_trial("decode", (3, 8, 8, 2, 700, 64)),
+)
+
+
+@needs_device
+@pytest.mark.parametrize("item", list(sample(STEP)), ids=lambda item: item.name)
+def test_against_float64(host: plugin_host.Host, item: Trial, worker: Worker) -> None:
+    import torch
+
+    case = bound(host, worker, item)
+    stream = torch.cuda.Stream()  # never the default stream
+    stream.wait_stream(torch.cuda.current_stream())
+    case.enqueue(stream.cuda_stream)
+    assert np.abs(case.result() - attend(item.case)).max() <= tolerance(item)
+    case.instance.close()
+
+
+@needs_device
+@pytest.mark.parametrize("item", LONG, ids=lambda item: item.name)
+def test_every_tactic_of_long_sequences(host: plugin_host.Host, item: Trial, worker: Worker) -> None:
+    tactics = bound(host, worker, item).instance.tactics
+    for tactic in range(tactics + 1):
+        case = bound(host, worker, item, tactic=tactic)
+        case.enqueue(0)
+        wanted = attend(item.case)
+        error = np.linalg.norm(case.result() - wanted) / np.linalg.norm(wanted)
+        assert error <= {"bfloat16": 5e-3, "float16": 1e-3}[item.dtype], f"tactic {tactic} of {tactics}"
+
+
+@needs_device
+def test_ptx_serves_a_device_without_machine_code(host: plugin_host.Host, worker: Worker) -> None:
+    case = bound(host, worker, LONG[0], ptx=True)
+    case.enqueue(0)
+    wanted = attend(LONG[0].case)
+    assert np.linalg.norm(case.result() - wanted) / np.linalg.norm(wanted) <= 5e-3
+
+
+@needs_device
+@pytest.mark.parametrize("item", (LONG[0], LONG[3]), ids=lambda item: item.name)
+def test_captured_into_a_graph_and_replayed(host: plugin_host.Host, item: Trial, worker: Worker) -> None:
+    import torch
+
+    case = bound(host, worker, item)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):  # the first launch of all is a captured one
+        case.enqueue(torch.cuda.current_stream().cuda_stream)
+    for _ in range(3):
+        case.output.fill_(float("nan"))
+        graph.replay()
+        wanted = attend(item.case)
+        assert np.linalg.norm(case.result() - wanted) / np.linalg.norm(wanted) <= 5e-3
+
+
+@needs_device
+def test_two_contexts_at_once(host: plugin_host.Host, worker: Worker) -> None:
+    import torch
+
+    device_arch()
+    cases = [bound(host, worker, item) for item in (LONG[0], LONG[3])]
+    streams = [torch.cuda.Stream() for _ in cases]
+    failures: list[BaseException] = []
+
+    def run(case: Bound, stream: Any) -> None:
+        try:
+            torch.cuda.set_device(0)
+            for _ in range(200):
+                case.enqueue(stream.cuda_stream)
+        except BaseException as error:  # noqa: BLE001 - reported by the main thread
+            failures.append(error)
+
+    torch.cuda.synchronize()
+    threads = [threading.Thread(target=run, args=pair) for pair in zip(cases, streams, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures, failures
+    for case, item in zip(cases, (LONG[0], LONG[3]), strict=True):
+        wanted = attend(item.case)
+        assert np.linalg.norm(case.result() - wanted) / np.linalg.norm(wanted) <= 5e-3
+
+
+@needs_device
+def test_shapes_change_and_nothing_is_loaded_again(host: plugin_host.Host, worker: Worker) -> None:
+    import torch
+
+    arch = device_arch()
+    first = LONG[0]
+    content = kernels(first.request, layout_of(first), arch, worker)
+    instance = host.instance(first.request.op_type, content, scale=0.125, empty_mean=True)
+    free = None
+    for s_kv in (17, 400, 1000, 33, 2000, 64):
+        item = long_trial("prefill", (2, 4, 2, min(s_kv, 300), s_kv, 64))
+        case = Bound(instance, item.case, item.dtype, None, "BHSD")
+        case.enqueue(0)
+        wanted = attend(item.case)
+        assert np.linalg.norm(case.result() - wanted) / np.linalg.norm(wanted) <= 5e-3
+        del case
+        torch.cuda.empty_cache()
+        now = torch.cuda.mem_get_info()[0]
+        assert free is None or now >= free - (4 << 20), "device memory grows with every shape"
+        free = now
+
+
+@needs_device
+@pytest.mark.parametrize(
+    ("batch", "s_q", "s_kv"), [(0, 5, 5), (2, 0, 5), (2, 3, 0), (0, 0, 0)], ids=["batch", "queries", "keys", "all"]
+)
+def test_empty_tensors(host: plugin_host.Host, worker: Worker, batch: int, s_q: int, s_kv: int) -> None:
+    import torch
+
+    first = LONG[0]
+    content = kernels(first.request, layout_of(first), device_arch(), worker)
+    instance = host.instance(first.request.op_type, content, scale=0.125, empty_mean=True)
+    shapes = [(batch, 4, s_q, 64), (batch, 2, s_kv, 64), (batch, 2, s_kv, 64)]
+    descriptions = [plugin_host.describe(shape, "bfloat16") for shape in shapes]
+    descriptions.append(plugin_host.describe((4,), "float32"))
+    instance.shape(descriptions, plugin_host.describe(shapes[0], "bfloat16"))
+    output = torch.full((max(1, batch * 4 * s_q * 64),), float("nan"), dtype=torch.bfloat16, device="cuda")
+    filler = torch.zeros(1 << 12, device="cuda")
+    instance.enqueue(instance.bind([filler.data_ptr()] * 4, output.data_ptr()), 0, 0)
+    torch.cuda.synchronize()
+    if batch * s_q:
+        assert (output == 0).all(), "rows over no keys are zero"
+    else:
+        assert torch.isnan(output).all(), "nothing was written"
+
+
+@needs_device
+def test_wrong_calls_are_refused(host: plugin_host.Host, worker: Worker) -> None:
+    first = LONG[0]
+    content = kernels(first.request, layout_of(first), device_arch(), worker)
+    instance = host.instance(first.request.op_type, content, scale=0.125, empty_mean=True)
+    good = [(2, 4, 9, 64), (2, 2, 9, 64), (2, 2, 9, 64)]
+    slopes = plugin_host.describe((4,), "float32")
+    for place, shape, message in (
+        (1, (2, 3, 9, 64), "instead of"), (0, (2, 4, 9, 72), "instead of"), (2, (1, 2, 9, 64), "instead of"),
+    ):  # fmt: skip
+        shapes = [*good[:place], shape, *good[place + 1 :]]
+        with pytest.raises(ValueError, match=message):
+            instance.shape(
+                [*(plugin_host.describe(s, "bfloat16") for s in shapes), slopes],
+                plugin_host.describe((2, 4, 9, 64), "bfloat16"),
+            )
+    with pytest.raises(ValueError, match="type"):
+        instance.shape(
+            [*(plugin_host.describe(s, "float16") for s in good), slopes], plugin_host.describe(good[0], "float16")
+        )
+
+
+def fill(arch: int) -> None:
+    """Compiles what these tests need."""
+    with Worker() as running:
+        for item in (*sample(STEP), *LONG):
+            kernels(item.request, layout_of(item), arch, running)
+        kernels(LONG[0].request, layout_of(LONG[0]), arch, running, ptx=True)
+
+
+if __name__ == "__main__":
+    fill(int(sys.argv[1]))

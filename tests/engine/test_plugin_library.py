@@ -1,0 +1,202 @@
+"""The plugin library on the CPU: its interface driven by a host of ours, its planning against kernels/plan.py."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+import zlib
+from pathlib import Path
+
+import pytest
+from alibi_rewriter.engine.container import HEADER, MAGIC, encode
+from alibi_rewriter.kernels.plan import Call, Tensor, make_plan
+from alibi_rewriter.plugin import library_path, self_test
+from alibi_rewriter.rewriter.spec import FAMILY_MEMBERS
+from bundles import described, encoded, with_images
+from conftest import HERE, SOURCES
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+LIBRARY = library_path()
+needs_library = pytest.mark.skipif(LIBRARY is None, reason="the plugin library was not built: no C++ compiler")
+MEMBERS = ("bundle", "driver", "inflate", "logging", "node", "plan", "plugin", "self_test")
+BFLOAT16 = "7"
+
+
+@pytest.fixture
+def bundle_file(tmp_path: Path) -> Path:
+    target = tmp_path / "kernels.bundle"
+    target.write_bytes(encoded(tmp_path))
+    return target
+
+
+@needs_library
+def test_a_whole_life_through_the_interface(host_program: Path, bundle_file: Path) -> None:
+    command = [str(host_program), str(LIBRARY), str(bundle_file), "AlibiAttentionCausal", BFLOAT16, "64"]
+    checker = shutil.which("valgrind")
+    if checker is not None:
+        command = [checker, "--error-exitcode=99", "--leak-check=full", "-q", *command]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_whole_life_under_the_address_sanitizer(tmp_path: Path, bundle_file: Path) -> None:
+    compiler = os.environ.get("CXX") or shutil.which("g++")
+    if compiler is None:
+        pytest.skip("needs g++")
+    sanitized = ["-std=c++17", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    library, host = tmp_path / "lib.so", tmp_path / "host"
+    sources = [str(SOURCES / f"{name}.cpp") for name in MEMBERS]
+    subprocess.run([compiler, *sanitized, "-fPIC", "-shared", *sources, "-o", str(library), "-ldl"], check=True)
+    subprocess.run([compiler, *sanitized, str(HERE / "host.cpp"), "-o", str(host), "-ldl"], check=True)
+    command = [str(host), str(library), str(bundle_file), "AlibiAttentionCausal", BFLOAT16, "64"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_library
+def test_the_library_depends_on_nothing_of_nvidia() -> None:
+    assert LIBRARY is not None
+    tool = shutil.which("readelf")
+    if tool is None:
+        pytest.skip("needs readelf")
+    dynamic = subprocess.run([tool, "-d", str(LIBRARY)], capture_output=True, text=True, check=True).stdout
+    needed = [line.split("[")[1].rstrip("]") for line in dynamic.splitlines() if "(NEEDED)" in line]
+    assert needed, "it needs the C library at least"
+    assert all(name.startswith(("libc.so", "libdl.so", "ld-linux", "libm.so", "libpthread.so")) for name in needed), (
+        needed
+    )
+    symbols = subprocess.run(
+        [tool, "--dyn-syms", "-W", str(LIBRARY)], capture_output=True, text=True, check=True
+    ).stdout
+    exported = {line.split()[-1] for line in symbols.splitlines() if " GLOBAL " in line and " UND " not in line}
+    assert exported == {"getCreators", "setLoggerFinder", "alibiSelfTest"}
+
+
+@needs_library
+def test_it_registers_the_whole_family(host_library: Path) -> None:
+    assert LIBRARY is not None
+    self_test(LIBRARY)
+    host = ctypes.CDLL(str(host_library))
+    assert host.hostOpen(str(LIBRARY).encode()) == len(FAMILY_MEMBERS)
+    listed = (SOURCES / "node.cpp").read_text()
+    for member in FAMILY_MEMBERS:
+        masked, positioned = (str(b).lower() for b in ("mask" in member.inputs, "key_positions" in member.inputs))
+        assert f'{{"{member.op_type}", {masked}, {positioned}}}' in listed
+
+
+def dense(shape: tuple[int, ...], dtype: str, pointer: int, layout: str = "BHSD") -> Tensor:
+    """A dense tensor, stored in ``layout``."""
+    if len(shape) == 4 and layout == "BSHD":
+        _, heads, rows, width = shape
+        return Tensor(pointer, dtype, shape, (rows * heads * width, width, heads * width, 1))
+    strides, step = [], 1
+    for size in reversed(shape):
+        strides.insert(0, step)
+        step *= size
+    return Tensor(pointer, dtype, shape, tuple(strides))
+
+
+def as_line(call: Call, multiprocessors: int) -> str:
+    """As plan_dump reads it."""
+    types = {"": 0, "float16": 1, "bfloat16": 2, "float32": 3, "bool": 4}
+    words: list[object] = [90, multiprocessors, 0]
+    for name in ("query", "key", "value", "output", "slopes", "mask", "key_positions"):
+        tensor: Tensor | None = getattr(call, name)
+        if tensor is None:
+            words += [0] * 11
+            continue
+        pad = [0] * (4 - len(tensor.shape))
+        words += [1, types[tensor.dtype], *tensor.shape, *pad, *tensor.strides, *pad, tensor.pointer]
+    return " ".join(map(str, words))
+
+
+def expected(call: Call, mask_dtype: str | None, multiprocessors: int) -> str:
+    """What plan_dump has to print, by the Python model."""
+    try:
+        plan = make_plan(described(mask_dtype=mask_dtype, op_type=_member(mask_dtype)), call, 90, multiprocessors)
+    except (ValueError, LookupError):
+        return "error"
+    launches = " ".join(f"{launch.kernel.name} {'x'.join(map(str, launch.grid))}" for launch in plan.launches)
+    return f"{launches} {plan.launches[0].values['splits']} {plan.workspace_bytes} bounded"
+
+
+def _member(mask_dtype: str | None) -> str:
+    return "AlibiAttentionCausalBooleanMask" if mask_dtype else "AlibiAttentionCausal"
+
+
+@st.composite
+def calls(draw: st.DrawFn, mask_dtype: str | None) -> tuple[Call, int]:
+    batch, kv_heads, group = draw(st.integers(1, 9)), draw(st.integers(1, 5)), draw(st.sampled_from((1, 2, 8, 24)))
+    s_q, s_kv = draw(st.one_of(st.integers(1, 20), st.integers(1, 3000))), draw(st.integers(1, 140000))
+    layout = draw(st.sampled_from(("BHSD", "BSHD")))
+    pointer = draw(st.sampled_from((1 << 20, (1 << 20) + 16, (1 << 20) + 2)))
+    heads = group * kv_heads
+    query = dense((batch, heads, s_q, 64), "bfloat16", pointer, layout)
+    key = dense((batch, kv_heads, s_kv, 64), "bfloat16", 1 << 20, layout)
+    mask = None
+    if mask_dtype is not None:
+        shape = (batch, heads, s_q, s_kv)
+        kept = tuple(size if draw(st.booleans()) else 1 for size in shape)
+        mask = dense(kept, "bool", pointer)
+    slopes = dense((heads,), "float32", 1 << 20)
+    return Call(query, key, key, query, slopes, 0.125, True, mask), draw(st.sampled_from((1, 108, 132, 148, 512)))
+
+
+@pytest.mark.parametrize("mask_dtype", [None, "bool"])
+def test_the_library_plans_as_the_model_does(
+    plan_dump: Path, tmp_path_factory: pytest.TempPathFactory, mask_dtype: str | None
+) -> None:
+    folder = tmp_path_factory.mktemp("bundle")
+    bundle = folder / "bundle"
+    bundle.write_bytes(encoded(folder, _member(mask_dtype), mask_dtype))
+
+    @settings(max_examples=12, deadline=None)
+    @given(st.lists(calls(mask_dtype), min_size=40, max_size=40))
+    def compare(drawn: list[tuple[Call, int]]) -> None:
+        text = "".join(as_line(call, count) + "\n" for call, count in drawn)
+        done = subprocess.run([str(plan_dump), str(bundle)], input=text, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        for answer, (call, count) in zip(done.stdout.splitlines(), drawn, strict=True):
+            wanted = expected(call, mask_dtype, count)
+            assert answer == wanted or (wanted == "error" and answer.startswith("error ")), (answer, wanted)
+
+    compare()
+
+
+def test_what_is_encoded_is_compressed_and_checked(tmp_path: Path) -> None:
+    content = encoded(tmp_path)
+    magic, length, raw, crc = HEADER.unpack(content[: HEADER.size])
+    body = content[HEADER.size :]
+    assert magic == MAGIC
+    assert len(body) == length
+    assert zlib.crc32(body) == crc
+    assert len(zlib.decompress(body, -zlib.MAX_WBITS)) == raw
+    assert length < raw
+
+
+def test_an_image_that_changed_is_refused(tmp_path: Path) -> None:
+    description = with_images(described(), tmp_path)
+    (tmp_path / "0.cubin").write_bytes(b"another")
+    with pytest.raises(ValueError, match=r"0\.cubin"):
+        encode(description, tmp_path, machine_code=(90,))
+
+
+@needs_library
+@settings(max_examples=40, deadline=None)
+@given(st.binary(max_size=4000), st.integers(0, 9))
+def test_any_body_is_decompressed_as_zlib_compressed_it(host_library: Path, content: bytes, level: int) -> None:
+    """The library reads what zlib writes at every level; a body that is no bundle is refused with a reason."""
+    compressor = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
+    body = compressor.compress(content) + compressor.flush()
+    packed = HEADER.pack(MAGIC, len(body), len(content), zlib.crc32(body)) + body
+    host = ctypes.CDLL(str(host_library))
+    host.hostCreate.restype = ctypes.c_void_p
+    host.hostLastMessage.restype = ctypes.c_char_p
+    host.hostOpen(str(LIBRARY).encode())
+    arguments = (b"AlibiAttentionCausal", ctypes.c_float(1.0), b"mean", b"BHSD", packed, ctypes.c_int64(len(packed)), 0)
+    assert not host.hostCreate(*arguments)
+    assert b"attached kernels" in host.hostLastMessage()
+    assert b"compressed data" not in host.hostLastMessage()
