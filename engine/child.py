@@ -158,7 +158,7 @@ def parse(trt: Any, network: Any, logger: Any, model: str, errors: list[str]) ->
             error = parser.get_error(i)
             node = error.node_name() if hasattr(error, "node_name") else ""
             said.append(f"{error.desc()}" + (f" (node '{node}')" if node else ""))
-        raise Failure("parse", "; ".join(dict.fromkeys(said + errors)) or "no reason given")
+        raise Failure("parse", "; ".join(dict.fromkeys(said or errors)) or "no reason given")
     return parser
 
 

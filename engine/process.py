@@ -20,6 +20,9 @@ INSTALL = {
     "tensorrt-rtx": "pip install 'tensorrt-rtx-cu13>=1.7'",
 }
 
+OWN_LOG = "alibi plugin, "
+"""How lines of the plugin library start."""
+
 
 def run_child(
     arguments: list[str], backend: str, *, job: str = "", on_event: Callable[[Event], None] = lambda _: None
@@ -65,7 +68,9 @@ def run_child(
     if last is not None and last["event"] == "result" and status == 0:
         return last
     if last is not None and last["event"] == "failed":
-        raise _error(str(last["kind"]), str(last["message"]), backend)
+        # The plugin library logs here if TensorRT has given it no logger; what it says is the cause.
+        own = [line.removeprefix(OWN_LOG) for line in said.splitlines() if line.startswith(OWN_LOG)]
+        raise _error(str(last["kind"]), "; ".join([str(last["message"]), *dict.fromkeys(own)]), backend)
     raise EngineFailed(_death(status, said, backend))
 
 

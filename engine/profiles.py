@@ -2,11 +2,13 @@
 
 Extents of different inputs depend on each other (a mask over past and new tokens is as long as both together).  What
 the graph says about that is known from the analysis (``rewriter.interpret.facts``): every extent is a polynomial in
-few independent sizes.  Values are chosen for those, and all shapes follow, consistent with each other.
+few independent sizes.  Values are chosen for those, and all shapes follow, consistent with each other and with the
+buffers that the graph holds.
 """
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from ..rewriter.algebra import Atom, Poly, of, poly, substitute
 from ..rewriter.analyse import interpreted
 from ..rewriter.errors import UsageError
 from ..rewriter.graph import index_graph, opset_versions
+from ..rewriter.interpret import Interpreter
 from .shapes import Input, Shape, check_shapes, inputs_of
 
 KINDS = ("min", "opt", "max")
@@ -70,13 +73,28 @@ def make_profile(model: ModelProto, base_dir: Path, given: Mapping[str, Mapping[
     inputs = inputs_of(model)
     for kind in KINDS:
         check_shapes(f"--{kind}-shapes", given.get(kind, {}), inputs)
-    extents = _extents(model, base_dir, inputs)
+    interpreter = next(interpreted(index_graph(model.graph, opset_versions(model), base_dir)))
+    extents = {
+        item.name: tuple(interpreter.facts.normal(extent) for extent in interpreter.dims(item.name) or ())
+        for item in inputs
+    }
     dynamic = [item for item in inputs if item.is_dynamic]
-    chosen: dict[str, dict[str, Shape]] = {item.name: {} for item in dynamic}
-    values = {kind: _independent(extents, dynamic, given, kind) for kind in KINDS}
-    for kind in KINDS:
-        for item in dynamic:
-            chosen[item.name][kind] = given.get(kind, {}).get(item.name) or _evaluate(item, extents, values[kind])
+
+    def shapes(limit: int) -> dict[str, dict[str, Shape]]:
+        values = {kind: _independent(extents, dynamic, given, kind, limit) for kind in KINDS}
+        return {
+            item.name: {
+                kind: given.get(kind, {}).get(item.name) or _evaluate(item, extents, values[kind]) for kind in KINDS
+            }
+            for item in dynamic
+        }
+
+    # The longest derived length at which the graph still fits together: its buffers may be shorter than our default.
+    longest = LENGTH["max"]
+    if not _holds(interpreter, shapes(longest)):
+        too_long = bisect.bisect_left(range(longest + 1), True, lo=1, key=lambda n: not _holds(interpreter, shapes(n)))
+        longest = too_long - 1 or longest
+    chosen = shapes(longest)
     for item in dynamic:
         low, best, high = (chosen[item.name][kind] for kind in KINDS)
         if not all(a <= b <= c for a, b, c in zip(low, best, high, strict=True)):
@@ -88,13 +106,19 @@ def make_profile(model: ModelProto, base_dir: Path, given: Mapping[str, Mapping[
     return Profile({i.name: tuple(chosen[i.name][kind] for kind in KINDS) for i in dynamic}, derived)  # type: ignore[misc]
 
 
-def _extents(model: ModelProto, base_dir: Path, inputs: Sequence[Input]) -> dict[str, tuple[Poly, ...]]:
-    """The extents of the inputs in independent sizes."""
-    interpreter = next(interpreted(index_graph(model.graph, opset_versions(model), base_dir)))
-    return {
-        item.name: tuple(interpreter.facts.normal(extent) for extent in interpreter.dims(item.name) or ())
-        for item in inputs
-    }
+def _holds(interpreter: Interpreter, shapes: Mapping[str, Mapping[str, Shape]]) -> bool:
+    """Whether what the graph needs to run is true for these shapes, as far as it is known."""
+    for kind in KINDS:
+        sizes: dict[Atom, Poly] = {}
+        for name, found in shapes.items():
+            for extent, number in zip(interpreter.dims(name) or (), found[kind], strict=True):
+                if extent.single_atom is not None:
+                    sizes[extent.single_atom] = poly(number)
+        for fact in interpreter.facts.learned:
+            difference = substitute(fact.left - fact.right, sizes).constant
+            if difference is not None and (difference < 0 or (difference > 0 and fact.relation == "=")):
+                return False
+    return True
 
 
 def _independent(
@@ -102,6 +126,7 @@ def _independent(
     inputs: Sequence[Input],
     given: Mapping[str, Mapping[str, Shape]],
     kind: str,
+    limit: int,
 ) -> dict[Atom, Poly]:
     """A value for every independent size: what the user's shapes of this kind say, else a default.
 
@@ -117,7 +142,7 @@ def _independent(
                 if atom in said[kind]:
                     values[atom] = poly(said[kind][atom])
                     continue
-                default = _default(atom, inputs, extents)[kind]
+                default = min(limit, _default(atom, inputs, extents)[kind])
                 others = {k: said[k][atom] for k in KINDS if atom in said[k]}
                 if kind == "max":
                     default = max([default, *others.values()])
