@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from alibi_rewriter.kernels.variants import Request
 from alibi_rewriter.rewriter.spec import FAMILY_MEMBERS, Variant
-from reference import Array, Case
+from reference import Array, Case, masked_scores
 
 DTYPES = ("bfloat16", "float16", "float32")
 SHAPES = ((1, 1), (1, 37), (5, 5), (17, 33), (33, 17), (40, 72), (1, 130), (65, 129))
@@ -127,3 +127,14 @@ def sample(step: int = 1, first: int = 0) -> Iterator[Trial]:
 def tolerance(item: Trial) -> float:
     """The largest error that is accepted anywhere in the output."""
     return MARGIN[item.dtype] * max(1.0, float(np.abs(item.case.value).max()))
+
+
+def row_tolerance(item: Trial) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """The largest error that is accepted in each row, [B, H, S_q, 1].
+
+    Where the largest score of a row is -1e4, say, float32 tells scores apart to 2^-10 only: a row whose keys are all
+    masked with finite values cannot be better than that, whatever the kernel does.
+    """
+    peak = masked_scores(item.case).max(-1, keepdims=True)
+    resolution = np.minimum(2.0**-22 * np.abs(np.where(np.isfinite(peak), peak, 0.0)), 2.0)
+    return tolerance(item) + resolution * float(np.abs(item.case.value).max())

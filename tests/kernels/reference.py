@@ -55,17 +55,22 @@ def visible(case: Case) -> npt.NDArray[np.bool_]:
     return seen
 
 
-def attend(case: Case) -> Array:
-    """The output of the fused node, [B, H, S_q, D_v] in float64."""
+def masked_scores(case: Case) -> Array:
+    """The scores, [B, H, S_q, S_kv] in float64; -inf where a key is hidden."""
     group = case.query.shape[1] // case.key.shape[1]
     query = case.query.astype(np.float64)
     key = np.repeat(case.key.astype(np.float64), group, axis=1)
-    value = np.repeat(case.value.astype(np.float64), group, axis=1)
-    scores = case.scale * (query @ key.swapaxes(-1, -2)) + bias(case)
+    scores: Array = case.scale * (query @ key.swapaxes(-1, -2)) + bias(case)
     if case.mask is not None and case.mask.dtype != bool:
         scores = scores + np.clip(case.mask.astype(np.float64), LOWEST, LARGEST)
+    return np.where(visible(case), scores, -np.inf)
+
+
+def attend(case: Case) -> Array:
+    """The output of the fused node, [B, H, S_q, D_v] in float64."""
+    value = np.repeat(case.value.astype(np.float64), case.query.shape[1] // case.key.shape[1], axis=1)
+    scores = masked_scores(case)
     seen = np.broadcast_to(visible(case), scores.shape)
-    scores = np.where(seen, scores, -np.inf)
     peak = scores.max(-1, keepdims=True)
     weights = np.exp(scores - np.where(np.isfinite(peak), peak, 0.0))
     total = weights.sum(-1, keepdims=True)

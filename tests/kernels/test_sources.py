@@ -70,7 +70,7 @@ def test_chunks_cover_the_head(size: int) -> None:
     [
         ("Attention", "float16", 64, None),
         ("AlibiAttentionCausal", "float64", 64, None),
-        ("AlibiAttentionCausal", "float16", 8, None),
+        ("AlibiAttentionCausal", "float16", 4, None),
         ("AlibiAttentionCausal", "float16", 65, None),
         ("AlibiAttentionCausal", "float16", 264, None),
         ("AlibiAttentionCausal", "float16", 64, "bool"),
