@@ -1,4 +1,4 @@
-"""The command line: ``rewrite model.onnx``."""
+"""The command line: ``rewrite model.onnx``, and the commands beside it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,25 @@ import json
 import os
 import re
 import sys
-import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .rewriter.errors import AlibiError, ExitCode, UsageError
 from .rewriter.version import __version__
+from .terminal import coloured, is_lively
+from .writing import write_file
+
+if TYPE_CHECKING:
+    from .rewriter.pipeline import RewriteResult
 
 EPILOG = """\
+commands
+  rewrite explain MODEL                 the proof or refusal of every attention; writes no model
+  rewrite completion bash|zsh|fish      a completion script for the shell
+  (a model file that is called like a command: rewrite ./explain)
+
 exit codes
   0 done                                4 verification failed
   1 internal error                      5 engine build failed
@@ -23,56 +33,88 @@ exit codes
   3 nothing, or only a part, rewritten  7 input rejected (broken or unsafe model)
 
 example
-  rewrite model.onnx --explain          finds, proves, fuses, verifies; writes model.alibi.onnx
+  rewrite model.onnx --report model.html
+      finds, proves, fuses, verifies; writes model.alibi.onnx and a page to look at
 """
 
 
 def parser() -> argparse.ArgumentParser:
-    """The argument parser of ``rewrite``."""
+    """The argument parser of ``rewrite MODEL``."""
+    made = _parser("rewrite", "Fuse the attentions of an ONNX model whose added bias is proven to be ALiBi.", EPILOG)
+    _add_model(made)
+    made.add_argument("-o", "--output", metavar="OUT", type=Path, help="where to write (default: STEM.alibi.onnx)")
+    made.add_argument("--dry-run", action="store_true", help="find and prove, write no model")
+    made.add_argument("--allow-partial", action="store_true", help="write even if some biased sites are refused")
+    _add_seeing(made.add_argument_group("seeing it"), explain=True)
+    _add_verification(made.add_argument_group("verification"))
+    return made
+
+
+def explain_parser() -> argparse.ArgumentParser:
+    """The argument parser of ``rewrite explain MODEL``: ``--explain --dry-run`` under a name of its own."""
+    made = _parser("rewrite explain", "Show why each attention of a model can be fused or not. Writes no model.")
+    _add_model(made)
+    _add_seeing(made, explain=False)
+    made.set_defaults(output=None, dry_run=True, allow_partial=False, explain=True, no_verify=True, inputs=None, seed=0)
+    return made
+
+
+def _parser(name: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
-        prog="rewrite",
-        description="Fuse the attentions of an ONNX model whose added bias is proven to be ALiBi.",
-        epilog=EPILOG,
+        prog=name,
+        description=description,
+        epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
     )
+    made._optionals.title = "options"
+    return made
+
+
+def _add_model(made: argparse.ArgumentParser) -> None:
     made.add_argument("model", metavar="MODEL", type=Path, help="the ONNX model; it is never changed")
-    made.add_argument(
-        "-o", "--output", metavar="OUT", type=Path, help="where to write (default: MODEL's stem + .alibi.onnx)"
-    )
-    made.add_argument("--json", metavar="REPORT", type=Path, help="write the report as JSON ('-' for stdout)")
-    made.add_argument("--explain", action="store_true", help="show every step of every proof and refusal")
-    made.add_argument("--dry-run", action="store_true", help="find and prove, write nothing")
-    made.add_argument("--no-verify", action="store_true", help="do not compare with the original in onnxruntime")
-    made.add_argument(
-        "--allow-partial",
-        action="store_true",
-        help="write even if some sites with an ALiBi-like bias are refused (exit 3)",
-    )
-    made.add_argument(
-        "--inputs", metavar="NPZ", type=Path, help="inputs for the verification, one array per graph input"
-    )
+    made.add_argument("-h", "--help", action="help", help="show this help")
+    made.add_argument("--version", action="version", version=f"alibi-rewriter {__version__}", help="show the version")
+    made.add_argument("-v", "--verbose", action="store_true", help="more of everything; tracebacks")
     made.add_argument(
         "--val-range",
         metavar="NAME:[LO,HI]",
         action="append",
         nargs="+",
         default=[],
-        help="values of an input, both ends included; an integer input in [0,1] is taken as a boolean by the proofs",
+        help="values of an input; an integer input in [0,1] counts as boolean",
     )
+
+
+def _add_seeing(made: argparse._ActionsContainer, *, explain: bool) -> None:
+    if explain:
+        made.add_argument("--explain", action="store_true", help="show every step of every proof and refusal")
+    made.add_argument("--site", metavar="REGEX", help="explain and extract only sites whose name matches")
+    made.add_argument("--json", metavar="FILE", type=Path, help="the report as JSON ('-' for stdout)")
+    made.add_argument("--report", metavar="FILE", type=Path, help="the report as a page (HTML, offline)")
+    made.add_argument("--extract", metavar="DIR", type=Path, help="each site's subgraph as small .onnx files")
+
+
+def _add_verification(made: argparse._ActionsContainer) -> None:
+    made.add_argument("--no-verify", action="store_true", help="do not compare with the original")
+    made.add_argument("--inputs", metavar="NPZ", type=Path, help="given inputs, one array per graph input")
     made.add_argument("--seed", metavar="N", type=int, default=0, help="of the drawn inputs (default 0)")
-    made.add_argument("-v", "--verbose", action="store_true", help="more of everything; tracebacks of internal errors")
-    made.add_argument("--version", action="version", version=f"alibi-rewriter {__version__}")
-    return made
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    command = COMMANDS.get(words[0]) if words else None
     try:
-        options = parser().parse_args(arguments)
+        return _guarded(_rewrite, words) if command is None else _guarded(command, words[1:])
     except SystemExit as stop:
         return int(stop.code or 0)
+
+
+def _guarded(command: Callable[[list[str]], int], words: list[str]) -> int:
+    """Every command ends in an exit code and at most one line on stderr."""
     try:
-        return _run(options)
+        return command(words)
     except AlibiError as error:
         print(f"error: {_printable(str(error))}", file=sys.stderr)
         return int(error.exit_code)
@@ -80,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted; nothing was written", file=sys.stderr)
         return 130
     except Exception as error:  # the last resort: a bug of ours, never a traceback by default
-        if options.verbose:
+        if {"-v", "--verbose"} & set(words):
             traceback.print_exc()
         print(
             f"error: internal error in alibi-rewriter {__version__}: {type(error).__name__}: {_printable(str(error))}. "
@@ -90,13 +132,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(ExitCode.INTERNAL)
 
 
+def _rewrite(words: list[str]) -> int:
+    return _run(parser().parse_args(words))
+
+
+def _explain(words: list[str]) -> int:
+    return _run(explain_parser().parse_args(words))
+
+
+def _completion(words: list[str]) -> int:
+    from .completion import SHELLS, script
+
+    made = _parser("rewrite completion", "Print a completion script: source <(rewrite completion bash)")
+    made.add_argument("shell", choices=SHELLS)
+    made.add_argument("-h", "--help", action="help", help="show this help")
+    shell = made.parse_args(words).shell
+    _print(script(shell, parser(), {"explain": explain_parser()}, {"completion": SHELLS}))
+    return int(ExitCode.DONE)
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {"explain": _explain, "completion": _completion}
+"""Commands by their name; anything else as the first word is a model."""
+
+
 def _run(options: argparse.Namespace) -> int:
     from .rewriter.pipeline import Options, default_target, rewrite
     from .rewriter.report import to_json, to_text
 
     ranges = dict(parse_range(text) for group in options.val_range for text in group)
-    if options.json is not None and str(options.json) != "-":
-        _check_report(options.json, (options.model, options.output or default_target(options.model)))
+    site = _pattern(options.site)
+    targets = {"--json": options.json, "--report": options.report}
+    for name, target in targets.items():
+        if target is not None and not (name == "--json" and str(target) == "-"):
+            taken = [options.model] if options.dry_run else [options.model, options.output or default_target(options.model)]
+            _check_report(name, target, taken + [t for n, t in targets.items() if t is not None and n != name])
     result = rewrite(
         options.model,
         options.output,
@@ -109,16 +178,61 @@ def _run(options: argparse.Namespace) -> int:
             val_ranges=ranges,
         ),
     )
-    text = to_text(result, explain=options.explain, verbose=options.verbose)
+    report = to_json(result)
+    lively = str(options.json) != "-" and is_lively(sys.stdout)
+    details, notes = _see(result, report, options, ranges, site, lively) if _looks(options) else (None, [])
+    text = to_text(result, explain=options.explain, verbose=options.verbose, details=details)
+    text = "\n".join([text, *notes])
     if options.json is not None:
-        content = json.dumps(to_json(result), indent=2, allow_nan=False) + "\n"
+        content = json.dumps(report, indent=2, allow_nan=False) + "\n"
         if str(options.json) == "-":
             print(text, file=sys.stderr)
             sys.stdout.write(content)
             return int(result.exit_code)
-        _write_text(options.json, content)
-    _print(text)
+        write_file(options.json, content.encode(), "--json")
+    _print(coloured(text) if lively else text)
     return int(result.exit_code)
+
+
+def _looks(options: argparse.Namespace) -> bool:
+    return bool(options.explain or options.report or options.extract)
+
+
+def _see(
+    result: RewriteResult,
+    report: dict[str, object],
+    options: argparse.Namespace,
+    ranges: dict[str, tuple[float, float]],
+    site: re.Pattern[str] | None,
+    bars: bool,
+) -> tuple[dict[str, list[str]] | None, list[str]]:
+    """Explanations for the report, and the page and the subgraphs that were asked for."""
+    from .explain import Look, page_facts, write_pairs
+
+    binary = [n for n, (low, high) in ranges.items() if low >= 0 and high <= 1]
+    look = Look(result, binary, site)
+    if site is not None and not look.sites:
+        names = ", ".join(f"'{s.name}'" for s in result.analysis.sites[:8] if s.is_attention)
+        raise UsageError(f"--site '{site.pattern}' matches no attention site. There are: {names or 'none'}.")
+    look.explain(report)
+    notes = []
+    if options.report is not None:
+        from .page import to_html
+
+        page_facts(look, report)
+        write_file(options.report, to_html(report).encode(), "--report")
+        notes.append(_printable(f"page: {options.report}"))
+    if options.extract is not None:
+        written = write_pairs(look.pairs(), options.extract, result.source.path)
+        notes.append(_printable(f"subgraphs: {len(written)} files in {options.extract}"))
+    return (look.lines(bars=bars) if options.explain else None), notes
+
+
+def _pattern(text: str | None) -> re.Pattern[str] | None:
+    try:
+        return None if text is None else re.compile(text)
+    except re.error as error:
+        raise UsageError(f"--site '{text}' is no regular expression: {error}. Example: --site 'layers\\.0'") from None
 
 
 def _print(text: str) -> None:
@@ -149,25 +263,12 @@ def parse_range(text: str) -> tuple[str, tuple[float, float]]:
     return match.group(1), (low, high)
 
 
-def _check_report(report: Path, taken: tuple[Path, ...]) -> None:
+def _check_report(option: str, report: Path, taken: Sequence[Path]) -> None:
     """Before anything is done: the report has a place of its own that can be written."""
     if any(report.resolve() == path.resolve() for path in taken):
-        raise UsageError(f"--json '{report}' is the model or the output. Choose another file for the report.")
+        raise UsageError(f"{option} '{report}' is the model, the output or the other report. Choose another file.")
     if report.is_dir() or not report.parent.is_dir() or not os.access(report.parent, os.W_OK):
-        raise UsageError(f"the report '{report}' cannot be written there. Choose another --json.")
-
-
-def _write_text(target: Path, content: str) -> None:
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    except OSError as error:
-        raise UsageError(
-            f"the report '{target}' cannot be written: {error.strerror}. Choose another --json."
-        ) from error
+        raise UsageError(f"the report '{report}' cannot be written there. Choose another {option}.")
 
 
 def _printable(text: str) -> str:

@@ -1,0 +1,1 @@
+SHELLS=("bash","zsh","fish")
