@@ -122,14 +122,19 @@ def _guarded(command: Callable[[list[str]], int], words: list[str]) -> int:
         print("interrupted; nothing was written", file=sys.stderr)
         return 130
     except Exception as error:  # the last resort: a bug of ours, never a traceback by default
-        if {"-v", "--verbose"} & set(words):
-            traceback.print_exc()
-        print(
-            f"error: internal error in alibi-rewriter {__version__}: {type(error).__name__}: {_printable(str(error))}. "
-            "Nothing was written. Please report it with the output of --verbose.",
-            file=sys.stderr,
-        )
-        return int(ExitCode.INTERNAL)
+        return _broken(error, bool({"-v", "--verbose"} & set(words)), "Nothing was written.")
+
+
+def _broken(error: Exception, verbose: bool, state: str) -> int:
+    """Say that there is a bug of ours, and what it leaves behind."""
+    if verbose:
+        traceback.print_exception(error)
+    print(
+        f"error: internal error in alibi-rewriter {__version__}: {type(error).__name__}: {_printable(str(error))}. "
+        f"{state} Please report it with the output of --verbose.",
+        file=sys.stderr,
+    )
+    return int(ExitCode.INTERNAL)
 
 
 def _rewrite(words: list[str]) -> int:
@@ -180,7 +185,16 @@ def _run(options: argparse.Namespace) -> int:
     )
     report = to_json(result)
     lively = str(options.json) != "-" and is_lively(sys.stdout)
-    details, notes = _see(result, report, options, ranges, site, lively) if _looks(options) else (None, [])
+    details: dict[str, list[str]] | None = None
+    notes: list[str] = []
+    failure: Exception | None = None
+    if _looks(options):
+        try:
+            details, notes = _see(result, report, options, ranges, site, lively)
+        except AlibiError:
+            raise
+        except Exception as error:  # a bug of ours: the run itself is done, and what it found is still said
+            failure = error
     text = to_text(result, explain=options.explain, verbose=options.verbose, details=details)
     text = "\n".join([text, *notes])
     if options.json is not None:
@@ -188,10 +202,10 @@ def _run(options: argparse.Namespace) -> int:
         if str(options.json) == "-":
             print(text, file=sys.stderr)
             sys.stdout.write(content)
-            return int(result.exit_code)
+            return int(result.exit_code) if failure is None else _broken(failure, options.verbose, "The run is done.")
         write_file(options.json, content.encode(), "--json")
     _print(coloured(text) if lively else text)
-    return int(result.exit_code)
+    return int(result.exit_code) if failure is None else _broken(failure, options.verbose, "The run itself is done.")
 
 
 def _looks(options: argparse.Namespace) -> bool:

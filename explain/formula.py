@@ -54,10 +54,10 @@ def formula(plan: Plan) -> tuple[str, ...]:
         f"{view_text(plan.output)} = sum_j softmax_j({score}) * {view_text(attention.value)}",
         f"{score} = {number(float(attention.scale))}{factor} * "
         f"sum_d {view_text(attention.query)} * {view_text(attention.key)}",
-        f"    + {bias_text(proof)}",
+        _term(bias_text(proof)),
     ]
     if proof.rest.terms:
-        lines.append(f"    + {short(render(proof.rest))}")
+        lines.append(_term(short(render(proof.rest))))
     conditions = visibility(proof)
     if conditions:
         lines.append(f"    over the keys j with {' and '.join(conditions)}")
@@ -67,6 +67,11 @@ def formula(plan: Plan) -> tuple[str, ...]:
         lines.append(f"slope[h] = {short(render(proof.runtime_slopes))}")
     lines.append(f"where {extents(attention)}")
     return tuple(lines)
+
+
+def _term(text: str) -> str:
+    """A line that adds a term."""
+    return f"    - {text[1:]}" if text.startswith("-") else f"    + {text}"
 
 
 def bias_text(proof: Proof) -> str:
@@ -92,7 +97,7 @@ def reading(attention: Attention) -> tuple[str, ...]:
     product = f"sum_d {view_text(attention.query)} * {view_text(attention.key)}"
     lines = [f"score[{indices(attention)}] = {scale} * {product}"]
     if terms.terms:
-        lines.append(f"    + {short(render(terms))}")
+        lines.append(_term(short(render(terms))))
     if attention.visible:
         lines.append(f"    over the keys j with {' and '.join(short(c.text) for c in attention.visible)}")
     lines.append(f"where {extents(attention)}")

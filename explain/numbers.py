@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, TensorProto, helper
 
-from ..rewriter.algebra import HIDDEN_BELOW, Index, Size
+from ..rewriter.algebra import HIDDEN_BELOW, Index, Size, poly, substitute
 from ..rewriter.analyse import Site
 from ..rewriter.graph import Array
-from ..rewriter.probe import allowed, gather, number
+from ..rewriter.probe import gather, number
 from ..rewriter.site import Attention
 from .cut import cut, model_of
 from .study import Study
@@ -60,7 +60,7 @@ class Counterexample:
 
     Attributes:
         index: (b, h, i, j).
-        value: What is added there, relative to the query's own key (or the nearest visible one).
+        value: What is added there, relative to the query's own key (or, if that is hidden, the first visible one).
         expected: The closest slope times distance for that head.
         slope: That slope.
     """
@@ -93,7 +93,7 @@ def evaluate(study: Study, site: Site, attention: Attention) -> tuple[Floats, li
         return None
     for length in LENGTHS:
         sizes = _sizes(site, attention, part.inputs, length)
-        feeds = _feeds(site, attention, part.inputs, sizes) if allowed(interpreter, sizes) else None
+        feeds = _feeds(site, attention, part.inputs, sizes) if _within(site, sizes) else None
         if feeds is None:
             continue
         try:
@@ -166,7 +166,7 @@ def counterexample(study: Study, site: Site) -> Counterexample | None:
             distance = (keys - own[:, None]).astype(np.float64)
             if symmetric:
                 distance = -np.abs(distance)
-            fits.append(_worst(scores[:, h], visible[:, h], distance))
+            fits.append(_worst(scores[:, h], visible[:, h], distance, own))
         # The form that comes closest is the one that the head could have meant.
         gap, place, value, expected, slope = min(fits, key=lambda f: f[0])
         if gap > worst and gap > 1e-3 * max(1.0, abs(value)):
@@ -175,11 +175,13 @@ def counterexample(study: Study, site: Site) -> Counterexample | None:
     return best
 
 
-def _worst(scores: Floats, visible: npt.NDArray[np.bool_], distance: Floats) -> tuple[
-    float, tuple[int, int, int], float, float, float
-]:
+def _worst(
+    scores: Floats, visible: npt.NDArray[np.bool_], distance: Floats, own: npt.NDArray[np.int64]
+) -> tuple[float, tuple[int, int, int], float, float, float]:
     """The worst element under the best common slope: (gap, (b, i, j), value, expected, slope)."""
-    first = np.argmax(visible, axis=-1)[..., None]
+    place = np.broadcast_to(own[:, None], (*scores.shape[:2], 1))
+    # A row whose own key is hidden is measured from its first visible key.
+    first = np.where(np.take_along_axis(visible, place, -1), place, np.argmax(visible, axis=-1)[..., None])
     value = np.where(visible, scores - np.take_along_axis(scores, first, -1), 0.0)
     span = np.broadcast_to(distance, scores.shape)
     span = np.where(visible, span - np.take_along_axis(span, first, -1), 0.0)
@@ -210,6 +212,20 @@ def _sizes(site: Site, attention: Attention, inputs: list[str], length: int) -> 
                     alone = atom in single if single else axis == 0
                     sizes[atom] = 1 if alone else length
     return sizes
+
+
+def _within(site: Site, sizes: dict[Size, int]) -> bool:
+    """Whether the buffers are long enough; beyond them a model reads from the wrong end without an error.
+
+    Equalities need no check: a model whose extents do not agree does not run.
+    """
+    values = {a: poly(n) for a, n in sizes.items()}
+    gaps = (
+        substitute(f.left - f.right, dict(values)).constant
+        for f in site.interpreter.facts.learned
+        if f.relation == ">="
+    )
+    return all(gap is None or gap >= 0 for gap in gaps)
 
 
 def _feeds(site: Site, attention: Attention, inputs: list[str], sizes: dict[Size, int]) -> dict[str, Array] | None:

@@ -74,7 +74,7 @@ def explanation_lines(
     if counterexample is not None:
         place = ", ".join(f"{n}={x}" for n, x in zip("bhij", counterexample.index, strict=True))
         lines.append(
-            f"for instance at [{place}]: {counterexample.value:.6g} is added, relative to the first visible key; "
+            f"for instance at [{place}]: {counterexample.value:.6g} is added, relative to the row's own key; "
             f"the closest slope times distance is {counterexample.expected:.6g} (slope {counterexample.slope:.6g})"
         )
     lines.append(f"what to do: {stop.remedy}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from .markup import esc, numeral, size, svg, text
+from .markup import esc, middle, numeral, size, svg, text
 
 WIDTH = 640.0
 LEFT, RIGHT = 56.0, 16.0
@@ -33,7 +33,7 @@ def slopes_chart(own: Sequence[float], standard: Sequence[float]) -> str:
     step = max(1, math.ceil((high - low) / 6))
 
     def y(value: float) -> float:
-        return 16 + (high - math.log2(abs(value))) / (high - low) * (bottom - 16)
+        return 20 + (high - math.log2(abs(value))) / (high - low) * (bottom - 36)
 
     def x(head: int) -> float:
         return LEFT + (head + 0.5) * (WIDTH - LEFT - RIGHT) / len(own)
@@ -78,7 +78,7 @@ def errors_chart(outputs: Sequence[tuple[str, Sequence[tuple[str, float, float]]
     parts.append(text(limit - 4, bottom + 32, "tolerance", "warn", "middle"))
     for k, (name, sets) in enumerate(outputs):
         y = 14 + row * (k + 0.5)
-        parts.append(text(start - 10, y + 4, name, "label", "end", limit=20))
+        parts.append(text(start - 10, y + 4, middle(name, 20), "label", "end"))
         for where, error, bound in sets:
             share = error / bound if bound else math.inf
             place = math.log10(share) if share > 0 else low
@@ -100,7 +100,7 @@ def precision_chart(outputs: Sequence[tuple[str, float | None, float | None]]) -
     parts, unit = _decades(low, high, bottom, start)
     for k, (name, original, rewritten) in enumerate(outputs):
         y = 14 + row * (k + 0.5)
-        parts.append(text(start - 10, y + 4, name, "label", "end", limit=20))
+        parts.append(text(start - 10, y + 4, middle(name, 20), "label", "end"))
         ends = []
         for kind, value in (("original", original), ("rewritten", rewritten)):
             if value is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .layout import Placed, place
-from .markup import esc, svg, text
+from .markup import esc, middle, svg, text
 
 Record = Mapping[str, Any]
 
@@ -30,9 +30,11 @@ EXTENTS = {
 }
 """Inputs that only say how large something is."""
 
-BOX_WIDTH, BOX_HEIGHT = 138.0, 30.0
-COLUMN, LAYER = 152.0, 54.0
+BOX_WIDTH, BOX_HEIGHT = 128.0, 28.0
+COLUMN, LAYER = 138.0, 50.0
 MARGIN = 10.0
+LABEL = 18
+"""Characters that fit into a box."""
 
 
 @dataclass
@@ -54,20 +56,28 @@ class Box:
     read: list[str] = field(default_factory=list)
 
 
-def draw(graph: Record, label: str) -> tuple[str, int]:
-    """The drawing, and how many nodes are left out because they only compute shapes."""
+def draw(graph: Record, label: str, roles: Mapping[str, str]) -> tuple[str, float, int]:
+    """The drawing, its width, and how many nodes are left out because they only compute shapes.
+
+    Args:
+        graph: The graph as plain data.
+        label: For screen readers.
+        roles: What operands are, by tensor: query, key, value.
+    """
     nodes: Sequence[Record] = graph["nodes"]
     plumbing = _plumbing(nodes, graph["outputs"])
     shown = [n for k, n in enumerate(nodes) if k not in plumbing]
     boxes = _folded([_box(n, graph) for n in shown], graph["outputs"])
     used = {i for b in boxes for i in b.read}
-    operands = [Box("operand", n, [n, graph["shapes"].get(n, "")], made=[n]) for n in graph["inputs"] if n in used]
+    operands = [
+        Box("operand", roles.get(n, n), [n, graph["shapes"].get(n, "")], made=[n]) for n in graph["inputs"] if n in used
+    ]
     results = [Box("result", n, [n, graph["shapes"].get(n, "")], read=[n]) for n in graph["outputs"]]
     everything = [*operands, *boxes, *results]
     maker = {t: k for k, b in enumerate(everything) for t in b.made}
     edges = [(maker[t], k, t) for k, b in enumerate(everything) for t in b.read if t in maker and maker[t] != k]
     placed = place(len(everything), [(a, b) for a, b, _ in edges])
-    return _render(everything, edges, placed, graph, label), len(plumbing)
+    return *_render(everything, edges, placed, graph, label), len(plumbing)
 
 
 def _plumbing(nodes: Sequence[Record], outputs: Sequence[str]) -> set[int]:
@@ -133,14 +143,14 @@ def _folded(boxes: list[Box], outputs: Sequence[str]) -> list[Box]:
         chain = chains[id(box)]
         if len(chain) > 1:
             whole = ", ".join(chain)
-            box.label = whole if len(whole) <= 20 else f"{chain[0]} … {chain[-1]} ({len(chain)})"
+            box.label = whole if len(whole) <= LABEL else f"{chain[0]} … ({len(chain)})"
     return [b for b in boxes if id(b) not in gone]
 
 
 def _render(
     boxes: list[Box], edges: list[tuple[int, int, str]], placed: Placed, graph: Record, label: str
-) -> str:
-    def middle(x: float) -> float:
+) -> tuple[str, float]:
+    def centre(x: float) -> float:
         return MARGIN + x * COLUMN + BOX_WIDTH / 2
 
     def top(layer: int) -> float:
@@ -149,25 +159,25 @@ def _render(
     parts = []
     for a, b, name in edges:
         points = placed.paths[a, b]
-        path = f"M{middle(points[0][0]):.1f} {top(points[0][1]) + BOX_HEIGHT:.1f}"
+        path = f"M{centre(points[0][0]):.1f} {top(points[0][1]) + BOX_HEIGHT:.1f}"
         for (x0, _), (x1, layer) in zip(points, points[1:], strict=False):
             start, end = top(layer) - LAYER + BOX_HEIGHT, top(layer)
             bend = (start + end) / 2
-            path += f"C{middle(x0):.1f} {bend:.1f} {middle(x1):.1f} {bend:.1f} {middle(x1):.1f} {end:.1f}"
+            path += f"C{centre(x0):.1f} {bend:.1f} {centre(x1):.1f} {bend:.1f} {centre(x1):.1f} {end:.1f}"
             if layer != points[-1][1]:
                 path += f"V{end + BOX_HEIGHT:.1f}"
         hover = f"{name[:80]}  {graph['shapes'].get(name, '')}"
         parts.append(f"<path class='edge' d='{path}'><title>{esc(hover, 240)}</title></path>")
     for k, box in enumerate(boxes):
-        x, y = middle(placed.x[k]) - BOX_WIDTH / 2, top(placed.layer[k])
-        name = box.label.removeprefix("AlibiAttention") if box.kind == "fused" else box.label
-        shown = f"ALiBi {name}" if box.kind == "fused" else name
+        x, y = centre(placed.x[k]) - BOX_WIDTH / 2, top(placed.layer[k])
+        shown = "AlibiAttention" if box.kind == "fused" else middle(box.label, LABEL)
         parts.append(
             f"<g class='box {box.kind}'><title>{esc(chr(10).join(box.title), 1500).replace(chr(92) + 'x0a', '&#10;')}"
             f"</title><rect x='{x:.1f}' y='{y:.1f}' width='{BOX_WIDTH:g}' height='{BOX_HEIGHT:g}' "
             f"rx='{15 if box.kind in ('operand', 'result') else 4}'/>"
-            f"{text(x + BOX_WIDTH / 2, y + 19.5, shown, anchor='middle', limit=21)}</g>"
+            f"{text(x + BOX_WIDTH / 2, y + 18.5, shown, anchor='middle')}</g>"
         )
     width = 2 * MARGIN + (placed.columns - 1) * COLUMN + BOX_WIDTH
     height = 2 * MARGIN + max(0, placed.layers - 1) * LAYER + BOX_HEIGHT
-    return svg(width, height, "".join(parts), label, "graph")
+    drawing = svg(width, height, "".join(parts), label, "graph")
+    return drawing.replace("<svg ", f"<svg style='--natural:{width:.0f}px' ", 1), width

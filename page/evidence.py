@@ -8,7 +8,7 @@ from typing import Any
 
 from .charts import errors_chart, memory_chart, precision_chart, slopes_chart
 from .markup import code, details, esc, numeral, section, size, table
-from .strips import caption, strip
+from .strips import strip
 
 Record = Mapping[str, Any]
 
@@ -45,18 +45,15 @@ def bias_section(report: Record) -> str:
     bias = _pictures(report).get("bias")
     if not bias:
         return section("bias", "The bias", "<p>The bias of no site could be evaluated apart from the model.</p>")
-    cells = [v for row in bias["values"] for v in row if v is not None]
-    largest = max((abs(v) for v in cells), default=0.0)
-    worst = max((abs(v) for row in bias["residual"] for v in row if v is not None), default=0.0)
-    one = strip(bias["values"], bias["heads"], bias["keys"], largest, "bias", "the bias of one row")
-    two = strip(bias["residual"], bias["heads"], bias["keys"], worst, "residual", "the residual of one row")
+    one = strip(bias["values"], bias["heads"], bias["keys"], "bias", "the bias of one row")
+    two = strip(bias["residual"], bias["heads"], bias["keys"], "residual", "the residual of one row")
     left = "exactly nothing" if bias["largest"] == 0 else f"at most {numeral(bias['largest'])} in any row"
     lead = (
         f"What the original model adds to the scores of query row {bias['row']}, evaluated with the model's own nodes "
         f"at the shape {esc(bias['shape'])} with no padding, relative to the row's own key {bias['own']}."
     )
-    body = _figure(one, f"bias per head and key; {caption(largest)}, empty: hidden key")
-    body += _figure(two, f"residual after slope times distance is taken away: {left}; {caption(worst)}")
+    body = _figure(one, "bias per head and key; on the right its largest magnitude, drawn darkest; empty: hidden key")
+    body += _figure(two, f"residual after slope times distance is taken away: {left}")
     return section("bias", "The bias in numbers", body, lead)
 
 

@@ -17,6 +17,13 @@ def esc(text: object, limit: int = LIMIT) -> str:
     return html.escape(plain, quote=True)
 
 
+def middle(text: object, limit: int) -> str:
+    """A long name without its middle: the ends tell layers apart."""
+    plain = str(text)
+    head = (limit - 1) // 3
+    return plain if len(plain) <= limit else f"{plain[:head]}…{plain[-(limit - 1 - head):]}"
+
+
 def code(text: object, limit: int = LIMIT) -> str:
     """Text in a fixed-width face."""
     return f"<code>{esc(text, limit)}</code>"

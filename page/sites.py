@@ -27,12 +27,14 @@ def drawing_section(report: Record) -> str:
         graph = pictures.get(when)
         if graph is None:
             continue
-        drawing, plumbing = draw(graph, f"the site {when}")
+        drawing, width, plumbing = draw(graph, f"the site {when}", _roles(report, str(pictures["site"])))
         hidden += plumbing
         nodes = len(graph["nodes"])
-        fused = sum(n["domain"] == "alibi" for n in graph["nodes"])
-        words = f"{when}: {nodes} node{'s' if nodes != 1 else ''}" + (", one of them fused" if fused else "")
-        figures.append(f"<figure><div class='scroll'>{drawing}</div><figcaption>{words}</figcaption></figure>")
+        fused = [str(n["op"]) for n in graph["nodes"] if n["domain"] == "alibi"]
+        words = f"{when}: {nodes} node{'s' if nodes != 1 else ''}" + (f", one of them {code(fused[0])}" if fused else "")
+        figures.append(
+            f"<figure style='flex-basis:{width + 20:.0f}px'><div class='scroll'>{drawing}</div><figcaption>{words}</figcaption></figure>"
+        )
     if not figures:
         return section("drawing", "Before and after", "<p>The site has too many nodes to be drawn.</p>")
     lead = (
@@ -41,6 +43,13 @@ def drawing_section(report: Record) -> str:
         + (f"; {hidden} nodes that only compute shapes are not drawn." if hidden else ".")
     )
     return section("drawing", "Before and after", f"<div class='pair'>{''.join(figures)}</div>", lead)
+
+
+def _roles(report: Record, name: str) -> dict[str, str]:
+    """What the operands of a site are, by tensor."""
+    site = next((s for s in report.get("sites") or [] if s.get("id") == name), {})
+    bindings = (site.get("proof") or {}).get("bindings") or {}
+    return {bindings[role]: role for role in ("query", "key", "value") if role in bindings}
 
 
 def sites_section(report: Record) -> str:
@@ -98,7 +107,7 @@ def _refusal(refusal: Record | None, stop: Record | None) -> str:
         rows.append(
             [
                 "for instance",
-                f"at [{esc(place)}] {float(example['value']):.6g} is added relative to the first visible key; the closest "
+                f"at [{esc(place)}] {float(example['value']):.6g} is added relative to the row's own key; the closest "
                 f"slope times distance is {float(example['expected']):.6g}",
             ]
         )

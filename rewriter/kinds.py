@@ -71,6 +71,8 @@ def _positions(site: Site) -> set[str]:
             found.add("rotary embedding")
     if any(a.name == "do_rotary" and a.i for a in site.anchor.attribute):
         found.add("rotary embedding")
+    if site.is_biased and not found:
+        found.add("something added or done to the scores that is not proven to be ALiBi")
     return found
 
 

@@ -60,7 +60,7 @@ def probe(model: ModelProto, analysis: Analysis, base_dir: Path) -> int:
         return 0
     for number, numbers in enumerate(SHAPES):
         sizes = _assign(interpreter, cut, numbers)
-        if not allowed(interpreter, sizes):
+        if not _allowed(interpreter, sizes):
             continue
         values = _run(cut, interpreter, sizes, evaluate, np.random.default_rng(number))
         if values is None:
@@ -169,7 +169,7 @@ def _assign(interpreter: Interpreter, cut: _Cut, numbers: tuple[int, ...]) -> di
     return sizes
 
 
-def allowed(interpreter: Interpreter, sizes: dict[Size, int]) -> bool:
+def _allowed(interpreter: Interpreter, sizes: dict[Size, int]) -> bool:
     """Whether the sizes are such as the proofs assume (extents that agree, buffers that are long enough)."""
     for fact in interpreter.facts.learned:
         atoms = [a for a in fact.left.all_atoms() | fact.right.all_atoms() if isinstance(a, Size)]

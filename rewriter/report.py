@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
+from typing import Any
 
 import numpy as np
 
@@ -276,8 +277,21 @@ def _verification_details(result: RewriteResult, everything: bool) -> list[str]:
             lines.extend(str(v) for v in value)
     precision = record.get("precision")
     if isinstance(precision, Mapping):
-        lines.append("; ".join(f"{k}: {v}" for k, v in precision.items() if v is not None))
+        lines.extend(_precision(precision))
     return lines
+
+
+def _precision(precision: Mapping[str, Any]) -> list[str]:
+    """Accuracy of a 16-bit model before and after, at the output where the original is worst."""
+    original, rewritten = precision["original"], precision["rewritten"]
+    worst = max(original, key=lambda name: original[name], default=None)
+    lines = []
+    if worst is not None and worst in rewritten:
+        lines.append(
+            f"{', '.join(precision['types'])} against the float32 original at output '{worst}': "
+            f"original {original[worst]:.1e}, rewritten {rewritten[worst]:.1e}"
+        )
+    return [*lines, *precision["notes"]]
 
 
 def _verdict(result: RewriteResult, counts: Mapping[str, int]) -> str:
