@@ -22,29 +22,30 @@ if TYPE_CHECKING:
 
 EPILOG = """\
 commands
-  rewrite explain MODEL                 the proof or refusal of every attention; writes no model
-  rewrite completion bash|zsh|fish      a completion script for the shell
+  rewrite explain MODEL             why each attention is fused or not; no model
+  rewrite completion bash|zsh|fish  a completion script for the shell
   (a model file that is called like a command: rewrite ./explain)
 
 exit codes
   0 done                                4 verification failed
   1 internal error                      5 engine build failed
   2 usage                               6 plugin missing or not used
-  3 nothing, or only a part, rewritten  7 input rejected (broken or unsafe model)
+  3 nothing, or only a part, rewritten  7 input rejected (broken or unsafe)
 
 example
   rewrite model.onnx --report model.html
-      finds, proves, fuses, verifies; writes model.alibi.onnx and a page to look at
+      finds, proves, fuses, verifies; writes model.alibi.onnx and a page
 """
 
 
 def parser() -> argparse.ArgumentParser:
     """The argument parser of ``rewrite MODEL``."""
     made = _parser("rewrite", "Fuse the attentions of an ONNX model whose added bias is proven to be ALiBi.", EPILOG)
-    _add_model(made)
+    made.add_argument("model", metavar="MODEL", type=Path, help="the ONNX model; it is never changed")
     made.add_argument("-o", "--output", metavar="OUT", type=Path, help="where to write (default: STEM.alibi.onnx)")
     made.add_argument("--dry-run", action="store_true", help="find and prove, write no model")
     made.add_argument("--allow-partial", action="store_true", help="write even if some biased sites are refused")
+    _add_common(made)
     _add_seeing(made.add_argument_group("seeing it"), explain=True)
     _add_verification(made.add_argument_group("verification"))
     return made
@@ -53,26 +54,25 @@ def parser() -> argparse.ArgumentParser:
 def explain_parser() -> argparse.ArgumentParser:
     """The argument parser of ``rewrite explain MODEL``: ``--explain --dry-run`` under a name of its own."""
     made = _parser("rewrite explain", "Show why each attention of a model can be fused or not. Writes no model.")
-    _add_model(made)
+    made.add_argument("model", metavar="MODEL", type=Path, help="the ONNX model; it is never changed")
     _add_seeing(made, explain=False)
+    _add_common(made)
     made.set_defaults(output=None, dry_run=True, allow_partial=False, explain=True, no_verify=True, inputs=None, seed=0)
     return made
 
 
-def _parser(name: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+def _parser(name: str, description: str, epilog: str = "", argument: str = "MODEL") -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(
         prog=name,
+        usage=f"{name} [options] {argument}",
         description=description,
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         add_help=False,
     )
-    made._optionals.title = "options"
-    return made
 
 
-def _add_model(made: argparse.ArgumentParser) -> None:
-    made.add_argument("model", metavar="MODEL", type=Path, help="the ONNX model; it is never changed")
+def _add_common(made: argparse.ArgumentParser) -> None:
     made.add_argument("-h", "--help", action="help", help="show this help")
     made.add_argument("--version", action="version", version=f"alibi-rewriter {__version__}", help="show the version")
     made.add_argument("-v", "--verbose", action="store_true", help="more of everything; tracebacks")
@@ -148,7 +148,9 @@ def _explain(words: list[str]) -> int:
 def _completion(words: list[str]) -> int:
     from .completion import SHELLS, script
 
-    made = _parser("rewrite completion", "Print a completion script: source <(rewrite completion bash)")
+    made = _parser(
+        "rewrite completion", "Print a completion script: source <(rewrite completion bash)", argument="SHELL"
+    )
     made.add_argument("shell", choices=SHELLS)
     made.add_argument("-h", "--help", action="help", help="show this help")
     shell = made.parse_args(words).shell
@@ -169,7 +171,9 @@ def _run(options: argparse.Namespace) -> int:
     targets = {"--json": options.json, "--report": options.report}
     for name, target in targets.items():
         if target is not None and not (name == "--json" and str(target) == "-"):
-            taken = [options.model] if options.dry_run else [options.model, options.output or default_target(options.model)]
+            taken = (
+                [options.model] if options.dry_run else [options.model, options.output or default_target(options.model)]
+            )
             _check_report(name, target, taken + [t for n, t in targets.items() if t is not None and n != name])
     result = rewrite(
         options.model,

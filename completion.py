@@ -86,7 +86,7 @@ def _zsh(
     words: Mapping[str, Sequence[str]],
 ) -> str:
     def arguments(parser: argparse.ArgumentParser) -> list[str]:
-        made = []
+        made: list[str] = []
         for action in _options(parser):
             value = f":{_zsh_text(str(action.metavar or action.dest))}:" if _takes_value(action) else ""
             value += "_files" if _takes_file(action) else ""

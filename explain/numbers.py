@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, TensorProto, helper
 
-from ..rewriter.algebra import HIDDEN_BELOW, Index, Size, poly, substitute
+from ..rewriter.algebra import HIDDEN_BELOW, Index, Size, Substitution, poly, substitute
 from ..rewriter.analyse import Site
 from ..rewriter.graph import Array
 from ..rewriter.probe import gather, number
@@ -27,6 +27,8 @@ WINDOW = 48
 
 MAX_HEADS = 16
 MAX_ELEMENTS = 1 << 22
+MAX_TABLE = 1 << 26
+"""A constant table with more elements is left to the proof, which reads all of it."""
 
 
 @dataclass(frozen=True)
@@ -219,12 +221,8 @@ def _within(site: Site, sizes: dict[Size, int]) -> bool:
 
     Equalities need no check: a model whose extents do not agree does not run.
     """
-    values = {a: poly(n) for a, n in sizes.items()}
-    gaps = (
-        substitute(f.left - f.right, dict(values)).constant
-        for f in site.interpreter.facts.learned
-        if f.relation == ">="
-    )
+    values: Substitution = {a: poly(n) for a, n in sizes.items()}
+    gaps = (substitute(f.left - f.right, values).constant for f in site.interpreter.facts.learned if f.relation == ">=")
     return all(gap is None or gap >= 0 for gap in gaps)
 
 
@@ -234,6 +232,8 @@ def _feeds(site: Site, attention: Attention, inputs: list[str], sizes: dict[Size
     for name in inputs:
         array = site.interpreter.array(name)
         if array is not None:
+            if array.size > MAX_TABLE:
+                return None
             feeds[name] = np.asarray(array)
             continue
         dims = site.interpreter.dims(name)
@@ -247,9 +247,7 @@ def _feeds(site: Site, attention: Attention, inputs: list[str], sizes: dict[Size
     return feeds
 
 
-def _placed(
-    site: Site, attention: Attention, scores: Array, sizes: dict[Size, int]
-) -> tuple[Floats, list[int]] | None:
+def _placed(site: Site, attention: Attention, scores: Array, sizes: dict[Size, int]) -> tuple[Floats, list[int]] | None:
     frame = attention.frame
     order: tuple[Index | None, ...] = (frame.batch, frame.head, frame.row, frame.key)
     extents = [1 if i is None else number(site.interpreter, i.bound, sizes) for i in order]
@@ -271,7 +269,7 @@ def _runner(model: ModelProto) -> Callable[[dict[str, Array]], Array] | None:
         from onnx.reference import ReferenceEvaluator
 
         reference = ReferenceEvaluator(model)
-        return lambda feeds: np.asarray(reference.run(None, feeds)[0])
+        return lambda feeds: np.asarray(next(iter(reference.run(None, feeds))))
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 4
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -280,4 +278,3 @@ def _runner(model: ModelProto) -> Callable[[dict[str, Array]], Array] | None:
     except Exception:  # noqa: BLE001 - a type or an operator that this build of onnxruntime has not
         return None
     return lambda feeds: np.asarray(session.run(None, feeds)[0])
-

@@ -70,7 +70,9 @@ def explanation_lines(
         return lines
     stop = explanation.stop
     lines.append(f"furthest stage: {int(stop.stage)} of {stop.stages}, {stop.stage.name.lower()}: {stop.doing}")
-    lines.append(f"stopped at {stop.place.text}, tensor '{stop.place.tensor}'" + (f": {stop.detail}" if stop.detail else ""))
+    lines.append(
+        f"stopped at {stop.place.text}, tensor '{stop.place.tensor}'" + (f": {stop.detail}" if stop.detail else "")
+    )
     if counterexample is not None:
         place = ", ".join(f"{n}={x}" for n, x in zip("bhij", counterexample.index, strict=True))
         lines.append(

@@ -69,7 +69,9 @@ def steps(interpreter: Interpreter, plan: Plan) -> tuple[Step, ...]:
 
 def _product(interpreter: Interpreter, attention: Attention) -> Step:
     if not attention.product:
-        return Step("product", f"{attention.anchor.op_type} multiplies query and key", (place_of_node(attention.anchor),))
+        return Step(
+            "product", f"{attention.anchor.op_type} multiplies query and key", (place_of_node(attention.anchor),)
+        )
     claim = f"scores come from query {attention.query.tensor} times key {attention.key.tensor}"
     return Step("product", claim, (place_of(interpreter, attention.product),))
 
@@ -95,7 +97,9 @@ def _scale(interpreter: Interpreter, attention: Attention, found: list[tuple[Key
         places.extend(behind or [place_of_node(node)])
     if attention.factor is not None:
         where.append(f"{short(repr(attention.factor), 80)} at run time")
-    claim = f"scale {number(float(attention.scale))}" + (f": {', '.join(where)}" if where else ", nothing multiplies it")
+    claim = f"scale {number(float(attention.scale))}" + (
+        f": {', '.join(where)}" if where else ", nothing multiplies it"
+    )
     return Step("scale", claim, tuple(dict.fromkeys(places)))
 
 

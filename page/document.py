@@ -107,13 +107,11 @@ def _provenance(report: Record) -> str:
     rows.append(["edits", esc(", ".join(f"{str(k).replace('_', ' ')} {v}" for k, v in edits.items()))])
     rows += [["note", esc(n, 400)] for n in _texts(report.get("notes"))]
     seconds = report.get("timings") or {}
-    times = table(
-        ["phase", "seconds"], [[esc(k), f"{float(v):.3f}"] for k, v in seconds.items()], "numbers"
+    times = table(["phase", "seconds"], [[esc(k), f"{float(v):.3f}"] for k, v in seconds.items()], "numbers")
+    return section(
+        "provenance", "Provenance", table(["", ""], rows) + (details("time per phase", times) if seconds else "")
     )
-    return section("provenance", "Provenance", table(["", ""], rows) + (details("time per phase", times) if seconds else ""))
 
 
 def _texts(value: object) -> Sequence[str]:
     return [str(v) for v in value] if isinstance(value, Sequence) and not isinstance(value, str) else []
-
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from .layout import Placed, place
@@ -137,7 +138,7 @@ def _folded(boxes: list[Box], outputs: Sequence[str]) -> list[Box]:
         before.made, before.title = list(box.made), [*before.title, *box.title]
         before.read.extend(n for n in box.read[1:] if n not in before.read)
         chains[id(before)].extend(chains[id(box)])
-        maker.update({t: before for t in box.made})
+        maker.update(dict.fromkeys(box.made, before))
         gone.add(id(box))
     for box in boxes:
         chain = chains[id(box)]
@@ -160,7 +161,7 @@ def _render(
     for a, b, name in edges:
         points = placed.paths[a, b]
         path = f"M{centre(points[0][0]):.1f} {top(points[0][1]) + BOX_HEIGHT:.1f}"
-        for (x0, _), (x1, layer) in zip(points, points[1:], strict=False):
+        for (x0, _), (x1, layer) in pairwise(points):
             start, end = top(layer) - LAYER + BOX_HEIGHT, top(layer)
             bend = (start + end) / 2
             path += f"C{centre(x0):.1f} {bend:.1f} {centre(x1):.1f} {bend:.1f} {centre(x1):.1f} {end:.1f}"

@@ -142,7 +142,9 @@ def memory_section(report: Record) -> str:
     if memory["stored"]:
         body += f"<p>The original file also stores constant tables of {size(memory['stored'])} over keys for it.</p>"
     if memory["left"]:
-        body += f"<p>Still of S_q x S_kv elements after the rewrite: {code(memory['left'])} (a mask or a shared bias).</p>"
+        body += (
+            f"<p>Still of S_q x S_kv elements after the rewrite: {code(memory['left'])} (a mask or a shared bias).</p>"
+        )
     return section("memory", "Memory of the bias", body, lead)
 
 

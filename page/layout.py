@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 SWEEPS = 12
 
@@ -37,7 +39,7 @@ def place(count: int, edges: list[tuple[int, int]]) -> Placed:
     edges = list(dict.fromkeys(edges))
     layer = _layers(count, edges)
     chains, rank, total = _chains(count, edges, layer)
-    links = [(a, b) for chain in chains.values() for a, b in zip(chain, chain[1:], strict=False)]
+    links = [(a, b) for chain in chains.values() for a, b in pairwise(chain)]
     above: dict[int, list[int]] = {}
     below: dict[int, list[int]] = {}
     for a, b in links:
@@ -116,9 +118,8 @@ def _columns(
     return x
 
 
-def _spread(row: list[int], wanted: dict[int, float], x: dict[int, float], apart: object) -> None:
+def _spread(row: list[int], wanted: dict[int, float], x: dict[int, float], apart: Callable[[int, int], float]) -> None:
     """The order kept and the gaps kept, as near to the wanted columns as both directions allow."""
-    assert callable(apart)
     left: list[float] = []
     for k, node in enumerate(row):
         left.append(wanted[node] if k == 0 else max(wanted[node], left[-1] + apart(row[k - 1], node)))

@@ -21,7 +21,7 @@ def middle(text: object, limit: int) -> str:
     """A long name without its middle: the ends tell layers apart."""
     plain = str(text)
     head = (limit - 1) // 3
-    return plain if len(plain) <= limit else f"{plain[:head]}…{plain[-(limit - 1 - head):]}"
+    return plain if len(plain) <= limit else f"{plain[:head]}…{plain[-(limit - 1 - head) :]}"
 
 
 def code(text: object, limit: int = LIMIT) -> str:

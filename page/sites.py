@@ -31,9 +31,12 @@ def drawing_section(report: Record) -> str:
         hidden += plumbing
         nodes = len(graph["nodes"])
         fused = [str(n["op"]) for n in graph["nodes"] if n["domain"] == "alibi"]
-        words = f"{when}: {nodes} node{'s' if nodes != 1 else ''}" + (f", one of them {code(fused[0])}" if fused else "")
+        words = f"{when}: {nodes} node{'s' if nodes != 1 else ''}" + (
+            f", one of them {code(fused[0])}" if fused else ""
+        )
         figures.append(
-            f"<figure style='flex-basis:{width + 20:.0f}px'><div class='scroll'>{drawing}</div><figcaption>{words}</figcaption></figure>"
+            f"<figure style='flex-basis:{width + 20:.0f}px'><div class='scroll'>{drawing}</div>"
+            f"<figcaption>{words}</figcaption></figure>"
         )
     if not figures:
         return section("drawing", "Before and after", "<p>The site has too many nodes to be drawn.</p>")
@@ -47,7 +50,8 @@ def drawing_section(report: Record) -> str:
 
 def _roles(report: Record, name: str) -> dict[str, str]:
     """What the operands of a site are, by tensor."""
-    site = next((s for s in report.get("sites") or [] if s.get("id") == name), {})
+    sites: list[Record] = list(report.get("sites") or [])
+    site: Record = next((s for s in sites if s.get("id") == name), {})
     bindings = (site.get("proof") or {}).get("bindings") or {}
     return {bindings[role]: role for role in ("query", "key", "value") if role in bindings}
 
@@ -68,7 +72,8 @@ def _site(site: Record, *, opened: bool) -> str:
     verdict = str(site.get("verdict"))
     kind = {"rewritten": "good", "proven": "good"}.get(verdict, "warning")
     anchor = site.get("anchor") or {}
-    head = f"{code(site['id'])} <span class='{kind}'>{esc(verdict)}</span> <span class='note'>{esc(anchor.get('op_type'))}</span>"
+    head = f"{code(site['id'])} <span class='{kind}'>{esc(verdict)}</span> "
+    head += f"<span class='note'>{esc(anchor.get('op_type'))}</span>"
     body = ""
     explanation = site.get("explanation") or {}
     formula = explanation.get("formula") or []

@@ -46,4 +46,3 @@ def strip(cells: Cells, heads: Sequence[int], keys: Sequence[int], kind: str, la
     for column in range(0, len(keys), every):
         parts.append(text(LEFT + (column + 0.5) * wide, bottom + 14, keys[column], "tick", "middle"))
     return svg(WIDTH, bottom + 20, "".join(parts), label, "chart")
-

@@ -9,7 +9,9 @@ from onnx import NodeProto
 
 from .analyse import Analysis, Site
 from .contraction import is_contraction
+from .errors import Code, Refusal
 from .graph import Scope, walk
+from .values import value_product
 
 FUSED = frozenset(
     {
@@ -38,8 +40,9 @@ def sentence(analysis: Analysis) -> str:
     operators: Counter[str] = Counter()
     for scope in walk(analysis.root):
         operators.update(n.op_type for n in scope.graph.node if n.op_type in FUSED)
-    written = [s for s in analysis.sites if s.is_attention and s.anchor.op_type not in FUSED]
-    positions = Counter(p for s in analysis.sites if s.is_attention for p in sorted(_positions(s)))
+    sites = [s for s in analysis.sites if _is_attention(s)]
+    written = [s for s in sites if s.anchor.op_type not in FUSED]
+    positions = Counter(p for s in sites for p in sorted(_positions(s)))
     found = [f"{n} {name} operator{_s(n)}" for name, n in sorted(operators.items())]
     if written:
         found.append(f"{len(written)} attention{_s(len(written))} written out with Softmax")
@@ -51,6 +54,23 @@ def sentence(analysis: Analysis) -> str:
 
 def _s(number: int) -> str:
     return "" if number == 1 else "s"
+
+
+def _is_attention(site: Site) -> bool:
+    """Whether a site is an attention by its shape alone, even where the analysis cannot tell its axes apart."""
+    if site.is_attention or site.anchor.op_type != "Softmax":
+        return site.is_attention
+    try:
+        value_product(site.interpreter, site.anchor)
+    except Refusal as refusal:
+        return refusal.code is not Code.NO_VALUE_PRODUCT
+    above = [n for n in _upstream(site.scope, [site.anchor.input[0]]) if is_contraction(n)]
+    return any(_made(site.scope, i) for n in above for i in n.input[1:2])
+
+
+def _made(scope: Scope, tensor: str) -> bool:
+    """Whether a tensor is computed or given, and no weight."""
+    return scope.constant(tensor) is None
 
 
 def _positions(site: Site) -> set[str]:

@@ -224,9 +224,7 @@ def _they(number: int) -> str:
 
 
 def escape(text: str) -> str:
-    """Text without characters that are not printed: names come from the file, and characters could drive a
-    terminal, line feeds forge lines.
-    """
+    """Names come from the file: control characters could drive a terminal, line feeds forge lines."""
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
