@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from onnx import ModelProto, helper
 
 from ..rewriter.analyse import Site
@@ -11,6 +9,7 @@ from .explanation import slopes_of
 from .look import Look
 from .memory import LENGTHS, bias_memory
 from .numbers import bias_values
+from .report import plain
 from .slopes import compare, standard_slopes
 
 MOST_NODES = 160
@@ -27,10 +26,10 @@ def page_facts(look: Look, report: dict[str, object]) -> None:
     made: dict[str, object] = {"site": shown.name, "slopes": _slopes(shown), "bias": None, "memory": None}
     if shown.plan is not None:
         values = bias_values(look.study, shown)
-        made["bias"] = None if values is None else asdict(values)
+        made["bias"] = None if values is None else plain(values)
         memory = bias_memory(shown, shown.plan)
         left = look.result.left.get(shown.name)
-        made["memory"] = None if memory is None else {"lengths": list(LENGTHS), **asdict(memory), "left": left}
+        made["memory"] = None if memory is None else {"lengths": list(LENGTHS), **plain(memory), "left": left}
     pair = next(p for p in look.pairs() if p.site == shown.name)
     made["before"] = graph_record(pair.before)
     made["after"] = None if pair.after is None else graph_record(pair.after)

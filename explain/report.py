@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from ..rewriter.analyse import Site
 from .explanation import Explanation
@@ -11,6 +12,9 @@ from .numbers import Counterexample
 from .places import Place
 from .slopes import compare
 from .steps import Step
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 BAR = 24
 """Width of the longest bar of a slope."""
@@ -34,14 +38,25 @@ def record(explanation: Explanation, counterexample: Counterexample | None = Non
             "number": int(stop.stage),
             "stages": stop.stages,
             "doing": stop.doing,
-            "place": asdict(stop.place),
-            "counterexample": None if counterexample is None else asdict(counterexample),
+            "place": plain(stop.place),
+            "counterexample": None if counterexample is None else plain(counterexample),
         }
     return made
 
 
+def plain(record: DataclassInstance) -> dict[str, Any]:
+    """A record as JSON has it: lists, no tuples."""
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: convert(v) for k, v in value.items()}
+        return [convert(v) for v in value] if isinstance(value, list | tuple) else value
+
+    return {k: convert(v) for k, v in asdict(record).items()}
+
+
 def _step(step: Step) -> dict[str, object]:
-    return {"about": step.about, "claim": step.claim, "rests_on": [asdict(p) for p in step.rests_on]}
+    return {"about": step.about, "claim": step.claim, "rests_on": [plain(p) for p in step.rests_on]}
 
 
 def explanation_lines(

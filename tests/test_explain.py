@@ -358,7 +358,7 @@ def test_site_names_are_no_paths(name: str, tmp_path: Path) -> None:
     next(n for n in model.graph.node if n.op_type == "Softmax").name = name
     path = tmp_path / "model.onnx"
     onnx.save(model, path)
-    folder = tmp_path / "out" 
+    folder = tmp_path / "out"
     assert main(["explain", str(path), "--extract", str(folder)]) == 0
     assert len(list(folder.iterdir())) == 2
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx", "out"]
@@ -456,8 +456,10 @@ def test_bash_completes(tmp_path: Path, capsys: Printed) -> None:
 
     def complete(*words: str) -> list[str]:
         line = " ".join(f"'{w}'" for w in words)
-        code = f"{script}\nCOMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; _rewrite; printf '%s\\n' \"${{COMPREPLY[@]}}\""
-        done = subprocess.run(["bash", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+        code = f"{script}\nCOMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; _rewrite; echo \"${{COMPREPLY[@]}}\""
+        done = subprocess.run(
+            ["bash", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+        )
         return done.stdout.split()
 
     assert complete("rewrite", "--rep") == ["--report"]
