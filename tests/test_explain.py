@@ -456,7 +456,7 @@ def test_bash_completes(tmp_path: Path, capsys: Printed) -> None:
 
     def complete(*words: str) -> list[str]:
         line = " ".join(f"'{w}'" for w in words)
-        code = f"{script}\nCOMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; _rewrite; echo \"${{COMPREPLY[@]}}\""
+        code = f'{script}\nCOMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; _rewrite; echo "${{COMPREPLY[@]}}"'
         done = subprocess.run(
             ["bash", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
         )
