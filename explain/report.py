@@ -76,7 +76,7 @@ def explanation_lines(
         lines.extend(f"  {row}" for row in explanation.formula)
     if explanation.stop is None:
         lines.append("proof")
-        lines.extend(f"  {s.about}: {s.claim}{_rests_on(s.rests_on)}" for s in explanation.steps)
+        lines.extend(f"  {_claim(s)}{_rests_on(s.rests_on)}" for s in explanation.steps)
         if site.plan is not None:
             lines.extend(f"  {note}" for note in site.plan.notes)
         if explanation.slopes:
@@ -96,6 +96,11 @@ def explanation_lines(
         )
     lines.append(f"what to do: {stop.remedy}")
     return lines
+
+
+def _claim(step: Step) -> str:
+    """The claim with what it is about, unless it begins with that word."""
+    return step.claim if step.claim.startswith(step.about[:5]) else f"{step.about}: {step.claim}"
 
 
 def _rests_on(places: Sequence[Place]) -> str:

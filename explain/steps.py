@@ -78,7 +78,7 @@ def _product(interpreter: Interpreter, attention: Attention) -> Step:
 
 def _scale(interpreter: Interpreter, attention: Attention, found: list[tuple[Key, Poly]]) -> Step:
     """Where the factors of the product sit: before it, in it, or behind it."""
-    where: list[str] = []
+    where: list[tuple[str, str]] = []
     places: list[Place] = []
     node = interpreter.scope.producer(attention.product) if attention.product else None
     if node is None:
@@ -88,18 +88,20 @@ def _scale(interpreter: Interpreter, attention: Attention, found: list[tuple[Key
         if view.factor == 1:
             continue
         scaling = [n for o in node.input[:2] for n in between(interpreter, o, view.tensor, SCALING)]
-        where.append(f"{number(float(view.factor))} on the {side}")
+        where.append((number(float(view.factor)), f"on the {side}"))
         places.extend(place_of_node(n) for n in scaling)
     behind = _scaled_behind(interpreter, attention, found)
     own = attention.scale / (attention.query.factor * attention.key.factor)
     if own != 1:
-        where.append(f"{number(float(own))} on the product")
+        where.append((number(float(own)), "on the product"))
         places.extend(behind or [place_of_node(node)])
     if attention.factor is not None:
-        where.append(f"{short(repr(attention.factor), 80)} at run time")
-    claim = f"scale {number(float(attention.scale))}" + (
-        f": {', '.join(where)}" if where else ", nothing multiplies it"
-    )
+        where.append((short(repr(attention.factor), 80), "at run time"))
+    if len(where) == 1:
+        claim = f"scale {where[0][0]} {where[0][1]}"
+    else:
+        parts = ", ".join(" ".join(part) for part in where)
+        claim = f"scale {number(float(attention.scale))}: {parts or 'nothing multiplies the product'}"
     return Step("scale", claim, tuple(dict.fromkeys(places)))
 
 

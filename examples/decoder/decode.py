@@ -29,9 +29,7 @@ class Decoder:
         self.session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
         past = [i for i in self.session.get_inputs() if i.name.startswith("past_key_values")]
         # An empty cache: no token has been seen yet.
-        self.cache: dict[str, Array] = {
-            i.name: np.zeros((batch, i.shape[1], 0, i.shape[3]), np.float32) for i in past
-        }
+        self.cache: dict[str, Array] = {i.name: np.zeros((batch, i.shape[1], 0, i.shape[3]), np.float32) for i in past}
 
     def step(self, tokens: Array, mask: Array) -> Array:
         """Logits [B, V] of the last token; the cache grows by the new tokens."""

@@ -2,7 +2,7 @@
 
     python accuracy.py
 
-BLOOM, MPT and Falcon add slope * j, which grows with the sequence.  Softmax does not see a constant per row, so in
+BLOOM and Falcon add slope * j, which grows with the sequence.  Softmax does not see a constant per row, so in
 exact arithmetic that is as good as slope * (j - i).  In float16 it is not: at j = 2000 and a slope of 1/2 the sum is
 about 1000, where neighbouring float16 numbers are 0.5 apart, and the score of query and key is gone.  The fused node
 is specified relative to the row, so near keys get small numbers and far keys hardly count.
@@ -31,7 +31,8 @@ LAYER = f"""
 <ir_version: 8, opset_import: ["" : 17]>
 layer (float16[B,{HEADS},S,{WIDTH}] q, float16[B,{HEADS},S,{WIDTH}] k, float16[B,{HEADS},S,{WIDTH}] v)
    => (float16[B,{HEADS},S,{WIDTH}] y)
-<float[{HEADS},1,1] slopes32 = {{{", ".join(map(str, SLOPES))}}}, float[2] numbers = {{0.125, -65504.0}}, int64 zero = {{0}}, int64 one = {{1}},
+<float[{HEADS},1,1] slopes32 = {{{", ".join(map(str, SLOPES))}}},
+ float[2] numbers = {{0.125, -65504.0}}, int64 zero = {{0}}, int64 one = {{1}},
  int64[1] first = {{0}}, int64[1] second = {{1}}>
 {{
    slopes = Cast<to=10>(slopes32)
