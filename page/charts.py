@@ -109,7 +109,9 @@ def precision_chart(outputs: Sequence[tuple[str, float | None, float | None]]) -
             ends.append((x, kind, value))
         if len(ends) == 2:
             parts.append(_line(ends[0][0], y, ends[1][0], y, "link"))
-        parts.extend(_dot(x, y, kind, f"{name}: {kind} {numeral(value)}", 6) for x, kind, value in ends)
+        for x, kind, value in ends:
+            shape, radius = ("ring", 8.0) if kind == "original" else ("rewritten", 4.5)  # equal ones stay visible
+            parts.append(_dot(x, y, shape, f"{name}: {kind} {numeral(value)}", radius))
     parts.append(text((start + WIDTH) / 2, bottom + 34, "largest relative error", "tick", "middle"))
     return svg(WIDTH, bottom + 40, "".join(parts), "16-bit errors of original and rewritten", "chart")
 

@@ -25,17 +25,18 @@ def to_html(report: Record) -> str:
     """
     name = (report.get("input") or {}).get("path") or "model"
     style = resources.files(__package__).joinpath("style.css").read_text(encoding="utf-8")
-    sections = [
-        drawing_section(report),
+    measured = [
         slopes_section(report),
         bias_section(report),
         verification_section(report),
         precision_section(report),
         memory_section(report),
         engine_section(report),
-        sites_section(report),
-        _provenance(report),
     ]
+    # Where nothing is proven, the refusals are the news and the measurements are empty.
+    refused = bool(report.get("sites")) and not (report.get("census") or {}).get("proven")
+    middle = [sites_section(report), *measured] if refused else [*measured, sites_section(report)]
+    sections = [drawing_section(report), *middle, _provenance(report)]
     links = "".join(f"<a href='#{s}'>{t}</a>" for s, t in _contents(report))
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>"

@@ -111,7 +111,7 @@ def precision_section(report: Record) -> str:
     names = list(dict.fromkeys((*precision["original"], *precision["rewritten"])))
     pairs = [(n, _maybe(precision["original"].get(n)), _maybe(precision["rewritten"].get(n))) for n in names]
     words = (
-        "<span class='key-original'>●</span> original, <span class='key-rewritten'>●</span> rewritten, each as it is "
+        "<span class='key-original'>○</span> original, <span class='key-rewritten'>●</span> rewritten, each as it is "
         f"({esc(', '.join(precision['types']))}) against the float32 original: further left is more accurate"
     )
     body = _figure(precision_chart(pairs[:24]), words)
