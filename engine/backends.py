@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from ..rewriter.errors import AlibiError, EngineFailed, MissingDependency, UsageError
 from .job import BACKENDS
+from .options import AUTO
 from .process import INSTALL, run_child
 from .targets import RTX_SUPPORTED, RTX_TARGETS, text
 
-AUTO = "auto"
 OLDEST = {"tensorrt": (10, 1), "tensorrt-rtx": (1, 7)}
 """First versions that take our plugin."""
 

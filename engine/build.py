@@ -3,62 +3,30 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 from onnx import ModelProto
 
 from ..plugin import library_path
-from ..rewriter.errors import AlibiError, EngineFailed, PluginNotUsed, UsageError
+from ..rewriter.errors import EngineFailed, PluginNotUsed, UsageError
 from ..rewriter.spec import DOMAIN
+from ..writing import write_file
 from .attach import Attached, attach_kernels
-from .backends import AUTO, Backend, choose
+from .backends import Backend, choose
 from .devices import devices
 from .facts import EngineFacts
-from .files import write_file
 from .job import BuildJob
 from .needs import fused_nodes
+from .options import STRATEGIES, EngineOptions, Reporter
 from .plan_file import read_plan
 from .process import Event, run_child
 from .profiles import Profile, make_profile
-from .shapes import Shape
 from .targets import Images, images_for
 
-STRATEGIES = ("plugin", "native", "auto")
 TIMED_CALLS = 50
 """How often each engine runs where --strategy auto can time them."""
-
-
-@dataclass(frozen=True)
-class EngineOptions:
-    """What the user asks for.
-
-    Attributes:
-        backend: ``auto``, ``tensorrt`` or ``tensorrt-rtx``.
-        strategy: ``plugin``: fused nodes run our kernels.  ``native``: TensorRT compiles their function bodies.
-            ``auto``: both are built and the faster one is kept, where a device can run them.
-        targets: Compute capabilities times ten; empty for the backend's default.
-        shapes: For ``min``, ``opt`` and ``max`` the shapes by input name.
-        embed_plugin: Whether the plugin library travels in the plan; None for the backend's default.
-        skip: Attach kernels with certified skipping.
-    """
-
-    backend: str = AUTO
-    strategy: str = "plugin"
-    targets: tuple[int, ...] = ()
-    shapes: Mapping[str, Mapping[str, Shape]] = field(default_factory=dict)
-    embed_plugin: bool | None = None
-    skip: bool = False
-
-
-@dataclass
-class Reporter:
-    """Whom a build tells what it is doing."""
-
-    say: Callable[[str], None] = lambda _: None
-    event: Callable[[Event], None] = lambda _: None
 
 
 def build_engine(model: Path, plan: Path, options: EngineOptions, reporter: Reporter | None = None) -> EngineFacts:
@@ -146,7 +114,7 @@ class _Builder:
         facts.library, facts.library_embedded = library, embed
         if not embed:
             facts.library = self.plan.with_name(library.name)
-            write_file(facts.library, library.read_bytes())
+            write_file(facts.library, library.read_bytes(), "--engine")
         return facts
 
     def native(self, timing: int = 0) -> EngineFacts:
@@ -232,9 +200,8 @@ class _Builder:
         if "milliseconds" in result:
             facts.timings[facts.strategy] = float(result["milliseconds"])
         else:
-            facts.not_executed.append(
-                f"the engine was built, not run ({result.get('not_timed', 'nothing asked for it')})"
-            )
+            why = f" ({result['not_timed']})" if "not_timed" in result else ""
+            facts.not_executed.append(f"the engine was built, not run{why}")
         return facts
 
 
@@ -270,7 +237,7 @@ def embed_kernels(model: Path, options: EngineOptions, reporter: Reporter | None
         skip=options.skip,
         progress=lambda name: reporter.say(f"compiling kernels: {name}"),
     )
-    write_file(model, content.SerializeToString(deterministic=True))
+    write_file(model, content.SerializeToString(deterministic=True), "-o")
     return attached
 
 
@@ -281,4 +248,4 @@ def remove_functions(model: ModelProto) -> None:
     model.functions.extend(kept)
 
 
-__all__ = ["STRATEGIES", "AlibiError", "EngineOptions", "Reporter", "build_engine", "embed_kernels"]
+__all__ = ["EngineOptions", "Reporter", "build_engine", "embed_kernels", "remove_functions"]

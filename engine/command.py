@@ -5,19 +5,22 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ..rewriter.errors import UsageError
-from .build import STRATEGIES, EngineOptions, Reporter
+from ..rewriter.errors import AlibiError, UsageError
 from .job import BACKENDS
-from .process import Event
-from .profiles import KINDS
-from .shapes import parse_shapes
-from .targets import parse_targets
+from .options import AUTO, STRATEGIES, EngineOptions, Reporter
 
-NATIVE_SPELLING = {"min": "--minShapes", "opt": "--optShapes", "max": "--maxShapes"}
+if TYPE_CHECKING:
+    from ..rewriter.pipeline import RewriteResult
+
+KINDS = ("min", "opt", "max")
+TRTEXEC = {"min": "--minShapes", "opt": "--optShapes", "max": "--maxShapes"}
 """trtexec's names of the shape options."""
 
+YES = {"yes": True, "no": False}
 CLEAR_LINE = "\r\x1b[K"
 
 
@@ -25,80 +28,114 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the option group."""
     group = parser.add_argument_group("engine")
     group.add_argument(
-        "--engine",
-        metavar="PATH",
-        nargs="?",
-        const=Path(),
-        type=Path,
-        help="build a TensorRT engine (default: the output's stem + .engine)",
+        "--engine", metavar="PATH", nargs="?", const=Path(), type=Path, help="build an engine (default: STEM.engine)"
     )
-    group.add_argument("--backend", choices=("auto", *BACKENDS), default="auto", help="which TensorRT (default: auto)")
+    group.add_argument("--backend", choices=(AUTO, *BACKENDS), default=AUTO, metavar="NAME", help=", ".join(BACKENDS))
     group.add_argument(
-        "--strategy",
-        choices=STRATEGIES,
-        default="plugin",
-        help="plugin: our kernels; native: TensorRT compiles the function bodies; auto: the faster of both, timed here",
+        "--strategy", choices=STRATEGIES, default="plugin", metavar="S", help="plugin, native (function bodies) or auto"
     )
-    group.add_argument(
-        "--target", metavar="SM", action="append", default=[], help="GPUs to build for, e.g. sm_80,sm_89"
-    )
+    group.add_argument("--target", metavar="SM", action="append", default=[], help="GPUs to build for: sm_80,sm_89")
     for kind in KINDS:
-        group.add_argument(
-            f"--{kind}-shapes",
-            NATIVE_SPELLING[kind],
-            metavar="SHAPES",
-            nargs="+",
-            default=[],
-            help="ids:1x32,mask:1x32 or ids:[1,32] mask:[1,32]; missing ones are derived"
-            if kind == "min"
-            else "likewise",
+        shapes: Any = {"metavar": "SHAPES", "nargs": "+", "dest": f"{kind}_shapes"}
+        text = "ids:1x32,mask:1x32 or ids:[1,32] mask:[1,32]" if kind == "min" else "likewise; missing ones are derived"
+        group.add_argument(f"--{kind}-shapes", default=[], help=text, **shapes)
+        group.add_argument(TRTEXEC[kind], default=argparse.SUPPRESS, help=argparse.SUPPRESS, **shapes)
+    group.add_argument("--embed-plugin", choices=tuple(YES), metavar="yes|no", help="plugin library in the engine")
+    group.add_argument("--embed-kernels", action="store_true", help="kernels in the written model, for trtexec")
+    group.add_argument("--skip", action="store_true", help="kernels that leave out provably negligible keys")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the request.
+
+    Attributes:
+        lines: For people.
+        facts: The report's ``engine`` object; empty if no engine was asked for.
+        done: A model that was rewritten before was built as it is: there was nothing to rewrite.
+        error: Why it failed; the rewriting is done and reported all the same.
+    """
+
+    lines: tuple[str, ...] = ()
+    facts: dict[str, object] | None = None
+    done: bool = False
+    error: AlibiError | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for besides rewriting.
+
+    Attributes:
+        engine: Where an engine goes; an empty path for the default place, None for no engine.
+        embed: Attach kernels to the written model.
+        options: How to build.
+        explain, verbose: How much to say.
+    """
+
+    engine: Path | None
+    embed: bool
+    options: EngineOptions
+    explain: bool = False
+    verbose: bool = False
+
+    @classmethod
+    def of(cls, options: argparse.Namespace) -> Request | None:
+        """The request of a command line, or None if it asks for no engine and no kernels.
+
+        Raises:
+            UsageError: A shape or target is not written as it has to be, or MODEL stands behind --engine.
+        """
+        if getattr(options, "engine", None) is None and not getattr(options, "embed_kernels", False):
+            return None
+        if options.engine is not None and options.engine.suffix == ".onnx":
+            # The option takes a path, so `rewrite --engine model.onnx` takes the model for the engine.
+            raise UsageError(f"--engine '{options.engine}' looks like a model. Put MODEL first: rewrite MODEL --engine")
+        from .shapes import parse_shapes
+        from .targets import parse_targets
+
+        shapes = {kind: parse_shapes(f"--{kind}-shapes", getattr(options, f"{kind}_shapes")) for kind in KINDS}
+        wanted = EngineOptions(
+            backend=options.backend,
+            strategy=options.strategy,
+            targets=parse_targets(options.target),
+            shapes=shapes,
+            embed_plugin=YES.get(options.embed_plugin),
+            skip=options.skip,
         )
-    group.add_argument(
-        "--embed-plugin",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="store the plugin library in the engine (default: with TensorRT-RTX)",
-    )
-    group.add_argument(
-        "--embed-kernels", action="store_true", help="attach compiled kernels to the written model, for trtexec"
-    )
-    group.add_argument(
-        "--skip", action="store_true", help="kernels that leave out keys proven negligible (docs/kernels.md)"
-    )
+        return cls(options.engine, options.embed_kernels, wanted, options.explain, options.verbose)
 
+    def carry_out(self, result: RewriteResult) -> Outcome:
+        """Builds what was asked for from a rewritten model, or from one that was rewritten before."""
+        from .needs import fused_nodes
 
-def engine_options(options: argparse.Namespace) -> EngineOptions:
-    """The options as a value.
+        model, before = result.output, False
+        if model is None and not result.fused and result.source.path is not None:
+            before = bool(fused_nodes(result.source.model))
+            model = result.source.path if before else None
+        if model is None:
+            return Outcome()
+        try:
+            return self._carry_out(model, before)
+        except AlibiError as error:
+            return Outcome(facts={"error": str(error)}, error=error)
 
-    Raises:
-        UsageError: A shape or target is not written as it has to be.
-    """
-    return EngineOptions(
-        backend=options.backend,
-        strategy=options.strategy,
-        targets=parse_targets(options.target),
-        shapes={kind: parse_shapes(f"--{kind}-shapes", getattr(options, f"{kind}_shapes")) for kind in KINDS},
-        embed_plugin=options.embed_plugin,
-        skip=options.skip,
-    )
+    def _carry_out(self, model: Path, before: bool) -> Outcome:
+        from .build import build_engine, embed_kernels
 
-
-def engine_path(options: argparse.Namespace, model: Path) -> Path:
-    """Where the engine goes."""
-    given: Path = options.engine
-    if given != Path():
-        return given
-    return model.with_name(f"{model.name.removesuffix('.onnx')}.engine")
-
-
-def misplaced_model(options: argparse.Namespace) -> None:
-    """`rewrite --engine model.onnx` takes the model for the engine: say so.
-
-    Raises:
-        UsageError: The engine's path ends like a model.
-    """
-    if options.engine is not None and options.engine.suffix == ".onnx":
-        raise UsageError(f"--engine '{options.engine}' looks like a model. Put MODEL first: rewrite MODEL --engine")
+        progress = Progress(self.verbose)
+        lines: list[str] = []
+        if self.embed:
+            if before:
+                raise UsageError(f"'{model}' is rewritten already and is never changed. Start from the original.")
+            attached = embed_kernels(model, self.options, progress)
+            size = attached.bytes / 2**20
+            lines.append(f"attached {size:.1f} MiB of kernels to {len(attached.nodes)} nodes of {model}")
+        if self.engine is None:
+            return Outcome(tuple(lines), done=before)
+        plan = self.engine if self.engine != Path() else model.with_suffix(".engine")
+        facts = build_engine(model, plan, self.options, progress)
+        return Outcome((*lines, *facts.lines(explain=self.explain)), facts.to_json(), done=before)
 
 
 class Progress(Reporter):
@@ -115,7 +152,7 @@ class Progress(Reporter):
         self._clear()
         sys.stderr.write(f"[{time.monotonic() - self.started:6.1f} s] {text}\n")
 
-    def _event(self, event: Event) -> None:
+    def _event(self, event: dict[str, Any]) -> None:
         if event["event"] == "progress" and self.terminal:
             done, steps = int(event["done"]), max(1, int(event["steps"]))
             sys.stderr.write(f"{CLEAR_LINE}{event['phase'][:50]} {done}/{steps}")

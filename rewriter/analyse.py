@@ -37,6 +37,7 @@ class Site:
         scope: Its graph.
         plan: What to emit, if the site is proven.
         refusal: Why not, otherwise.
+        reading: The attention in normal form, as far as the reading that came farthest got.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Site:
     interpreter: Interpreter
     plan: Plan | None = None
     refusal: Refusal | None = None
+    reading: Attention | None = None
 
     @property
     def is_attention(self) -> bool:
@@ -128,9 +130,9 @@ def _judge(interpreter: Interpreter, node: NodeProto) -> Site | None:
         except Refusal as refusal:
             # Of several readings the one that came farthest tells most about why it failed.
             if site.refusal is None or refusal.stage > site.refusal.stage:
-                site.refusal = refusal
+                site.refusal, site.reading = refusal, reading
         else:
-            site.refusal = None
+            site.refusal, site.reading = None, reading
             return site
     return site
 

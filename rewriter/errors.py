@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .algebra import Poly
 
 
 class ExitCode(IntEnum):
@@ -243,6 +247,8 @@ class Refusal(Exception):
         node: Name (or output) of the offending node.
         tensor: The offending tensor, if there is one.
         detail: The exact finding: values, indices, sizes.
+        steps: The derivation as far as it went.
+        term: The added term that fits nowhere, if that is the reason.
     """
 
     code: Code
@@ -251,6 +257,7 @@ class Refusal(Exception):
     tensor: str = ""
     detail: str = ""
     steps: list[str] = field(default_factory=list)
+    term: Poly | None = None
 
     def __str__(self) -> str:
         place = f" at {self.node}" if self.node else ""

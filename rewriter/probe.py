@@ -173,7 +173,7 @@ def _allowed(interpreter: Interpreter, sizes: dict[Size, int]) -> bool:
     """Whether the sizes are such as the proofs assume (extents that agree, buffers that are long enough)."""
     for fact in interpreter.facts.learned:
         atoms = [a for a in fact.left.all_atoms() | fact.right.all_atoms() if isinstance(a, Size)]
-        numbers = {a: sizes.get(a, _number(interpreter, of(a), sizes)) for a in atoms}
+        numbers = {a: sizes.get(a, number(interpreter, of(a), sizes)) for a in atoms}
         if any(n is None for n in numbers.values()):
             continue
         values: Substitution = {a: as_poly(n) for a, n in numbers.items() if n is not None}
@@ -183,7 +183,8 @@ def _allowed(interpreter: Interpreter, sizes: dict[Size, int]) -> bool:
     return True
 
 
-def _number(interpreter: Interpreter, value: Poly, sizes: dict[Size, int]) -> int | None:
+def number(interpreter: Interpreter, value: Poly, sizes: dict[Size, int]) -> int | None:
+    """An extent as a number, if the sizes decide it."""
     result = substitute(interpreter.facts.normal(value), {s: as_poly(n) for s, n in sizes.items()}).constant
     return None if result is None or result != int(result) or result < 0 else int(result)
 
@@ -194,13 +195,13 @@ def _run(
     feeds: dict[str, Array] = {}
     for name in cut.inputs:
         if name in cut.shapes:
-            numbers = [_number(interpreter, e, sizes) for e in cut.shapes[name]]
+            numbers = [number(interpreter, e, sizes) for e in cut.shapes[name]]
             if any(n is None for n in numbers):
                 return None
             feeds[name] = np.array([n for n in numbers if n is not None], np.int64)
             continue
         dims = interpreter.dims(name)
-        shape = [_number(interpreter, d, sizes) for d in dims] if dims is not None else [None]
+        shape = [number(interpreter, d, sizes) for d in dims] if dims is not None else [None]
         if any(s is None for s in shape) or np.prod([s or 0 for s in shape], dtype=np.float64) > MAX_ELEMENTS:
             return None
         extents = [s for s in shape if s is not None]
@@ -265,13 +266,13 @@ def _compare(site: Site, plan: Plan, sizes: dict[Size, int], values: dict[str, A
             return
         values[attention.scores] = constant
     order = (frame.batch, frame.head, frame.row, frame.key)
-    extents = [1 if i is None else _number(interpreter, i.bound, sizes) for i in order]
+    extents = [1 if i is None else number(interpreter, i.bound, sizes) for i in order]
     if any(e is None for e in extents):
         return
     shape = [e for e in extents if e is not None]
     if 0 in shape:
         return
-    scores = _gather(attention.scores_index, values[attention.scores], order, shape, interpreter, sizes)
+    scores = gather(attention.scores_index, values[attention.scores], order, shape, interpreter, sizes)
     if scores is None:
         return
     rows, keys = np.arange(shape[2]), np.arange(shape[3])
@@ -312,7 +313,7 @@ def _compare(site: Site, plan: Plan, sizes: dict[Size, int], values: dict[str, A
         _contradict(site, plan, f"the evaluated bias is off by {np.abs(gap).max():.3g} at shape {shape}")
 
 
-def _gather(
+def gather(
     index: tuple[Poly, ...],
     value: Array,
     order: tuple[Index | None, ...],

@@ -232,6 +232,7 @@ def _sort_runtime(
             label(attention.anchor),
             attention.scores,
             f"{_short(Poly({monomial: coefficient}))}",
+            term=Poly({monomial: coefficient}),
         )
     atoms = frozenset(x for atom, _ in place for x in of(atom).all_atoms())
     allowed = {frame.batch, frame.key}
@@ -248,6 +249,7 @@ def _sort_runtime(
             label(attention.anchor),
             attention.scores,
             f"{_short(Poly({monomial: coefficient}))}",
+            term=Poly({monomial: coefficient}),
         )
     parts.rest[monomial] = coefficient
 
@@ -262,6 +264,7 @@ def _not_linear(attention: Attention, monomial: Monomial, coefficient: Number) -
                     label(attention.anchor),
                     inner.name,
                     f"{list(inner.data.shape)}: {misfit(inner.data) or 'no formula fits'}",
+                    term=Poly({monomial: coefficient}),
                 )
     return Refusal(
         Code.NOT_LINEAR,
@@ -269,6 +272,7 @@ def _not_linear(attention: Attention, monomial: Monomial, coefficient: Number) -
         label(attention.anchor),
         attention.scores,
         _short(Poly({monomial: coefficient})),
+        term=Poly({monomial: coefficient}),
     )
 
 
@@ -312,14 +316,14 @@ def _form(interpreter: Interpreter, attention: Attention, parts: _Parts, distanc
 def _same_per_head(attention: Attention, left: Poly, right: Poly) -> bool:
     if left == right:
         return True
-    a, b = _vector(attention, left), _vector(attention, right)
+    a, b = vector(attention, left), vector(attention, right)
     if a is None or b is None:
         return False
     # Constants come from tables of 16 or 32 bits: they agree to a unit in the last place.
     return bool(np.all(np.abs(a - b) <= np.maximum(np.abs(a), np.abs(b)) * 2.0**-22))
 
 
-def _vector(attention: Attention, value: Poly) -> npt.NDArray[np.float64] | None:
+def vector(attention: Attention, value: Poly) -> npt.NDArray[np.float64] | None:
     """The value for each head, or None if it is not a number for each."""
     head = attention.frame.head
     count = head.bound.constant if head is not None else 1
@@ -348,7 +352,7 @@ def _positions(attention: Attention, parts: _Parts, slope: Poly, pattern: BiasPa
         places.append((of(frame.key), slope))
     # The factor of the highest-degree place is the slope of the position.
     reference = max(places, key=lambda p: (max(len(m) for m, _ in p[0].terms), render(p[0])))[1]
-    base = _vector(attention, reference)
+    base = vector(attention, reference)
     value = ZERO
     for place, factor in places:
         ratio = _ratio(attention, factor, reference, base)
@@ -370,7 +374,7 @@ def _ratio(
     for sign in (1, -1):
         if factor == reference * sign:
             return Fraction(sign)
-    own = _vector(attention, factor)
+    own = vector(attention, factor)
     if own is None or base is None or not base.any():
         return None
     largest = int(np.argmax(np.abs(base)))
@@ -382,7 +386,7 @@ def _slopes(attention: Attention, slope: Poly) -> tuple[Slopes | None, Poly | No
     atoms = slope.all_atoms()
     if any(isinstance(a, Read) for a in atoms):
         return None, slope
-    numbers = _vector(attention, slope)
+    numbers = vector(attention, slope)
     if numbers is None:
         raise Refusal(Code.SLOPES_UNKNOWN, Stage.BIAS, label(attention.anchor), attention.scores, _short(slope))
     if not np.isfinite(numbers).all() or np.abs(numbers).max(initial=0.0) > 1e30:

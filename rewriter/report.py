@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
+from typing import Any
 
 import numpy as np
 
 from .analyse import Site
 from .errors import ExitCode
 from .graph import label
+from .kinds import sentence
 from .pipeline import RewriteResult
 from .plan import Plan
 from .version import __version__
@@ -37,6 +39,7 @@ def to_json(result: RewriteResult) -> dict[str, object]:
         "output": {"path": str(result.output) if result.output else None, "sha256": result.sha256 or None},
         "exit_code": int(result.exit_code),
         "census": census(result),
+        "attention_found": None if analysis.proven else sentence(analysis),
         "sites": [_site(s, result) for s in analysis.sites if s.is_attention],
         "edits": vars(result.counts).copy(),
         "verification": result.verification.to_json() if result.verification else None,
@@ -142,38 +145,56 @@ def bias_bytes(plan: Plan) -> str:
 # --- text ------------------------------------------------------------------------------------------------
 
 
-def to_text(result: RewriteResult, *, explain: bool = False, verbose: bool = False) -> str:
-    """The report for people."""
+def to_text(
+    result: RewriteResult,
+    *,
+    explain: bool = False,
+    verbose: bool = False,
+    details: Mapping[str, Sequence[str]] | None = None,
+) -> str:
+    """The report for people.
+
+    Args:
+        result: The run.
+        explain: Show every attention site, and the steps of every proof.
+        verbose: Likewise, and everything about the verification.
+        details: Lines to show below a site instead of the steps, by the site's name; sites that it lacks are
+            left out.
+    """
     counts = census(result)
     lines = [
-        _escape(f"{result.source.path or 'model'}: ")
+        escape(f"{result.source.path or 'model'}: ")
         + f"{counts['sites']} attention site{_s(counts['sites'])}, {counts['biased']} with a position bias, "
         f"{counts['proven']} proven ALiBi, {counts['rewritten']} rewritten"
     ]
     for site in result.analysis.sites:
-        if site.plan is not None:
+        if details is not None:
+            if site.name in details:
+                lines.append(_accepted(site, site.plan, explain=False)[0] if site.plan else _refused(site)[0])
+                lines.extend(escape(f"    {row}") for row in details[site.name])
+        elif site.plan is not None:
             lines.extend(_accepted(site, site.plan, explain=explain or verbose))
         elif site.is_biased or ((explain or verbose) and site.is_attention):
             lines.extend(_refused(site))
     plain = [s for s in result.analysis.sites if s.is_attention and not s.is_biased]
     if plain and not (explain or verbose):
         lines.append(f"  {len(plain)} attention site{_s(len(plain))} without an ALiBi bias left as {_they(len(plain))}")
-    if not counts["sites"]:
-        lines.append("  no attention was found: no softmax over query-key products, no attention operator")
-    lines.extend(_escape(f"  note: {n}") for n in result.notes)
+    if not result.analysis.proven:
+        lines.append(escape(f"  {sentence(result.analysis)}"))
+    lines.extend(escape(f"  note: {n}") for n in result.notes)
     if result.fused:
         edits = result.counts
         lines.append(
             f"edits: {edits.nodes_removed} nodes and {edits.initializers_removed} constants removed, "
             f"{edits.nodes_added} nodes and {edits.initializers_added} constants added"
         )
-        lines.extend(_escape(t) for t in _memory(result))
+        lines.extend(escape(t) for t in _memory(result))
     if result.verification is not None:
-        lines.append("verification " + _escape(result.verification.summary()))
+        lines.append("verification " + escape(result.verification.summary()))
         power = result.verification.power
         if power is not None and power.killed < power.counted:
             lines.append("  some mutants pass too, so these inputs are weak: see --explain, or give better --inputs")
-        lines.extend(_escape(f"  {n}") for n in _verification_details(result, verbose or explain))
+        lines.extend(escape(f"  {n}") for n in _verification_details(result, verbose or explain))
     elif result.fused:
         lines.append("verification: not run")
     lines.append(_verdict(result, counts))
@@ -202,7 +223,7 @@ def _they(number: int) -> str:
     return "it is" if number == 1 else "they are"
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
     """Names come from the file: control characters could drive a terminal, line feeds forge lines."""
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
@@ -222,10 +243,10 @@ def _accepted(site: Site, plan: Plan, *, explain: bool) -> list[str]:
     ]
     with_what = f" with {' and '.join(extras)}" if extras else ""
     row = f"  {site.name}: {kind}{proof.form.value}{heads}, scale {float(proof.attention.scale):.6g}{with_what}"
-    lines = [_escape(row)]
+    lines = [escape(row)]
     if explain:
-        lines.extend(_escape(f"    {step}") for step in (*proof.steps, *plan.notes))
-        lines.extend(_escape(f"    assumes {a}") for a in proof.assumptions)
+        lines.extend(escape(f"    {step}") for step in (*proof.steps, *plan.notes))
+        lines.extend(escape(f"    assumes {a}") for a in proof.assumptions)
         lines.append(f"    the materialised bias took {bias_bytes(plan)} bytes")
     return lines
 
@@ -235,9 +256,9 @@ def _refused(site: Site) -> list[str]:
     assert refusal is not None
     tensor = f", tensor '{refusal.tensor}'" if refusal.tensor else ""
     return [
-        _escape(f"  {site.name}: not rewritten [{refusal.code.number} {refusal.code.title}] {refusal.code.meaning}"),
-        _escape(f"    at node '{refusal.node}'{tensor}: {refusal.detail}"),
-        _escape(f"    {refusal.code.remedy}"),
+        escape(f"  {site.name}: not rewritten [{refusal.code.number} {refusal.code.title}] {refusal.code.meaning}"),
+        escape(f"    at node '{refusal.node}'{tensor}: {refusal.detail}"),
+        escape(f"    {refusal.code.remedy}"),
     ]
 
 
@@ -254,14 +275,27 @@ def _verification_details(result: RewriteResult, everything: bool) -> list[str]:
             lines.extend(str(v) for v in value)
     precision = record.get("precision")
     if isinstance(precision, Mapping):
-        lines.append("; ".join(f"{k}: {v}" for k, v in precision.items() if v is not None))
+        lines.extend(_precision(precision))
     return lines
+
+
+def _precision(precision: Mapping[str, Any]) -> list[str]:
+    """Accuracy of a 16-bit model before and after, at the output where the original is worst."""
+    original, rewritten = precision["original"], precision["rewritten"]
+    worst = max(original, key=lambda name: original[name], default=None)
+    lines = []
+    if worst is not None and worst in rewritten:
+        lines.append(
+            f"{', '.join(precision['types'])} against the float32 original at output '{worst}': "
+            f"original {original[worst]:.1e}, rewritten {rewritten[worst]:.1e}"
+        )
+    return [*lines, *precision["notes"]]
 
 
 def _verdict(result: RewriteResult, counts: Mapping[str, int]) -> str:
     code = result.exit_code
     if code is ExitCode.DONE and result.output is not None:
-        return _escape(f"wrote {result.output}")
+        return escape(f"wrote {result.output}")
     if code is ExitCode.DONE:
         return "nothing was written (dry run)" if not result.fused else "done"
     if code is ExitCode.VERIFICATION_FAILED:
@@ -269,7 +303,7 @@ def _verdict(result: RewriteResult, counts: Mapping[str, int]) -> str:
             "NOT written: the rewritten model does not compute what the original computes (exit 4). Report this model."
         )
     if result.output is not None:
-        return _escape(f"wrote {result.output}, in which {counts['refused']} biased site(s) are unchanged (exit 3)")
+        return escape(f"wrote {result.output}, in which {counts['refused']} biased site(s) are unchanged (exit 3)")
     if counts["proven"]:
         return (
             f"NOT written: {counts['refused']} of {counts['biased']} biased sites cannot be rewritten. "

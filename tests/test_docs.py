@@ -1,10 +1,18 @@
 """The documentation is true: the table of refusal codes is generated, commands are those that CI runs."""
 
+import importlib.util
 import os
 import re
+import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
-from alibi_rewriter.cli import parser
+import pytest
+from alibi_rewriter.cli import explain_parser, parser
+from alibi_rewriter.explain.refused import STAGES
+from alibi_rewriter.plugin import library_path
 from alibi_rewriter.rewriter.errors import Code, ExitCode
 from alibi_rewriter.rewriter.spec import FAMILY_MEMBERS
 
@@ -57,17 +65,29 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
     assert "test_command" in script
 
 
+def usage() -> str:
+    """Where options and exit codes are described."""
+    pages = (ROOT / "README.md", ROOT / "docs" / "command-line.md")
+    return "\n".join(p.read_text(encoding="utf-8") for p in pages)
+
+
 def test_exit_codes_are_documented() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    readme = usage()
     help_text = parser().format_help()
     for code in ExitCode:
-        assert f"| {code.value} |" in readme or code in (ExitCode.ENGINE_FAILED, ExitCode.PLUGIN_NOT_USED)
+        assert f"| {code.value} |" in readme
         assert re.search(rf"\b{code.value} \w", help_text)
 
 
 def test_options_are_documented() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    options = {o for action in parser()._actions for o in action.option_strings if o.startswith("--")}
+    readme = usage()
+    options = {
+        o
+        for made in (parser(), explain_parser())
+        for action in made._actions
+        for o in action.option_strings
+        if o.startswith("--")
+    }
     for option in sorted(options - {"--help", "--version", "--output", "--verbose"}):
         assert option in readme, option
 
@@ -80,7 +100,79 @@ def test_specification_describes_the_whole_family() -> None:
             assert f"`{name}`" in page
 
 
+def pages() -> list[Path]:
+    return sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("**/*.md")])
+
+
 def test_links_in_documents_exist() -> None:
-    for page in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
+    for page in pages():
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_stages_are_documented() -> None:
+    page = (ROOT / "docs" / "concepts.md").read_text(encoding="utf-8")
+    for stage, doing in STAGES.items():
+        assert f"| {int(stage)} {stage.name.lower()} | {doing} |" in page
+
+
+def test_the_landing_page_is_short() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(readme.splitlines()) <= 75
+    assert "before-after.svg" in readme
+
+
+# --- sessions --------------------------------------------------------------------------------------------
+
+
+def sessions() -> list[tuple[Path, str, str]]:
+    """Commands in the console blocks of all pages, with the output that the page shows."""
+    found = []
+    for page in pages():
+        for block in re.findall(r"```console\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL):
+            if not block.startswith("$ "):
+                continue  # commands without a session: they take a GPU, or long
+            for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+                command, _, output = part.partition("\n")
+                found.append((page, command, output))
+    return found
+
+
+def normal(text: str) -> str:
+    """Measured figures and times are not compared; everything else is, to the letter."""
+    measured = r"\d+\.\d+e[-+]\d+|\d+\.\d+ s\b|\d+(\.\d+)? [KM]iB\b|\(\d+ bytes\)|(?<=tensorrt-rtx )[\d.]+"
+    return re.sub(measured, "#", text).rstrip()
+
+
+@pytest.mark.parametrize(
+    ("page", "command", "output"), sessions(), ids=lambda v: v[:48] if isinstance(v, str) else v.name
+)
+def test_sessions_are_real(page: Path, command: str, output: str, tmp_path: Path) -> None:
+    if importlib.util.find_spec("onnxruntime") is None:
+        pytest.skip("onnxruntime is not installed")
+    if "--engine" in command and (library_path() is None or importlib.util.find_spec("tensorrt_rtx") is None):
+        pytest.skip("engines need TensorRT-RTX and the plugin library")
+    # A copy of what the pages refer to, so that nothing is written into the project.
+    shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("*.alibi.onnx"))
+    (tmp_path / "tests" / "data").mkdir(parents=True)
+    for name in re.findall(r"tests/data/(\S+\.onnx)", command):
+        shutil.copy(ROOT / "tests" / "data" / name, tmp_path / "tests" / "data" / name)
+    words = shlex.split(command)
+    assert words[0] in ("rewrite", "python")
+    start = [sys.executable, "-m", "alibi_rewriter"] if words[0] == "rewrite" else [sys.executable]
+    folder = tmp_path / page.parent.relative_to(ROOT) if words[0] == "python" else tmp_path
+    done = subprocess.run(
+        [*start, *words[1:]], cwd=folder, capture_output=True, text=True, timeout=300, check=False, env={**os.environ}
+    )
+    assert done.returncode in (0, 3), done.stderr
+    assert normal(done.stdout) == normal(output)
+
+
+def test_the_picture_is_up_to_date() -> None:
+    found = importlib.util.spec_from_file_location("picture", ROOT / "docs" / "picture.py")
+    assert found is not None and found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    if os.environ.get("REGENERATE"):
+        module.TARGET.write_text(module.picture(), encoding="utf-8")
+    assert module.TARGET.read_text(encoding="utf-8") == module.picture()

@@ -110,7 +110,7 @@ def test_targets_singly_and_together(bloom: Path, tmp_path: Path, targets: tuple
 def test_a_rewritten_model_is_built_as_it_is(bloom: Path, tmp_path: Path) -> None:
     plan = tmp_path / "m.engine"
     before = bloom.read_bytes()
-    assert main([str(bloom), "--engine", str(plan), "--target", "sm_89", "--no-embed-plugin"]) == ExitCode.DONE
+    assert main([str(bloom), "--engine", str(plan), "--target", "sm_89", "--embed-plugin", "no"]) == ExitCode.DONE
     assert bloom.read_bytes() == before
     assert (tmp_path / "libalibi_plugin.so").read_bytes() == LIBRARY.read_bytes()  # type: ignore[union-attr]
     assert litter(bloom.parent, bloom.name) == []

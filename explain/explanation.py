@@ -1,0 +1,46 @@
+"""One site explained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..rewriter.analyse import Site
+from ..rewriter.plan import Plan
+from .formula import formula
+from .refused import Stop, reading_of, stop_of
+from .steps import Step, steps
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What was recognised at one site, and why.
+
+    Attributes:
+        site: The site's name.
+        formula: What it computes, as lines of algebra.
+        steps: The proof, if it is proven.
+        slopes: Per head, if they are constants.
+        stop: Why it is refused, if it is.
+    """
+
+    site: str
+    formula: tuple[str, ...]
+    steps: tuple[Step, ...] = ()
+    slopes: tuple[float, ...] = ()
+    stop: Stop | None = None
+
+
+def explain(site: Site) -> Explanation:
+    """Explain a site of an analysis whose graph has not been changed since."""
+    if site.plan is None:
+        return Explanation(site.name, reading_of(site), stop=stop_of(site))
+    return Explanation(site.name, formula(site.plan), steps(site.interpreter, site.plan), slopes_of(site.plan))
+
+
+def slopes_of(plan: Plan) -> tuple[float, ...]:
+    """The slopes as the fused node gets them; empty if only run time knows them."""
+    if plan.proof.slopes is None:
+        return ()
+    return tuple(float(s) for s in (plan.proof.slopes.astype(np.float64) * plan.slope_factor).astype(np.float32))

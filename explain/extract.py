@@ -1,0 +1,170 @@
+"""Each site's subgraph before and after, as small models for Netron (``--extract DIR``)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from onnx import ModelProto, NodeProto
+
+from ..rewriter.analyse import Site
+from ..rewriter.contraction import is_contraction
+from ..rewriter.errors import Refusal, UsageError
+from ..rewriter.graph import Scope, index_graph, opset_versions, walk
+from ..rewriter.plan import Plan
+from ..rewriter.values import value_product
+from ..writing import write_file
+from .cut import Cut, check, cut, model_of
+from .study import Study
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One site's subgraph.
+
+    Attributes:
+        site: The site's name.
+        before: As it was.
+        after: As it is written; None for a site that is not rewritten.
+    """
+
+    site: str
+    before: ModelProto
+    after: ModelProto | None
+
+
+def pairs(study: Study, sites: Sequence[Site]) -> list[Pair]:
+    """Sites of a study before and after; the study's model is rewritten on the way."""
+    before = {s.name: extract(study, s) for s in sites}
+    rewritten = study.rewrite()
+    after: dict[str, ModelProto | None] = {}
+    if rewritten:
+        scopes = {s.path: s for s in _index(study)}
+        for site in sites:
+            scope = scopes.get(site.scope.path)
+            if site.plan is not None and scope is not None:
+                part = cut(scope, _outputs(site.plan), _operands(site.plan), frozenset())
+                after[site.name] = _finish(part, study, site)
+    return [Pair(name, model, after.get(name)) for name, model in before.items()]
+
+
+def extract(study: Study, site: Site) -> ModelProto:
+    """One site's subgraph as the original model has it."""
+    if site.plan is not None:
+        part = cut(site.scope, _outputs(site.plan), _operands(site.plan), _products(site))
+    else:
+        part = _around(site)
+    return _finish(part, study, site)
+
+
+def _finish(part: Cut, study: Study, site: Site) -> ModelProto:
+    return check(model_of(part, study.model, site.interpreter, site.name))
+
+
+def _index(study: Study) -> list[Scope]:
+    model = study.model
+    return list(walk(index_graph(model.graph, opset_versions(model), study.base_dir)))
+
+
+def _outputs(plan: Plan) -> list[str]:
+    return [plan.output.tensor, *plan.proof.attention.extra_outputs.values()]
+
+
+def _operands(plan: Plan) -> frozenset[str]:
+    attention = plan.proof.attention
+    views = (attention.query, attention.key, attention.value)
+    return frozenset((*(v.tensor for v in views), *attention.past.values()))
+
+
+def _products(site: Site) -> frozenset[int]:
+    """The product of query and key, and that with the values."""
+    nodes: list[NodeProto | None] = []
+    if site.reading is not None:
+        nodes.append(site.scope.producer(site.reading.product) if site.reading.product else None)
+    if site.anchor.op_type == "Softmax":
+        with suppress(Refusal):
+            nodes.append(value_product(site.interpreter, site.anchor)[0])
+    return frozenset(id(n) for n in nodes if n is not None)
+
+
+def _around(site: Site) -> Cut:
+    """A refused site: from the nearest products above the anchor down to the product with the values."""
+    products = set(_products(site))
+    if site.anchor.op_type != "Softmax":
+        return cut(site.scope, [o for o in site.anchor.output if o], frozenset(site.anchor.input[:3]), frozenset())
+    output = site.anchor.output[0]
+    operands: set[str] = set()
+    if products:
+        node = value_product(site.interpreter, site.anchor)[0]
+        output = node.output[0]
+        operands.update(i for i in node.input if not _reaches(site, i))
+    for product in _above(site):
+        products.add(id(product))
+        operands.update(i for i in product.input if i)
+    return cut(site.scope, [output], frozenset(operands), frozenset(products))
+
+
+def _above(site: Site) -> list[NodeProto]:
+    """The nearest products that the softmax input is computed from."""
+    found: list[NodeProto] = []
+    pending = [site.anchor.input[0]]
+    seen: set[str] = set()
+    while pending:
+        name = pending.pop()
+        node = site.scope.producer(name)
+        if node is None or name in seen or node.op_type == "Shape":
+            continue
+        seen.add(name)
+        if is_contraction(node):
+            found.append(node)
+        else:
+            pending.extend(i for i in node.input if i)
+    return found
+
+
+def _reaches(site: Site, tensor: str) -> bool:
+    """Whether a tensor is computed from the softmax, by the few operators that may stand between."""
+    pending = [tensor]
+    for _ in range(64):
+        if not pending:
+            return False
+        name = pending.pop()
+        if name in site.anchor.output:
+            return True
+        node = site.scope.producer(name)
+        if node is not None and not is_contraction(node):
+            pending.extend(i for i in node.input if i)
+    return False
+
+
+def write_pairs(found: Sequence[Pair], folder: Path, model: Path | None) -> list[Path]:
+    """Write every pair as ``NN-site.before.onnx`` and ``NN-site.after.onnx``.
+
+    Raises:
+        UsageError: The folder or a file cannot be written, or a file is the model itself.
+    """
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"the folder '{folder}' cannot be made: {error.strerror}. Choose another --extract."
+        ) from error
+    written = []
+    for number, pair in enumerate(found, start=1):
+        for when, part in (("before", pair.before), ("after", pair.after)):
+            if part is None:
+                continue
+            target = folder / f"{number:02d}-{_file_name(pair.site)}.{when}.onnx"
+            if model is not None and target.exists() and target.samefile(model):
+                raise UsageError(f"'{target}' is the model itself. Choose another --extract.")
+            write_file(target, part.SerializeToString(deterministic=True), "--extract")
+            written.append(target)
+    return written
+
+
+def _file_name(site: str) -> str:
+    """A site's name as a part of a file name: a name from the file must not lead elsewhere."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", site).strip("_")[:60] or "site"

@@ -1,0 +1,280 @@
+"""The bias of a site in numbers: evaluated from the original's own nodes, beside slope times distance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from onnx import ModelProto, TensorProto, helper
+
+from ..rewriter.algebra import HIDDEN_BELOW, Index, Size, Substitution, poly, substitute
+from ..rewriter.analyse import Site
+from ..rewriter.graph import Array
+from ..rewriter.probe import gather, number
+from ..rewriter.site import Attention
+from .cut import cut, model_of
+from .study import Study
+
+Floats = npt.NDArray[np.float64]
+
+LENGTHS = (32, 24, 16, 40, 8)
+"""Given to the unknown extents, in turn, until the model takes them."""
+
+WINDOW = 48
+"""Keys that are shown, around the row."""
+
+MAX_HEADS = 16
+MAX_ELEMENTS = 1 << 22
+MAX_TABLE = 1 << 26
+"""A constant table with more elements is left to the proof, which reads all of it."""
+
+
+@dataclass(frozen=True)
+class BiasValues:
+    """One row of the bias of a proven site.
+
+    Attributes:
+        row: The query row.
+        own: The row's own key.
+        keys: The keys that are shown.
+        heads: The heads that are shown.
+        values: Per head and key what the original adds, relative to the row's own key; None where hidden.
+        residual: The same less slope times distance.
+        largest: The largest residual anywhere in the evaluated scores, not only in this row.
+        shape: The shape [B, H, S_q, S_kv] at which it was evaluated.
+    """
+
+    row: int
+    own: int
+    keys: tuple[int, ...]
+    heads: tuple[int, ...]
+    values: tuple[tuple[float | None, ...], ...]
+    residual: tuple[tuple[float | None, ...], ...]
+    largest: float
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Counterexample:
+    """An element that slope times distance does not explain.
+
+    Attributes:
+        index: (b, h, i, j).
+        value: What is added there, relative to the query's own key (or, if that is hidden, the first visible one).
+        expected: The closest slope times distance for that head.
+        slope: That slope.
+    """
+
+    index: tuple[int, ...]
+    value: float
+    expected: float
+    slope: float
+
+
+def evaluate(study: Study, site: Site, attention: Attention) -> tuple[Floats, list[int]] | None:
+    """The scores of a site without the product, [B, H, S_q, S_kv], at the first lengths that the model takes.
+
+    The bodies of If, Loop and Scan are not evaluated, nor is what depends on foreign products.
+    """
+    if site.scope.parent is not None:
+        return None
+    interpreter = site.interpreter
+    part = cut(site.scope, [attention.scores], frozenset((attention.product,)) - {""}, frozenset())
+    if not part.outputs:
+        constant = interpreter.array(attention.scores)
+        return None if constant is None else _placed(site, attention, np.asarray(constant), {})
+    model = model_of(part, study.model, interpreter, "bias")
+    for value in model.graph.input:
+        value.type.tensor_type.ClearField("shape")
+    model.graph.ClearField("value_info")
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    run = _runner(model)
+    if run is None:
+        return None
+    for length in LENGTHS:
+        sizes = _sizes(site, attention, part.inputs, length)
+        feeds = _feeds(site, attention, part.inputs, sizes) if _within(site, sizes) else None
+        if feeds is None:
+            continue
+        try:
+            scores = run(feeds)
+        except Exception:  # noqa: BLE001 - a length that the model does not take; any backend error type
+            continue
+        placed = _placed(site, attention, scores, sizes)
+        if placed is not None:
+            return placed
+    return None
+
+
+def bias_values(study: Study, site: Site) -> BiasValues | None:
+    """One row of the bias of a proven site; None where it cannot be evaluated apart from the model."""
+    plan = site.plan
+    if plan is None or plan.proof.slopes is None:
+        return None
+    attention = plan.proof.attention
+    found = evaluate(study, site, attention)
+    if found is None:
+        return None
+    scores, shape = found
+    rows, keys = np.arange(shape[2]), np.arange(shape[3])
+    own = rows + (shape[3] - shape[2])
+    gap = np.clip(own, 0, shape[3] - 1)
+    distance = (keys - own[:, None]).astype(np.float64)
+    if plan.proof.form.value == "symmetric":
+        distance = -np.abs(distance)
+    slopes = plan.proof.slopes.astype(np.float64) * plan.slope_factor
+    visible = scores > HIDDEN_BELOW
+    if plan.proof.causal:
+        visible = visible & (keys <= own[:, None])
+    relative = scores - np.take_along_axis(scores, np.broadcast_to(gap[:, None], (*shape[:3], 1)), -1)
+    residual = relative - slopes.reshape(1, -1, 1, 1) * distance
+    usable = visible & np.take_along_axis(visible, np.broadcast_to(gap[:, None], (*shape[:3], 1)), -1)
+    if not usable.any():
+        return None
+    row = shape[2] - 1 if plan.proof.causal else shape[2] // 2
+    first = max(0, min(int(own[row]) - (WINDOW - 1 if plan.proof.causal else WINDOW // 2), shape[3] - WINDOW))
+    shown = tuple(range(first, min(shape[3], first + WINDOW)))
+    heads = tuple(range(min(shape[1], MAX_HEADS)))
+    chosen = np.ix_([0], heads, [row], shown)
+    return BiasValues(
+        row=row,
+        own=int(own[row]),
+        keys=shown,
+        heads=heads,
+        values=_cells(relative[chosen], usable[chosen]),
+        residual=_cells(residual[chosen], usable[chosen]),
+        largest=float(np.abs(np.where(usable, residual, 0.0)).max()),
+        shape=tuple(shape),
+    )
+
+
+def counterexample(study: Study, site: Site) -> Counterexample | None:
+    """For a refused site the element that fits slope times distance worst; None where all of them fit."""
+    attention = site.reading
+    found = None if attention is None else evaluate(study, site, attention)
+    if found is None:
+        return None
+    scores, shape = found
+    rows, keys = np.arange(shape[2]), np.arange(shape[3])
+    own = np.clip(rows + (shape[3] - shape[2]), 0, shape[3] - 1)
+    visible = scores > HIDDEN_BELOW
+    best: Counterexample | None = None
+    worst = 0.0
+    for h in range(shape[1]):
+        fits = []
+        for symmetric in (False, True):
+            distance = (keys - own[:, None]).astype(np.float64)
+            if symmetric:
+                distance = -np.abs(distance)
+            fits.append(_worst(scores[:, h], visible[:, h], distance, own))
+        # The form that comes closest is the one that the head could have meant.
+        gap, place, value, expected, slope = min(fits, key=lambda f: f[0])
+        if gap > worst and gap > 1e-3 * max(1.0, abs(value)):
+            worst = gap
+            best = Counterexample((place[0], h, place[1], place[2]), value, expected, slope)
+    return best
+
+
+def _worst(
+    scores: Floats, visible: npt.NDArray[np.bool_], distance: Floats, own: npt.NDArray[np.int64]
+) -> tuple[float, tuple[int, int, int], float, float, float]:
+    """The worst element under the best common slope: (gap, (b, i, j), value, expected, slope)."""
+    place = np.broadcast_to(own[:, None], (*scores.shape[:2], 1))
+    # A row whose own key is hidden is measured from its first visible key.
+    first = np.where(np.take_along_axis(visible, place, -1), place, np.argmax(visible, axis=-1)[..., None])
+    value = np.where(visible, scores - np.take_along_axis(scores, first, -1), 0.0)
+    span = np.broadcast_to(distance, scores.shape)
+    span = np.where(visible, span - np.take_along_axis(span, first, -1), 0.0)
+    weight = float((span * span).sum())
+    slope = float((span * value).sum()) / weight if weight else 0.0
+    gap = np.abs(value - slope * span)
+    b, i, j = (int(x) for x in np.unravel_index(int(gap.argmax()), gap.shape))
+    return float(gap[b, i, j]), (b, i, j), float(value[b, i, j]), float(slope * span[b, i, j]), slope
+
+
+def _cells(values: Floats, visible: npt.NDArray[np.bool_]) -> tuple[tuple[float | None, ...], ...]:
+    return tuple(
+        tuple(float(v) if seen else None for v, seen in zip(row, shown, strict=True))
+        for row, shown in zip(values[0, :, 0], visible[0, :, 0], strict=True)
+    )
+
+
+def _sizes(site: Site, attention: Attention, inputs: list[str], length: int) -> dict[Size, int]:
+    """A number for every unknown size: 1 for the batch, the length for all others."""
+    facts = site.interpreter.facts
+    batch = attention.frame.batch
+    single = facts.normal(batch.bound).all_atoms() if batch is not None else frozenset()
+    sizes: dict[Size, int] = {}
+    for name in inputs:
+        for axis, extent in enumerate(site.interpreter.dims(name) or ()):
+            for atom in sorted(facts.normal(extent).all_atoms()):
+                if isinstance(atom, Size) and atom not in sizes:
+                    alone = atom in single if single else axis == 0
+                    sizes[atom] = 1 if alone else length
+    return sizes
+
+
+def _within(site: Site, sizes: dict[Size, int]) -> bool:
+    """Whether the buffers are long enough; beyond them a model reads from the wrong end without an error.
+
+    Equalities need no check: a model whose extents do not agree does not run.
+    """
+    values: Substitution = {a: poly(n) for a, n in sizes.items()}
+    gaps = (substitute(f.left - f.right, values).constant for f in site.interpreter.facts.learned if f.relation == ">=")
+    return all(gap is None or gap >= 0 for gap in gaps)
+
+
+def _feeds(site: Site, attention: Attention, inputs: list[str], sizes: dict[Size, int]) -> dict[str, Array] | None:
+    """Zeros for the product, nothing hidden by the masks; None where an extent is unknown."""
+    feeds: dict[str, Array] = {}
+    for name in inputs:
+        array = site.interpreter.array(name)
+        if array is not None:
+            if array.size > MAX_TABLE:
+                return None
+            feeds[name] = np.asarray(array)
+            continue
+        dims = site.interpreter.dims(name)
+        extents = [number(site.interpreter, d, sizes) for d in dims] if dims is not None else [None]
+        shape = [e for e in extents if e is not None]
+        if len(shape) != len(extents) or np.prod(shape, dtype=np.float64) > MAX_ELEMENTS:
+            return None
+        dtype = helper.tensor_dtype_to_np_dtype(site.interpreter.dtype(name) or TensorProto.FLOAT)
+        integer = np.issubdtype(dtype, np.integer) or dtype == np.bool_
+        feeds[name] = np.ones(shape, dtype) if integer and name != attention.product else np.zeros(shape, dtype)
+    return feeds
+
+
+def _placed(site: Site, attention: Attention, scores: Array, sizes: dict[Size, int]) -> tuple[Floats, list[int]] | None:
+    frame = attention.frame
+    order: tuple[Index | None, ...] = (frame.batch, frame.head, frame.row, frame.key)
+    extents = [1 if i is None else number(site.interpreter, i.bound, sizes) for i in order]
+    shape = [e for e in extents if e]
+    if len(shape) != 4 or np.prod(shape, dtype=np.float64) > MAX_ELEMENTS:
+        return None
+    try:
+        found = gather(attention.scores_index, scores, order, shape, site.interpreter, sizes)
+    except IndexError:
+        return None
+    return None if found is None or np.isnan(found).any() else (found, shape)
+
+
+def _runner(model: ModelProto) -> Callable[[dict[str, Array]], Array] | None:
+    """onnxruntime, or onnx's reference where it is not installed."""
+    try:
+        import onnxruntime
+    except ImportError:
+        from onnx.reference import ReferenceEvaluator
+
+        reference = ReferenceEvaluator(model)
+        return lambda feeds: np.asarray(next(iter(reference.run(None, feeds))))
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 4
+    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    except Exception:  # noqa: BLE001 - a type or an operator that this build of onnxruntime has not
+        return None
+    return lambda feeds: np.asarray(session.run(None, feeds)[0])

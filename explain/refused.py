@@ -1,0 +1,97 @@
+"""A refused site: how far the analysis came, the node and the numbers that stopped it, and the cure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..rewriter.algebra import Poly
+from ..rewriter.analyse import Site
+from ..rewriter.errors import Stage
+from ..rewriter.interpret import Interpreter
+from .formula import reading, short
+from .places import Place, deepest, elements, place_of, place_of_node
+
+STAGES: dict[Stage, str] = {
+    Stage.ANCHOR: "a softmax or an attention operator was found",
+    Stage.SCORES: "the scores were taken apart into product, added terms and masks",
+    Stage.BIAS: "the added terms were compared with slope times distance",
+    Stage.POSITIONS: "the positions were traced to integers",
+    Stage.MASK: "the masks were separated from the bias",
+    Stage.LIVENESS: "nobody else needs the scores",
+    Stage.EMIT: "tensors were chosen for every input of the fused node",
+}
+"""What the analysis does at each stage."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Why a site is left as it is.
+
+    Attributes:
+        code: The stable refusal code.
+        meaning: What the code means.
+        stage: The furthest stage reached.
+        stages: How many stages there are.
+        doing: What happens at that stage.
+        place: The node, constant or input that stopped it.
+        detail: The exact finding: values, indices, sizes.
+        remedy: What the user can do.
+    """
+
+    code: str
+    meaning: str
+    stage: Stage
+    stages: int
+    doing: str
+    place: Place
+    detail: str
+    remedy: str
+
+
+def stop_of(site: Site) -> Stop:
+    """Why a refused site was refused.
+
+    Raises:
+        ValueError: The site is proven.
+    """
+    refusal = site.refusal
+    if refusal is None:
+        raise ValueError(f"site '{site.name}' is not refused")
+    return Stop(
+        code=f"{refusal.code.number} {refusal.code.title}",
+        meaning=refusal.code.meaning,
+        stage=refusal.stage,
+        stages=len(Stage),
+        doing=STAGES[refusal.stage],
+        place=_place(site),
+        detail=short(refusal.detail),
+        remedy=refusal.code.remedy,
+    )
+
+
+def reading_of(site: Site) -> tuple[str, ...]:
+    """The formula of a refused site as far as it was read."""
+    return () if site.reading is None else reading(site.reading)
+
+
+def _place(site: Site) -> Place:
+    """The node at which the offending term comes into the scores, not only the softmax that it reaches."""
+    refusal = site.refusal
+    assert refusal is not None
+    interpreter = site.interpreter
+    if refusal.term is not None and site.reading is not None:
+        found = elements(interpreter, site.reading)
+        tensor = deepest(found, lambda _, value: _holds(interpreter, value, refusal.term))
+        if tensor is not None:
+            return place_of(interpreter, tensor)
+    if refusal.tensor and interpreter.scope.owner(refusal.tensor) is not None:
+        return place_of(interpreter, refusal.tensor)
+    return place_of_node(site.anchor)
+
+
+def _holds(interpreter: Interpreter, value: Poly, term: Poly | None) -> bool:
+    """Whether an element already has the same product of atoms, with whatever factor."""
+    if term is None:
+        return False
+    wanted = {m for m, _ in term.terms}
+    return wanted <= {m for m, _ in interpreter.facts.normal(value).terms}

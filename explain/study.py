@@ -1,0 +1,62 @@
+"""The analysis of a model, once more and on a copy of its own, for looking at sites before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from onnx import ModelProto
+
+from ..rewriter import pipeline
+from ..rewriter.analyse import Analysis
+from ..rewriter.errors import ModelRejected
+from ..rewriter.pipeline import RewriteResult
+
+
+@dataclass
+class Study:
+    """A working copy and its analysis.
+
+    Attributes:
+        result: The run that is looked at.
+        model: The copy; changed by :meth:`rewrite`.
+        analysis: Its analysis, with the verdicts of the run.
+    """
+
+    result: RewriteResult
+    model: ModelProto
+    analysis: Analysis
+    rewritten: bool | None = None
+
+    @property
+    def base_dir(self) -> Path:
+        """Where external data lie."""
+        return self.result.source.base_dir
+
+    def rewrite(self) -> bool:
+        """Put the fused nodes into the copy, once; False where none can be written."""
+        if self.rewritten is None:
+            self.rewritten = bool(self.analysis.proven)
+            if self.rewritten:
+                try:
+                    pipeline._emit_all(self.model, self.analysis, RewriteResult(self.result.source, self.analysis))
+                except ModelRejected:  # an opset without function bodies: the run itself says so
+                    self.rewritten = False
+        return self.rewritten
+
+
+def study(result: RewriteResult, binary: Collection[str] = ()) -> Study:
+    """Analyse the original of a run once more: the run's own copy has been rewritten by now.
+
+    Args:
+        result: The run.
+        binary: Inputs that were declared to hold 0 and 1 only.
+    """
+    model, analysis = pipeline._analyse(result.source.model, result.source, frozenset(binary))
+    verdicts = {s.name: s for s in result.analysis.sites}
+    for site in analysis.sites:
+        own = verdicts.get(site.name)
+        if own is not None and own.plan is None:
+            site.plan, site.refusal = None, own.refusal  # the self-check may have contradicted a proof
+    return Study(result, model, analysis)
