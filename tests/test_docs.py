@@ -150,7 +150,9 @@ def normal(text: str) -> str:
 def test_sessions_are_real(page: Path, command: str, output: str, tmp_path: Path) -> None:
     if importlib.util.find_spec("onnxruntime") is None:
         pytest.skip("onnxruntime is not installed")
-    if "--engine" in command and (library_path() is None or importlib.util.find_spec("tensorrt_rtx") is None):
+    if ("--engine" in command or page.parent.name == "engine") and (
+        library_path() is None or importlib.util.find_spec("tensorrt_rtx") is None
+    ):
         pytest.skip("engines need TensorRT-RTX and the plugin library")
     # A copy of what the pages refer to, so that nothing is written into the project.
     shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("*.alibi.onnx"))
