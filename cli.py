@@ -44,6 +44,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--dry-run", action="store_true", help="find and prove, write nothing")
     made.add_argument("--no-verify", action="store_true", help="do not compare with the original in onnxruntime")
     made.add_argument(
+        "--copy-external-data",
+        action="store_true",
+        help="give OUT data files of its own (default: shared in the model's folder, copied elsewhere)",
+    )
+    made.add_argument(
         "--allow-partial",
         action="store_true",
         help="write even if some sites with an ALiBi-like bias are refused (exit 3)",
@@ -92,23 +97,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from .rewriter.pipeline import Options, default_target, rewrite
+    from .rewriter.progress import ProgressBar
     from .rewriter.report import to_json, to_text
 
     ranges = dict(parse_range(text) for group in options.val_range for text in group)
     if options.json is not None and str(options.json) != "-":
         _check_report(options.json, (options.model, options.output or default_target(options.model)))
-    result = rewrite(
-        options.model,
-        options.output,
-        options=Options(
-            allow_partial=options.allow_partial,
-            dry_run=options.dry_run,
-            verify=not options.no_verify,
-            seed=options.seed,
-            inputs=options.inputs,
-            val_ranges=ranges,
-        ),
-    )
+    with ProgressBar(sys.stderr) as progress:
+        result = rewrite(
+            options.model,
+            options.output,
+            options=Options(
+                allow_partial=options.allow_partial,
+                dry_run=options.dry_run,
+                verify=not options.no_verify,
+                seed=options.seed,
+                inputs=options.inputs,
+                val_ranges=ranges,
+                copy_data=options.copy_external_data,
+                progress=progress.update,
+            ),
+        )
     text = to_text(result, explain=options.explain, verbose=options.verbose)
     if options.json is not None:
         content = json.dumps(to_json(result), indent=2, allow_nan=False) + "\n"
