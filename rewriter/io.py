@@ -49,7 +49,9 @@ def load(path: Path) -> Source:
         raise ModelRejected(f"'{path}' is not a file. Give the path of an .onnx model.")
     try:
         if path.stat().st_size > MAX_FILE:
-            raise ModelRejected(f"'{path}' is larger than 2 GiB, which protobuf cannot read. Export with external data.")
+            raise ModelRejected(
+                f"'{path}' is larger than 2 GiB, which protobuf cannot read. Export with external data."
+            )
         content = path.read_bytes()
     except OSError as error:
         raise ModelRejected(f"'{path}' cannot be read: {error.strerror}.") from error

@@ -286,11 +286,14 @@ def _emit_all(model: ModelProto, analysis: Analysis, result: RewriteResult) -> N
 def _materialised(analysis: Analysis) -> dict[str, str]:
     """Tensors over rows and keys that were read for the scores of a site and are still made."""
     left: dict[str, str] = {}
+    made: dict[int, set[str]] = {}
     for site in analysis.proven:
         assert site.plan is not None
         attention = site.plan.proof.attention
         frame = attention.frame
-        alive = {o for n in site.scope.graph.node for o in n.output if o}
+        if id(site.scope) not in made:
+            made[id(site.scope)] = {o for n in site.scope.graph.node for o in n.output if o}
+        alive = made[id(site.scope)]
         for (tensor, place), _ in site.interpreter.visited(attention.scores, attention.scores_index):
             moving = frozenset(a for x in place for a in x.all_atoms())
             if tensor in alive and frame.row in moving and frame.key in moving:

@@ -10,22 +10,21 @@ from __future__ import annotations
 import contextlib
 import filecmp
 import hashlib
+import importlib
 import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 
 from onnx import ModelProto
 
 from .errors import UsageError
 from .io import data_files, external_tensors
 
-try:
-    import fcntl
-except ImportError:  # not on Windows: nothing is locked there, and nothing left over is removed
-    fcntl = None  # type: ignore[assignment]
+fcntl: ModuleType | None = importlib.import_module("fcntl") if os.name == "posix" else None
+"""Not on Windows: nothing is locked there, and nothing that was left over is removed."""
 
 SUFFIX = ".partial"
 
@@ -118,7 +117,9 @@ class Staged:
         self._committed = True
 
     def _cannot(self, error: OSError) -> UsageError:
-        return UsageError(f"'{self._target}' cannot be written: {error.strerror or error}. Choose another place with -o.")
+        return UsageError(
+            f"'{self._target}' cannot be written: {error.strerror or error}. Choose another place with -o."
+        )
 
     # --- hidden files ------------------------------------------------------------------------------------
 
@@ -301,6 +302,4 @@ def _is_there(wanted: Path, data: Path) -> bool:
         wanted.is_file() and wanted.stat().st_size == data.stat().st_size and filecmp.cmp(wanted, data, shallow=False)
     ):
         return True
-    raise UsageError(
-        f"'{wanted}' is in the way: the model's data '{data}' belong there. Move it or choose another -o."
-    )
+    raise UsageError(f"'{wanted}' is in the way: the model's data '{data}' belong there. Move it or choose another -o.")

@@ -47,7 +47,9 @@ def export(layers: int, exporter: str, target: Path) -> None:
         else:
             batch, length = torch.export.Dim("batch", min=2), torch.export.Dim("seq", min=3)
             shapes = {"input_ids": {0: batch, 1: length}, "attention_mask": {0: batch, 1: length}}
-            program = torch.onnx.export(model, (ids, mask), dynamo=True, opset_version=18, dynamic_shapes=shapes, **names)
+            program = torch.onnx.export(
+                model, (ids, mask), dynamo=True, opset_version=18, dynamic_shapes=shapes, **names
+            )
             program.save(str(target), external_data=False)
 
 
