@@ -203,6 +203,8 @@ def _rest(interpreter: Interpreter, proof: Proof, tensor: str, indices: tuple[Po
     """
     attention = proof.attention
     conditions, value = unmask(interpreter.element(tensor, indices))
+    if _is_bias(proof, value):
+        return None
     if not any(_is_rest(proof, m) for m, _ in value.terms):
         return None
     if not conditions and all(_is_rest(proof, m) or not _moves(proof, m) for m, _ in value.terms):
@@ -223,6 +225,8 @@ def _rest(interpreter: Interpreter, proof: Proof, tensor: str, indices: tuple[Po
     if node.op_type in ("Add", "Sub", "Sum"):
         parts = [below(p) for p in range(len(node.input))]
         present = tuple(p for p in parts if p is not None)
+        if not present:
+            return None
         if node.op_type == "Sub" and parts[1] is not None:
             return Op("sub", present) if parts[0] is not None else Op("mul", (parts[1],), -1)
         return present[0] if len(present) == 1 else Op("add", present)
@@ -233,6 +237,8 @@ def _rest(interpreter: Interpreter, proof: Proof, tensor: str, indices: tuple[Po
     if node.op_type == "Where":
         branches = [below(p) for p in (1, 2)]
         present = tuple(b for b in branches if b is not None)
+        if not present:
+            return None
         if len(present) == 1 and conditions:
             return present[0]
         raise Refusal(Code.MASK_UNKNOWN, Stage.MASK, label(node), tensor, f"{value!r}"[:200])
@@ -246,6 +252,18 @@ def _rest(interpreter: Interpreter, proof: Proof, tensor: str, indices: tuple[Po
     if moved is not None:
         return _rest(interpreter, proof, *moved, depth + 1)
     raise Refusal(Code.MASK_UNKNOWN, Stage.MASK, label(node), tensor, f"{value!r}"[:200])
+
+
+def _is_bias(proof: Proof, value: Poly) -> bool:
+    """Whether a value is slope times position and nothing else: it may share monomials with a mask."""
+    if proof.positions is None:
+        return False
+    bias = proof.positions.slope * proof.positions.value
+    own = dict(value.terms)
+    monomial, coefficient = bias.terms[-1]
+    if monomial not in own:
+        return False
+    return not (value - bias * (Fraction(own[monomial]) / Fraction(coefficient))).depends_on(proof.attention.frame.key)
 
 
 def _is_rest(proof: Proof, monomial: Monomial) -> bool:

@@ -170,11 +170,22 @@ def _given(value: Poly, test: Poly, outcome: int) -> Poly:
     from ..algebra import Ind, split
 
     atom = test.single_atom
-    if isinstance(atom, Ind):
-        return split(value, atom)[outcome]
-    inverse = (ONE - test).single_atom
-    if isinstance(inverse, Ind):
-        return split(value, inverse)[1 - outcome]
+    if not isinstance(atom, Ind):
+        atom, outcome = (ONE - test).single_atom, 1 - outcome
+    if not isinstance(atom, Ind):
+        return value
+    value = split(value, atom)[outcome]
+    condition = atom.condition
+    return _at_zero(value, condition.value) if outcome and condition.kind == "eq" and condition.value else value
+
+
+def _at_zero(value: Poly, zero: Poly) -> Poly:
+    """The value where another one is zero: whole multiples of that one are left out."""
+    own = dict(value.terms)
+    for monomial, coefficient in reversed(zero.terms):
+        if monomial in own:
+            rest = value - zero * (Fraction(own[monomial]) / Fraction(coefficient))
+            return rest if len(rest.terms) < len(value.terms) else value
     return value
 
 

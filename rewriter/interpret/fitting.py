@@ -76,7 +76,7 @@ def fit(part: Array, periods: tuple[int, ...]) -> Fit:
     table = _Entries(part, negated)
     blank = Fit(tuple(used), part, negated, bool(np.issubdtype(part.dtype, np.integer)), boolean)
     if finite and part.size:
-        for positions in _position_axes(part.ndim):
+        for positions in _position_axes(part.shape):
             slices = _Slices(table, positions)
             if len(slices) > MOST_SLICES:
                 continue
@@ -176,15 +176,18 @@ def _spacing(dtype: np.dtype[np.generic], size: Floats) -> Floats:
     return np.asarray(np.exp2(exponent - bits))
 
 
-def _position_axes(rank: int) -> Iterator[tuple[int, ...]]:
-    """Which axes may be positions, likeliest first: the last two, the last, then any."""
+def _position_axes(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """Which axes may be positions, likeliest first: the last two, the last, then any.
+
+    Two entries are always on a line, so an axis of two is a position only if nothing else is.
+    """
+    rank = len(shape)
     if rank >= 2:
         yield (rank - 2, rank - 1)
     for pair in combinations(range(rank), 2):
         if pair != (rank - 2, rank - 1):
             yield pair
-    yield (rank - 1,)
-    for axis in range(rank - 1):
+    for axis in sorted((rank - 1, *range(rank - 1)), key=lambda a: shape[a] < 3):
         yield (axis,)
 
 
@@ -230,8 +233,14 @@ def _guess(slices: _Slices) -> tuple[str, list[Solution]] | None:
                 break
             solutions.append(solution)
         else:
-            return form, solutions
+            return form, _one_kink(solutions) if form == "distance" else solutions
     return None
+
+
+def _one_kink(solutions: list[Solution]) -> list[Solution]:
+    """A slope of zero has no kink of its own; it gets that of the others."""
+    kink = next((k for _, slope, k in solutions if slope), 0.0)
+    return [(offset, slope, k if slope else kink) for offset, slope, k in solutions]
 
 
 def _holds(entries: _Entries, form: str, solution: Solution, visible: Pattern) -> bool:
