@@ -16,7 +16,10 @@ from ..algebra import (
     ZERO,
     Apply,
     Ind,
+    Index,
+    Min0,
     Poly,
+    Size,
     absolute,
     conjunction,
     disjunction,
@@ -109,11 +112,16 @@ def _div(interpreter: Interpreter, node: NodeProto, output: int, indices: Indice
 
 
 def clamp_floor(value: Poly, floor: Poly) -> Poly:
-    """max(value, floor).  A floor that hides keys by itself only touches what is hidden already."""
+    """max(value, floor).  A floor that hides keys by itself only touches scores that are hidden already."""
     constant = floor.constant
-    if constant is not None and constant <= HIDING_VALUE and value.constant is None:
+    if constant is not None and constant <= HIDING_VALUE and value.constant is None and not _is_position(value):
         return value
     return maximum(value, floor)
+
+
+def _is_position(value: Poly) -> bool:
+    """Whether a value counts tokens: a bound on it is one on the distance, however large it is."""
+    return value.is_integer and any(isinstance(a, Index | Size | Min0) for a in value.atoms)
 
 
 def _max(left: Poly, right: Poly) -> Poly | None:
@@ -125,7 +133,7 @@ def _max(left: Poly, right: Poly) -> Poly | None:
 def _min(left: Poly, right: Poly) -> Poly | None:
     for value, ceiling in ((left, right), (right, left)):
         constant = ceiling.constant
-        if constant is not None and constant >= -HIDING_VALUE and value.constant is None:
+        if constant is not None and constant >= -HIDING_VALUE and value.constant is None and not _is_position(value):
             return value
     return minimum(left, right)
 
