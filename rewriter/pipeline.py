@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto
 
+from . import wellformed
 from .algebra import Substitution, poly, substitute
 from .analyse import Analysis, Site, analyse
 from .edit import Counts, Editor, all_names
@@ -122,6 +123,7 @@ def rewrite(
     original = source.model
     _check_versions(source)
     binary = frozenset(n for n, (low, high) in options.val_ranges.items() if low >= 0 and high <= 1)
+    wellformed.check(original)
     copy, analysis = _analyse(original, source, binary)
     result = RewriteResult(source, analysis, seconds=clock.seconds)
     clock.lap("analyse")
