@@ -120,6 +120,8 @@ def _comparison(interpreter: Interpreter, proof: Proof, kind: str, value: Poly) 
         view = as_view(interpreter, tensor, indices, parts=True) if known == moving else None
         if view is None or view.merged or not set(view.indices) <= set(attention.frame.order):
             continue
+        if not interpreter.dtype(tensor):
+            continue  # the number to compare with needs a type
         if not all(atom_of in of(atom).all_atoms() for atom_of in view.indices):
             continue
         return Op(COMPARISONS[kind], (Leaf(view),), Fraction(bound))

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from itertools import count
 from pathlib import Path
 
@@ -128,10 +129,13 @@ def _cut(model: ModelProto, interpreter: Interpreter, sites: list[Site]) -> _Cut
     initializers = [*constants, *(t for t in model.graph.initializer if t.name in needed)]
     graph = helper.make_graph(chosen, "probe", inputs, passed, initializers)
     part = helper.make_model(graph, opset_imports=list(model.opset_import), ir_version=max(model.ir_version, 8))
-    with _quiet():
-        trimmed = gs.import_onnx(part)
-        trimmed.cleanup(remove_unused_graph_inputs=True).toposort()
-        exported = gs.export_onnx(trimmed, do_type_check=False)
+    try:
+        with _quiet():
+            trimmed = gs.import_onnx(part)
+            trimmed.cleanup(remove_unused_graph_inputs=True).toposort()
+            exported = gs.export_onnx(trimmed, do_type_check=False)
+    except Exception:  # noqa: BLE001 - a type or a graph that onnx-graphsurgeon does not take
+        return None
     exported.ir_version = part.ir_version
     for value in exported.graph.input:
         value.type.tensor_type.ClearField("shape")
@@ -146,7 +150,8 @@ def _quiet() -> Iterator[None]:
     before = logger.severity
     logger.severity = logger.CRITICAL
     try:
-        yield
+        with redirect_stdout(StringIO()):
+            yield
     finally:
         logger.severity = before
 
