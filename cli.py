@@ -26,7 +26,6 @@ commands
   rewrite explain MODEL             why each attention is fused or not; no model
   rewrite doctor                    what is installed, and what cures each gap
   rewrite completion bash|zsh|fish  a completion script for the shell
-  (a model file that is called like a command: rewrite ./explain)
 
 exit codes
   0 done                                4 verification failed
@@ -46,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("-o", "--output", metavar="OUT", type=Path, help="where to write (default: STEM.alibi.onnx)")
     made.add_argument("--dry-run", action="store_true", help="find and prove, write no model")
     made.add_argument("--allow-partial", action="store_true", help="write even if some biased sites are refused")
+    made.add_argument("--copy-external-data", action="store_true", help="give OUT data files of its own")
     _add_common(made)
     _add_seeing(made.add_argument_group("seeing it"), explain=True)
     _add_verification(made.add_argument_group("verification"))
@@ -59,7 +59,16 @@ def explain_parser() -> argparse.ArgumentParser:
     made.add_argument("model", metavar="MODEL", type=Path, help="the ONNX model; it is never changed")
     _add_seeing(made, explain=False)
     _add_common(made)
-    made.set_defaults(output=None, dry_run=True, allow_partial=False, explain=True, no_verify=True, inputs=None, seed=0)
+    made.set_defaults(
+        output=None,
+        dry_run=True,
+        allow_partial=False,
+        explain=True,
+        no_verify=True,
+        inputs=None,
+        seed=0,
+        copy_external_data=False,
+    )
     return made
 
 
@@ -178,6 +187,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {"explain": _explain, "doctor"
 
 def _run(options: argparse.Namespace) -> int:
     from .rewriter.pipeline import Options, default_target, rewrite
+    from .rewriter.progress import ProgressBar
     from .rewriter.report import to_json, to_text
 
     request = engine.Request.of(options)
@@ -190,18 +200,21 @@ def _run(options: argparse.Namespace) -> int:
                 [options.model] if options.dry_run else [options.model, options.output or default_target(options.model)]
             )
             _check_report(name, target, taken + [t for n, t in targets.items() if t is not None and n != name])
-    result = rewrite(
-        options.model,
-        options.output,
-        options=Options(
-            allow_partial=options.allow_partial,
-            dry_run=options.dry_run,
-            verify=not options.no_verify,
-            seed=options.seed,
-            inputs=options.inputs,
-            val_ranges=ranges,
-        ),
-    )
+    with ProgressBar(sys.stderr) as progress:
+        result = rewrite(
+            options.model,
+            options.output,
+            options=Options(
+                allow_partial=options.allow_partial,
+                dry_run=options.dry_run,
+                verify=not options.no_verify,
+                seed=options.seed,
+                inputs=options.inputs,
+                val_ranges=ranges,
+                copy_data=options.copy_external_data,
+                progress=progress.update,
+            ),
+        )
     report = to_json(result)
     built = engine.Outcome() if request is None else request.carry_out(result)
     if built.facts is not None:

@@ -6,6 +6,7 @@ inner ones, as in ONNX; what an inner scope makes is not visible outside.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,13 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 from .errors import ModelRejected
 
 Array = npt.NDArray[np.generic]
+
+SUB_BYTE_TYPES = frozenset(
+    getattr(TensorProto, name)
+    for name in ("INT4", "UINT4", "FLOAT4E2M1", "INT2", "UINT2")
+    if hasattr(TensorProto, name)
+)
+"""Types of which several elements share a byte."""
 
 MAX_CONSTANT_BYTES = 8 << 30
 """Constants larger than this are never read: a bias table of 32 heads and 8192 positions has 8 GiB."""
@@ -154,16 +162,37 @@ class Scope:
 
 
 def read_tensor(tensor: TensorProto, base_dir: Path) -> Array | None:
-    """A tensor as an array, external data included; None when it is too large or has no numeric type."""
+    """A tensor as an array, external data included; None when it is too large or has no numeric type.
+
+    External data are mapped, not loaded: what is not looked at costs no memory.
+    """
     if tensor.data_type in (TensorProto.STRING, TensorProto.UNDEFINED):
         return None
-    size = int(np.prod(tensor.dims, dtype=np.int64)) if tensor.dims else 1
-    if size < 0 or size * 8 > MAX_CONSTANT_BYTES:
-        return None
     try:
-        return numpy_helper.to_array(tensor, str(base_dir))
+        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
+        if math.prod(tensor.dims) * dtype.itemsize > MAX_CONSTANT_BYTES:
+            return None
+        if tensor.data_location == TensorProto.EXTERNAL:
+            return _mapped(tensor, dtype, base_dir)
+        return numpy_helper.to_array(tensor)
     except Exception as error:  # any of a dozen types: the data do not fit the declaration
         raise ModelRejected(f"tensor '{tensor.name}' cannot be read: {error}. Export the model again.") from error
+
+
+def _mapped(tensor: TensorProto, dtype: np.dtype[np.generic], base_dir: Path) -> Array:
+    """External data as an array on a mapped file; ``io`` has checked where they lie and how long they are."""
+    entries = {e.key: e.value for e in tensor.external_data}
+    path, offset = base_dir / entries["location"], int(entries.get("offset") or 0)
+    if tensor.data_type in SUB_BYTE_TYPES:
+        inline = TensorProto(data_type=tensor.data_type, dims=tensor.dims)
+        with path.open("rb") as file:
+            file.seek(offset)
+            inline.raw_data = file.read(int(entries.get("length") or -1))
+        return numpy_helper.to_array(inline)
+    if 0 in tensor.dims:
+        return np.zeros(tuple(tensor.dims), dtype)
+    stored = dtype.newbyteorder("<") if dtype.isbuiltin == 1 else dtype
+    return np.asarray(np.memmap(path, stored, "r", offset, tuple(tensor.dims)))
 
 
 def index_graph(

@@ -1,12 +1,9 @@
-"""Files in and out: models are read without their weights, and written completely or not at all."""
+"""Files in: models are read without their weights, and what they refer to is checked.  See ``staging`` for output."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +14,9 @@ from onnx import GraphProto, ModelProto, TensorProto
 
 from .errors import ModelRejected, UsageError
 from .graph import subgraphs
+
+MAX_FILE = (1 << 31) - 1
+"""Bytes that protobuf reads at most."""
 
 MAX_NESTING = 24
 """Depth of bodies inside bodies that is accepted (TensorRT's own limit)."""
@@ -48,6 +48,10 @@ def load(path: Path) -> Source:
     if not path.is_file():
         raise ModelRejected(f"'{path}' is not a file. Give the path of an .onnx model.")
     try:
+        if path.stat().st_size > MAX_FILE:
+            raise ModelRejected(
+                f"'{path}' is larger than 2 GiB, which protobuf cannot read. Export with external data."
+            )
         content = path.read_bytes()
     except OSError as error:
         raise ModelRejected(f"'{path}' cannot be read: {error.strerror}.") from error
@@ -157,74 +161,3 @@ def check_target(source: Source, target: Path) -> None:
     for location in data_files(source.model):
         if target.resolve() in ((source.base_dir / location).resolve(), (target.parent / location).resolve()):
             raise UsageError(f"the output '{target}' has the name of the model's data file. Choose another -o.")
-
-
-def save(model: ModelProto, target: Path, base_dir: Path | None) -> str:
-    """Write a model beside nothing half-written: complete under its name, or not there at all.
-
-    External data that the model refers to are copied beside the target if they are not there already;
-    in the model's own folder they are shared with the original.
-
-    Args:
-        model: What to write.
-        target: Where to.
-        base_dir: The folder that the model's external data are relative to.
-
-    Returns:
-        The sha256 of what was written.
-
-    Raises:
-        UsageError: The target cannot be written, or another data file is in the way.
-    """
-    content = model.SerializeToString(deterministic=True)
-    brought: list[Path] = []
-    try:
-        if base_dir is not None:
-            _bring_external(model, base_dir, target, brought)
-        _write(target, content)
-    except OSError as error:
-        _remove(brought)
-        raise UsageError(f"'{target}' cannot be written: {error.strerror}. Choose another place with -o.") from error
-    except BaseException:
-        _remove(brought)
-        raise
-    return hashlib.sha256(content).hexdigest()
-
-
-def _write(target: Path, content: bytes) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.chmod(0o644)
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _remove(paths: list[Path]) -> None:
-    for path in paths:
-        path.unlink(missing_ok=True)
-
-
-def _bring_external(model: ModelProto, base_dir: Path, target: Path, brought: list[Path]) -> None:
-    """Copy data files beside the target; what was made is listed in ``brought`` as soon as it exists."""
-    for location in data_files(model):
-        data, wanted = base_dir / location, target.parent / location
-        if wanted.exists():
-            if wanted.samefile(data):
-                continue
-            raise UsageError(
-                f"'{wanted}' is in the way: the model's data '{data}' belong there. Move it or choose another -o."
-            )
-        wanted.parent.mkdir(parents=True, exist_ok=True)
-        # A hard link would be refused by onnx and onnxruntime, which take it for an attack.
-        temporary = wanted.with_name(f".{wanted.name}.partial")
-        brought.append(temporary)
-        shutil.copyfile(data, temporary)
-        os.replace(temporary, wanted)
-        brought.append(wanted)

@@ -234,7 +234,7 @@ def softmax_axis(interpreter: Interpreter, node: NodeProto, opset: int) -> int |
     axis only if the given one is the last.
     """
     dims = interpreter.dims(node.input[0])
-    if dims is None:
+    if not dims:
         return None
     axis = int_attribute(node, "axis", -1 if opset >= 13 else 1) % len(dims)
     if opset < 13 and any(d != 1 for d in dims[axis + 1 :]):

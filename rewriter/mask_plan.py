@@ -120,6 +120,8 @@ def _comparison(interpreter: Interpreter, proof: Proof, kind: str, value: Poly) 
         view = as_view(interpreter, tensor, indices, parts=True) if known == moving else None
         if view is None or view.merged or not set(view.indices) <= set(attention.frame.order):
             continue
+        if not interpreter.dtype(tensor):
+            continue  # the number to compare with needs a type
         if not all(atom_of in of(atom).all_atoms() for atom_of in view.indices):
             continue
         return Op(COMPARISONS[kind], (Leaf(view),), Fraction(bound))
@@ -203,6 +205,8 @@ def _rest(interpreter: Interpreter, proof: Proof, tensor: str, indices: tuple[Po
     """
     attention = proof.attention
     conditions, value = unmask(interpreter.element(tensor, indices))
+    if _is_bias(proof, value):
+        return None
     if not any(_is_rest(proof, m) for m, _ in value.terms):
         return None
     if not conditions and all(_is_rest(proof, m) or not _moves(proof, m) for m, _ in value.terms):
@@ -223,6 +227,8 @@ def _rest(interpreter: Interpreter, proof: Proof, tensor: str, indices: tuple[Po
     if node.op_type in ("Add", "Sub", "Sum"):
         parts = [below(p) for p in range(len(node.input))]
         present = tuple(p for p in parts if p is not None)
+        if not present:
+            return None
         if node.op_type == "Sub" and parts[1] is not None:
             return Op("sub", present) if parts[0] is not None else Op("mul", (parts[1],), -1)
         return present[0] if len(present) == 1 else Op("add", present)
@@ -233,6 +239,8 @@ def _rest(interpreter: Interpreter, proof: Proof, tensor: str, indices: tuple[Po
     if node.op_type == "Where":
         branches = [below(p) for p in (1, 2)]
         present = tuple(b for b in branches if b is not None)
+        if not present:
+            return None
         if len(present) == 1 and conditions:
             return present[0]
         raise Refusal(Code.MASK_UNKNOWN, Stage.MASK, label(node), tensor, f"{value!r}"[:200])
@@ -246,6 +254,18 @@ def _rest(interpreter: Interpreter, proof: Proof, tensor: str, indices: tuple[Po
     if moved is not None:
         return _rest(interpreter, proof, *moved, depth + 1)
     raise Refusal(Code.MASK_UNKNOWN, Stage.MASK, label(node), tensor, f"{value!r}"[:200])
+
+
+def _is_bias(proof: Proof, value: Poly) -> bool:
+    """Whether a value is slope times position and nothing else: it may share monomials with a mask."""
+    if proof.positions is None:
+        return False
+    bias = proof.positions.slope * proof.positions.value
+    own = dict(value.terms)
+    monomial, coefficient = bias.terms[-1]
+    if monomial not in own:
+        return False
+    return not (value - bias * (Fraction(own[monomial]) / Fraction(coefficient))).depends_on(proof.attention.frame.key)
 
 
 def _is_rest(proof: Proof, monomial: Monomial) -> bool:

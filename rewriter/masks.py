@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 from .algebra import (
+    HIDDEN_BELOW,
     HIDING_VALUE,
     ZERO,
     Cond,
@@ -40,7 +41,8 @@ def hides(value: Poly) -> bool:
             ceiling += max(Fraction(0), Fraction(coefficient))
         elif magnitude(coefficient) >= -HIDING_VALUE:
             return False
-    return ceiling <= HIDING_VALUE
+    # A small constant of the bias may have been added to the hiding value.
+    return ceiling <= Fraction(HIDDEN_BELOW)
 
 
 def unmask(score: Poly) -> tuple[tuple[Cond, ...], Poly]:

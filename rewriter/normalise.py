@@ -6,7 +6,7 @@ from collections import deque
 
 import onnx
 import onnx.inliner
-from onnx import GraphProto, ModelProto, NodeProto
+from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
 
 from .errors import ModelRejected
 from .graph import label, subgraphs
@@ -53,9 +53,14 @@ def _functions_with_attention(model: ModelProto) -> list[tuple[str, str]]:
                 pending.extend(body.node)
         calls[key] = inner
     _refuse_recursion(calls)
+    if holding:
+        _refuse_explosion(model, bodies, calls)
     # A function that passes shapes or a bias along matters as much as one with a softmax: inline all of them.
     return list(bodies) if holding else []
 
+
+MOST_NODES = 4_000_000
+"""Nodes that a model may have once its functions are inlined; functions that call functions multiply."""
 
 _PARTS = frozenset({"Softmax", "Attention", "MultiHeadAttention", "GroupQueryAttention"})
 
@@ -78,6 +83,28 @@ def _refuse_recursion(calls: dict[tuple[str, str], list[tuple[str, str]]]) -> No
             elif following in calls and not state.get(following):
                 state[following] = 1
                 stack.append((following, iter(calls[following])))
+
+
+def _refuse_explosion(
+    model: ModelProto,
+    bodies: dict[tuple[str, str], FunctionProto],
+    calls: dict[tuple[str, str], list[tuple[str, str]]],
+) -> None:
+    """Count nodes as they would be after inlining, without doing it."""
+    sizes: dict[tuple[str, str], int] = {}
+    for start in calls:
+        pending = [start]
+        while pending:
+            key = pending[-1]
+            missing = [c for c in calls[key] if c not in sizes]
+            if key in sizes or not missing:
+                sizes.setdefault(key, len(bodies[key].node) + sum(sizes[c] for c in calls[key]))
+                pending.pop()
+            else:
+                pending.extend(missing)
+    whole = sum(sizes.get((n.domain, n.op_type), 1) for graph in graphs(model) for n in graph.node)
+    if whole > MOST_NODES:
+        raise ModelRejected(f"the model has {whole} nodes once its local functions are inlined. Export without them.")
 
 
 def _sort(graph: GraphProto) -> None:

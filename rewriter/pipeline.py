@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto
 
+from . import wellformed
 from .algebra import Substitution, poly, substitute
 from .analyse import Analysis, Site, analyse
 from .edit import Counts, Editor, all_names
@@ -19,10 +20,11 @@ from .emit import emit, is_grouped, variant_of
 from .errors import ExitCode, MissingDependency, ModelRejected, UsageError
 from .function_body import MINIMUM_OPSET, function_proto
 from .graph import Array, opset_versions, walk
-from .io import Source, check_target, load, save
+from .io import Source, check_target, load
 from .normalise import normalise
 from .probe import probe
 from .spec import DOMAIN, DOMAIN_VERSION, FusedAttention
+from .staging import Staged
 from .unpack import unpack_attention
 from .verify import Verification, VerifyOptions, verify
 from .verify.errors import GivenInputError, RuntimeMissingError, VerifyError
@@ -44,6 +46,8 @@ class Options:
         inputs: Given inputs, per graph input, instead of drawn ones.
         val_ranges: (lowest, highest) per graph input, both included.  An integer input declared to be
             in 0 .. 1 may be taken as a boolean by the proof.
+        copy_data: Give the output data files of its own, even in the original's folder.
+        progress: Told (phase, work done, work in all) now and then; the work in all may be 0 for unknown.
     """
 
     allow_partial: bool = False
@@ -53,6 +57,8 @@ class Options:
     seed: int = 0
     inputs: Mapping[str, Array] | Path | None = None
     val_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    copy_data: bool = False
+    progress: Callable[[str, int, int], None] | None = None
 
 
 @dataclass
@@ -117,6 +123,7 @@ def rewrite(
     original = source.model
     _check_versions(source)
     binary = frozenset(n for n, (low, high) in options.val_ranges.items() if low >= 0 and high <= 1)
+    wellformed.check(original)
     copy, analysis = _analyse(original, source, binary)
     result = RewriteResult(source, analysis, seconds=clock.seconds)
     clock.lap("analyse")
@@ -130,19 +137,43 @@ def rewrite(
     _emit_all(copy, analysis, result)
     clock.lap("edit")
     result.model = copy
-    # Verify what will be written, before it gets its name: a failed check leaves nothing behind.
-    if options.verify:
-        result.verification = _verify(source, copy, analysis, options)
-        clock.lap("verify")
-        if result.verification.status == "failed":
-            result.exit_code = ExitCode.VERIFICATION_FAILED
-            return result
     if target is not None:
-        result.sha256 = save(copy, target, source.base_dir if source.path is not None else None)
-        result.output = target
-        clock.lap("save")
+        _write(source, copy, target, result, options, clock)
+    elif options.verify:
+        with tempfile.TemporaryDirectory(prefix="alibi-") as folder:
+            base_dir = source.base_dir if source.path is not None else None
+            with Staged(copy, Path(folder) / "rewritten.onnx", base_dir) as staged:
+                result.verification = _verify(source, staged, analysis, options)
+        clock.lap("verify")
+    if result.verification is not None and result.verification.status == "failed":
+        result.exit_code = ExitCode.VERIFICATION_FAILED
+        return result
     result.exit_code = ExitCode.NOT_REWRITTEN if analysis.refused else ExitCode.DONE
     return result
+
+
+def _write(
+    source: Source, rewritten: ModelProto, target: Path, result: RewriteResult, options: Options, clock: _Clock
+) -> None:
+    """Verify what will be written before it gets its name: a failed check leaves nothing behind."""
+
+    def copied(done: int, whole: int) -> None:
+        if options.progress is not None:
+            options.progress("copying data files", done, whole)
+
+    base_dir = source.base_dir if source.path is not None else None
+    with Staged(rewritten, target, base_dir, own_data=options.copy_data) as staged:
+        if options.copy_data:
+            staged.bring_data(copied)
+        clock.lap("save")
+        if options.verify:
+            result.verification = _verify(source, staged, result.analysis, options)
+            clock.lap("verify")
+            if result.verification.status == "failed":
+                return
+        staged.commit(copied)
+        result.output, result.sha256 = target, staged.sha256
+        clock.lap("save")
 
 
 def _analyse(original: ModelProto, source: Source, binary: frozenset[str]) -> tuple[ModelProto, Analysis]:
@@ -165,7 +196,7 @@ class _Clock:
 
     def lap(self, name: str) -> None:
         now = time.perf_counter()
-        self.seconds[name] = now - self._last
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
         self._last = now
 
 
@@ -189,6 +220,11 @@ def default_target(model: Path) -> Path:
 def _check_versions(source: Source) -> None:
     versions = opset_versions(source.model)
     name = source.path or "the model"
+    if source.model.ir_version > onnx.IR_VERSION:
+        raise ModelRejected(
+            f"'{name}' has IR version {source.model.ir_version}; the installed onnx {onnx.__version__} knows up to "
+            f"{onnx.IR_VERSION}. Run: pip install --upgrade onnx"
+        )
     if "" not in versions:
         if any(n.domain in ("", "ai.onnx") for n in source.model.graph.node):
             raise ModelRejected(f"'{name}' does not import the ONNX operator set. Export it again.")
@@ -252,11 +288,14 @@ def _emit_all(model: ModelProto, analysis: Analysis, result: RewriteResult) -> N
 def _materialised(analysis: Analysis) -> dict[str, str]:
     """Tensors over rows and keys that were read for the scores of a site and are still made."""
     left: dict[str, str] = {}
+    made: dict[int, set[str]] = {}
     for site in analysis.proven:
         assert site.plan is not None
         attention = site.plan.proof.attention
         frame = attention.frame
-        alive = {o for n in site.scope.graph.node for o in n.output if o}
+        if id(site.scope) not in made:
+            made[id(site.scope)] = {o for n in site.scope.graph.node for o in n.output if o}
+        alive = made[id(site.scope)]
         for (tensor, place), _ in site.interpreter.visited(attention.scores, attention.scores_index):
             moving = frozenset(a for x in place for a in x.all_atoms())
             if tensor in alive and frame.row in moving and frame.key in moving:
@@ -265,14 +304,12 @@ def _materialised(analysis: Analysis) -> dict[str, str]:
     return left
 
 
-def _verify(source: Source, rewritten: ModelProto, analysis: Analysis, options: Options) -> Verification:
+def _verify(source: Source, staged: Staged, analysis: Analysis, options: Options) -> Verification:
     with tempfile.TemporaryDirectory(prefix="alibi-") as folder:
         original_path = source.path
         if original_path is None:
             original_path = Path(folder) / "original.onnx"
             original_path.write_bytes(source.model.SerializeToString())
-        candidate = Path(folder) / "rewritten.onnx"
-        save(rewritten, candidate, source.base_dir if source.path is not None else None)
         given = options.inputs
         if given is not None and not isinstance(given, Path):
             np.savez(Path(folder) / "inputs.npz", **{k: np.asarray(v) for k, v in given.items()})  # type: ignore[arg-type]
@@ -281,7 +318,7 @@ def _verify(source: Source, rewritten: ModelProto, analysis: Analysis, options: 
             seed=options.seed, inputs=given, val_ranges=dict(options.val_ranges), premise=_premise(analysis)
         )
         try:
-            return verify(original_path, candidate, options=settings)
+            return verify(original_path, staged.path, options=settings, data_dir=staged.data_dir)
         except RuntimeMissingError as error:
             raise MissingDependency(str(error)) from error
         except GivenInputError as error:

@@ -177,9 +177,12 @@ def _find_slopes(interpreter: Interpreter, proof: Proof) -> tuple[View, float]:
     assert proof.runtime_slopes is not None
     attention = proof.attention
     slopes = proof.runtime_slopes
-    heads = () if attention.frame.head is None else (attention.frame.head,)
+    head = attention.frame.head
+    fitting = {() if head is None else (head,)}
+    if head is not None and head.bound == 1:
+        fitting.add(())
     found = _smallest(
-        interpreter, attention, lambda value: _proportion(slopes, value), lambda view: view.indices == heads
+        interpreter, attention, lambda value: _proportion(slopes, value), lambda view: view.indices in fitting
     )
     if found is None:
         raise Refusal(Code.SLOPES_UNKNOWN, Stage.EMIT, label(attention.anchor), attention.scores, f"{slopes!r}")

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from ..patterns.bias import PATTERNS, BiasPattern
 from .algebra import (
     HIDING_VALUE,
+    LARGEST_FLOAT32,
     ZERO,
     Atom,
     Cond,
@@ -48,9 +49,15 @@ Slopes = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Positions:
-    """Key positions that come from a tensor: ``value(b, j)``; ``scale`` times the tensor's element is meant."""
+    """Key positions that come from a tensor.
+
+    Attributes:
+        value: The position of key j, as a polynomial over (b, j).
+        slope: What it is multiplied by, as a polynomial over the head.
+    """
 
     value: Poly
+    slope: Poly
 
 
 @dataclass
@@ -88,7 +95,7 @@ class _Parts:
 
     linear: Poly = ZERO
     kinks: dict[Poly, Poly] = field(default_factory=dict)
-    placed: dict[Monomial, Poly] = field(default_factory=dict)
+    counted: dict[Monomial, Poly] = field(default_factory=dict)
     rest: dict[Monomial, Number] = field(default_factory=dict)
     dropped: list[Poly] = field(default_factory=list)
 
@@ -114,9 +121,12 @@ def prove(interpreter: Interpreter, attention: Attention) -> Proof:
     parts = _sort(attention, terms)
     slope, pattern = _form(interpreter, attention, parts, distance)
     positions: Positions | None = None
-    if parts.placed:
+    if _are_positions(interpreter, attention, parts):
         slope, positions = _positions(attention, parts, slope, pattern)
         pattern = PATTERNS[0]
+    else:
+        for place, factor in parts.counted.items():
+            _add_rest(parts, Poly({place: 1}) * factor)
     if not slope.terms:
         raise _nothing_found(attention, parts)
     values, runtime = _slopes(attention, slope)
@@ -238,11 +248,10 @@ def _sort_runtime(
     allowed = {frame.batch, frame.key}
     named = {a for a in atoms if isinstance(a, Index) and not a.name.startswith("#")}
     whole_numbers = all(a.is_integer for a, _ in place)
-    per_head = frame.head is not None and factor.depends_on(frame.head)
-    if per_head and whole_numbers and named <= allowed:
-        parts.placed[place] = parts.placed.get(place, ZERO) + factor
+    if whole_numbers and named <= allowed:
+        parts.counted[place] = parts.counted.get(place, ZERO) + factor
         return
-    if per_head and not whole_numbers and named <= allowed:
+    if frame.head is not None and factor.depends_on(frame.head) and named <= allowed:
         raise Refusal(
             Code.POSITIONS_DATA,
             Stage.POSITIONS,
@@ -347,15 +356,17 @@ def _positions(attention: Attention, parts: _Parts, slope: Poly, pattern: BiasPa
     frame = attention.frame
     if pattern.kink and slope.terms:
         raise Refusal(Code.NOT_LINEAR, Stage.POSITIONS, label(attention.anchor), attention.scores, "mixed forms")
-    places: list[tuple[Poly, Poly]] = [(Poly({m: 1}), f) for m, f in parts.placed.items()]
+    places: list[tuple[Poly, Poly]] = [(Poly({m: 1}), f) for m, f in parts.counted.items() if f.terms]
     if slope.terms:
         places.append((of(frame.key), slope))
     # The factor of the highest-degree place is the slope of the position.
     reference = max(places, key=lambda p: (max(len(m) for m, _ in p[0].terms), render(p[0])))[1]
     base = vector(attention, reference)
     value = ZERO
-    for place, factor in places:
-        ratio = _ratio(attention, factor, reference, base)
+    for place, whole in places:
+        factor, constant = _without_mask(attention, whole, reference)
+        _add_rest(parts, place * constant)
+        ratio = _ratio(attention, factor, reference, base) if factor.terms else Fraction(0)
         if ratio is None:
             raise Refusal(
                 Code.NOT_LINEAR,
@@ -365,7 +376,62 @@ def _positions(attention: Attention, parts: _Parts, slope: Poly, pattern: BiasPa
                 f"{_short(place)} has its own slope {_short(factor)}",
             )
         value = value + place * ratio
-    return reference, Positions(value)
+    return reference, Positions(value, reference)
+
+
+def _are_positions(interpreter: Interpreter, attention: Attention, parts: _Parts) -> bool:
+    """Whether integers known at run time are positions: each head has its own slope on them, or they are counts.
+
+    A mask alone is none: it stays a term of its own.
+    """
+    head = attention.frame.head
+    if any(head is not None and f.depends_on(head) for f in parts.counted.values()):
+        return True
+    return any(f.terms and _is_count(interpreter, a) for place, f in parts.counted.items() for a, _ in place)
+
+
+def _is_count(interpreter: Interpreter, atom: Atom) -> bool:
+    """Whether an atom is a running sum: a sum of a mask, or a read of what a CumSum makes."""
+    if isinstance(atom, Sum):
+        return True
+    node = interpreter.scope.producer(atom.tensor) if isinstance(atom, Read) else None
+    return node is not None and node.op_type == "CumSum"
+
+
+def _without_mask(attention: Attention, factor: Poly, reference: Poly) -> tuple[Poly, Poly]:
+    """A factor as (multiple of the slope, the same number for every head): a mask may be added to a position.
+
+    (1 - m) * finfo.min and slope * (cumsum(m) - 1) * m have the monomial m in common.
+    """
+    head = attention.frame.head
+    shared = [(m, c) for m, c in reference.terms if head is not None and any(of(a).depends_on(head) for a, _ in m)]
+    own = dict(factor.terms)
+    if shared:
+        monomial, coefficient = shared[-1]
+        ratios = [Fraction(own.get(monomial, 0)) / Fraction(coefficient)]
+    else:  # every head has the same slope
+        ratios = [Fraction(r) for r in (-1, 1, 0)]
+    rests = [(factor - reference * r, r) for r in ratios]
+    constants = [(Fraction(rest.constant), r) for rest, r in rests if rest.constant is not None]
+    found = [(c, r) for c, r in constants if c == 0 or abs(c) >= -HIDING_VALUE]
+    if not found:
+        return factor, ZERO
+    constant, ratio = min(found, key=lambda e: (not _is_float32(e[0]), abs(e[0])))
+    return reference * ratio, poly(constant)
+
+
+def _is_float32(value: Fraction) -> bool:
+    """Whether float32 holds the number, as it does that of a mask; with a slope added to it, it does not."""
+    return abs(value) > LARGEST_FLOAT32 or Fraction(float(np.float32(float(value)))) == value
+
+
+def _add_rest(parts: _Parts, value: Poly) -> None:
+    for monomial, coefficient in value.terms:
+        total = parts.rest.get(monomial, 0) + coefficient
+        if total:
+            parts.rest[monomial] = total
+        else:
+            parts.rest.pop(monomial, None)
 
 
 def _ratio(

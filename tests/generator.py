@@ -23,7 +23,7 @@ BUFFER = 40
 DEPTH = 4
 STATIC = (2, 6, 3)  # batch, new keys, past keys of models without symbolic sizes
 
-SYMMETRIC = ("abs", "maxmin", "where", "table2", "gather")
+SYMMETRIC = ("abs", "maxmin", "where", "relu", "table2", "gather")
 LINEAR = (
     "j",
     "j-i",
@@ -36,13 +36,18 @@ LINEAR = (
     "gather-linear",
     "outer",
     "einsum",
+    "range-float",
+    "tile",
+    "per-head",
+    "causal-max",
+    "tril-sum",
 )
 COUNTED = ("maskpos", "maskpos-merged")
 RUNTIME = ("abs", "maxmin", "where", "j", "j-i", "j-last", "ones", "outer", "einsum", "maskpos", "maskpos-merged")
 
 CHOICES: dict[str, tuple[object, ...]] = {
     "opset": (17, 11, 12, 13, 14, 15, 16, 18, 19, 20, 21, 22, 23),
-    "layout": ("bhsd", "kt", "merged", "merged-bias", "einsum", "direct"),
+    "layout": ("bhsd", "kt", "merged", "merged-bias", "einsum", "direct", "packed", "operator"),
     "scale": (
         "before-mul",
         "q",
@@ -54,25 +59,28 @@ CHOICES: dict[str, tuple[object, ...]] = {
         "shape",
         "input",
         "none",
+        "q-div",
+        "root",
     ),
     "bias": (*SYMMETRIC, *LINEAR, *COUNTED),
     "negate": ("slope", "distance", "bias", "sub"),
-    "slopes": ("press", "any", "zeros", "input", "explog", "pow", "negative"),
+    "slopes": ("press", "any", "zeros", "input", "explog", "pow", "negative", "exp2", "pieces", "reciprocal", "equal"),
     "slope_rank": (3, 1, 4),
     "table_rank": (3, 4),
     "factor": (1.0, 0.5, 3.0),
     "causal": ("where", "none", "trilu", "add", "lessequal", "constant", "not-greater"),
-    "padding": ("none", "additive", "where", "and", "bool", "expanded"),
+    "padding": ("none", "additive", "where", "and", "bool", "expanded", "clamped", "wide", "wide-add"),
     "hide": ("min", "inf", "1e9"),
     "order": ("bias-first", "mask-first", "one-tensor"),
     "cache": (False, True),
     "query_start": ("past", "total-minus-new", "slice"),
     "heads": (4, 1, 2, 3, 6),
-    "kv": ("all", "grouped", "one"),
+    "kv": ("all", "grouped", "one", "gathered"),
     "half": (False, True),
     "casts": (False, True),
     "softmax32": (False, True),
     "bias32": (False, True),
+    "int32": (False, True),
     "swap": (False, True),
     "constants": ("initializer", "node"),
     "layers": (1, 2),
@@ -121,7 +129,28 @@ MISSES = (
     "value-scaled",
     "chunked",
     "negative-total",
+    "product",
+    "sine",
+    "square-root",
+    "parity",
+    "i-only",
+    "clip-far",
+    "mod-far",
+    "drop-far",
+    "row-scale",
+    "key-scale",
+    "after-softmax",
+    "masked-probabilities",
+    "one-sided",
+    "soft-window",
+    "half-step",
+    "flipped",
+    "length-slope",
+    "query-key",
 )
+
+MUST_REFUSE = frozenset({"clip-far", "mod-far", "drop-far"})
+"""Faults beyond every length that is run here: only the proof can see them."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +180,7 @@ class Spelling:
         casts: Pairs of casts around the bias.
         softmax32: Softmax in float32 in a float16 model.
         bias32: Bias computed in float32 in a float16 model.
+        int32: Positions are counted in 32 bits.
         swap: Operands of commutative nodes swapped.
         constants: Initializers or Constant nodes.
         layers: One or two.
@@ -185,6 +215,7 @@ class Spelling:
     casts: bool = False
     softmax32: bool = False
     bias32: bool = False
+    int32: bool = False
     swap: bool = False
     constants: str = "initializer"
     layers: int = 1
@@ -206,9 +237,25 @@ def repair(sp: Spelling) -> Spelling:
     """The nearest spelling that makes a valid model whose fault, if any, is really there."""
     fix = dataclasses.replace
     miss = sp.miss
-    if miss in ("clip", "mod", "quadratic", "log", "bucket", "grid"):
+    if miss in ("clip", "mod", "quadratic", "log", "bucket", "grid", "square-root"):
         if sp.bias not in ("abs", "maxmin", "where", "table2", "gather"):
             sp = fix(sp, bias="abs")
+    elif miss in ("clip-far", "mod-far", "drop-far", "sine", "parity", "half-step", "flipped"):
+        if sp.bias not in ("abs", "maxmin", "where"):
+            sp = fix(sp, bias="abs")
+    elif miss == "i-only":
+        sp = fix(sp, bias="j")
+    elif miss == "one-sided":
+        sp = fix(sp, bias="causal-max", causal="none")
+    elif miss in ("product", "row-scale", "key-scale", "after-softmax", "masked-probabilities", "soft-window"):
+        if sp.layout in ("operator", "merged-bias"):
+            sp = fix(sp, layout="bhsd")
+        if miss in ("row-scale", "key-scale") and sp.order != "bias-first":
+            sp = fix(sp, order="bias-first")
+    elif miss == "query-key":
+        sp = fix(sp, bias="abs", layout="bhsd" if sp.layout in ("operator", "merged-bias") else sp.layout)
+    elif miss == "length-slope":
+        sp = fix(sp, bias="j-i", causal="where" if sp.causal == "none" else sp.causal)
     elif miss == "one-side":
         sp = fix(sp, bias="where", causal="none")
     elif miss in ("table-ulp", "table-noise", "table-entry", "table-tail"):
@@ -245,6 +292,19 @@ def repair(sp: Spelling) -> Spelling:
         sp = fix(sp, bias="j-i", causal="none")
     elif miss == "sink":
         sp = fix(sp, layout="bhsd" if sp.layout.startswith("merged") else sp.layout)
+    if sp.layout == "operator":
+        # The operator adds one mask of the query's type and computes the softmax inside.
+        sp = fix(
+            sp, opset=23, order="one-tensor", softmax32=False, padding="additive" if sp.padding != "none" else "none"
+        )
+        sp = fix(sp, scale=sp.scale if sp.scale in ("before-mul", "none", "q", "k", "both") else "before-mul")
+        inside = ("probabilities", "scores", "softcap-after", "softcap-before", "sink", "multiplied", "dropout", "axis")
+        if miss in (*inside, "value-scaled", "packed", "chunked"):
+            sp = fix(sp, layout="bhsd")
+    if sp.layout == "packed" and (sp.cache or sp.kv != "all"):
+        sp = fix(sp, cache=False, kv="all")
+    if sp.padding in ("wide", "wide-add") and (sp.bias in COUNTED or sp.layout == "merged-bias"):
+        sp = fix(sp, padding="additive")
     if sp.hide == "finite" and miss != "finite-mask":
         sp = fix(sp, hide="min")
     if sp.bias in COUNTED:
@@ -259,12 +319,20 @@ def repair(sp: Spelling) -> Spelling:
         if sp.order == "one-tensor" and sp.hide == "1e9":
             sp = fix(sp, hide="min")
     if _numeric_table(sp.bias):
-        sp = fix(sp, slopes="press" if sp.slopes in ("input", "explog", "pow") else sp.slopes)
+        sp = fix(
+            sp, slopes="press" if sp.slopes in ("input", "explog", "pow", "exp2", "pieces", "reciprocal") else sp.slopes
+        )
     if sp.bias not in SYMMETRIC:
         sp = fix(sp, negate="slope")
-    if sp.bias == "outer" or sp.bias == "einsum":
+    if sp.bias in ("outer", "einsum", "per-head"):
         sp = fix(sp, slope_rank=1)
-    if sp.opset < 12 and (sp.layout == "einsum" or sp.bias in ("einsum", "maxmin")):
+    if sp.bias == "per-head":
+        sp = fix(sp, slopes="press" if sp.slopes in ("input", "explog", "pow", "exp2", "pieces") else sp.slopes)
+    if sp.bias in ("causal-max",) and miss != "one-sided" and sp.causal == "none":
+        sp = fix(sp, causal="where")
+    if sp.bias == "tril-sum":
+        sp = fix(sp, opset=max(14, sp.opset), cache=False, causal="where" if sp.causal == "none" else sp.causal)
+    if sp.opset < 12 and (sp.layout == "einsum" or sp.bias in ("einsum", "maxmin", "relu", "causal-max")):
         sp = fix(sp, opset=12)
     if sp.opset < 14 and sp.causal == "trilu":
         sp = fix(sp, opset=14)
@@ -272,9 +340,17 @@ def repair(sp: Spelling) -> Spelling:
         sp = fix(sp, opset=12)
     if sp.opset < 13 and sp.miss in ("axis", "dropout"):
         sp = fix(sp, opset=13)
-    if sp.kv != "all" and sp.layout in ("merged", "merged-bias", "einsum"):
+    if sp.kv != "all" and sp.layout in ("merged", "merged-bias", "einsum", "packed"):
         sp = fix(sp, kv="all")
-    if sp.heads % 2 and sp.kv == "grouped":
+    if sp.padding == "clamped" and (sp.opset < 12 or sp.hide == "inf"):
+        sp = fix(sp, opset=max(12, sp.opset), hide="min")
+    if sp.int32 and (sp.bias in COUNTED or sp.opset < 14):
+        sp = fix(sp, int32=False)
+    if sp.opset < 13 and sp.miss in ("masked-probabilities",):
+        sp = fix(sp, opset=13)
+    if sp.opset < 13 and sp.miss in ("mod-far", "parity", "clip-far", "drop-far"):
+        sp = fix(sp, opset=13)
+    if sp.heads % 2 and sp.kv in ("grouped", "gathered"):
         sp = fix(sp, kv="all")
     if sp.layout == "merged-bias" and sp.miss in ("batch-slope", "data-slope"):
         sp = fix(sp, layout="merged")
@@ -286,7 +362,7 @@ def repair(sp: Spelling) -> Spelling:
         sp = fix(sp, softmax32=False, bias32=False)
     if sp.half and sp.hide == "1e9":
         sp = fix(sp, hide="min")
-    if sp.order == "one-tensor" and (sp.layout == "merged-bias" or sp.causal == "none"):
+    if sp.order == "one-tensor" and sp.layout != "operator" and (sp.layout == "merged-bias" or sp.causal == "none"):
         sp = fix(sp, order="bias-first")
     if sp.order == "one-tensor" and sp.scale.startswith("after"):
         sp = fix(sp, scale="before-mul")
@@ -365,6 +441,10 @@ def slope_values(sp: Spelling) -> np.ndarray:
         values = np.where(np.arange(sp.heads) % 2 == 0, values, 0.0)
     elif sp.slopes == "pow":
         values = 0.5 ** np.arange(1, sp.heads + 1)
+    elif sp.slopes == "exp2":
+        values = 2.0 ** (-8.0 / sp.heads * np.arange(1, sp.heads + 1))
+    elif sp.slopes == "equal":
+        values = np.full(sp.heads, 0.25)
     return values.astype(_float(sp, bias=True)).astype(np.float64)
 
 
@@ -452,13 +532,18 @@ def build(sp: Spelling) -> onnx.ModelProto:
     return _Writer(sp).model()
 
 
+def kv_heads(sp: Spelling) -> int:
+    """How many heads keys and values have."""
+    return {"all": sp.heads, "grouped": sp.heads // 2, "gathered": sp.heads // 2, "one": 1}[sp.kv]
+
+
 class _Writer:
     def __init__(self, sp: Spelling) -> None:
         self.sp = sp
         self.g = Graph(sp)
         self.float = _float(sp)
         self.bias_float = _float(sp, bias=True)
-        self.kv_heads = {"all": sp.heads, "grouped": sp.heads // 2, "one": 1}[sp.kv]
+        self.kv_heads = kv_heads(sp)
 
     def model(self) -> onnx.ModelProto:
         sp, g = self.sp, self.g
@@ -467,14 +552,23 @@ class _Writer:
             past = 0
         total: object = (past + new if sp.static else "total") if sp.cache else new
         kind = helper.np_dtype_to_tensor_dtype(np.dtype(self.float))
+        direct_layout = sp.layout in ("direct", "operator")
+        if sp.layout == "packed":
+            g.inputs["qkv"] = (kind, [batch, new, 3 * sp.heads * DEPTH])
         for name, heads in (("query", sp.heads), ("key", self.kv_heads), ("value", self.kv_heads)):
+            if sp.layout == "packed":
+                break
             direct = [batch, heads, new, DEPTH]
-            g.inputs[name] = (kind, direct if sp.layout == "direct" else [batch, new, heads * DEPTH])
+            g.inputs[name] = (kind, direct if direct_layout else [batch, new, heads * DEPTH])
         if sp.cache:
             for name in ("past_key", "past_value"):
                 g.inputs[name] = (kind, [batch, self.kv_heads, past, DEPTH])
         if sp.padding == "bool":
             g.inputs["attention_mask"] = (TensorProto.BOOL, [batch, total])
+        elif sp.padding == "wide":
+            g.inputs["wide_mask"] = (TensorProto.BOOL, [batch, 1, new, total])
+        elif sp.padding == "wide-add":
+            g.inputs["wide_mask_add"] = (kind, [batch, 1, new, total])
         elif sp.padding != "none":
             g.inputs["attention_mask"] = (TensorProto.INT64, [batch, total])
         if sp.slopes == "input":
@@ -490,22 +584,28 @@ class _Writer:
         if sp.miss == "float-mask-positions":
             g.inputs["weights"] = (kind, [batch, new])
         query, key, value = "query", "key", "value"
-        axis = 2 if sp.layout == "direct" else 1
-        self.new = g.size("query", axis)
-        self.batch = g.size("query", 0)
+        if sp.layout == "packed":
+            query, key, value = self._unpacked()
+        axis = 2 if direct_layout else 1
+        self.first = "qkv" if sp.layout == "packed" else "query"
+        self.new = g.size(self.first, axis)
+        self.batch = g.size(self.first, 0)
         self.past = g.size("past_key", 2) if sp.cache else ""
         self.total = g.commute("Add", self.past, self.new) if sp.cache else self.new
+        self.query = query
         self.own = self._own()
         self.keys = g.op("Range", g.const(0), self.total, g.const(1))
         self.rows = self._rows()
+        self.places = g.cast(self.keys, np.int32) if sp.int32 else self.keys
+        self.row_places = g.cast(self.rows, np.int32) if sp.int32 else self.rows
         result, bias = "", ""
         for layer in range(sp.layers):
             if not bias or not sp.share:
                 bias = self._bias(layer)
             result = self._attention(layer, query, key, value, bias)
             if layer + 1 < sp.layers:
-                if sp.layout == "direct" and self.kv_heads != sp.heads:
-                    query = g.op("Add", "query", result)
+                if sp.layout == "packed":
+                    query, key, value = (g.op("Add", n, result) for n in (query, key, value))
                 elif self.kv_heads == sp.heads:
                     query, key, value = (g.op("Add", n, result) for n in ("query", "key", "value"))
                 else:
@@ -513,7 +613,10 @@ class _Writer:
         g.nodes.append(helper.make_node("Identity", [result], ["output"], name="last"))
         if sp.dead:
             g.op("Neg", g.op("Sub", g.unsqueeze(self.rows, 1), g.unsqueeze(self.keys, 0)))
-        g.outputs["output"] = (kind, list(g.inputs["query"][1]))
+        g.outputs["output"] = (
+            kind,
+            [batch, new, sp.heads * DEPTH] if sp.layout == "packed" else list(g.inputs["query"][1]),
+        )
         if sp.output_bias and sp.miss not in ("probabilities", "scores"):
             bias_kind = helper.np_dtype_to_tensor_dtype(np.dtype(self.float))
             g.nodes.append(helper.make_node("Identity", [bias], ["bias"], name="bias_out"))
@@ -542,6 +645,13 @@ class _Writer:
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", sp.opset)])
         model.ir_version = 8 if sp.opset < 19 else 10
         return model
+
+    def _unpacked(self) -> list[str]:
+        """Query, key and value [B, S, H*D] out of one tensor whose heads hold all three, as BLOOM's does."""
+        g, sp = self.g, self.sp
+        whole = g.op("Reshape", "qkv", g.const([0, 0, sp.heads, 3, DEPTH]))
+        parts = [g.op("Gather", whole, g.const(k), axis=3) for k in range(3)]
+        return [g.op("Reshape", p, g.const([0, 0, sp.heads * DEPTH])) for p in parts]
 
     def _own(self) -> str:
         """The key index of the first query, a scalar."""
@@ -573,7 +683,7 @@ class _Writer:
         if sp.miss in ("data-slope", "batch-slope"):
             if sp.miss == "batch-slope":
                 return g.cast(g.op("Reshape", "batch_slopes", g.const([0, sp.heads, 1, 1])), self.bias_float)
-            size = g.op("Abs", self._heads("query", "query", sp.heads))
+            size = g.op("Abs", self._heads(self.query, "query", sp.heads))
             if sp.opset >= 18:
                 largest = g.op("ReduceMax", size, g.const([2, 3]), keepdims=1)
             else:
@@ -595,6 +705,20 @@ class _Writer:
             if rank > 1:
                 made = g.op("Reshape", made, g.const(shape))
             return g.op("Neg", made) if sign < 0 else made
+        if sp.slopes == "exp2":
+            steps = g.cast(g.op("Range", g.const(1), g.const(sp.heads + 1), g.const(1)), np.float32)
+            power = g.op("Mul", steps, g.const(-8.0 / sp.heads, np.float32))
+            made = g.cast(g.op("Pow", g.const(2.0, np.float32), power), self.bias_float)
+            if rank > 1:
+                made = g.op("Reshape", made, g.const(shape))
+            return g.op("Neg", made) if sign < 0 else made
+        if sp.slopes == "pieces" and sp.heads > 1:
+            half = sp.heads // 2
+            parts = [g.const(sign * v, self.bias_float) for v in (values[:half], values[half:])]
+            made = g.op("Concat", *parts, axis=0)
+            return g.op("Reshape", made, g.const(shape)) if rank > 1 else made
+        if sp.slopes == "reciprocal":
+            return g.op("Reciprocal", g.const((sign / values).reshape(shape), self.bias_float))
         return g.const((sign * values).reshape(shape), self.bias_float)
 
     def _bias(self, layer: int) -> str:
@@ -613,7 +737,8 @@ class _Writer:
         if self.bias_float is not self.float:
             bias = g.cast(bias, self.float)
         if sp.layout == "merged-bias" and sp.bias not in COUNTED:
-            rows = self.new if sp.bias in (*SYMMETRIC, "j-i", "table2-linear", "table2-inf", "gather-linear") else 1
+            wide = ("j-i", "table2-linear", "table2-inf", "gather-linear", "tile", "causal-max", "tril-sum")
+            rows = self.new if sp.bias in (*SYMMETRIC, *wide) else 1
             full = g.op("Expand", bias, g.shape(self.batch, sp.heads, rows, self.total))
             bias = g.op("Reshape", full, g.shape(-1, rows, self.total))
         return bias
@@ -633,14 +758,22 @@ class _Writer:
         if sp.miss in ("packed", "position-ids"):
             rows, keys = g.unsqueeze("position_ids", 1, 3), g.unsqueeze("position_ids", 1, 2)
         else:
-            rows, keys = g.unsqueeze(self.rows, 1), g.unsqueeze(self.keys, 0)
+            rows, keys = g.unsqueeze(self.row_places, 1), g.unsqueeze(self.places, 0)
+        if sp.miss == "half-step":
+            rows = g.op("Add", rows, rows)
+        if sp.miss == "flipped":
+            last = g.unsqueeze(g.op("Sub", self.total, g.const(1)), 0, 1)
+            keys = g.op("Sub", g.cast(last, np.int32) if sp.int32 else last, keys)
         if sp.bias == "maxmin":
             distance = g.op("Sub", g.commute("Max", rows, keys), g.commute("Min", rows, keys))
         elif sp.bias == "where":
             after = g.op("Sub", keys, rows)
             if sp.miss == "one-side":
-                after = g.op("Mul", after, g.const(2))
+                after = g.op("Add", after, after)
             distance = g.op("Where", g.op("Less", rows, keys), after, g.op("Sub", rows, keys))
+        elif sp.bias == "relu":
+            gap = g.cast(g.op("Sub", rows, keys), np.float32)
+            distance = g.op("Add", g.op("Relu", gap), g.op("Relu", g.op("Neg", gap)))
         else:
             distance = g.op("Abs", g.op("Sub", keys, rows) if sp.swap else g.op("Sub", rows, keys))
         return self._bent(distance)
@@ -648,7 +781,18 @@ class _Writer:
     def _bent(self, distance: str) -> str:
         """The distance, or the function of it that a near miss uses."""
         g, sp = self.g, self.sp
-        length = g.const(2 + int(sp.where * 30))
+        whole = np.int32 if sp.int32 else np.int64
+        length = g.const(2 + int(sp.where * 30), whole)
+        far = g.const(1000 + int(sp.where * 100_000), whole)
+        if sp.miss == "clip-far":
+            return g.op("Min", distance, far)
+        if sp.miss == "mod-far":
+            return g.op("Mod", distance, far)
+        if sp.miss == "drop-far":
+            return g.op("Where", g.op("Less", distance, far), distance, g.const(0, whole))
+        if sp.miss == "parity":
+            odd = g.op("Mod", distance, g.const(2, whole))
+            return g.op("Add", distance, odd)
         if sp.miss == "clip":
             return g.op("Min", distance, length)
         if sp.miss == "mod":
@@ -656,10 +800,10 @@ class _Writer:
         if sp.miss == "quadratic":
             return g.op("Mul", distance, distance)
         if sp.miss == "bucket":
-            return g.op("Mul", g.op("Div", distance, g.const(2)), g.const(2))
+            return g.op("Mul", g.op("Div", distance, g.const(2, whole)), g.const(2, whole))
         if sp.miss == "grid":
-            side = g.const(5)
-            rows, keys = g.unsqueeze(self.rows, 1), g.unsqueeze(self.keys, 0)
+            side = g.const(5, whole)
+            rows, keys = g.unsqueeze(self.row_places, 1), g.unsqueeze(self.places, 0)
             across = g.op("Abs", g.op("Sub", g.op("Mod", rows, side), g.op("Mod", keys, side)))
             down = g.op("Abs", g.op("Sub", g.op("Div", rows, side), g.op("Div", keys, side)))
             return g.op("Add", across, down)
@@ -678,11 +822,27 @@ class _Writer:
         if sp.bias in SYMMETRIC:
             place = self._distance()
         elif sp.bias == "j":
-            place = g.unsqueeze(self.keys, 0)
+            place = g.unsqueeze(self.row_places, 1) if sp.miss == "i-only" else g.unsqueeze(self.places, 0)
+        elif sp.bias == "range-float":
+            place = g.op("Range", g.const(0.0, np.float32), g.cast(self.total, np.float32), g.const(1.0, np.float32))
+            place = g.unsqueeze(place, 0)
+        elif sp.bias == "tile":
+            place = g.op("Tile", g.unsqueeze(self.places, 0), g.shape(self.new, 1))
+        elif sp.bias == "per-head":
+            keys = g.cast(g.unsqueeze(self.places, 0, 1), self.bias_float)
+            heads = [g.op("Mul", keys, g.const(v, self.bias_float)) for v in slope_values(sp)]
+            return g.op("Concat", *heads, axis=0)
+        elif sp.bias == "causal-max":
+            gap = g.cast(g.op("Sub", g.unsqueeze(self.row_places, 1), g.unsqueeze(self.places, 0)), np.float32)
+            place = g.op("Neg", g.op("Max", gap, g.const(0.0, np.float32)))
+        elif sp.bias == "tril-sum":
+            # 1 at and before the row, summed along the keys: j + 1 where a key is visible.
+            ones = g.op("Expand", g.const([[1]]), g.shape(self.new, self.total))
+            place = g.op("CumSum", g.op("Trilu", ones, upper=0), g.const(1))
         elif sp.bias == "j-i":
-            place = g.op("Sub", g.unsqueeze(self.keys, 0), g.unsqueeze(self.rows, 1))
+            place = g.op("Sub", g.unsqueeze(self.places, 0), g.unsqueeze(self.row_places, 1))
             if sp.miss == "negative-total":
-                place = g.op("Min", place, g.const(1 + int(sp.where * 10)))
+                place = g.op("Min", place, g.const(1 + int(sp.where * 10), np.int32 if sp.int32 else np.int64))
         elif sp.bias == "j-last":
             place = g.unsqueeze(g.op("Sub", self.keys, g.op("Sub", self.total, g.const(1))), 0)
         else:  # ones
@@ -690,6 +850,17 @@ class _Writer:
             counted = g.op("CumSum", ones, g.const(0))
             place = g.unsqueeze(g.op("Sub", counted, g.const(1)), 0)
         place = g.cast(place, self.bias_float)
+        if sp.miss == "sine":
+            place = g.op("Add", place, g.op("Sin", g.cast(place, np.float32)) if self.bias_float is np.float32
+                         else g.cast(g.op("Sin", g.cast(place, np.float32)), self.bias_float))  # fmt: skip
+        if sp.miss == "square-root":
+            place = g.op("Sqrt", place)
+        if sp.miss == "length-slope":
+            place = g.op("Mul", place, g.op("Div", g.cast(self.total, self.bias_float), g.const(20.0, self.bias_float)))
+        if sp.miss == "query-key":
+            mean = g.op("Sigmoid", g.op("ReduceMean", self._heads(self.query, "query", sp.heads), keepdims=1))
+            mean = g.cast(mean, self.bias_float)
+            place = g.op("Mul", mean, place)
         if sp.miss == "log":
             place = g.op("Log", g.op("Add", place, g.const(1.0, self.bias_float)))
         if sp.bias in SYMMETRIC and sp.negate == "distance":
@@ -713,7 +884,7 @@ class _Writer:
         g, sp = self.g, self.sp
         mask = "attention_mask"
         if sp.miss == "forgetting":
-            gates = g.op("ReduceMean", "query", keepdims=0, **({} if sp.opset >= 18 else {"axes": [-1]}))
+            gates = g.op("ReduceMean", self.query, keepdims=0, **({} if sp.opset >= 18 else {"axes": [-1]}))
             if sp.opset >= 18:
                 g.nodes[-1].input.append(g.const([-1]))
                 g.nodes[-1], g.nodes[-2] = (
@@ -724,7 +895,7 @@ class _Writer:
                         g.nodes[-2],
                     )
                 )
-            if sp.layout == "direct":
+            if sp.layout in ("direct", "operator"):
                 gates = g.op("Gather", gates, g.const(0), axis=1)
             place = g.op("CumSum", g.op("Sigmoid", g.cast(gates, np.float32)), g.const(1))
             place = g.cast(place, self.bias_float)
@@ -805,6 +976,8 @@ class _Writer:
             return distance // 2 * 2
         if sp.miss == "log":
             return np.log1p(distance)
+        if sp.miss == "square-root":
+            return np.sqrt(distance)
         if sp.miss == "grid":
             return distance % 5 + distance // 5
         return distance.astype(np.float64)
@@ -893,7 +1066,19 @@ class _Writer:
                     found.append(("where", visible))
         if sp.padding == "none":
             return found
+        if sp.padding == "wide":
+            found.append(("where", "wide_mask"))
+            return found
+        if sp.padding == "wide-add":
+            found.append(("add", "wide_mask_add"))
+            return found
         mask = g.unsqueeze("attention_mask", 1, 2)
+        if sp.padding == "clamped":
+            # Two masks added and cut off at the lowest number, as MPT does.
+            inverse = g.op("Sub", g.const(1.0, self.float), g.cast(mask, self.float))
+            twice = g.commute("Mul", inverse, g.const(low, self.float))
+            found.append(("add", g.op("Max", twice, g.const(low, self.float))))
+            return found
         if sp.padding == "additive":
             inverse = g.op("Sub", g.const(1.0, self.float), g.cast(mask, self.float))
             if sp.hide == "inf":
@@ -915,13 +1100,15 @@ class _Writer:
     def _heads(self, value: str, stem: str, heads: int) -> str:
         """[B, heads, S, D] of a projected input."""
         g, sp = self.g, self.sp
-        if sp.layout == "direct":
+        if sp.layout in ("direct", "operator"):
             return value
         return g.op("Transpose", g.op("Reshape", value, g.const([0, -1, heads, DEPTH])), perm=[0, 2, 1, 3])
 
     def _repeat(self, value: str) -> str:
         """Key heads repeated for grouped queries."""
         g, sp = self.g, self.sp
+        if sp.kv == "gathered":
+            return g.op("Gather", value, g.const(np.repeat(np.arange(self.kv_heads), 2)), axis=1)
         if sp.kv != "grouped":
             return value
         size = g.shape(self.batch, self.kv_heads, 2, self.total, DEPTH)
@@ -945,7 +1132,14 @@ class _Writer:
             k, v = self._repeat(k), self._repeat(v)
         if sp.miss == "value-scaled":
             v = g.op("Mul", v, g.const(np.linspace(0.5, 1.5, DEPTH), self.float))
-        if sp.scale == "q":
+        if sp.layout == "operator":
+            return self._operator(q, k, v, bias)
+        if sp.scale == "q-div":
+            q = g.op("Div", q, g.op("Sqrt", g.const(1 / scale**2, self.float)))
+        elif sp.scale == "root":
+            root = g.op("Sqrt", g.op("Sqrt", g.const(scale**2, self.float)))
+            q, k = g.op("Mul", q, root), g.commute("Mul", k, root)
+        elif sp.scale == "q":
             q = g.commute("Mul", q, g.const(scale, self.float))
         elif sp.scale == "k":
             k = g.op("Div", k, g.const(1 / scale, self.float))
@@ -953,17 +1147,47 @@ class _Writer:
             root = np.sqrt(scale)
             q, k = g.commute("Mul", q, g.const(root, self.float)), g.op("Mul", k, g.const(root, self.float))
         scores = self._product(q, k)
+        if sp.miss == "product" and layer == sp.layers - 1:
+            kind = helper.np_dtype_to_tensor_dtype(np.dtype(self.float))
+            g.nodes.append(helper.make_node("Identity", [scores], ["extra"], name="extra_out"))
+            g.outputs["extra"] = (kind, [])
         scores = self._scaled(scores, q)
         if sp.miss == "softcap-before":
             scores = g.op("Mul", g.op("Tanh", g.op("Div", scores, g.const(2.0, self.float))), g.const(2.0, self.float))
         scores = self._biased(scores, bias)
+        if sp.miss == "row-scale":
+            scores = g.op("Mul", scores, g.cast(g.unsqueeze(g.op("Add", self.rows, g.const(1)), 1), self.float))
+        if sp.miss == "key-scale":
+            scores = g.op("Mul", scores, g.cast(g.unsqueeze(g.op("Add", self.keys, g.const(1)), 0), self.float))
+        if sp.miss == "soft-window":
+            gap = g.op("Abs", g.op("Sub", g.unsqueeze(self.rows, 1), g.unsqueeze(self.keys, 0)))
+            outside = g.cast(g.op("Greater", gap, g.const(1 + int(sp.where * 6))), self.float)
+            scores = g.op("Add", scores, g.op("Mul", outside, g.const(-3.0, self.float)))
         weights = self._softmax(scores)
+        if sp.miss == "after-softmax":
+            weights = g.op("Add", weights, bias)
+        if sp.miss == "masked-probabilities":
+            even = g.cast(g.op("Equal", g.op("Mod", self.keys, g.const(2)), g.const(0)), self.float)
+            weights = g.op("Mul", weights, even)
         if sp.miss in ("probabilities", "scores") and layer == sp.layers - 1:
             kind = helper.np_dtype_to_tensor_dtype(np.dtype(self.float))
             source = weights if sp.miss == "probabilities" else scores
             g.nodes.append(helper.make_node("Identity", [source], ["extra"], name="extra_out"))
             g.outputs["extra"] = (kind, [])
         return self._context(weights, v)
+
+    def _operator(self, q: str, k: str, v: str, bias: str) -> str:
+        """ONNX's own Attention, with bias and masks as its additive mask."""
+        g, sp = self.g, self.sp
+        low = g.const(self._minimum(self.float), self.float)
+        if sp.bias in SYMMETRIC and sp.negate == "sub":
+            bias = g.op("Neg", bias)
+        for kind, mask in self._masks():
+            bias = g.op("Where", mask, bias, low) if kind == "where" else g.commute("Add", bias, mask)
+        full = g.op("Expand", bias, g.shape(self.batch, sp.heads, self.new, self.total))
+        if sp.scale in ("q", "k", "both"):
+            q = g.commute("Mul", q, g.const(SCALE, self.float))
+        return g.op("Attention", q, k, v, full, scale=SCALE if sp.scale == "before-mul" else 1.0)
 
     def _product(self, q: str, k: str) -> str:
         g, sp = self.g, self.sp
@@ -1124,14 +1348,21 @@ def feeds(sp: Spelling, shape: tuple[int, int, int], mask: np.ndarray, rng: np.r
     """Inputs of one run; more than the model declares."""
     batch, new, past = shape
     kind = _float(sp)
-    kv = {"all": sp.heads, "grouped": sp.heads // 2, "one": 1}[sp.kv]
-    direct = sp.layout == "direct"
+    kv = kv_heads(sp)
+    direct = sp.layout in ("direct", "operator")
     given: dict[str, object] = {}
     for name, heads in (("query", sp.heads), ("key", kv), ("value", kv)):
         size = (batch, heads, new, DEPTH) if direct else (batch, new, heads * DEPTH)
         given[name] = rng.normal(size=size).astype(kind)
+    given["qkv"] = rng.normal(size=(batch, new, 3 * sp.heads * DEPTH)).astype(kind)
     for name in ("past_key", "past_value"):
         given[name] = rng.normal(size=(batch, kv, past, DEPTH)).astype(kind)
+    wide = np.broadcast_to(mask[:, None, None, :] > 0, (batch, 1, new, past + new)).copy()
+    wide |= rng.random(wide.shape) < 0.2
+    wide[:, :, np.arange(new), past + np.arange(new)] = True  # no row without keys
+    given["wide_mask"] = wide
+    low = -np.inf if sp.hide == "inf" else np.finfo(kind).min
+    given["wide_mask_add"] = np.where(wide, 0.0, low).astype(kind)
     given["attention_mask"] = mask.astype(np.bool_) if sp.padding == "bool" else mask
     given["slopes"] = slope_values(sp).astype(_float(sp, bias=True))
     given["scale"] = np.array(0.7, kind)
@@ -1197,7 +1428,7 @@ def difference(sp: Spelling, original: onnx.ModelProto, rewritten: onnx.ModelPro
                 a, b = left.astype(np.float64), right.astype(np.float64)
                 keep = np.isfinite(a)
                 if name == "output":
-                    keep &= valid[:, None, :, None] if sp.layout == "direct" else valid[:, :, None]
+                    keep &= valid[:, None, :, None] if sp.layout in ("direct", "operator") else valid[:, :, None]
                 if not keep.any():
                     continue
                 a, b = a[keep], b[keep]
@@ -1272,6 +1503,13 @@ def slopes_match(sp: Spelling, slopes: Sequence[np.ndarray | None]) -> bool:
         if len(values) != len(true) or not np.allclose(values, true, rtol=limit, atol=1e-7):
             return False
     return len(slopes) == sp.layers
+
+
+def right(sp: Spelling, verdict: Verdict) -> bool:
+    """Whether a model that was fused, and is equal where it was run, may have been fused."""
+    if sp.miss:
+        return sp.static or sp.miss not in MUST_REFUSE
+    return slopes_match(sp, verdict.slopes)
 
 
 def told(sp: Spelling) -> str:

@@ -14,10 +14,11 @@ import numpy as np
 import onnx
 import pytest
 from alibi_rewriter.cli import main
-from alibi_rewriter.rewriter import io, pipeline
+from alibi_rewriter.rewriter import pipeline, staging
 from alibi_rewriter.rewriter.errors import ExitCode, ModelRejected, UsageError
-from alibi_rewriter.rewriter.io import check_target, load, save
+from alibi_rewriter.rewriter.io import check_target, load
 from alibi_rewriter.rewriter.pipeline import Options, rewrite
+from alibi_rewriter.rewriter.staging import save
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from textgraphs import feeds_of, fused, read, run
 
@@ -316,7 +317,7 @@ def test_no_litter_after_a_failure(model: Path, call: str, monkeypatch: pytest.M
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(io.os, call, full)
+    monkeypatch.setattr(staging.os, call, full)
     with pytest.raises(UsageError, match="No space left"):
         save(onnx.load(model), model.parent / "out.onnx", None)
     assert names(model.parent) == ["model.onnx"]
@@ -326,11 +327,11 @@ def test_no_litter_after_a_failed_copy(tmp_path: Path, monkeypatch: pytest.Monke
     first, second = tmp_path / "first", tmp_path / "second"
     first.mkdir(), second.mkdir()
 
-    def full(_: Path, target: Path) -> None:
+    def full(_: Path, target: Path, tell: object) -> None:
         Path(target).write_bytes(b"par")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(io.shutil, "copyfile", full)
+    monkeypatch.setattr(staging, "copy_bytes", full)
     with pytest.raises(UsageError, match="No space left"):
         rewrite(with_external(first), second / "out.onnx", options=QUICK)
     assert names(second) == []
@@ -340,7 +341,7 @@ def test_an_interrupt_leaves_nothing(model: Path, monkeypatch: pytest.MonkeyPatc
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(io.os, "replace", interrupt)
+    monkeypatch.setattr(staging.os, "replace", interrupt)
     assert main([str(model), "--no-verify"]) == 130
     assert names(model.parent) == ["model.onnx"]
 

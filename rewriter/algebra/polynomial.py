@@ -77,9 +77,10 @@ class Poly:
     __slots__ = ("_atoms", "_hash", "terms")
 
     def __init__(self, terms: dict[Monomial, Number]) -> None:
-        self.terms: tuple[tuple[Monomial, Number], ...] = tuple(
-            sorted(((m, c) for m, c in terms.items() if c), key=_monomial_key)
-        )
+        present = [(m, c) for m, c in terms.items() if c]
+        if len(present) > 1:
+            present.sort(key=_monomial_key)
+        self.terms: tuple[tuple[Monomial, Number], ...] = tuple(present)
         self._hash: int | None = None
         self._atoms: frozenset[Atom] | None = None
 
@@ -146,8 +147,13 @@ class Poly:
         return any(a in inside for a in atoms)
 
     def __add__(self, other: Poly | Number) -> Poly:
+        other = poly(other)
+        if not other.terms:
+            return self
+        if not self.terms:
+            return other
         terms = dict(self.terms)
-        for monomial, coefficient in poly(other).terms:
+        for monomial, coefficient in other.terms:
             terms[monomial] = terms.get(monomial, 0) + coefficient
         return Poly(terms)
 
@@ -164,7 +170,7 @@ class Poly:
 
     def __mul__(self, other: Poly | Number) -> Poly:
         if isinstance(other, int | Fraction):
-            return Poly({m: c * other for m, c in self.terms})
+            return self if other == 1 else Poly({m: c * other for m, c in self.terms})
         terms: dict[Monomial, Number] = {}
         for m1, c1 in self.terms:
             for m2, c2 in other.terms:
@@ -235,6 +241,11 @@ def poly(value: Poly | Number) -> Poly:
     """A number as a polynomial; polynomials pass through."""
     if isinstance(value, Poly):
         return value
+    return _number(value)
+
+
+@lru_cache(maxsize=1 << 12, typed=True)
+def _number(value: Number) -> Poly:
     return Poly({(): value})
 
 

@@ -16,7 +16,10 @@ from ..algebra import (
     ZERO,
     Apply,
     Ind,
+    Index,
+    Min0,
     Poly,
+    Size,
     absolute,
     conjunction,
     disjunction,
@@ -109,11 +112,16 @@ def _div(interpreter: Interpreter, node: NodeProto, output: int, indices: Indice
 
 
 def clamp_floor(value: Poly, floor: Poly) -> Poly:
-    """max(value, floor).  A floor that hides keys by itself only touches what is hidden already."""
+    """max(value, floor).  A floor that hides keys by itself only touches scores that are hidden already."""
     constant = floor.constant
-    if constant is not None and constant <= HIDING_VALUE and value.constant is None:
+    if constant is not None and constant <= HIDING_VALUE and value.constant is None and not _is_position(value):
         return value
     return maximum(value, floor)
+
+
+def _is_position(value: Poly) -> bool:
+    """Whether a value counts tokens: a bound on it is one on the distance, however large it is."""
+    return value.is_integer and any(isinstance(a, Index | Size | Min0) for a in value.atoms)
 
 
 def _max(left: Poly, right: Poly) -> Poly | None:
@@ -125,7 +133,7 @@ def _max(left: Poly, right: Poly) -> Poly | None:
 def _min(left: Poly, right: Poly) -> Poly | None:
     for value, ceiling in ((left, right), (right, left)):
         constant = ceiling.constant
-        if constant is not None and constant >= -HIDING_VALUE and value.constant is None:
+        if constant is not None and constant >= -HIDING_VALUE and value.constant is None and not _is_position(value):
             return value
     return minimum(left, right)
 
@@ -170,11 +178,22 @@ def _given(value: Poly, test: Poly, outcome: int) -> Poly:
     from ..algebra import Ind, split
 
     atom = test.single_atom
-    if isinstance(atom, Ind):
-        return split(value, atom)[outcome]
-    inverse = (ONE - test).single_atom
-    if isinstance(inverse, Ind):
-        return split(value, inverse)[1 - outcome]
+    if not isinstance(atom, Ind):
+        atom, outcome = (ONE - test).single_atom, 1 - outcome
+    if not isinstance(atom, Ind):
+        return value
+    value = split(value, atom)[outcome]
+    condition = atom.condition
+    return _at_zero(value, condition.value) if outcome and condition.kind == "eq" and condition.value else value
+
+
+def _at_zero(value: Poly, zero: Poly) -> Poly:
+    """The value where another one is zero: whole multiples of that one are left out."""
+    own = dict(value.terms)
+    for monomial, coefficient in reversed(zero.terms):
+        if monomial in own:
+            rest = value - zero * (Fraction(own[monomial]) / Fraction(coefficient))
+            return rest if len(rest.terms) < len(value.terms) else value
     return value
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from onnx import NodeProto, TensorProto
 
@@ -13,6 +14,11 @@ from .facts import Facts
 
 Key = tuple[str, tuple[Poly, ...]]
 ElementRule = Callable[["Interpreter", NodeProto, int, tuple[Poly, ...]], Poly | None]
+
+MALFORMED = (IndexError, KeyError, ValueError, TypeError, ZeroDivisionError, OverflowError, RuntimeError)
+"""What rules raise on nodes that contradict themselves (a RecursionError is a RuntimeError)."""
+
+Answered = TypeVar("Answered")
 
 MAX_DEPTH = 120
 """Chains of operators longer than this are not followed: the element stays a run-time read, which is sound."""
@@ -53,6 +59,7 @@ class Interpreter:
         extents: Shape per tensor; None where the rank is unknown.  Filled by ``shapes.infer``.
         dtypes: Element type per tensor (``TensorProto`` constants), 0 where unknown.
         facts: Equalities between sizes.
+        malformed: Nodes that contradict themselves.
         splits: (index, divisor) pairs met where a Reshape cuts through a single index: how that axis
             is made of several.
     """
@@ -66,6 +73,7 @@ class Interpreter:
     splits: list[tuple[Index, Poly]] = field(default_factory=list)
     answers: dict[Key, Answer] = field(default_factory=dict)
     table_fits: dict[object, object] = field(default_factory=dict)
+    malformed: list[str] = field(default_factory=list)
     _reading: list[list[Key]] = field(default_factory=list)
     _fresh: int = 0
     _facts_version: int = 0
@@ -132,10 +140,23 @@ class Interpreter:
             rule = self.rules.get((domain, node.op_type))
             if rule is not None:
                 output = list(node.output).index(name)
-                value = rule(self, node, output, indices)
+                value = self.guarded(node, lambda: rule(self, node, output, indices))
                 if value is not None and len(value.terms) <= MAX_TERMS:
                     return self.facts.normal(value)
         return self.read(name, indices)
+
+    def guarded(self, node: NodeProto, rule: Callable[[], Answered]) -> Answered | None:
+        """What a rule says; None, as for an unknown operator, where the node contradicts itself.
+
+        Ranks that do not fit, axes out of range and the like: no runtime takes such a node, and what comes
+        out of it is unknown.
+        """
+        try:
+            return rule()
+        except MALFORMED:
+            if label(node) not in self.malformed:
+                self.malformed.append(label(node))
+            return None
 
     def read(self, name: str, indices: tuple[Poly, ...]) -> Poly:
         """The element as a run-time read."""

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 Dims = tuple[Poly, ...] | None
 
+MAX_RANK = 64
+"""Tensors of more axes are left alone; a declared rank of 2**40 costs nothing."""
+
 
 def broadcast(interpreter: Interpreter, shapes: list[tuple[Poly, ...]], node: NodeProto) -> tuple[Poly, ...]:
     """The common shape of broadcast operands; extents that must agree are learned to."""
@@ -110,7 +113,7 @@ def _reshape(interpreter: Interpreter, node: NodeProto, inputs: list[Dims]) -> l
     target = interpreter.integers(node.input[1])
     if target is None:
         length = interpreter.dims(node.input[1])
-        if length is None or len(length) != 1 or length[0].constant is None:
+        if length is None or len(length) != 1 or length[0].constant is None or length[0].constant > MAX_RANK:
             return [None]
         return [tuple(interpreter.fresh_size() for _ in range(int(length[0].constant)))]
     zero_is_zero = int_attribute(node, "allowzero", 0)

@@ -6,6 +6,7 @@ to give one input axis a readable name; that two axes are equal is always learne
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from onnx import NodeProto, TensorProto, ValueInfoProto
@@ -55,8 +56,8 @@ def infer(interpreter: Interpreter, nodes: list[NodeProto]) -> None:
             interpreter.extents[tensor.name] = tuple(poly(d) for d in tensor.dims)
             interpreter.dtypes[tensor.name] = tensor.data_type
     for node in nodes:
-        _infer_types(interpreter, node)
-        dims_list = _infer_dims(interpreter, node)
+        interpreter.guarded(node, partial(_infer_types, interpreter, node))
+        dims_list = interpreter.guarded(node, partial(_infer_dims, interpreter, node)) or []
         for position, name in enumerate(node.output):
             if not name:
                 continue

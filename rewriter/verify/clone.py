@@ -51,29 +51,31 @@ class Source:
     float32_bytes: int
 
 
-def read(path: Path) -> Source:
+def read(path: Path, folder: Path | None = None) -> Source:
     """Reads a model without its large external tensors.
 
     Args:
         path: The ONNX file.
+        folder: Where its external data lie; the file's own folder if None.
 
     Raises:
         OSError: If the file, or a small external tensor, cannot be read.
         ValueError: If an external tensor has other bytes than it declares.
     """
     proto = onnx.load(str(path), load_external_data=False)
+    folder = folder or path.parent
     has_external = False
     for tensor in _all_tensors(proto):
         if external_data_helper.uses_external_data(tensor):
             if _declared_bytes(tensor) < _LARGE:
                 # onnxruntime needs shapes and the like inside the model to infer types.
-                _load_external(tensor, path.parent)
+                _load_external(tensor, folder)
             else:
                 has_external = True
     narrow = _names(_types(proto))
     stored = _names(frozenset(tensor.data_type for tensor in _all_tensors(proto) if tensor.dims))
     size = sum(_float32_bytes(tensor) for tensor in _all_tensors(proto))
-    return Source(Model(proto, path.parent if has_external else None), narrow, stored, size)
+    return Source(Model(proto, folder if has_external else None), narrow, stored, size)
 
 
 def float32_clone(source: Source, scratch: Path) -> Model:

@@ -105,9 +105,9 @@ def plan(inputs: Sequence[Input], symbols: Symbols, long: int) -> tuple[Case, ..
         shapes = tuple(symbols.shape(entry, case.sizes, Relation.PAST_AND_NEW) for entry in inputs)
         chosen.setdefault((shapes, case.padding), case)
     first = cases[0]
-    if len(chosen) < _FEWEST_SETS:
-        # Fixed shapes without a mask: all that can differ is the numbers.
-        again = [Case(f"{first.name}, draw {number}", first.sizes, first.padding) for number in (2, 3)]
+    if len({shapes for shapes, _ in chosen}) < _FEWEST_SETS:
+        # Fixed shapes: all that can differ is the numbers, and short sequences show small slopes in few draws only.
+        again = [Case(f"{first.name}, draw {number}", first.sizes, first.padding) for number in range(2, 8)]
         return (*chosen.values(), *again)
     return tuple(chosen.values())
 

@@ -1,9 +1,10 @@
-"""The one allowance beyond float32: a bias table that the file stores in 16 bits.
+"""The one allowance beyond the fixed limit: a bias that the original rounds before it is added.
 
 The rewritten model computes slope * distance exactly; a table of a 16-bit model holds each product rounded to
-its type.  That difference is in the file, so widening both models to float32 does not remove it.  How far it
-may move an output is measured, not guessed: the rewritten model is run once more with every bias entry moved by
-the largest rounding such a table can have, up at even keys and down at odd ones.
+its type.  That difference is in the file, so widening both models to float32 does not remove it.  In float32 it
+matters where slopes are large numbers given at run time.  How far it may move an output is measured, not guessed:
+the rewritten model is run once more with every bias entry moved by the largest rounding such a bias can have, up
+at even keys and down at odd ones.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from .errors import RunError
 from .mutants import Edit, Site, edit_sites, find_sites
 from .runtime import Arrays, Model, Session
 
-UNIT_ROUNDOFF = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+UNIT_ROUNDOFF = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24}
 """Largest relative error of rounding to a type."""
 
 _FACTOR = 2.0
@@ -40,7 +41,7 @@ def rounding_allowances(
 
     Args:
         rewritten: The rewritten model as a float32 clone.
-        narrow: The 16-bit types that the models use.
+        narrow: The types that the bias may be rounded to.
         sets: Input sets.
         outputs: The rewritten model's outputs on them.
         layouts: Axes of the outputs.
@@ -69,7 +70,7 @@ def describe(narrow: Sequence[str]) -> str:
     """The note that a report carries where the allowance was needed."""
     unit = max(UNIT_ROUNDOFF[name] for name in narrow)
     return (
-        "the difference exceeds float32 rounding, but not what a bias table stored in "
+        "the difference exceeds the fixed limit, but not what a bias rounded to "
         f"{' or '.join(narrow)} explains: the limit includes {_FACTOR:g} times the change of the output when every "
         f"bias entry moves by a relative {unit:.1e} of its largest value, alternately up and down"
     )
@@ -100,7 +101,8 @@ def _with_noise(proto: onnx.ModelProto, sites: Sequence[Site], unit: float) -> o
             body.node.insert(where + 1, step)
 
     def edit(site: Edit) -> None:
-        site.use_body(site.site.variant, list(site.node.input), disturb)
+        # The body that the file has: with another one its mistakes would be taken for rounding.
+        site.own_body(disturb)
 
     return edit_sites(proto, sites, edit)
 

@@ -117,8 +117,10 @@ class Symbols:
                         roles[symbol] = Role.PAST
                     else:
                         roles[symbol] = Role.NEW
-        if self._bare and Role.PAST in roles.values():
-            # A bare attention's keys hold all tokens, not only the past ones.
+        new = {symbol for symbol, role in roles.items() if role is Role.NEW}
+        alone = sum(any(d in new for d in entry.dims) for entry in inputs if entry.kind is Kind.FLOAT) < 2
+        if self._bare and alone and Role.PAST in roles.values():
+            # A bare attention's keys hold all tokens; only beside keys as long as the query are there past ones.
             roles = {symbol: Role.TOTAL if role is Role.PAST else role for symbol, role in roles.items()}
         return roles
 

@@ -31,7 +31,9 @@ _MEMORY_FACTOR = 2.5
 """Memory of a loaded model over the size of its float32 weights, outputs and intermediates included."""
 
 
-def verify(original: Path, rewritten: Path, *, options: VerifyOptions | None = None) -> Verification:
+def verify(
+    original: Path, rewritten: Path, *, options: VerifyOptions | None = None, data_dir: Path | None = None
+) -> Verification:
     """Compares an original model with its rewritten form on drawn inputs, in onnxruntime on the CPU.
 
     Both are run as float32 clones.  Nothing is written but to a temporary directory.
@@ -40,6 +42,7 @@ def verify(original: Path, rewritten: Path, *, options: VerifyOptions | None = N
         original: ONNX file; external tensors are read from its folder.
         rewritten: ONNX file of the rewritten model, likewise.
         options: What to draw; defaults if None.
+        data_dir: Where the rewritten model's external data are; its own folder if None.
 
     Returns:
         The result; ``status`` is "failed" for a difference and "skipped" where nothing could be compared.
@@ -52,7 +55,7 @@ def verify(original: Path, rewritten: Path, *, options: VerifyOptions | None = N
     """
     options = options or VerifyOptions()
     import_onnxruntime()
-    sources = read(original), read(rewritten)
+    sources = read(original), read(rewritten, data_dir)
     inputs = describe_inputs(sources[0].model.proto)
     check_ranges(options.val_ranges, inputs)
     if options.inputs is not None:
@@ -87,8 +90,8 @@ def _verify(
     sets = _compare_sets(runs, outputs, failures, layouts, allowances)
     computed = [other for other in outputs if other is not None]
     complete = len(computed) == len(runs.sets)
-    stored = sources[0].stored
-    if stored and complete and not all(entry.passed for entry in sets):
+    stored = sources[0].stored or ("float32",)
+    if complete and not all(entry.passed for entry in sets):
         found = rounding_allowances(clones[1], stored, runs.sets, computed, layouts, threads=options.threads)
         allowed = sets if found is None else _compare_sets(runs, outputs, failures, layouts, found)
         if found is not None and all(entry.passed for entry in allowed):

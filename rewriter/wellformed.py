@@ -1,0 +1,89 @@
+"""What every later step takes for granted: operators with as many inputs as they have, imported domains, one maker.
+
+onnx's own checker would say more, but it loads weights, follows links and recurses.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import onnx
+from onnx import GraphProto, ModelProto, NodeProto
+
+from .errors import ModelRejected
+from .graph import label, opset_versions
+from .io import graphs
+
+STANDARD = ("", "ai.onnx")
+
+CONTRIBUTED = {"Attention": 2, "MultiHeadAttention": 1, "GroupQueryAttention": 7, "FusedMatMul": 2, "Gelu": 1}
+"""Inputs that operators of com.microsoft have at least; onnx holds no schemas for them."""
+
+
+def check(model: ModelProto) -> None:
+    """Check nodes and names of all graphs; weights are not looked at.
+
+    Raises:
+        ModelRejected: A node has too few or too many inputs or outputs, or a domain that is not imported; or a
+            name stands for two values.
+    """
+    versions = opset_versions(model)
+    for graph in graphs(model):
+        _check_names(graph)
+        for node in graph.node:
+            _check_node(node, versions)
+
+
+def _check_names(graph: GraphProto) -> None:
+    for what, names in (
+        ("input", [v.name for v in graph.input]),
+        ("initializer", [t.name for t in graph.initializer]),
+    ):
+        seen: set[str] = set()
+        for name in names:
+            if name in seen:
+                raise ModelRejected(f"the {what} '{name}' is there twice. Export the model again.")
+            seen.add(name)
+    constants = seen | {v.name for v in graph.input}
+    for node in graph.node:
+        for name in node.output:
+            if name and name in constants:
+                raise ModelRejected(
+                    f"node '{label(node)}' makes '{name}', which is an input or initializer. Export the model again."
+                )
+
+
+def _check_node(node: NodeProto, versions: dict[str, int]) -> None:
+    domain = "" if node.domain in STANDARD else node.domain
+    if domain not in versions:
+        raise ModelRejected(
+            f"node '{label(node)}' is of domain '{domain or 'ai.onnx'}', which the model does not import. "
+            "Export it again."
+        )
+    if domain == "":
+        limits = _limits(node.op_type, versions[""])
+        if limits is None:
+            return
+        fewest, most, fewest_out, most_out = limits
+    elif domain == "com.microsoft":
+        fewest, most, fewest_out, most_out = CONTRIBUTED.get(node.op_type, 0), 1 << 31, 1, 1 << 31
+    else:
+        return
+    given, made = len(node.input), len(node.output)
+    if not fewest <= given <= most:
+        wanted = f"{fewest}" if fewest == most else f"{fewest} to {most}" if most < 1 << 20 else f"{fewest} or more"
+        raise ModelRejected(f"node '{label(node)}' has {given} inputs; {node.op_type} has {wanted}. Export it again.")
+    if not fewest_out <= made <= most_out or (fewest_out and not any(node.output)):
+        raise ModelRejected(f"node '{label(node)}' ({node.op_type}) has {made} outputs. Export it again.")
+    if any(not name for name in node.input[:fewest]):
+        raise ModelRejected(f"node '{label(node)}' ({node.op_type}) lacks an input that it needs. Export it again.")
+
+
+@lru_cache(maxsize=1024)
+def _limits(op_type: str, version: int) -> tuple[int, int, int, int] | None:
+    """Fewest and most inputs and outputs of a standard operator; None for one that onnx does not know."""
+    try:
+        schema = onnx.defs.get_schema(op_type, max_inclusive_version=version, domain="")
+    except (onnx.defs.SchemaError, TypeError):  # a name that is no text, a version that is no int32
+        return None
+    return schema.min_input, schema.max_input, schema.min_output, schema.max_output

@@ -1,0 +1,337 @@
+"""Broken models in numbers: mutations of small models, as bytes and as structures.
+
+``survives`` runs the pass on one and says what went wrong if anything but a verdict or a clear error came out.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import generator
+import numpy as np
+import onnx
+from alibi_rewriter.rewriter.errors import AlibiError
+from alibi_rewriter.rewriter.pipeline import Options, rewrite
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from textgraphs import FOLDER, read
+
+SECONDS = 30
+"""An input may not keep the pass busy for longer."""
+
+OPERATORS = (
+    *("Add", "Sub", "Mul", "Div", "Mod", "Neg", "Abs", "Min", "Max", "Where", "Equal", "Less", "And", "Not", "Pow"),
+    *("MatMul", "Gemm", "Einsum", "Softmax", "Transpose", "Reshape", "Expand", "Tile", "Slice", "Gather", "GatherND"),
+    *("Concat", "Split", "Squeeze", "Unsqueeze", "Shape", "Range", "ConstantOfShape", "CumSum", "Trilu", "Cast"),
+    *("ScatterND", "ScatterElements", "NonZero", "OneHot", "Pad", "ReduceSum", "ReduceMax", "Identity", "Clip"),
+    *("Attention", "MultiHeadAttention", "GroupQueryAttention", "If", "Loop", "Scan", "Constant", "EyeLike", "Flatten"),
+)
+INTEGERS = (0, 1, -1, 2, 3, 7, -2, 64, 1 << 31, -(1 << 31), (1 << 63) - 1, -(1 << 63), 1 << 40)
+FLOATS = (0.0, -0.0, 1.0, -1.0, float("nan"), float("inf"), float("-inf"), 3.4e38, -3.4e38, 1e-45, 65504.0)
+NAMES = ("", "q", "\x1b[31mred\x1b[0m", "a" * 5000, "../../etc/passwd", "naïve\u202e", "%s%n", "x\x00y", "\ud7ff")
+
+Mutation = Callable[[random.Random, ModelProto], None]
+
+
+def seeds() -> list[ModelProto]:
+    """Small models to start from: the golden graphs, and some spellings of the generator."""
+    golden = [read(p.stem) for p in sorted(FOLDER.glob("*.txt")) if ".expected" not in p.name]
+    rng = random.Random(11)
+    spelled = [generator.build(generator.sample(rng)) for _ in range(30)]
+    return golden + spelled
+
+
+def mutate_bytes(rng: random.Random, content: bytes, other: bytes) -> bytes:
+    """A few random changes of bytes."""
+    data = bytearray(content)
+    for _ in range(rng.choice((1, 1, 1, 2, 4, 16))):
+        kind = rng.randrange(7)
+        size = len(data)
+        at = rng.randrange(size + 1)
+        if kind == 0 and size:
+            data[at % size] ^= 1 << rng.randrange(8)
+        elif kind == 1 and size:
+            data[at % size] = rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))
+        elif kind == 2:
+            del data[at : at + rng.choice((1, 2, 8, 64))]
+        elif kind == 3:
+            data[at:at] = bytes(rng.randrange(256) for _ in range(rng.choice((1, 2, 9))))
+        elif kind == 4:
+            data[at:at] = data[at : at + rng.choice((4, 32, 256))]
+        elif kind == 5:
+            start = rng.randrange(len(other) + 1)
+            data[at:at] = other[start : start + rng.choice((8, 64, 512))]
+        else:
+            del data[at:]
+    return bytes(data)
+
+
+def mutate_model(rng: random.Random, model: ModelProto) -> ModelProto:
+    """A few random changes of structure."""
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    for _ in range(rng.choice((1, 1, 2, 3, 6))):
+        rng.choice(MUTATIONS)(rng, copy)
+    return copy
+
+
+def _values(model: ModelProto) -> list[str]:
+    graph = model.graph
+    made = [o for n in graph.node for o in n.output]
+    return [*made, *(i.name for i in graph.input), *(t.name for t in graph.initializer), "", "nowhere"]
+
+
+def _node(rng: random.Random, model: ModelProto) -> NodeProto:
+    return rng.choice(model.graph.node) if model.graph.node else model.graph.node.add()
+
+
+def _rewire(rng: random.Random, model: ModelProto) -> None:
+    node = _node(rng, model)
+    if node.input:
+        node.input[rng.randrange(len(node.input))] = rng.choice(_values(model))
+
+
+def _more_or_fewer_inputs(rng: random.Random, model: ModelProto) -> None:
+    node = _node(rng, model)
+    if rng.random() < 0.5 and node.input:
+        del node.input[rng.randrange(len(node.input))]
+    else:
+        node.input.append(rng.choice(_values(model)))
+
+
+def _outputs(rng: random.Random, model: ModelProto) -> None:
+    node = _node(rng, model)
+    if rng.random() < 0.5 and node.output:
+        node.output[rng.randrange(len(node.output))] = rng.choice((*NAMES, *_values(model)))
+    elif rng.random() < 0.5:
+        node.output.append(rng.choice(NAMES))
+    else:
+        del node.output[:]
+
+
+def _operator(rng: random.Random, model: ModelProto) -> None:
+    _node(rng, model).op_type = rng.choice(OPERATORS)
+
+
+def _domain(rng: random.Random, model: ModelProto) -> None:
+    _node(rng, model).domain = rng.choice(("", "ai.onnx", "com.microsoft", "alibi", "nowhere"))
+
+
+def _remove(rng: random.Random, model: ModelProto) -> None:
+    if model.graph.node:
+        del model.graph.node[rng.randrange(len(model.graph.node))]
+
+
+def _repeat(rng: random.Random, model: ModelProto) -> None:
+    model.graph.node.append(_node(rng, model))
+
+
+def _shuffle(rng: random.Random, model: ModelProto) -> None:
+    nodes = [NodeProto.FromString(n.SerializeToString()) for n in model.graph.node]
+    rng.shuffle(nodes)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def _attribute(rng: random.Random, model: ModelProto) -> None:
+    node = _node(rng, model)
+    if node.attribute and rng.random() < 0.3:
+        del node.attribute[rng.randrange(len(node.attribute))]
+        return
+    names = ["axis", "perm", "axes", "to", "equation", "value", "keepdims", "scale", "num_heads", "then_branch"]
+    name = rng.choice([*(a.name for a in node.attribute), *names])
+    kept = [AttributeProto.FromString(a.SerializeToString()) for a in node.attribute if a.name != name]
+    value: object = rng.choice((
+        rng.choice(INTEGERS),
+        rng.choice(FLOATS),
+        [rng.choice(INTEGERS) for _ in range(rng.randrange(1, 5))],
+        [rng.choice(FLOATS) for _ in range(rng.randrange(1, 3))],
+        rng.choice(("bij,bjk->bik", "...->", "ii,jj", "->", "a,b", "é", ",,,")),
+        numpy_helper.from_array(np.array(rng.choice(FLOATS), np.float32)),
+        model.graph,
+    ))  # fmt: skip
+    del node.attribute[:]
+    node.attribute.extend(kept)
+    node.attribute.append(helper.make_attribute(name, value))
+
+
+def _tensor(rng: random.Random, model: ModelProto) -> None:
+    tensors = [*model.graph.initializer, *(a.t for n in model.graph.node for a in n.attribute if a.HasField("t"))]
+    if not tensors:
+        return
+    tensor = rng.choice(tensors)
+    kind = rng.randrange(7)
+    if kind == 0:
+        tensor.dims[:] = [rng.choice(INTEGERS) for _ in range(rng.randrange(5))]
+    elif kind == 1:
+        tensor.data_type = rng.randrange(26)
+    elif kind == 2:
+        tensor.raw_data = tensor.raw_data[: rng.randrange(len(tensor.raw_data) + 1)]
+    elif kind == 3:
+        tensor.name = rng.choice(NAMES)
+    elif kind == 4:
+        tensor.data_location = TensorProto.EXTERNAL
+        for key in ("location", "offset", "length"):
+            value = rng.choice(("weights.bin", "/etc/passwd", "..", "-1", "0", "99999999999999999999", "x", ""))
+            tensor.external_data.append(onnx.StringStringEntryProto(key=key, value=value))
+    else:
+        try:
+            array = np.array(numpy_helper.to_array(tensor))
+        except Exception:  # noqa: BLE001 - broken already
+            return
+        if array.size and array.dtype.kind in "fi":
+            flat = array.reshape(-1)
+            value = rng.choice(FLOATS if array.dtype.kind == "f" else INTEGERS[:10])
+            with np.errstate(all="ignore"):
+                flat[rng.randrange(flat.size)] = (
+                    np.clip(value, -(2**31), 2**31 - 1) if array.dtype.kind == "i" else value
+                )
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+
+
+def _shape(rng: random.Random, model: ModelProto) -> None:
+    values = [*model.graph.input, *model.graph.output, *model.graph.value_info]
+    if not values:
+        return
+    tensor = rng.choice(values).type.tensor_type
+    kind = rng.randrange(5)
+    if kind == 0:
+        tensor.ClearField("shape")
+    elif kind == 1:
+        tensor.elem_type = rng.randrange(26)
+    elif kind == 2 or not tensor.shape.dim:
+        tensor.shape.dim.add().dim_value = rng.choice(INTEGERS)
+    elif kind == 3:
+        rng.choice(tensor.shape.dim).dim_value = rng.choice(INTEGERS)
+    else:
+        rng.choice(tensor.shape.dim).dim_param = rng.choice((*NAMES[:-1], "B", "S", "batch", "-1", "S + 1"))
+
+
+def _interface(rng: random.Random, model: ModelProto) -> None:
+    kind = rng.randrange(5)
+    graph = model.graph
+    if kind == 0 and graph.output:
+        del graph.output[rng.randrange(len(graph.output))]
+    elif kind == 1:
+        graph.output.append(helper.make_tensor_value_info(rng.choice(_values(model)), TensorProto.FLOAT, None))
+    elif kind == 2 and graph.input:
+        del graph.input[rng.randrange(len(graph.input))]
+    elif kind == 3 and graph.input:
+        graph.input.append(rng.choice(graph.input))
+    elif graph.initializer:
+        graph.initializer.append(rng.choice(graph.initializer))
+
+
+def _versions(rng: random.Random, model: ModelProto) -> None:
+    if rng.random() < 0.3:
+        model.ir_version = rng.choice((0, 1, 3, 7, 8, 10, 99, (1 << 62)))
+    elif rng.random() < 0.3:
+        del model.opset_import[:]
+    else:
+        model.opset_import.append(helper.make_opsetid(rng.choice(("", "com.microsoft")), rng.randrange(40)))
+
+
+def _nested(rng: random.Random, model: ModelProto) -> None:
+    node = _node(rng, model)
+    inner = NodeProto.FromString(node.SerializeToString())
+    outputs = [helper.make_tensor_value_info(o, TensorProto.FLOAT, None) for o in node.output]
+    body = helper.make_graph([inner], "body", [], outputs)
+    condition = rng.choice(_values(model))
+    made = helper.make_node("If", [condition], list(node.output), then_branch=body, else_branch=body)
+    node.CopyFrom(made)
+
+
+def _huge(rng: random.Random, model: ModelProto) -> None:
+    node = _node(rng, model)
+    if node.input:
+        name = f"huge_{rng.randrange(1000)}"
+        sizes = np.array([rng.choice((1 << 20, 1 << 40, 1 << 62)) for _ in range(rng.randrange(1, 5))], np.int64)
+        model.graph.initializer.append(numpy_helper.from_array(sizes, f"{name}_sizes"))
+        kind = rng.choice(("ConstantOfShape", "Expand", "Tile"))
+        first = [] if kind == "ConstantOfShape" else [node.input[0]]
+        model.graph.node.insert(0, helper.make_node(kind, [*first, f"{name}_sizes"], [name]))
+        node.input[rng.randrange(len(node.input))] = name
+
+
+MUTATIONS: tuple[Mutation, ...] = (
+    *(_rewire, _more_or_fewer_inputs, _outputs, _operator, _domain, _remove, _repeat, _shuffle, _attribute),
+    *(_attribute, _tensor, _tensor, _shape, _shape, _interface, _versions, _nested, _huge),
+)
+
+
+class TooSlow(Exception):
+    """The pass did not come to an end in time."""
+
+
+@contextmanager
+def _time_limit(seconds: int) -> Iterator[None]:
+    def late(*_: object) -> None:
+        raise TooSlow(f"more than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def survives(content: bytes, folder: Path, *, probe: bool = True) -> str:
+    """Run the pass on a file with these bytes.
+
+    Args:
+        content: Of the file.
+        folder: An empty folder to write it to.
+        probe: Run the numeric self-check too.
+
+    Returns:
+        ``verdict`` or ``rejected``, or what went wrong.
+    """
+    path = folder / "model.onnx"
+    path.write_bytes(content)
+    try:
+        with _time_limit(SECONDS), np.errstate(all="ignore"):
+            rewrite(path, options=Options(verify=False, probe=probe))
+    except AlibiError as error:
+        return "rejected" if str(error) else "an error without a message"
+    except Exception as error:  # noqa: BLE001 - whatever escapes is a finding
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        place = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace is not None else "?"
+        return f"{type(error).__name__} at {place}: {str(error)[:200]}"
+    finally:
+        for left in folder.iterdir():
+            left.unlink()
+    return "verdict"
+
+
+def inputs(seed: int, start: int, count: int) -> Iterator[tuple[int, bytes]]:
+    """Numbered inputs; the same number is always the same input.  Every second one is a mutation of bytes."""
+    models = seeds()
+    contents = [m.SerializeToString() for m in models]
+    for number in range(start, start + count):
+        rng = random.Random(f"{seed}-{number}")
+        which = rng.randrange(len(models))
+        if number % 2 == 0:
+            yield number, mutate_bytes(rng, contents[which], rng.choice(contents))
+        else:
+            try:
+                made = mutate_model(rng, models[which])
+                yield number, made.SerializeToString()
+            except Exception:  # noqa: BLE001 - not even protobuf takes it
+                yield number, mutate_bytes(rng, contents[which], rng.choice(contents))
+
+
+def fuzz(seed: int, start: int, count: int) -> dict[str, list[int]]:
+    """Outcomes with the numbers of the inputs."""
+    found: dict[str, list[int]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for number, content in inputs(seed, start, count):
+            found.setdefault(survives(content, Path(folder), probe=number % 7 == 0), []).append(number)
+    return found
