@@ -120,7 +120,7 @@ public:
             expectCount(inputs, outputs);
             auto const axes = node_->axes();
             auto const extent = [&](int32_t input, size_t axis) {
-                return std::max<int64_t>(1, in[input].max.d[axes[axis]]);
+                return std::max({int64_t{1}, in[input].max.d[axes[axis]], in[input].desc.dims.d[axes[axis]]});
             };
             return static_cast<size_t>(workspaceBound(*node_->bundle, extent(0, 0), extent(0, 1), extent(1, 1),
                                                       extent(0, 2), extent(1, 2)));
