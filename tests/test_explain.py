@@ -212,6 +212,28 @@ def test_a_refusal_names_the_node_that_brings_the_term(tmp_path: Path, capsys: P
     assert "what to do: " in out
 
 
+def test_a_refusal_at_another_node_names_that_node() -> None:
+    """An output that is also read elsewhere: the tensor is the one that escapes."""
+    seen = look(read("refuse_ALB120_scores"))
+    report: dict[str, Any] = {"sites": [{"id": s.name} for s in seen.sites]}
+    seen.explain(report)
+    stop = report["sites"][0]["explanation"]["stop"]
+    assert stop["stage"] == "liveness"
+    assert stop["tensor"] in {v.name for v in seen.study.model.graph.output}
+    assert stop["place"]["tensor"] == stop["tensor"]
+
+
+def test_the_counterexample_finds_the_one_wrong_entry() -> None:
+    """tests/golden/refuse_ALB201_one_entry.txt is a table of two lines with one entry changed."""
+    seen = look(read("refuse_ALB201_one_entry"))
+    report: dict[str, Any] = {"sites": [{"id": s.name} for s in seen.sites]}
+    seen.explain(report)
+    found = report["sites"][0]["explanation"]["stop"]["counterexample"]
+    assert found["index"][1] == 1
+    assert 5 in found["index"][2:], "head 1, key 5 holds -0.4921875 instead of -0.5"
+    assert abs(found["value"] - found["expected"]) == pytest.approx(0.0078125)
+
+
 def test_the_counterexample_is_really_in_the_model() -> None:
     path = ROOT / "tests" / "data" / "near__learned_abs_bias_dynamo18_dyn.onnx"
     seen = look(path)
