@@ -321,6 +321,7 @@ TOP = {
     "output": dict,
     "exit_code": int,
     "census": dict,
+    "attention_found": type(None),
     "sites": list,
     "edits": dict,
     "verification": dict,
