@@ -183,7 +183,7 @@ def test_python_in_pages_runs(page: str, heading: str, tmp_path: Path, monkeypat
 def keys(value: object, above: str = "") -> set[str]:
     """Keys of the JSON report, as ``sites[].proof.form``; what models name themselves is left out."""
     if isinstance(value, list):
-        return {k for v in value for k in keys(v, f"{above}[]")}
+        return {k for v in value for k in keys(v, f"{above}[]")} or {above}
     if not isinstance(value, dict) or above in FREE:
         return {above}
     return {k for name, v in value.items() for k in keys(v, f"{above}.{name}" if above else name)}
