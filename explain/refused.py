@@ -36,6 +36,7 @@ class Stop:
         doing: What happens at that stage.
         place: The node, constant or input that stopped it.
         tensor: The offending tensor.
+        node: The node that the refusal itself names: often the softmax that the term reaches.
         detail: The exact finding: values, indices, sizes.
         remedy: What the user can do.
     """
@@ -47,6 +48,7 @@ class Stop:
     doing: str
     place: Place
     tensor: str
+    node: str
     detail: str
     remedy: str
 
@@ -69,6 +71,7 @@ def stop_of(site: Site) -> Stop:
         doing=STAGES[refusal.stage],
         place=place,
         tensor=place.tensor if refusal.term is not None else refusal.tensor or place.tensor,
+        node=refusal.node,
         detail=short(refusal.detail),
         remedy=refusal.code.remedy,
     )
