@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -321,7 +322,7 @@ TOP = {
     "output": dict,
     "exit_code": int,
     "census": dict,
-    "attention_found": type(None),
+    "attention_found": (str, NoneType),
     "sites": list,
     "edits": dict,
     "verification": dict,
