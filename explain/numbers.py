@@ -231,16 +231,17 @@ def _feeds(site: Site, attention: Attention, inputs: list[str], sizes: dict[Size
     """Zeros for the product, nothing hidden by the masks; None where an extent is unknown."""
     feeds: dict[str, Array] = {}
     for name in inputs:
-        array = site.interpreter.array(name)
-        if array is not None:
-            if array.size > MAX_TABLE:
-                return None
-            feeds[name] = np.asarray(array)
-            continue
         dims = site.interpreter.dims(name)
         extents = [number(site.interpreter, d, sizes) for d in dims] if dims is not None else [None]
         shape = [e for e in extents if e is not None]
-        if len(shape) != len(extents) or np.prod(shape, dtype=np.float64) > MAX_ELEMENTS:
+        count = np.prod(shape, dtype=np.float64)
+        if len(shape) != len(extents) or count > MAX_TABLE:
+            return None
+        array = site.interpreter.array(name)
+        if array is not None:
+            feeds[name] = np.asarray(array)
+            continue
+        if count > MAX_ELEMENTS:
             return None
         dtype = helper.tensor_dtype_to_np_dtype(site.interpreter.dtype(name) or TensorProto.FLOAT)
         integer = np.issubdtype(dtype, np.integer) or dtype == np.bool_
