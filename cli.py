@@ -59,16 +59,6 @@ def explain_parser() -> argparse.ArgumentParser:
     made.add_argument("model", metavar="MODEL", type=Path, help="the ONNX model; it is never changed")
     _add_seeing(made, explain=False)
     _add_common(made)
-    made.set_defaults(
-        output=None,
-        dry_run=True,
-        allow_partial=False,
-        explain=True,
-        no_verify=True,
-        inputs=None,
-        seed=0,
-        copy_external_data=False,
-    )
     return made
 
 
@@ -153,7 +143,9 @@ def _rewrite(words: list[str]) -> int:
 
 
 def _explain(words: list[str]) -> int:
-    return _run(explain_parser().parse_args(words))
+    options = parser().parse_args(["MODEL", "--explain", "--dry-run", "--no-verify"])
+    vars(options).update(vars(explain_parser().parse_args(words)))
+    return _run(options)
 
 
 def _completion(words: list[str]) -> int:
@@ -193,6 +185,8 @@ def _run(options: argparse.Namespace) -> int:
     request = engine.Request.of(options)
     ranges = dict(parse_range(text) for group in options.val_range for text in group)
     site = _pattern(options.site)
+    if site is not None and not _looks(options):
+        raise UsageError("--site chooses what is shown: give it with --explain, --report or --extract.")
     targets = {"--json": options.json, "--report": options.report}
     for name, target in targets.items():
         if target is not None and not (name == "--json" and str(target) == "-"):
@@ -289,8 +283,10 @@ def _pattern(text: str | None) -> re.Pattern[str] | None:
 
 
 def _print(text: str) -> None:
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     try:
-        print(text, flush=True)
+        # Names may hold what the terminal cannot write.
+        print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
     except BrokenPipeError:
         # Whoever read the report has gone; the work is done, and the exit code says how it went.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

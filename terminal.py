@@ -20,11 +20,11 @@ _VERDICTS = (
 
 
 def is_lively(stream: TextIO) -> bool:
-    """Whether colours and bars make sense: a terminal, and no wish against them (https://no-color.org)."""
+    """Whether colours and bars make sense: a terminal with Unicode, and no wish against them (https://no-color.org)."""
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return False
     try:
-        return stream.isatty()
+        return stream.isatty() and "utf" in (stream.encoding or "utf-8").lower()
     except ValueError:  # closed
         return False
 

@@ -180,15 +180,16 @@ def counterexample(study: Study, site: Site) -> Counterexample | None:
 def _worst(
     scores: Floats, visible: npt.NDArray[np.bool_], distance: Floats, own: npt.NDArray[np.int64]
 ) -> tuple[float, tuple[int, int, int], float, float, float]:
-    """The worst element under the best common slope: (gap, (b, i, j), value, expected, slope)."""
+    """The worst element under the usual slope: (gap, (b, i, j), value, expected, slope)."""
     place = np.broadcast_to(own[:, None], (*scores.shape[:2], 1))
     # A row whose own key is hidden is measured from its first visible key.
     first = np.where(np.take_along_axis(visible, place, -1), place, np.argmax(visible, axis=-1)[..., None])
     value = np.where(visible, scores - np.take_along_axis(scores, first, -1), 0.0)
     span = np.broadcast_to(distance, scores.shape)
     span = np.where(visible, span - np.take_along_axis(span, first, -1), 0.0)
-    weight = float((span * span).sum())
-    slope = float((span * value).sum()) / weight if weight else 0.0
+    apart = span != 0
+    # The median, so that one wrong entry is what sticks out and not what bends the line.
+    slope = float(np.median(value[apart] / span[apart])) if apart.any() else 0.0
     gap = np.abs(value - slope * span)
     b, i, j = (int(x) for x in np.unravel_index(int(gap.argmax()), gap.shape))
     return float(gap[b, i, j]), (b, i, j), float(value[b, i, j]), float(slope * span[b, i, j]), slope
@@ -230,16 +231,17 @@ def _feeds(site: Site, attention: Attention, inputs: list[str], sizes: dict[Size
     """Zeros for the product, nothing hidden by the masks; None where an extent is unknown."""
     feeds: dict[str, Array] = {}
     for name in inputs:
-        array = site.interpreter.array(name)
-        if array is not None:
-            if array.size > MAX_TABLE:
-                return None
-            feeds[name] = np.asarray(array)
-            continue
         dims = site.interpreter.dims(name)
         extents = [number(site.interpreter, d, sizes) for d in dims] if dims is not None else [None]
         shape = [e for e in extents if e is not None]
-        if len(shape) != len(extents) or np.prod(shape, dtype=np.float64) > MAX_ELEMENTS:
+        count = np.prod(shape, dtype=np.float64)
+        if len(shape) != len(extents) or count > MAX_TABLE:
+            return None
+        array = site.interpreter.array(name)
+        if array is not None:
+            feeds[name] = np.asarray(array)
+            continue
+        if count > MAX_ELEMENTS:
             return None
         dtype = helper.tensor_dtype_to_np_dtype(site.interpreter.dtype(name) or TensorProto.FLOAT)
         integer = np.issubdtype(dtype, np.integer) or dtype == np.bool_
@@ -258,7 +260,9 @@ def _placed(site: Site, attention: Attention, scores: Array, sizes: dict[Size, i
         found = gather(attention.scores_index, scores, order, shape, site.interpreter, sizes)
     except IndexError:
         return None
-    return None if found is None or np.isnan(found).any() else (found, shape)
+    if found is None or np.isnan(found).any() or np.isposinf(found).any():
+        return None
+    return np.nan_to_num(found, neginf=-3.4e38), shape
 
 
 def _runner(model: ModelProto) -> Callable[[dict[str, Array]], Array] | None:

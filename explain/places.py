@@ -49,7 +49,8 @@ def place_of(interpreter: Interpreter, tensor: str) -> Place:
     node = interpreter.scope.producer(tensor)
     if node is not None and node.op_type != "Constant":
         return Place("node", label(node), node.op_type, tensor)
-    constant = node is not None or interpreter.scope.constant(tensor) is not None
+    owner = interpreter.scope.owner(tensor)
+    constant = node is not None or (owner is not None and tensor in owner.initializers)
     return Place("constant" if constant else "input", "", "", tensor)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ..rewriter.algebra import Poly
 from ..rewriter.analyse import Site
 from ..rewriter.errors import Stage
+from ..rewriter.graph import label
 from ..rewriter.interpret import Interpreter
 from .formula import reading, short
 from .places import Place, deepest, elements, place_of, place_of_node
@@ -34,6 +35,8 @@ class Stop:
         stages: How many stages there are.
         doing: What happens at that stage.
         place: The node, constant or input that stopped it.
+        tensor: The offending tensor.
+        node: The node that the refusal itself names: often the softmax that the term reaches.
         detail: The exact finding: values, indices, sizes.
         remedy: What the user can do.
     """
@@ -44,6 +47,8 @@ class Stop:
     stages: int
     doing: str
     place: Place
+    tensor: str
+    node: str
     detail: str
     remedy: str
 
@@ -57,13 +62,16 @@ def stop_of(site: Site) -> Stop:
     refusal = site.refusal
     if refusal is None:
         raise ValueError(f"site '{site.name}' is not refused")
+    place = _place(site)
     return Stop(
         code=f"{refusal.code.number} {refusal.code.title}",
         meaning=refusal.code.meaning,
         stage=refusal.stage,
         stages=len(Stage),
         doing=STAGES[refusal.stage],
-        place=_place(site),
+        place=place,
+        tensor=place.tensor if refusal.term is not None else refusal.tensor or place.tensor,
+        node=refusal.node,
         detail=short(refusal.detail),
         remedy=refusal.code.remedy,
     )
@@ -84,6 +92,10 @@ def _place(site: Site) -> Place:
         tensor = deepest(found, lambda _, value: _holds(interpreter, value, refusal.term))
         if tensor is not None:
             return place_of(interpreter, tensor)
+    if refusal.node != label(site.anchor):
+        node = next((n for n in interpreter.scope.graph.node if label(n) == refusal.node), None)
+        if node is not None:
+            return place_of_node(node)
     if refusal.tensor and interpreter.scope.owner(refusal.tensor) is not None:
         return place_of(interpreter, refusal.tensor)
     return place_of_node(site.anchor)

@@ -39,6 +39,7 @@ def record(explanation: Explanation, counterexample: Counterexample | None = Non
             "stages": stop.stages,
             "doing": stop.doing,
             "place": plain(stop.place),
+            "tensor": stop.tensor,
             "counterexample": None if counterexample is None else plain(counterexample),
         }
     return made
@@ -85,9 +86,9 @@ def explanation_lines(
         return lines
     stop = explanation.stop
     lines.append(f"furthest stage: {int(stop.stage)} of {stop.stages}, {stop.stage.name.lower()}: {stop.doing}")
-    lines.append(
-        f"stopped at {stop.place.text}, tensor '{stop.place.tensor}'" + (f": {stop.detail}" if stop.detail else "")
-    )
+    way = "" if stop.node == stop.place.node else f", on the way to '{stop.node}'"
+    found = f": {stop.detail}" if stop.detail else ""
+    lines.append(f"stopped at {stop.place.text}, tensor '{stop.tensor}'{way}{found}")
     if counterexample is not None:
         place = ", ".join(f"{n}={x}" for n, x in zip("bhij", counterexample.index, strict=True))
         lines.append(

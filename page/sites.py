@@ -101,7 +101,7 @@ def _refusal(refusal: Record | None, stop: Record | None) -> str:
     rows = [["refused", f"{code(refusal['code'])} {esc(refusal['title'])}: {esc(refusal['meaning'], 400)}"]]
     if stop:
         rows.append(["furthest stage", f"{esc(stop['number'])} of {esc(stop['stages'])}: {esc(stop['doing'])}"])
-        rows.append(["stopped at", f"{_place(stop['place'])}, tensor {code(stop['place']['tensor'])}"])
+        rows.append(["stopped at", f"{_place(stop['place'])}, tensor {code(stop['tensor'])}"])
     elif refusal.get("node"):
         rows.append(["stopped at", code(refusal["node"])])
     if refusal.get("detail"):

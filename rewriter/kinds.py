@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 
-from onnx import NodeProto
+from onnx import NodeProto, TensorProto
 
 from .analyse import Analysis, Site
 from .contraction import is_contraction
@@ -30,6 +31,8 @@ FUSED = frozenset(
     }
 )
 """Operators that are attention, whoever defines them."""
+
+FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 
 MAX_NODES = 400
 """Nodes looked at upstream of one site."""
@@ -65,12 +68,19 @@ def _is_attention(site: Site) -> bool:
     except Refusal as refusal:
         return refusal.code is not Code.NO_VALUE_PRODUCT
     above = [n for n in _upstream(site.scope, [site.anchor.input[0]]) if is_contraction(n)]
-    return any(_made(site.scope, i) for n in above for i in n.input[1:2])
+    # A product of two computed tensors; one with a weight makes a classifier.
+    return any(_stored(site.scope, i) is None for n in above for i in n.input[1:2])
 
 
-def _made(scope: Scope, tensor: str) -> bool:
-    """Whether a tensor is computed or given, and no weight."""
-    return scope.constant(tensor) is None
+def _stored(scope: Scope, name: str) -> TensorProto | None:
+    """The constant of that name, not read: it may be a weight of any size."""
+    owner = scope.owner(name)
+    if owner is None:
+        return None
+    node = owner.producers.get(name)
+    if node is not None and node.op_type == "Constant":
+        return next((a.t for a in node.attribute if a.name == "value"), None)
+    return owner.initializers.get(name)
 
 
 def _positions(site: Site) -> set[str]:
@@ -113,13 +123,14 @@ def _upstream(scope: Scope, tensors: list[str]) -> Iterator[NodeProto]:
 
 def _looked_up(scope: Scope, node: NodeProto) -> str:
     """What a Gather from a learned table says about positions; empty if it is something else."""
-    table = scope.constant(node.input[0])
-    if table is None or table.ndim != 2 or table.dtype.kind != "f":
+    table = _stored(scope, node.input[0])
+    if table is None or len(table.dims) != 2 or table.data_type not in FLOATS:
         return ""
     if any(n.op_type == "Log" for n in _upstream(scope, [node.input[1]])):
         return "T5 relative position buckets"
-    places = scope.constant(node.input[1])
-    return "a learned table of relative positions" if places is not None and places.size > table.shape[0] else ""
+    places = _stored(scope, node.input[1])
+    many = places is not None and math.prod(places.dims) > table.dims[0]
+    return "a learned table of relative positions" if many else ""
 
 
 def _rotates(scope: Scope, node: NodeProto) -> bool:

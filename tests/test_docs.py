@@ -1,6 +1,7 @@
 """The documentation is true: the table of refusal codes is generated, commands are those that CI runs."""
 
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -10,10 +11,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from alibi_rewriter.cli import explain_parser, parser
+from alibi_rewriter.cli import explain_parser, main, parser
 from alibi_rewriter.explain.refused import STAGES
 from alibi_rewriter.plugin import library_path
 from alibi_rewriter.rewriter.errors import Code, ExitCode
+from alibi_rewriter.rewriter.pipeline import Options, rewrite
 from alibi_rewriter.rewriter.spec import FAMILY_MEMBERS
 
 ROOT = Path(__file__).parent.parent
@@ -168,6 +170,64 @@ def test_sessions_are_real(page: Path, command: str, output: str, tmp_path: Path
     )
     assert done.returncode in (0, 3), done.stderr
     assert normal(done.stdout) == normal(output)
+
+
+@pytest.mark.parametrize(("page", "heading"), [("deployment", "## onnxruntime"), ("command-line", "## Python")])
+def test_python_in_pages_runs(page: str, heading: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    found = re.search(r"```python\n(.*?)```", text[text.index(heading) :], flags=re.DOTALL)
+    assert found is not None
+    shutil.copy(ROOT / "examples" / "bloom-tiny.onnx", tmp_path / "model.onnx")
+    monkeypatch.chdir(tmp_path)
+    assert rewrite("model.onnx", options=Options(verify=False)).output is not None
+    names: dict[str, object] = {}
+    exec(found.group(1), names)
+    assert "session" in names or getattr(names["result"], "exit_code", None) == 0
+
+
+def keys(value: object, above: str = "") -> set[str]:
+    """Keys of the JSON report, as ``sites[].proof.form``; what models name themselves is left out."""
+    if isinstance(value, list):
+        return {k for v in value for k in keys(v, f"{above}[]")} or {above}
+    if not isinstance(value, dict) or above in FREE:
+        return {above}
+    return {k for name, v in value.items() for k in keys(v, f"{above}.{name}" if above else name)}
+
+
+FREE = {
+    "versions",
+    "input.opset",
+    "timings",
+    "verification.sets[].shapes",
+    "sites[].proof.extents",
+    "sites[].node.attributes",
+    "verification.precision.original",
+    "verification.precision.rewritten",
+    "pictures.before.shapes",
+    "pictures.before.constants",
+    "pictures.after.shapes",
+    "pictures.after.constants",
+    "pictures.before.nodes[].attributes",
+    "pictures.after.nodes[].attributes",
+}
+
+
+def test_every_key_of_the_report_is_documented(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    page = (ROOT / "docs" / "report.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"^\| `([^`]+)` \|", page, flags=re.MULTILINE))
+    found: set[str] = set()
+    for name in ("bloom__tf5_h4_dynamo18_dyn_mask_fp16", "near__learned_abs_bias_dynamo18_dyn"):
+        report = tmp_path / "report.json"
+        model = ROOT / "tests" / "data" / f"{name}.onnx"
+        main([str(model), "-o", str(tmp_path / "o.onnx"), "--json", str(report), "--report", str(tmp_path / "p.html")])
+        found |= keys(json.loads(report.read_text(encoding="utf-8")))
+    covered = {k for k in found if any(f"{k}.".startswith((f"{d}.", f"{d}[]")) for d in documented)}
+    covered |= {k for k in found if any(d.startswith(f"{k}.") for d in documented)}  # null in one of the models
+    assert found - covered == set()
+    unused = {d for d in documented if not d.startswith("engine") and not any(k.startswith(d) for k in found)}
+    assert unused == set()
 
 
 def test_the_picture_is_up_to_date() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,10 @@ from alibi_rewriter.explain import Look
 from alibi_rewriter.explain.numbers import bias_values
 from alibi_rewriter.explain.refused import STAGES
 from alibi_rewriter.explain.slopes import compare, standard_slopes
-from alibi_rewriter.rewriter.errors import Stage
+from alibi_rewriter.rewriter.errors import Stage, UsageError
 from alibi_rewriter.rewriter.pipeline import Options, rewrite
 from alibi_rewriter.terminal import coloured, is_lively
+from alibi_rewriter.writing import write_file
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from textgraphs import FOLDER, feeds_of, fused, read, run
 
@@ -80,6 +83,52 @@ def test_sites_are_chosen_by_name(bloom: Path, capsys: Printed) -> None:
     assert "There are: 'node_Softmax_155', 'node_Softmax_213'" in capsys.readouterr().err
     assert main(["explain", str(bloom), "--site", "("]) == 2
     assert "no regular expression" in capsys.readouterr().err
+
+
+def test_site_alone_is_a_mistake(bloom: Path, capsys: Printed) -> None:
+    assert main([str(bloom), "--site", "x"]) == 2
+    assert "--explain, --report or --extract" in capsys.readouterr().err
+
+
+def test_names_that_the_terminal_cannot_write(tmp_path: Path) -> None:
+    model = read("accept_linear")
+    next(n for n in model.graph.node if n.op_type == "Softmax").name = "größe/注意"
+    onnx.save(model, tmp_path / "m.onnx")
+    done = subprocess.run(
+        [sys.executable, "-m", "alibi_rewriter", "explain", "m.onnx"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"gr\\xf6\\xdfe/" in done.stdout
+
+
+def test_extract_beside_a_rewrite(bloom: Path) -> None:
+    folder = bloom.parent / "sites"
+    assert main([str(bloom), "--no-verify", "--extract", str(folder), "--site", "213"]) == 0
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "01-node_Softmax_213.after.onnx",
+        "01-node_Softmax_213.before.onnx",
+    ]
+    assert bloom.with_name("bloom.alibi.onnx").is_file()
+
+
+def test_a_file_is_written_completely_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "page.html"
+    write_file(target, b"old", "--report")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        with pytest.raises(UsageError, match=r"No space left on device.*Choose another --report"):
+            write_file(target, b"new", "--report")
+    assert target.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
+    assert target.stat().st_mode & 0o777 == 0o644
 
 
 def test_an_error_of_ours_keeps_the_verdict(bloom: Path, monkeypatch: pytest.MonkeyPatch, capsys: Printed) -> None:
@@ -210,6 +259,28 @@ def test_a_refusal_names_the_node_that_brings_the_term(tmp_path: Path, capsys: P
     assert "furthest stage: 3 of 7, bias" in out
     assert "for instance at [b=0, h=" in out
     assert "what to do: " in out
+
+
+def test_a_refusal_at_another_node_names_that_node() -> None:
+    """An output that is also read elsewhere: the tensor is the one that escapes."""
+    seen = look(read("refuse_ALB120_scores"))
+    report: dict[str, Any] = {"sites": [{"id": s.name} for s in seen.sites]}
+    seen.explain(report)
+    stop = report["sites"][0]["explanation"]["stop"]
+    assert stop["stage"] == "liveness"
+    assert stop["tensor"] in {v.name for v in seen.study.model.graph.output}
+    assert stop["place"]["tensor"] == stop["tensor"]
+
+
+def test_the_counterexample_finds_the_one_wrong_entry() -> None:
+    """tests/golden/refuse_ALB201_one_entry.txt is a table of two lines with one entry changed."""
+    seen = look(read("refuse_ALB201_one_entry"))
+    report: dict[str, Any] = {"sites": [{"id": s.name} for s in seen.sites]}
+    seen.explain(report)
+    found = report["sites"][0]["explanation"]["stop"]["counterexample"]
+    assert found["index"][1] == 1
+    assert 5 in found["index"][2:], "head 1, key 5 holds -0.4921875 instead of -0.5"
+    assert abs(found["value"] - found["expected"]) == pytest.approx(0.0078125)
 
 
 def test_the_counterexample_is_really_in_the_model() -> None:

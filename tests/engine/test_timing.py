@@ -148,5 +148,5 @@ def test_an_engine_is_measured_at_its_best_shapes(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(bool(devices()), reason="there is a CUDA device")
 def test_without_a_device_nothing_is_measured(tmp_path: Path) -> None:
-    with pytest.raises(TimingError, match="no CUDA driver|cuInit|cuDeviceGet"):
+    with pytest.raises(TimingError, match=r"no CUDA driver|cuInit|cuDeviceGet"):
         measure(StandIn(), None, job(tmp_path))
