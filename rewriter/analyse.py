@@ -9,9 +9,9 @@ from onnx import ModelProto, NodeProto
 
 from . import fused_ops
 from .decompose import attentions
-from .errors import Code, Refusal
+from .errors import Code, Refusal, Stage
 from .graph import Scope, index_graph, label, opset_versions, walk
-from .interpret import Interpreter
+from .interpret import Interpreter, UnknownRank
 from .interpret.rules import element_rules
 from .interpret.shapes import infer
 from .liveness import check_private
@@ -118,6 +118,10 @@ def _judge(interpreter: Interpreter, node: NodeProto) -> Site | None:
     for reading in readings:
         try:
             site.plan = _prove(interpreter, reading)
+        except UnknownRank as unknown:
+            site.refusal = site.refusal or Refusal(
+                Code.LAYOUT, Stage.EMIT, label(node), str(unknown), "the rank of this tensor is unknown"
+            )
         except Refusal as refusal:
             # Of several readings the one that came farthest tells most about why it failed.
             if site.refusal is None or refusal.stage > site.refusal.stage:
