@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,10 +59,11 @@ class Site:
 
 @dataclass
 class Analysis:
-    """All sites of a model, in graph order, outer graphs first."""
+    """All sites of a model, in graph order, outer graphs first; and nodes that contradict their inputs."""
 
     root: Scope
     sites: list[Site] = field(default_factory=list)
+    malformed: list[str] = field(default_factory=list)
 
     @property
     def proven(self) -> list[Site]:
@@ -74,13 +76,19 @@ class Analysis:
         return [s for s in self.sites if s.plan is None and s.is_biased]
 
 
-def analyse(model: ModelProto, base_dir: Path, binary_inputs: frozenset[str] = frozenset()) -> Analysis:
+def analyse(
+    model: ModelProto,
+    base_dir: Path,
+    binary_inputs: frozenset[str] = frozenset(),
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Analysis:
     """Judge every attention site.
 
     Args:
         model: Normalised model; not changed.
         base_dir: Where external data lie.
         binary_inputs: Graph inputs declared to hold only 0 and 1 (see ``--val-range``).
+        progress: Told (phase, nodes done, nodes in all) now and then.
     """
     root = index_graph(model.graph, opset_versions(model), base_dir)
     analysis = Analysis(root)
@@ -94,10 +102,13 @@ def analyse(model: ModelProto, base_dir: Path, binary_inputs: frozenset[str] = f
             interpreter.facts = parent.facts
         infer(interpreter, list(scope.graph.node))
         interpreters[id(scope)] = interpreter
-        for node in scope.graph.node:
+        for number, node in enumerate(scope.graph.node):
+            if progress is not None and number % 64 == 0:
+                progress("analysing", number, len(scope.graph.node))
             site = _judge(interpreter, node)
             if site is not None:
                 analysis.sites.append(site)
+        analysis.malformed += interpreter.malformed
     return analysis
 
 
