@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,9 +10,9 @@ from onnx import ModelProto, NodeProto
 
 from . import fused_ops
 from .decompose import attentions
-from .errors import Code, Refusal
+from .errors import Code, Refusal, Stage
 from .graph import Scope, index_graph, label, opset_versions, walk
-from .interpret import Interpreter
+from .interpret import Interpreter, UnknownRank
 from .interpret.rules import element_rules
 from .interpret.shapes import infer
 from .liveness import check_private
@@ -61,10 +61,11 @@ class Site:
 
 @dataclass
 class Analysis:
-    """All sites of a model, in graph order, outer graphs first."""
+    """All sites of a model, in graph order, outer graphs first; and nodes that contradict their inputs."""
 
     root: Scope
     sites: list[Site] = field(default_factory=list)
+    malformed: list[str] = field(default_factory=list)
 
     @property
     def proven(self) -> list[Site]:
@@ -77,21 +78,31 @@ class Analysis:
         return [s for s in self.sites if s.plan is None and s.is_biased]
 
 
-def analyse(model: ModelProto, base_dir: Path, binary_inputs: frozenset[str] = frozenset()) -> Analysis:
+def analyse(
+    model: ModelProto,
+    base_dir: Path,
+    binary_inputs: frozenset[str] = frozenset(),
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Analysis:
     """Judge every attention site.
 
     Args:
         model: Normalised model; not changed.
         base_dir: Where external data lie.
         binary_inputs: Graph inputs declared to hold only 0 and 1 (see ``--val-range``).
+        progress: Told (phase, nodes done, nodes in all) now and then.
     """
     root = index_graph(model.graph, opset_versions(model), base_dir)
     analysis = Analysis(root)
     for interpreter in interpreted(root, binary_inputs):
-        for node in interpreter.scope.graph.node:
+        nodes = interpreter.scope.graph.node
+        for number, node in enumerate(nodes):
+            if progress is not None and number % 64 == 0:
+                progress("analysing", number, len(nodes))
             site = _judge(interpreter, node)
             if site is not None:
                 analysis.sites.append(site)
+        analysis.malformed += interpreter.malformed
     return analysis
 
 
@@ -127,6 +138,10 @@ def _judge(interpreter: Interpreter, node: NodeProto) -> Site | None:
     for reading in readings:
         try:
             site.plan = _prove(interpreter, reading)
+        except UnknownRank as unknown:
+            site.refusal = site.refusal or Refusal(
+                Code.LAYOUT, Stage.EMIT, label(node), str(unknown), "the rank of this tensor is unknown"
+            )
         except Refusal as refusal:
             # Of several readings the one that came farthest tells most about why it failed.
             if site.refusal is None or refusal.stage > site.refusal.stage:

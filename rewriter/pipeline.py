@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -124,8 +125,11 @@ def rewrite(
     _check_versions(source)
     binary = frozenset(n for n, (low, high) in options.val_ranges.items() if low >= 0 and high <= 1)
     wellformed.check(original)
-    copy, analysis = _analyse(original, source, binary)
+    copy, analysis = _analyse(original, source, binary, options.progress)
     result = RewriteResult(source, analysis, seconds=clock.seconds)
+    if analysis.malformed:
+        some = ", ".join(analysis.malformed[:5])
+        result.notes.append(f"nodes that contradict their inputs, so their results were taken for unknown: {some}")
     clock.lap("analyse")
     if options.probe:
         probe(copy, analysis, source.base_dir)
@@ -176,13 +180,18 @@ def _write(
         clock.lap("save")
 
 
-def _analyse(original: ModelProto, source: Source, binary: frozenset[str]) -> tuple[ModelProto, Analysis]:
+def _analyse(
+    original: ModelProto,
+    source: Source,
+    binary: frozenset[str],
+    progress: Callable[[str, int, int], None] | None = None,
+) -> tuple[ModelProto, Analysis]:
     """Analyse a working copy; packed operators are unpacked only where that leads to a rewrite."""
     keep: frozenset[str] = frozenset()
     while True:
         copy = normalise(original)
         unpacked = unpack_attention(copy, keep)
-        analysis = analyse(copy, source.base_dir, binary)
+        analysis = analyse(copy, source.base_dir, binary, progress)
         proven = {o for s in analysis.proven for o in s.anchor.output}
         if unpacked <= proven:
             return copy, analysis
@@ -317,6 +326,8 @@ def _verify(source: Source, staged: Staged, analysis: Analysis, options: Options
         settings = VerifyOptions(
             seed=options.seed, inputs=given, val_ranges=dict(options.val_ranges), premise=_premise(analysis)
         )
+        if options.progress is not None:
+            settings = dataclasses.replace(settings, progress=options.progress)
         try:
             return verify(original_path, staged.path, options=settings, data_dir=staged.data_dir)
         except RuntimeMissingError as error:

@@ -27,6 +27,9 @@ from .mask_plan import Mask, additive_mask, boolean_mask, by_row
 from .prove import Proof
 from .site import Attention
 
+KNOWN_TYPES = frozenset(TensorProto.DataType.values()) - {TensorProto.UNDEFINED}
+"""Element types that have a name."""
+
 
 @dataclass
 class Plan:
@@ -86,7 +89,7 @@ def _common_type(interpreter: Interpreter, proof: Proof) -> int:
     types = [interpreter.dtype(v.tensor) for v in (proof.attention.query, proof.attention.key, proof.attention.value)]
     for data_type, view in zip(types, (proof.attention.query, proof.attention.key, proof.attention.value), strict=True):
         if not float_type(data_type):
-            name = TensorProto.DataType.Name(data_type) if data_type else "an unknown type"
+            name = TensorProto.DataType.Name(data_type) if data_type in KNOWN_TYPES else "an unknown type"
             raise Refusal(Code.DTYPE, Stage.EMIT, label(proof.attention.anchor), view.tensor, f"it is {name}")
     return TensorProto.FLOAT if len(set(types)) > 1 else types[0]
 

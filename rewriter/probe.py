@@ -350,7 +350,12 @@ def gather(
                     return None
             total = total + term
         places.append(total)
-    found = np.asarray(value, np.float64)[tuple(places)] if places else np.asarray(value, np.float64)
+    found = np.asarray(value, np.float64)
+    if places:
+        try:
+            found = found[tuple(places)]
+        except IndexError:
+            return None  # another shape than the proof has: a node on the way contradicts its inputs
     return np.broadcast_to(found, shape)
 
 

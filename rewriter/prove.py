@@ -89,6 +89,10 @@ class Proof:
     steps: list[str] = field(default_factory=list)
 
 
+MOST_HEADS = 1 << 14
+"""An axis of more entries than this is none of heads, whatever the file declares."""
+
+
 @dataclass
 class _Parts:
     """Monomials of the terms, sorted by what they are; coefficients are functions of the head."""
@@ -336,7 +340,7 @@ def vector(attention: Attention, value: Poly) -> npt.NDArray[np.float64] | None:
     """The value for each head, or None if it is not a number for each."""
     head = attention.frame.head
     count = head.bound.constant if head is not None else 1
-    if count is None:
+    if count is None or count > MOST_HEADS:
         return None
     numbers = []
     for h in range(int(count)):

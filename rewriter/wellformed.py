@@ -25,13 +25,26 @@ def check(model: ModelProto) -> None:
 
     Raises:
         ModelRejected: A node has too few or too many inputs or outputs, or a domain that is not imported; or a
-            name stands for two values.
+            name is no text, or stands for two values.
     """
     versions = opset_versions(model)
     for graph in graphs(model):
+        _check_text(graph)
         _check_names(graph)
         for node in graph.node:
             _check_node(node, versions)
+
+
+def _check_text(graph: GraphProto) -> None:
+    """Protobuf hands out bytes where a text is no UTF-8."""
+    try:
+        for node in graph.node:
+            "".join((*node.input, *node.output, node.name, node.op_type, node.domain))
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            "".join((value.name, *(d.dim_param for d in value.type.tensor_type.shape.dim)))
+        "".join(t.name for t in graph.initializer)
+    except (TypeError, UnicodeDecodeError) as error:
+        raise ModelRejected(f"a name in graph '{graph.name!r}' is not UTF-8. Export the model again.") from error
 
 
 def _check_names(graph: GraphProto) -> None:
@@ -75,7 +88,9 @@ def _check_node(node: NodeProto, versions: dict[str, int]) -> None:
         raise ModelRejected(f"node '{label(node)}' has {given} inputs; {node.op_type} has {wanted}. Export it again.")
     if not fewest_out <= made <= most_out or (fewest_out and not any(node.output)):
         raise ModelRejected(f"node '{label(node)}' ({node.op_type}) has {made} outputs. Export it again.")
-    if any(not name for name in node.input[:fewest]):
+    # Of contributed operators only the first input is known to be needed: the past may be left out by an empty name.
+    needed = fewest if domain == "" else min(1, fewest)
+    if any(not name for name in node.input[:needed]):
         raise ModelRejected(f"node '{label(node)}' ({node.op_type}) lacks an input that it needs. Export it again.")
 
 

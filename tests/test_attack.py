@@ -19,7 +19,7 @@ from generator import MISSES, Spelling, attack, build, difference, sample, slope
 SEED = 20240
 TRUE_MODELS = 150
 NEAR_MISSES = 150
-REFUSED_AT_MOST = 0.15
+REFUSED_AT_MOST = 0.03
 """Share of true models that may be refused."""
 
 EQUAL_IF_FUSED = frozenset(
@@ -39,6 +39,13 @@ EQUAL_IF_FUSED = frozenset(
         "negative-total",
         "table-tail",
         "table-entry",  # in the part that a causal mask hides
+        "clip-far",  # of models with fixed sizes
+        "mod-far",
+        "drop-far",
+        "half-step",  # linear where the causal mask hides the other side
+        "length-slope",  # one slope per head at run time
+        "query-key",
+        "soft-window",  # an additive mask
     }
 )
 """Faults that need not refuse, because a fused model can still be equal; equality is checked for all."""
@@ -77,7 +84,8 @@ def test_near_misses(record_property: Callable[[str, object], None]) -> None:
         spelling = case(index, miss)
         verdict = attack(spelling)
         outcome[f"{verdict.kind} {verdict.code}".strip()] += 1
-        if verdict.kind not in ("refused", "fused") or (verdict.kind == "fused" and miss not in EQUAL_IF_FUSED):
+        allowed = miss in EQUAL_IF_FUSED and generator.right(spelling, verdict)
+        if verdict.kind not in ("refused", "fused") or (verdict.kind == "fused" and not allowed):
             wrong.append(f"{told(spelling)}: {verdict.kind} {verdict.code} {verdict.detail}")
     for name, number in outcome.items():
         record_property(name, number)
@@ -108,6 +116,20 @@ PLAIN_MISSES = {
     "sink": {"ALB104", "ALB105"},
     "axis": {"ALB101"},
     "dropout": {"ALB122"},
+    "product": {"ALB120"},
+    "sine": {"ALB200"},
+    "square-root": {"ALB200"},
+    "parity": {"ALB200"},
+    "clip-far": {"ALB200", "ALB203"},
+    "mod-far": {"ALB200"},
+    "drop-far": {"ALB200"},
+    "row-scale": {"ALB104"},
+    "key-scale": {"ALB104"},
+    "after-softmax": {"ALB103"},
+    "masked-probabilities": {"ALB103"},
+    "soft-window": {"ALB200"},
+    "half-step": {"ALB200", "ALB203"},
+    "flipped": {"ALB200"},
 }
 
 

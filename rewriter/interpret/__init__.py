@@ -5,6 +5,6 @@ answer per operator, ``shapes`` knows extents, ``tables`` turns constant tables 
 collects equalities between sizes.
 """
 
-from .engine import Interpreter
+from .engine import Interpreter, UnknownRank
 
-__all__ = ["Interpreter"]
+__all__ = ["Interpreter", "UnknownRank"]

@@ -40,6 +40,10 @@ INTEGER_TYPES = frozenset(
 )
 
 
+class UnknownRank(LookupError):
+    """An index into a tensor is wanted whose rank nobody knows; the tensor's name is the argument."""
+
+
 @dataclass
 class Answer:
     """One remembered element and the elements that it was computed from."""
@@ -207,11 +211,11 @@ class Interpreter:
         """The index into a broadcast operand, for an index into the result (shape ``out``).
 
         Raises:
-            LookupError: The operand's rank is unknown.
+            UnknownRank: The operand's rank is unknown.
         """
         dims = self.dims(name)
         if dims is None:
-            raise LookupError(name)
+            raise UnknownRank(name)
         offset = len(out) - len(dims)
         result = []
         for axis, extent in enumerate(dims):

@@ -38,7 +38,7 @@ def source(interpreter: Interpreter, node: NodeProto, output: int, indices: tupl
     if node.domain not in ("", "ai.onnx"):
         return None
     rule = RULES.get(node.op_type)
-    return rule(interpreter, node, output, indices) if rule else None
+    return interpreter.guarded(node, lambda: rule(interpreter, node, output, indices)) if rule else None
 
 
 def _identity(_: Interpreter, node: NodeProto, output: int, indices: tuple[Poly, ...]) -> Source | None:

@@ -6,7 +6,7 @@ original shows that they are too weak for that kind of mistake, and the report s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..spec import BiasForm
@@ -19,6 +19,10 @@ from .runtime import Array, Arrays, Model, Session
 
 EACH_SITE_UP_TO = 4
 """Up to this many sites are mutated one at a time; in deeper models all sites are mutated at once."""
+
+
+def no_progress(phase: str, done: int, whole: int) -> None:
+    """Nobody wants to know."""
 
 
 @dataclass(frozen=True)
@@ -42,20 +46,24 @@ class Baseline:
     query_length_fixed_at_one: bool
 
 
-def check_power(rewritten: Model, baseline: Baseline, *, threads: int) -> PowerResult:
+def check_power(
+    rewritten: Model, baseline: Baseline, *, threads: int, progress: Callable[[str, int, int], None] = no_progress
+) -> PowerResult:
     """Runs mutants until each is told apart or the input sets are used up.
 
     Args:
         rewritten: The rewritten model as a float32 clone.
         baseline: Input sets and outputs.
         threads: Threads of onnxruntime.
+        progress: Told (phase, work done, work in all) before each kind of mutant.
 
     Raises:
         RuntimeMissingError: If onnxruntime is not installed.
     """
     results = []
     sites = find_sites(rewritten.proto)
-    for kind in MutantKind:
+    for number, kind in enumerate(MutantKind):
+        progress("running mutants", number, len(MutantKind))
         for label, chosen in _groups(sites):
             reasons = [not_applicable(kind, site) for site in chosen]
             applicable = [site for site, reason in zip(chosen, reasons, strict=True) if reason is None]

@@ -25,6 +25,7 @@ class VerifyOptions:
         memory_limit: Bytes the verification may take; None takes what the system says is available.
         premise: Given the shapes of all inputs, why they are outside of what was proven (a buffer is too
             short for them, say), or None.  Such shapes are not compared.
+        progress: Told (phase, work done, work in all) now and then.
     """
 
     seed: int = 0
@@ -35,6 +36,7 @@ class VerifyOptions:
     threads: int = 2
     memory_limit: int | None = None
     premise: Callable[[Mapping[str, tuple[int, ...]]], str | None] | None = None
+    progress: Callable[[str, int, int], None] = lambda phase, done, whole: None
 
 
 @dataclass(frozen=True)

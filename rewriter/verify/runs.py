@@ -70,7 +70,14 @@ class Runs:
         return max(1, int(_MOST_OUTPUT_NUMBERS / max(1.0, per_token) / batch))
 
 
-def run_cases(runs: Runs, cases: Sequence[Case], drawer: Drawer, symbols: Symbols, seed: int) -> None:
+def run_cases(
+    runs: Runs,
+    cases: Sequence[Case],
+    drawer: Drawer,
+    symbols: Symbols,
+    seed: int,
+    progress: Callable[[str, int, int], None],
+) -> None:
     """Draws every case and runs the original on it.
 
     Args:
@@ -79,10 +86,12 @@ def run_cases(runs: Runs, cases: Sequence[Case], drawer: Drawer, symbols: Symbol
         drawer: Draws it.
         symbols: The inputs' symbolic dimensions.
         seed: Of every number.
+        progress: Told (phase, work done, work in all) before each case.
     """
     relations = list(Relation) if symbols.has_total and symbols.has_past else [Relation.PAST_AND_NEW]
     refused: dict[str, list[str]] = {}
     for number, planned in enumerate(cases):
+        progress("running the original", number, len(cases))
         refusal = ""
         for attempt, case in enumerate(_attempts(planned, runs.longest(planned.sizes.batch))):
             taken, reason = _try_relations(runs, case, drawer, relations, (seed, number, attempt))

@@ -85,6 +85,7 @@ def _verify(
     if not runs.sets:
         return _skipped(f"the original runs on none of the inputs: {'; '.join(runs.notes)}")
     layouts = find_layouts(runs.sets, runs.outputs)
+    options.progress("running the output", 0, 0)
     failures, outputs = run_rewritten(clones[1], runs.sets, threads=options.threads)
     allowances: list[dict[str, float]] = [{} for _ in runs.sets]
     sets = _compare_sets(runs, outputs, failures, layouts, allowances)
@@ -104,7 +105,7 @@ def _verify(
     if options.power and complete and all(entry.passed for entry in sets):
         fixed_at_one = options.inputs is None and not symbols.has_new and all(one.new == 1 for one in runs.sets)
         baseline = Baseline(runs.sets, runs.outputs, computed, layouts, allowances, fixed_at_one)
-        power = check_power(clones[1], baseline, threads=options.threads)
+        power = check_power(clones[1], baseline, threads=options.threads, progress=options.progress)
     precision = None
     if narrow:
         precision = measure_precision(sources, runs.sets, runs.outputs, layouts, threads=options.threads)
@@ -126,7 +127,7 @@ def _run_original(
         runs.add(load_inputs(options.inputs, inputs))
     else:
         drawer = Drawer(inputs, symbols, options.val_ranges, half_values=narrow)
-        run_cases(runs, plan(inputs, symbols, long), drawer, symbols, options.seed)
+        run_cases(runs, plan(inputs, symbols, long), drawer, symbols, options.seed, options.progress)
     runs.close()
     return runs
 
@@ -160,7 +161,10 @@ def _too_large(sources: Sequence[Source], options: VerifyOptions) -> str | None:
     needed = int(_MEMORY_FACTOR * max(source.float32_bytes for source in sources))
     if limit is None or needed <= limit:
         return None
-    return f"a float32 clone needs about {needed >> 20} MiB of memory, and {limit >> 20} MiB are available"
+    return (
+        f"a float32 clone needs about {needed >> 20} MiB of memory, and {limit >> 20} MiB are available; the proofs "
+        "and the numeric self-check hold, but to compare outputs run it where there is more memory"
+    )
 
 
 def _skipped(reason: str, notes: Sequence[str] = ()) -> Verification:
