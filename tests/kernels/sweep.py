@@ -74,8 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     warnings.simplefilter("ignore", RuntimeWarning)  # numpy: log of zero, inf - inf in lanes that are thrown away
     begin, worst = time.monotonic(), 0.0
-    count, failures = check_skipping(options.step) if options.skipping or (options.step == 1 and not options.unfused) else (0, [])
-    if options.unfused or options.step == 1:
+    everything = options.step == 1 and not options.unfused
+    count, failures = check_skipping(options.step) if options.skipping or everything else (0, [])
+    if options.unfused or (everything and not options.skipping):
         more, failed = check_unfused()
         count, failures = count + more, failures + failed
     for item in () if options.skipping or options.unfused else sample(options.step, options.first):
