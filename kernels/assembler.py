@@ -96,4 +96,4 @@ def assemble(ptx: str, arch: int) -> tuple[bytes, Usage]:
         return int(match.group(1)) if match else 0
 
     spills = number(r"(\d+) bytes spill stores") + number(r"(\d+) bytes spill loads")
-    return code, Usage(number(r"Used (\d+) registers"), spills, "C7510" in done.stderr)
+    return code, Usage(number(r"Used (\d+) registers"), spills, "are serialized due to" in done.stderr)

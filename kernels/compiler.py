@@ -148,13 +148,12 @@ def jobs(
 ) -> Iterator[tuple[Configuration, Layout]]:
     """Every kernel of a bundle: which configuration, for which layout."""
     for arch in architectures:
-        for number, layout in enumerate(_widened(request, layouts)):
-            for configuration in configurations(request, arch, skip=skip):
-                if configuration.engine != "hopper":
-                    yield configuration, layout
-                elif number == 0:
-                    # The bulk copies take any strides: one image serves every layout.
-                    yield configuration, Layout(contiguous=False, mask_rows=layout.mask_rows)
+        found = configurations(request, arch, skip=skip)
+        # The bulk copies take any strides: one image serves every layout whose mask differs by key only.
+        if not all(layout.mask_rows for layout in layouts):
+            yield from ((x, Layout(contiguous=False)) for x in found if x.engine == "hopper")
+        for layout in _widened(request, layouts):
+            yield from ((x, layout) for x in found if x.engine != "hopper")
 
 
 def compile_bundle(

@@ -37,11 +37,12 @@ def requests() -> Iterator[tuple[Request, Layout]]:
         for size in sizes:
             for symmetric, causal, positions, mask in (
                 (False, True, False, None), (True, False, False, None), (False, False, True, "float32"),
+                (False, True, True, "bool"), (True, False, False, "bool"),
             ):  # fmt: skip
                 request = Request.of(
                     symmetric=symmetric, causal=causal, positions=positions, mask_dtype=mask, dtype=dtype, head_dim=size
                 )
-                yield request, Layout(True, mask is not None, mask is not None)
+                yield request, Layout(True, mask == "float32", mask is not None)
 
 
 def row_name(request: Request, configuration: Configuration) -> str:
@@ -57,6 +58,8 @@ def wanted() -> Iterator[tuple[str, Request, Configuration, Layout]]:
     for arch in ARCHITECTURES:
         for request, layout in requests():
             for configuration in configurations(request, arch):
+                if request.mask_dtype == "bool" and configuration.engine != "hopper":
+                    continue  # the additive mask is the larger case of the portable kernels
                 if configuration.role in ("prefill", "decode_split"):
                     yield row_name(request, configuration), request, configuration, layout
 

@@ -45,7 +45,9 @@ def _kernels() -> dict[tuple[str, str], Callable[..., None]]:
     }
 
 
-def _argument(name: str, request: Request, layout: Layout, role: str, skip: bool) -> tuple[str, dict[str, Any]] | Any:
+def _argument(
+    name: str, request: Request, layout: Layout, role: str, skip: bool, hopper: bool
+) -> tuple[str, dict[str, Any]] | Any:
     """The Triton type and the description of parameter ``name``, or the constant that it is fixed to."""
     variant = request.variant
     vector = 16 // ELEMENT_BYTES[request.dtype]
@@ -54,11 +56,12 @@ def _argument(name: str, request: Request, layout: Layout, role: str, skip: bool
         (name == "mask" and request.mask_dtype is None)
         or (name == "key_positions" and not variant.positions)
         or (name == "reach" and role == "prefill" and not skip)
+        or (name == "empty_mean" and request.mask_dtype is None and hopper)
         or (name == "output" and role == "decode_split")
         or (name in ("partial", "partial_sums") and role == "decode")
     )
     if absent:
-        return None
+        return 0 if name == "empty_mean" else None
     if name in ("query", "key", "value", "output", "mask", *_FLOAT_POINTERS):
         dtype = "float32" if name in _FLOAT_POINTERS else request.mask_dtype if name == "mask" else request.dtype
         align = 1 if name == "mask" else 4 if name == "key_positions" else 16
@@ -100,6 +103,18 @@ def _map_type(tensor: str, rows: int, columns: int, dtype: str) -> tuple[str, gl
     return f"tensordesc<{TRITON_TYPES[dtype]}[1, 1, {rows}, {columns}],{layout!r}>", layout
 
 
+def hopper_constants(request: Request, tile: Tile) -> dict[str, Any]:
+    """The compile-time arguments of the Hopper kernel before a configuration's own options."""
+    variant = request.variant
+    return {
+        "FORM": 2 if variant.form == "symmetric" else int(variant.causal), "MASK": request.mask_dtype is not None,
+        "POSITIONS": variant.positions, "D": power_of_two(request.head_dim), "V": power_of_two(request.value_dim),
+        "BLOCK_N": tile.block_n, "STAGES": tile.stages, "CONSUMERS": tile.block_m // 64, "SKIP": False, "QUERIES": 2,
+        "STEADY": request.dtype == "bfloat16" and request.mask_dtype is None, "BUNDLE_MIB": 160, "ALTERNATE": False,
+        "SHARED_RAMP": False, "PAIRED": False,
+    }  # fmt: skip
+
+
 def _zeros(count: int, kind: str) -> list[dict[str, Any]]:
     return [{"name": "", "kind": kind, "multiple_of": 1, "tensor_map": None}] * count
 
@@ -120,11 +135,7 @@ def compile_job(job: dict[str, Any]) -> dict[str, Any]:
     hopper_engine = job["engine"] == "hopper"
     skip = bool(options.get("SKIP", False))
     if hopper_engine:
-        constants = {
-            "CAUSAL": request.variant.causal, "D": power_of_two(request.head_dim), "V": power_of_two(request.value_dim),
-            "BLOCK_N": tile.block_n, "STAGES": tile.stages, "CONSUMERS": tile.block_m // 64, "SKIP": skip,
-            "STEADY": request.dtype == "bfloat16", "BUNDLE_MIB": 160, "ALTERNATE": False, **options,
-        }  # fmt: skip
+        constants = {**hopper_constants(request, tile), **options}
     else:
         constants = constants_of(role, request, tile, layout, skip)
     boxes = {"query": 64, "key": tile.block_n, "value": tile.block_n, "output": 64}
@@ -142,7 +153,7 @@ def compile_job(job: dict[str, Any]) -> dict[str, Any]:
             described.append({"name": tensor, "kind": "tensor_map", "multiple_of": 16, "tensor_map": None})
             described += _zeros(4, "zero32") + _zeros(4, "zero64")
         else:
-            found = _argument(name, request, layout, role, skip)
+            found = _argument(name, request, layout, role, skip, hopper_engine)
             if not isinstance(found, tuple):
                 signature[name], constants[name] = "constexpr", found
                 continue

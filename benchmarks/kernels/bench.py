@@ -150,8 +150,8 @@ def attempt(name: str, make: Callable[[], list[Run]], repeat: int) -> dict[str, 
         }
 
 
-def measure(ours: Ours, shape: Shape, with_peers: bool, repeat: int, skip: bool) -> dict[str, Any]:
-    """All figures of one row."""
+def measure(ours: Ours, shape: Shape, wanted: Sequence[str], repeat: int, skip: bool) -> dict[str, Any]:
+    """All figures of one row; peers whose names hold one of ``wanted``."""
     sets = inputs_of(shape)
     rows = [attempt("ours", lambda: ours.runs(shape, sets), repeat)]
     if skip:
@@ -159,8 +159,9 @@ def measure(ours: Ours, shape: Shape, with_peers: bool, repeat: int, skip: bool)
         rows.append(
             attempt("ours, nothing to skip", lambda: ours.runs(shape, sets, skip=True, slope_factor=1e-6), repeat)
         )
-    if with_peers:
-        rows += [attempt(name, make, repeat) for name, make in peers(shape, sets).items()]
+    for name, make in peers(shape, sets).items():
+        if any(part in name for part in wanted):
+            rows.append(attempt(name, make, repeat))
     ours.forget()
     for row in rows:
         if "ms" in row:
@@ -223,9 +224,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bundles", type=Path, default=Path("build/kernels"))
     parser.add_argument("--only", choices=("prefill", "decode", "others", "inputs"), action="append")
     parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument("--peer", action="append", help="only peers with this in their name; may be repeated")
     parser.add_argument("--repeat", type=int, default=40)
     options = parser.parse_args(arguments)
     sections = options.only or ["prefill", "decode", "others", "inputs"]
+    wanted = [] if options.no_peers else options.peer or [""]
     torch.manual_seed(0)
     torch.zeros(1, device="cuda")
     options.output.mkdir(parents=True, exist_ok=True)
@@ -236,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if section in sections:
                 document[section] = []
                 for shape in shapes:
-                    entry = measure(ours, shape, not options.no_peers, options.repeat, section == "prefill")
+                    entry = measure(ours, shape, wanted, options.repeat, section == "prefill")
                     document[section].append(entry)
                     sys.stdout.write(json.dumps(entry) + "\n")
                     sys.stdout.flush()

@@ -21,6 +21,7 @@ from adversarial import skipping_trials
 from alibi_rewriter.kernels.variants import Tile
 from cases import Trial, sample, tolerance
 from reference import attend
+from unfused import unfused_trials
 
 PATHS = (("prefill", 1), ("decode", 1), ("decode", 3))
 TILE = Tile(16, 16, 4, 2)
@@ -50,17 +51,35 @@ def check_skipping(step: int) -> tuple[int, list[str]]:
     return count, failures
 
 
+def check_unfused() -> tuple[int, list[str]]:
+    """The kernel has to be nearer to float64 than the graph that it replaces, computed in its own type."""
+    failures, count = [], 0
+    for name, case, dtype, emulated in unfused_trials():
+        wanted = attend(case)
+        fused = interpreter.run(case, dtype, path="prefill", tile=Tile(32, 32, 4, 2))
+        ours, theirs = (float(np.linalg.norm(x - wanted) / np.linalg.norm(wanted)) for x in (fused, emulated))
+        count += 1
+        if not ours < theirs:
+            failures.append(f"unfused {name}: the kernel is off by {ours:.1e}, the graph by {theirs:.1e}")
+    return count, failures
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(description="Checks the kernels in Triton's interpreter.")
     parser.add_argument("--step", type=int, default=1)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--skipping", action="store_true", help="only the checks of certified skipping")
+    parser.add_argument("--unfused", action="store_true", help="only the comparison with the unfused graph")
     options = parser.parse_args(arguments)
     warnings.simplefilter("ignore", RuntimeWarning)  # numpy: log of zero, inf - inf in lanes that are thrown away
     begin, worst = time.monotonic(), 0.0
-    count, failures = check_skipping(options.step) if options.skipping or options.step == 1 else (0, [])
-    for item in () if options.skipping else sample(options.step, options.first):
+    everything = options.step == 1 and not options.unfused
+    count, failures = check_skipping(options.step) if options.skipping or everything else (0, [])
+    if options.unfused or (everything and not options.skipping):
+        more, failed = check_unfused()
+        count, failures = count + more, failures + failed
+    for item in () if options.skipping or options.unfused else sample(options.step, options.first):
         for path, splits in PATHS:
             share = check(item, path, splits)
             count += 1

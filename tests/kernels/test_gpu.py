@@ -41,11 +41,32 @@ LONG = (
     (1, 2, 2, 1500, 1500, 64, False, 6.0, 4.0),
     (2, 3, 3, 1024, 1024, 64, True, 1.0, -0.3),
     (2, 3, 3, 1024, 1024, 128, False, 1.0, -0.3),
+    (2, 20, 20, 900, 900, 80, False, 1.0, 1.0),
+    (2, 20, 20, 900, 900, 96, True, 1.0, 1.0),
+    (1, 2, 2, 1500, 1500, 128, False, 60.0, 1.0),
+    (1, 2, 2, 1500, 1500, 128, True, 60.0, 1.0),
+    (32, 12, 12, 512, 512, 64, True, 1.0, 1.0),
     (1, 2, 2, 4500, 4500, 64, False, 1.0, 1.0),
     (1, 2, 2, 4500, 4500, 64, True, 1.0, 1.0),
     (1, 2, 1, 3500, 4500, 128, False, 1.0, 1.0),
 )  # fmt: skip
 """Sizes for the kernels that only long sequences reach, with scores that force the repeated pass too."""
+
+KEYED = (
+    # batch, heads, key heads, S_q, S_kv, D, form, hidden keys, positions, mean for rows without keys
+    (2, 4, 2, 333, 333, 64, "symmetric", "right", False, True),
+    (2, 4, 2, 333, 333, 64, "symmetric", "all of one", False, True),
+    (2, 4, 2, 333, 500, 64, "causal", "left", False, True),
+    (2, 4, 2, 333, 500, 64, "causal", "left", False, False),
+    (3, 3, 3, 1000, 1000, 128, "causal", "left", False, True),
+    (2, 20, 20, 700, 1000, 128, "causal", "some", True, True),
+    (2, 20, 20, 700, 1000, 128, "causal", "none", True, True),
+    (2, 2, 1, 1500, 1500, 128, "linear", "right", False, False),
+    (2, 2, 2, 777, 777, 80, "causal", "all of one", False, True),
+    (2, 2, 2, 1100, 1100, 96, "symmetric", "some", False, True),
+    (1, 2, 2, 600, 600, 64, "linear", "none", True, True),
+)  # fmt: skip
+"""Key padding and positions, which the Hopper kernel takes where they differ by key only."""
 
 pytestmark = pytest.mark.gpu
 
@@ -167,7 +188,10 @@ def as_seen(case: Case, dtype: str) -> Case:
     from cases import rounded
 
     query, key, value = (rounded(x, dtype) for x in (case.query, case.key, case.value))
-    return Case(query, key, value, case.slopes, case.scale, case.symmetric, case.causal, empty_mean=case.empty_mean)
+    return Case(
+        query, key, value, case.slopes, case.scale, case.symmetric, case.causal, case.positions, case.mask,
+        case.empty_mean,
+    )  # fmt: skip
 
 
 @needs_device
@@ -181,6 +205,56 @@ def test_long_sequences(index: int, dtype: str, worker: Worker) -> None:
     # With peaked softmax single roundings of weights show; the norm tells whether the function is right.
     error = np.linalg.norm(output - wanted) / np.linalg.norm(wanted)
     assert error <= {"bfloat16": 5e-3, "float16": 1e-3}[dtype]
+
+
+def keyed_case(index: int) -> Case:
+    """The numbered entry of KEYED."""
+    batch, heads, kv_heads, s_q, s_kv, depth, form, hidden, has_positions, mean = KEYED[index]
+    rng = np.random.default_rng(index)
+    shapes = ((batch, heads, s_q, depth), (batch, kv_heads, s_kv, depth), (batch, kv_heads, s_kv, depth))
+    query, key, value = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
+    slopes = (2.0 ** (-8.0 * np.arange(1, heads + 1) / heads)).astype(np.float32)
+    keep = np.ones((batch, 1, 1, s_kv), bool)
+    for entry in range(batch):
+        length = int(rng.integers(s_kv // 3, s_kv))
+        if hidden == "left":
+            keep[entry, ..., : s_kv - length] = False
+        elif hidden == "right":
+            keep[entry, ..., length:] = False
+        elif hidden == "some":
+            keep[entry, 0, 0] = rng.random(s_kv) > 0.3
+    if hidden == "all of one":
+        keep[0] = False
+    positions = np.cumsum(rng.integers(0, 3, (batch, s_kv)), axis=1).astype(np.float32) if has_positions else None
+    return Case(
+        query, key, value, slopes, depth**-0.5, form == "symmetric", form == "causal", positions,
+        None if hidden == "none" else keep, mean,
+    )  # fmt: skip
+
+
+def keyed_request(index: int, dtype: str) -> Request:
+    """What the entry needs."""
+    *_, depth, form, hidden, positions, _ = KEYED[index]
+    return Request.of(
+        symmetric=form == "symmetric", causal=form == "causal", positions=positions,
+        mask_dtype=None if hidden == "none" else "bool", dtype=dtype, head_dim=depth,
+    )  # fmt: skip
+
+
+@needs_device
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("index", range(len(KEYED)))
+def test_keys_hidden_or_placed(index: int, dtype: str, worker: Worker) -> None:
+    case = as_seen(keyed_case(index), dtype)
+    bundle = loaded(keyed_request(index, dtype), (Layout(),), worker)
+    output = launch(bundle, case, dtype, None if case.mask is None else "bool", "BHSD")
+    wanted = attend(case)
+    assert np.isfinite(output).all()
+    error = np.linalg.norm(output - wanted) / np.linalg.norm(wanted)
+    assert error <= {"bfloat16": 5e-3, "float16": 1e-3}[dtype]
+    # Rows without keys are exact but for the last rounding.
+    empty = np.abs(wanted).max(-1) == 0.0
+    assert (output[empty] == 0.0).all()
 
 
 @needs_device
@@ -198,9 +272,10 @@ def test_skipping_changes_next_to_nothing(index: int, dtype: str, worker: Worker
 
 @needs_device
 def test_a_not_a_number_stays_visible_behind_skipping(worker: Worker) -> None:
-    case = as_seen(long_case(11), "bfloat16")
+    index = next(i for i, entry in enumerate(LONG) if entry[4] == 4500)
+    case = as_seen(long_case(index), "bfloat16")
     case.key[:, :, 5] = np.nan
-    bundle = loaded(long_request(11, "bfloat16"), (Layout(),), worker, skip=True)
+    bundle = loaded(long_request(index, "bfloat16"), (Layout(),), worker, skip=True)
     output = launch(bundle, case, "bfloat16", None, "BHSD")
     assert np.isnan(output[:, :, 5:]).all()
     assert np.isfinite(output[:, :, :5]).all()
@@ -224,6 +299,10 @@ def fill(arch: int, part: int = 0, parts: int = 1) -> None:
             for skip in (False, True) if entry[4] >= 3072 else (False,):
                 request = long_request(index, dtype)
                 needed[bundle_name(request, (Layout(),), skip)] = (request, (Layout(),), skip)
+    for index in range(len(KEYED)):
+        for dtype in ("bfloat16", "float16"):
+            request = keyed_request(index, dtype)
+            needed[bundle_name(request, (Layout(),), False)] = (request, (Layout(),), False)
     with Worker() as running:
         for name in sorted(needed)[part::parts]:
             request, layouts, skip = needed[name]

@@ -22,7 +22,9 @@ def sweep(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--step", "120", "--first", "1"), ("--skipping", "--step", "3")], ids=["kernels", "skipping"]
+    "arguments",
+    [("--step", "120", "--first", "1"), ("--skipping", "--step", "3"), ("--unfused",)],
+    ids=["kernels", "skipping", "unfused"],
 )
 def test_kernels_against_float64(arguments: tuple[str, ...]) -> None:
     done = sweep(*arguments)
