@@ -6,6 +6,7 @@ Kernels are compiled on first use and kept in the folder that ALIBI_KERNEL_CACHE
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import threading
@@ -166,7 +167,21 @@ def long_trial(name: str, sizes: tuple[int, ...], *, dtype: str = "bfloat16", sy
     return Trial(name, case, dtype, None, "BHSD")
 
 
+def padded_trial(name: str, sizes: tuple[int, ...], *, left: bool) -> Trial:
+    """The usual export: keys of padding hidden, positions counted over the others."""
+    plain = long_trial(name, sizes)
+    batch, s_kv = sizes[0], sizes[4]
+    keep = np.ones((batch, 1, 1, s_kv), bool)
+    hidden = slice(0, s_kv // 3) if left else slice(s_kv - s_kv // 3, s_kv)
+    keep[0, :, :, hidden] = False
+    positions = np.maximum(np.cumsum(keep[:, 0, 0].astype(np.float32), axis=1) - 1, 0)
+    case = dataclasses.replace(plain.case, mask=keep, positions=positions)
+    return dataclasses.replace(plain, case=case, mask_dtype="bool")
+
+
 LONG = (
+    padded_trial("left-padding", (2, 4, 2, 700, 700, 64), left=True),
+    padded_trial("right-padding", (2, 4, 4, 513, 1025, 128), left=False),
     long_trial("prefill", (2, 4, 2, 1000, 1000, 64)),
     long_trial("prefill-128", (1, 4, 4, 777, 1555, 128), dtype="float16"),
     long_trial("symmetric", (1, 3, 3, 900, 900, 64), symmetric=True),
@@ -174,6 +189,7 @@ LONG = (
     long_trial("decode", (3, 8, 8, 2, 700, 64)),
 )
 
+PREFILL, SPLIT = LONG[2], LONG[5]
 
 SMALL = tuple(
     trial(BY_OP_TYPE[op_type], 5000 + number, s_q, s_kv, 8, dtype)
@@ -215,14 +231,14 @@ def test_every_tactic_of_long_sequences(host: plugin_host.Host, item: Trial, wor
 
 @needs_device
 def test_ptx_serves_a_device_without_machine_code(host: plugin_host.Host, worker: Worker) -> None:
-    case = bound(host, worker, LONG[0], ptx=True)
+    case = bound(host, worker, PREFILL, ptx=True)
     case.enqueue(0)
-    wanted = attend(LONG[0].case)
+    wanted = attend(PREFILL.case)
     assert np.linalg.norm(case.result() - wanted) / np.linalg.norm(wanted) <= 5e-3
 
 
 @needs_device
-@pytest.mark.parametrize("item", (LONG[0], LONG[3]), ids=lambda item: item.name)
+@pytest.mark.parametrize("item", (PREFILL, SPLIT), ids=lambda item: item.name)
 def test_captured_into_a_graph_and_replayed(host: plugin_host.Host, item: Trial, worker: Worker) -> None:
     import torch
 
@@ -242,7 +258,7 @@ def test_two_contexts_at_once(host: plugin_host.Host, worker: Worker) -> None:
     import torch
 
     device_arch()
-    cases = [bound(host, worker, item) for item in (LONG[0], LONG[3])]
+    cases = [bound(host, worker, item) for item in (PREFILL, SPLIT)]
     streams = [torch.cuda.Stream() for _ in cases]
     failures: list[BaseException] = []
 
@@ -261,7 +277,7 @@ def test_two_contexts_at_once(host: plugin_host.Host, worker: Worker) -> None:
     for thread in threads:
         thread.join()
     assert not failures, failures
-    for case, item in zip(cases, (LONG[0], LONG[3]), strict=True):
+    for case, item in zip(cases, (PREFILL, SPLIT), strict=True):
         wanted = attend(item.case)
         assert np.linalg.norm(case.result() - wanted) / np.linalg.norm(wanted) <= 5e-3
 
@@ -271,7 +287,7 @@ def test_shapes_change_and_nothing_is_loaded_again(host: plugin_host.Host, worke
     import torch
 
     arch = device_arch()
-    first = LONG[0]
+    first = PREFILL
     content = kernels(first.request, layout_of(first), arch, worker)
     instance = host.instance(first.request.op_type, content, scale=0.125, empty_mean=True)
     free = None
@@ -295,7 +311,7 @@ def test_shapes_change_and_nothing_is_loaded_again(host: plugin_host.Host, worke
 def test_empty_tensors(host: plugin_host.Host, worker: Worker, batch: int, s_q: int, s_kv: int) -> None:
     import torch
 
-    first = LONG[0]
+    first = PREFILL
     content = kernels(first.request, layout_of(first), device_arch(), worker)
     instance = host.instance(first.request.op_type, content, scale=0.125, empty_mean=True)
     shapes = [(batch, 4, s_q, 64), (batch, 2, s_kv, 64), (batch, 2, s_kv, 64)]
@@ -314,7 +330,7 @@ def test_empty_tensors(host: plugin_host.Host, worker: Worker, batch: int, s_q: 
 
 @needs_device
 def test_wrong_calls_are_refused(host: plugin_host.Host, worker: Worker) -> None:
-    first = LONG[0]
+    first = PREFILL
     content = kernels(first.request, layout_of(first), device_arch(), worker)
     instance = host.instance(first.request.op_type, content, scale=0.125, empty_mean=True)
     good = [(2, 4, 9, 64), (2, 2, 9, 64), (2, 2, 9, 64)]
@@ -339,7 +355,7 @@ def fill(arch: int) -> None:
     with Worker() as running:
         for item in (*sample(STEP), *LONG, *SMALL):
             kernels(item.request, layout_of(item), arch, running)
-        kernels(LONG[0].request, layout_of(LONG[0]), arch, running, ptx=True)
+        kernels(PREFILL.request, layout_of(PREFILL), arch, running, ptx=True)
 
 
 if __name__ == "__main__":
