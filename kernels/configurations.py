@@ -4,7 +4,8 @@ The file is a list of rules, first match first.  A rule names what it is for (ro
 size, range of head sizes, whether there is a mask, the form) and how to cut; its optional ``conditions`` on sizes
 stay with the image and are decided when it is launched, so a request may get several images for one role,
 the last of them without conditions.  Rules marked ``measured`` were chosen by timing on that device; the others from
-what the compiler reports (``resources``): the largest tile that fits and does not spill.
+what the compiler reports (``resources``): the largest tile that fits and does not spill.  Where nothing was measured, an
+``alternative`` of half the rows comes behind the first choice: TensorRT may time both (they are tactics of the plugin).
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def configurations(request: Request, arch: int, *, skip: bool = False) -> list[C
     for role in roles:
         matching = [rule for rule in _rules() if rule["role"] == role and _applies(rule, request, arch)]
         complete = False
-        for rule in matching:
+        for rule in (rule for rule in matching if not rule.get("alternative")):
             if complete:
                 break
             options = dict(rule.get("options", {}))
@@ -99,6 +100,9 @@ def configurations(request: Request, arch: int, *, skip: bool = False) -> list[C
             complete = not conditions and rule["engine"] == "portable"
         if not complete:
             raise LookupError(f"no configuration of {role} for {request} on sm_{arch}")
+        # Behind the first choice, so that only who asks for another one gets it.
+        alternatives = (rule for rule in matching if rule.get("alternative"))
+        found += [Configuration(role, rule["engine"], arch, Tile(*rule["tile"])) for rule in alternatives]
     if certified:
         found.append(Configuration("key_norms", "portable", arch, Tile(64, 64, 4, 1)))
         found.append(Configuration("reach", "portable", arch, Tile(128, 64, 8, 1)))

@@ -314,9 +314,9 @@ def test_every_threat_names_a_test_that_exists() -> None:
     for row in rows:
         cells = [cell.strip() for cell in row.strip("|").split("|")]
         assert len(cells) == 4, row
-        named = re.findall(r"`(tests/\w+\.py)::(\w+)`", cells[3])
+        named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", cells[3])
         assert named, f"no test named: {row}"
         for file, function in named:
             assert re.search(rf"^def {function}\(", (root / file).read_text(), re.MULTILINE), f"{file}::{function}"
-        for entry in re.findall(r"`(rewriter/[\w/]+\.py|cli\.py)", cells[2]):
+        for entry in re.findall(r"`((?:rewriter|engine|plugin)/[\w/]+\.\w+|cli\.py)", cells[2]):
             assert (root / entry).is_file(), entry
