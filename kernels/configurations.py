@@ -4,8 +4,8 @@ The file is a list of rules, first match first.  A rule names what it is for (ro
 size, range of head sizes, whether there is a mask, the form) and how to cut; its optional ``conditions`` on sizes
 stay with the image and are decided when it is launched, so a request may get several images for one role,
 the last of them without conditions.  Rules marked ``measured`` were chosen by timing on that device; the others from
-what the compiler reports (``resources``): the largest tile that fits and does not spill.  Where nothing was measured, an
-``alternative`` of half the rows comes behind the first choice: TensorRT may time both (they are tactics of the plugin).
+what the compiler reports (``resources``): the largest tile that fits and does not spill.  Where nothing was
+measured, an ``alternative`` of half the rows comes behind the first choice: TensorRT may time both, as tactics.
 """
 
 from __future__ import annotations

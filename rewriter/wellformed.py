@@ -77,9 +77,10 @@ def _check_node(node: NodeProto, versions: dict[str, int]) -> None:
         limits = _limits(node.op_type, versions[""])
         if limits is None:
             return
-        fewest, most, fewest_out, most_out = limits
+        fewest, most, fewest_out, most_out, required = limits
     elif domain == "com.microsoft":
         fewest, most, fewest_out, most_out = CONTRIBUTED.get(node.op_type, 0), 1 << 31, 1, 1 << 31
+        required = (0,) if fewest else ()
     else:
         return
     given, made = len(node.input), len(node.output)
@@ -88,17 +89,20 @@ def _check_node(node: NodeProto, versions: dict[str, int]) -> None:
         raise ModelRejected(f"node '{label(node)}' has {given} inputs; {node.op_type} has {wanted}. Export it again.")
     if not fewest_out <= made <= most_out or (fewest_out and not any(node.output)):
         raise ModelRejected(f"node '{label(node)}' ({node.op_type}) has {made} outputs. Export it again.")
-    # Of contributed operators only the first input is known to be needed: the past may be left out by an empty name.
-    needed = fewest if domain == "" else min(1, fewest)
-    if any(not name for name in node.input[:needed]):
+    if any(not node.input[position] for position in required):
         raise ModelRejected(f"node '{label(node)}' ({node.op_type}) lacks an input that it needs. Export it again.")
 
 
 @lru_cache(maxsize=1024)
-def _limits(op_type: str, version: int) -> tuple[int, int, int, int] | None:
-    """Fewest and most inputs and outputs of a standard operator; None for one that onnx does not know."""
+def _limits(op_type: str, version: int) -> tuple[int, int, int, int, tuple[int, ...]] | None:
+    """Fewest and most inputs and outputs of a standard operator, and which inputs it cannot do without.
+
+    None for an operator that onnx does not know.
+    """
     try:
         schema = onnx.defs.get_schema(op_type, max_inclusive_version=version, domain="")
     except (onnx.defs.SchemaError, TypeError):  # a name that is no text, a version that is no int32
         return None
-    return schema.min_input, schema.max_input, schema.min_output, schema.max_output
+    single = onnx.defs.OpSchema.FormalParameterOption.Single
+    required = tuple(k for k, entry in enumerate(schema.inputs[: schema.min_input]) if entry.option == single)
+    return schema.min_input, schema.max_input, schema.min_output, schema.max_output, required
