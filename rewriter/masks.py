@@ -6,7 +6,6 @@ from fractions import Fraction
 
 from .algebra import (
     HIDDEN_BELOW,
-    HIDING_VALUE,
     ZERO,
     Cond,
     Ind,
@@ -39,7 +38,7 @@ def hides(value: Poly) -> bool:
             continue
         if all(isinstance(a, Ind) for a, _ in monomial):
             ceiling += max(Fraction(0), Fraction(coefficient))
-        elif magnitude(coefficient) >= -HIDING_VALUE:
+        elif magnitude(coefficient) >= -HIDDEN_BELOW:
             return False
     # A small constant of the bias may have been added to the hiding value.
     return ceiling <= Fraction(HIDDEN_BELOW)
@@ -97,7 +96,8 @@ def _runtime_masks(score: Poly) -> Poly:
     """
     result = ZERO
     for monomial, coefficient in score.terms:
-        if magnitude(coefficient) < -HIDING_VALUE or not monomial or any(isinstance(a, Ind) for a, _ in monomial):
+        # A bias over the same values (positions counted from the mask) may have been added to the factor.
+        if magnitude(coefficient) < -HIDDEN_BELOW or not monomial or any(isinstance(a, Ind) for a, _ in monomial):
             continue
         result = result + Poly({monomial: coefficient}) - (coefficient if coefficient > 0 else 0)
     return result

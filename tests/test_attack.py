@@ -200,3 +200,11 @@ def test_dead_node_beside_the_bias() -> None:
 def test_run_time_slopes_of_a_distance() -> None:
     verdict = attack(Spelling(slopes="input"))
     assert verdict.kind == "fused", verdict.detail
+
+
+def test_a_bias_and_a_padding_that_share_a_factor() -> None:
+    """Two slopes make a line over the heads: 65504 * mask - 0.0625 * mask is one term, a little below 65504."""
+    spelling = Spelling(bias="maskpos", causal="add", padding="additive", cache=True, heads=2, half=True)
+    verdict = attack(spelling)
+    assert verdict.kind == "fused", verdict
+    assert slopes_match(spelling, verdict.slopes)

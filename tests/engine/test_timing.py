@@ -8,7 +8,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from alibi_rewriter import Options, rewrite
 from alibi_rewriter.engine import build as build_module
 from alibi_rewriter.engine.backends import Backend
 from alibi_rewriter.engine.build import EngineOptions, build_engine
@@ -24,6 +23,8 @@ DATA = Path(__file__).parents[1] / "data"
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from alibi_rewriter import Options, rewrite
+
     target = tmp_path_factory.mktemp("model") / "m.alibi.onnx"
     rewrite(DATA / "jina__v2_sdpa_dynamo18_dyn.onnx", target, options=Options(verify=False))
     return target
