@@ -11,6 +11,7 @@ from onnx import ModelProto
 
 from ..plugin import library_path
 from ..rewriter.errors import EngineFailed, PluginNotUsed, UsageError
+from ..rewriter.io import data_files
 from ..rewriter.spec import DOMAIN
 from ..writing import write_file
 from .attach import Attached, attach_kernels
@@ -95,19 +96,21 @@ class _Builder:
                 "Install g++ and run: pip install --force-reinstall --no-deps alibi-rewriter"
             )
         images = images_for(self.targets or _present())
+        content = ModelProto()
+        content.CopyFrom(self.content)  # --strategy auto builds from the same model again, without the plugin
         attached = attach_kernels(
-            self.content,
+            content,
             self.model.parent,
             images,
             skip=self.options.skip,
             progress=lambda name: self.reporter.say(f"compiling kernels: {name}"),
         )
         if self.backend.needs_no_functions:
-            remove_functions(self.content)
+            remove_functions(content)
         embed = self.options.embed_plugin
         if embed is None:
             embed = self.backend.name == "tensorrt-rtx"
-        facts = self._build(self.content, library, embed, timing)
+        facts = self._build(content, library, embed, timing)
         facts.embedded.append(_images_text(images, attached))
         if embed:
             facts.embedded.append(f"the plugin library ({library.stat().st_size} bytes)")
@@ -147,33 +150,36 @@ class _Builder:
 
     def _build(self, content: ModelProto, library: Path | None, embed: bool, timing: int) -> EngineFacts:
         self.reporter.say(f"building with {self.backend.name} {self.backend.version}")
-        # Beside the model, so that relative locations of external data hold.
-        with tempfile.TemporaryDirectory(prefix=f".{self.plan.name}.", dir=self.plan.parent) as making:
-            made = Path(making) / "engine.plan"
-            with tempfile.NamedTemporaryFile(
-                prefix=f".{self.model.stem}.", suffix=".onnx", dir=self.model.parent
-            ) as source:
-                source.write(content.SerializeToString(deterministic=True))
-                source.flush()
-                job = BuildJob(
-                    self.backend.name,
-                    source.name,
-                    str(made),
-                    {name: [list(s) for s in shapes] for name, shapes in self.profile.shapes.items()},
-                    self.targets,
-                    None if library is None else str(library),
-                    embed,
-                    self.fused,
-                    timing,
-                )
-                result = run_child(["build"], self.backend.name, job=job.to_json(), on_event=self.reporter.event)
-            facts = self._checked(made, result, library is not None)
-            made.chmod(0o644)
-            try:
+        try:
+            with tempfile.TemporaryDirectory(prefix=f".{self.plan.name}.", dir=self.plan.parent) as making:
+                made = Path(making) / "engine.plan"
+                # Beside the model where it has external data, because their locations are relative.
+                folder = self.model.parent if data_files(content) else Path(making)
+                with tempfile.NamedTemporaryFile(prefix=f".{self.model.stem}.", suffix=".onnx", dir=folder) as source:
+                    source.write(content.SerializeToString(deterministic=True))
+                    source.flush()
+                    job = self._job(Path(source.name), made, library, embed, timing)
+                    result = run_child(["build"], self.backend.name, job=job.to_json(), on_event=self.reporter.event)
+                facts = self._checked(made, result, library is not None)
+                made.chmod(0o644)
                 made.replace(self.plan)
-            except OSError as error:
-                raise UsageError(f"'{self.plan}' cannot be written: {error.strerror}.") from error
+        except OSError as error:
+            place = error.filename or self.plan
+            raise UsageError(f"'{place}' cannot be written: {error.strerror}. Choose another --engine.") from error
         return facts
+
+    def _job(self, source: Path, made: Path, library: Path | None, embed: bool, timing: int) -> BuildJob:
+        return BuildJob(
+            self.backend.name,
+            str(source),
+            str(made),
+            {name: [list(s) for s in shapes] for name, shapes in self.profile.shapes.items()},
+            self.targets,
+            None if library is None else str(library),
+            embed,
+            self.fused,
+            timing,
+        )
 
     def _checked(self, made: Path, result: Event, plugin: bool) -> EngineFacts:
         layers = [str(name) for name in result["plugin_layers"]]

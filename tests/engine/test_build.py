@@ -235,6 +235,37 @@ def test_the_engine_needs_a_place(bloom: Path, tmp_path: Path) -> None:
         build_engine(bloom, bloom, EngineOptions())
 
 
+def test_a_folder_that_cannot_be_written_is_one_error(
+    bloom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device", str(tmp_path))
+
+    pretend(tmp_path, monkeypatch, version="1.7.1")
+    monkeypatch.setattr(build_module.tempfile, "TemporaryDirectory", full)
+    with pytest.raises(UsageError, match="No space left on device"):
+        build_engine(bloom, tmp_path / "m.engine", EngineOptions(backend=RTX, strategy="native"))
+
+
+@needs_rtx
+def test_a_model_with_external_data_is_built_in_its_folder(bloom: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model" / "m.onnx"
+    model.parent.mkdir()
+    onnx.save(
+        onnx.load(bloom),
+        model,
+        save_as_external_data=True,
+        location="m.data",
+        size_threshold=256,
+        convert_attribute=False,
+    )
+    plan = tmp_path / "m.engine"
+    facts = build_engine(model, plan, EngineOptions(backend=RTX, targets=(89,)))
+    assert facts.found == 2
+    assert litter(model.parent) == ["m.data", "m.onnx"]
+    assert litter(tmp_path) == ["m.engine", "model"]
+
+
 def test_a_model_in_the_place_of_the_engine_is_explained(bloom: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(bloom), "--engine", "other.onnx"]) == ExitCode.USAGE
     assert "Put MODEL first" in capsys.readouterr().err

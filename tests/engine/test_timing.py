@@ -51,6 +51,7 @@ def test_auto_keeps_the_faster_engine(
 
     def build(self: Any, content: Any, library: Path | None, embed: bool, timing: int) -> EngineFacts:
         strategy = "native" if library is None else "plugin"
+        assert bool(content.functions), "the functions are there for either strategy"
         self.plan.write_text(strategy)
         return facts(self.plan, strategy, times[strategy])
 
