@@ -31,6 +31,11 @@ MAX_CONSTANT_BYTES = 8 << 30
 """Constants larger than this are never read: a bias table of 32 heads and 8192 positions has 8 GiB."""
 
 
+def operator(node: NodeProto) -> str:
+    """The standard operator that a node is; empty for one of another domain, whatever that calls itself."""
+    return node.op_type if node.domain in ("", "ai.onnx") else ""
+
+
 def attribute(node: NodeProto, name: str, default: object = None) -> object:
     """The value of a node's attribute, or the default."""
     for candidate in node.attribute:

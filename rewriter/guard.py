@@ -13,6 +13,7 @@ from .algebra import (
     nonzero,
     of,
 )
+from .graph import operator
 from .interpret import Interpreter
 from .interpret.movement import source
 from .layout import View, index_of, unify
@@ -28,14 +29,14 @@ def row_guard(interpreter: Interpreter, proof: Proof, output: View) -> View | No
         return None
     view, node = output, uses[0].node
     for _ in range(3):
-        if node.op_type == "Where":
+        if operator(node) == "Where":
             break
         followed = follow(interpreter, view, node)
         uses = interpreter.scope.consumers.get(followed.tensor, []) if followed is not None else []
         if followed is None or len(uses) != 1 or uses[0].node is None:
             return None
         view, node = followed, uses[0].node
-    if node.op_type != "Where" or view.merged:
+    if operator(node) != "Where" or view.merged:
         return None
     dims = interpreter.dims(node.output[0])
     if dims is None or len(dims) != len(view.axes):
@@ -61,7 +62,7 @@ def row_guard(interpreter: Interpreter, proof: Proof, output: View) -> View | No
 
 def follow(interpreter: Interpreter, output: View, node: NodeProto | None) -> View | None:
     """The view of what a single moving consumer makes of the output."""
-    if node is None or node.op_type not in ("Reshape", "Transpose", "Identity", "Unsqueeze", "Squeeze"):
+    if node is None or operator(node) not in ("Reshape", "Transpose", "Identity", "Unsqueeze", "Squeeze"):
         return None
     dims = interpreter.dims(node.output[0])
     if dims is None:

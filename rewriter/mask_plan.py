@@ -20,7 +20,7 @@ from .algebra import (
     of,
 )
 from .errors import Code, Refusal, Stage
-from .graph import label
+from .graph import label, operator
 from .interpret import Interpreter
 from .interpret.movement import source
 from .layout import View, as_view, scalar_factor
@@ -224,7 +224,7 @@ def _rest(interpreter: Interpreter, proof: Proof, tensor: str, indices: tuple[Po
         name = node.input[position]
         return _rest(interpreter, proof, name, interpreter.aligned(name, indices, out, node), depth + 1)
 
-    if node.op_type in ("Add", "Sub", "Sum"):
+    if operator(node) in ("Add", "Sub", "Sum"):
         parts = [below(p) for p in range(len(node.input))]
         present = tuple(p for p in parts if p is not None)
         if not present:
@@ -236,7 +236,7 @@ def _rest(interpreter: Interpreter, proof: Proof, tensor: str, indices: tuple[Po
     if factor is not None:
         inner = below(list(node.input).index(factor[0]))
         return inner if inner is None or factor[1] == 1 else Op("mul", (inner,), factor[1])
-    if node.op_type == "Where":
+    if operator(node) == "Where":
         branches = [below(p) for p in (1, 2)]
         present = tuple(b for b in branches if b is not None)
         if not present:
@@ -244,11 +244,11 @@ def _rest(interpreter: Interpreter, proof: Proof, tensor: str, indices: tuple[Po
         if len(present) == 1 and conditions:
             return present[0]
         raise Refusal(Code.MASK_UNKNOWN, Stage.MASK, label(node), tensor, f"{value!r}"[:200])
-    if node.op_type in ("Max", "Min", "Clip"):
+    if operator(node) in ("Max", "Min", "Clip"):
         present = tuple(b for p, n in enumerate(node.input) if n and (b := below(p)) is not None)
         if len(present) == 1:
             return present[0]
-    if node.op_type in ("Cast", "CastLike"):
+    if operator(node) in ("Cast", "CastLike"):
         return below(0)
     moved = source(interpreter, node, list(node.output).index(tensor), indices)
     if moved is not None:

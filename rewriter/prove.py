@@ -37,7 +37,7 @@ from .algebra import (
     substitute,
 )
 from .errors import Code, Refusal, Stage
-from .graph import label
+from .graph import label, operator
 from .interpret import Interpreter
 from .interpret.tables import Table, misfit
 from .masks import apply_order, ramps
@@ -399,7 +399,7 @@ def _is_count(interpreter: Interpreter, atom: Atom) -> bool:
     if isinstance(atom, Sum):
         return True
     node = interpreter.scope.producer(atom.tensor) if isinstance(atom, Read) else None
-    return node is not None and node.op_type == "CumSum"
+    return node is not None and operator(node) == "CumSum"
 
 
 def _without_mask(attention: Attention, factor: Poly, reference: Poly) -> tuple[Poly, Poly]:

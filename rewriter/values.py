@@ -18,7 +18,7 @@ from .algebra import (
 )
 from .contraction import contract, is_contraction
 from .errors import Code, Refusal, Stage
-from .graph import Scope, label
+from .graph import Scope, label, operator
 from .interpret import Interpreter
 from .interpret.movement import RULES as MOVEMENT
 from .interpret.movement import dropout_is_live
@@ -126,7 +126,7 @@ def _probability(
         probe = guard.value.single_atom if guard.kind == "read" and guard.value is not None else None
         if isinstance(probe, Read) and weight == of(reads[0]) - of(reads[0]) * of(guards[0]):
             node = interpreter.scope.producer(probe.tensor)
-            if node is not None and node.op_type == "IsNaN" and node.input[0] == softmax.output[0]:
+            if node is not None and operator(node) == "IsNaN" and node.input[0] == softmax.output[0]:
                 return reads[0], True
     if len(reads) == 1 and reads[0].tensor == softmax.output[0]:
         bound = _bind(interpreter, indices, reads[0].indices)
@@ -178,9 +178,9 @@ def value_product(interpreter: Interpreter, softmax: NodeProto) -> tuple[NodePro
                 )
             if is_contraction(use.node):
                 found.append((use.node, use.position))
-            elif use.node.op_type == "Dropout" and dropout_is_live(interpreter, use.node):
+            elif operator(use.node) == "Dropout" and dropout_is_live(interpreter, use.node):
                 raise Refusal(Code.TRAINING, Stage.SCORES, label(use.node), name)
-            elif use.node.op_type in PASS_THROUGH:
+            elif operator(use.node) in PASS_THROUGH:
                 pending.extend(o for o in use.node.output if o)
     if not found:
         raise Refusal(Code.NO_VALUE_PRODUCT, Stage.SCORES, label(softmax), softmax.output[0])

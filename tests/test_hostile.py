@@ -320,3 +320,22 @@ def test_every_threat_names_a_test_that_exists() -> None:
             assert re.search(rf"^def {function}\(", (root / file).read_text(), re.MULTILINE), f"{file}::{function}"
         for entry in re.findall(r"`((?:rewriter|engine|plugin)/[\w/]+\.\w+|cli\.py)", cells[2]):
             assert (root / entry).is_file(), entry
+
+
+def test_an_operator_of_another_domain_is_not_what_it_is_called(tmp_path: Path) -> None:
+    """`custom::Where` behind an attention is not a guard for empty rows, `custom::Transpose` is no transpose."""
+    from alibi_rewriter.rewriter.graph import operator
+
+    assert operator(helper.make_node("Where", ["a"], ["b"])) == "Where"
+    assert operator(helper.make_node("Where", ["a"], ["b"], domain="custom")) == ""
+    model = onnx.load(Path(__file__).parent / "data" / "jina__v2_sdpa_dynamo18_dyn.onnx")
+    softmax = next(n for n in model.graph.node if n.op_type == "Softmax")
+    reader = next(n for n in model.graph.node if softmax.output[0] in n.input)
+    moved = next(n for n in model.graph.node if reader.output[0] in n.input)
+    assert moved.op_type == "Transpose"
+    moved.domain = "custom"
+    model.opset_import.append(helper.make_opsetid("custom", 1))
+    target = tmp_path / "m.onnx"
+    rewrite(model, target, options=Options(verify=False))
+    kept = [n for n in onnx.load(target).graph.node if n.domain == "custom"]
+    assert [n.SerializeToString() for n in kept] == [moved.SerializeToString()], "it is still there, as it was"

@@ -19,6 +19,8 @@ from .extents import RULES, Dims, broadcast
 if TYPE_CHECKING:
     from .engine import Interpreter
 
+KNOWN_DOMAINS = ("", "ai.onnx", "com.microsoft")
+
 BOOLEAN_RESULTS = frozenset(
     {"Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "And", "Or", "Xor", "Not", "IsNaN", "IsInf"}
 )
@@ -101,7 +103,9 @@ def _hinted(interpreter: Interpreter, value: ValueInfoProto) -> Dims:
 def _infer_types(interpreter: Interpreter, node: NodeProto) -> None:
     kind = node.op_type
     first = next((interpreter.dtype(n) for n in node.input if n), 0)
-    if kind == "Cast":
+    if node.domain not in (*KNOWN_DOMAINS, DOMAIN):
+        result = 0
+    elif kind == "Cast":
         result = int_attribute(node, "to", TensorProto.FLOAT)
     elif kind == "CastLike":
         result = interpreter.dtype(node.input[1])
@@ -140,8 +144,10 @@ def _infer_dims(interpreter: Interpreter, node: NodeProto) -> list[Dims]:
     inputs = [interpreter.dims(n) if n else None for n in node.input]
     if node.domain == DOMAIN and kind in BY_OP_TYPE:
         return [_fused_attention(interpreter, node, inputs)]
-    if kind in RULES and node.domain in ("", "ai.onnx", "com.microsoft"):
+    if kind in RULES and node.domain in KNOWN_DOMAINS:
         return RULES[kind](interpreter, node, inputs)
+    if node.domain not in KNOWN_DOMAINS:
+        return [None] * len(node.output)  # another operator of the same name
     if kind in ELEMENTWISE:
         known = [d for n, d in zip(node.input, inputs, strict=True) if n]
         if any(d is None for d in known):
