@@ -38,6 +38,7 @@ class Site:
         plan: What to emit, if the site is proven.
         refusal: Why not, otherwise.
         reading: The attention in normal form, as far as the reading that came farthest got.
+        checked: At how many shapes of more than one key the numeric self-check confirmed the bias.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Site:
     plan: Plan | None = None
     refusal: Refusal | None = None
     reading: Attention | None = None
+    checked: int = 0
 
     @property
     def is_attention(self) -> bool:

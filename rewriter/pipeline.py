@@ -133,6 +133,10 @@ def rewrite(
     clock.lap("analyse")
     if options.probe:
         probe(copy, analysis, source.base_dir)
+        unchecked = [s.name for s in analysis.proven if not s.checked]
+        if unchecked:
+            some = ", ".join(unchecked[:5])
+            result.notes.append(f"the numeric self-check could not evaluate the bias at several keys of: {some}")
         clock.lap("probe")
     if not analysis.proven or (analysis.refused and not options.allow_partial) or options.dry_run:
         partial = bool(analysis.refused) or not analysis.proven
