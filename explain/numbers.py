@@ -11,10 +11,10 @@ from onnx import ModelProto, TensorProto, helper
 
 from ..rewriter.algebra import HIDDEN_BELOW, Index, Size, Substitution, poly, substitute
 from ..rewriter.analyse import Site
+from ..rewriter.cut import cut, model_of
 from ..rewriter.graph import Array
-from ..rewriter.probe import gather, number
+from ..rewriter.measure import gather, number
 from ..rewriter.site import Attention
-from .cut import cut, model_of
 from .study import Study
 
 Floats = npt.NDArray[np.float64]

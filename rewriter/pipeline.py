@@ -23,6 +23,7 @@ from .function_body import MINIMUM_OPSET, function_proto
 from .graph import Array, opset_versions, walk
 from .io import Source, check_target, load
 from .normalise import normalise
+from .pairs import SitePairs
 from .probe import probe
 from .spec import DOMAIN, DOMAIN_VERSION, FusedAttention
 from .staging import Staged
@@ -47,6 +48,7 @@ class Options:
         inputs: Given inputs, per graph input, instead of drawn ones.
         val_ranges: (lowest, highest) per graph input, both included.  An integer input declared to be
             in 0 .. 1 may be taken as a boolean by the proof.
+        verify_sites: Verify each attention site alone, without weights, even if the whole model fits into memory.
         copy_data: Give the output data files of its own, even in the original's folder.
         progress: Told (phase, work done, work in all) now and then; the work in all may be 0 for unknown.
     """
@@ -59,6 +61,7 @@ class Options:
     inputs: Mapping[str, Array] | Path | None = None
     val_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     copy_data: bool = False
+    verify_sites: bool = False
     progress: Callable[[str, int, int], None] | None = None
 
 
@@ -115,6 +118,8 @@ def rewrite(
         MissingDependency: onnxruntime is needed for the verification and not installed.
     """
     options = options or Options()
+    if options.verify_sites and options.inputs is not None:
+        raise UsageError("--inputs are inputs of the whole model: give them without --verify-sites.")
     clock = _Clock()
     source = _source(model)
     target = _target(source, output)
@@ -142,16 +147,17 @@ def rewrite(
         partial = bool(analysis.refused) or not analysis.proven
         result.exit_code = ExitCode.NOT_REWRITTEN if partial else ExitCode.DONE
         return result
+    sites = SitePairs.of(copy, analysis, source.base_dir) if options.verify else None
     _emit_all(copy, analysis, result)
     clock.lap("edit")
     result.model = copy
     if target is not None:
-        _write(source, copy, target, result, options, clock)
+        _write(source, copy, target, result, options, sites, clock)
     elif options.verify:
         with tempfile.TemporaryDirectory(prefix="alibi-") as folder:
             base_dir = source.base_dir if source.path is not None else None
             with Staged(copy, Path(folder) / "rewritten.onnx", base_dir) as staged:
-                result.verification = _verify(source, staged, analysis, options)
+                result.verification = _verify(source, staged, analysis, options, sites)
         clock.lap("verify")
     if result.verification is not None and result.verification.status == "failed":
         result.exit_code = ExitCode.VERIFICATION_FAILED
@@ -161,7 +167,13 @@ def rewrite(
 
 
 def _write(
-    source: Source, rewritten: ModelProto, target: Path, result: RewriteResult, options: Options, clock: _Clock
+    source: Source,
+    rewritten: ModelProto,
+    target: Path,
+    result: RewriteResult,
+    options: Options,
+    sites: SitePairs | None,
+    clock: _Clock,
 ) -> None:
     """Verify what will be written before it gets its name: a failed check leaves nothing behind."""
 
@@ -175,7 +187,7 @@ def _write(
             staged.bring_data(copied)
         clock.lap("save")
         if options.verify:
-            result.verification = _verify(source, staged, result.analysis, options)
+            result.verification = _verify(source, staged, result.analysis, options, sites)
             clock.lap("verify")
             if result.verification.status == "failed":
                 return
@@ -317,7 +329,9 @@ def _materialised(analysis: Analysis) -> dict[str, str]:
     return left
 
 
-def _verify(source: Source, staged: Staged, analysis: Analysis, options: Options) -> Verification:
+def _verify(
+    source: Source, staged: Staged, analysis: Analysis, options: Options, sites: SitePairs | None
+) -> Verification:
     with tempfile.TemporaryDirectory(prefix="alibi-") as folder:
         original_path = source.path
         if original_path is None:
@@ -328,7 +342,12 @@ def _verify(source: Source, staged: Staged, analysis: Analysis, options: Options
             np.savez(Path(folder) / "inputs.npz", **{k: np.asarray(v) for k, v in given.items()})  # type: ignore[arg-type]
             given = Path(folder) / "inputs.npz"
         settings = VerifyOptions(
-            seed=options.seed, inputs=given, val_ranges=dict(options.val_ranges), premise=_premise(analysis)
+            seed=options.seed,
+            inputs=given,
+            val_ranges=dict(options.val_ranges),
+            premise=_premise(analysis),
+            sites=sites,
+            by_sites=options.verify_sites,
         )
         if options.progress is not None:
             settings = dataclasses.replace(settings, progress=options.progress)

@@ -16,21 +16,18 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnx_graphsurgeon as gs
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from .algebra import HIDDEN_BELOW, Index, Poly, Read, Size, Substitution, of, substitute
-from .algebra import poly as as_poly
+from .algebra import HIDDEN_BELOW, Index, Poly, Read, Size
 from .analyse import Analysis, Site
 from .errors import Code, Refusal, Stage
-from .graph import Array, int_attribute, label, read_tensor, subgraphs
+from .graph import Array, label, read_tensor, subgraphs
 from .interpret import Interpreter
 from .layout import View
+from .measure import Floats, allowed, gather, number, shape_extents
 from .plan import Plan
 from .spec import BiasForm
-
-Floats = npt.NDArray[np.float64]
 
 SHAPES = ((2, 5, 3), (3, 4, 6), (1, 7, 2), (2, 1, 9))
 """Extents given to the unknown sizes of a model, in turn (batch-like, row-like, cache-like and on)."""
@@ -61,11 +58,11 @@ def probe(model: ModelProto, analysis: Analysis, base_dir: Path) -> int:
         return 0
     # 16-bit values anywhere before the scores leave their rounding in them, even where scores are float32.
     narrow = any(d in (TensorProto.FLOAT16, TensorProto.BFLOAT16) for d in interpreter.dtypes.values())
-    for number, numbers in enumerate(SHAPES):
+    for seed, numbers in enumerate(SHAPES):
         sizes = _assign(interpreter, cut, numbers)
-        if not _allowed(interpreter, sizes):
+        if not allowed(interpreter, sizes):
             continue
-        values = _run(cut, interpreter, sizes, evaluate, np.random.default_rng(number))
+        values = _run(cut, interpreter, sizes, evaluate, np.random.default_rng(seed))
         if values is None:
             continue
         ran += 1
@@ -103,7 +100,7 @@ def _cut(model: ModelProto, interpreter: Interpreter, sites: list[Site]) -> _Cut
             continue
         needed.add(name)
         node = interpreter.scope.producer(name)
-        extents = _shape_extents(interpreter, node)
+        extents = shape_extents(interpreter, node)
         if extents is not None:
             shapes[name] = extents
             continue
@@ -156,14 +153,6 @@ def _quiet() -> Iterator[None]:
         logger.severity = before
 
 
-def _shape_extents(interpreter: Interpreter, node: NodeProto | None) -> tuple[Poly, ...] | None:
-    """What a Shape node yields, in extents."""
-    dims = interpreter.dims(node.input[0]) if node is not None and node.op_type == "Shape" else None
-    if node is None or dims is None:
-        return None
-    return dims[int_attribute(node, "start", 0) : int_attribute(node, "end", len(dims))]
-
-
 def _assign(interpreter: Interpreter, cut: _Cut, numbers: tuple[int, ...]) -> dict[Size, int]:
     """A number for every unknown size: one for all first axes (batches), the others in order of mention."""
     sizes: dict[Size, int] = {}
@@ -174,26 +163,6 @@ def _assign(interpreter: Interpreter, cut: _Cut, numbers: tuple[int, ...]) -> di
                 if isinstance(atom, Size) and atom not in sizes:
                     sizes[atom] = numbers[0] if axis == 0 else numbers[next(place) % len(numbers)]
     return sizes
-
-
-def _allowed(interpreter: Interpreter, sizes: dict[Size, int]) -> bool:
-    """Whether the sizes are such as the proofs assume (extents that agree, buffers that are long enough)."""
-    for fact in interpreter.facts.learned:
-        atoms = [a for a in fact.left.all_atoms() | fact.right.all_atoms() if isinstance(a, Size)]
-        numbers = {a: sizes.get(a, number(interpreter, of(a), sizes)) for a in atoms}
-        if any(n is None for n in numbers.values()):
-            continue
-        values: Substitution = {a: as_poly(n) for a, n in numbers.items() if n is not None}
-        gap = substitute(fact.left - fact.right, values).constant
-        if gap is not None and (gap < 0 or (gap > 0 and fact.relation == "=")):
-            return False
-    return True
-
-
-def number(interpreter: Interpreter, value: Poly, sizes: dict[Size, int]) -> int | None:
-    """An extent as a number, if the sizes decide it."""
-    result = substitute(interpreter.facts.normal(value), {s: as_poly(n) for s, n in sizes.items()}).constant
-    return None if result is None or result != int(result) or result < 0 else int(result)
 
 
 def _run(
@@ -353,39 +322,6 @@ def _evaluate(
             term = term * found**power
         total = total + term
     return total
-
-
-def gather(
-    index: tuple[Poly, ...],
-    value: Array,
-    order: tuple[Index | None, ...],
-    shape: list[int],
-    interpreter: Interpreter,
-    sizes: dict[Size, int],
-) -> Floats | None:
-    """Elements (b, h, i, j) of the scores, by their index expressions."""
-    grids = dict(zip(order, np.meshgrid(*(np.arange(n) for n in shape), indexing="ij", sparse=True), strict=True))
-    places = []
-    for expression in index:
-        total: npt.NDArray[np.int64] = np.zeros((1, 1, 1, 1), np.int64)
-        for monomial, coefficient in interpreter.facts.normal(expression).terms:
-            term: npt.NDArray[np.int64] = np.full((1, 1, 1, 1), int(coefficient), np.int64)
-            for atom, power in monomial:
-                if isinstance(atom, Index) and atom in grids:
-                    term = term * grids[atom] ** power
-                elif isinstance(atom, Size) and atom in sizes:
-                    term = term * sizes[atom] ** power
-                else:
-                    return None
-            total = total + term
-        places.append(total)
-    found = np.asarray(value, np.float64)
-    if places:
-        try:
-            found = found[tuple(places)]
-        except IndexError:
-            return None  # another shape than the proof has: a node on the way contradicts its inputs
-    return np.broadcast_to(found, shape)
 
 
 def _contradict(site: Site, plan: Plan, detail: str) -> None:

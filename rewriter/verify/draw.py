@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Protocol
 
 import numpy as np
 
@@ -29,19 +30,27 @@ class Padding(Enum):
 
 @dataclass(frozen=True)
 class Case:
-    """One input set to draw: its name, sizes and padding."""
+    """One input set to draw.
+
+    Attributes:
+        name: What is special about it.
+        sizes: Batch and lengths.
+        padding: Which tokens are padded.
+        quiet: The query is zero, so that bias and masks alone decide; only where the query is an input.
+    """
 
     name: str
     sizes: Sizes
     padding: Padding
+    quiet: bool = False
 
     def halved(self) -> Case | None:
         """The same with half the length, or None if it is short already."""
         sizes = self.sizes
         if sizes.new >= 32:
-            return Case(self.name, Sizes(sizes.batch, sizes.new // 2, sizes.past), self.padding)
+            return replace(self, sizes=Sizes(sizes.batch, sizes.new // 2, sizes.past))
         if sizes.past >= 32:
-            return Case(self.name, Sizes(sizes.batch, sizes.new, sizes.past // 2), self.padding)
+            return replace(self, sizes=Sizes(sizes.batch, sizes.new, sizes.past // 2))
         return None
 
 
@@ -55,6 +64,7 @@ class InputSet:
         batch: Batch size, None if unknown.
         new: Number of new tokens, None if unknown.
         kept: True at tokens that are not padded, [B, L], one entry per padding mask.
+        valid: True at the elements to compare, by output, where something better is known than padded tokens.
     """
 
     name: str
@@ -62,6 +72,53 @@ class InputSet:
     batch: int | None
     new: int | None
     kept: tuple[Array, ...]
+    valid: Mapping[str, Array] | None = None
+
+
+def is_masked(inputs: Sequence[Input]) -> bool:
+    """Whether some input says which tokens are padded."""
+    return any(entry.kind in (Kind.PADDING_MASK, Kind.WIDE_MASK) for entry in inputs)
+
+
+def standard_cases(has_new: bool, has_past: bool, long: int) -> list[Case]:
+    """The cases that are tried on every model, the cheap ones first.
+
+    Args:
+        has_new: Whether the number of new tokens is free.
+        has_past: Whether there may be keys that are already there.
+        long: Length at which even the smallest slope matters.
+    """
+    cases = [
+        Case("short", Sizes(2, 7, 0), Padding.NONE),
+        Case("left padding", Sizes(2, 9, 0), Padding.LEFT),
+        Case("right padding", Sizes(3, 8, 0), Padding.RIGHT),
+        Case("interior padding", Sizes(2, 11, 0), Padding.INTERIOR),
+        Case("one token", Sizes(1, 1, 0), Padding.NONE),
+    ]
+    if has_past:
+        cases += [
+            Case("cache, one new token", Sizes(2, 1, 9), Padding.NONE),
+            Case("cache, left padding", Sizes(2, 4, 7), Padding.LEFT),
+            Case("cache, interior padding", Sizes(3, 3, 10), Padding.INTERIOR),
+        ]
+    if has_new:
+        cases += [
+            Case("long", Sizes(2, long, 0), Padding.NONE),
+            Case("long, interior padding", Sizes(2, long, 0), Padding.INTERIOR),
+        ]
+    if has_past:
+        cases += [
+            Case("long cache", Sizes(1, 2, long - 2), Padding.NONE),
+            Case("long cache, left padding", Sizes(2, 1, long - 1), Padding.LEFT),
+        ]
+    return cases
+
+
+def unpadded(case: Case) -> Case:
+    """A case for a model that has no mask, named by its sizes."""
+    sizes = case.sizes
+    name = f"{sizes.new} new tokens, {sizes.past} past, batch {sizes.batch}"
+    return case if case.padding is Padding.NONE else replace(case, name=name, padding=Padding.NONE)
 
 
 def plan(inputs: Sequence[Input], symbols: Symbols, long: int) -> tuple[Case, ...]:
@@ -72,36 +129,11 @@ def plan(inputs: Sequence[Input], symbols: Symbols, long: int) -> tuple[Case, ..
         symbols: Their symbolic dimensions.
         long: Length at which even the smallest slope matters.
     """
-    masked = any(entry.kind in (Kind.PADDING_MASK, Kind.WIDE_MASK) for entry in inputs)
-    cases = [
-        Case("short", Sizes(2, 7, 0), Padding.NONE),
-        Case("left padding", Sizes(2, 9, 0), Padding.LEFT),
-        Case("right padding", Sizes(3, 8, 0), Padding.RIGHT),
-        Case("interior padding", Sizes(2, 11, 0), Padding.INTERIOR),
-        Case("one token", Sizes(1, 1, 0), Padding.NONE),
-    ]
-    if symbols.has_past:
-        cases += [
-            Case("cache, one new token", Sizes(2, 1, 9), Padding.NONE),
-            Case("cache, left padding", Sizes(2, 4, 7), Padding.LEFT),
-            Case("cache, interior padding", Sizes(3, 3, 10), Padding.INTERIOR),
-        ]
-    if symbols.has_new:
-        cases += [
-            Case("long", Sizes(2, long, 0), Padding.NONE),
-            Case("long, interior padding", Sizes(2, long, 0), Padding.INTERIOR),
-        ]
-    if symbols.has_past:
-        cases += [
-            Case("long cache", Sizes(1, 2, long - 2), Padding.NONE),
-            Case("long cache, left padding", Sizes(2, 1, long - 1), Padding.LEFT),
-        ]
+    masked = is_masked(inputs)
+    cases = standard_cases(symbols.has_new, symbols.has_past, long)
     chosen: dict[tuple[object, ...], Case] = {}
     for case in cases:
-        if case.padding is not Padding.NONE and not masked:
-            sizes = case.sizes
-            name = f"{sizes.new} new tokens, {sizes.past} past, batch {sizes.batch}"
-            case = Case(name, sizes, Padding.NONE)
+        case = case if masked else unpadded(case)
         shapes = tuple(symbols.shape(entry, case.sizes, Relation.PAST_AND_NEW) for entry in inputs)
         chosen.setdefault((shapes, case.padding), case)
     first = cases[0]
@@ -110,6 +142,13 @@ def plan(inputs: Sequence[Input], symbols: Symbols, long: int) -> tuple[Case, ..
         again = [Case(f"{first.name}, draw {number}", first.sizes, first.padding) for number in range(2, 8)]
         return (*chosen.values(), *again)
     return tuple(chosen.values())
+
+
+class Shapes(Protocol):
+    """Chooses the shape of every input."""
+
+    def shape(self, entry: Input, sizes: Sizes, relation: Relation) -> tuple[int, ...]:
+        """The shape of one input of a set."""
 
 
 class Drawer:
@@ -125,7 +164,7 @@ class Drawer:
     def __init__(
         self,
         inputs: Sequence[Input],
-        symbols: Symbols,
+        symbols: Shapes,
         val_ranges: Mapping[str, tuple[float, float]],
         *,
         half_values: bool,

@@ -6,11 +6,11 @@ original shows that they are too weak for that kind of mistake, and the report s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from ..spec import BiasForm
-from .compare import Layout, compare
+from .compare import RELATIVE_LIMIT, Allowance, Layout, compare
 from .draw import InputSet
 from .errors import RunError
 from .mutants import MutantKind, Site, find_sites, has_mask, mutate, not_applicable
@@ -36,18 +36,25 @@ class Baseline:
         layouts: Axes of the outputs.
         allowances: What is added to the limits, by input set and output.
         query_length_fixed_at_one: Whether every input of this model has one query token.
+        relative: The limit over the largest magnitude of an output.
     """
 
     sets: Sequence[InputSet]
     originals: Sequence[Arrays]
     rewritten: Sequence[Arrays]
     layouts: dict[str, Layout]
-    allowances: Sequence[dict[str, float]]
+    allowances: Sequence[Mapping[str, Allowance]]
     query_length_fixed_at_one: bool
+    relative: float = RELATIVE_LIMIT
 
 
 def check_power(
-    rewritten: Model, baseline: Baseline, *, threads: int, progress: Callable[[str, int, int], None] = no_progress
+    rewritten: Model,
+    baseline: Baseline,
+    *,
+    threads: int,
+    progress: Callable[[str, int, int], None] = no_progress,
+    kinds: Sequence[MutantKind] = tuple(MutantKind),
 ) -> PowerResult:
     """Runs mutants until each is told apart or the input sets are used up.
 
@@ -56,21 +63,22 @@ def check_power(
         baseline: Input sets and outputs.
         threads: Threads of onnxruntime.
         progress: Told (phase, work done, work in all) before each kind of mutant.
+        kinds: Which mistakes to make.
 
     Raises:
         RuntimeMissingError: If onnxruntime is not installed.
     """
     results = []
     sites = find_sites(rewritten.proto)
-    for number, kind in enumerate(MutantKind):
-        progress("running mutants", number, len(MutantKind))
+    for number, kind in enumerate(kinds):
+        progress("running mutants", number, len(kinds))
         for label, chosen in _groups(sites):
             reasons = [not_applicable(kind, site) for site in chosen]
             applicable = [site for site, reason in zip(chosen, reasons, strict=True) if reason is None]
             if not applicable:
                 results.append(MutantResult(kind.value, label, "not_applicable", None, 0.0, reasons[0] or ""))
                 continue
-            mutant = Model(mutate(rewritten.proto, kind, applicable), rewritten.folder)
+            mutant = replace(rewritten, proto=mutate(rewritten.proto, kind, applicable))
             results.append(_judge(mutant, kind, label, applicable, baseline, threads))
     return PowerResult(tuple(results))
 
@@ -92,7 +100,7 @@ def _judge(
         runs = zip(baseline.sets, baseline.originals, baseline.rewritten, baseline.allowances, strict=True)
         for one, original, rewritten, allowances in runs:
             outputs = session.run(one.arrays)
-            errors = compare(one, original, outputs, baseline.layouts, allowances)
+            errors = compare(one, original, outputs, baseline.layouts, allowances, relative=baseline.relative)
             worst = max((entry.factor for entry in errors if entry.compared), default=0.0)
             if worst > 1.0:
                 return MutantResult(kind.value, label, "killed", one.name, worst, "")

@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+import onnx
+
+if TYPE_CHECKING:
+    from ..pairs import SitePair
 
 Json = dict[str, Any]
+
+
+class Sites(Protocol):
+    """The attention sites of a model, before and after."""
+
+    missing: dict[str, str]
+
+    @property
+    def constants(self) -> frozenset[str]:
+        """Names of the constants that the sites of the original read."""
+
+    def pairs(self, rewritten: onnx.ModelProto, folder: Path) -> Iterator[SitePair]:
+        """Each site before and after; those that cannot be taken apart are added to ``missing``."""
+
+    def changes(self, original: onnx.ModelProto, rewritten: onnx.ModelProto) -> list[str]:
+        """What differs outside of the sites, in words."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +47,8 @@ class VerifyOptions:
         premise: Given the shapes of all inputs, why they are outside of what was proven (a buffer is too
             short for them, say), or None.  Such shapes are not compared.
         progress: Told (phase, work done, work in all) now and then.
+        sites: The attention sites, for comparing them one by one; None if there is no analysis at hand.
+        by_sites: Compare site by site even if the whole model fits into memory.
     """
 
     seed: int = 0
@@ -37,6 +60,8 @@ class VerifyOptions:
     memory_limit: int | None = None
     premise: Callable[[Mapping[str, tuple[int, ...]]], str | None] | None = None
     progress: Callable[[str, int, int], None] = lambda phase, done, whole: None
+    sites: Sites | None = None
+    by_sites: bool = False
 
 
 @dataclass(frozen=True)
@@ -193,6 +218,46 @@ class PrecisionResult:
 
 
 @dataclass(frozen=True)
+class SiteResult:
+    """One site: what was compared, and how.
+
+    Attributes:
+        site: Its name.
+        same_as: The site whose work it shares, since both pairs of graphs are the same; None if it did its own.
+        wide: Whether it ran in float64.
+        sets: One entry per input set; empty where nothing could be compared.
+        mutants: What the same sets said about wrong rewrites.
+        notes: What else a reader should know.
+        skipped: Why nothing was compared; None if something was.
+    """
+
+    site: str
+    same_as: str | None
+    wide: bool
+    sets: tuple[SetResult, ...]
+    mutants: tuple[MutantResult, ...]
+    notes: tuple[str, ...]
+    skipped: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether something was compared and all of it agrees."""
+        return bool(self.sets) and all(one.passed for one in self.sets)
+
+    def to_json(self) -> Json:
+        """Plain data; the sets are listed once, with those of all sites."""
+        status = "skipped" if self.skipped is not None else "passed" if self.passed else "failed"
+        return {
+            "site": self.site,
+            "status": status,
+            "same_as": self.same_as,
+            "computed_in": "float64" if self.wide else "float32",
+            "skipped_reason": self.skipped,
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True)
 class Verification:
     """The whole result.
 
@@ -204,6 +269,8 @@ class Verification:
         out_of_scope: What is not compared, in words.
         notes: What else a reader should know: lengths that the original refuses, and the like.
         skipped_reason: Why nothing was compared; None if something was.
+        sites: One entry per site where sites were compared one by one; ``by_sites`` says why, and is None where
+            whole models were compared.
     """
 
     sets: tuple[SetResult, ...]
@@ -213,6 +280,8 @@ class Verification:
     out_of_scope: tuple[str, ...]
     notes: tuple[str, ...]
     skipped_reason: str | None = None
+    sites: tuple[SiteResult, ...] = ()
+    by_sites: str | None = None
 
     @property
     def passed(self) -> bool:
@@ -245,12 +314,21 @@ class Verification:
         else:
             measured = f"worst {worst.max_abs:.1e} (limit {worst.limit:.1e}) at output {worst.output!r}"
         power = "" if self.power is None else f"; {self.power.summary()}"
-        return f"{self.status}: original against rewritten, float32, {len(self.sets)} input sets, {measured}{power}"
+        how = "float32"
+        if self.by_sites is not None:
+            compared = [site for site in self.sites if site.skipped is None]
+            own = sum(site.same_as is None for site in compared)
+            which = f"{len(compared)} of {len(self.sites)} attention sites"
+            how = f"site by site and not as a whole ({self.by_sites}), {which} ({own} different)"
+        return f"{self.status}: original against rewritten, {how}, {len(self.sets)} input sets, {measured}{power}"
 
     def to_json(self) -> Json:
         """Plain data with stable keys."""
         return {
             "status": self.status,
+            "method": "whole" if self.by_sites is None else "sites",
+            "by_sites": self.by_sites,
+            "sites": [entry.to_json() for entry in self.sites],
             "skipped_reason": self.skipped_reason,
             "summary": self.summary(),
             "tolerance": self.tolerance,

@@ -9,23 +9,37 @@ at even keys and down at odd ones.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from .compare import Layout, compare
+from .clone import Source
+from .compare import Allowance, Layout, compare
 from .draw import InputSet
 from .errors import RunError
 from .mutants import Edit, Site, edit_sites, find_sites
-from .runtime import Arrays, Model, Session
+from .runtime import Array, Arrays, Model, Session
 
 UNIT_ROUNDOFF = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24}
 """Largest relative error of rounding to a type."""
 
 _FACTOR = 2.0
 """An entry may be one unit in the last place off, which is two unit roundoffs."""
+
+
+def tables(source: Source, heads: int, weights: Collection[str] = ()) -> tuple[str, ...]:
+    """16-bit types of the constants that may hold a bias: with more elements than there are slopes.
+
+    Args:
+        source: The original.
+        heads: The number of heads.
+        weights: Constants that hold no bias.
+    """
+    found = {kind for name, (kind, count) in source.stored.items() if count > heads and name not in weights}
+    return tuple(sorted(found))
 
 
 def rounding_allowances(
@@ -36,8 +50,10 @@ def rounding_allowances(
     layouts: dict[str, Layout],
     *,
     threads: int,
-) -> list[dict[str, float]] | None:
-    """How far 16-bit rounding of a stored bias can move each output.
+    scale: bool = False,
+    spread: Callable[[str, Array], Allowance] | None = None,
+) -> list[dict[str, Allowance]] | None:
+    """How far rounding of a stored bias can move each output.
 
     Args:
         rewritten: The rewritten model as a float32 clone.
@@ -46,6 +62,9 @@ def rounding_allowances(
         outputs: The rewritten model's outputs on them.
         layouts: Axes of the outputs.
         threads: Threads of onnxruntime.
+        scale: Let the scale on the product be rounded too, which matters where nothing else is rounded.
+        spread: From how far each element of an output moved, by name, to what is allowed there; the largest amount
+            for all of them if None.
 
     Returns:
         For every input set the absolute allowance by output, or None where it cannot be measured.
@@ -54,13 +73,22 @@ def rounding_allowances(
     if not narrow or not sites:
         return None
     unit = max(UNIT_ROUNDOFF[name] for name in narrow)
-    noisy = Model(_with_noise(rewritten.proto, sites, unit), rewritten.folder)
-    allowances = []
+    changed = [
+        _with_noise(rewritten.proto, sites, unit),
+        *([_with_scale(rewritten.proto, sites, unit)] if scale else []),
+    ]
+    allowances: list[dict[str, Allowance]] = [{} for _ in sets]
     try:
-        session = Session(noisy, threads=threads)
-        for one, exact in zip(sets, outputs, strict=True):
-            moved = compare(one, exact, session.run(one.arrays), layouts)
-            allowances.append({entry.output: _FACTOR * entry.max_abs for entry in moved})
+        for proto in changed:
+            session = Session(replace(rewritten, proto=proto), threads=threads)
+            for one, exact, allowance in zip(sets, outputs, allowances, strict=True):
+                disturbed = session.run(one.arrays)
+                for entry in compare(one, exact, disturbed, layouts):
+                    name = entry.output
+                    moved: Allowance = entry.max_abs
+                    if spread is not None:
+                        moved = spread(name, np.abs(disturbed[name].astype(np.float64) - exact[name]))
+                    allowance[name] = allowance.get(name, 0.0) + _FACTOR * moved
     except RunError:
         return None
     return allowances
@@ -74,6 +102,17 @@ def describe(narrow: Sequence[str]) -> str:
         f"{' or '.join(narrow)} explains: the limit includes {_FACTOR:g} times the change of the output when every "
         f"bias entry moves by a relative {unit:.1e} of its largest value, alternately up and down"
     )
+
+
+def _with_scale(proto: onnx.ModelProto, sites: Sequence[Site], unit: float) -> onnx.ModelProto:
+    """The model with the scale a unit in the last place larger."""
+
+    def edit(site: Edit) -> None:
+        for attribute in site.node.attribute:
+            if attribute.name == "scale":
+                attribute.f = attribute.f * (1.0 + _FACTOR * unit)
+
+    return edit_sites(proto, sites, edit)
 
 
 def _with_noise(proto: onnx.ModelProto, sites: Sequence[Site], unit: float) -> onnx.ModelProto:

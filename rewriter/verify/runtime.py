@@ -14,6 +14,7 @@ import onnx
 from numpy.typing import NDArray
 
 from .errors import RunError, RuntimeMissingError
+from .widen import TO_FLOAT64, widen
 
 INSTALL_COMMAND = 'pip install "onnxruntime>=1.20"'
 
@@ -28,10 +29,12 @@ class Model:
     Attributes:
         proto: The model; its external tensors, if any, are not loaded.
         folder: Where the files of its external tensors are; None if it has none.
+        wide: Run it in float64: every float32 becomes a float64 when it is loaded.
     """
 
     proto: onnx.ModelProto
     folder: Path | None
+    wide: bool = False
 
 
 def import_onnxruntime() -> ModuleType:
@@ -76,10 +79,13 @@ class Session:
             options.add_session_config_entry(
                 "session.model_external_initializers_file_folder_path", str(model.folder.resolve())
             )
+        proto = model.proto
+        if model.wide:
+            proto = onnx.ModelProto()
+            proto.CopyFrom(model.proto)
+            widen(proto, TO_FLOAT64)
         try:
-            self._session = ort.InferenceSession(
-                model.proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
+            self._session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions share no base but Exception
             raise RunError(_first_line(error)) from error
         self._run_options = ort.RunOptions()

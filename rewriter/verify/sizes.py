@@ -79,6 +79,11 @@ class Symbols:
         """Whether some symbol counts all tokens, so that a relation has to be found."""
         return Role.TOTAL in self.roles.values()
 
+    @property
+    def relations(self) -> tuple[Relation, ...]:
+        """What the number of all tokens may equal, likeliest first."""
+        return tuple(Relation) if self.has_total and self.has_past else (Relation.PAST_AND_NEW,)
+
     def shape(self, entry: Input, sizes: Sizes, relation: Relation) -> tuple[int, ...]:
         """The shape of one input of a set; sizes that the model fixes at some input hold for all."""
         sizes = Sizes(self._fixed.get(Role.BATCH, sizes.batch), self._fixed.get(Role.NEW, sizes.new), sizes.past)

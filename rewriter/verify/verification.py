@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from .by_sites import sharpen, verify_by_sites
 from .clone import Source, available_memory, float32_clone, read
-from .compare import TOLERANCE, Layout, compare, find_layouts, out_of_scope
+from .compare import TOLERANCE, Allowance, Layout, compare, find_layouts, out_of_scope
 from .draw import Drawer, plan
 from .errors import RunError
 from .given import check_ranges, load_inputs
@@ -17,7 +18,7 @@ from .polarity import settle_polarity
 from .power import Baseline, check_power
 from .precision import measure_precision
 from .report import SetResult, Verification, VerifyOptions
-from .rounding import describe, rounding_allowances
+from .rounding import describe, rounding_allowances, tables
 from .runs import Runs, run_cases, run_rewritten
 from .runtime import Arrays, Model, Session, import_onnxruntime
 from .sizes import Symbols
@@ -61,21 +62,28 @@ def verify(
     if options.inputs is not None:
         load_inputs(options.inputs, inputs)  # what does not fit is said before anything is loaded
     too_large = _too_large(sources, options)
-    if too_large is not None:
-        return _skipped(too_large)
+    by_sites = too_large or ("as asked for" if options.by_sites else None)
+    if too_large is not None and options.sites is None:
+        return _skipped(
+            f"{too_large}; the proofs and the numeric self-check hold, but to compare outputs run it where there is "
+            "more memory"
+        )
     # Where open files cannot be removed, a mapped weight file may outlive its session for a moment.
     with tempfile.TemporaryDirectory(prefix="alibi-rewriter-", ignore_cleanup_errors=True) as scratch:
-        return _verify(sources, inputs, Path(scratch), options)
+        folder = data_dir or rewritten.parent
+        if by_sites is not None and options.sites is not None:
+            return verify_by_sites(sources, folder, inputs, Path(scratch), options, by_sites)
+        return _verify(sources, folder, inputs, Path(scratch), options)
 
 
 def _verify(
-    sources: tuple[Source, Source], inputs: Sequence[Input], scratch: Path, options: VerifyOptions
+    sources: tuple[Source, Source], folder: Path, inputs: Sequence[Input], scratch: Path, options: VerifyOptions
 ) -> Verification:
     clones = []
     for index, source in enumerate(sources):
-        folder = scratch / str(index)
-        folder.mkdir()
-        clones.append(float32_clone(source, folder))
+        place = scratch / str(index)
+        place.mkdir()
+        clones.append(float32_clone(source, place))
     symbols = Symbols(inputs)
     narrow = bool(sources[0].narrow or sources[1].narrow)
     try:
@@ -87,16 +95,22 @@ def _verify(
     layouts = find_layouts(runs.sets, runs.outputs)
     options.progress("running the output", 0, 0)
     failures, outputs = run_rewritten(clones[1], runs.sets, threads=options.threads)
-    allowances: list[dict[str, float]] = [{} for _ in runs.sets]
+    allowances: list[dict[str, Allowance]] = [{} for _ in runs.sets]
     sets = _compare_sets(runs, outputs, failures, layouts, allowances)
     computed = [other for other in outputs if other is not None]
     complete = len(computed) == len(runs.sets)
-    stored = sources[0].stored or ("float32",)
-    if complete and not all(entry.passed for entry in sets):
+    heads = max((len(site.slopes or ()) for site in find_sites(clones[1].proto)), default=0)
+    # What the rewritten model still has is a weight, unless a site reads it.
+    read_by_sites = options.sites.constants if options.sites is not None else frozenset()
+    stored = tables(sources[0], heads, frozenset(sources[1].stored) - read_by_sites) or ("float32",)
+    if complete and (options.power or not all(entry.passed for entry in sets)):
+        # A mutant has to exceed what a wrong rewrite would be allowed, whether the right one needed it or not.
         found = rounding_allowances(clones[1], stored, runs.sets, computed, layouts, threads=options.threads)
-        allowed = sets if found is None else _compare_sets(runs, outputs, failures, layouts, found)
-        if found is not None and all(entry.passed for entry in allowed):
-            sets, allowances = allowed, found
+        allowances = found or allowances
+    if complete and not all(entry.passed for entry in sets):
+        allowed = _compare_sets(runs, outputs, failures, layouts, allowances)
+        if all(entry.passed for entry in allowed):
+            sets = allowed
             runs.notes.append(describe(stored))
     errors = [entry for one in sets for entry in one.outputs]
     if complete and not any(entry.compared for entry in errors):
@@ -106,6 +120,9 @@ def _verify(
         fixed_at_one = options.inputs is None and not symbols.has_new and all(one.new == 1 for one in runs.sets)
         baseline = Baseline(runs.sets, runs.outputs, computed, layouts, allowances, fixed_at_one)
         power = check_power(clones[1], baseline, threads=options.threads, progress=options.progress)
+        if power.weak and options.sites is not None and options.inputs is None:
+            power, failed = sharpen(power, sources[1], folder, inputs, scratch, options)
+            sets = (*sets, *failed)
     precision = None
     if narrow:
         precision = measure_precision(sources, runs.sets, runs.outputs, layouts, threads=options.threads)
@@ -127,7 +144,7 @@ def _run_original(
         runs.add(load_inputs(options.inputs, inputs))
     else:
         drawer = Drawer(inputs, symbols, options.val_ranges, half_values=narrow)
-        run_cases(runs, plan(inputs, symbols, long), drawer, symbols, options.seed, options.progress)
+        run_cases(runs, plan(inputs, symbols, long), drawer, symbols.relations, options.seed, options.progress)
     runs.close()
     return runs
 
@@ -137,7 +154,7 @@ def _compare_sets(
     outputs: Sequence[Arrays | None],
     errors: Sequence[str | None],
     layouts: dict[str, Layout],
-    allowances: Sequence[dict[str, float]],
+    allowances: Sequence[Mapping[str, Allowance]],
 ) -> tuple[SetResult, ...]:
     results = []
     for one, original, other, error, extra in zip(runs.sets, runs.outputs, outputs, errors, allowances, strict=True):
@@ -161,10 +178,7 @@ def _too_large(sources: Sequence[Source], options: VerifyOptions) -> str | None:
     needed = int(_MEMORY_FACTOR * max(source.float32_bytes for source in sources))
     if limit is None or needed <= limit:
         return None
-    return (
-        f"a float32 clone needs about {needed >> 20} MiB of memory, and {limit >> 20} MiB are available; the proofs "
-        "and the numeric self-check hold, but to compare outputs run it where there is more memory"
-    )
+    return f"a float32 clone of it needs about {needed >> 20} MiB of memory, and {limit >> 20} MiB are available"
 
 
 def _skipped(reason: str, notes: Sequence[str] = ()) -> Verification:
