@@ -27,6 +27,9 @@ SUB_BYTE_TYPES = frozenset(
 )
 """Types of which several elements share a byte."""
 
+NO_NUMBERS = frozenset({TensorProto.STRING, TensorProto.UNDEFINED, TensorProto.COMPLEX64, TensorProto.COMPLEX128})
+"""Types of which no formula is made."""
+
 MAX_CONSTANT_BYTES = 8 << 30
 """Constants larger than this are never read: a bias table of 32 heads and 8192 positions has 8 GiB."""
 
@@ -171,7 +174,7 @@ def read_tensor(tensor: TensorProto, base_dir: Path) -> Array | None:
 
     External data are mapped, not loaded: what is not looked at costs no memory.
     """
-    if tensor.data_type in (TensorProto.STRING, TensorProto.UNDEFINED):
+    if tensor.data_type in NO_NUMBERS:
         return None
     try:
         dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
