@@ -63,11 +63,15 @@ class Site:
 
 @dataclass
 class Analysis:
-    """All sites of a model, in graph order, outer graphs first; and nodes that contradict their inputs."""
+    """All sites of a model, in graph order, outer graphs first; and nodes that contradict their inputs.
+
+    ``kept`` are packed operators that were left as they are in the working copy.
+    """
 
     root: Scope
     sites: list[Site] = field(default_factory=list)
     malformed: list[str] = field(default_factory=list)
+    kept: frozenset[str] = frozenset()
 
     @property
     def proven(self) -> list[Site]:

@@ -91,8 +91,7 @@ def cut(
             else:
                 pending.extend(node.input)
     found.inputs.extend(n for n in shapes_of if n not in needed)
-    order = {id(n): k for k, n in enumerate(_all_nodes(scope))}
-    found.nodes = sorted(chosen.values(), key=lambda n: order.get(id(n), -1))
+    found.nodes = sorted(chosen.values(), key=lambda n: scope.order.get(id(n), -1))
     found.inputs = sorted(dict.fromkeys(found.inputs))
     made = {o for n in found.nodes for o in n.output}
     found.outputs = [o for o in found.outputs if o in made]
@@ -125,11 +124,6 @@ def _count(dims: Iterable[int]) -> int:
     for extent in dims:
         total *= extent
     return total
-
-
-def _all_nodes(scope: Scope) -> list[NodeProto]:
-    outer = [] if scope.parent is None else _all_nodes(scope.parent)
-    return outer + list(scope.graph.node)
 
 
 def products_of(site: Site) -> frozenset[int]:

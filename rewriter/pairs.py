@@ -7,113 +7,27 @@ knows, so that nothing beyond has to be computed.  Matrix products of masks alon
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from .algebra import HIDDEN_BELOW, Index, Poly, Size
+from .algebra import Poly
 from .analyse import Analysis, Site
 from .contraction import is_contraction
 from .cut import MAX_ELEMENTS, Cut, cut, products_of
-from .graph import Array, Scope, index_graph, operator, opset_versions, subgraphs, walk
+from .graph import Scope, index_graph, operator, opset_versions, subgraphs, walk
 from .interpret import Interpreter
-from .layout import View
-from .measure import SiteSizes, gather, number, shape_extents
+from .measure import SiteSizes, shape_extents
 from .plan import Plan
-from .remainder import Digests, changes, digests
+from .remainder import changes, digests
+from .site_pair import SitePair
 from .spec import BY_OP_TYPE, DOMAIN
 
 MOST_UPSTREAM = 512
 """Nodes looked at to tell a product of masks from one with weights."""
-
-
-@dataclass(frozen=True)
-class SitePair:
-    """One site before and after.
-
-    Attributes:
-        site: The site's name.
-        node: Name of its fused node.
-        original: The nodes between border and output, as the original has them.
-        rewritten: The same as the output has them; its inputs are those of ``original``.
-        folders: Where the external data of each are.
-        tensors: Extents of every input that is a tensor of the model.
-        shapes: Inputs that are shapes, and the extents that they hold.
-        results: Outputs that are compared, the attention's own first.
-        query: The input that is the query, or None if it is a key or value as well.
-        scores: The output of ``original`` that tells which keys a row sees, or "" if there is none.
-        sizes: Chooses numbers for the sizes.
-    """
-
-    site: str
-    node: str
-    original: ModelProto
-    rewritten: ModelProto
-    folders: tuple[Path, Path]
-    tensors: Mapping[str, tuple[Poly, ...]]
-    shapes: Mapping[str, tuple[Poly, ...]]
-    results: tuple[str, ...]
-    query: str | None
-    scores: str
-    sizes: SiteSizes
-    _interpreter: Interpreter
-    _plan: Plan
-
-    @property
-    def heads(self) -> int:
-        """The number of heads, 1 if it is not a number."""
-        head = self._plan.proof.attention.frame.head
-        constant = None if head is None else head.bound.constant
-        return 1 if constant is None else int(constant)
-
-    def extents(self, name: str, sizes: dict[Size, int]) -> tuple[int, ...] | None:
-        """A tensor's shape, or a shape input's content, at the given sizes."""
-        known = self.tensors.get(name) or self.shapes.get(name) or ()
-        found = [number(self._interpreter, extent, sizes) for extent in known]
-        return None if None in found else tuple(e for e in found if e is not None)
-
-    def by_head(self, name: str, moved: Array) -> Array:
-        """How far elements of an output moved, each as far as the farthest one of its head."""
-        head = self._plan.proof.attention.frame.head
-        axis = next((a for a, names in enumerate(self._plan.output.axes) if head in names), None)
-        if name != self.results[0] or head is None or axis is None:
-            return np.full(moved.shape, moved.max(initial=0.0))
-        extents = _split(self._plan.output.axes[axis], moved.shape[axis])
-        if extents is None:
-            return np.full(moved.shape, moved.max(initial=0.0))
-        place = axis + self._plan.output.axes[axis].index(head)
-        whole = moved.reshape([*moved.shape[:axis], *extents, *moved.shape[axis + 1 :]])
-        largest = whole.max(axis=tuple(a for a in range(whole.ndim) if a != place), keepdims=True, initial=0.0)
-        return np.broadcast_to(largest, whole.shape).reshape(moved.shape)
-
-    def seen(self, scores: Array | None, output: Array, sizes: dict[Size, int]) -> Array:
-        """True at the elements of the output whose row sees a key at all.
-
-        What a row without keys yields differs between operators and runtimes; the proof states what the fused node
-        does there.
-        """
-        proof = self._plan.proof
-        frame = proof.attention.frame
-        order = (frame.batch, frame.head, frame.row, frame.key)
-        shape = [1 if i is None else number(self._interpreter, i.bound, sizes) for i in order]
-        extents = [e for e in shape if e]
-        everything: Array = np.ones(output.shape, np.bool_)
-        if scores is None or len(extents) != 4:
-            return everything
-        index = proof.attention.scores_index
-        found = gather(index, scores, order, extents, self._interpreter, sizes)
-        if found is None:
-            return everything
-        visible = found > HIDDEN_BELOW
-        if proof.causal:
-            keys, rows = np.arange(extents[3]), np.arange(extents[2])
-            visible = visible & (keys <= rows[:, None] + (extents[3] - extents[2]))
-        spread = _laid_out(np.asarray(visible.any(-1), np.bool_), self._plan.output, order[:3], output.shape)
-        return everything if spread is None else spread
 
 
 @dataclass
@@ -131,24 +45,25 @@ class SitePairs:
     """All proven sites of a run, cut out of the original while it is there.
 
     Attributes:
+        again: Makes the model once more as it was before it was edited.
         missing: Why a site cannot be taken apart, by name.
     """
 
     analysis: Analysis
     opsets: ModelProto
-    before: Digests
+    again: Callable[[], ModelProto]
     base_dir: Path
     missing: dict[str, str] = field(default_factory=dict)
     _made: set[str] = field(default_factory=set)
     _parts: list[_Part] = field(default_factory=list)
 
     @classmethod
-    def of(cls, model: ModelProto, analysis: Analysis, base_dir: Path) -> SitePairs:
+    def of(cls, model: ModelProto, analysis: Analysis, base_dir: Path, again: Callable[[], ModelProto]) -> SitePairs:
         """Cut all proven sites out of a model that is about to be edited."""
         header = ModelProto(ir_version=model.ir_version)
         header.opset_import.extend(model.opset_import)
         header.functions.extend(model.functions)
-        made = cls(analysis, header, digests(model), base_dir)
+        made = cls(analysis, header, again, base_dir)
         ends = {o: site.name for site in analysis.proven for o in _outputs(site.plan)}
         for site in analysis.proven:
             assert site.plan is not None
@@ -193,7 +108,7 @@ class SitePairs:
 
     def changes(self, original: ModelProto, rewritten: ModelProto) -> list[str]:
         """What differs outside of the sites that :meth:`pairs` has made, in words."""
-        return changes(self.before, original, rewritten, self._made)
+        return changes(digests(self.again()), original, rewritten, self._made)
 
     def _pair(self, part: _Part, after: Cut, scope: Scope, rewritten: ModelProto, folder: Path) -> SitePair | str:
         interpreter = part.site.interpreter
@@ -304,42 +219,3 @@ def _model(
 
 def _open(dims: Sequence[Poly]) -> list[int | None]:
     return [None if d.constant is None else int(d.constant) for d in dims]
-
-
-def _split(names: Sequence[Index], extent: int) -> list[int] | None:
-    """The extents of indices that are merged in an axis, of which one at most is no number."""
-    known = [None if i.bound.constant is None else int(i.bound.constant) for i in names]
-    rest = extent // max(1, int(np.prod([k for k in known if k is not None])))
-    found = [rest if k is None else k for k in known]
-    return found if known.count(None) <= 1 and int(np.prod(found)) == extent else None
-
-
-def _laid_out(
-    rows: npt.NDArray[np.bool_], view: View, order: Sequence[Index | None], shape: tuple[int, ...]
-) -> Array | None:
-    """Rows [B, H, S_q] spread over an output's own axes, or None where its layout has other sizes."""
-    held = {index: axis for axis, index in enumerate(order) if index is not None}
-    extents: list[int] = []
-    places: list[int] = []
-    for axis, names in enumerate(view.axes):
-        rest = 1
-        for index in names:
-            if index in held:
-                rest *= rows.shape[held[index]]
-        for index in names:
-            if index in held:
-                places.append(held[index])
-                extents.append(rows.shape[held[index]])
-            else:
-                if shape[axis] % rest:
-                    return None
-                extents.append(shape[axis] // rest)
-                places.append(-1)
-    present = [p for p in places if p >= 0]
-    if sorted(present) != sorted(held.values()) and any(rows.shape[a] != 1 for a in set(range(3)) - set(present)):
-        return None
-    kept = rows.transpose([*present, *(a for a in range(3) if a not in present)])
-    kept = kept.reshape([rows.shape[p] for p in present])
-    whole = kept.reshape([e if p >= 0 else 1 for p, e in zip(places, extents, strict=True)])
-    spread = np.broadcast_to(whole, extents)
-    return spread.reshape(shape) if spread.size == np.prod(shape) else None

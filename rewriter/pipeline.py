@@ -147,7 +147,9 @@ def rewrite(
         partial = bool(analysis.refused) or not analysis.proven
         result.exit_code = ExitCode.NOT_REWRITTEN if partial else ExitCode.DONE
         return result
-    sites = SitePairs.of(copy, analysis, source.base_dir) if options.verify else None
+    sites = None
+    if options.verify:
+        sites = SitePairs.of(copy, analysis, source.base_dir, lambda: _working_copy(original, analysis.kept)[0])
     _emit_all(copy, analysis, result)
     clock.lap("edit")
     result.model = copy
@@ -205,13 +207,19 @@ def _analyse(
     """Analyse a working copy; packed operators are unpacked only where that leads to a rewrite."""
     keep: frozenset[str] = frozenset()
     while True:
-        copy = normalise(original)
-        unpacked = unpack_attention(copy, keep)
+        copy, unpacked = _working_copy(original, keep)
         analysis = analyse(copy, source.base_dir, binary, progress)
+        analysis.kept = keep
         proven = {o for s in analysis.proven for o in s.anchor.output}
         if unpacked <= proven:
             return copy, analysis
         keep |= unpacked - proven
+
+
+def _working_copy(original: ModelProto, keep: frozenset[str]) -> tuple[ModelProto, frozenset[str]]:
+    """A copy that is easier to read, and the packed operators that were unpacked in it."""
+    copy = normalise(original)
+    return copy, frozenset(unpack_attention(copy, keep))
 
 
 class _Clock:

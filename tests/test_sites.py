@@ -15,8 +15,9 @@ import pytest
 from alibi_rewriter.cli import main
 from alibi_rewriter.rewriter import pipeline
 from alibi_rewriter.rewriter.errors import ExitCode, UsageError
-from alibi_rewriter.rewriter.pairs import SitePair, SitePairs
+from alibi_rewriter.rewriter.pairs import SitePairs
 from alibi_rewriter.rewriter.pipeline import Options, RewriteResult, rewrite
+from alibi_rewriter.rewriter.site_pair import SitePair
 from alibi_rewriter.rewriter.verify import verification
 from alibi_rewriter.rewriter.verify.identity import identity
 from generator import Spelling, build, repair, sample, told
@@ -41,7 +42,8 @@ def pairs_of(model: onnx.ModelProto) -> list[SitePair]:
     """The sites of a model before and after, as the verification gets them."""
     source = pipeline._source(model)
     copy, analysis = pipeline._analyse(model, source, frozenset())
-    sites = SitePairs.of(copy, analysis, source.base_dir)
+    again = pipeline._working_copy(model, analysis.kept)[0]
+    sites = SitePairs.of(copy, analysis, source.base_dir, lambda: again)
     pipeline._emit_all(copy, analysis, RewriteResult(source, analysis))
     found = list(sites.pairs(copy, source.base_dir))
     assert not sites.missing

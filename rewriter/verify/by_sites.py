@@ -8,7 +8,8 @@ from pathlib import Path
 
 from .clone import Source
 from .mutants import MutantKind
-from .report import MutantResult, PowerResult, SetResult, SiteResult, Verification, VerifyOptions
+from .options import VerifyOptions
+from .report import MutantResult, PowerResult, SetResult, SiteResult, Verification
 from .sites import NARROW_LIMIT, WIDE_LIMIT, SiteChecks
 from .usage import Input
 

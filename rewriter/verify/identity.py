@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto
 
 if TYPE_CHECKING:
-    from ..pairs import SitePair
+    from ..site_pair import SitePair
 
 
 def identity(pair: SitePair, roles: Mapping[str, str]) -> str:

@@ -24,8 +24,9 @@ from .draw import Case, Drawer, InputSet, is_masked, standard_cases, unpadded
 from .errors import RunError
 from .identity import identity
 from .mutants import MutantKind, find_sites
+from .options import VerifyOptions
 from .power import Baseline, check_power, no_progress
-from .report import MutantResult, SetResult, SiteResult, VerifyOptions
+from .report import MutantResult, SetResult, SiteResult
 from .rounding import rounding_allowances, tables
 from .runs import Runs, run_cases, run_rewritten
 from .runtime import Array, Arrays, Model, Session
@@ -33,7 +34,7 @@ from .sizes import Relation, Sizes
 from .usage import Input, Kind
 
 if TYPE_CHECKING:
-    from ..pairs import SitePair
+    from ..site_pair import SitePair
 
 WIDE_LIMIT = 1e-12
 """Of the largest magnitude of an output in float64, where one rounding is 1.1e-16."""

@@ -14,10 +14,11 @@ from .draw import Drawer, plan
 from .errors import RunError
 from .given import check_ranges, load_inputs
 from .mutants import find_sites
+from .options import VerifyOptions
 from .polarity import settle_polarity
 from .power import Baseline, check_power
 from .precision import measure_precision
-from .report import SetResult, Verification, VerifyOptions
+from .report import SetResult, Verification
 from .rounding import describe, rounding_allowances, tables
 from .runs import Runs, run_cases, run_rewritten
 from .runtime import Arrays, Model, Session, import_onnxruntime
