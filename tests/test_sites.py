@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import re
 import subprocess
@@ -446,3 +447,59 @@ def test_memory_and_time_do_not_grow_with_the_weights(tmp_path: Path) -> None:
     assert large < 500, f"{large} MiB"
     assert large < small + 64, f"{small} and {large} MiB"
     assert long < 3 * brief + 5, f"{brief} and {long} s"
+
+
+# --- what the whole model's verification draws ---------------------------------------------------------------
+
+
+def in_a_branch() -> onnx.ModelProto:
+    return build(repair(Spelling(body=True, causal="where", padding="where", slopes="any")))
+
+
+def test_branches_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attention in a branch of If was once compared with the other branch running, and called equivalent."""
+    found = rewrite(in_a_branch()).verification
+    assert found is not None and found.passed and found.power is not None
+    assert {mutant.verdict for mutant in found.power.mutants} <= {"killed", "not_applicable"}
+    assert any((mutant.by or "").endswith("flags turned") for mutant in found.power.mutants)
+
+    def wrong(model: onnx.ModelProto) -> None:
+        branch = next(a.g for a in model.graph.node[0].attribute if a.name == "then_branch")
+        node = next(n for n in branch.node if n.domain == "alibi")
+        node.input[1], node.input[2] = node.input[2], node.input[1]
+
+    tampered(monkeypatch, wrong)
+    assert rewrite(saved(in_a_branch(), tmp_path)).exit_code is ExitCode.VERIFICATION_FAILED
+
+
+def test_a_branch_that_is_never_taken_proves_nothing() -> None:
+    """No bit of an output differs, which is no argument: the site alone says what it computes."""
+    model = in_a_branch()
+    choice = model.graph.node[0]
+    choice.input[0] = "never"
+    for node in (
+        helper.make_node("Not", ["taken"], ["not_taken"]),
+        helper.make_node("And", ["taken", "not_taken"], ["never"]),
+    ):
+        model.graph.node.insert(len(model.graph.node) - 1, node)
+    found = rewrite(model).verification
+    assert found is not None and found.passed and found.power is not None
+    verdicts = {mutant.kind: mutant for mutant in found.power.mutants}
+    for kind in ("heads_rolled", "causality_changed", "bias_dropped"):
+        assert verdicts[kind].verdict == "killed"
+        assert (verdicts[kind].by or "").endswith("its site alone")
+
+
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize("padding", ["none", "where", "bool"])
+def test_sequences_first(static: bool, padding: str) -> None:
+    """Inputs [S, B, D]: padded tokens were once taken for batch entries, and long sequences for large batches."""
+    spelling = repair(Spelling(layout="seq-first", padding=padding, static=static, causal="none", half=True))
+    found = rewrite(build(spelling)).verification
+    assert found is not None and found.passed, found and found.summary()
+    assert any("[S, B, ...]" in note for note in found.notes)
+    lengths = {one.shapes["query"][0] for one in found.sets}
+    assert lengths == {6} if static else max(lengths) >= 64
+    other = rewrite(build(repair(dataclasses.replace(spelling, layout="bhsd")))).verification
+    assert other is not None and other.passed
+    assert not any("[S, B, ...]" in note for note in other.notes)

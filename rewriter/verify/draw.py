@@ -37,12 +37,14 @@ class Case:
         sizes: Batch and lengths.
         padding: Which tokens are padded.
         quiet: The query is zero, so that bias and masks alone decide; only where the query is an input.
+        turned: Flags, which are true with a cache, are true without one: other branches run.
     """
 
     name: str
     sizes: Sizes
     padding: Padding
     quiet: bool = False
+    turned: bool = False
 
     def halved(self) -> Case | None:
         """The same with half the length, or None if it is short already."""
@@ -136,8 +138,11 @@ def plan(inputs: Sequence[Input], symbols: Symbols, long: int) -> tuple[Case, ..
         case = case if masked else unpadded(case)
         shapes = tuple(symbols.shape(entry, case.sizes, Relation.PAST_AND_NEW) for entry in inputs)
         chosen.setdefault((shapes, case.padding), case)
+    if any(entry.kind is Kind.BOOLEAN for entry in inputs):
+        for key, case in list(chosen.items()):
+            chosen[(*key, "turned")] = replace(case, name=f"{case.name}, flags turned", turned=True)
     first = cases[0]
-    if len({shapes for shapes, _ in chosen}) < _FEWEST_SETS:
+    if len({shapes for shapes, *_ in chosen}) < _FEWEST_SETS:
         # Fixed shapes: all that can differ is the numbers, and short sequences show small slopes in few draws only.
         again = [Case(f"{first.name}, draw {number}", first.sizes, first.padding) for number in range(2, 8)]
         return (*chosen.values(), *again)
@@ -159,6 +164,7 @@ class Drawer:
         symbols: Their symbolic dimensions.
         val_ranges: Inclusive bounds that replace an input's own way of being drawn.
         half_values: Draw floats that a float16 and a bfloat16 can hold, for models of those types.
+        sequence_first: Inputs of ids and features have their tokens on axis 0.
     """
 
     def __init__(
@@ -168,11 +174,13 @@ class Drawer:
         val_ranges: Mapping[str, tuple[float, float]],
         *,
         half_values: bool,
+        sequence_first: bool = False,
     ) -> None:
         self._inputs = inputs
         self._symbols = symbols
         self._ranges = val_ranges
         self._half = half_values
+        self._sequence_first = sequence_first
 
     def draw(self, case: Case, relation: Relation, seed: Sequence[int]) -> InputSet:
         """Draws one input set; equal arguments give equal arrays."""
@@ -192,7 +200,7 @@ class Drawer:
                 arrays[entry.name] = _as_mask(_visible(rng, shape, case.padding), entry)
             else:
                 arrays[entry.name] = self._values(rng, entry, shape, case)
-        return input_set(case.name, self._inputs, arrays)
+        return input_set(case.name, self._inputs, arrays, sequence_first=self._sequence_first)
 
     def _values(self, rng: np.random.Generator, entry: Input, shape: tuple[int, ...], case: Case) -> Array:
         if entry.kind is Kind.TOKENS:
@@ -202,7 +210,7 @@ class Drawer:
             length = shape[-1] if shape else 1
             return np.broadcast_to(np.arange(length) + case.sizes.past, shape).astype(entry.dtype)
         if entry.kind is Kind.BOOLEAN:
-            return np.full(shape, case.sizes.past > 0)
+            return np.full(shape, (case.sizes.past > 0) != case.turned)
         if entry.kind is Kind.INTEGER:
             return rng.integers(0, 2, shape).astype(entry.dtype)
         values = rng.standard_normal(shape).astype(np.float32)
@@ -213,7 +221,7 @@ class Drawer:
         return values.astype(entry.dtype)
 
 
-def input_set(name: str, inputs: Sequence[Input], arrays: Arrays) -> InputSet:
+def input_set(name: str, inputs: Sequence[Input], arrays: Arrays, *, sequence_first: bool = False) -> InputSet:
     """Wraps arrays, reading batch, length and padding off them."""
     batch: int | None = None
     new: int | None = None
@@ -225,7 +233,7 @@ def input_set(name: str, inputs: Sequence[Input], arrays: Arrays) -> InputSet:
             kept.append(array > HIDDEN / 2 if entry.additive else array.astype(bool) != entry.inverted)
         elif entry.kind is not Kind.WIDE_MASK and new is None:
             if array.ndim == 3 or (array.ndim == 2 and array.dtype.kind in "iu"):
-                batch, new = array.shape[0], array.shape[1]
+                batch, new = array.shape[int(sequence_first)], array.shape[int(not sequence_first)]
             elif array.ndim == 4 and wide is None:
                 wide = array.shape[0], array.shape[2]
     if new is None and wide is not None:

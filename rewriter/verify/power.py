@@ -37,6 +37,7 @@ class Baseline:
         allowances: What is added to the limits, by input set and output.
         query_length_fixed_at_one: Whether every input of this model has one query token.
         relative: The limit over the largest magnitude of an output.
+        alone: The outputs are those of the fused node itself, so that it certainly runs.
     """
 
     sets: Sequence[InputSet]
@@ -46,6 +47,7 @@ class Baseline:
     allowances: Sequence[Mapping[str, Allowance]]
     query_length_fixed_at_one: bool
     relative: float = RELATIVE_LIMIT
+    alone: bool = False
 
 
 def check_power(
@@ -70,6 +72,7 @@ def check_power(
     """
     results = []
     sites = find_sites(rewritten.proto)
+    seen: set[str] = set()
     for number, kind in enumerate(kinds):
         progress("running mutants", number, len(kinds))
         for label, chosen in _groups(sites):
@@ -79,7 +82,10 @@ def check_power(
                 results.append(MutantResult(kind.value, label, "not_applicable", None, 0.0, reasons[0] or ""))
                 continue
             mutant = replace(rewritten, proto=mutate(rewritten.proto, kind, applicable))
-            results.append(_judge(mutant, kind, label, applicable, baseline, threads))
+            reaches = baseline.alone or label in seen
+            results.append(_judge(mutant, kind, label, applicable, baseline, threads, reaches=reaches))
+            if results[-1].verdict == "killed":
+                seen.add(label)
     return PowerResult(tuple(results))
 
 
@@ -92,7 +98,14 @@ def _groups(sites: Sequence[Site]) -> Iterator[tuple[str, Sequence[Site]]]:
 
 
 def _judge(
-    mutant: Model, kind: MutantKind, label: str, sites: Sequence[Site], baseline: Baseline, threads: int
+    mutant: Model,
+    kind: MutantKind,
+    label: str,
+    sites: Sequence[Site],
+    baseline: Baseline,
+    threads: int,
+    *,
+    reaches: bool,
 ) -> MutantResult:
     largest, identical = 0.0, True
     try:
@@ -109,7 +122,7 @@ def _judge(
     except RunError as error:
         # A mutant is our own construction: that it does not run says nothing about the input sets.
         return MutantResult(kind.value, label, "survived", None, 0.0, f"the mutant does not run: {error}")
-    argument = _equivalence(kind, sites, baseline) if identical else None
+    argument = _equivalence(kind, sites, baseline, reaches=reaches) if identical else None
     if argument is not None:
         return MutantResult(kind.value, label, "equivalent", None, largest, argument)
     return MutantResult(
@@ -122,11 +135,20 @@ def _judge(
     )
 
 
-def _equivalence(kind: MutantKind, sites: Sequence[Site], baseline: Baseline) -> str | None:
-    """Why a mutant that changed not one bit of any output computes the same function, if that can be argued."""
+def _equivalence(kind: MutantKind, sites: Sequence[Site], baseline: Baseline, *, reaches: bool) -> str | None:
+    """Why a mutant that changed not one bit of any output computes the same function, if that can be argued.
+
+    Args:
+        kind: The mistake.
+        sites: Where it was made.
+        baseline: What it was compared with.
+        reaches: Another mistake at the same sites was seen: a branch that is not taken changes no bit either.
+    """
     linear = all(site.variant.form == BiasForm.LINEAR.value for site in sites)
     if kind is MutantKind.CAUSALITY and linear and baseline.query_length_fixed_at_one:
         return "there is one query token, always the last one, so no key is later than it; no output bit differs"
+    if not reaches:
+        return None
     several_rows = any(one.new is not None and one.new > 1 for one in baseline.sets)
     if kind is MutantKind.CAUSALITY and linear and several_rows and all(has_mask(site) for site in sites):
         return (

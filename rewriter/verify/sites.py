@@ -165,7 +165,7 @@ class _Check:
         mutants: tuple[MutantResult, ...] = ()
         if options.power and complete and all(one.passed for one in results):
             at_one = all(one.new == 1 for one in sets) and not drawer.has_new
-            baseline = Baseline(sets, runs.outputs, computed, layouts, allowances, at_one, relative)
+            baseline = Baseline(sets, runs.outputs, computed, layouts, allowances, at_one, relative, alone=True)
             mutants = check_power(rewritten, baseline, threads=options.threads, kinds=kinds).mutants
         return SiteResult(self.pair.site, None, wide, results, mutants, tuple(runs.notes))
 

@@ -15,6 +15,7 @@ from .errors import RunError
 from .given import check_ranges, load_inputs
 from .mutants import find_sites
 from .options import VerifyOptions
+from .orientation import is_sequence_first
 from .polarity import settle_polarity
 from .power import Baseline, check_power
 from .precision import measure_precision
@@ -85,10 +86,9 @@ def _verify(
         place = scratch / str(index)
         place.mkdir()
         clones.append(float32_clone(source, place))
-    symbols = Symbols(inputs)
     narrow = bool(sources[0].narrow or sources[1].narrow)
     try:
-        runs = _run_original(clones[0], inputs, symbols, _long_length(clones[1], options), narrow, options)
+        runs, symbols = _run_original(clones[0], inputs, _long_length(clones[1], options), narrow, options)
     except RunError as error:
         return _skipped(f"onnxruntime does not load the original: {error}")
     if not runs.sets:
@@ -132,22 +132,26 @@ def _verify(
 
 
 def _run_original(
-    original: Model, inputs: Sequence[Input], symbols: Symbols, long: int, narrow: bool, options: VerifyOptions
-) -> Runs:
+    original: Model, inputs: Sequence[Input], long: int, narrow: bool, options: VerifyOptions
+) -> tuple[Runs, Symbols]:
     """Draws or loads the input sets and runs the original on them; raises RunError if it cannot be loaded."""
     session = Session(original, threads=options.threads)
+    turned = is_sequence_first(session, inputs, options.seed)
+    symbols = Symbols(inputs, sequence_first=turned)
     inputs = settle_polarity(session, inputs, symbols, options.seed)
     runs = Runs(session, premise=options.premise)
     for entry in inputs:
         if entry.inverted:
             runs.notes.append(f"input {entry.name!r} is read as a mask whose ones are padding, as the original does")
     if options.inputs is not None:
-        runs.add(load_inputs(options.inputs, inputs))
+        runs.add(load_inputs(options.inputs, inputs, sequence_first=turned))
     else:
-        drawer = Drawer(inputs, symbols, options.val_ranges, half_values=narrow)
+        drawer = Drawer(inputs, symbols, options.val_ranges, half_values=narrow, sequence_first=turned)
         run_cases(runs, plan(inputs, symbols, long), drawer, symbols.relations, options.seed, options.progress)
+    if turned:
+        runs.notes.append("inputs are read as [S, B, ...], as the original reads them")
     runs.close()
-    return runs
+    return runs, symbols
 
 
 def _compare_sets(
