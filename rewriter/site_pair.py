@@ -14,7 +14,7 @@ from .algebra import HIDDEN_BELOW, Index, Poly, Size
 from .graph import Array
 from .interpret import Interpreter
 from .layout import View
-from .measure import SiteSizes, gather, number
+from .measure import Floats, SiteSizes, gather, number
 from .plan import Plan
 
 
@@ -77,29 +77,43 @@ class SitePair:
         largest = whole.max(axis=tuple(a for a in range(whole.ndim) if a != place), keepdims=True, initial=0.0)
         return np.broadcast_to(largest, whole.shape).reshape(moved.shape)
 
+    def bias(self, scores: Array, sizes: dict[Size, int]) -> Array:
+        """Scores without the product as [B, H, S_q, S_kv], zero where a key is hidden."""
+        found = self._placed(scores, sizes)
+        hidden: Array = np.zeros((1, 1, 1, 1)) if found is None else np.where(found[1], found[0], 0.0)
+        return hidden
+
+    def _placed(self, scores: Array, sizes: dict[Size, int]) -> tuple[Floats, npt.NDArray[np.bool_]] | None:
+        """Scores [B, H, S_q, S_kv], and where a key is visible."""
+        proof = self._plan.proof
+        frame = proof.attention.frame
+        order = (frame.batch, frame.head, frame.row, frame.key)
+        shape = [1 if i is None else number(self._interpreter, i.bound, sizes) for i in order]
+        extents = [e for e in shape if e]
+        if len(extents) != 4:
+            return None
+        found = gather(proof.attention.scores_index, scores, order, extents, self._interpreter, sizes)
+        if found is None:
+            return None
+        visible = found > HIDDEN_BELOW
+        if proof.causal:
+            keys, rows = np.arange(extents[3]), np.arange(extents[2])
+            visible = visible & (keys <= rows[:, None] + (extents[3] - extents[2]))
+        return found, np.asarray(visible, np.bool_)
+
     def seen(self, scores: Array | None, output: Array, sizes: dict[Size, int]) -> Array:
         """True at the elements of the output whose row sees a key at all.
 
         What a row without keys yields differs between operators and runtimes; the proof states what the fused node
         does there.
         """
-        proof = self._plan.proof
-        frame = proof.attention.frame
-        order = (frame.batch, frame.head, frame.row, frame.key)
-        shape = [1 if i is None else number(self._interpreter, i.bound, sizes) for i in order]
-        extents = [e for e in shape if e]
         everything: Array = np.ones(output.shape, np.bool_)
-        if scores is None or len(extents) != 4:
+        placed = None if scores is None else self._placed(scores, sizes)
+        if placed is None:
             return everything
-        index = proof.attention.scores_index
-        found = gather(index, scores, order, extents, self._interpreter, sizes)
-        if found is None:
-            return everything
-        visible = found > HIDDEN_BELOW
-        if proof.causal:
-            keys, rows = np.arange(extents[3]), np.arange(extents[2])
-            visible = visible & (keys <= rows[:, None] + (extents[3] - extents[2]))
-        spread = _laid_out(np.asarray(visible.any(-1), np.bool_), self._plan.output, order[:3], output.shape)
+        frame = self._plan.proof.attention.frame
+        rows = np.asarray(placed[1].any(-1), np.bool_)
+        spread = _laid_out(rows, self._plan.output, (frame.batch, frame.head, frame.row), output.shape)
         return everything if spread is None else spread
 
 

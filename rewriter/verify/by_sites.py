@@ -16,8 +16,8 @@ from .usage import Input
 TOLERANCE = (
     f"site by site: {WIDE_LIMIT:g} of the largest magnitude of the output in float64 ({NARROW_LIMIT:g} in float32, "
     "where onnxruntime has no float64 kernels), at least of 1, and what rounding the constants in the files explains: "
-    "twice the change of the output, head by head, when every bias entry moves by a unit roundoff of its stored type "
-    "and of the largest distance, alternately up and down, and when the scale moves by two of float32"
+    "four times the change of the output, head by head, when every bias entry moves by a unit roundoff of its stored "
+    "type, alternately up and down and then all in one direction, and when the scale moves by a unit in the last place"
 )
 
 REST = "the rest of the graph"

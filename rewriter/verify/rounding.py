@@ -10,7 +10,7 @@ at even keys and down at odd ones.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -28,6 +28,27 @@ UNIT_ROUNDOFF = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24}
 
 _FACTOR = 2.0
 """An entry may be one unit in the last place off, which is two unit roundoffs."""
+
+
+_PATTERNS = 2.0
+"""At a site alone entries move by their own rounding, in two patterns; others may weigh twice as much."""
+
+NOISE = "rounding_noise"
+"""The input that a site's model gets for what rounding may add to its bias."""
+
+
+@dataclass(frozen=True)
+class SiteRounding:
+    """What is known where a model is one site.
+
+    Attributes:
+        spread: From how far each element of an output moved, by name, to what is allowed there.
+        bias: The bias of an input set as the original adds it, [B, H, S_q, S_kv], zero where a key is hidden: every
+            entry has the rounding of its own size.  None if it cannot be had; then each gets that of the largest.
+    """
+
+    spread: Callable[[str, Array], Allowance]
+    bias: Callable[[InputSet], Array] | None
 
 
 def tables(source: Source, heads: int, weights: Collection[str] = ()) -> tuple[str, ...]:
@@ -50,8 +71,7 @@ def rounding_allowances(
     layouts: dict[str, Layout],
     *,
     threads: int,
-    scale: bool = False,
-    spread: Callable[[str, Array], Allowance] | None = None,
+    site: SiteRounding | None = None,
 ) -> list[dict[str, Allowance]] | None:
     """How far rounding of a stored bias can move each output.
 
@@ -62,9 +82,7 @@ def rounding_allowances(
         outputs: The rewritten model's outputs on them.
         layouts: Axes of the outputs.
         threads: Threads of onnxruntime.
-        scale: Let the scale on the product be rounded too, which matters where nothing else is rounded.
-        spread: From how far each element of an output moved, by name, to what is allowed there; the largest amount
-            for all of them if None.
+        site: What is known where the model is one site.
 
     Returns:
         For every input set the absolute allowance by output, or None where it cannot be measured.
@@ -73,25 +91,42 @@ def rounding_allowances(
     if not narrow or not sites:
         return None
     unit = max(UNIT_ROUNDOFF[name] for name in narrow)
-    changed = [
-        _with_noise(rewritten.proto, sites, unit),
-        *([_with_scale(rewritten.proto, sites, unit)] if scale else []),
-    ]
     allowances: list[dict[str, Allowance]] = [{} for _ in sets]
-    try:
-        for proto in changed:
-            session = Session(replace(rewritten, proto=proto), threads=threads)
-            for one, exact, allowance in zip(sets, outputs, allowances, strict=True):
-                disturbed = session.run(one.arrays)
+
+    def allow(proto: onnx.ModelProto, noises: Sequence[Callable[[Array], Array]] = ()) -> None:
+        """Adds how far the outputs of a changed model are from those of the rewritten one, for each kind of noise."""
+        session = Session(replace(rewritten, proto=proto), threads=threads)
+        for one, exact, allowance in zip(sets, outputs, allowances, strict=True):
+            bias = site.bias(one) if noises and site is not None and site.bias is not None else None
+            for noise in noises or (None,):
+                given = {} if noise is None or bias is None else {NOISE: unit * noise(bias)}
+                disturbed = session.run({**one.arrays, **given})
                 for entry in compare(one, exact, disturbed, layouts):
                     name = entry.output
-                    moved: Allowance = entry.max_abs
-                    if spread is not None:
-                        moved = spread(name, np.abs(disturbed[name].astype(np.float64) - exact[name]))
-                    allowance[name] = allowance.get(name, 0.0) + _FACTOR * moved
+                    extra: Allowance = _FACTOR * entry.max_abs
+                    if site is not None:
+                        moved = np.abs(disturbed[name].astype(np.float64) - exact[name])
+                        extra = _PATTERNS * _FACTOR * site.spread(name, moved)
+                    allowance[name] = allowance.get(name, 0.0) + extra
+
+    try:
+        if site is not None and site.bias is not None:
+            # Rounding of entries differs from key to key; rounding of a slope is the same for all of them.
+            allow(_with_input(rewritten.proto, sites), (_alternating, np.asarray))
+        else:
+            allow(_with_noise(rewritten.proto, sites, unit))
+        if site is not None:
+            allow(_with_scale(rewritten.proto, sites))
     except RunError:
         return None
     return allowances
+
+
+def _alternating(bias: Array) -> Array:
+    """The magnitude of every entry, up at even keys and down at odd ones."""
+    signs = 1.0 - 2.0 * (np.arange(bias.shape[-1]) % 2)
+    alternating: Array = np.abs(bias) * signs
+    return alternating
 
 
 def describe(narrow: Sequence[str]) -> str:
@@ -104,15 +139,34 @@ def describe(narrow: Sequence[str]) -> str:
     )
 
 
-def _with_scale(proto: onnx.ModelProto, sites: Sequence[Site], unit: float) -> onnx.ModelProto:
-    """The model with the scale a unit in the last place larger."""
+def _with_scale(proto: onnx.ModelProto, sites: Sequence[Site]) -> onnx.ModelProto:
+    """The model with the scale, which is a float32, a unit in the last place larger."""
 
     def edit(site: Edit) -> None:
         for attribute in site.node.attribute:
             if attribute.name == "scale":
-                attribute.f = attribute.f * (1.0 + _FACTOR * unit)
+                attribute.f = float(np.nextafter(np.float32(attribute.f), np.float32(np.inf)))
 
     return edit_sites(proto, sites, edit)
+
+
+def _with_input(proto: onnx.ModelProto, sites: Sequence[Site]) -> onnx.ModelProto:
+    """The model with one more input [B, H, S_q, S_kv], which is added to slope times distance."""
+
+    def disturb(body: onnx.FunctionProto) -> None:
+        product = ["slopes_per_head", "distance"]
+        where, node = next((k, n) for k, n in enumerate(body.node) if list(n.input) == product)
+        bias, node.output[0] = node.output[0], "bias_exact"
+        body.node.insert(where + 1, helper.make_node("Add", ["bias_exact", NOISE], [bias]))
+        body.input.append(NOISE)
+
+    def edit(site: Edit) -> None:
+        site.own_body(disturb)
+        site.node.input.append(NOISE)
+
+    changed = edit_sites(proto, sites, edit)
+    changed.graph.input.append(helper.make_tensor_value_info(NOISE, TensorProto.FLOAT, [None] * 4))
+    return changed
 
 
 def _with_noise(proto: onnx.ModelProto, sites: Sequence[Site], unit: float) -> onnx.ModelProto:

@@ -9,7 +9,7 @@ that the files hold, and that is measured.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from .mutants import MutantKind, find_sites
 from .options import VerifyOptions
 from .power import Baseline, check_power, no_progress
 from .report import MutantResult, SetResult, SiteResult
-from .rounding import rounding_allowances, tables
+from .rounding import SiteRounding, rounding_allowances, tables
 from .runs import Runs, run_cases, run_rewritten
 from .runtime import Array, Arrays, Model, Session
 from .sizes import Relation, Sizes
@@ -97,6 +97,20 @@ class SiteChecks:
         return replace(known, site=pair.site, same_as=known.site, mutants=mutants)
 
 
+@dataclass
+class _SiteRuns(Runs):
+    """Runs of a site; what only tells which rows are compared does not stay in memory."""
+
+    judge: Callable[[InputSet, Arrays], InputSet] = lambda one, outputs: one
+
+    def try_set(self, one: InputSet) -> str | None:
+        """Like that of the whole model, with what is compared decided at once."""
+        refusal = super().try_set(one)
+        if refusal is None:
+            self.sets[-1] = self.judge(one, self.outputs[-1])
+        return refusal
+
+
 class _Check:
     """One site."""
 
@@ -121,7 +135,7 @@ class _Check:
         original, rewritten = self.clones
         wide = original.wide
         try:
-            runs = Runs(Session(original, threads=options.threads))
+            runs = _SiteRuns(Session(original, threads=options.threads), judge=self._judged)
         except RunError as error:
             return self._skipped(f"onnxruntime does not load it: {error}")
         drawer = _SiteDrawer(self.pair, self.inputs, options, half_values=self.narrow)
@@ -129,7 +143,7 @@ class _Check:
         runs.close()
         if not runs.sets:
             return self._skipped(f"the original runs on none of the inputs: {'; '.join(runs.notes)}", wide)
-        sets = [self._judged(one, outputs) for one, outputs in zip(runs.sets, runs.outputs, strict=True)]
+        sets = runs.sets
         layouts = {name: Layout(None, None) for name in runs.outputs[0]}
         failures, outputs = run_rewritten(rewritten, sets, threads=options.threads)
         relative = WIDE_LIMIT if wide else NARROW_LIMIT
@@ -148,16 +162,9 @@ class _Check:
         results = compared(allowances)
         if complete:
             # Always allowed for, so that what is said about mutants holds for the limit that decides.
-            found = rounding_allowances(
-                rewritten,
-                self.stored,
-                sets,
-                computed,
-                layouts,
-                threads=options.threads,
-                scale=True,
-                spread=self.pair.by_head,
-            )
+            site = SiteRounding(self.pair.by_head, self._bias_of(original))
+            stored, threads = self.stored, options.threads
+            found = rounding_allowances(rewritten, stored, sets, computed, layouts, threads=threads, site=site)
             allowances = found or allowances
             results = compared(allowances)
         if complete and not any(entry.compared for one in results for entry in one.outputs):
@@ -192,6 +199,21 @@ class _Check:
         slopes = [abs(v) for site in find_sites(self.clones[1].proto) for v in site.slopes or () if v]
         wanted = 4.0 / min(slopes) if slopes and math.isfinite(max(slopes)) else math.inf
         return max(1, math.ceil(min(self.options.max_length, max(64.0, wanted))))
+
+    def _bias_of(self, original: Model) -> Callable[[InputSet], Array] | None:
+        """The bias of an input set as the original adds it: its scores, with a query of zero."""
+        pair = self.pair
+        query = pair.query
+        if not pair.scores or query is None:
+            return None
+        session = Session(original, threads=self.options.threads)
+
+        def bias(one: InputSet) -> Array:
+            assert isinstance(one, SiteSet)
+            outputs = session.run({**one.arrays, query: np.zeros_like(one.arrays[query])})
+            return pair.bias(outputs[pair.scores], dict(one.numbers))
+
+        return bias
 
     def _judged(self, one: InputSet, outputs: Arrays) -> SiteSet:
         """The set with the elements that are compared; what only tells these is taken out of the outputs."""
