@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from .algebra import Poly
+from .algebra import Min0, Poly, Size
 from .analyse import Analysis, Site
 from .contraction import is_contraction
 from .cut import MAX_ELEMENTS, Cut, cut, products_of
-from .graph import Scope, index_graph, operator, opset_versions, subgraphs, walk
+from .graph import NO_NUMBERS, Scope, index_graph, operator, opset_versions, subgraphs, walk
 from .interpret import Interpreter
 from .measure import SiteSizes, shape_extents
 from .plan import Plan
@@ -38,6 +38,7 @@ class _Part:
     plan: Plan
     cut: Cut
     stops: frozenset[str]
+    whole: bool
 
 
 @dataclass
@@ -70,10 +71,12 @@ class SitePairs:
             attention = site.plan.proof.attention
             views = (attention.query, attention.key, attention.value)
             stops = frozenset((*(v.tensor for v in views), *attention.past.values()))
-            stops |= {tensor for tensor, owner in ends.items() if owner != site.name}
+            # Branches of an If may use the same names.
+            stops |= {tensor for tensor, owner in ends.items() if owner != site.name} - set(_outputs(site.plan))
             part = _cut(site.scope, _outputs(site.plan), stops, products_of(site), site)
+            whole = products_of(site) <= {id(node) for node in part.nodes}
             part.nodes = [_copy(node) for node in part.nodes]
-            made._parts.append(_Part(site, site.plan, part, stops))
+            made._parts.append(_Part(site, site.plan, part, stops, whole))
         return made
 
     def pairs(self, rewritten: ModelProto, folder: Path) -> Iterator[SitePair]:
@@ -116,15 +119,17 @@ class SitePairs:
         fused = [n for n in after.nodes if n.domain == DOMAIN and n.op_type in BY_OP_TYPE]
         if len(fused) != 1 or not part.cut.outputs:
             return f"{len(fused)} fused nodes lie between its border and its output"
+        if not part.whole:
+            return "a node with a body lies between its products"
         names = sorted({*part.cut.inputs, *after.inputs})
         tensors: dict[str, tuple[Poly, ...]] = {}
         shapes: dict[str, tuple[Poly, ...]] = {}
         for name in names:
-            measured = shape_extents(interpreter, scope.producer(name) or part.site.scope.producer(name))
             dims = interpreter.dims(name)
-            if measured is not None:
-                shapes[name] = tuple(interpreter.facts.normal(e) for e in measured)
-            elif dims is None or not interpreter.dtype(name):
+            counted = _counted(interpreter, name, scope.producer(name) or part.site.scope.producer(name))
+            if counted is not None:
+                shapes[name] = tuple(interpreter.facts.normal(e) for e in counted)
+            elif dims is None or interpreter.dtype(name) in NO_NUMBERS:
                 return f"the shape or type of '{name}' at its border is unknown"
             else:
                 tensors[name] = tuple(interpreter.facts.normal(e) for e in dims)
@@ -141,6 +146,7 @@ class SitePairs:
             folders=(self.base_dir, folder),
             tensors=tensors,
             shapes=shapes,
+            scalars=frozenset(n for n in shapes if interpreter.rank(n) == 0),
             results=tuple(part.cut.outputs),
             query=query if query in tensors and query not in others else None,
             scores=scores,
@@ -189,6 +195,17 @@ def _is_foreign(scope: Scope, node: NodeProto) -> bool:
     return False
 
 
+def _counted(interpreter: Interpreter, name: str, node: NodeProto | None) -> tuple[Poly, ...] | None:
+    """The numbers of a small tensor that holds sizes and nothing else: a shape, or a length made from one."""
+    measured = shape_extents(interpreter, node)
+    if measured is not None or interpreter.dtype(name) not in (TensorProto.INT32, TensorProto.INT64):
+        return measured
+    numbers = interpreter.integers(name)
+    if numbers is None or any(not isinstance(a, Size | Min0) for n in numbers for a in n.all_atoms()):
+        return None
+    return tuple(numbers)
+
+
 def _copy(node: NodeProto) -> NodeProto:
     copy = NodeProto()
     copy.CopyFrom(node)
@@ -205,7 +222,9 @@ def _model(
 ) -> ModelProto:
     """The part as a model whose inputs have their types and ranks, and no names of extents."""
     inputs = [helper.make_tensor_value_info(n, interpreter.dtype(n), _open(tensors[n])) for n in sorted(tensors)]
-    inputs += [helper.make_tensor_value_info(n, TensorProto.INT64, [len(shapes[n])]) for n in sorted(shapes)]
+    for name in sorted(shapes):
+        shape = [] if interpreter.rank(name) == 0 else [len(shapes[name])]
+        inputs.append(helper.make_tensor_value_info(name, interpreter.dtype(name) or TensorProto.INT64, shape))
     ends = [helper.make_tensor_value_info(n, interpreter.dtype(n) or TensorProto.FLOAT, None) for n in outputs]
     graph = helper.make_graph(part.nodes, "site", inputs, ends, part.constants)
     used = {(n.domain, n.op_type) for n in part.nodes}

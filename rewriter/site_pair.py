@@ -29,7 +29,7 @@ class SitePair:
         rewritten: The same as the output has them; its inputs are those of ``original``.
         folders: Where the external data of each are.
         tensors: Extents of every input that is a tensor of the model.
-        shapes: Inputs that are shapes, and the extents that they hold.
+        shapes: Inputs that hold sizes, and what they hold; ``scalars`` are those of rank 0.
         results: Outputs that are compared, the attention's own first.
         query: The input that is the query, or None if it is a key or value as well.
         scores: The output of ``original`` that tells which keys a row sees, or "" if there is none.
@@ -43,6 +43,7 @@ class SitePair:
     folders: tuple[Path, Path]
     tensors: Mapping[str, tuple[Poly, ...]]
     shapes: Mapping[str, tuple[Poly, ...]]
+    scalars: frozenset[str]
     results: tuple[str, ...]
     query: str | None
     scores: str
@@ -77,11 +78,12 @@ class SitePair:
         largest = whole.max(axis=tuple(a for a in range(whole.ndim) if a != place), keepdims=True, initial=0.0)
         return np.broadcast_to(largest, whole.shape).reshape(moved.shape)
 
-    def bias(self, scores: Array, sizes: dict[Size, int]) -> Array:
-        """Scores without the product as [B, H, S_q, S_kv], zero where a key is hidden."""
+    def bias(self, scores: Array, sizes: dict[Size, int]) -> tuple[Array, Array]:
+        """Scores without the product as [B, H, S_q, S_kv], zero where a key is hidden, and where one is visible."""
         found = self._placed(scores, sizes)
-        hidden: Array = np.zeros((1, 1, 1, 1)) if found is None else np.where(found[1], found[0], 0.0)
-        return hidden
+        if found is None:
+            return np.zeros((1, 1, 1, 1)), np.ones((1, 1, 1, 1), np.bool_)
+        return np.where(found[1], found[0], 0.0), found[1]
 
     def _placed(self, scores: Array, sizes: dict[Size, int]) -> tuple[Floats, npt.NDArray[np.bool_]] | None:
         """Scores [B, H, S_q, S_kv], and where a key is visible."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -9,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
+from .errors import RunError
 from .runtime import Array, Arrays
 from .sizes import Relation, Sizes, Symbols
 from .usage import Input, Kind
@@ -17,6 +19,8 @@ HIDDEN = -1e4
 """What an additive mask holds at hidden keys: its weight is exactly 0, and every float type can hold it."""
 
 _FEWEST_SETS = 3
+_MOST_NUMBERS = 1 << 28
+"""In one input."""
 
 
 class Padding(Enum):
@@ -140,7 +144,8 @@ def plan(inputs: Sequence[Input], symbols: Symbols, long: int) -> tuple[Case, ..
         chosen.setdefault((shapes, case.padding), case)
     if any(entry.kind is Kind.BOOLEAN for entry in inputs):
         for key, case in list(chosen.items()):
-            chosen[(*key, "turned")] = replace(case, name=f"{case.name}, flags turned", turned=True)
+            turned = (*key, "turned")
+            chosen[turned] = replace(case, name=f"{case.name}, flags turned", turned=True)
     first = cases[0]
     if len({shapes for shapes, *_ in chosen}) < _FEWEST_SETS:
         # Fixed shapes: all that can differ is the numbers, and short sequences show small slopes in few draws only.
@@ -183,12 +188,18 @@ class Drawer:
         self._sequence_first = sequence_first
 
     def draw(self, case: Case, relation: Relation, seed: Sequence[int]) -> InputSet:
-        """Draws one input set; equal arguments give equal arrays."""
+        """Draws one input set; equal arguments give equal arrays.
+
+        Raises:
+            RunError: There is no such set: a shape is impossible, or nobody has the memory for it.
+        """
         rng = np.random.default_rng(list(seed))
         masks: dict[tuple[int, ...], Array] = {}
         arrays: Arrays = {}
         for entry in self._inputs:
             shape = self._symbols.shape(entry, case.sizes, relation)
+            if min(shape, default=0) < 0 or math.prod(shape) > _MOST_NUMBERS:
+                raise RunError(f"input {entry.name!r} would have the shape {list(shape)}")
             if entry.name in self._ranges:
                 arrays[entry.name] = _within(rng, self._ranges[entry.name], shape, entry.dtype)
             elif entry.kind is Kind.PADDING_MASK:

@@ -41,8 +41,8 @@ def settle_polarity(session: Session, inputs: Sequence[Input], symbols: Symbols,
     drawer = Drawer(inputs, symbols, {}, half_values=False, sequence_first=symbols.sequence_first)
     for sizes in (Sizes(2, 9, 0), Sizes(2, 5, 4)):
         for relation in Relation:
-            one = drawer.draw(Case("polarity", sizes, Padding.INTERIOR), relation, (seed, 0, 0))
             try:
+                one = drawer.draw(Case("polarity", sizes, Padding.INTERIOR), relation, (seed, 0, 0))
                 outputs = session.run(one.arrays)
                 inverted = _is_inverted(session, inputs, one, outputs, turned=symbols.sequence_first)
             except RunError:

@@ -43,12 +43,15 @@ class SiteRounding:
 
     Attributes:
         spread: From how far each element of an output moved, by name, to what is allowed there.
-        bias: The bias of an input set as the original adds it, [B, H, S_q, S_kv], zero where a key is hidden: every
-            entry has the rounding of its own size.  None if it cannot be had; then each gets that of the largest.
+        bias: The bias of an input set as the original adds it, [B, H, S_q, S_kv], zero where a key is hidden, and
+            where one is visible: every entry has the rounding of its own size.  None if it cannot be had; then each
+            gets that of the largest.
+        wide: The outputs are those of float64; in float32 the fused node rounds too, which counts from the row.
     """
 
     spread: Callable[[str, Array], Allowance]
-    bias: Callable[[InputSet], Array] | None
+    bias: Callable[[InputSet], tuple[Array, Array]] | None
+    wide: bool
 
 
 def tables(source: Source, heads: int, weights: Collection[str] = ()) -> tuple[str, ...]:
@@ -93,13 +96,13 @@ def rounding_allowances(
     unit = max(UNIT_ROUNDOFF[name] for name in narrow)
     allowances: list[dict[str, Allowance]] = [{} for _ in sets]
 
-    def allow(proto: onnx.ModelProto, noises: Sequence[Callable[[Array], Array]] = ()) -> None:
+    def allow(proto: onnx.ModelProto, noises: Sequence[Callable[[Array, Array], Array]] = ()) -> None:
         """Adds how far the outputs of a changed model are from those of the rewritten one, for each kind of noise."""
         session = Session(replace(rewritten, proto=proto), threads=threads)
         for one, exact, allowance in zip(sets, outputs, allowances, strict=True):
             bias = site.bias(one) if noises and site is not None and site.bias is not None else None
             for noise in noises or (None,):
-                given = {} if noise is None or bias is None else {NOISE: unit * noise(bias)}
+                given = {} if noise is None or bias is None else {NOISE: unit * noise(*bias)}
                 disturbed = session.run({**one.arrays, **given})
                 for entry in compare(one, exact, disturbed, layouts):
                     name = entry.output
@@ -112,7 +115,8 @@ def rounding_allowances(
     try:
         if site is not None and site.bias is not None:
             # Rounding of entries differs from key to key; rounding of a slope is the same for all of them.
-            allow(_with_input(rewritten.proto, sites), (_alternating, np.asarray))
+            alternating = _alternating if site.wide else _alternating_in_float32
+            allow(_with_input(rewritten.proto, sites), (alternating, lambda bias, visible: bias))
         else:
             allow(_with_noise(rewritten.proto, sites, unit))
         if site is not None:
@@ -122,11 +126,19 @@ def rounding_allowances(
     return allowances
 
 
-def _alternating(bias: Array) -> Array:
-    """The magnitude of every entry, up at even keys and down at odd ones."""
-    signs = 1.0 - 2.0 * (np.arange(bias.shape[-1]) % 2)
+def _alternating(bias: Array, visible: Array) -> Array:
+    """The magnitude of every entry, up and down in turn among the keys that a row sees."""
+    signs = 1.0 - 2.0 * (np.cumsum(visible, axis=-1) % 2)
     alternating: Array = np.abs(bias) * signs
     return alternating
+
+
+def _alternating_in_float32(bias: Array, visible: Array) -> Array:
+    """The same, with entries that the fused node counts from the row: they are at most as large as a row is wide."""
+    highest = np.where(visible, bias, -np.inf).max(axis=-1, keepdims=True)
+    lowest = np.where(visible, bias, np.inf).min(axis=-1, keepdims=True)
+    width = np.where(visible.any(axis=-1, keepdims=True), highest - lowest, 0.0)
+    return _alternating(np.abs(bias) + width, visible)
 
 
 def describe(narrow: Sequence[str]) -> str:

@@ -162,7 +162,7 @@ class _Check:
         results = compared(allowances)
         if complete:
             # Always allowed for, so that what is said about mutants holds for the limit that decides.
-            site = SiteRounding(self.pair.by_head, self._bias_of(original))
+            site = SiteRounding(self.pair.by_head, self._bias_of(original), wide)
             stored, threads = self.stored, options.threads
             found = rounding_allowances(rewritten, stored, sets, computed, layouts, threads=threads, site=site)
             allowances = found or allowances
@@ -200,7 +200,7 @@ class _Check:
         wanted = 4.0 / min(slopes) if slopes and math.isfinite(max(slopes)) else math.inf
         return max(1, math.ceil(min(self.options.max_length, max(64.0, wanted))))
 
-    def _bias_of(self, original: Model) -> Callable[[InputSet], Array] | None:
+    def _bias_of(self, original: Model) -> Callable[[InputSet], tuple[Array, Array]] | None:
         """The bias of an input set as the original adds it: its scores, with a query of zero."""
         pair = self.pair
         query = pair.query
@@ -208,7 +208,7 @@ class _Check:
             return None
         session = Session(original, threads=self.options.threads)
 
-        def bias(one: InputSet) -> Array:
+        def bias(one: InputSet) -> tuple[Array, Array]:
             assert isinstance(one, SiteSet)
             outputs = session.run({**one.arrays, query: np.zeros_like(one.arrays[query])})
             return pair.bias(outputs[pair.scores], dict(one.numbers))
@@ -234,7 +234,8 @@ class _SiteDrawer:
 
     def __init__(self, pair: SitePair, inputs: Sequence[Input], options: VerifyOptions, *, half_values: bool) -> None:
         self._pair = pair
-        self._inputs = inputs
+        declared = {v.name: v.type.tensor_type.elem_type for v in pair.original.graph.input if v.name in pair.shapes}
+        self._types = {name: helper.tensor_dtype_to_np_dtype(kind) for name, kind in declared.items()}
         ranges = {n: r for n, r in options.val_ranges.items() if n in pair.tensors}
         self._drawer = Drawer(inputs, self, ranges, half_values=half_values)
 
@@ -274,7 +275,7 @@ class _SiteDrawer:
             extents = self._pair.extents(name, numbers)
             if extents is None:
                 raise RunError(f"the shape that {name!r} holds is not known")
-            arrays[name] = np.array(extents, np.int64)
+            arrays[name] = np.array(extents[0] if name in self._pair.scalars else extents, self._types[name])
         if case.quiet and self._pair.query is not None:
             arrays[self._pair.query] = np.zeros_like(arrays[self._pair.query])
         batch, new, _ = self.settled(case.sizes)

@@ -7,6 +7,7 @@ embedding, a padding mask, or a position.  Consumers say which; names only help 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 
@@ -97,7 +98,8 @@ def _describe(value: onnx.ValueInfoProto, use: _Use) -> Input:
     element = tensor.elem_type
     floating = element in (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE)
     narrow = element in (TensorProto.FLOAT16, TensorProto.BFLOAT16)
-    dtype = np.dtype(np.float32) if narrow else np.dtype(helper.tensor_dtype_to_np_dtype(element or TensorProto.FLOAT))
+    known = element in TensorProto.DataType.values() and element != TensorProto.UNDEFINED and not narrow
+    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(element if known else TensorProto.FLOAT))
     called_mask = "mask" in value.name.lower()
     additive = floating and "Add" in use.ends and not any(end in use.ends for end in ("Sub", "Equal", "Where", "Mul"))
     if called_mask and len(dims) >= 3:
@@ -196,7 +198,8 @@ class _Consumers:
         self._shapes[name] = tuple(tensor.dims)
         inline = tensor.data_location != TensorProto.EXTERNAL
         if inline and tensor.data_type in (TensorProto.INT64, TensorProto.INT32) and tuple(tensor.dims) in ((), (1,)):
-            self._scalars[name] = int(numpy_helper.to_array(tensor).reshape(-1)[0])
+            with suppress(ValueError):  # fewer bytes than declared: no runtime loads that
+                self._scalars[name] = int(numpy_helper.to_array(tensor).reshape(-1)[0])
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

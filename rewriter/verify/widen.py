@@ -8,6 +8,8 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
+from .errors import VerifyError
+
 TO_FLOAT32: Mapping[int, int] = {TensorProto.FLOAT16: TensorProto.FLOAT, TensorProto.BFLOAT16: TensorProto.FLOAT}
 TO_FLOAT64: Mapping[int, int] = {TensorProto.FLOAT: TensorProto.DOUBLE}
 
@@ -64,10 +66,18 @@ def _widen_attribute(attribute: AttributeProto, types: Mapping[int, int]) -> Non
 
 
 def widen_tensor(tensor: TensorProto, types: Mapping[int, int]) -> None:
-    """Widens a tensor that is loaded; its values stay."""
+    """Widens a tensor that is loaded; its values stay.
+
+    Raises:
+        VerifyError: It has other bytes than it declares.
+    """
     if tensor.data_type not in types:
         return
-    wide = numpy_helper.to_array(tensor).astype(helper.tensor_dtype_to_np_dtype(types[tensor.data_type]))
+    try:
+        array = numpy_helper.to_array(tensor)
+    except ValueError as error:
+        raise VerifyError(f"tensor {tensor.name!r} cannot be read: {error}") from error
+    wide = array.astype(helper.tensor_dtype_to_np_dtype(types[tensor.data_type]))
     name, doc = tensor.name, tensor.doc_string
     tensor.CopyFrom(numpy_helper.from_array(wide, name))
     tensor.doc_string = doc
