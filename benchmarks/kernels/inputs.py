@@ -89,8 +89,9 @@ class Buffers:
         """For a plan."""
         mask = None if self.mask is None else Tensor.of(self.mask)
         positions = None if self.positions is None else Tensor.of(self.positions)
-        tensors = (Tensor.of(x) for x in (self.query, self.key, self.value, self.output, self.slopes))
-        return Call(*tensors, self.scale, True, mask, positions)
+        query, key, value = Tensor.of(self.query), Tensor.of(self.key), Tensor.of(self.value)
+        output, slope = Tensor.of(self.output), Tensor.of(self.slopes)
+        return Call(query, key, value, output, slope, self.scale, True, mask, positions)
 
 
 def median_ms(runs: Sequence[Run], repeat: int) -> float:
@@ -114,7 +115,8 @@ def interleaved_ms(competitors: Mapping[str, Sequence[Run]], rounds: int) -> dic
         for run in runs:
             run()
     torch.cuda.synchronize()
-    names, events, number = list(competitors), {name: [] for name in competitors}, 0
+    names, number = list(competitors), 0
+    events: dict[str, list[tuple[Any, Any]]] = {name: [] for name in names}
     for turn in range(rounds):
         torch.cuda._sleep(HEAD_START_CYCLES)
         for name in names if turn % 2 == 0 else reversed(names):
