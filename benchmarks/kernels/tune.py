@@ -133,18 +133,26 @@ def run(options: argparse.Namespace) -> int:
     results = {"classes": []} if options.compile_only else load(options.results, head)
     there = {entry["name"] for entry in results["classes"]}
     begin = time.monotonic()
-    for kind, reports in building.build_all(root, [kind for kind in kinds if kind.name not in there], options.jobs):
-        entry = entry_of(kind, reports)
-        if kind.choice == "fastest" and not options.compile_only:
-            time_kind(root, kind, entry)
-        results["classes"].append(entry)
-        if not options.compile_only:
-            save(options.results, results)
-        left = sum(not report["dropped"] for report in reports)
-        line = f"{kind.name}: {left} of {len(reports)} left" if options.compile_only else summary(entry)
+
+    def tell(line: str) -> None:
         say(f"{time.monotonic() - begin:.0f} s  {line}")
-    if not options.compile_only:
-        rewrite(results, options.configurations)
+
+    entries = []
+    for kind, reports in building.build_all(root, [kind for kind in kinds if kind.name not in there], options.jobs):
+        entries.append((kind, entry_of(kind, reports)))
+        tell(f"{kind.name}: compiled, {sum(not report['dropped'] for report in reports)} of {len(reports)} left")
+        if options.static:
+            results["classes"].append(entries[-1][1])
+            save(options.results, results)
+    if options.compile_only:
+        return 0
+    # Only now, so that the host has nothing else to do while it launches.
+    for kind, entry in () if options.static else entries:
+        time_kind(root, kind, entry)
+        results["classes"].append(entry)
+        save(options.results, results)
+        tell(summary(entry))
+    rewrite(results, options.configurations)
     return 0
 
 

@@ -76,7 +76,7 @@ def test_long_caches(index: int, dtype: str, worker: Worker) -> None:
 
 
 @needs_device
-@pytest.mark.parametrize("chunks", [1, 2, 3, 64, 127, 128])
+@pytest.mark.parametrize("chunks", [1, 2, 3, 64, 65, 127, 128])
 def test_any_number_of_chunks(chunks: int, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     item = long_decode(11, "bfloat16")
     bundle = loaded(item.request, layouts_of(item), worker)

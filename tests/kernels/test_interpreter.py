@@ -52,6 +52,7 @@ def test_the_fast_subset_has_one_of_everything() -> None:
             *(variant.op_type for variant in FAMILY_MEMBERS), "causal", "linear", "symmetric", "mask none",
             "mask boolean", "mask additive", "mask rows True", "mask rows False", "BHSD", "BSHD", *DTYPES,
             "positions True", "positions False",
+            *(f"{form}, several rows True" for form in ("causal", "linear", "symmetric")),
         }  # fmt: skip
         assert {f"{role}: {trait}" for trait in wanted} <= found
     assert {f"{variant.op_type} {dtype}" for variant in FAMILY_MEMBERS for dtype in DTYPES} <= found
@@ -66,9 +67,9 @@ def test_the_fast_long_decodes_have_one_of_everything() -> None:
     entries = [LONG_DECODE[index] for index in FAST_LONG_DECODES]
     assert {entry[6] for entry in entries} == {"causal", "linear", "symmetric"}
     assert {long_decode(index, DTYPES[index % 3]).dtype for index in FAST_LONG_DECODES} == set(DTYPES)
-    assert {str(entry[7]).split()[0] for entry in entries} == {"none", "additive", "all"}
+    assert {str(entry[7]).split()[0] for entry in entries} == {"none", "additive", "all", "left"}
     assert {entry[8] for entry in entries} == {True, False}
-    assert max(entry[4] for entry in entries) // 256 >= 128
+    assert {min(entry[4] // 256, 128) for entry in entries} >= {65, 128}
 
 
 def test_the_fast_skipping_inputs_have_both_forms_and_all_types() -> None:
