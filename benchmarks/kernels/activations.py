@@ -26,8 +26,9 @@ import numpy as np
 import torch
 import torch.nn.functional as functional
 from certificate import BITS, BLOCK, CRITERIA, TILE, Head, reach, taken
+from shapes import paper_slopes
 from small_model import TINY, Model, Settings, bias_of, library_text, train
-from visited import normal_heads, slopes
+from visited import normal_heads
 
 ROWS_AT_ONCE = 1024
 
@@ -70,7 +71,7 @@ def shares(heads: Sequence[Head], rows: dict[str, list[float]]) -> None:
 
 def looked_at(model: Model, text: torch.Tensor, settings: Settings, length: int) -> Iterator[dict[str, Any]]:
     """The shares of every layer on held-out text of one length: criterion to one share per head, window by window."""
-    slope = torch.tensor(slopes(settings.heads), device=text.device)
+    slope = torch.tensor(paper_slopes(settings.heads), device=text.device)
     for window in range(settings.windows):
         start = (len(text) - length - 1) * (2 * window + 1) // (2 * settings.windows)
         tokens = text[start : start + length].long()[None]
@@ -94,7 +95,7 @@ def random_shares(settings: Settings, length: int, device: torch.device) -> dict
     """The shares of normal inputs, one per head."""
     heads = normal_heads(settings.heads, length, settings.head_dim, causal=True)
     query, key = (torch.from_numpy(np.stack([getattr(h, name) for h in heads])).to(device) for name in ("query", "key"))
-    rows = {"exact": needed(query, key, torch.tensor(slopes(settings.heads), device=device))}
+    rows = {"exact": needed(query, key, torch.tensor(paper_slopes(settings.heads), device=device))}
     shares(heads, rows)
     return rows
 
@@ -185,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.stderr.write(json.dumps(training) + "\n")
     document: dict[str, Any] = {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU", "torch": str(torch.__version__),
-        "settings": asdict(settings), "slopes": slopes(settings.heads), "training": training, "lengths": [],
+        "settings": asdict(settings), "slopes": paper_slopes(settings.heads), "training": training, "lengths": [],
     }  # fmt: skip
     options.output.mkdir(parents=True, exist_ok=True)
     for entry in measure(model, held_out, settings):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any
 
 import torch
 from alibi_rewriter.kernels.plan import Call, Tensor
-from shapes import Shape
+from shapes import Shape, paper_slopes
 
 Run = Callable[[], object]
 ROTATE_BYTES = 256 << 20
@@ -20,13 +19,7 @@ LAUNCHES_PER_ROUND = 4
 
 def slopes(heads: int, device: str = "cuda") -> torch.Tensor:
     """The slopes of the ALiBi paper."""
-
-    def geometric(n: int) -> list[float]:
-        return [2.0 ** (-8.0 * (i + 1) / n) for i in range(n)]
-
-    whole = 2 ** int(math.log2(heads))
-    values = geometric(whole) + geometric(2 * whole)[0::2][: heads - whole]
-    return torch.tensor(values, dtype=torch.float32, device=device)
+    return torch.tensor(paper_slopes(heads), dtype=torch.float32, device=device)
 
 
 def inputs_of(shape: Shape, scale: float = 1.0, device: str = "cuda") -> list[tuple[Any, Any, Any]]:

@@ -10,6 +10,16 @@ INPUTS = ("none", "key padding", "boolean rows", "additive rows", "positions")
 """What an attention may have besides query, key and value."""
 
 
+def paper_slopes(heads: int) -> list[float]:
+    """The slopes of the ALiBi paper."""
+
+    def geometric(n: int) -> list[float]:
+        return [2.0 ** (-8.0 * (i + 1) / n) for i in range(n)]
+
+    whole = 1 << (heads.bit_length() - 1)
+    return geometric(whole) + geometric(2 * whole)[0::2][: heads - whole]
+
+
 @dataclass(frozen=True)
 class Shape:
     """One attention of a table."""

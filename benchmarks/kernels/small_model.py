@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as functional
+from shapes import paper_slopes
 from torch import nn
-from visited import slopes
 
 BYTES = 256
 MOST_TEXT = 48 << 20
@@ -131,7 +131,7 @@ def batch_of(text: torch.Tensor, settings: Settings, generator: torch.Generator)
 def train(model: Model, text: torch.Tensor, settings: Settings) -> dict[str, Any]:
     """Trains until the steps or the seconds are used up; what came of it."""
     device = text.device
-    slope = torch.tensor(slopes(settings.heads), device=device)
+    slope = torch.tensor(paper_slopes(settings.heads), device=device)
     bias = bias_of(slope, torch.arange(settings.context, device=device), settings.context)[None]
     fast = device.type == "cuda"
     bias = bias.to(torch.bfloat16 if fast else torch.float32)

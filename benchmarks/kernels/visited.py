@@ -12,6 +12,7 @@ import sys
 
 import numpy as np
 from certificate import CRITERIA, Head, reach, taken
+from shapes import paper_slopes
 
 SHAPES = (
     (16, 4096, 128, True), (32, 8192, 64, True), (32, 8192, 128, True), (16, 16384, 128, True),
@@ -20,21 +21,11 @@ SHAPES = (
 """Heads, length, head size, causal: rows of the benchmark with one batch entry."""
 
 
-def slopes(heads: int) -> list[float]:
-    """Those of the ALiBi paper."""
-
-    def geometric(n: int) -> list[float]:
-        return [2.0 ** (-8.0 * (i + 1) / n) for i in range(n)]
-
-    whole = 1 << (heads.bit_length() - 1)
-    return geometric(whole) + geometric(2 * whole)[0::2][: heads - whole]
-
-
 def normal_heads(heads: int, length: int, depth: int, causal: bool) -> list[Head]:
     """Normal float16 inputs."""
     rng = np.random.default_rng(0)
     found = []
-    for slope in slopes(heads):
+    for slope in paper_slopes(heads):
         query, key = (rng.standard_normal((length, depth)).astype(np.float16).astype(np.float32) for _ in range(2))
         found.append(Head(query, key, slope, depth**-0.5, causal))
     return found

@@ -176,3 +176,39 @@ def test_masks_that_hide_everything_and_positions_of_each_entry() -> None:
     slopes = buffers.slopes.numpy()
     case = Case(query, key, value, slopes, buffers.scale, False, True, positions.numpy(), mask.numpy())
     np.testing.assert_allclose(timing.attend(buffers, causal=True).numpy(), attend(case), rtol=1e-4, atol=1e-5)
+
+
+def test_a_peer_that_computes_something_else_gets_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    import bench
+
+    monkeypatch.setattr(bench, "median_ms", lambda runs, repeat: 1.0)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    ours = torch.randn(8)
+    same = bench.attempt("same", lambda: [lambda: ours * 1.001], 1, ours, 1e-2)
+    assert same["ms"] == 1.0 and same["difference"] == pytest.approx(1e-3, rel=1e-2)
+    other = bench.attempt("other", lambda: [lambda: ours * 1.1], 1, ours, 1e-2)
+    assert "ms" not in other and "differs from ours by 1.0e-01" in other["error"]
+    assert bench.attempt("no bias", lambda: [lambda: ours * 2], 1, ours, None) == {"name": "no bias", "ms": 1.0}
+    broken = bench.attempt("nan", lambda: [lambda: ours * torch.nan], 1, ours, 1e-2)
+    assert "ms" not in broken
+
+    def refuse() -> list[inputs.Run]:
+        raise ValueError("not on this device\nand more")
+
+    assert bench.attempt("refused", refuse, 1) == {"name": "refused", "error": "ValueError: not on this device"}
+
+
+def test_heads_as_rows_are_the_same_attention() -> None:
+    from peers import _bias, _heads_as_rows, _sdpa
+    from torch.nn.attention import SDPBackend
+
+    shape = Shape(2, 8, 2, 1, 300, 16, True, "float32")
+    query, key, value = inputs.inputs_of(shape, device="cpu")[0]
+    slope = inputs.slopes(8, "cpu")
+    bias = _bias(shape, slope, torch.float32)
+    case = Case(query.numpy(), key.numpy(), value.numpy(), slope.numpy(), 16**-0.5, causal=True)
+    for run in (
+        _sdpa(SDPBackend.MATH, query, key, value, attn_mask=bias),
+        _heads_as_rows(SDPBackend.MATH, query, key, value, bias),
+    ):
+        np.testing.assert_allclose(run().numpy(), attend(case), rtol=1e-4, atol=1e-5)

@@ -16,7 +16,8 @@ BENCHMARKS = ROOT / "benchmarks" / "kernels"
 sys.path.append(str(BENCHMARKS))
 
 from certificate import BITS, CRITERIA, LOG2E, TILE, Head, diagonal_scores, own_scores, reach, taken, visited
-from visited import normal_heads, slopes
+from shapes import paper_slopes
+from visited import normal_heads
 
 
 def head(kind: str, s_q: int, s_kv: int, slope: float, causal: bool) -> Head:
@@ -103,8 +104,8 @@ def test_a_known_row_of_the_table() -> None:
 
 
 def test_slopes_are_those_of_the_paper() -> None:
-    assert slopes(8) == [2.0**-i for i in range(1, 9)]
-    assert slopes(12)[8:] == [2.0 ** (-(i + 0.5)) for i in range(4)]
+    assert paper_slopes(8) == [2.0**-i for i in range(1, 9)]
+    assert paper_slopes(12)[8:] == [2.0 ** (-(i + 0.5)) for i in range(4)]
 
 
 @pytest.mark.skipif(
