@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -77,17 +78,20 @@ def configuration_of(kind: Kind, candidate: Candidate, arch: int) -> Configurati
 def demands(kind: Kind, arch: int) -> Iterator[tuple[Request, Layout]]:
     """What a rule serves besides the shapes that it is timed on: the candidate must not spill there either.
 
-    The variants of the table of resources, in its head sizes and in the largest of the rule; masks both those that
-    are read in vectors and others.
+    The variants of the table of resources, in its head sizes and in the largest of the rule.  Portable kernels in any
+    layout: with strides as arguments or known, masks read in vectors or not.
     """
     done = set()
+    portable = kind.rule["engine"] == "portable"
     for request, layout in resources.requests():
-        if request.mask_dtype == "bool" and kind.rule["engine"] == "portable":
+        if request.mask_dtype == "bool" and portable:
             continue  # the additive mask is the larger case
         largest = kind.rule["head_dim"][1]
         for each in (request, dataclasses.replace(request, head_dim=largest, value_dim=largest)):
-            for dense in (True, False) if layout.mask_dense and kind.rule["engine"] == "portable" else (False,):
-                found = (each, dataclasses.replace(layout, mask_dense=dense))
+            for contiguous, dense in itertools.product((False, True) if portable else (False,), (False, True)):
+                if dense and not (portable and layout.mask_dense):
+                    continue
+                found = (each, dataclasses.replace(layout, contiguous=contiguous, mask_dense=dense))
                 taken = any(_applies(dict(rule), each, arch) for rule in kind.behind)
                 if found not in done and not taken and _applies(dict(kind.rule), each, arch):
                     done.add(found)
@@ -111,7 +115,7 @@ def companions(role: str, request: Request, arch: int) -> list[Configuration]:
 
 def excess(engine: str, arch: int, needs: dict[str, Any]) -> str | None:
     """Why an image is not acceptable, or None."""
-    if needs["serialized"]:
+    if needs["serialized"] and engine == "hopper":  # the portable ones are on sm_90, whatever the tile
         return "its products are serialised"
     if needs["shared_bytes"] > resources.SHARED_KIB[arch] * 1024:
         return f"{needs['shared_bytes']} bytes of shared memory"
@@ -179,8 +183,9 @@ def _images(directory: Path, kind: Kind, candidate: Candidate, worker: Recording
         configuration = configuration_of(kind, candidate, arch)
         for request, layout in demands(kind, arch):
             worker.compile(job_of(request, configuration, layout, table))
-            kind_of_mask = ", mask of any strides" if request.mask_dtype and not layout.mask_dense else ""
-            yield arch, f"{request.op_type} {request.dtype} d{request.head_dim}{kind_of_mask}"
+            strided = "" if layout.contiguous else ", strided"
+            dense = ", dense mask" if layout.mask_dense else ""
+            yield arch, f"{request.op_type} {request.dtype} d{request.head_dim}{strided}{dense}"
         for shape in kind.shapes:
             bundle = bundle_of(directory, shape)
             if bundle.exists():

@@ -244,7 +244,7 @@ def _static_prefill() -> Iterator[Kind]:
     yield Kind("static float32 120 65-128 mask", special, plain((16, 16, 4, 2), (16, 16, 4, 1)))
     for (low, high), first in (((16, 64), (32, 32, 4, 2)), ((65, 128), (32, 16, 4, 2)), ((129, 256), (16, 16, 4, 1))):
         rule = {**single, "arch": list(ALL), "head_dim": [low, high]}
-        smaller = plain(*dict.fromkeys((first, (16, 16, 4, 2), (16, 16, 4, 1))))
+        smaller = plain(*dict.fromkeys((first, (16, 16, 4, 2), (16, 16, 4, 1), (16, 16, 8, 1))))
         yield Kind(f"static float32 {low}-{high}", rule, smaller, behind=(special,))
 
 

@@ -189,7 +189,7 @@ NEEDS = {"role": "decode_split", "registers": 96, "threads": 128, "shared_bytes"
     ("change", "reason"),
     [
         ({}, None),
-        ({"serialized": True}, "serialised"),
+        ({"serialized": True}, None),
         ({"shared_bytes": 228 * 1024}, "shared memory"),
         ({"registers": 255, "threads": 384}, "registers"),
         ({"loop_spills": 1}, "inner loops"),
@@ -200,6 +200,12 @@ NEEDS = {"role": "decode_split", "registers": 96, "threads": 128, "shared_bytes"
 def test_what_an_image_may_need(change: dict[str, Any], reason: str | None) -> None:
     found = building.excess("portable", 90, {**NEEDS, **change})
     assert (reason is None and found is None) or (reason is not None and found is not None and reason in found)
+
+
+def test_products_of_the_hopper_kernel_may_not_be_serialised() -> None:
+    assert "serialised" in str(building.excess("hopper", 90, {**NEEDS, "serialized": True}))
+    assert building.excess("hopper", 90, {**NEEDS, "loop_spills": 28, "spill_bytes": 500}) is None
+    assert "inner loops" in str(building.excess("hopper", 90, {**NEEDS, "loop_spills": 29}))
 
 
 class FakeWorker(building.Recording):
