@@ -68,9 +68,9 @@ HOPPER_TILES = {
 }
 """By padded head size."""
 HOPPER_FIXED = {"CONSUMER_REGISTERS": 240, "PRODUCER_REGISTERS": 24}
-HOPPER_OPTIONS: dict[str, tuple[Any, ...]] = {"ALTERNATE": (True, False), "SHARED_RAMP": (False, True)}
-"""Values of options, preferred ones first; False is the default of the kernel and is not written."""
-HOPPER_CAUSAL_OPTIONS: dict[str, tuple[Any, ...]] = {"PAIRED": (True, False)}
+HOPPER_OPTIONS: dict[str, tuple[Any, ...]] = {"ALTERNATE": (True, None), "SHARED_RAMP": (None, True)}
+"""Values of options, preferred ones first; None leaves the option to the kernel and is not written."""
+HOPPER_CAUSAL_OPTIONS: dict[str, tuple[Any, ...]] = {"PAIRED": (True, None)}
 """Further options of causal kernels without mask and positions."""
 
 
@@ -80,7 +80,7 @@ def varied(
     """Every tile with every combination of options."""
     found = []
     for tile, *values in itertools.product(tiles, *options.values()):
-        chosen = {name: value for name, value in zip(options, values, strict=True) if value is not False}
+        chosen = {name: value for name, value in zip(options, values, strict=True) if value is not None}
         found.append(Candidate(tile, {**fixed, **chosen}))
     return tuple(found)
 
