@@ -105,6 +105,8 @@ def _map_type(tensor: str, rows: int, columns: int, dtype: str) -> tuple[str, gl
 
 def hopper_constants(request: Request, tile: Tile, skip: bool) -> dict[str, Any]:
     """The compile-time arguments of the Hopper kernel before a configuration's own options."""
+    if tile.stages & (tile.stages - 1):
+        raise ValueError(f"{tile.text}: the number of stages has to be a power of two")
     variant = request.variant
     form = 2 if variant.form == "symmetric" else int(variant.causal)
     plain = request.mask_dtype is None and not variant.positions

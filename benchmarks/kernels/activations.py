@@ -102,7 +102,7 @@ def random_shares(settings: Settings, length: int, device: torch.device) -> dict
 
 def markdown(document: dict[str, Any]) -> str:
     """The figures for people."""
-    names = ("own", "diagonal", "exact")
+    names = ("own", "near", "exact")
     training = document["training"]
     lines = [
         "# Blocks of keys that certified skipping visits", "",
@@ -111,9 +111,9 @@ def markdown(document: dict[str, Any]) -> str:
         f"steps on {training['bytes'] / 1e6:.0f} MB of Python sources ({training['seconds']:.0f} s, contexts of "
         f"{document['settings']['context']}): {training['bits_per_byte_last']:.2f} bits per byte.", "",
         "Shares of blocks of 128 keys, of those without skipping, mean over layers, heads and windows. `own`: a row is "
-        "known to score what its own key scores; `diagonal`: the best of the block on the diagonal; `exact`: no "
+        "known to score what its own key scores; `near`: what the blocks on its diagonal weigh; `exact`: no "
         "criterion can visit less.", "",
-        "| keys | bits per byte | trained: own | diagonal | exact | random: own | diagonal | exact |",
+        "| keys | bits per byte | trained: own | near | exact | random: own | near | exact |",
         "|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for entry in document["lengths"]:
@@ -122,13 +122,13 @@ def markdown(document: dict[str, Any]) -> str:
         ]
         lines.append(f"| {entry['length']} | {entry['bits_per_byte']:.2f} | {' | '.join(figures)} |")
     last = document["lengths"][-1]
-    lines += ["", f"By head, {last['length']} keys, mean over layers:", "", "| head | slope | own | diagonal | exact |"]
+    lines += ["", f"By head, {last['length']} keys, mean over layers:", "", "| head | slope | own | near | exact |"]
     lines += ["|---|---|---|---|---|"]
     for number, slope in enumerate(document["slopes"]):
         figures = [f"{last['trained_by_head'][name][number]:.3f}" for name in names]
         lines.append(f"| {number} | {slope:.4g} | {' | '.join(figures)} |")
     lines += ["", f"By layer, {last['length']} keys, mean over heads; the bound on any score is in nats:", ""]
-    lines += ["| layer | own | diagonal | exact | largest norm product |", "|---|---|---|---|---|"]
+    lines += ["| layer | own | near | exact | largest norm product |", "|---|---|---|---|---|"]
     for number, layer in enumerate(last["trained_by_layer"]):
         figures = [f"{layer[name]:.3f}" for name in names]
         lines.append(f"| {number} | {' | '.join(figures)} | {layer['largest_product_of_norms']:.1f} |")

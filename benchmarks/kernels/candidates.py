@@ -63,15 +63,15 @@ class Kind:
 
 
 HOPPER_TILES = {
-    64: ((128, 128, 4, 3), (128, 128, 4, 2), (128, 64, 4, 4)),
-    128: ((128, 128, 4, 2), (128, 64, 4, 4), (128, 64, 4, 3)),
+    64: ((128, 128, 4, 4), (128, 64, 4, 8), (192, 64, 4, 8)),
+    128: ((128, 64, 4, 4), (128, 128, 4, 2)),
+    256: ((128, 64, 4, 2), (128, 32, 4, 4)),
 }
 """By padded head size."""
-HOPPER_FIXED = {"CONSUMER_REGISTERS": 240, "PRODUCER_REGISTERS": 24}
-HOPPER_OPTIONS: dict[str, tuple[Any, ...]] = {"ALTERNATE": (True, None), "SHARED_RAMP": (None, True)}
-"""Values of options, preferred ones first; None leaves the option to the kernel and is not written."""
-HOPPER_CAUSAL_OPTIONS: dict[str, tuple[Any, ...]] = {"PAIRED": (True, None)}
-"""Further options of causal kernels without mask and positions."""
+HOPPER_THREE = {"CONSUMER_REGISTERS": 160}
+"""What three warpgroups of consumers leave each."""
+HOPPER_OPTIONS: dict[str, tuple[Any, ...]] = {}
+"""Further options and their values, preferred ones first; None leaves the option to the kernel and is not written."""
 
 
 def varied(
@@ -95,39 +95,42 @@ def _both(*shapes: Shape) -> tuple[Shape, ...]:
     return tuple(dataclasses.replace(shape, dtype=dtype) for shape in shapes for dtype in ("bfloat16", "float16"))
 
 
+def _hopper_candidates(padded: int, *, more_keys_first: bool = True) -> tuple[Candidate, ...]:
+    """The tiles of a padded head size, each with what it takes."""
+    found: list[Candidate] = []
+    tiles = HOPPER_TILES[padded]
+    for tile in tiles if more_keys_first else tiles[::-1]:
+        fixed: dict[str, Any] = {"QUERIES": 1} if padded == 256 else {}
+        found += varied((tile,), {**fixed, **(HOPPER_THREE if tile[0] == 192 else {})}, HOPPER_OPTIONS)
+    return tuple(found)
+
+
 def _hopper() -> Iterator[Kind]:
     base = {"role": "prefill", "engine": "hopper", "arch": [90], "element_bytes": 2}
-    for low, high, size in ((64, 64, 64), (128, 128, 128), (72, 120, 96)):
-        padded = 64 if size == 64 else 128
-        tiles = HOPPER_TILES[padded]
+    for low, high, size in ((8, 64, 64), (72, 128, 128), (136, 256, 256)):
         for_size = {**base, "head_dim": [low, high], "square": True}
-        long, short = Shape(4, 16, 16, 4096, 4096, size, True), Shape(1, 32, 32, 2048, 2048, size, True)
-        causal_options = {**HOPPER_OPTIONS, **(HOPPER_CAUSAL_OPTIONS if size in (64, 128) else {})}
-        yield Kind(
-            f"hopper {low}-{high} causal", {**for_size, "positions": False, "masked": False, "causal": True},
-            varied(tiles, HOPPER_FIXED, causal_options), _both(long, short),
-        )  # fmt: skip
-    for low, high, size in ((64, 64, 64), (72, 128, 128)):
-        for_size = {**base, "head_dim": [low, high], "square": True}
-        candidates = varied(HOPPER_TILES[size], HOPPER_FIXED, HOPPER_OPTIONS)
-        wide = Shape(4, 16, 16, 4096, 4096, size, False)
+        candidates = _hopper_candidates(size)
+        long = Shape(4, 16, 16, 4096, 4096, size, True)
         many = Shape(32, 12, 12, 512, 512, size, False)
+        if size == 64:
+            encoder = {**for_size, "causal": False, "symmetric": True}
+            for masked, most, length in ((False, 384, 256), (True, 512, 384)):
+                shape = dataclasses.replace(many, batch=64, s_q=length, s_kv=length)
+                purpose = {"masked": True, "key_mask": True} if masked else {"positions": False, "masked": False}
+                yield Kind(
+                    f"hopper {low}-{high} short{' key mask' if masked else ''}",
+                    {**encoder, **purpose, "conditions": [{"size": "s_kv", "at_most": most}]},
+                    _hopper_candidates(size, more_keys_first=False),
+                    _both(dataclasses.replace(shape, extra="key padding") if masked else shape),
+                )  # fmt: skip
         yield Kind(
-            f"hopper {low}-{high} symmetric", {**for_size, "positions": False, "masked": False, "causal": False},
-            candidates, _both(wide, many),
+            f"hopper {low}-{high}", {**for_size, "masked": False}, candidates,
+            _both(long, dataclasses.replace(long, causal=False), dataclasses.replace(many, s_q=1024, s_kv=1024)),
         )  # fmt: skip
-        # The vector comes with the keys there, so it is in shared memory anyhow.
-        with_vector = varied(
-            HOPPER_TILES[size], HOPPER_FIXED, {k: v for k, v in HOPPER_OPTIONS.items() if k != "SHARED_RAMP"}
-        )
-        padded_keys = dataclasses.replace(wide, causal=True, extra="key padding")
+        padded_keys = dataclasses.replace(long, extra="key padding")
         yield Kind(
-            f"hopper {low}-{high} key mask", {**for_size, "masked": True, "key_mask": True}, with_vector,
-            _both(padded_keys, dataclasses.replace(many, extra="key padding")),
-        )  # fmt: skip
-        yield Kind(
-            f"hopper {low}-{high} positions", {**for_size, "positions": True, "masked": False}, with_vector,
-            _both(dataclasses.replace(wide, causal=True, extra="positions")),
+            f"hopper {low}-{high} key mask", {**for_size, "masked": True, "key_mask": True}, candidates,
+            _both(padded_keys, dataclasses.replace(padded_keys, causal=False)),
         )  # fmt: skip
 
 

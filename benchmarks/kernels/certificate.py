@@ -1,9 +1,9 @@
 """Which blocks of keys certified skipping visits, in NumPy: the criterion of docs/kernels.md, head by head.
 
 A tile of 128 query rows may leave out a block of 64 keys if the largest norms on both sides bound all of its scores far
-below what each row of the tile is known to score.  What a row is known to score is either the score of its own key
-(``own``), or the largest biased score among the blocks of 128 keys that the tile's diagonal crosses (``diagonal``),
-which is at least as much; the latter takes the largest query norm of each half of the tile by itself.
+below what each row of the tile is known to weigh.  What a row is known to weigh is either the score of its own key
+(``own``, the portable kernels), or what all keys together weigh in the blocks that the tile's diagonal crosses
+(``near``, the Hopper kernel), which is at least as much.
 """
 
 from __future__ import annotations
@@ -56,52 +56,50 @@ def own_scores(head: Head) -> Array:
     return found
 
 
-def diagonal_scores(head: Head) -> Array:
-    """The largest score of each row on the blocks that its tile's diagonal crosses, bias included."""
+def near_weights(head: Head) -> Array:
+    """The logarithm of what each row weighs on the blocks that its tile's diagonal crosses, bias included."""
     found = np.empty(len(head.query), np.float32)
     for start in range(0, len(head.query), TILE):
         rows = np.arange(start, min(start + TILE, len(head.query)))
-        first = (rows[0] + head.offset) // BLOCK * BLOCK
-        end = min(((rows[-1] + head.offset) // BLOCK + 1) * BLOCK, len(head.key))
+        first = (rows[0] + head.offset) // NORM_KEYS * NORM_KEYS
+        end = min(((rows[-1] + head.offset) // NORM_KEYS + 1) * NORM_KEYS, len(head.key))
         distance = (rows + head.offset)[:, None] - np.arange(first, end)[None, :]
         scores = head.query[rows] @ head.key[first:end].T * np.float32(head.scale * LOG2E)
         scores -= np.float32(head.slope * LOG2E) * np.abs(distance)
-        found[rows] = np.where(head.causal & (distance < 0), -np.inf, scores).max(1)
+        found[rows] = np.logaddexp2.reduce(np.where(head.causal & (distance < 0), -np.inf, scores), axis=1)
     return found
 
 
-CRITERIA: dict[str, tuple[Callable[[Head], Array], int]] = {"own": (own_scores, 128), "diagonal": (diagonal_scores, 64)}
-"""What a row is known to score, and how many rows share a bound."""
+CRITERIA: dict[str, Callable[[Head], Array]] = {"own": own_scores, "near": near_weights}
+"""What a row is known to weigh, as a logarithm."""
 
 
 def reach(head: Head, criterion: str, bits: int = BITS) -> tuple[np.ndarray, np.ndarray]:
     """For each tile the first key that is needed and the end of those that are, both multiples of 64."""
-    known, rows_of_part = CRITERIA[criterion]
     s_q, s_kv = len(head.query), len(head.key)
     blocks = -(-s_kv // NORM_KEYS)
     norms = np.zeros(blocks * NORM_KEYS, np.float32)
     norms[:s_kv] = np.linalg.norm(head.key, axis=1)
     block_norms = norms.reshape(blocks, NORM_KEYS).max(1)
-    parts = -(-s_q // rows_of_part)
-    scores = np.full(parts * rows_of_part, np.inf, np.float32)
-    scores[:s_q] = known(head)
-    lengths = np.zeros(parts * rows_of_part, np.float32)
+    weights = np.full(head.tiles * TILE, np.inf, np.float32)
+    weights[:s_q] = CRITERIA[criterion](head)
+    lengths = np.zeros(head.tiles * TILE, np.float32)
     lengths[:s_q] = np.linalg.norm(head.query, axis=1) * abs(head.scale) * LOG2E
-    least = scores.reshape(parts, rows_of_part).min(1)
-    longest = lengths.reshape(parts, rows_of_part).max(1) * 1.001
+    least = weights.reshape(-1, TILE).min(1)
+    longest = lengths.reshape(-1, TILE).max(1) * 1.001
     slope = head.slope * LOG2E
-    threshold = least - (bits + 1) - np.log2(blocks) + np.log2(1 - 2.0**-slope)
+    margin = bits + 1 + np.log2(blocks) - np.log2(1 - 2.0**-slope)
+    if slope * s_kv <= margin:  # the kernels do not try
+        return np.zeros(head.tiles, int), np.full(head.tiles, blocks * NORM_KEYS)
+    threshold = least - margin
     threshold -= 0.01 + 1e-6 * np.abs(threshold)
 
-    tile_of_part = np.arange(parts) * rows_of_part // TILE
-    first_row = tile_of_part * TILE + head.offset
-    last_row = np.minimum(tile_of_part * TILE + TILE, s_q) - 1 + head.offset
+    first_row = np.arange(head.tiles) * TILE + head.offset
+    last_row = np.minimum(first_row + TILE, s_q + head.offset) - 1
     start = np.arange(blocks) * NORM_KEYS
     nearest = np.maximum(first_row[:, None] - (start + NORM_KEYS - 1)[None], start[None] - last_row[:, None])
     bound = longest[:, None] * block_norms[None] - slope * np.maximum(nearest, 0) * 0.99999
-    needed_by_part = (nearest <= 0) | ~(bound < threshold[:, None])
-    needed = np.zeros((head.tiles, blocks), bool)
-    np.logical_or.at(needed, tile_of_part, needed_by_part)
+    needed = (nearest <= 0) | ~(bound < threshold[:, None])
     first = needed.argmax(1)
     end = blocks - needed[:, ::-1].argmax(1)
     return first * NORM_KEYS, end * NORM_KEYS

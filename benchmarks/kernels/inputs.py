@@ -39,9 +39,10 @@ def inputs_of(shape: Shape, scale: float = 1.0, device: str = "cuda") -> list[tu
 
 def extras_of(shape: Shape, device: str = "cuda") -> tuple[Any, Any]:
     """Mask and key positions, None where there are none."""
-    if shape.extra == "key padding":
+    if shape.extra in ("key padding", "right padding"):
         mask = torch.ones(shape.batch, 1, 1, shape.s_kv, dtype=torch.bool, device=device)
-        mask[:, :, :, : shape.s_kv // 16] = False
+        hidden = shape.s_kv // 16
+        mask[:, :, :, slice(0, hidden) if shape.extra == "key padding" else slice(-hidden, None)] = False
         return mask, None
     if shape.extra == "boolean rows":
         return torch.rand(1, 1, shape.s_q, shape.s_kv, device=device) > 0.01, None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from alibi_rewriter.kernels.variants import ELEMENT_BYTES, Layout, Request
 
-INPUTS = ("none", "key padding", "boolean rows", "additive rows", "positions")
+INPUTS = ("none", "key padding", "right padding", "boolean rows", "additive rows", "positions")
 """What an attention may have besides query, key and value."""
 
 
@@ -68,7 +68,12 @@ class Shape:
     @property
     def mask_dtype(self) -> str | None:
         """As in a request."""
-        return {"key padding": "bool", "boolean rows": "bool", "additive rows": self.dtype}.get(self.extra)
+        return {
+            "key padding": "bool",
+            "right padding": "bool",
+            "boolean rows": "bool",
+            "additive rows": self.dtype,
+        }.get(self.extra)
 
     @property
     def request(self) -> Request:

@@ -118,7 +118,10 @@ def run(
             blocks, tiles = -(-s_kv // skipping.NORM_KEYS), -(-s_q // skipping.REACH_ROWS)
             key_norms = Buffer.filled((batch, kv_heads, blocks), np.nan, "float32")
             reach = Buffer.filled((batch, heads, tiles, 2), -(10**9), "int32")
-            launch(skipping.alibi_key_norms, "key_norms", (blocks, kv_heads, batch), key_norms=key_norms)
+            ticket = Buffer.filled((1,), 7, "int32")
+            launch(skipping.alibi_key_norms, "key_norms", (blocks, kv_heads, batch), key_norms=key_norms, ticket=ticket)
+            if ticket.values[0] != 0:
+                raise AssertionError("the ticket is not set to zero")
             launch(skipping.alibi_reach, "reach", (tiles, heads, batch), key_norms=key_norms, reach=reach)
         launch(prefill.alibi_prefill, "prefill", (-(-s_q // tile.block_m), heads, batch), reach=reach)
     else:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent.parent
 BENCHMARKS = ROOT / "benchmarks" / "kernels"
 sys.path.append(str(BENCHMARKS))
 
-from certificate import BITS, CRITERIA, LOG2E, TILE, Head, diagonal_scores, own_scores, reach, taken, visited
+from certificate import BITS, CRITERIA, LOG2E, TILE, Head, near_weights, own_scores, reach, taken, visited
 from shapes import paper_slopes
 from visited import normal_heads
 
@@ -70,23 +70,22 @@ def test_something_is_left_out() -> None:
             assert visited(head("random", 1024, 1024, 0.7, causal), criterion) < 0.75
 
 
-def test_the_diagonal_block_scores_at_least_what_the_own_key_does() -> None:
+def test_the_near_blocks_weigh_at_least_what_the_own_key_does() -> None:
     for causal in (True, False):
         of = head("opposed", 300, 1111, 0.2, causal)
-        assert (diagonal_scores(of) >= own_scores(of) - 1e-5).all()
-        assert visited(of, "diagonal") < visited(of, "own")
+        assert (near_weights(of) >= own_scores(of) - 1e-5).all()
+        assert visited(of, "near") < visited(of, "own")
 
 
-def test_scores_of_the_diagonal_against_all_pairs() -> None:
+def test_weights_of_the_diagonal_against_all_pairs() -> None:
     of = head("random", 200, 456, 0.2, True)
     row = np.arange(200)[:, None] + of.offset
     column = np.arange(456)[None, :]
     scores = LOG2E * (of.scale * of.query @ of.key.T - of.slope * np.abs(column - row))
-    # Rows 0 .. 127 are keys 256 .. 383 and the others 384 .. 455: whole blocks of 128 keys.
-    same_block = row // 128 == column // 128
-    np.testing.assert_allclose(
-        diagonal_scores(of), np.where(same_block & (column <= row), scores, -np.inf).max(1), rtol=1e-4, atol=1e-4
-    )
+    # Rows 0 .. 127 are keys 256 .. 383 and the others 384 .. 455: whole blocks.
+    same_tile = row // 128 == column // 128
+    wanted = np.log2(np.exp2(np.where(same_tile & (column <= row), scores, -np.inf)).sum(1))
+    np.testing.assert_allclose(near_weights(of), wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_nothing_to_skip_takes_everything() -> None:
@@ -120,6 +119,6 @@ def test_a_tiny_model_is_trained_and_looked_at(tmp_path: Path) -> None:
     assert document["training"]["bits_per_byte_last"] < document["training"]["bits_per_byte_first"] <= 8.5
     for entry in document["lengths"]:
         for of in ("trained_by_head", "random_by_head"):
-            for own, diagonal, exact in zip(*(entry[of][name] for name in ("own", "diagonal", "exact")), strict=True):
-                assert 0 < exact <= diagonal <= own <= 1
+            for own, near, exact in zip(*(entry[of][name] for name in ("own", "near", "exact")), strict=True):
+                assert 0 < exact <= near <= own <= 1
     assert "| keys |" in (tmp_path / "activations.md").read_text()
