@@ -27,6 +27,9 @@ SUB_BYTE_TYPES = frozenset(
 )
 """Types of which several elements share a byte."""
 
+MAX_RANK = 64
+"""Axes of a tensor at most; numpy has no more either."""
+
 MAX_CONSTANT_BYTES = 8 << 30
 """Constants larger than this are never read: a bias table of 32 heads and 8192 positions has 8 GiB."""
 

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, TensorProto
 
 from .errors import ModelRejected, UsageError
-from .graph import subgraphs
+from .graph import MAX_RANK, subgraphs
 
 MAX_FILE = (1 << 31) - 1
 """Bytes that protobuf reads at most."""
@@ -134,6 +134,8 @@ def _check_external(path: Path, base_dir: Path, tensor: TensorProto) -> None:
 
 def _declared_bytes(tensor: TensorProto) -> int:
     """Bytes that the declared shape and type need; 0 where the type has no fixed size."""
+    if len(tensor.dims) > MAX_RANK:
+        raise ModelRejected(f"tensor '{tensor.name}' has {len(tensor.dims)} axes. Export the model again.")
     if any(d < 0 for d in tensor.dims):
         raise ModelRejected(f"tensor '{tensor.name}' has a negative extent. Export the model again.")
     try:

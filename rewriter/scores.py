@@ -57,6 +57,9 @@ def take_scores(interpreter: Interpreter, softmax: NodeProto, indices: Indices) 
         raise Refusal(Code.EXTRA_COLUMNS, Stage.SCORES, label(softmax), sink)
     products = _products(interpreter, value, key)
     if not products:
+        grown = interpreter.too_complex.get(softmax.input[0])
+        if grown is not None:
+            raise Refusal(Code.TOO_COMPLEX, Stage.SCORES, label(softmax), softmax.input[0], grown)
         hidden = _hidden_product(interpreter, whole)
         if hidden is not None:
             raise Refusal(Code.NONLINEAR_SCORE, Stage.SCORES, label(softmax), softmax.input[0], hidden)

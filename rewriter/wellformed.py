@@ -11,7 +11,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto
 
 from .errors import ModelRejected
-from .graph import label, opset_versions
+from .graph import MAX_RANK, label, opset_versions
 from .io import graphs
 
 STANDARD = ("", "ai.onnx")
@@ -25,12 +25,13 @@ def check(model: ModelProto) -> None:
 
     Raises:
         ModelRejected: A node has too few or too many inputs or outputs, or a domain that is not imported; or a
-            name is no text, or stands for two values.
+            name is no text, or stands for two values; or a tensor has too many axes.
     """
     versions = opset_versions(model)
     for graph in graphs(model):
         _check_text(graph)
         _check_names(graph)
+        _check_ranks(graph)
         for node in graph.node:
             _check_node(node, versions)
 
@@ -64,6 +65,16 @@ def _check_names(graph: GraphProto) -> None:
                 raise ModelRejected(
                     f"node '{label(node)}' makes '{name}', which is an input or initializer. Export the model again."
                 )
+
+
+def _check_ranks(graph: GraphProto) -> None:
+    tensors = (*graph.initializer, *(a.t for n in graph.node for a in n.attribute if a.HasField("t")))
+    for tensor in tensors:
+        if len(tensor.dims) > MAX_RANK:
+            raise ModelRejected(
+                f"tensor '{tensor.name}' has {len(tensor.dims)} axes; no more than {MAX_RANK} are read. "
+                "Export the model again."
+            )
 
 
 def _check_node(node: NodeProto, versions: dict[str, int]) -> None:

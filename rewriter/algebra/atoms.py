@@ -6,7 +6,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-from .polynomial import ZERO, Atom, Poly, Substitution, identify, of, render, substitute
+from .polynomial import (
+    MOST_DEPTH,
+    MOST_WEIGHT,
+    NAME_WEIGHT,
+    ZERO,
+    Atom,
+    Poly,
+    Substitution,
+    TooComplex,
+    identify,
+    of,
+    render,
+    substitute,
+)
 
 
 @dataclass(frozen=True, eq=True)
@@ -18,6 +31,10 @@ class Size(Atom):
     @property
     def key(self) -> str:  # type: ignore[override]
         return self.name
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return 1 + (len(self.name) >> NAME_WEIGHT), 1
 
     @property
     def is_integer(self) -> bool:
@@ -43,6 +60,11 @@ class Index(Atom):
         return self.name
 
     @property
+    def size(self) -> tuple[int, int]:
+        weight, depth = self.bound.size
+        return 1 + weight + (len(self.name) >> NAME_WEIGHT), depth
+
+    @property
     def is_integer(self) -> bool:
         return True
 
@@ -54,7 +76,10 @@ class Index(Atom):
 
 
 class Hashed(Atom):
-    """An atom with children: the key is rendered once, and hashing goes by the key."""
+    """An atom with children: the key is rendered once, and hashing goes by the key.
+
+    Its first use is where its size is looked at: a ``TooComplex`` there says that it is not worth having.
+    """
 
     def _distinction(self) -> str:
         """What tells atoms of equal text apart."""
@@ -64,7 +89,18 @@ class Hashed(Atom):
         raise NotImplementedError
 
     @cached_property
+    def size(self) -> tuple[int, int]:
+        sizes = [c.size for c in self.children]
+        return 1 + self._name_weight() + sum(w for w, _ in sizes), 1 + max((d for _, d in sizes), default=0)
+
+    def _name_weight(self) -> int:
+        return 0
+
+    @cached_property
     def key(self) -> str:  # type: ignore[override]
+        weight, depth = self.size
+        if weight > MOST_WEIGHT or depth > MOST_DEPTH:
+            raise TooComplex(f"an expression of {weight} parts, {depth} deep")
         return self._render(identify) + self._distinction()
 
     @property
@@ -88,6 +124,9 @@ class Read(Hashed):
 
     def _distinction(self) -> str:
         return "i" if self.integer else "r"
+
+    def _name_weight(self) -> int:
+        return len(self.tensor) >> NAME_WEIGHT
 
     def _render(self, show: Callable[[Poly], str]) -> str:
         return f"{self.tensor}[{', '.join(map(show, self.indices))}]"

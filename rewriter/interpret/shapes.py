@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from onnx import NodeProto, TensorProto, ValueInfoProto
 
 from ..algebra import Poly, Size, of, poly
-from ..graph import attribute, int_attribute, label
+from ..graph import MAX_RANK, attribute, int_attribute, label
 from ..spec import BY_OP_TYPE, DOMAIN, MaskKind
 from .extents import RULES, Dims, broadcast
 
@@ -47,6 +47,12 @@ SAME_AS_FIRST = frozenset(
 """Operators whose results have the shape of their first operand."""
 
 
+def has_known_extents(node: NodeProto) -> bool:
+    """Whether there is a rule for the extents of what a node makes."""
+    known = node.op_type in RULES or node.op_type in ELEMENTWISE or node.op_type in SAME_AS_FIRST
+    return known and node.domain in KNOWN_DOMAINS
+
+
 def infer(interpreter: Interpreter, nodes: list[NodeProto]) -> None:
     """Fill ``extents`` and ``dtypes`` for the scope's inputs, constants and the nodes' outputs."""
     scope = interpreter.scope
@@ -69,13 +75,20 @@ def infer(interpreter: Interpreter, nodes: list[NodeProto]) -> None:
                 interpreter.dtypes[name] = hint.type.tensor_type.elem_type
             if dims is None and hint is not None:
                 dims = _hinted(interpreter, hint)
-            interpreter.extents[name] = None if dims is None else tuple(interpreter.facts.normal(d) for d in dims)
+            interpreter.extents[name] = interpreter.guarded(node, partial(_normal, interpreter, dims))
+
+
+def _normal(interpreter: Interpreter, dims: Dims) -> Dims:
+    """Extents as they are remembered; a rank that a chain of operators piles up is none."""
+    if dims is None or len(dims) > MAX_RANK:
+        return None
+    return tuple(interpreter.facts.normal(d) for d in dims)
 
 
 def _declare(interpreter: Interpreter, value: ValueInfoProto, *, named: bool) -> None:
     tensor = value.type.tensor_type
     interpreter.dtypes[value.name] = tensor.elem_type
-    if not tensor.HasField("shape"):
+    if not tensor.HasField("shape") or len(tensor.shape.dim) > MAX_RANK:
         interpreter.extents[value.name] = None
         return
     dims = []
@@ -92,7 +105,7 @@ def _declare(interpreter: Interpreter, value: ValueInfoProto, *, named: bool) ->
 def _hinted(interpreter: Interpreter, value: ValueInfoProto) -> Dims:
     """What the file says about a value that no rule knows: its rank and its fixed extents."""
     tensor = value.type.tensor_type
-    if not tensor.HasField("shape"):
+    if not tensor.HasField("shape") or len(tensor.shape.dim) > MAX_RANK:
         return None
     return tuple(
         poly(d.dim_value) if d.HasField("dim_value") and d.dim_value >= 0 else interpreter.fresh_size()
