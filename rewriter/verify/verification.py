@@ -7,10 +7,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from .clone import Source, available_memory, float32_clone, read
+from ..memory import available_memory
+from .clone import Source, float32_clone, read
 from .compare import TOLERANCE, Layout, compare, find_layouts, out_of_scope
 from .draw import Drawer, plan
-from .errors import RunError
+from .errors import LimitError, RunError
 from .given import check_ranges, load_inputs
 from .mutants import find_sites
 from .polarity import settle_polarity
@@ -76,10 +77,21 @@ def _verify(
         folder = scratch / str(index)
         folder.mkdir()
         clones.append(float32_clone(source, folder))
+    try:
+        return _compared(sources, clones, inputs, options)
+    except LimitError as error:
+        return _skipped(str(error))
+
+
+def _compared(
+    sources: tuple[Source, Source], clones: Sequence[Model], inputs: Sequence[Input], options: VerifyOptions
+) -> Verification:
     symbols = Symbols(inputs)
     narrow = bool(sources[0].narrow or sources[1].narrow)
     try:
         runs = _run_original(clones[0], inputs, symbols, _long_length(clones[1], options), narrow, options)
+    except LimitError:
+        raise
     except RunError as error:
         return _skipped(f"onnxruntime does not load the original: {error}")
     if not runs.sets:
