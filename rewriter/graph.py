@@ -20,6 +20,9 @@ from .errors import ModelRejected
 
 Array = npt.NDArray[np.generic]
 
+NO_NUMBERS = frozenset({TensorProto.STRING, TensorProto.UNDEFINED, TensorProto.COMPLEX64, TensorProto.COMPLEX128})
+"""Types whose elements are no real numbers."""
+
 SUB_BYTE_TYPES = frozenset(
     getattr(TensorProto, name)
     for name in ("INT4", "UINT4", "FLOAT4E2M1", "INT2", "UINT2")
@@ -170,11 +173,11 @@ class Scope:
 
 
 def read_tensor(tensor: TensorProto, base_dir: Path) -> Array | None:
-    """A tensor as an array, external data included; None when it is too large or has no numeric type.
+    """A tensor as an array, external data included; None when it is too large or holds no real numbers.
 
     External data are mapped, not loaded: what is not looked at costs no memory.
     """
-    if tensor.data_type in (TensorProto.STRING, TensorProto.UNDEFINED):
+    if tensor.data_type in NO_NUMBERS:
         return None
     try:
         dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
