@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 from ..rewriter.algebra import HIDDEN_BELOW, Index, Size, Substitution, poly, substitute
 from ..rewriter.analyse import Site
 from ..rewriter.evaluation import evaluator, is_small, number
-from ..rewriter.graph import Array
+from ..rewriter.graph import Array, numpy_type
 from ..rewriter.probe import gather
 from ..rewriter.site import Attention
 from .cut import cut, model_of
@@ -245,7 +245,9 @@ def _feeds(site: Site, attention: Attention, inputs: list[str], sizes: dict[Size
             continue
         if count > MAX_ELEMENTS:
             return None
-        dtype = helper.tensor_dtype_to_np_dtype(site.interpreter.dtype(name) or TensorProto.FLOAT)
+        dtype = numpy_type(site.interpreter.dtype(name) or TensorProto.FLOAT)
+        if dtype is None:
+            return None
         integer = np.issubdtype(dtype, np.integer) or dtype == np.bool_
         feeds[name] = np.ones(shape, dtype) if integer and name != attention.product else np.zeros(shape, dtype)
     return feeds

@@ -37,6 +37,14 @@ MAX_CONSTANT_BYTES = 8 << 30
 """Constants larger than this are never read: a bias table of 32 heads and 8192 positions has 8 GiB."""
 
 
+def numpy_type(data_type: int) -> np.dtype[np.generic] | None:
+    """The numpy type of a tensor type; None for a number that stands for none."""
+    try:
+        return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(data_type))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
 def operator(node: NodeProto) -> str:
     """The standard operator that a node is; empty for one of another domain, whatever that calls itself."""
     return node.op_type if node.domain in ("", "ai.onnx") else ""
@@ -180,7 +188,9 @@ def read_tensor(tensor: TensorProto, base_dir: Path) -> Array | None:
     if tensor.data_type in NO_NUMBERS:
         return None
     try:
-        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
+        dtype = numpy_type(tensor.data_type)
+        if dtype is None:
+            raise ValueError(f"{tensor.data_type} is no type")
         if math.prod(tensor.dims) * dtype.itemsize > MAX_CONSTANT_BYTES:
             return None
         if tensor.data_location == TensorProto.EXTERNAL:

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, TensorProto
 
 from .errors import ModelRejected, UsageError
-from .graph import MAX_RANK, subgraphs
+from .graph import MAX_RANK, numpy_type, subgraphs
 
 MAX_FILE = (1 << 31) - 1
 """Bytes that protobuf reads at most."""
@@ -138,12 +138,11 @@ def _declared_bytes(tensor: TensorProto) -> int:
         raise ModelRejected(f"tensor '{tensor.name}' has {len(tensor.dims)} axes. Export the model again.")
     if any(d < 0 for d in tensor.dims):
         raise ModelRejected(f"tensor '{tensor.name}' has a negative extent. Export the model again.")
-    try:
-        item = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    except (KeyError, TypeError, ValueError):
+    dtype = numpy_type(tensor.data_type)
+    if dtype is None:
         return 0
     count = math.prod(tensor.dims)
-    return count // 2 if tensor.data_type in (TensorProto.INT4, TensorProto.UINT4) else count * item
+    return count // 2 if tensor.data_type in (TensorProto.INT4, TensorProto.UINT4) else count * dtype.itemsize
 
 
 def check_target(source: Source, target: Path) -> None:

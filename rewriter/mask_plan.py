@@ -21,7 +21,7 @@ from .algebra import (
     of,
 )
 from .errors import Code, Refusal, Stage
-from .graph import label, operator
+from .graph import label, numpy_type, operator
 from .interpret import Interpreter
 from .interpret.movement import source
 from .layout import View, as_view, scalar_factor
@@ -121,7 +121,7 @@ def _comparison(interpreter: Interpreter, proof: Proof, kind: str, value: Poly) 
         view = as_view(interpreter, tensor, indices, parts=True) if known == moving else None
         if view is None or view.merged or not set(view.indices) <= set(attention.frame.order):
             continue
-        if not interpreter.dtype(tensor):
+        if numpy_type(interpreter.dtype(tensor)) is None:
             continue  # the number to compare with needs a type
         if not all(atom_of in of(atom).all_atoms() for atom_of in view.indices):
             continue

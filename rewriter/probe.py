@@ -25,7 +25,7 @@ from .algebra import poly as as_poly
 from .analyse import Analysis, Site
 from .errors import Code, Refusal, Stage
 from .evaluation import MAX_ELEMENTS, Evaluate, elements, evaluator, is_small, number
-from .graph import Array, int_attribute, label, subgraphs
+from .graph import Array, int_attribute, label, numpy_type, subgraphs
 from .interpret import Interpreter
 from .layout import View
 from .plan import Plan
@@ -207,7 +207,9 @@ def _run(
         if own is None or (whole := whole + own) > MAX_ELEMENTS:
             return None
         extents = [number(interpreter, d, sizes) or 0 for d in interpreter.dims(name) or ()]
-        dtype = helper.tensor_dtype_to_np_dtype(interpreter.dtype(name) or TensorProto.FLOAT)
+        dtype = numpy_type(interpreter.dtype(name) or TensorProto.FLOAT)
+        if dtype is None:
+            return None
         if np.issubdtype(dtype, np.integer) or dtype == np.bool_:
             drawn = rng.integers(0, 2, extents)
             if drawn.ndim:

@@ -175,7 +175,7 @@ def _sink(interpreter: Interpreter, tensor: str, indices: Indices, key: Index) -
             continue
         for part in node.input:
             dims = interpreter.dims(part)
-            if dims is None or dims[axis] == 1:
+            if dims is None or len(dims) != len(place) or dims[axis] == 1:
                 continue
             column = Index(key.name, dims[axis])
             inside = (*place[:axis], of(column), *place[axis + 1 :])

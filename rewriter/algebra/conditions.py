@@ -28,7 +28,7 @@ from .polynomial import (
 MOST_CASES = 8
 """Indicators in a comparison that are resolved case by case; each doubles the cases."""
 
-MOST_PARTS = 64
+MOST_PARTS = 32
 """Parts of a conjunction or disjunction; each is compared with each."""
 
 

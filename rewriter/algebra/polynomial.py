@@ -7,10 +7,10 @@ from functools import lru_cache
 
 Number = int | Fraction
 
-MOST_TERMS = 400
+MOST_TERMS = 160
 """Terms of a polynomial.  Exported models need some dozens."""
 
-MOST_PRODUCTS = 1 << 12
+MOST_PRODUCTS = 1 << 11
 """Products of terms that one multiplication may make."""
 
 MOST_BITS = 1 << 12
@@ -19,13 +19,13 @@ MOST_BITS = 1 << 12
 MOST_POWER = 32
 """The power of an atom in a monomial."""
 
-MOST_FACTORS = 64
+MOST_FACTORS = 16
 """Different atoms in a monomial."""
 
-MOST_WEIGHT = 1 << 12
+MOST_WEIGHT = 1 << 11
 """Atoms in an atom, those inside atoms counted as often as they stand there: a bound on the length of its text."""
 
-MOST_DEPTH = 48
+MOST_DEPTH = 32
 """Atoms inside atoms inside atoms."""
 
 NAME_WEIGHT = 6

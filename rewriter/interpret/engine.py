@@ -23,7 +23,7 @@ Answered = TypeVar("Answered")
 MAX_DEPTH = 120
 """Chains of operators longer than this are not followed: the element stays a run-time read, which is sound."""
 
-MOST_WORK = 1 << 15
+MOST_WORK = 1 << 13
 """Terms of all elements that one question leads to; what is asked beyond that stays a run-time read.
 
 Exported models need some thousands.  A file may read every element at two places, forty operators deep.

@@ -19,6 +19,9 @@ from .extents import RULES, Dims, broadcast
 if TYPE_CHECKING:
     from .engine import Interpreter
 
+MAX_EXTENT = 1 << 63
+"""Extents are int64."""
+
 KNOWN_DOMAINS = ("", "ai.onnx", "com.microsoft")
 
 BOOLEAN_RESULTS = frozenset(
@@ -79,10 +82,17 @@ def infer(interpreter: Interpreter, nodes: list[NodeProto]) -> None:
 
 
 def _normal(interpreter: Interpreter, dims: Dims) -> Dims:
-    """Extents as they are remembered; a rank that a chain of operators piles up is none."""
+    """Extents as they are remembered; a rank that a chain of operators piles up is none.
+
+    Raises:
+        ValueError: An extent is no number that a tensor can have.
+    """
     if dims is None or len(dims) > MAX_RANK:
         return None
-    return tuple(interpreter.facts.normal(d) for d in dims)
+    known = tuple(interpreter.facts.normal(d) for d in dims)
+    if any(d.constant is not None and not 0 <= d.constant < MAX_EXTENT for d in known):
+        raise ValueError("an extent that no tensor has")
+    return known
 
 
 def _declare(interpreter: Interpreter, value: ValueInfoProto, *, named: bool) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto, external_data_helper, numpy_helper
 
+from ..graph import numpy_type
 from .runtime import Model
 
 NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
@@ -186,11 +187,8 @@ def _declared_bytes(tensor: TensorProto) -> int:
     count = 1
     for dim in tensor.dims:
         count *= dim
-    try:
-        width = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    except (KeyError, TypeError):
-        return 0
-    return count * width
+    dtype = numpy_type(tensor.data_type)
+    return 0 if dtype is None else count * dtype.itemsize
 
 
 def _float32_bytes(tensor: TensorProto) -> int:
