@@ -16,7 +16,7 @@ from alibi_rewriter.rewriter import normalise
 from alibi_rewriter.rewriter.errors import ExitCode, ModelRejected
 from alibi_rewriter.rewriter.pipeline import Options, rewrite
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
-from textgraphs import feeds_of, read, run
+from textgraphs import FOLDER, feeds_of, read, run
 
 QUICK = Options(verify=False)
 
@@ -211,6 +211,10 @@ def no_name(made: ModelProto) -> None:
     next(n for n in made.graph.node if n.op_type == "MatMul").input[1] = ""
 
 
+def no_name_in_a_list(made: ModelProto) -> None:
+    made.graph.node.append(helper.make_node("Max", ["q", ""], ["m"]))
+
+
 def unknown_domain(made: ModelProto) -> None:
     made.graph.node.append(helper.make_node("Thing", ["q"], ["t"], domain="nowhere"))
 
@@ -226,6 +230,7 @@ def newer_format(made: ModelProto) -> None:
         (input_and_node, "is an input or initializer"),
         (no_inputs, "has 1 inputs; MatMul has 2"),
         (no_name, "lacks an input"),
+        (no_name_in_a_list, "lacks an input"),
         (unknown_domain, "does not import"),
         (newer_format, "IR version 9999.*pip install"),
     ],
@@ -247,6 +252,31 @@ def test_strange_extents(tmp_path: Path, extent: int) -> None:
                     dim.dim_value = extent
 
     assert main([str(saved(tmp_path, edit(strange))), "--no-verify"]) in (0, 3, 7)
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in FOLDER.glob("accept_*.txt") if ".expected" not in p.name))
+def test_an_extent_that_no_int64_holds_once_it_is_multiplied(tmp_path: Path, name: str) -> None:
+    for axis in sorted({d.dim_param for v in read(name).graph.input for d in v.type.tensor_type.shape.dim} - {""}):
+        made = read(name)
+        for value in made.graph.input:
+            for dim in value.type.tensor_type.shape.dim:
+                if dim.dim_param == axis:
+                    dim.dim_value = (1 << 63) - 1
+        assert main([str(saved(tmp_path, made)), "--no-verify", "--report", str(tmp_path / "page.html")]) in (0, 3, 7)
+
+
+@pytest.mark.parametrize(
+    "value", [3, "text", [1.0], read("accept_linear").graph], ids=["int", "text", "floats", "graph"]
+)
+def test_a_value_that_is_no_tensor(tmp_path: Path, value: object) -> None:
+    """ConstantOfShape in the bias: what it fills with is unknown then."""
+    made = read("accept_linear")
+    node = helper.make_node("ConstantOfShape", ["extent"], ["filled"], value=value)
+    at = next(k for k, n in enumerate(made.graph.node) if n.output[0] == "bias")
+    made.graph.node[at].input[1] = "moved"
+    made.graph.node.insert(at, helper.make_node("Add", ["j", "filled"], ["moved"]))
+    made.graph.node.insert(at, node)
+    assert main([str(saved(tmp_path, made)), "--no-verify"]) in (0, 3, 7)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
