@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from .emit import emit, is_grouped, variant_of
 from .errors import ExitCode, MissingDependency, ModelRejected, UsageError
 from .function_body import MINIMUM_OPSET, function_proto
 from .graph import Array, opset_versions, walk
+from .hidden import scratch
 from .io import Source, check_target, load
 from .normalise import normalise
 from .probe import probe
@@ -144,9 +144,9 @@ def rewrite(
     if target is not None:
         _write(source, copy, target, result, options, clock)
     elif options.verify:
-        with tempfile.TemporaryDirectory(prefix="alibi-") as folder:
+        with scratch() as folder:
             base_dir = source.base_dir if source.path is not None else None
-            with Staged(copy, Path(folder) / "rewritten.onnx", base_dir) as staged:
+            with Staged(copy, folder / "rewritten.onnx", base_dir) as staged:
                 result.verification = _verify(source, staged, analysis, options)
         clock.lap("verify")
     if result.verification is not None and result.verification.status == "failed":
@@ -314,15 +314,15 @@ def _materialised(analysis: Analysis) -> dict[str, str]:
 
 
 def _verify(source: Source, staged: Staged, analysis: Analysis, options: Options) -> Verification:
-    with tempfile.TemporaryDirectory(prefix="alibi-") as folder:
+    with scratch() as folder:
         original_path = source.path
         if original_path is None:
-            original_path = Path(folder) / "original.onnx"
+            original_path = folder / "original.onnx"
             original_path.write_bytes(source.model.SerializeToString())
         given = options.inputs
         if given is not None and not isinstance(given, Path):
-            np.savez(Path(folder) / "inputs.npz", **{k: np.asarray(v) for k, v in given.items()})  # type: ignore[arg-type]
-            given = Path(folder) / "inputs.npz"
+            np.savez(folder / "inputs.npz", **{k: np.asarray(v) for k, v in given.items()})  # type: ignore[arg-type]
+            given = folder / "inputs.npz"
         settings = VerifyOptions(
             seed=options.seed, inputs=given, val_ranges=dict(options.val_ranges), premise=_premise(analysis)
         )

@@ -21,6 +21,7 @@ import onnx
 from alibi_rewriter.cli import main
 from alibi_rewriter.rewriter.errors import AlibiError, ExitCode
 from alibi_rewriter.rewriter.pipeline import Options, rewrite
+from google.protobuf.message import DecodeError
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from textgraphs import FOLDER, read
 
@@ -107,6 +108,44 @@ def mutate_model(rng: random.Random, model: ModelProto) -> ModelProto:
     for _ in range(rng.choice((1, 1, 2, 3, 6))):
         rng.choice(MUTATIONS)(rng, copy)
     return copy
+
+
+def mutate_structure(rng: random.Random, content: bytes) -> bytes | None:
+    """A few random changes of structure of a model that comes as bytes; None if it is none any more."""
+    model = _parsed(content)
+    try:
+        return None if model is None else mutate_model(rng, model).SerializeToString()
+    except Exception:  # noqa: BLE001 - not even protobuf takes it
+        return None
+
+
+def cross(rng: random.Random, first: bytes, second: bytes) -> bytes | None:
+    """Some nodes of one model, with the constants that they read, in another; None if one of them is none."""
+    model, other = _parsed(first), _parsed(second)
+    if model is None or other is None or not other.graph.node:
+        return None
+    start = rng.randrange(len(other.graph.node))
+    taken = other.graph.node[start : start + rng.choice((1, 2, 5, 20))]
+    read_names = {i for n in taken for i in n.input}
+    own = {t.name for t in model.graph.initializer}
+    model.graph.initializer.extend(t for t in other.graph.initializer if t.name in read_names - own)
+    at = rng.randrange(len(model.graph.node) + 1)
+    for offset, node in enumerate(taken):
+        model.graph.node.insert(at + offset, node)
+    made = [o for n in taken for o in n.output if o]
+    found = _place(rng, model)
+    if found is not None and made:
+        found[1].input[found[2]] = rng.choice(made)
+    return model.SerializeToString()
+
+
+def _parsed(content: bytes) -> ModelProto | None:
+    model = ModelProto()
+    try:
+        model.ParseFromString(content)
+    except DecodeError:
+        return None
+    return model
 
 
 def _values(model: ModelProto) -> list[str]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..hidden import scratch
 from ..memory import available_memory
 from .clone import Source, float32_clone, read
 from .compare import TOLERANCE, Layout, compare, find_layouts, out_of_scope
@@ -68,8 +68,8 @@ def verify(
     if too_large is not None:
         return _skipped(too_large)
     # Where open files cannot be removed, a mapped weight file may outlive its session for a moment.
-    with tempfile.TemporaryDirectory(prefix="alibi-rewriter-", ignore_cleanup_errors=True) as scratch:
-        return _verify(sources, inputs, Path(scratch), options)
+    with scratch() as folder:
+        return _verify(sources, inputs, folder, options)
 
 
 def _verify(
