@@ -7,7 +7,7 @@ inner ones, as in ONNX; what an inner scope makes is not visible outside.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -78,12 +78,23 @@ def float_attribute(node: NodeProto, name: str, default: float) -> float:
 
 def subgraphs(node: NodeProto) -> Iterator[tuple[str, GraphProto]]:
     """Graphs inside a node's attributes, with the attribute's name."""
-    for candidate in node.attribute:
-        if candidate.type == AttributeProto.GRAPH:
-            yield candidate.name, candidate.g
-        elif candidate.type == AttributeProto.GRAPHS:
-            for number, graph in enumerate(candidate.graphs):
-                yield f"{candidate.name}[{number}]", graph
+    return ((name, body) for _, name, body in bodies((node,)))
+
+
+def bodies(nodes: Iterable[NodeProto]) -> Iterator[tuple[NodeProto, str, GraphProto]]:
+    """Graphs inside the attributes of nodes, with the node and the attribute's name.
+
+    Most nodes have none, and a model may have a million: this is the one loop over all of them.
+    """
+    graph, graphs = AttributeProto.GRAPH, AttributeProto.GRAPHS
+    for node in nodes:
+        for candidate in node.attribute:
+            kind = candidate.type
+            if kind == graph:
+                yield node, candidate.name, candidate.g
+            elif kind == graphs:
+                for number, body in enumerate(candidate.graphs):
+                    yield node, f"{candidate.name}[{number}]", body
 
 
 def label(node: NodeProto) -> str:
@@ -91,7 +102,7 @@ def label(node: NodeProto) -> str:
     return node.name or next((o for o in node.output if o), "") or f"unnamed {node.op_type}"
 
 
-@dataclass
+@dataclass(slots=True)
 class Consumer:
     """One use of a value: an input of a node, or a graph output (node is None)."""
 
@@ -225,12 +236,11 @@ def index_graph(
     while pending:
         scope = pending.pop()
         _fill(scope)
-        for node in scope.graph.node:
-            for name, body in subgraphs(node):
-                child_path = f"{scope.path}/{label(node)}.{name}" if scope.path else f"{label(node)}.{name}"
-                child = Scope(body, opset, base_dir, scope, child_path)
-                scope.children.append(child)
-                pending.append(child)
+        for node, name, body in bodies(scope.graph.node):
+            child_path = f"{scope.path}/{label(node)}.{name}" if scope.path else f"{label(node)}.{name}"
+            child = Scope(body, opset, base_dir, scope, child_path)
+            scope.children.append(child)
+            pending.append(child)
     _link_captured(root)
     return root
 

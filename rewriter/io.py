@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, TensorProto
 
 from .errors import ModelRejected, UsageError
-from .graph import MAX_RANK, numpy_type, subgraphs
+from .graph import MAX_RANK, bodies, numpy_type
 
 MAX_FILE = (1 << 31) - 1
 """Bytes that protobuf reads at most."""
@@ -31,12 +31,14 @@ class Source:
         model: Its content, external data not loaded.
         base_dir: Where relative external data lie.
         sha256: Of the file; empty for a model that was given as an object.
+        data: Locations of its external data, sorted.
     """
 
     path: Path | None
     model: ModelProto
     base_dir: Path
     sha256: str
+    data: tuple[str, ...] = ()
 
 
 def load(path: Path) -> Source:
@@ -63,9 +65,11 @@ def load(path: Path) -> Source:
     if not model.graph.node and not model.graph.output:
         raise ModelRejected(f"'{path}' holds no graph. Is it a data file of a model?")
     base_dir = path.parent
-    for tensor in external_tensors(model):
+    external = list(external_tensors(model))
+    for tensor in external:
         _check_external(path, base_dir, tensor)
-    return Source(path, model, base_dir, hashlib.sha256(content).hexdigest())
+    data = tuple(sorted({_entries(t).get("location", "") for t in external}))
+    return Source(path, model, base_dir, hashlib.sha256(content).hexdigest(), data)
 
 
 def graphs(model: ModelProto) -> Iterator[GraphProto]:
@@ -80,8 +84,7 @@ def graphs(model: ModelProto) -> Iterator[GraphProto]:
         if depth > MAX_NESTING:
             raise ModelRejected(f"graph '{graph.name}' is nested more than {MAX_NESTING} levels deep.")
         yield graph
-        for node in graph.node:
-            pending.extend((body, depth + 1) for _, body in subgraphs(node))
+        pending.extend((body, depth + 1) for _, _, body in bodies(graph.node))
 
 
 def external_tensors(model: ModelProto) -> Iterator[TensorProto]:
@@ -159,6 +162,6 @@ def check_target(source: Source, target: Path) -> None:
         return
     if target.exists() and target.samefile(source.path):
         raise UsageError(f"the output '{target}' is the input itself. Choose another name with -o.")
-    for location in data_files(source.model):
+    for location in source.data:
         if target.resolve() in ((source.base_dir / location).resolve(), (target.parent / location).resolve()):
             raise UsageError(f"the output '{target}' has the name of the model's data file. Choose another -o.")

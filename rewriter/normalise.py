@@ -8,6 +8,7 @@ import onnx
 import onnx.inliner
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
 
+from .edit import arrange
 from .errors import ModelRejected
 from .graph import label, subgraphs
 from .io import graphs
@@ -152,9 +153,5 @@ def _sort(graph: GraphProto) -> None:
     if len(order) != len(graph.node):
         stuck = next(p for p, w in enumerate(waiting) if w)
         raise ModelRejected(f"node '{label(graph.node[stuck])}' needs its own output: the graph has a cycle.")
-    nodes = [graph.node[p] for p in order]
-    copies = [NodeProto() for _ in nodes]
-    for copy, node in zip(copies, nodes, strict=True):
-        copy.CopyFrom(node)
-    del graph.node[:]
-    graph.node.extend(copies)
+    nodes = list(graph.node)
+    arrange(graph, [nodes[p] for p in order])

@@ -145,7 +145,7 @@ def rewrite(
         _write(source, copy, target, result, options, clock)
     elif options.verify:
         with scratch() as folder:
-            base_dir = source.base_dir if source.path is not None else None
+            base_dir = source.base_dir if source.data else None
             with Staged(copy, folder / "rewritten.onnx", base_dir) as staged:
                 result.verification = _verify(source, staged, analysis, options)
         clock.lap("verify")
@@ -165,7 +165,7 @@ def _write(
         if options.progress is not None:
             options.progress("copying data files", done, whole)
 
-    base_dir = source.base_dir if source.path is not None else None
+    base_dir = source.base_dir if source.data else None
     with Staged(rewritten, target, base_dir, own_data=options.copy_data) as staged:
         if options.copy_data:
             staged.bring_data(copied)
@@ -277,7 +277,7 @@ def _emit_all(model: ModelProto, analysis: Analysis, result: RewriteResult) -> N
     made = list(editors.values())
     for editor in reversed(made):  # inner graphs first: what they stop using dies outside
         editor.finish()
-    if any(e.counts.nodes_added for e in made):
+    if len(made) > 1 and any(e.counts.nodes_added for e in made):
         for editor in made:
             editor.sweep()
     result.counts = sum((e.counts for e in made), Counts())

@@ -113,8 +113,7 @@ def _cut(model: ModelProto, interpreter: Interpreter, sites: list[Site]) -> _Cut
             pending.extend(i for i in node.input if i)
             if any(True for _ in subgraphs(node)):
                 return None
-    order = {o: k for k, n in enumerate(model.graph.node) for o in n.output}
-    chosen = sorted(nodes.values(), key=lambda n: order[next(o for o in n.output if o)])
+    chosen = [n for n in interpreter.scope.graph.node if id(n) in nodes]
     inputs = [i for i in model.graph.input if i.name in needed]
     if any(interpreter.dims(p) is None for p in products):
         return None
