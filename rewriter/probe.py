@@ -8,16 +8,12 @@ All sites are cut out together: the query-key products become inputs of zeros, s
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from io import StringIO
 from itertools import count
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import onnx_graphsurgeon as gs
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from .algebra import HIDDEN_BELOW, Index, Poly, Size, Substitution, TooComplex, of, substitute
@@ -114,43 +110,22 @@ def _cut(model: ModelProto, interpreter: Interpreter, sites: list[Site]) -> _Cut
             if any(True for _ in subgraphs(node)):
                 return None
     chosen = [n for n in interpreter.scope.graph.node if id(n) in nodes]
-    inputs = [i for i in model.graph.input if i.name in needed]
     if any(interpreter.dims(p) is None for p in products):
         return None
-    for name in sorted(products):
-        inputs.append(helper.make_tensor_value_info(name, interpreter.dtype(name) or TensorProto.FLOAT, None))
-    inputs.extend(helper.make_tensor_value_info(n, TensorProto.INT64, None) for n in sorted(shapes))
-    outputs = [helper.make_tensor_value_info(n, interpreter.dtype(n) or TensorProto.FLOAT, None) for n in wanted]
+    read = {i for n in chosen for i in n.input}
     made = {o for n in chosen for o in n.output}
-    passed = [o for o in outputs if o.name in made]
+    given = [i.name for i in model.graph.input if i.name in needed]
+    names = [n for n in (*given, *sorted(products), *sorted(shapes)) if n in read]
+    inputs = [helper.make_tensor_value_info(n, _type(interpreter, n, shapes), None) for n in names]
+    outputs = [helper.make_tensor_value_info(n, _type(interpreter, n, shapes), None) for n in wanted if n in made]
     initializers = [*constants, *(t for t in model.graph.initializer if t.name in needed)]
-    graph = helper.make_graph(chosen, "probe", inputs, passed, initializers)
+    graph = helper.make_graph(chosen, "probe", inputs, outputs, initializers)
     part = helper.make_model(graph, opset_imports=list(model.opset_import), ir_version=max(model.ir_version, 8))
-    try:
-        with _quiet():
-            trimmed = gs.import_onnx(part)
-            trimmed.cleanup(remove_unused_graph_inputs=True).toposort()
-            exported = gs.export_onnx(trimmed, do_type_check=False)
-    except Exception:  # noqa: BLE001 - a type or a graph that onnx-graphsurgeon does not take
-        return None
-    exported.ir_version = part.ir_version
-    for value in exported.graph.input:
-        value.type.tensor_type.ClearField("shape")
-    names = tuple(i.name for i in exported.graph.input)
-    return _Cut(exported, names, tuple(o.name for o in exported.graph.output), shapes)
+    return _Cut(part, tuple(names), tuple(o.name for o in outputs), shapes)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """onnx-graphsurgeon prints remarks on stdout, which belongs to the report."""
-    logger = gs.logger.G_LOGGER
-    before = logger.severity
-    logger.severity = logger.CRITICAL
-    try:
-        with redirect_stdout(StringIO()):
-            yield
-    finally:
-        logger.severity = before
+def _type(interpreter: Interpreter, name: str, shapes: dict[str, tuple[Poly, ...]]) -> int:
+    return TensorProto.INT64 if name in shapes else interpreter.dtype(name) or TensorProto.FLOAT
 
 
 def _shape_extents(interpreter: Interpreter, node: NodeProto | None) -> tuple[Poly, ...] | None:
