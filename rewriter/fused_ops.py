@@ -71,8 +71,8 @@ def attention(interpreter: Interpreter, node: NodeProto, pattern: OperatorPatter
     scale = float_attribute(node, "scale", 0.0)
     width_constant = width.constant
     if not scale:
-        if width_constant is None:
-            raise Refusal(Code.SCALE_UNKNOWN, Stage.SCORES, label(node), query, "the head size is not fixed")
+        if not width_constant:
+            raise Refusal(Code.SCALE_UNKNOWN, Stage.SCORES, label(node), query, f"the head size is {width!r}")
         scale = 1.0 / math.sqrt(float(width_constant))
     out = node.output[0]
     packed = interpreter.rank(query) == 3

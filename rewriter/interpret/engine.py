@@ -115,7 +115,12 @@ class Interpreter:
 
         Booleans are 0 or 1, written as indicators.  What is not understood is a ``Read`` of the tensor
         itself, so the answer is always right.
+
+        Raises:
+            IndexError: The index has not as many entries as the tensor has axes.
         """
+        if self.rank(name) not in (None, len(indices)):
+            raise IndexError(f"an index of {len(indices)} entries into '{name}'")
         if self._facts_version != self.facts.version:
             # A new equality can simplify old answers; forget them rather than mix.
             self.answers.clear()
