@@ -10,7 +10,7 @@ from onnx import TensorProto
 
 from ..rewriter.algebra import HIDDEN_BELOW, Index, Size, Substitution, poly, substitute
 from ..rewriter.analyse import Site
-from ..rewriter.evaluation import evaluator, is_small, number
+from ..rewriter.evaluation import Evaluate, evaluator, is_small, number
 from ..rewriter.graph import Array, numpy_type
 from ..rewriter.probe import gather
 from ..rewriter.site import Attention
@@ -90,9 +90,7 @@ def evaluate(study: Study, site: Site, attention: Attention) -> tuple[Floats, li
         value.type.tensor_type.ClearField("shape")
     model.graph.ClearField("value_info")
     model.graph.output[0].type.tensor_type.ClearField("shape")
-    run = evaluator(model, None)
-    if run is None:
-        return None
+    run: Evaluate | None = None
     for length in LENGTHS:
         sizes = _sizes(site, attention, part.inputs, length)
         if not _within(site, sizes) or not is_small(part.nodes, interpreter, sizes):
@@ -100,6 +98,9 @@ def evaluate(study: Study, site: Site, attention: Attention) -> tuple[Floats, li
         feeds = _feeds(site, attention, part.inputs, sizes)
         if feeds is None:
             continue
+        run = run or evaluator(model, None)
+        if run is None:
+            return None
         try:
             scores = next(iter(run(feeds).values()))
         except Exception:  # noqa: BLE001 - a length that the model does not take; any backend error type

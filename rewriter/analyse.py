@@ -62,11 +62,19 @@ class Site:
 
 @dataclass
 class Analysis:
-    """All sites of a model, in graph order, outer graphs first; and nodes that contradict their inputs."""
+    """What is known about a model.
+
+    Attributes:
+        root: Its main graph.
+        sites: All sites, in graph order, outer graphs first.
+        malformed: Nodes that contradict their inputs.
+        interpreters: One per graph, outer ones first.
+    """
 
     root: Scope
     sites: list[Site] = field(default_factory=list)
     malformed: list[str] = field(default_factory=list)
+    interpreters: list[Interpreter] = field(default_factory=list)
 
     @property
     def proven(self) -> list[Site]:
@@ -104,6 +112,7 @@ def analyse(
             if site is not None:
                 analysis.sites.append(site)
         analysis.malformed += interpreter.malformed
+        analysis.interpreters.append(interpreter)
     return analysis
 
 

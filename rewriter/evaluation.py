@@ -21,6 +21,7 @@ from .graph import Array, read_tensor
 from .interpret import Interpreter
 from .interpret.generators import einsum_labels
 from .interpret.shapes import has_known_extents
+from .memory import available_memory
 
 MAX_ELEMENTS = 1 << 24
 """A part with a larger value is not evaluated."""
@@ -78,6 +79,23 @@ def is_small(nodes: Iterable[NodeProto], interpreter: Interpreter, sizes: dict[S
         if work > MAX_WORK:
             return False
     return True
+
+
+def beyond_memory(interpreters: Iterable[Interpreter]) -> str | None:
+    """A value with more elements than there are bytes of memory, in words: nobody can run such a model.
+
+    onnxruntime does not even load it: it computes shapes, and what they are computed from, while it does.
+    """
+    available = available_memory()
+    if available is None:
+        return None
+    for interpreter in interpreters:
+        for name, dims in interpreter.extents.items():
+            numbers = [d.constant for d in dims or ()]
+            count = math.prod(int(n) for n in numbers if n is not None)
+            if count > available and 0 not in numbers:
+                return f"the value '{name}' has {count} elements, more than there are bytes of memory"
+    return None
 
 
 def _multiplications(node: NodeProto, interpreter: Interpreter, sizes: dict[Size, int]) -> int:

@@ -72,7 +72,8 @@ def attention(interpreter: Interpreter, node: NodeProto, pattern: OperatorPatter
     width_constant = width.constant
     if not scale:
         if not width_constant:
-            raise Refusal(Code.SCALE_UNKNOWN, Stage.SCORES, label(node), query, f"the head size is {width!r}")
+            why = "not fixed" if width_constant is None else "zero"
+            raise Refusal(Code.SCALE_UNKNOWN, Stage.SCORES, label(node), query, f"the head size is {why}")
         scale = 1.0 / math.sqrt(float(width_constant))
     out = node.output[0]
     packed = interpreter.rank(query) == 3

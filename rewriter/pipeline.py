@@ -18,6 +18,7 @@ from .analyse import Analysis, Site, analyse
 from .edit import Counts, Editor, all_names
 from .emit import emit, is_grouped, variant_of
 from .errors import ExitCode, MissingDependency, ModelRejected, UsageError
+from .evaluation import beyond_memory
 from .function_body import MINIMUM_OPSET, function_proto
 from .graph import Array, opset_versions, walk
 from .hidden import scratch
@@ -27,7 +28,7 @@ from .probe import probe
 from .spec import DOMAIN, DOMAIN_VERSION, FusedAttention
 from .staging import Staged
 from .unpack import unpack_attention
-from .verify import Verification, VerifyOptions, verify
+from .verify import Verification, VerifyOptions, skipped, verify
 from .verify.errors import GivenInputError, RuntimeMissingError, VerifyError
 
 FUNCTIONS_SINCE_IR = 8
@@ -328,6 +329,9 @@ def _verify(source: Source, staged: Staged, analysis: Analysis, options: Options
         )
         if options.progress is not None:
             settings = dataclasses.replace(settings, progress=options.progress)
+        beyond = beyond_memory(analysis.interpreters)
+        if beyond is not None:
+            return skipped(beyond)
         try:
             return verify(original_path, staged.path, options=settings, data_dir=staged.data_dir)
         except RuntimeMissingError as error:

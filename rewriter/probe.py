@@ -50,15 +50,17 @@ def probe(model: ModelProto, analysis: Analysis, base_dir: Path) -> int:
     if cut is None:
         return 0
     ran = 0
-    evaluate = evaluator(cut.model, base_dir)
-    if evaluate is None:
-        return 0
+    evaluate: Evaluate | None = None
     # 16-bit values anywhere before the scores leave their rounding in them, even where scores are float32.
     narrow = any(d in (TensorProto.FLOAT16, TensorProto.BFLOAT16) for d in interpreter.dtypes.values())
     for seed, numbers in enumerate(SHAPES):
         sizes = _assign(interpreter, cut, numbers)
         if not _allowed(interpreter, sizes) or not is_small(cut.model.graph.node, interpreter, sizes):
             continue
+        # Not before: onnxruntime infers shapes when it loads, whatever they are.
+        evaluate = evaluate or evaluator(cut.model, base_dir)
+        if evaluate is None:
+            return 0
         values = _run(cut, interpreter, sizes, evaluate, np.random.default_rng(seed))
         if values is None:
             continue

@@ -275,13 +275,23 @@ def tiled_a_thousand_times() -> ModelProto:
     return with_bias(made, [*nodes, node("ReduceMax", [names[-1]], "value", keepdims=0)], "value")
 
 
-@bomb
+@verified
 def a_rank_that_doubles() -> ModelProto:
     """Gather adds the axes of the index to those of the data: a rank of 2**40."""
     made = read("accept_linear")
     argument(made, "z", TensorProto.INT64, [2, 2])
     nodes, value = twice("Gather", "z", 40)
     return with_bias(made, [*nodes, node("ReduceMax", [value], "value", keepdims=0)], "value")
+
+
+@verified
+def a_vector_that_doubles() -> ModelProto:
+    """Concat of itself with itself, forty times, as a shape: onnxruntime computes it to load the model."""
+    made = read("accept_linear")
+    constant(made, "one_one", np.array([1]))
+    names = ["one_one", *(f"vector{k}" for k in range(40))]
+    nodes = [node("Concat", [a, a], b, axis=0) for a, b in pairwise(names)]
+    return beside(made, [*nodes, node("Reshape", ["y", names[-1]], "r")], "r")
 
 
 @bomb

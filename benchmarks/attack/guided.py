@@ -51,6 +51,7 @@ def child(arguments: list[str]) -> None:
         )
         outcome = fuzzing.survives(content, folder, effort)
         if outcome not in fuzzing.FINE:
+            sys.stderr.write(f"finding: {outcome}\n")
             raise Finding(outcome)
 
     def mutate(content: bytes, longest: int, seed: int) -> bytes:
@@ -111,8 +112,8 @@ def run(options: argparse.Namespace, corpus: Path) -> int:
         told = f"{done} runs, {time.perf_counter() - start:.0f} s, {reached}, {len(list(corpus.iterdir()))} inputs kept"
         if child.returncode:
             died += 1
-            said = re.findall(r"(Finding: .*|ALARM: .*|ERROR: .*|.*Error: .*)", child.stderr)
-            told += f"; a finding: {said[:1]}"
+            said = re.findall(r"^(?:finding|ALARM|ERROR|==\d+== ?ERROR): .*", child.stderr, re.MULTILINE)
+            told += f"; {said[0] if said else 'the process died'}"
         print(told, flush=True)
     return 1 if died else 0
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from onnx import NodeProto, TensorProto, ValueInfoProto
 
 from ..algebra import Poly, Size, of, poly
+from ..errors import ModelRejected
 from ..graph import MAX_RANK, attribute, int_attribute, label
 from ..spec import BY_OP_TYPE, DOMAIN, MaskKind
 from .extents import RULES, Dims, broadcast
@@ -78,17 +79,23 @@ def infer(interpreter: Interpreter, nodes: list[NodeProto]) -> None:
                 interpreter.dtypes[name] = hint.type.tensor_type.elem_type
             if dims is None and hint is not None:
                 dims = _hinted(interpreter, hint)
-            interpreter.extents[name] = interpreter.guarded(node, partial(_normal, interpreter, dims))
+            interpreter.extents[name] = interpreter.guarded(node, partial(_normal, interpreter, node, dims))
 
 
-def _normal(interpreter: Interpreter, dims: Dims) -> Dims:
-    """Extents as they are remembered; a rank that a chain of operators piles up is none.
+def _normal(interpreter: Interpreter, node: NodeProto, dims: Dims) -> Dims:
+    """Extents as they are remembered.
 
     Raises:
         ValueError: An extent is no number that a tensor can have.
+        ModelRejected: There are too many; a chain of operators doubles them (onnxruntime takes all memory for that).
     """
-    if dims is None or len(dims) > MAX_RANK:
+    if dims is None:
         return None
+    if len(dims) > MAX_RANK:
+        raise ModelRejected(
+            f"node '{label(node)}' makes a tensor of {len(dims)} axes; no more than {MAX_RANK} are read. "
+            "Export the model again."
+        )
     known = tuple(interpreter.facts.normal(d) for d in dims)
     if any(d.constant is not None and not 0 <= d.constant < MAX_EXTENT for d in known):
         raise ValueError("an extent that no tensor has")

@@ -60,13 +60,13 @@ def verify(
     try:
         inputs = describe_inputs(sources[0].model.proto)
     except RunError as error:
-        return _skipped(str(error))
+        return skipped(str(error))
     check_ranges(options.val_ranges, inputs)
     if options.inputs is not None:
         load_inputs(options.inputs, inputs)  # what does not fit is said before anything is loaded
     too_large = _too_large(sources, options)
     if too_large is not None:
-        return _skipped(too_large)
+        return skipped(too_large)
     # Where open files cannot be removed, a mapped weight file may outlive its session for a moment.
     with scratch() as folder:
         return _verify(sources, inputs, folder, options)
@@ -83,7 +83,7 @@ def _verify(
     try:
         return _compared(sources, clones, inputs, options)
     except LimitError as error:
-        return _skipped(str(error))
+        return skipped(str(error))
 
 
 def _compared(
@@ -96,9 +96,9 @@ def _compared(
     except LimitError:
         raise
     except RunError as error:
-        return _skipped(f"onnxruntime does not load the original: {error}")
+        return skipped(f"onnxruntime does not load the original: {error}")
     if not runs.sets:
-        return _skipped(f"the original runs on none of the inputs: {'; '.join(runs.notes)}")
+        return skipped(f"the original runs on none of the inputs: {'; '.join(runs.notes)}")
     layouts = find_layouts(runs.sets, runs.outputs)
     options.progress("running the output", 0, 0)
     failures, outputs = run_rewritten(clones[1], runs.sets, threads=options.threads)
@@ -115,7 +115,7 @@ def _compared(
             runs.notes.append(describe(stored))
     errors = [entry for one in sets for entry in one.outputs]
     if complete and not any(entry.compared for entry in errors):
-        return _skipped("no output has a number that could be compared", runs.notes)
+        return skipped("no output has a number that could be compared", runs.notes)
     power = None
     if options.power and complete and all(entry.passed for entry in sets):
         fixed_at_one = options.inputs is None and not symbols.has_new and all(one.new == 1 for one in runs.sets)
@@ -182,5 +182,6 @@ def _too_large(sources: Sequence[Source], options: VerifyOptions) -> str | None:
     )
 
 
-def _skipped(reason: str, notes: Sequence[str] = ()) -> Verification:
+def skipped(reason: str, notes: Sequence[str] = ()) -> Verification:
+    """A verification in which nothing was compared, and why."""
     return Verification((), None, None, TOLERANCE, (), tuple(notes), reason)
