@@ -13,6 +13,7 @@ from onnx import GraphProto, ModelProto, NodeProto
 from .errors import ModelRejected
 from .graph import MAX_RANK, label, opset_versions
 from .io import graphs
+from .spec import BY_OP_TYPE, DOMAIN
 
 STANDARD = ("", "ai.onnx")
 
@@ -93,6 +94,10 @@ def _check_node(node: NodeProto, versions: dict[str, int]) -> None:
         fewest, most, fewest_out, most_out = CONTRIBUTED.get(node.op_type, 0), 1 << 31, 1, 1 << 31
         required = (0,) if fewest else ()
         variadic = most
+    elif domain == DOMAIN and node.op_type in BY_OP_TYPE:
+        fewest = most = len(BY_OP_TYPE[node.op_type].inputs)
+        fewest_out = most_out = 1
+        required, variadic = tuple(range(most)), most
     else:
         return
     given, made = len(node.input), len(node.output)

@@ -215,6 +215,11 @@ def no_name_in_a_list(made: ModelProto) -> None:
     made.graph.node.append(helper.make_node("Max", ["q", ""], ["m"]))
 
 
+def a_node_of_ours(made: ModelProto) -> None:
+    made.opset_import.append(helper.make_opsetid("alibi", 1))
+    made.graph.node.append(helper.make_node("AlibiAttentionCausal", ["q", "k"], ["z"], domain="alibi"))
+
+
 def unknown_domain(made: ModelProto) -> None:
     made.graph.node.append(helper.make_node("Thing", ["q"], ["t"], domain="nowhere"))
 
@@ -231,6 +236,7 @@ def newer_format(made: ModelProto) -> None:
         (no_inputs, "has 1 inputs; MatMul has 2"),
         (no_name, "lacks an input"),
         (no_name_in_a_list, "lacks an input"),
+        (a_node_of_ours, "has 2 inputs; AlibiAttentionCausal has 4"),
         (unknown_domain, "does not import"),
         (newer_format, "IR version 9999.*pip install"),
     ],
@@ -277,6 +283,29 @@ def test_a_value_that_is_no_tensor(tmp_path: Path, value: object) -> None:
     made.graph.node.insert(at, helper.make_node("Add", ["j", "filled"], ["moved"]))
     made.graph.node.insert(at, node)
     assert main([str(saved(tmp_path, made)), "--no-verify"]) in (0, 3, 7)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
+def test_a_scale_that_is_no_number(tmp_path: Path, value: float) -> None:
+    """A node with a factor that float32 does not hold computes nothing, and JSON has no such number either."""
+    made = read("accept_linear_causal")
+    tensor = next(t for t in made.graph.initializer if t.name == "scale")
+    tensor.CopyFrom(numpy_helper.from_array(np.float32(value), "scale"))
+    at = next(k for k, n in enumerate(made.graph.node) if n.output[0] == "scaled")
+    made.graph.node[at].input[0] = "larger"
+    made.graph.node.insert(at, helper.make_node("Mul", ["qk", "scale"], ["larger"]))
+    report = tmp_path / "report.json"
+    assert main([str(saved(tmp_path, made)), "--no-verify", "--json", str(report)]) == 3
+    assert "ALB110" in report.read_text()
+
+
+def test_a_broken_tensor_that_nothing_needs(tmp_path: Path) -> None:
+    """Nobody looks at it, and the verification neither."""
+    made = read("accept_linear")
+    made.graph.initializer.append(TensorProto(name="w", data_type=1, dims=[7], raw_data=b"12345"))
+    result = rewrite(saved(tmp_path, made))
+    assert len(result.fused) == 1
+    assert result.verification is not None and result.verification.status in ("passed", "skipped")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
