@@ -88,7 +88,7 @@ def _names(value: Poly) -> list[Atom]:
 
 def _value(extent: Poly, sizes: Substitution) -> int | None:
     number = substitute(extent, sizes).constant
-    return None if number is None else int(number)
+    return None if number is None or number < 0 else int(number)
 
 
 def _stored(site: Site, plan: Plan) -> int:

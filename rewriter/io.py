@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,8 @@ from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, TensorProto
 
 from .errors import ModelRejected, UsageError
-from .graph import MAX_RANK, bodies, numpy_type
+from .graph import bodies
+from .stored import declared_bytes
 
 MAX_FILE = (1 << 31) - 1
 """Bytes that protobuf reads at most."""
@@ -128,24 +128,11 @@ def _check_external(path: Path, base_dir: Path, tensor: TensorProto) -> None:
         offset, length = int(entries.get("offset", "0") or 0), int(entries.get("length", "-1") or -1)
     except ValueError as error:
         raise ModelRejected(f"{where} at an offset that is no number. Export the model again.") from error
-    needed = _declared_bytes(tensor)
+    needed = declared_bytes(tensor)
     if offset < 0 or offset + max(length, needed) > target.stat().st_size:
         raise ModelRejected(f"{where} beyond the end of that file. Copy the complete data file.")
     if 0 <= length < needed:
         raise ModelRejected(f"{where}, {length} bytes of it, but its shape needs {needed}. Export the model again.")
-
-
-def _declared_bytes(tensor: TensorProto) -> int:
-    """Bytes that the declared shape and type need; 0 where the type has no fixed size."""
-    if len(tensor.dims) > MAX_RANK:
-        raise ModelRejected(f"tensor '{tensor.name}' has {len(tensor.dims)} axes. Export the model again.")
-    if any(d < 0 for d in tensor.dims):
-        raise ModelRejected(f"tensor '{tensor.name}' has a negative extent. Export the model again.")
-    dtype = numpy_type(tensor.data_type)
-    if dtype is None:
-        return 0
-    count = math.prod(tensor.dims)
-    return count // 2 if tensor.data_type in (TensorProto.INT4, TensorProto.UINT4) else count * dtype.itemsize
 
 
 def check_target(source: Source, target: Path) -> None:

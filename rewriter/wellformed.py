@@ -11,9 +11,10 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto
 
 from .errors import ModelRejected
-from .graph import MAX_RANK, label, opset_versions
+from .graph import label, opset_versions
 from .io import graphs
 from .spec import BY_OP_TYPE, DOMAIN
+from .stored import check_data
 
 STANDARD = ("", "ai.onnx")
 
@@ -22,17 +23,17 @@ CONTRIBUTED = {"Attention": 2, "MultiHeadAttention": 1, "GroupQueryAttention": 7
 
 
 def check(model: ModelProto) -> None:
-    """Check nodes and names of all graphs; weights are not looked at.
+    """Check nodes, names and the sizes of constants of all graphs.
 
     Raises:
         ModelRejected: A node has too few or too many inputs or outputs, or a domain that is not imported; or a
-            name is no text, or stands for two values; or a tensor has too many axes.
+            name is no text, or stands for two values; or a tensor holds something else than it declares.
     """
     versions = opset_versions(model)
     for graph in graphs(model):
         _check_text(graph)
         _check_names(graph)
-        _check_ranks(graph)
+        _check_tensors(graph)
         for node in graph.node:
             _check_node(node, versions)
 
@@ -68,14 +69,13 @@ def _check_names(graph: GraphProto) -> None:
                 )
 
 
-def _check_ranks(graph: GraphProto) -> None:
-    tensors = (*graph.initializer, *(a.t for n in graph.node for a in n.attribute if a.HasField("t")))
-    for tensor in tensors:
-        if len(tensor.dims) > MAX_RANK:
-            raise ModelRejected(
-                f"tensor '{tensor.name}' has {len(tensor.dims)} axes; no more than {MAX_RANK} are read. "
-                "Export the model again."
-            )
+def _check_tensors(graph: GraphProto) -> None:
+    for tensor in graph.initializer:
+        check_data(tensor)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                check_data(attribute.t)
 
 
 def _check_node(node: NodeProto, versions: dict[str, int]) -> None:

@@ -174,7 +174,7 @@ def test_probe_finds_wrong_slopes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_extent_that_an_addition_makes_a_number_is_an_assumption() -> None:
-    """A bias over Q entries added to 6 keys: Q is 6, or 1, and then there is no bias; the report says which is taken."""
+    """A bias over Q entries added to 6 keys: Q is 6, or 1, which would be no bias; the report says what is taken."""
     made = read("accept_linear")
     for value in made.graph.input:
         dim = value.type.tensor_type.shape.dim[2]

@@ -299,13 +299,29 @@ def test_a_scale_that_is_no_number(tmp_path: Path, value: float) -> None:
     assert "ALB110" in report.read_text()
 
 
-def test_a_broken_tensor_that_nothing_needs(tmp_path: Path) -> None:
-    """Nobody looks at it, and the verification neither."""
-    made = read("accept_linear")
-    made.graph.initializer.append(TensorProto(name="w", data_type=1, dims=[7], raw_data=b"12345"))
-    result = rewrite(saved(tmp_path, made))
-    assert len(result.fused) == 1
-    assert result.verification is not None and result.verification.status in ("passed", "skipped")
+@pytest.mark.parametrize(
+    ("tensor", "why"),
+    [
+        (TensorProto(data_type=1, dims=[7], raw_data=b"12345"), "holds 5 bytes, but its shape needs 28"),
+        (TensorProto(data_type=1, dims=[2], float_data=[1.0]), "holds 1 entries, but its shape needs 2"),
+        (TensorProto(data_type=10, dims=[2], int32_data=[1]), "holds 1 entries, but its shape needs 2"),
+        (TensorProto(data_type=7, dims=[1]), "holds 0 entries, but its shape needs 1"),
+        (TensorProto(data_type=1, dims=[-1], raw_data=b"1234"), "negative extent"),
+    ],
+)
+def test_a_tensor_that_holds_something_else_than_it_declares(tmp_path: Path, tensor: TensorProto, why: str) -> None:
+    """Whether anything reads it or not, and in a node as well as among the initializers."""
+    for inside in (False, True):
+        made = read("accept_linear")
+        copy = TensorProto()
+        copy.CopyFrom(tensor)
+        copy.name = "w"
+        if inside:
+            made.graph.node.append(helper.make_node("Constant", [], ["c"], value=copy))
+        else:
+            made.graph.initializer.append(copy)
+        with pytest.raises(ModelRejected, match=why):
+            rewrite(saved(tmp_path, made), options=QUICK)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -9,7 +9,6 @@ from functools import cached_property
 from .polynomial import (
     MOST_DEPTH,
     MOST_WEIGHT,
-    NAME_WEIGHT,
     ZERO,
     Atom,
     Poly,
@@ -18,6 +17,7 @@ from .polynomial import (
     identify,
     of,
     render,
+    shown,
     substitute,
 )
 
@@ -28,13 +28,9 @@ class Size(Atom):
 
     name: str
 
-    @property
+    @cached_property
     def key(self) -> str:  # type: ignore[override]
-        return self.name
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return 1 + (len(self.name) >> NAME_WEIGHT), 1
+        return shown(self.name)
 
     @property
     def is_integer(self) -> bool:
@@ -53,16 +49,16 @@ class Index(Atom):
 
     @cached_property
     def key(self) -> str:  # type: ignore[override]
-        return f"{self.name}<{identify(self.bound)}>"
+        return f"{shown(self.name)}<{identify(self.bound)}>"
 
     @property
     def text(self) -> str:
-        return self.name
+        return shown(self.name)
 
     @property
     def size(self) -> tuple[int, int]:
         weight, depth = self.bound.size
-        return 1 + weight + (len(self.name) >> NAME_WEIGHT), depth
+        return 1 + weight, depth
 
     @property
     def is_integer(self) -> bool:
@@ -91,10 +87,7 @@ class Hashed(Atom):
     @cached_property
     def size(self) -> tuple[int, int]:
         sizes = [c.size for c in self.children]
-        return 1 + self._name_weight() + sum(w for w, _ in sizes), 1 + max((d for _, d in sizes), default=0)
-
-    def _name_weight(self) -> int:
-        return 0
+        return 1 + sum(w for w, _ in sizes), 1 + max((d for _, d in sizes), default=0)
 
     @cached_property
     def key(self) -> str:  # type: ignore[override]
@@ -125,11 +118,8 @@ class Read(Hashed):
     def _distinction(self) -> str:
         return "i" if self.integer else "r"
 
-    def _name_weight(self) -> int:
-        return len(self.tensor) >> NAME_WEIGHT
-
     def _render(self, show: Callable[[Poly], str]) -> str:
-        return f"{self.tensor}[{', '.join(map(show, self.indices))}]"
+        return f"{shown(self.tensor)}[{', '.join(map(show, self.indices))}]"
 
     @property
     def children(self) -> tuple[Poly, ...]:

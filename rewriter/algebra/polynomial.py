@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from fractions import Fraction
 from functools import lru_cache
 
@@ -28,8 +29,8 @@ MOST_WEIGHT = 1 << 11
 MOST_DEPTH = 32
 """Atoms inside atoms inside atoms."""
 
-NAME_WEIGHT = 6
-"""A name weighs its length shifted by this: 64 characters are as much as an atom."""
+LONGEST_NAME = 200
+"""Characters of a name in the text of an expression; of a longer one, what tells it from others."""
 
 INFINITY = Fraction(10) ** 60
 """Stands for a floating-point infinity: larger than any finite float, and still a number to calculate with."""
@@ -243,6 +244,14 @@ class Poly:
 
     def __repr__(self) -> str:
         return render(self)
+
+
+def shown(name: str) -> str:
+    """A name as it stands in expressions: files may have names of megabytes, and expressions mention them often."""
+    if len(name) <= LONGEST_NAME:
+        return name
+    digest = hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=12).hexdigest()
+    return f"{name[:LONGEST_NAME]}...{digest}"
 
 
 def render(value: Poly) -> str:

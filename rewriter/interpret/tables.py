@@ -36,7 +36,7 @@ from ..algebra import (
     poly,
     substitute,
 )
-from ..algebra.polynomial import NAME_WEIGHT
+from ..algebra.polynomial import shown
 from .blocks import constant_along
 from .digits import divmod_index
 from .fitting import Fit, fit, repeating
@@ -68,11 +68,8 @@ class Table(Hashed):
     def _distinction(self) -> str:
         return self.tag
 
-    def _name_weight(self) -> int:
-        return len(self.name) >> NAME_WEIGHT
-
     def _render(self, show: Callable[[Poly], str]) -> str:
-        return f"{self.name}[{', '.join(map(show, self.indices))}]"
+        return f"{shown(self.name)}[{', '.join(map(show, self.indices))}]"
 
     @property
     def children(self) -> tuple[Poly, ...]:
