@@ -17,7 +17,7 @@ from ..rewriter.graph import Scope, index_graph, opset_versions, walk
 from ..rewriter.plan import Plan
 from ..rewriter.values import value_product
 from ..writing import write_file
-from .cut import Cut, check, cut, model_of
+from .cut import Cut, cut, model_of
 from .study import Study
 
 
@@ -61,7 +61,7 @@ def extract(study: Study, site: Site) -> ModelProto:
 
 
 def _finish(part: Cut, study: Study, site: Site) -> ModelProto:
-    return check(model_of(part, study.model, site.interpreter, site.name))
+    return model_of(part, study.model, site.interpreter, site.name)
 
 
 def _index(study: Study) -> list[Scope]:

@@ -27,6 +27,7 @@ from .algebra import (
     Number,
     Poly,
     Read,
+    Size,
     Sum,
     at_most_zero,
     is_nonpositive,
@@ -111,6 +112,14 @@ def prove(interpreter: Interpreter, attention: Attention) -> Proof:
         Refusal: With the furthest stage reached, and the monomial, table or condition that does not fit.
     """
     frame = attention.frame
+    if magnitude(attention.scale) > LARGEST_FLOAT32:
+        raise Refusal(
+            Code.SCALE_UNKNOWN,
+            Stage.SCORES,
+            label(attention.anchor),
+            attention.scores,
+            "the factor is no number that float32 holds",
+        )
     steps = list(attention.steps)
     causal, hidden = _causality(interpreter, attention, steps)
     terms = interpreter.facts.normal(attention.terms)
@@ -481,12 +490,17 @@ def _nothing_found(attention: Attention, parts: _Parts) -> Refusal:
 
 def _assumptions(interpreter: Interpreter, attention: Attention) -> list[str]:
     """Equalities by broadcast that extents of this site rest on."""
+    bounds = [interpreter.facts.normal(i.bound) for i in attention.frame.order]
     sizes = {a for i in attention.frame.order for a in i.bound.all_atoms()}
+    fixed = {b.constant for b in bounds} - {None}
     result = []
     for fact in interpreter.facts.learned:
         own = fact.left.all_atoms() | fact.right.all_atoms()
         normal = interpreter.facts.normal(fact.left).all_atoms() | interpreter.facts.normal(fact.right).all_atoms()
-        if fact.by_broadcast and (sizes & (own | normal)) and not any(a.key.startswith("?") for a in own):
+        # An extent that was found to be a number leaves no trace in the site but that number.
+        numbers = {interpreter.facts.normal(of(a)).constant for a in own if isinstance(a, Size)} if fixed else set()
+        related = sizes & (own | normal) or fixed & numbers
+        if fact.by_broadcast and related and not any(a.key.startswith("?") for a in own):
             text = f"{render(fact.left)} {fact.relation} {render(fact.right)} (node '{fact.node}')"
             if text not in result:
                 result.append(text)

@@ -9,7 +9,6 @@ that is 1 % off.  Values survive the widening unchanged: a mask of float16's low
 from __future__ import annotations
 
 import mmap
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto, external_data_helper, numpy_helper
 
+from ..graph import numpy_type
 from .runtime import Model
 
 NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
@@ -187,11 +187,8 @@ def _declared_bytes(tensor: TensorProto) -> int:
     count = 1
     for dim in tensor.dims:
         count *= dim
-    try:
-        width = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    except (KeyError, TypeError):
-        return 0
-    return count * width
+    dtype = numpy_type(tensor.data_type)
+    return 0 if dtype is None else count * dtype.itemsize
 
 
 def _float32_bytes(tensor: TensorProto) -> int:
@@ -246,18 +243,3 @@ def _types(proto: onnx.ModelProto) -> frozenset[int]:
     for node in _nodes(proto):
         seen.update(attribute.i for attribute in node.attribute if attribute.name in _TYPE_ATTRIBUTES)
     return frozenset(seen)
-
-
-def available_memory() -> int | None:
-    """Bytes of memory that can be taken without swapping, or None where the system does not say."""
-    try:
-        text = Path("/proc/meminfo").read_text(encoding="ascii")
-    except OSError:
-        text = ""
-    for line in text.splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None

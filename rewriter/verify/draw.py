@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
 
+from ..graph import MAX_RANK
+from ..memory import available_memory
+from .errors import MemoryLimitError, RunError
 from .runtime import Array, Arrays
 from .sizes import Relation, Sizes, Symbols
 from .usage import Input, Kind
@@ -16,6 +20,9 @@ HIDDEN = -1e4
 """What an additive mask holds at hidden keys: its weight is exactly 0, and every float type can hold it."""
 
 _FEWEST_SETS = 3
+
+_BYTES_PER_NUMBER = 32
+"""While a number is drawn, cast and handed over."""
 
 
 class Padding(Enum):
@@ -136,7 +143,13 @@ class Drawer:
         self._half = half_values
 
     def draw(self, case: Case, relation: Relation, seed: Sequence[int]) -> InputSet:
-        """Draws one input set; equal arguments give equal arrays."""
+        """Draws one input set; equal arguments give equal arrays.
+
+        Raises:
+            RunError: The model declares shapes that no array has.
+            MemoryLimitError: The arrays would take more memory than there is.
+        """
+        self._check(case, relation)
         rng = np.random.default_rng(list(seed))
         masks: dict[tuple[int, ...], Array] = {}
         arrays: Arrays = {}
@@ -154,6 +167,17 @@ class Drawer:
             else:
                 arrays[entry.name] = self._values(rng, entry, shape, case)
         return input_set(case.name, self._inputs, arrays)
+
+    def _check(self, case: Case, relation: Relation) -> None:
+        numbers = 0
+        for entry in self._inputs:
+            shape = self._symbols.shape(entry, case.sizes, relation)
+            if any(extent < 0 for extent in shape) or len(shape) > MAX_RANK:
+                raise RunError(f"input {entry.name!r} would have the shape {list(shape[:8])}")
+            numbers += math.prod(shape)
+        available = available_memory()
+        if available is not None and numbers * _BYTES_PER_NUMBER > available:
+            raise MemoryLimitError(f"inputs of {numbers} numbers take more memory than is available")
 
     def _values(self, rng: np.random.Generator, entry: Input, shape: tuple[int, ...], case: Case) -> Array:
         if entry.kind is Kind.TOKENS:

@@ -14,7 +14,7 @@ import numpy as np
 
 from .compare import find_layouts
 from .draw import Case, Drawer, InputSet, Padding
-from .errors import RunError
+from .errors import LimitError, RunError
 from .runtime import Array, Arrays, Session
 from .sizes import Relation, Sizes, Symbols
 from .usage import Input, Kind
@@ -41,10 +41,12 @@ def settle_polarity(session: Session, inputs: Sequence[Input], symbols: Symbols,
     drawer = Drawer(inputs, symbols, {}, half_values=False)
     for sizes in (Sizes(2, 9, 0), Sizes(2, 5, 4)):
         for relation in Relation:
-            one = drawer.draw(Case("polarity", sizes, Padding.INTERIOR), relation, (seed, 0, 0))
             try:
+                one = drawer.draw(Case("polarity", sizes, Padding.INTERIOR), relation, (seed, 0, 0))
                 outputs = session.run(one.arrays)
                 inverted = _is_inverted(session, inputs, one, outputs)
+            except LimitError:
+                raise
             except RunError:
                 continue
             if not inverted:

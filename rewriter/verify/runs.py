@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .draw import Case, Drawer, InputSet
-from .errors import RunError
+from .errors import LimitError, MemoryLimitError, RunError
 from .runtime import Arrays, Model, Session
 from .sizes import Relation, Sizes, Symbols
 
@@ -41,6 +41,8 @@ class Runs:
             return outside
         try:
             outputs = self.session.run(one.arrays)
+        except LimitError:
+            raise
         except RunError as error:
             return str(error)
         self.sets.append(one)
@@ -127,6 +129,9 @@ def run_rewritten(
             session = session or Session(model, threads=threads)
             outputs.append(session.run(one.arrays))
             failures.append(None)
+        except (LimitError, MemoryLimitError) as error:
+            # Not a difference: the original was as near to the limit.
+            raise LimitError(f"the rewritten model cannot be run here on {one.name!r}: {error}") from error
         except RunError as error:
             outputs.append(None)
             failures.append(str(error))
@@ -151,7 +156,12 @@ def _try_relations(
     """Tries a case under each relation, the one that fitted last first; says why the first one was refused."""
     refusal = ""
     for relation in tuple(relations):
-        reason = runs.try_set(drawer.draw(case, relation, seed))
+        try:
+            reason = runs.try_set(drawer.draw(case, relation, seed))
+        except LimitError:
+            raise
+        except RunError as error:
+            reason = str(error)
         if reason is None:
             relations.sort(key=lambda entry: entry is not relation)
             return True, ""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from .clone import Source, available_memory, float32_clone, read
+from ..hidden import scratch
+from ..memory import available_memory
+from .clone import Source, float32_clone, read
 from .compare import TOLERANCE, Layout, compare, find_layouts, out_of_scope
 from .draw import Drawer, plan
-from .errors import RunError
+from .errors import LimitError, RunError
 from .given import check_ranges, load_inputs
 from .mutants import find_sites
 from .polarity import settle_polarity
@@ -56,16 +57,19 @@ def verify(
     options = options or VerifyOptions()
     import_onnxruntime()
     sources = read(original), read(rewritten, data_dir)
-    inputs = describe_inputs(sources[0].model.proto)
+    try:
+        inputs = describe_inputs(sources[0].model.proto)
+    except RunError as error:
+        return skipped(str(error))
     check_ranges(options.val_ranges, inputs)
     if options.inputs is not None:
         load_inputs(options.inputs, inputs)  # what does not fit is said before anything is loaded
     too_large = _too_large(sources, options)
     if too_large is not None:
-        return _skipped(too_large)
+        return skipped(too_large)
     # Where open files cannot be removed, a mapped weight file may outlive its session for a moment.
-    with tempfile.TemporaryDirectory(prefix="alibi-rewriter-", ignore_cleanup_errors=True) as scratch:
-        return _verify(sources, inputs, Path(scratch), options)
+    with scratch() as folder:
+        return _verify(sources, inputs, folder, options)
 
 
 def _verify(
@@ -76,14 +80,25 @@ def _verify(
         folder = scratch / str(index)
         folder.mkdir()
         clones.append(float32_clone(source, folder))
+    try:
+        return _compared(sources, clones, inputs, options)
+    except LimitError as error:
+        return skipped(str(error))
+
+
+def _compared(
+    sources: tuple[Source, Source], clones: Sequence[Model], inputs: Sequence[Input], options: VerifyOptions
+) -> Verification:
     symbols = Symbols(inputs)
     narrow = bool(sources[0].narrow or sources[1].narrow)
     try:
         runs = _run_original(clones[0], inputs, symbols, _long_length(clones[1], options), narrow, options)
+    except LimitError:
+        raise
     except RunError as error:
-        return _skipped(f"onnxruntime does not load the original: {error}")
+        return skipped(f"onnxruntime does not load the original: {error}")
     if not runs.sets:
-        return _skipped(f"the original runs on none of the inputs: {'; '.join(runs.notes)}")
+        return skipped(f"the original runs on none of the inputs: {'; '.join(runs.notes)}")
     layouts = find_layouts(runs.sets, runs.outputs)
     options.progress("running the output", 0, 0)
     failures, outputs = run_rewritten(clones[1], runs.sets, threads=options.threads)
@@ -100,7 +115,7 @@ def _verify(
             runs.notes.append(describe(stored))
     errors = [entry for one in sets for entry in one.outputs]
     if complete and not any(entry.compared for entry in errors):
-        return _skipped("no output has a number that could be compared", runs.notes)
+        return skipped("no output has a number that could be compared", runs.notes)
     power = None
     if options.power and complete and all(entry.passed for entry in sets):
         fixed_at_one = options.inputs is None and not symbols.has_new and all(one.new == 1 for one in runs.sets)
@@ -167,5 +182,6 @@ def _too_large(sources: Sequence[Source], options: VerifyOptions) -> str | None:
     )
 
 
-def _skipped(reason: str, notes: Sequence[str] = ()) -> Verification:
+def skipped(reason: str, notes: Sequence[str] = ()) -> Verification:
+    """A verification in which nothing was compared, and why."""
     return Verification((), None, None, TOLERANCE, (), tuple(notes), reason)
