@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import onnx
 from onnx import ModelProto
 
 from ..plugin import library_path
+from ..rewriter import hidden
 from ..rewriter.errors import EngineFailed, PluginNotUsed, UsageError
 from ..rewriter.io import data_files
 from ..rewriter.spec import DOMAIN
@@ -127,11 +129,11 @@ class _Builder:
     def fastest(self) -> EngineFacts:
         """Whatever runs faster here; the plugin where nothing can be timed."""
         wanted = self.plan
-        with tempfile.TemporaryDirectory(prefix=f".{wanted.name}.", dir=wanted.parent) as folder:
-            self.plan = Path(folder) / wanted.name
+        with _writing(wanted), hidden.folder(wanted) as folder:
+            self.plan = folder.path / wanted.name
             facts = {"plugin": self.plugin(TIMED_CALLS)}
             if "plugin" in facts["plugin"].timings:
-                self.plan = Path(folder) / "native.plan"
+                self.plan = folder.path / "native.plan"
                 facts["native"] = self.native(TIMED_CALLS)
             timings = {name: found.timings[name] for name, found in facts.items() if name in found.timings}
             best = min(timings, key=lambda name: timings[name]) if len(timings) == len(STRATEGIES) - 1 else "plugin"
@@ -150,22 +152,24 @@ class _Builder:
 
     def _build(self, content: ModelProto, library: Path | None, embed: bool, timing: int) -> EngineFacts:
         self.reporter.say(f"building with {self.backend.name} {self.backend.version}")
-        try:
-            with tempfile.TemporaryDirectory(prefix=f".{self.plan.name}.", dir=self.plan.parent) as making:
-                made = Path(making) / "engine.plan"
-                # Beside the model where it has external data, because their locations are relative.
-                folder = self.model.parent if data_files(content) else Path(making)
-                with tempfile.NamedTemporaryFile(prefix=f".{self.model.stem}.", suffix=".onnx", dir=folder) as source:
-                    source.write(content.SerializeToString(deterministic=True))
-                    source.flush()
-                    job = self._job(Path(source.name), made, library, embed, timing)
-                    result = run_child(["build"], self.backend.name, job=job.to_json(), on_event=self.reporter.event)
-                facts = self._checked(made, result, library is not None)
-                made.chmod(0o644)
-                made.replace(self.plan)
-        except OSError as error:
-            place = error.filename or self.plan
-            raise UsageError(f"'{place}' cannot be written: {error.strerror}. Choose another --engine.") from error
+        with _writing(self.plan), hidden.folder(self.plan) as making:
+            made = making.path / "engine.plan"
+            # Beside the model where it has external data, because their locations are relative.
+            place = self.model if data_files(content) else making.path / "model.onnx"
+            hidden.remove_leftovers(place)
+            source = hidden.make_file(place)
+            try:
+                source.path.write_bytes(content.SerializeToString(deterministic=True))
+                job = self._job(source.path, made, library, embed, timing)
+                # If this process is killed, the child goes on for a while: until then its files are in use.
+                locks = (making.handle, source.handle)
+                event = self.reporter.event
+                result = run_child(["build"], self.backend.name, job=job.to_json(), on_event=event, locks=locks)
+            finally:
+                source.remove()
+            facts = self._checked(made, result, library is not None)
+            made.chmod(0o644)
+            made.replace(self.plan)
         return facts
 
     def _job(self, source: Path, made: Path, library: Path | None, embed: bool, timing: int) -> BuildJob:
@@ -209,6 +213,16 @@ class _Builder:
             why = f" ({result['not_timed']})" if "not_timed" in result else ""
             facts.not_executed.append(f"the engine was built, not run{why}")
         return facts
+
+
+@contextmanager
+def _writing(plan: Path) -> Iterator[None]:
+    """One error for whatever cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        place = error.filename or plan
+        raise UsageError(f"'{place}' cannot be written: {error.strerror}. Choose another --engine.") from error
 
 
 def _present() -> tuple[int, ...]:

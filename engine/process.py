@@ -25,7 +25,12 @@ OWN_LOG = "alibi plugin, "
 
 
 def run_child(
-    arguments: list[str], backend: str, *, job: str = "", on_event: Callable[[Event], None] = lambda _: None
+    arguments: list[str],
+    backend: str,
+    *,
+    job: str = "",
+    on_event: Callable[[Event], None] = lambda _: None,
+    locks: tuple[int, ...] = (),
 ) -> Event:
     """Runs one command of ``engine.child`` and returns its result.
 
@@ -34,6 +39,7 @@ def run_child(
         backend: For messages.
         job: What the child reads from standard input.
         on_event: Told every event but the last.
+        locks: Open files that stay locked as long as the child lives, even if this process is killed.
 
     Raises:
         EngineFailed: The build failed or the process died.
@@ -48,7 +54,7 @@ def run_child(
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
-                pass_fds=(write,),
+                pass_fds=(write, *locks),
                 env={**os.environ, "ALIBI_EVENTS": str(write)},
             )
         except BaseException:

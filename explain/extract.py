@@ -11,7 +11,7 @@ from onnx import ModelProto, NodeProto
 
 from ..rewriter.analyse import Site
 from ..rewriter.contraction import is_contraction
-from ..rewriter.cut import Cut, check, cut, model_of, products_of
+from ..rewriter.cut import Cut, cut, model_of, products_of
 from ..rewriter.errors import UsageError
 from ..rewriter.graph import Scope, index_graph, opset_versions, walk
 from ..rewriter.plan import Plan
@@ -60,7 +60,7 @@ def extract(study: Study, site: Site) -> ModelProto:
 
 
 def _finish(part: Cut, study: Study, site: Site) -> ModelProto:
-    return check(model_of(part, study.model, site.interpreter, site.name))
+    return model_of(part, study.model, site.interpreter, site.name)
 
 
 def _index(study: Study) -> list[Scope]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onnx import helper
-
 from ..rewriter.algebra import Atom, Index, Poly, Size, Substitution, poly, substitute
 from ..rewriter.analyse import Site
+from ..rewriter.graph import numpy_type
 from ..rewriter.plan import Plan
 from .places import elements
 from .steps import bias_tensor
@@ -51,7 +50,8 @@ def bias_memory(site: Site, plan: Plan) -> BiasMemory | None:
     facts = site.interpreter.facts
     dims = tuple(facts.normal(d) for d in dims)
     kind = site.interpreter.dtype(tensor)
-    item = helper.tensor_dtype_to_np_dtype(kind).itemsize if kind else 4
+    dtype = numpy_type(kind)
+    item = 4 if dtype is None else dtype.itemsize
     heads = attention.frame.head.bound.constant if attention.frame.head is not None else 1
     batch_and_keys = facts.normal(attention.frame.key.bound) if plan.positions is not None else poly(0)
     before: list[int | None] = []
@@ -88,7 +88,7 @@ def _names(value: Poly) -> list[Atom]:
 
 def _value(extent: Poly, sizes: Substitution) -> int | None:
     number = substitute(extent, sizes).constant
-    return None if number is None else int(number)
+    return None if number is None or number < 0 else int(number)
 
 
 def _stored(site: Site, plan: Plan) -> int:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from onnx import ModelProto, TensorProto, helper
+from onnx import TensorProto
 
 from ..rewriter.algebra import HIDDEN_BELOW, Index, Size, Substitution, poly, substitute
 from ..rewriter.analyse import Site
 from ..rewriter.cut import cut, model_of
-from ..rewriter.graph import Array
-from ..rewriter.measure import gather, number
+from ..rewriter.evaluation import Evaluate, evaluator, is_small, number
+from ..rewriter.graph import Array, numpy_type
+from ..rewriter.measure import gather
 from ..rewriter.site import Attention
 from .study import Study
 
@@ -90,16 +90,19 @@ def evaluate(study: Study, site: Site, attention: Attention) -> tuple[Floats, li
         value.type.tensor_type.ClearField("shape")
     model.graph.ClearField("value_info")
     model.graph.output[0].type.tensor_type.ClearField("shape")
-    run = _runner(model)
-    if run is None:
-        return None
+    run: Evaluate | None = None
     for length in LENGTHS:
         sizes = _sizes(site, attention, part.inputs, length)
-        feeds = _feeds(site, attention, part.inputs, sizes) if _within(site, sizes) else None
+        if not _within(site, sizes) or not is_small(part.nodes, interpreter, sizes):
+            continue
+        feeds = _feeds(site, attention, part.inputs, sizes)
         if feeds is None:
             continue
+        run = run or evaluator(model, None)
+        if run is None:
+            return None
         try:
-            scores = run(feeds)
+            scores = next(iter(run(feeds).values()))
         except Exception:  # noqa: BLE001 - a length that the model does not take; any backend error type
             continue
         placed = _placed(site, attention, scores, sizes)
@@ -243,7 +246,9 @@ def _feeds(site: Site, attention: Attention, inputs: list[str], sizes: dict[Size
             continue
         if count > MAX_ELEMENTS:
             return None
-        dtype = helper.tensor_dtype_to_np_dtype(site.interpreter.dtype(name) or TensorProto.FLOAT)
+        dtype = numpy_type(site.interpreter.dtype(name) or TensorProto.FLOAT)
+        if dtype is None:
+            return None
         integer = np.issubdtype(dtype, np.integer) or dtype == np.bool_
         feeds[name] = np.ones(shape, dtype) if integer and name != attention.product else np.zeros(shape, dtype)
     return feeds
@@ -263,22 +268,3 @@ def _placed(site: Site, attention: Attention, scores: Array, sizes: dict[Size, i
     if found is None or np.isnan(found).any() or np.isposinf(found).any():
         return None
     return np.nan_to_num(found, neginf=-3.4e38), shape
-
-
-def _runner(model: ModelProto) -> Callable[[dict[str, Array]], Array] | None:
-    """onnxruntime, or onnx's reference where it is not installed."""
-    try:
-        import onnxruntime
-    except ImportError:
-        from onnx.reference import ReferenceEvaluator
-
-        reference = ReferenceEvaluator(model)
-        return lambda feeds: np.asarray(next(iter(reference.run(None, feeds))))
-    settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 4
-    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
-    except Exception:  # noqa: BLE001 - a type or an operator that this build of onnxruntime has not
-        return None
-    return lambda feeds: np.asarray(session.run(None, feeds)[0])

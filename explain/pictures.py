@@ -5,6 +5,7 @@ from __future__ import annotations
 from onnx import ModelProto, helper
 
 from ..rewriter.analyse import Site
+from ..rewriter.graph import numpy_type
 from .explanation import slopes_of
 from .look import Look
 from .memory import LENGTHS, bias_memory
@@ -49,7 +50,7 @@ def graph_record(model: ModelProto) -> dict[str, object] | None:
     if len(graph.node) > MOST_NODES:
         return None
     shapes = {v.name: _shape(v) for group in (graph.input, graph.output, graph.value_info) for v in group}
-    constants = {t.name: f"{helper.tensor_dtype_to_np_dtype(t.data_type)} {list(t.dims)}" for t in graph.initializer}
+    constants = {t.name: f"{_type_name(t.data_type)} {list(t.dims)}" for t in graph.initializer}
     return {
         "nodes": [
             {
@@ -82,9 +83,14 @@ def _attributes(node: object) -> dict[str, str]:
     return found
 
 
+def _type_name(data_type: int) -> str:
+    dtype = numpy_type(data_type)
+    return f"type {data_type}" if dtype is None else str(dtype)
+
+
 def _shape(value: object) -> str:
     kind = value.type.tensor_type  # type: ignore[attr-defined]
-    name = str(helper.tensor_dtype_to_np_dtype(kind.elem_type)) if kind.elem_type else ""
+    name = _type_name(kind.elem_type) if kind.elem_type else ""
     if not kind.HasField("shape"):
         return name
     dims = [d.dim_param or (str(d.dim_value) if d.HasField("dim_value") else "?") for d in kind.shape.dim]

@@ -6,10 +6,10 @@ import contextlib
 import hashlib
 import importlib.metadata
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..rewriter import hidden
 from .compiler import DESCRIPTION, Worker, compile_bundle
 from .description import Description, DescriptionError
 from .variants import Layout, Request
@@ -70,8 +70,8 @@ def cached_bundle(
         return directory
     # Compiled aside and renamed, so that a run that is killed, or two at once, leave no half of a bundle.
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".making-", dir=directory.parent) as making:
-        made = Path(making) / "bundle"
+    with hidden.folder(directory) as making:
+        made = making.path / "bundle"
         compile_bundle(request, made, architectures=architectures, layouts=layouts, skip=skip, worker=worker)
         shutil.rmtree(directory, ignore_errors=True)
         with contextlib.suppress(OSError):  # another run was faster: its bundle is the same

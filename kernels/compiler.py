@@ -30,6 +30,8 @@ DESCRIPTION = "description.json"
 
 WORKSPACE = (
     Buffer("key_norms", 4, Extent((Factor(("batch", "kv_heads")), Factor(("s_kv",), 64)))),
+    Buffer("ticket", 4, Extent()),
+    Buffer("previous", 4, Extent((Factor(("batch", "heads")), Factor(("s_q",), 128)))),
     Buffer("reach", 8, Extent((Factor(("batch", "heads")), Factor(("s_q",), 128)))),
     Buffer("partial", 4, Extent((Factor(("batch", "heads", "s_q", "splits", "value_dim")),))),
     Buffer("partial_sums", 8, Extent((Factor(("batch", "heads", "s_q", "splits")),))),
@@ -97,9 +99,7 @@ def _grid(configuration: Configuration) -> tuple[Extent, Extent, Extent]:
     tile = configuration.tile
     rows = Factor(("s_q",), tile.block_m)
     if configuration.engine == "hopper":
-        # With skipping the cost of a tile is not known beforehand: the device's own scheduler balances it.
-        limit = None if configuration.options.get("SKIP") else "multiprocessors"
-        return Extent((rows, Factor(("batch", "heads"))), at_most=limit), one, one
+        return Extent((rows, Factor(("batch", "heads"))), at_most="multiprocessors"), one, one
     heads, batch = Extent((Factor(("heads",)),)), Extent((Factor(("batch",)),))
     if configuration.role in ("prefill", "reach"):
         return Extent((rows,)), heads, batch

@@ -92,7 +92,8 @@ def configurations(request: Request, arch: int, *, skip: bool = False) -> list[C
             options = dict(rule.get("options", {}))
             conditions = tuple(Condition(**condition) for condition in rule.get("conditions", []))
             tile = Tile(*rule["tile"])
-            if certified and role == "prefill":
+            short = any(c.size == "s_kv" and c.at_most and c.at_most < SKIP_FROM for c in conditions)
+            if certified and role == "prefill" and not short:
                 worth = (*conditions, Condition("s_kv", at_least=SKIP_FROM), Condition("surplus", at_least=0))
                 found.append(Configuration(role, rule["engine"], arch, tile, {**options, "SKIP": True}, worth))
             found.append(Configuration(role, rule["engine"], arch, tile, options, conditions))

@@ -27,7 +27,9 @@ SIZES = ("batch", "heads", "kv_heads", "group", "s_q", "s_kv", "head_dim", "valu
 """``group = heads / kv_heads``, ``rows = group * s_q``, ``surplus = s_kv - s_q`` (may be negative)."""
 
 TENSORS = ("query", "key", "value", "output")
-POINTERS = (*TENSORS, "slopes", "mask", "key_positions", "key_norms", "reach", "partial", "partial_sums")
+WORKSPACES = ("key_norms", "reach", "partial", "partial_sums", "ticket", "previous")
+"""Buffers that live from one launch of a call to the next."""
+POINTERS = (*TENSORS, "slopes", "mask", "key_positions", *WORKSPACES)
 STRIDES = (
     *(f"{tensor}_{axis}" for tensor in TENSORS for axis in ("batch", "head", "row")),
     "mask_batch", "mask_head", "mask_row", "mask_column", "positions_batch",
@@ -216,7 +218,7 @@ class Buffer:
     extent: Extent
 
     def __post_init__(self) -> None:
-        _require(self.name in ("key_norms", "reach", "partial", "partial_sums"), f"unknown workspace {self.name!r}")
+        _require(self.name in WORKSPACES, f"unknown workspace {self.name!r}")
         _require(self.element_bytes in (2, 4, 8), f"{self.name}: elements of {self.element_bytes} bytes")
 
 

@@ -8,6 +8,7 @@
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import mbarrier
 from triton.language.core import _aggregate as aggregate
 
 LOG2E = gl.constexpr(1.4426950408889634)
@@ -28,10 +29,19 @@ RIGHT = gl.constexpr(7)
 EXTRA = gl.constexpr(8)
 SEEN_FROM = gl.constexpr(9)
 SLOPE = gl.constexpr(10)
-NOTES = gl.constexpr(11)
-"""What the producer writes down for a tile: where it is; the first block that the diagonal crosses and how many it
-crosses; 1 if a ragged last block is right of those; how many blocks to take left and right of them; how many to
-average for rows without keys; the key from which on rows see one; the bits of the slope."""
+SURE = gl.constexpr(11)
+NOTES = gl.constexpr(12)
+"""What the producer writes down for a tile: where it is (-1: the pass is over); the first block that is compared key
+by key and how many there are; 1 if a ragged last block is right of those; how many blocks to take left and right
+of them; how many to average for rows without keys; the key from which on rows see one; the bits of the slope; after
+how many blocks the numbers left and right are certain (SKIP; 0 if they are already)."""
+
+DOUBTS = gl.constexpr(8)
+"""Words of 32 turns in which a consumer marks the tiles that it does not trust.  Later turns share the bits of
+earlier ones: more tiles are repeated than need be, never fewer."""
+
+COUNTS = gl.constexpr(8)
+"""Columns of the product that adds up weights, all of them equal: the fewest that a product has."""
 
 
 @aggregate
@@ -40,38 +50,40 @@ class Settings:
 
     FORM: gl.constexpr
     STEADY: gl.constexpr
+    RAW: gl.constexpr
     SKIP: gl.constexpr
     MASK: gl.constexpr
     POSITIONS: gl.constexpr
-    ALTERNATE: gl.constexpr
+    PAIRED: gl.constexpr
     BUNDLE_MIB: gl.constexpr
     D: gl.constexpr
     V: gl.constexpr
     BLOCK_N: gl.constexpr
     STAGES: gl.constexpr
+    STAGES_LOG2: gl.constexpr
     QUERIES: gl.constexpr
     CONSUMERS: gl.constexpr
-    SHARED_RAMP: gl.constexpr
-    PAIRED: gl.constexpr
+    LEAST_TOTAL: gl.constexpr
 
     @gluon.constexpr_function
-    def __init__(self, FORM, STEADY, SKIP, MASK, POSITIONS, ALTERNATE, BUNDLE_MIB, D, V, BLOCK_N, STAGES,
-                 QUERIES, CONSUMERS, SHARED_RAMP, PAIRED):  # fmt: skip
+    def __init__(self, FORM, STEADY, RAW, SKIP, MASK, POSITIONS, PAIRED, BUNDLE_MIB, D, V, BLOCK_N,
+                 STAGES, QUERIES, CONSUMERS, LEAST_TOTAL):  # fmt: skip
         self.FORM = gl.constexpr(FORM)
         self.STEADY = gl.constexpr(STEADY)
+        self.RAW = gl.constexpr(RAW)
         self.SKIP = gl.constexpr(SKIP)
         self.MASK = gl.constexpr(MASK)
         self.POSITIONS = gl.constexpr(POSITIONS)
-        self.ALTERNATE = gl.constexpr(ALTERNATE)
+        self.PAIRED = gl.constexpr(PAIRED)
         self.BUNDLE_MIB = gl.constexpr(BUNDLE_MIB)
         self.D = gl.constexpr(D)
         self.V = gl.constexpr(V)
         self.BLOCK_N = gl.constexpr(BLOCK_N)
         self.STAGES = gl.constexpr(STAGES)
+        self.STAGES_LOG2 = gl.constexpr(int(STAGES).bit_length() - 1)
         self.QUERIES = gl.constexpr(QUERIES)
         self.CONSUMERS = gl.constexpr(CONSUMERS)
-        self.SHARED_RAMP = gl.constexpr(SHARED_RAMP)
-        self.PAIRED = gl.constexpr(PAIRED)
+        self.LEAST_TOTAL = gl.constexpr(LEAST_TOTAL)
 
 
 @aggregate
@@ -102,37 +114,53 @@ class Shared:
     value_tile: gl.shared_memory_descriptor
     output_tile: gl.shared_memory_descriptor
     vector_tile: gl.shared_memory_descriptor
+    ones: gl.shared_memory_descriptor
     notes: gl.shared_memory_descriptor
+    verdicts: gl.shared_memory_descriptor
+    doubts: gl.shared_memory_descriptor
+    bounds: gl.shared_memory_descriptor
     query_full: gl.shared_memory_descriptor
     query_empty: gl.shared_memory_descriptor
     key_full: gl.shared_memory_descriptor
     value_full: gl.shared_memory_descriptor
     freed: gl.shared_memory_descriptor
     verdict: gl.shared_memory_descriptor
-    verdicts: gl.shared_memory_descriptor
-    turn0: gl.shared_memory_descriptor
-    turn1: gl.shared_memory_descriptor
-    turn2: gl.shared_memory_descriptor
+    weighed: gl.shared_memory_descriptor
+    certain: gl.shared_memory_descriptor
 
     @gluon.constexpr_function
-    def __init__(self, query_tile, key_tile, value_tile, output_tile, vector_tile, notes, query_full, query_empty,
-                 key_full, value_full, freed, verdict, verdicts, turn0, turn1, turn2):  # fmt: skip
+    def __init__(self, query_tile, key_tile, value_tile, output_tile, vector_tile, ones, notes, verdicts, doubts,
+                 bounds, query_full, query_empty, key_full, value_full, freed, verdict, weighed, certain):  # fmt: skip
         self.query_tile = query_tile
         self.key_tile = key_tile
         self.value_tile = value_tile
         self.output_tile = output_tile
         self.vector_tile = vector_tile
+        self.ones = ones
         self.notes = notes
+        self.verdicts = verdicts
+        self.doubts = doubts
+        self.bounds = bounds
         self.query_full = query_full
         self.query_empty = query_empty
         self.key_full = key_full
         self.value_full = value_full
         self.freed = freed
         self.verdict = verdict
-        self.verdicts = verdicts
-        self.turn0 = turn0
-        self.turn1 = turn1
-        self.turn2 = turn2
+        self.weighed = weighed
+        self.certain = certain
+
+
+@gluon.jit
+def stage_of(step, settings):
+    """Where block ``step`` of the stream is (STAGES is a power of two)."""
+    return step & (settings.STAGES - 1)
+
+
+@gluon.jit
+def phase_of(step, settings):
+    """The parity that its barriers complete with."""
+    return (step >> settings.STAGES_LOG2) & 1
 
 
 @gluon.jit
@@ -147,3 +175,32 @@ def read(shared, slot, field):
     """Reads one field of the notes in ``slot`` (a consumer)."""
     LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
     return gl.max(shared.notes.index(slot * NOTES + field).load(LAYOUT), 0)
+
+
+@gluon.jit
+def doubt(shared, turn, WHO: gl.constexpr):
+    """Notes that a consumer does not trust the tile of a turn (see DOUBTS)."""
+    LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
+    word = shared.doubts.index(WHO * DOUBTS + ((turn >> 5) & (DOUBTS - 1)))
+    word.store(word.load(LAYOUT) | (1 << (turn & 31)))
+
+
+@gluon.jit
+def in_doubt(shared, turn, settings):
+    """Whether a consumer did not trust the tile of a turn (the producer asks)."""
+    LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [1], [0])
+    found = gl.to_tensor(0)
+    for i in gl.static_range(settings.CONSUMERS):
+        found |= gl.max(shared.doubts.index(i * DOUBTS + ((turn >> 5) & (DOUBTS - 1))).load(LAYOUT), 0)
+    return ((found >> (turn & 31)) & 1) == 1
+
+
+@gluon.jit
+def judge(shared, settings, WARPS: gl.constexpr):
+    """Waits until every consumer has judged its rows; 1 if one of them was not content, else 0."""
+    mbarrier.wait(shared.verdict, 0)
+    LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [WARPS], [0])
+    worst = gl.to_tensor(0)
+    for i in gl.static_range(settings.CONSUMERS):
+        worst = gl.maximum(worst, gl.max(shared.verdicts.index(i).load(LAYOUT), 0))
+    return gl.minimum(worst, 1)

@@ -2,7 +2,7 @@
 
 # Compile-time parameters are in capitals, as is the custom in Triton.  Kernels are compiled, never called as
 # Python: Triton's language has no types to check them with.
-# ruff: noqa: N803, N806
+# ruff: noqa: N803, N806, SIM102
 # mypy: ignore-errors
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
-from .hopper_shared import FORM_CAUSAL, FORM_SYMMETRIC, ROWS
+from .hopper_shared import FORM_CAUSAL, FORM_SYMMETRIC, ROWS, stage_of
 
 
 @gluon.constexpr_function
@@ -20,23 +20,19 @@ def scores_layout(settings):
 
 
 @gluon.jit
-def partial_sums(weights, BLOCK_N: gl.constexpr):
-    """[64, 8]: sums of every eighth weight, which are in one thread: no exchange between threads."""
-    return gl.sum(weights.reshape([ROWS, BLOCK_N // 8, 8]), 1)
+def paired(numbers):
+    """The larger of those of rows r and r + 8, for both: they are in one thread, which then keeps one number."""
+    both = gl.max(numbers.reshape([ROWS // 16, 2, 8]), 1)
+    spread = gl.expand_dims(both, 1) + gl.zeros_like(numbers.reshape([ROWS // 16, 2, 8]))
+    return gl.convert_layout(spread.reshape([ROWS]), numbers.type.layout)
 
 
 @gluon.jit
-def _paired(peak):
-    """The larger of the peaks of rows r and r + 8, for both: they are in one thread, which then keeps one number."""
-    both = gl.max(peak.reshape([4, 2, 8]), 1)
-    spread = gl.expand_dims(both, 1) + gl.zeros_like(peak.reshape([4, 2, 8]))
-    return gl.convert_layout(spread.reshape([ROWS]), peak.type.layout)
-
-
-@gluon.jit
-def _online(scores, base, peak, GUARDED: gl.constexpr):
+def _online(scores, base, peak, GUARDED: gl.constexpr, PAIR: gl.constexpr):
     """One step of the online softmax; ``base`` is a scalar or one number per row."""
     new_peak = gl.maximum(peak, gl.max(scores, 1) + base)
+    if PAIR:
+        new_peak = paired(new_peak)
     anchor = new_peak
     if GUARDED:
         anchor = gl.where(new_peak == float("-inf"), 0.0, new_peak)
@@ -45,46 +41,72 @@ def _online(scores, base, peak, GUARDED: gl.constexpr):
 
 
 @gluon.jit
-def _scored(products, scale, vector, SIGN: gl.constexpr):
-    """``products * scale +- vector`` as one FMA; written apart, the product would be hoisted out of branches.
+def _lines(intercepts, gradient, settings):
+    """[64, BLOCK_N]: ``intercepts[r] + gradient * c``.
 
-    (So would be a vector with its sign changed; changing that of a score costs nothing.)
+    Written as an FMA of the eights in c, which are constants, on top of the rest, which is one number per thread and
+    parity: a vector along the columns would take a register for every second score.
     """
-    if SIGN < 0:
-        scores = -gl.fma(products, -scale, vector[None, :])
-    else:
-        scores = gl.fma(products, scale, vector[None, :])
-    return scores
+    SCORES: gl.constexpr = scores_layout(settings)
+    blank = gl.zeros([ROWS, settings.BLOCK_N], dtype=gl.float32, layout=SCORES)
+    GRID: gl.constexpr = blank.reshape([ROWS, settings.BLOCK_N // 8, 8]).type.layout
+    eights = gl.arange(0, settings.BLOCK_N // 8, layout=gl.SliceLayout(0, gl.SliceLayout(2, GRID))) * 8
+    rest = gl.arange(0, 8, layout=gl.SliceLayout(0, gl.SliceLayout(1, GRID)))
+    rows = gl.convert_layout(intercepts, gl.SliceLayout(1, gl.SliceLayout(2, GRID)))
+    begin = rows[:, None, None] + (gradient * rest.to(gl.float32))[None, None, :]
+    lines = gl.fma(eights.to(gl.float32)[None, :, None], gradient, begin)
+    return gl.convert_layout(lines.reshape([ROWS, settings.BLOCK_N]), SCORES)
 
 
 @gluon.jit
-def ramp_of(shared, step, slope, column, settings, WHO: gl.constexpr):
-    """What the keys of a block add to their scores, but for the scalar."""
-    LAYOUT: gl.constexpr = gl.SliceLayout(0, scores_layout(settings))
+def vector_of(shared, step, column, settings):
+    """What the producer computed for the keys of a block: bias, or -inf where a key is hidden (MASK, POSITIONS)."""
+    vector = column.to(gl.float32)
     if settings.MASK or settings.POSITIONS:
-        vector = shared.vector_tile.index(step % (2 * settings.STAGES)).load(LAYOUT)
-    elif settings.SHARED_RAMP:
-        vector = shared.vector_tile.index(WHO).load(LAYOUT)
-    else:
-        vector = slope * column.to(gl.float32)
+        LAYOUT: gl.constexpr = gl.SliceLayout(0, scores_layout(settings))
+        vector = shared.vector_tile.index(stage_of(step, settings)).load(LAYOUT)
     return vector
 
 
 @gluon.jit
+def first_peaks(products, scale, shift, settings, STEADY: gl.constexpr):
+    """Where the row maxima start: (those of the crossed blocks, what is left of them, what is right of them).
+
+    With RAW the largest score of the first block without its bias stands for the largest of all with it.  PAIRED rows
+    r and r + 8 have one number left of the diagonal and one right of it: their maxima differ by the bias between
+    them, in opposite directions, so the output changes its scale between the sides (``turned`` in ``hopper``).
+    """
+    peak = gl.full_like(shift, float("-inf"))
+    if STEADY and settings.RAW:
+        peak = gl.max(products * scale, 1)
+        if settings.FORM != FORM_SYMMETRIC:
+            peak += shift
+        if settings.PAIRED:
+            peak = paired(peak)
+    before = peak
+    behind = peak
+    if STEADY and settings.RAW and settings.PAIRED and settings.FORM == FORM_SYMMETRIC:
+        middle = paired(shift)
+        before = peak + middle
+        behind = peak - middle
+        peak = before - shift
+    return peak, before, behind
+
+
+@gluon.jit
 def edge_weights(
-    products, peak, ramp, start, reference, slope, scale, row_as_key, column, s_kv, settings,
-    STEADY: gl.constexpr, FIRST: gl.constexpr,
+    products, peak, vector, start, reference, slope, scale, row_as_key, column, s_kv, settings, STEADY: gl.constexpr,
 ):  # fmt: skip
     """Weights of a block in which every key is compared with its row; (weights, factor for the past, peak)."""
+    VECTOR: gl.constexpr = settings.MASK or settings.POSITIONS
+    zeros = gl.zeros_like(peak)
     if settings.FORM == FORM_SYMMETRIC:
         base = gl.to_tensor(0.0)
-        # In float32 from the start: one conversion per row and column, not per score.
-        ahead = (row_as_key - start).to(gl.float32)
+        ahead = slope * (row_as_key - start).to(gl.float32)
+        # The sign of the slope, because its size is inside the absolute value.
+        bias = gl.where(slope < 0.0, 1.0, -1.0) * gl.abs(_lines(ahead, -slope, settings))
         if settings.MASK:
-            bias = ramp[None, :] - slope * gl.abs(ahead[:, None] - column.to(gl.float32)[None, :])
-        else:
-            # The ramp is there already; columns in float32 would take as many registers again.
-            bias = gl.where(slope < 0.0, 1.0, -1.0) * gl.abs((slope * ahead)[:, None] - ramp[None, :])
+            bias += vector[None, :]
         scores = gl.fma(products, scale, bias)
         if start + settings.BLOCK_N > s_kv:
             scores = gl.where((column < s_kv - start)[None, :], scores, float("-inf"))
@@ -92,89 +114,94 @@ def edge_weights(
         base = slope * (start - reference).to(gl.float32)
         if settings.POSITIONS:
             base = gl.to_tensor(0.0)
-        scores = _scored(products, scale, ramp, 1)
+        if VECTOR:
+            scores = gl.fma(products, scale, vector[None, :])
+        else:
+            scores = gl.fma(products, scale, _lines(zeros, slope, settings))
         if settings.FORM == FORM_CAUSAL:
             last = gl.minimum(row_as_key, s_kv - 1) - start
             scores = gl.where(column[None, :] <= last[:, None], scores, float("-inf"))
         else:
             scores = gl.where((column < s_kv - start)[None, :], scores, float("-inf"))
-    if STEADY and FIRST:
-        new_peak = gl.max(scores, 1) + base
-        if settings.PAIRED:
-            new_peak = _paired(new_peak)
-        keep = new_peak
-        weights = gl.exp2(scores - (new_peak - base)[:, None])
-    elif STEADY:
+    if STEADY and settings.RAW:
         new_peak = peak
         keep = peak
         weights = gl.exp2(scores - (peak - base)[:, None])
     else:
-        weights, keep, new_peak = _online(scores, base, peak, True)
-    return weights, keep, new_peak, partial_sums(weights, settings.BLOCK_N)
+        weights, keep, new_peak = _online(scores, base, peak, True, STEADY and settings.PAIRED)
+    return weights, keep, new_peak
 
 
 @gluon.jit
 def _side_weights(
-    products, peak, ramp, start, reference, slope, shift, scale, settings, STEADY: gl.constexpr,
+    products, peak, anchor, vector, start, reference, slope, shift, scale, settings, STEADY: gl.constexpr,
     SIGN: gl.constexpr,
 ):  # fmt: skip
     """Weights of a block that all rows see whole, but for hidden keys; ``SIGN * slope`` is the bias's gradient."""
+    VECTOR: gl.constexpr = settings.MASK or settings.POSITIONS
     base = SIGN * slope * (start - reference).to(gl.float32)
     if settings.POSITIONS:
         base = gl.to_tensor(0.0)
-    scores = _scored(products, scale, ramp, 1 if settings.MASK or settings.POSITIONS else SIGN)
+    bases = base + gl.zeros_like(peak)
     if settings.FORM == FORM_SYMMETRIC:
-        bases = base - SIGN * shift
-    else:
-        bases = base
+        if not (STEADY and settings.RAW and settings.PAIRED):
+            bases = base - SIGN * shift
+    new_peak = peak
+    keep = peak
     if STEADY:
-        new_peak = peak
-        keep = peak
-        if settings.PAIRED:
-            weights = gl.exp2(gl.fma(products, scale, ramp[None, :] + (bases - peak)[:, None]))
+        found = anchor
+        if not settings.RAW:
+            # A row that has seen no key has no maximum to go by: should it see one here, the tile may be repeated.
+            found = gl.where(peak == float("-inf"), 0.0, peak)
+        if VECTOR:
+            weights = gl.exp2(gl.fma(products, scale, (bases - found)[:, None] + vector[None, :]))
         else:
-            weights = gl.exp2(scores - (peak - bases)[:, None])
+            weights = gl.exp2(gl.fma(products, scale, _lines(bases - found, SIGN * slope, settings)))
     else:
-        weights, keep, new_peak = _online(scores, bases, peak, settings.MASK)
-    return weights, keep, new_peak, partial_sums(weights, settings.BLOCK_N)
+        if VECTOR:
+            scores = gl.fma(products, scale, vector[None, :])
+        else:
+            scores = gl.fma(products, scale, _lines(gl.zeros_like(peak), SIGN * slope, settings))
+        weights, keep, new_peak = _online(scores, bases, peak, settings.MASK, False)
+    return weights, keep, new_peak
 
 
 @gluon.jit
 def far_weights(
-    products, peak, ramp, j, left, right, first, crossed, seen_from, row_as_key, column, s_kv, reference, slope,
-    shift, scale, settings, STEADY: gl.constexpr,
+    products, peak, before, behind, vector, j, left, right, first, crossed, seen_from, row_as_key, column, s_kv,
+    reference, slope, shift, scale, settings, STEADY: gl.constexpr,
 ):  # fmt: skip
     """Weights of the ``j``-th block after those that the diagonal crosses."""
     BLOCK_N: gl.constexpr = settings.BLOCK_N
     if settings.FORM == FORM_SYMMETRIC:
         if j < left:
             start_l = (first - 1 - j) * BLOCK_N
-            weights, keep, new_peak, added = _side_weights(
-                products, peak, ramp, start_l, reference, slope, shift, scale, settings, STEADY, 1
+            weights, keep, new_peak = _side_weights(
+                products, peak, before, vector, start_l, reference, slope, shift, scale, settings, STEADY, 1
             )
         else:
             start_r = (crossed + j - left) * BLOCK_N
-            weights, keep, new_peak, added = _side_or_mean(
-                products, peak, ramp, start_r, j - left - right, seen_from, row_as_key, column, s_kv, reference,
-                slope, shift, scale, settings, STEADY, -1)  # fmt: skip
+            weights, keep, new_peak = _side_or_mean(
+                products, peak, behind, vector, start_r, j - left - right, seen_from, row_as_key, column, s_kv,
+                reference, slope, shift, scale, settings, STEADY, -1)  # fmt: skip
     else:
         start_s = (first - 1 - j) * BLOCK_N
-        weights, keep, new_peak, added = _side_or_mean(
-            products, peak, ramp, start_s, j - left, seen_from, row_as_key, column, s_kv, reference, slope, shift,
-            scale, settings, STEADY, 1)  # fmt: skip
-    return weights, keep, new_peak, added
+        weights, keep, new_peak = _side_or_mean(
+            products, peak, before, vector, start_s, j - left, seen_from, row_as_key, column, s_kv, reference, slope,
+            shift, scale, settings, STEADY, 1)  # fmt: skip
+    return weights, keep, new_peak
 
 
 @gluon.jit
 def _side_or_mean(
-    products, peak, ramp, start, extra, seen_from, row_as_key, column, s_kv, reference, slope, shift, scale,
+    products, peak, anchor, vector, start, extra, seen_from, row_as_key, column, s_kv, reference, slope, shift, scale,
     settings, STEADY: gl.constexpr, SIGN: gl.constexpr,
 ):  # fmt: skip
     """Weights of a block beside the diagonal or, from ``extra = 0`` on, of a block of the mean of all values."""
     if settings.MASK:
         if extra < 0:
-            weights, keep, new_peak, added = _side_weights(
-                products, peak, ramp, start, reference, slope, shift, scale, settings, STEADY, SIGN
+            weights, keep, new_peak = _side_weights(
+                products, peak, anchor, vector, start, reference, slope, shift, scale, settings, STEADY, SIGN
             )
         else:
             at = extra * settings.BLOCK_N + column
@@ -182,9 +209,8 @@ def _side_or_mean(
             weights = gl.where(chosen, gl.full_like(products, 1.0), gl.zeros_like(products))
             keep = gl.full_like(peak, 1.0)
             new_peak = peak
-            added = partial_sums(weights, settings.BLOCK_N)
     else:
-        weights, keep, new_peak, added = _side_weights(
-            products, peak, ramp, start, reference, slope, shift, scale, settings, STEADY, SIGN
+        weights, keep, new_peak = _side_weights(
+            products, peak, anchor, vector, start, reference, slope, shift, scale, settings, STEADY, SIGN
         )
-    return weights, keep, new_peak, added
+    return weights, keep, new_peak

@@ -188,8 +188,11 @@ def make_plan(description: Description, call: Call, arch: int, multiprocessors: 
         chosen = [choose("decode")] if sizes["splits"] == 1 else [choose("decode_split"), choose("combine")]
     else:
         chosen = [choose("prefill")]
-        if any(argument.name == "reach" for argument in chosen[0].arguments):
-            chosen = [choose("key_norms"), choose("reach"), *chosen]
+        read = {argument.name for argument in chosen[0].arguments}
+        if "reach" in read:
+            chosen.insert(0, choose("reach"))
+        if read & {"reach", "key_norms"}:
+            chosen.insert(0, choose("key_norms"))
 
     used = {argument.name for kernel in chosen for argument in kernel.arguments}
     offsets, end = {}, 0

@@ -25,27 +25,44 @@ REACH_ROWS = 128
 
 
 @triton.jit
+def _margin(slope, blocks, BITS: tl.constexpr):
+    """By how many powers of two a block has to be lighter than the row; ``slope`` in powers of two per key."""
+    return (BITS + 1) + tl.log2(blocks.to(tl.float32)) - tl.log2(1.0 - tl.exp2(-slope))
+
+
+@triton.jit
 def alibi_key_norms(
-    key, key_norms, key_batch, key_head, key_row, kv_heads, s_kv,
-    D: tl.constexpr, D_PADDED: tl.constexpr, KEYS: tl.constexpr,
+    key, slopes, key_norms, ticket, key_batch, key_head, key_row, kv_heads, group, s_kv,
+    BITS: tl.constexpr, D: tl.constexpr, D_PADDED: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
     """Grid (ceil(s_kv / 64), kv_heads, batch): key_norms[b, h, n] = max over 64 keys of |key|, float32.
 
     A NaN in a key makes its norm +inf, which keeps the block: skipping must not hide a NaN that the kernel
-    without skipping would show.
+    without skipping would show.  Heads whose bias does not reach the margin even for the farthest key get +inf too,
+    and their keys are not read.  Also sets ``ticket`` to zero, for kernels whose programs draw their tiles.
     """
     block = tl.program_id(0)
     head = tl.program_id(1)
     batch = tl.program_id(2).to(tl.int64)
-    rows = tl.arange(0, KEYS)
-    columns = tl.arange(0, D_PADDED)
-    base = key + batch * key_batch + head.to(tl.int64) * key_head + (block * KEYS).to(tl.int64) * key_row
-    inside = (block * KEYS + rows < s_kv)[:, None] & (columns < D)[None, :]
-    tile = tl.load(base + rows[:, None] * key_row + columns[None, :], mask=inside, other=0.0).to(tl.float32)
-    squares = tl.sum(tile * tile, 1)
-    squares = tl.where(squares == squares, squares, float("inf"))
+    tl.store(ticket, 0, mask=(block == 0) & (head == 0) & (tl.program_id(2) == 0))
+    farthest = s_kv.to(tl.float32)
+    worth = 0
+    for member in tl.range(0, group):
+        slope = tl.load(slopes + head * group + member) * LOG2E
+        reaches = (slope > 0.0) & (slope * farthest > _margin(slope, tl.num_programs(0), BITS))
+        worth |= tl.where(reaches, 1, 0)
+    norm = float("inf")
+    if worth != 0:
+        rows = tl.arange(0, KEYS)
+        columns = tl.arange(0, D_PADDED)
+        base = key + batch * key_batch + head.to(tl.int64) * key_head + (block * KEYS).to(tl.int64) * key_row
+        inside = (block * KEYS + rows < s_kv)[:, None] & (columns < D)[None, :]
+        tile = tl.load(base + rows[:, None] * key_row + columns[None, :], mask=inside, other=0.0).to(tl.float32)
+        squares = tl.sum(tile * tile, 1)
+        squares = tl.where(squares == squares, squares, float("inf"))
+        norm = tl.sqrt(tl.max(squares, 0))
     slot = (batch * kv_heads + head) * tl.num_programs(0) + block
-    tl.store(key_norms + slot, tl.sqrt(tl.max(squares, 0)))
+    tl.store(key_norms + slot, norm)
 
 
 @triton.jit
@@ -80,8 +97,7 @@ def alibi_reach(
     # float32) and of the bias.
     longest = tl.sqrt(tl.max(tl.sum(rows * rows, 1), 0)) * tl.abs(scale) * 1.001
     blocks = tl.cdiv(s_kv, 64)
-    decay = tl.log2(1.0 - tl.exp2(-slope))
-    threshold = tl.min(own_score, 0) - (BITS + 1) - tl.log2(blocks.to(tl.float32)) + decay
+    threshold = tl.min(own_score, 0) - _margin(slope, blocks, BITS)
     threshold = threshold - 0.01 - 1e-6 * tl.abs(threshold)
     threshold = tl.where(slope > 0.0, threshold, float("-inf"))
     first_row = tile * ROWS + (s_kv - s_q)

@@ -190,7 +190,8 @@ def constants_of(role: str, request: Request, tile: Tile, layout: Layout, skip: 
             "BLOCK": min(64, 8192 // padded["V_PADDED"]),
         }  # fmt: skip
     if role == "key_norms":
-        return {"D": request.head_dim, "D_PADDED": padded["D_PADDED"], "KEYS": 64}
+        bits = SKIP_BITS[ELEMENT_BYTES[request.dtype]]
+        return {"BITS": bits, "D": request.head_dim, "D_PADDED": padded["D_PADDED"], "KEYS": 64}
     if role == "reach":
         return {
             "CAUSAL": variant.causal, "BITS": SKIP_BITS[ELEMENT_BYTES[request.dtype]], "D": request.head_dim,

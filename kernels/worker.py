@@ -21,7 +21,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon._runtime import GluonASTSource
 
 from . import assembler, decode, hopper, prefill, skipping
-from .variants import ELEMENT_BYTES, Layout, Request, Tile, constants_of, power_of_two
+from .variants import ELEMENT_BYTES, Layout, Request, Tile, constants_of, padded_head
 
 TRITON_TYPES = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32", "bool": "u8"}
 PTX_VERSIONS = {80: 80, 86: 80, 89: 80, 90: 80, 100: 86, 120: 87}
@@ -55,7 +55,7 @@ def _argument(
     absent = (
         (name == "mask" and request.mask_dtype is None)
         or (name == "key_positions" and not variant.positions)
-        or (name == "reach" and role == "prefill" and not skip)
+        or (name in ("reach", "key_norms", "ticket", "previous") and role == "prefill" and not skip)
         or (name == "empty_mean" and request.mask_dtype is None and hopper)
         or (name == "output" and role == "decode_split")
         or (name in ("partial", "partial_sums") and role == "decode")
@@ -68,7 +68,7 @@ def _argument(
         if name == "mask" and dtype:
             align = ELEMENT_BYTES[dtype] * (16 if layout.mask_dense else 1)
         return f"*{TRITON_TYPES[dtype or '']}", {"name": called, "kind": "pointer", "multiple_of": align}
-    if name == "reach":
+    if name in ("reach", "ticket", "previous"):
         return "*i32", {"name": called, "kind": "pointer", "multiple_of": 16}
     if name == "scale_natural":
         return "fp32", {"name": called, "kind": "float32", "multiple_of": 1}
@@ -103,15 +103,26 @@ def _map_type(tensor: str, rows: int, columns: int, dtype: str) -> tuple[str, gl
     return f"tensordesc<{TRITON_TYPES[dtype]}[1, 1, {rows}, {columns}],{layout!r}>", layout
 
 
-def hopper_constants(request: Request, tile: Tile) -> dict[str, Any]:
+def hopper_constants(request: Request, tile: Tile, skip: bool) -> dict[str, Any]:
     """The compile-time arguments of the Hopper kernel before a configuration's own options."""
+    if tile.stages & (tile.stages - 1):
+        raise ValueError(f"{tile.text}: the number of stages has to be a power of two")
     variant = request.variant
+    form = 2 if variant.form == "symmetric" else int(variant.causal)
+    plain = request.mask_dtype is None and not variant.positions
+    wide = request.dtype == "bfloat16"
+    # The raw scores of the first block stand for the maximum where types have exponents to spare; elsewhere the
+    # weights of a row must not be much smaller than one either.
+    raw = wide and plain and form != 0
+    # MiB of keys and values that are worked on at a time: they have to stay in the L2 cache, and a program has to get
+    # several tiles of them; drawn by ticket (skip), some more, or the last ones drawn end too late.
+    bundle = 32 if skip else 16
     return {
-        "FORM": 2 if variant.form == "symmetric" else int(variant.causal), "MASK": request.mask_dtype is not None,
-        "POSITIONS": variant.positions, "D": power_of_two(request.head_dim), "V": power_of_two(request.value_dim),
-        "BLOCK_N": tile.block_n, "STAGES": tile.stages, "CONSUMERS": tile.block_m // 64, "SKIP": False, "QUERIES": 2,
-        "STEADY": request.dtype == "bfloat16" and request.mask_dtype is None, "BUNDLE_MIB": 160, "ALTERNATE": False,
-        "SHARED_RAMP": False, "PAIRED": False,
+        "FORM": form, "MASK": request.mask_dtype is not None, "POSITIONS": variant.positions,
+        "D": padded_head(request.head_dim), "V": padded_head(request.value_dim), "BLOCK_N": tile.block_n,
+        "STAGES": tile.stages, "CONSUMERS": tile.block_m // 64, "SKIP": skip, "QUERIES": 2, "STEADY": True, "RAW": raw,
+        "PAIRED": wide and (form != 2 or raw), "LEAST_TOTAL": 2.0**-60 if wide else 2.0**-4, "BUNDLE_MIB": bundle,
+        "CONSUMER_REGISTERS": 240, "PRODUCER_REGISTERS": 24,
     }  # fmt: skip
 
 
@@ -135,7 +146,7 @@ def compile_job(job: dict[str, Any]) -> dict[str, Any]:
     hopper_engine = job["engine"] == "hopper"
     skip = bool(options.get("SKIP", False))
     if hopper_engine:
-        constants = {**hopper_constants(request, tile), **options}
+        constants = {**hopper_constants(request, tile, skip), **options}
     else:
         constants = constants_of(role, request, tile, layout, skip)
     boxes = {"query": 64, "key": tile.block_n, "value": tile.block_n, "output": 64}

@@ -9,6 +9,7 @@ from pathlib import Path
 from onnx import ModelProto, NodeProto
 
 from . import fused_ops
+from .algebra import TooComplex
 from .decompose import attentions
 from .errors import Code, Refusal, Stage
 from .graph import Scope, index_graph, label, opset_versions, walk
@@ -63,14 +64,20 @@ class Site:
 
 @dataclass
 class Analysis:
-    """All sites of a model, in graph order, outer graphs first; and nodes that contradict their inputs.
+    """What is known about a model.
 
-    ``kept`` are packed operators that were left as they are in the working copy.
+    Attributes:
+        root: Its main graph.
+        sites: All sites, in graph order, outer graphs first.
+        malformed: Nodes that contradict their inputs.
+        interpreters: One per graph, outer ones first.
+        kept: Packed operators that were left as they are in the working copy.
     """
 
     root: Scope
     sites: list[Site] = field(default_factory=list)
     malformed: list[str] = field(default_factory=list)
+    interpreters: list[Interpreter] = field(default_factory=list)
     kept: frozenset[str] = frozenset()
 
     @property
@@ -109,6 +116,7 @@ def analyse(
             if site is not None:
                 analysis.sites.append(site)
         analysis.malformed += interpreter.malformed
+        analysis.interpreters.append(interpreter)
     return analysis
 
 
@@ -141,12 +149,19 @@ def _judge(interpreter: Interpreter, node: NodeProto) -> Site | None:
     except Refusal as refusal:
         site.refusal = refusal
         return site
+    except TooComplex as reason:
+        site.refusal = Refusal(Code.TOO_COMPLEX, Stage.SCORES, label(node), node.input[0], str(reason))
+        return site
     for reading in readings:
         try:
             site.plan = _prove(interpreter, reading)
         except UnknownRank as unknown:
             site.refusal = site.refusal or Refusal(
                 Code.LAYOUT, Stage.EMIT, label(node), str(unknown), "the rank of this tensor is unknown"
+            )
+        except TooComplex as reason:
+            site.refusal = site.refusal or Refusal(
+                Code.TOO_COMPLEX, Stage.BIAS, label(node), reading.scores, str(reason)
             )
         except Refusal as refusal:
             # Of several readings the one that came farthest tells most about why it failed.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .algebra import Poly, Read, render
+from .algebra import Poly, Read, Size, of, render
 from .errors import Code, Refusal, Stage
 from .graph import label
 from .interpret import Interpreter
@@ -33,12 +33,17 @@ def check_room(interpreter: Interpreter, attention: Attention) -> list[str]:
 
 def assumptions(interpreter: Interpreter, attention: Attention) -> list[str]:
     """Equalities by broadcast, and signs of indices, that extents of this site rest on."""
+    bounds = [interpreter.facts.normal(i.bound) for i in attention.frame.order]
     sizes = {a for i in attention.frame.order for a in i.bound.all_atoms()}
+    fixed = {b.constant for b in bounds} - {None}
     result = []
     for fact in interpreter.facts.learned:
         own = fact.left.all_atoms() | fact.right.all_atoms()
         normal = interpreter.facts.normal(fact.left).all_atoms() | interpreter.facts.normal(fact.right).all_atoms()
-        if fact.by_broadcast and (sizes & (own | normal)) and not any(a.key.startswith("?") for a in own):
+        # An extent that was found to be a number leaves no trace in the site but that number.
+        numbers = {interpreter.facts.normal(of(a)).constant for a in own if isinstance(a, Size)} if fixed else set()
+        related = sizes & (own | normal) or fixed & numbers
+        if fact.by_broadcast and related and not any(a.key.startswith("?") for a in own):
             text = f"{render(fact.left)} {fact.relation} {render(fact.right)} (node '{fact.node}')"
             if text not in result:
                 result.append(text)

@@ -6,6 +6,7 @@ removed at the end.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from .graph import Array, subgraphs
+from .graph import Array, bodies, subgraphs
 
 
 @dataclass
@@ -174,60 +175,46 @@ class Editor:
         for node in self._nodes:
             nodes.extend(self._inserted.get(id(node), ()))
             nodes.append(node)
-        _assign(self.graph, nodes)
+        if not self._sweep(nodes):
+            arrange(self.graph, nodes)
         self._nodes, self._inserted = [], {}
-        self.sweep()
 
     def sweep(self) -> None:
         """Remove nodes that no graph output needs, and initializers that only they used.
 
         Nodes that were dead before go as well: they may read what is gone now.
         """
-        dead = _dead_nodes(self.graph)
+        self._sweep(list(self.graph.node))
+
+    def _sweep(self, nodes: list[NodeProto]) -> bool:
+        """Make the living ones of these the graph's nodes; False, and nothing is done, where none is dead."""
+        dead = _dead_nodes(self.graph, nodes)
         if not dead:
-            return
+            return False
         gone = {o for n in dead for o in n.output if o}
-        kept = [n for n in self.graph.node if not any(o in gone for o in n.output if o)]
-        self.counts.nodes_removed += len(self.graph.node) - len(kept)
+        kept = [n for n in nodes if not any(o in gone for o in n.output if o)]
+        self.counts.nodes_removed += len(nodes) - len(kept)
         freed = {i for n in dead for i in _uses(n)}
-        _assign(self.graph, kept)
+        arrange(self.graph, kept)
         used = _used_names(self.graph)
         inputs = {i.name for i in self.graph.input}
         unused = {n for n in freed if n not in used and n not in inputs}
-        for field_name in ("initializer", "sparse_initializer"):
-            tensors = getattr(self.graph, field_name)
-            for position in range(len(tensors) - 1, -1, -1):
-                tensor = tensors[position]
-                name = tensor.name if field_name == "initializer" else tensor.values.name
-                if name in unused:
-                    del tensors[position]
-                    self.counts.initializers_removed += 1
-        infos = self.graph.value_info
-        for position in range(len(infos) - 1, -1, -1):
-            if infos[position].name in gone or infos[position].name in unused:
-                del infos[position]
-
-
-def _assign(graph: GraphProto, nodes: list[NodeProto]) -> None:
-    copies = []
-    for node in nodes:
-        copy = NodeProto()
-        copy.CopyFrom(node)
-        copies.append(copy)
-    del graph.node[:]
-    graph.node.extend(copies)
+        self.counts.initializers_removed += _drop(self.graph.initializer, lambda t: t.name in unused)
+        self.counts.initializers_removed += _drop(self.graph.sparse_initializer, lambda t: t.values.name in unused)
+        _drop(self.graph.value_info, lambda v: v.name in gone or v.name in unused)
+        return True
 
 
 def _uses(node: NodeProto) -> list[str]:
     """Names that a node reads, those read inside its bodies included."""
-    found: list[str] = []
-    pending = [node]
+    found = [i for i in node.input if i]
+    pending = [body for _, body in subgraphs(node)] if node.attribute else []
     while pending:
-        current = pending.pop()
-        found.extend(i for i in current.input if i)
-        for _, body in subgraphs(current):
-            found.extend(o.name for o in body.output)
-            pending.extend(body.node)
+        graph = pending.pop()
+        found.extend(o.name for o in graph.output)
+        for inner in graph.node:
+            found.extend(i for i in inner.input if i)
+        pending.extend(body for _, _, body in bodies(graph.node))
     return found
 
 
@@ -238,11 +225,11 @@ def _used_names(graph: GraphProto) -> set[str]:
     return used
 
 
-def _dead_nodes(graph: GraphProto) -> list[NodeProto]:
-    """Nodes from which no graph output can be reached."""
+def _dead_nodes(graph: GraphProto, nodes: list[NodeProto]) -> list[NodeProto]:
+    """Nodes from which no output of the graph can be reached."""
     live = {o.name for o in graph.output}
     dead = []
-    for node in reversed(graph.node):
+    for node in reversed(nodes):
         if any(o in live for o in node.output if o):
             live.update(_uses(node))
         else:
@@ -254,18 +241,45 @@ def all_names(model: ModelProto) -> set[str]:
     """Every name in the model, in all scopes, so that new ones collide with none."""
     found: set[str] = set()
     pending = [model.graph]
-    nodes: list[NodeProto] = []
     while pending:
         graph = pending.pop()
         found.update(v.name for v in (*graph.input, *graph.output, *graph.value_info))
         found.update(t.name for t in graph.initializer)
-        nodes.extend(graph.node)
         for node in graph.node:
             found.add(node.name)
             found.update(node.output)
             found.update(node.input)
-            pending.extend(g for _, g in subgraphs(node))
+        pending.extend(body for _, _, body in bodies(graph.node))
     return found
+
+
+def _drop(entries: Any, unwanted: Callable[[Any], bool]) -> int:
+    """Remove entries of a repeated field, the others keep their order; the number of those removed.
+
+    One by one would move the rest each time.
+    """
+    before = len(entries)
+    count = sum(1 for e in entries if unwanted(e))
+    if count:
+        entries.sort(key=unwanted)
+        del entries[before - count :]
+    return count
+
+
+def arrange(graph: GraphProto, nodes: list[NodeProto]) -> None:
+    """Make these the nodes of a graph, in this order.
+
+    Nodes that the graph has already are moved, not copied: a graph may have a million, and protobuf gives the memory
+    of those that are replaced back only with the whole model.
+    """
+    held = list(graph.node)  # as long as they are held, they keep their identity
+    own = {id(n) for n in held}
+    graph.node.extend(n for n in nodes if id(n) not in own)
+    added = iter(list(graph.node)[len(held) :])
+    order = [n if id(n) in own else next(added) for n in nodes]
+    place = {id(n): k for k, n in enumerate(order)}
+    graph.node.sort(key=lambda n: place.get(id(n), len(place)))
+    del graph.node[len(order) :]
 
 
 def float_type(data_type: int) -> bool:

@@ -215,6 +215,12 @@ class Code(Enum):
         "an operator's own causality is not aligned with the last key",
         "export with equal query and key lengths, or with an explicit mask",
     )
+    TOO_COMPLEX = (
+        "ALB404",
+        "too-complex",
+        "what is added to the scores grows into an expression far larger than any exported model has",
+        "nothing to do: the proof is bounded, so that no file makes it run out of time or memory",
+    )
     PROBE = (
         "ALB500",
         "probe-disagrees",

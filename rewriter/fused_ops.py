@@ -71,8 +71,9 @@ def attention(interpreter: Interpreter, node: NodeProto, pattern: OperatorPatter
     scale = float_attribute(node, "scale", 0.0)
     width_constant = width.constant
     if not scale:
-        if width_constant is None:
-            raise Refusal(Code.SCALE_UNKNOWN, Stage.SCORES, label(node), query, "the head size is not fixed")
+        if not width_constant:
+            why = "not fixed" if width_constant is None else "zero"
+            raise Refusal(Code.SCALE_UNKNOWN, Stage.SCORES, label(node), query, f"the head size is {why}")
         scale = 1.0 / math.sqrt(float(width_constant))
     out = node.output[0]
     packed = interpreter.rank(query) == 3

@@ -7,7 +7,7 @@ inner ones, as in ONNX; what an inner scope makes is not visible outside.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,9 @@ from .errors import ModelRejected
 
 Array = npt.NDArray[np.generic]
 
+NO_NUMBERS = frozenset({TensorProto.STRING, TensorProto.UNDEFINED, TensorProto.COMPLEX64, TensorProto.COMPLEX128})
+"""Types whose elements are no real numbers."""
+
 SUB_BYTE_TYPES = frozenset(
     getattr(TensorProto, name)
     for name in ("INT4", "UINT4", "FLOAT4E2M1", "INT2", "UINT2")
@@ -28,11 +31,19 @@ SUB_BYTE_TYPES = frozenset(
 )
 """Types of which several elements share a byte."""
 
-NO_NUMBERS = frozenset({TensorProto.STRING, TensorProto.UNDEFINED, TensorProto.COMPLEX64, TensorProto.COMPLEX128})
-"""Types of which no formula is made."""
+MAX_RANK = 64
+"""Axes of a tensor at most; numpy has no more either."""
 
 MAX_CONSTANT_BYTES = 8 << 30
 """Constants larger than this are never read: a bias table of 32 heads and 8192 positions has 8 GiB."""
+
+
+def numpy_type(data_type: int) -> np.dtype[np.generic] | None:
+    """The numpy type of a tensor type; None for a number that stands for none."""
+    try:
+        return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(data_type))
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def operator(node: NodeProto) -> str:
@@ -68,12 +79,23 @@ def float_attribute(node: NodeProto, name: str, default: float) -> float:
 
 def subgraphs(node: NodeProto) -> Iterator[tuple[str, GraphProto]]:
     """Graphs inside a node's attributes, with the attribute's name."""
-    for candidate in node.attribute:
-        if candidate.type == AttributeProto.GRAPH:
-            yield candidate.name, candidate.g
-        elif candidate.type == AttributeProto.GRAPHS:
-            for number, graph in enumerate(candidate.graphs):
-                yield f"{candidate.name}[{number}]", graph
+    return ((name, body) for _, name, body in bodies((node,)))
+
+
+def bodies(nodes: Iterable[NodeProto]) -> Iterator[tuple[NodeProto, str, GraphProto]]:
+    """Graphs inside the attributes of nodes, with the node and the attribute's name.
+
+    Most nodes have none, and a model may have a million: this is the one loop over all of them.
+    """
+    graph, graphs = AttributeProto.GRAPH, AttributeProto.GRAPHS
+    for node in nodes:
+        for candidate in node.attribute:
+            kind = candidate.type
+            if kind == graph:
+                yield node, candidate.name, candidate.g
+            elif kind == graphs:
+                for number, body in enumerate(candidate.graphs):
+                    yield node, f"{candidate.name}[{number}]", body
 
 
 def label(node: NodeProto) -> str:
@@ -81,7 +103,7 @@ def label(node: NodeProto) -> str:
     return node.name or next((o for o in node.output if o), "") or f"unnamed {node.op_type}"
 
 
-@dataclass
+@dataclass(slots=True)
 class Consumer:
     """One use of a value: an input of a node, or a graph output (node is None)."""
 
@@ -177,14 +199,16 @@ class Scope:
 
 
 def read_tensor(tensor: TensorProto, base_dir: Path) -> Array | None:
-    """A tensor as an array, external data included; None when it is too large or has no numeric type.
+    """A tensor as an array, external data included; None when it is too large or holds no real numbers.
 
     External data are mapped, not loaded: what is not looked at costs no memory.
     """
     if tensor.data_type in NO_NUMBERS:
         return None
     try:
-        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
+        dtype = numpy_type(tensor.data_type)
+        if dtype is None:
+            raise ValueError(f"{tensor.data_type} is no type")
         if math.prod(tensor.dims) * dtype.itemsize > MAX_CONSTANT_BYTES:
             return None
         if tensor.data_location == TensorProto.EXTERNAL:
@@ -219,12 +243,11 @@ def index_graph(
     while pending:
         scope = pending.pop()
         _fill(scope)
-        for node in scope.graph.node:
-            for name, body in subgraphs(node):
-                child_path = f"{scope.path}/{label(node)}.{name}" if scope.path else f"{label(node)}.{name}"
-                child = Scope(body, opset, base_dir, scope, child_path)
-                scope.children.append(child)
-                pending.append(child)
+        for node, name, body in bodies(scope.graph.node):
+            child_path = f"{scope.path}/{label(node)}.{name}" if scope.path else f"{label(node)}.{name}"
+            child = Scope(body, opset, base_dir, scope, child_path)
+            scope.children.append(child)
+            pending.append(child)
     _link_captured(root)
     return root
 

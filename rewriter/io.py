@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,8 @@ from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, TensorProto
 
 from .errors import ModelRejected, UsageError
-from .graph import subgraphs
+from .graph import bodies
+from .stored import declared_bytes
 
 MAX_FILE = (1 << 31) - 1
 """Bytes that protobuf reads at most."""
@@ -31,12 +31,14 @@ class Source:
         model: Its content, external data not loaded.
         base_dir: Where relative external data lie.
         sha256: Of the file; empty for a model that was given as an object.
+        data: Locations of its external data, sorted.
     """
 
     path: Path | None
     model: ModelProto
     base_dir: Path
     sha256: str
+    data: tuple[str, ...] = ()
 
 
 def load(path: Path) -> Source:
@@ -63,9 +65,11 @@ def load(path: Path) -> Source:
     if not model.graph.node and not model.graph.output:
         raise ModelRejected(f"'{path}' holds no graph. Is it a data file of a model?")
     base_dir = path.parent
-    for tensor in external_tensors(model):
+    external = list(external_tensors(model))
+    for tensor in external:
         _check_external(path, base_dir, tensor)
-    return Source(path, model, base_dir, hashlib.sha256(content).hexdigest())
+    data = tuple(sorted({_entries(t).get("location", "") for t in external}))
+    return Source(path, model, base_dir, hashlib.sha256(content).hexdigest(), data)
 
 
 def graphs(model: ModelProto) -> Iterator[GraphProto]:
@@ -80,8 +84,7 @@ def graphs(model: ModelProto) -> Iterator[GraphProto]:
         if depth > MAX_NESTING:
             raise ModelRejected(f"graph '{graph.name}' is nested more than {MAX_NESTING} levels deep.")
         yield graph
-        for node in graph.node:
-            pending.extend((body, depth + 1) for _, body in subgraphs(node))
+        pending.extend((body, depth + 1) for _, _, body in bodies(graph.node))
 
 
 def external_tensors(model: ModelProto) -> Iterator[TensorProto]:
@@ -125,23 +128,11 @@ def _check_external(path: Path, base_dir: Path, tensor: TensorProto) -> None:
         offset, length = int(entries.get("offset", "0") or 0), int(entries.get("length", "-1") or -1)
     except ValueError as error:
         raise ModelRejected(f"{where} at an offset that is no number. Export the model again.") from error
-    needed = _declared_bytes(tensor)
+    needed = declared_bytes(tensor)
     if offset < 0 or offset + max(length, needed) > target.stat().st_size:
         raise ModelRejected(f"{where} beyond the end of that file. Copy the complete data file.")
     if 0 <= length < needed:
         raise ModelRejected(f"{where}, {length} bytes of it, but its shape needs {needed}. Export the model again.")
-
-
-def _declared_bytes(tensor: TensorProto) -> int:
-    """Bytes that the declared shape and type need; 0 where the type has no fixed size."""
-    if any(d < 0 for d in tensor.dims):
-        raise ModelRejected(f"tensor '{tensor.name}' has a negative extent. Export the model again.")
-    try:
-        item = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    except (KeyError, TypeError, ValueError):
-        return 0
-    count = math.prod(tensor.dims)
-    return count // 2 if tensor.data_type in (TensorProto.INT4, TensorProto.UINT4) else count * item
 
 
 def check_target(source: Source, target: Path) -> None:
@@ -158,6 +149,6 @@ def check_target(source: Source, target: Path) -> None:
         return
     if target.exists() and target.samefile(source.path):
         raise UsageError(f"the output '{target}' is the input itself. Choose another name with -o.")
-    for location in data_files(source.model):
+    for location in source.data:
         if target.resolve() in ((source.base_dir / location).resolve(), (target.parent / location).resolve()):
             raise UsageError(f"the output '{target}' has the name of the model's data file. Choose another -o.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -20,7 +21,7 @@ from .algebra import (
     of,
 )
 from .errors import Code, Refusal, Stage
-from .graph import label, operator
+from .graph import label, numpy_type, operator
 from .interpret import Interpreter
 from .interpret.movement import source
 from .layout import View, as_view, scalar_factor
@@ -120,7 +121,7 @@ def _comparison(interpreter: Interpreter, proof: Proof, kind: str, value: Poly) 
         view = as_view(interpreter, tensor, indices, parts=True) if known == moving else None
         if view is None or view.merged or not set(view.indices) <= set(attention.frame.order):
             continue
-        if not interpreter.dtype(tensor):
+        if numpy_type(interpreter.dtype(tensor)) is None:
             continue  # the number to compare with needs a type
         if not all(atom_of in of(atom).all_atoms() for atom_of in view.indices):
             continue
@@ -183,6 +184,12 @@ def _from_scores(interpreter: Interpreter, proof: Proof, conditions: list[Cond])
 
 # --- additive rest ---------------------------------------------------------------------------------------
 
+MOST_STEPS = 64
+"""Operators between the scores and a mask."""
+
+MOST_VISITS = 512
+"""Tensors that are looked at for one additive mask: a sum that is added to itself doubles them."""
+
 
 def additive_mask(interpreter: Interpreter, proof: Proof) -> Mask:
     """What is added to the scores besides product and bias, as an additive mask.
@@ -191,14 +198,25 @@ def additive_mask(interpreter: Interpreter, proof: Proof) -> Mask:
         Refusal: It cannot be separated from the bias.
     """
     attention = proof.attention
-    found = _rest(interpreter, proof, attention.scores, attention.scores_index, 0)
+    visits = iter(range(MOST_VISITS))
+    found = _rest(interpreter, proof, attention.scores, attention.scores_index, visits, 0)
     if found is None:
         raise Refusal(Code.MASK_UNKNOWN, Stage.MASK, label(attention.anchor), attention.scores, f"{proof.rest!r}"[:200])
     return found
 
 
-def _rest(interpreter: Interpreter, proof: Proof, tensor: str, indices: tuple[Poly, ...], depth: int) -> Mask | None:
+def _rest(
+    interpreter: Interpreter, proof: Proof, tensor: str, indices: tuple[Poly, ...], visits: Iterator[int], depth: int
+) -> Mask | None:
     """The part of a tensor that is neither product nor ALiBi, as a mask; None if there is none.
+
+    Args:
+        interpreter: For elements and extents.
+        proof: What is bias, and what is left.
+        tensor: Where to look.
+        indices: The index in it.
+        visits: One for each tensor that may still be looked at.
+        depth: Steps from the scores.
 
     Raises:
         Refusal: The part cannot be separated.
@@ -214,7 +232,7 @@ def _rest(interpreter: Interpreter, proof: Proof, tensor: str, indices: tuple[Po
         if view is not None and not view.merged and set(view.indices) <= set(attention.frame.order):
             return Leaf(view)
     node = interpreter.scope.producer(tensor)
-    if node is None or depth > 64:
+    if node is None or depth > MOST_STEPS or next(visits, None) is None:
         raise Refusal(Code.MASK_UNKNOWN, Stage.MASK, label(attention.anchor), tensor, f"{value!r}"[:200])
     out = interpreter.dims(tensor)
     if out is None:
@@ -222,7 +240,7 @@ def _rest(interpreter: Interpreter, proof: Proof, tensor: str, indices: tuple[Po
 
     def below(position: int) -> Mask | None:
         name = node.input[position]
-        return _rest(interpreter, proof, name, interpreter.aligned(name, indices, out, node), depth + 1)
+        return _rest(interpreter, proof, name, interpreter.aligned(name, indices, out, node), visits, depth + 1)
 
     if operator(node) in ("Add", "Sub", "Sum"):
         parts = [below(p) for p in range(len(node.input))]
@@ -252,7 +270,7 @@ def _rest(interpreter: Interpreter, proof: Proof, tensor: str, indices: tuple[Po
         return below(0)
     moved = source(interpreter, node, list(node.output).index(tensor), indices)
     if moved is not None:
-        return _rest(interpreter, proof, *moved, depth + 1)
+        return _rest(interpreter, proof, *moved, visits, depth + 1)
     raise Refusal(Code.MASK_UNKNOWN, Stage.MASK, label(node), tensor, f"{value!r}"[:200])
 
 

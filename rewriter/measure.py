@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from onnx import NodeProto
 
-from .algebra import Index, Poly, Size, Substitution, of, substitute
+from .algebra import Index, Poly, Size, Substitution, TooComplex, of, substitute
 from .algebra import poly as as_poly
+from .evaluation import number
 from .graph import Array, int_attribute
 from .interpret import Interpreter
 from .site import Frame
@@ -21,12 +22,6 @@ MOST_GUESSED = 4
 """Sizes of a site that neither batch nor rows nor keys decide; with more of them a site is not measured."""
 
 
-def number(interpreter: Interpreter, value: Poly, sizes: dict[Size, int]) -> int | None:
-    """An extent as a number, if the sizes decide it."""
-    result = substitute(interpreter.facts.normal(value), {s: as_poly(n) for s, n in sizes.items()}).constant
-    return None if result is None or result != int(result) or result < 0 else int(result)
-
-
 def allowed(interpreter: Interpreter, sizes: dict[Size, int]) -> bool:
     """Whether the sizes are such as the proofs assume (extents that agree, buffers that are long enough)."""
     for fact in interpreter.facts.learned:
@@ -35,7 +30,10 @@ def allowed(interpreter: Interpreter, sizes: dict[Size, int]) -> bool:
         if any(n is None for n in numbers.values()):
             continue
         values: Substitution = {a: as_poly(n) for a, n in numbers.items() if n is not None}
-        gap = substitute(fact.left - fact.right, values).constant
+        try:
+            gap = substitute(fact.left - fact.right, values).constant
+        except TooComplex:
+            continue
         if gap is not None and (gap < 0 or (gap > 0 and fact.relation == "=")):
             return False
     return True

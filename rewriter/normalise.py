@@ -8,6 +8,7 @@ import onnx
 import onnx.inliner
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
 
+from .edit import arrange
 from .errors import ModelRejected
 from .graph import label, subgraphs
 from .io import graphs
@@ -53,7 +54,7 @@ def _functions_with_attention(model: ModelProto) -> list[tuple[str, str]]:
                 pending.extend(body.node)
         calls[key] = inner
     _refuse_recursion(calls)
-    if holding:
+    if bodies:  # whoever runs the model inlines all of them
         _refuse_explosion(model, bodies, calls)
     # A function that passes shapes or a bias along matters as much as one with a softmax: inline all of them.
     return list(bodies) if holding else []
@@ -61,6 +62,9 @@ def _functions_with_attention(model: ModelProto) -> list[tuple[str, str]]:
 
 MOST_NODES = 4_000_000
 """Nodes that a model may have once its functions are inlined; functions that call functions multiply."""
+
+MOST_BYTES = 1 << 31
+"""Size that it may have then: constants in functions multiply as well, and protobuf holds no more."""
 
 _PARTS = frozenset({"Softmax", "Attention", "MultiHeadAttention", "GroupQueryAttention"})
 
@@ -90,21 +94,27 @@ def _refuse_explosion(
     bodies: dict[tuple[str, str], FunctionProto],
     calls: dict[tuple[str, str], list[tuple[str, str]]],
 ) -> None:
-    """Count nodes as they would be after inlining, without doing it."""
-    sizes: dict[tuple[str, str], int] = {}
+    """Count nodes and bytes as they would be after inlining, without doing it."""
+    sizes: dict[tuple[str, str], tuple[int, int]] = {}
     for start in calls:
         pending = [start]
         while pending:
             key = pending[-1]
             missing = [c for c in calls[key] if c not in sizes]
             if key in sizes or not missing:
-                sizes.setdefault(key, len(bodies[key].node) + sum(sizes[c] for c in calls[key]))
+                inner = [(len(bodies[key].node), bodies[key].ByteSize()), *(sizes[c] for c in calls[key])]
+                sizes.setdefault(key, (sum(n for n, _ in inner), sum(b for _, b in inner)))
                 pending.pop()
             else:
                 pending.extend(missing)
-    whole = sum(sizes.get((n.domain, n.op_type), 1) for graph in graphs(model) for n in graph.node)
-    if whole > MOST_NODES:
-        raise ModelRejected(f"the model has {whole} nodes once its local functions are inlined. Export without them.")
+    called = [sizes.get((n.domain, n.op_type), (1, 0)) for graph in graphs(model) for n in graph.node]
+    nodes, more = sum(n for n, _ in called), sum(b for _, b in called)
+    if nodes > MOST_NODES:
+        raise ModelRejected(f"the model has {nodes} nodes once its local functions are inlined. Export without them.")
+    if more and model.ByteSize() + more > MOST_BYTES:
+        raise ModelRejected(
+            f"the model grows by {more >> 20} MiB once its local functions are inlined. Export without them."
+        )
 
 
 def _sort(graph: GraphProto) -> None:
@@ -143,9 +153,5 @@ def _sort(graph: GraphProto) -> None:
     if len(order) != len(graph.node):
         stuck = next(p for p, w in enumerate(waiting) if w)
         raise ModelRejected(f"node '{label(graph.node[stuck])}' needs its own output: the graph has a cycle.")
-    nodes = [graph.node[p] for p in order]
-    copies = [NodeProto() for _ in nodes]
-    for copy, node in zip(copies, nodes, strict=True):
-        copy.CopyFrom(node)
-    del graph.node[:]
-    graph.node.extend(copies)
+    nodes = list(graph.node)
+    arrange(graph, [nodes[p] for p in order])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,8 +18,10 @@ from .analyse import Analysis, Site, analyse
 from .edit import Counts, Editor, all_names
 from .emit import emit, is_grouped, variant_of
 from .errors import ExitCode, MissingDependency, ModelRejected, UsageError
+from .evaluation import beyond_memory
 from .function_body import MINIMUM_OPSET, function_proto
 from .graph import Array, opset_versions, walk
+from .hidden import scratch
 from .io import Source, check_target, load
 from .normalise import normalise
 from .pairs import SitePairs
@@ -28,7 +29,7 @@ from .probe import probe
 from .spec import DOMAIN, DOMAIN_VERSION, FusedAttention
 from .staging import Staged
 from .unpack import unpack_attention
-from .verify import Verification, VerifyOptions, verify
+from .verify import Verification, VerifyOptions, skipped, verify
 from .verify.errors import GivenInputError, RuntimeMissingError, VerifyError
 
 FUNCTIONS_SINCE_IR = 8
@@ -156,9 +157,9 @@ def rewrite(
     if target is not None:
         _write(source, copy, target, result, options, sites, clock)
     elif options.verify:
-        with tempfile.TemporaryDirectory(prefix="alibi-") as folder:
-            base_dir = source.base_dir if source.path is not None else None
-            with Staged(copy, Path(folder) / "rewritten.onnx", base_dir) as staged:
+        with scratch() as folder:
+            base_dir = source.base_dir if source.data else None
+            with Staged(copy, folder / "rewritten.onnx", base_dir) as staged:
                 result.verification = _verify(source, staged, analysis, options, sites)
         clock.lap("verify")
     if result.verification is not None and result.verification.status == "failed":
@@ -183,7 +184,7 @@ def _write(
         if options.progress is not None:
             options.progress("copying data files", done, whole)
 
-    base_dir = source.base_dir if source.path is not None else None
+    base_dir = source.base_dir if source.data else None
     with Staged(rewritten, target, base_dir, own_data=options.copy_data) as staged:
         if options.copy_data:
             staged.bring_data(copied)
@@ -301,7 +302,7 @@ def _emit_all(model: ModelProto, analysis: Analysis, result: RewriteResult) -> N
     made = list(editors.values())
     for editor in reversed(made):  # inner graphs first: what they stop using dies outside
         editor.finish()
-    if any(e.counts.nodes_added for e in made):
+    if len(made) > 1 and any(e.counts.nodes_added for e in made):
         for editor in made:
             editor.sweep()
     result.counts = sum((e.counts for e in made), Counts())
@@ -340,15 +341,15 @@ def _materialised(analysis: Analysis) -> dict[str, str]:
 def _verify(
     source: Source, staged: Staged, analysis: Analysis, options: Options, sites: SitePairs | None
 ) -> Verification:
-    with tempfile.TemporaryDirectory(prefix="alibi-") as folder:
+    with scratch() as folder:
         original_path = source.path
         if original_path is None:
-            original_path = Path(folder) / "original.onnx"
+            original_path = folder / "original.onnx"
             original_path.write_bytes(source.model.SerializeToString())
         given = options.inputs
         if given is not None and not isinstance(given, Path):
-            np.savez(Path(folder) / "inputs.npz", **{k: np.asarray(v) for k, v in given.items()})  # type: ignore[arg-type]
-            given = Path(folder) / "inputs.npz"
+            np.savez(folder / "inputs.npz", **{k: np.asarray(v) for k, v in given.items()})  # type: ignore[arg-type]
+            given = folder / "inputs.npz"
         settings = VerifyOptions(
             seed=options.seed,
             inputs=given,
@@ -359,6 +360,9 @@ def _verify(
         )
         if options.progress is not None:
             settings = dataclasses.replace(settings, progress=options.progress)
+        beyond = beyond_memory(analysis.interpreters)
+        if beyond is not None:
+            return skipped(beyond)
         try:
             return verify(original_path, staged.path, options=settings, data_dir=staged.data_dir)
         except RuntimeMissingError as error:

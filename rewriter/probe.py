@@ -8,32 +8,26 @@ All sites are cut out together: the query-key products become inputs of zeros, s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from io import StringIO
 from itertools import count
 from pathlib import Path
 
 import numpy as np
-import onnx_graphsurgeon as gs
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from .algebra import HIDDEN_BELOW, Index, Poly, Read, Size
 from .analyse import Analysis, Site
 from .errors import Code, Refusal, Stage
-from .graph import Array, label, read_tensor, subgraphs
+from .evaluation import MAX_ELEMENTS, Evaluate, elements, evaluator, is_small, number
+from .graph import Array, label, numpy_type, subgraphs
 from .interpret import Interpreter
 from .layout import View
-from .measure import Floats, allowed, gather, number, shape_extents
+from .measure import Floats, allowed, gather, shape_extents
 from .plan import Plan
 from .spec import BiasForm
 
 SHAPES = ((2, 5, 3), (3, 4, 6), (1, 7, 2), (2, 1, 9))
 """Extents given to the unknown sizes of a model, in turn (batch-like, row-like, cache-like and on)."""
-
-MAX_ELEMENTS = 1 << 24
-"""A probe whose scores would be larger is left out."""
 
 
 def probe(model: ModelProto, analysis: Analysis, base_dir: Path) -> int:
@@ -53,15 +47,17 @@ def probe(model: ModelProto, analysis: Analysis, base_dir: Path) -> int:
     if cut is None:
         return 0
     ran = 0
-    evaluate = _backend(cut, base_dir)
-    if evaluate is None:
-        return 0
+    evaluate: Evaluate | None = None
     # 16-bit values anywhere before the scores leave their rounding in them, even where scores are float32.
     narrow = any(d in (TensorProto.FLOAT16, TensorProto.BFLOAT16) for d in interpreter.dtypes.values())
     for seed, numbers in enumerate(SHAPES):
         sizes = _assign(interpreter, cut, numbers)
-        if not allowed(interpreter, sizes):
+        if not allowed(interpreter, sizes) or not is_small(cut.model.graph.node, interpreter, sizes):
             continue
+        # Not before: onnxruntime infers shapes when it loads, whatever they are.
+        evaluate = evaluate or evaluator(cut.model, base_dir)
+        if evaluate is None:
+            return 0
         values = _run(cut, interpreter, sizes, evaluate, np.random.default_rng(seed))
         if values is None:
             continue
@@ -112,45 +108,23 @@ def _cut(model: ModelProto, interpreter: Interpreter, sites: list[Site]) -> _Cut
             pending.extend(i for i in node.input if i)
             if any(True for _ in subgraphs(node)):
                 return None
-    order = {o: k for k, n in enumerate(model.graph.node) for o in n.output}
-    chosen = sorted(nodes.values(), key=lambda n: order[next(o for o in n.output if o)])
-    inputs = [i for i in model.graph.input if i.name in needed]
+    chosen = [n for n in interpreter.scope.graph.node if id(n) in nodes]
     if any(interpreter.dims(p) is None for p in products):
         return None
-    for name in sorted(products):
-        inputs.append(helper.make_tensor_value_info(name, interpreter.dtype(name) or TensorProto.FLOAT, None))
-    inputs.extend(helper.make_tensor_value_info(n, TensorProto.INT64, None) for n in sorted(shapes))
-    outputs = [helper.make_tensor_value_info(n, interpreter.dtype(n) or TensorProto.FLOAT, None) for n in wanted]
+    read = {i for n in chosen for i in n.input}
     made = {o for n in chosen for o in n.output}
-    passed = [o for o in outputs if o.name in made]
+    given = [i.name for i in model.graph.input if i.name in needed]
+    names = [n for n in (*given, *sorted(products), *sorted(shapes)) if n in read]
+    inputs = [helper.make_tensor_value_info(n, _type(interpreter, n, shapes), None) for n in names]
+    outputs = [helper.make_tensor_value_info(n, _type(interpreter, n, shapes), None) for n in wanted if n in made]
     initializers = [*constants, *(t for t in model.graph.initializer if t.name in needed)]
-    graph = helper.make_graph(chosen, "probe", inputs, passed, initializers)
+    graph = helper.make_graph(chosen, "probe", inputs, outputs, initializers)
     part = helper.make_model(graph, opset_imports=list(model.opset_import), ir_version=max(model.ir_version, 8))
-    try:
-        with _quiet():
-            trimmed = gs.import_onnx(part)
-            trimmed.cleanup(remove_unused_graph_inputs=True).toposort()
-            exported = gs.export_onnx(trimmed, do_type_check=False)
-    except Exception:  # noqa: BLE001 - a type or a graph that onnx-graphsurgeon does not take
-        return None
-    exported.ir_version = part.ir_version
-    for value in exported.graph.input:
-        value.type.tensor_type.ClearField("shape")
-    names = tuple(i.name for i in exported.graph.input)
-    return _Cut(exported, names, tuple(o.name for o in exported.graph.output), shapes)
+    return _Cut(part, tuple(names), tuple(o.name for o in outputs), shapes)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """onnx-graphsurgeon prints remarks on stdout, which belongs to the report."""
-    logger = gs.logger.G_LOGGER
-    before = logger.severity
-    logger.severity = logger.CRITICAL
-    try:
-        with redirect_stdout(StringIO()):
-            yield
-    finally:
-        logger.severity = before
+def _type(interpreter: Interpreter, name: str, shapes: dict[str, tuple[Poly, ...]]) -> int:
+    return TensorProto.INT64 if name in shapes else interpreter.dtype(name) or TensorProto.FLOAT
 
 
 def _assign(interpreter: Interpreter, cut: _Cut, numbers: tuple[int, ...]) -> dict[Size, int]:
@@ -169,6 +143,7 @@ def _run(
     cut: _Cut, interpreter: Interpreter, sizes: dict[Size, int], evaluate: Evaluate, rng: np.random.Generator
 ) -> dict[str, Array] | None:
     feeds: dict[str, Array] = {}
+    whole = 0
     for name in cut.inputs:
         if name in cut.shapes:
             numbers = [number(interpreter, e, sizes) for e in cut.shapes[name]]
@@ -176,12 +151,13 @@ def _run(
                 return None
             feeds[name] = np.array([n for n in numbers if n is not None], np.int64)
             continue
-        dims = interpreter.dims(name)
-        shape = [number(interpreter, d, sizes) for d in dims] if dims is not None else [None]
-        if any(s is None for s in shape) or np.prod([s or 0 for s in shape], dtype=np.float64) > MAX_ELEMENTS:
+        own = elements(interpreter, name, sizes)
+        if own is None or (whole := whole + own) > MAX_ELEMENTS:
             return None
-        extents = [s for s in shape if s is not None]
-        dtype = helper.tensor_dtype_to_np_dtype(interpreter.dtype(name) or TensorProto.FLOAT)
+        extents = [number(interpreter, d, sizes) or 0 for d in interpreter.dims(name) or ()]
+        dtype = numpy_type(interpreter.dtype(name) or TensorProto.FLOAT)
+        if dtype is None:
+            return None
         if np.issubdtype(dtype, np.integer) or dtype == np.bool_:
             drawn = rng.integers(0, 2, extents)
             if drawn.ndim:
@@ -193,41 +169,6 @@ def _run(
         return {**feeds, **evaluate(feeds)}
     except Exception:  # noqa: BLE001 - shapes that the model itself does not take; any backend error type
         return None
-
-
-Evaluate = Callable[[dict[str, Array]], dict[str, Array]]
-
-
-def _backend(cut: _Cut, base_dir: Path) -> Evaluate | None:
-    """Something that evaluates the cut: onnxruntime, or onnx's reference where it is not installed."""
-    model = cut.model
-    external = [t for t in model.graph.initializer if t.data_location == TensorProto.EXTERNAL]
-    large = any(math.prod(t.dims) > MAX_ELEMENTS for t in external)
-    if external and not large:
-        model = ModelProto()
-        model.CopyFrom(cut.model)
-        for tensor in model.graph.initializer:
-            if tensor.data_location == TensorProto.EXTERNAL:
-                tensor.CopyFrom(numpy_helper.from_array(np.array(read_tensor(tensor, base_dir)), tensor.name))
-    try:
-        import onnxruntime
-    except ImportError:
-        from onnx.reference import ReferenceEvaluator
-
-        if large:
-            return None
-        reference = ReferenceEvaluator(model)
-        return lambda feeds: dict(zip(cut.outputs, reference.run(None, feeds), strict=True))
-    settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 4
-    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    # Large tables are mapped by onnxruntime, not loaded here.
-    settings.add_session_config_entry("session.model_external_initializers_file_folder_path", str(base_dir.resolve()))
-    try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
-    except Exception:  # noqa: BLE001 - a type or an operator that this build of onnxruntime has not
-        return None
-    return lambda feeds: dict(zip(cut.outputs, session.run(None, feeds), strict=True))
 
 
 def _spread(view: View, value: Array, order: tuple[Index | None, ...]) -> Floats:
@@ -256,7 +197,7 @@ def _compare(site: Site, plan: Plan, sizes: dict[Size, int], values: dict[str, A
     if any(e is None for e in extents):
         return
     shape = [e for e in extents if e is not None]
-    if 0 in shape:
+    if not 0 < math.prod(shape) <= MAX_ELEMENTS:
         return
     scores = gather(attention.scores_index, values[attention.scores], order, shape, interpreter, sizes)
     if scores is None:

@@ -112,6 +112,14 @@ def prove(interpreter: Interpreter, attention: Attention) -> Proof:
         Refusal: With the furthest stage reached, and the monomial, table or condition that does not fit.
     """
     frame = attention.frame
+    if magnitude(attention.scale) > LARGEST_FLOAT32:
+        raise Refusal(
+            Code.SCALE_UNKNOWN,
+            Stage.SCORES,
+            label(attention.anchor),
+            attention.scores,
+            "the factor is no number that float32 holds",
+        )
     steps = list(attention.steps)
     causal, hidden = _causality(interpreter, attention, steps)
     terms = interpreter.facts.normal(attention.terms)

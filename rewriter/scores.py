@@ -57,6 +57,9 @@ def take_scores(interpreter: Interpreter, softmax: NodeProto, indices: Indices) 
         raise Refusal(Code.EXTRA_COLUMNS, Stage.SCORES, label(softmax), sink)
     products = _products(interpreter, value, key)
     if not products:
+        grown = interpreter.too_complex.get(softmax.input[0])
+        if grown is not None:
+            raise Refusal(Code.TOO_COMPLEX, Stage.SCORES, label(softmax), softmax.input[0], grown)
         hidden = _hidden_product(interpreter, whole)
         if hidden is not None:
             raise Refusal(Code.NONLINEAR_SCORE, Stage.SCORES, label(softmax), softmax.input[0], hidden)
@@ -172,7 +175,7 @@ def _sink(interpreter: Interpreter, tensor: str, indices: Indices, key: Index) -
             continue
         for part in node.input:
             dims = interpreter.dims(part)
-            if dims is None or dims[axis] == 1:
+            if dims is None or len(dims) != len(place) or dims[axis] == 1:
                 continue
             column = Index(key.name, dims[axis])
             inside = (*place[:axis], of(column), *place[axis + 1 :])

@@ -11,10 +11,11 @@ import numpy.typing as npt
 from onnx import ModelProto
 
 from .algebra import HIDDEN_BELOW, Index, Poly, Size
+from .evaluation import number
 from .graph import Array
 from .interpret import Interpreter
 from .layout import View
-from .measure import Floats, SiteSizes, gather, number
+from .measure import Floats, SiteSizes, gather
 from .plan import Plan
 
 

@@ -1,32 +1,25 @@
 """Output that appears complete or not at all: written under a hidden name, checked there, then renamed.
 
 The hidden file lies beside the target, so that the data files that a model refers to are found from there, and
-so that giving it its name is one atomic step.  A run that is killed leaves its hidden file behind; the lock on
-it is gone with the process, so the next run on the same target sees that nobody wants it and removes it.
+so that giving it its name is one atomic step.  A run that is killed leaves its hidden file behind; the next run on the
+same target removes it (see ``hidden``).
 """
 
 from __future__ import annotations
 
-import contextlib
 import filecmp
 import hashlib
-import importlib
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import TracebackType
 
 from onnx import ModelProto
 
 from .errors import UsageError
+from .hidden import Hidden, make_file, remove_leftovers
 from .io import data_files, external_tensors
-
-fcntl: ModuleType | None = importlib.import_module("fcntl") if os.name == "posix" else None
-"""Not on Windows: nothing is locked there, and nothing that was left over is removed."""
-
-SUFFIX = ".partial"
 
 CHUNK = 64 << 20
 """Bytes copied at once: enough to be fast, and few enough to show progress."""
@@ -66,7 +59,7 @@ class Staged:
             model = self._plan_data(model, base_dir, own_data)
         content = model.SerializeToString(deterministic=True)
         self.sha256 = hashlib.sha256(content).hexdigest()
-        self._hidden: list[tuple[Path, int]] = []
+        self._hidden: list[Hidden] = []
         self._brought: list[Path] = []
         try:
             self._missing = {wanted: data for wanted, data in self._copies.items() if not _is_there(wanted, data)}
@@ -124,19 +117,14 @@ class Staged:
     # --- hidden files ------------------------------------------------------------------------------------
 
     def _make_hidden(self, wanted: Path) -> Path:
-        """A locked, empty, hidden file beside ``wanted``."""
-        while True:
-            handle, name = tempfile.mkstemp(prefix=f".{wanted.name}.", suffix=SUFFIX, dir=wanted.parent)
-            path = Path(name)
-            self._hidden.append((path, handle))
-            if _lock(handle) and _is_at(handle, path):
-                return path
-            # Another run took it for a leftover in the moment before it was locked.
+        """A hidden file beside ``wanted``."""
+        made = make_file(wanted)
+        self._hidden.append(made)
+        return made.path
 
     def _clean(self) -> None:
-        for path, handle in self._hidden:
-            path.unlink(missing_ok=True)
-            os.close(handle)
+        for made in self._hidden:
+            made.remove()
         self._hidden = []
         if not self._committed:
             for path in self._brought:
@@ -173,6 +161,7 @@ class Staged:
                 "there. Choose another place with -o, or the model's own folder, where they are shared."
             )
         done = 0
+        copies: list[Path] = []
         for wanted, data in missing.items():
             wanted.parent.mkdir(parents=True, exist_ok=True)
             remove_leftovers(wanted)
@@ -185,6 +174,9 @@ class Staged:
             copy_bytes(data, hidden, tell)
             done += data.stat().st_size
             hidden.chmod(0o644)
+            copies.append(hidden)
+        # All of them are there before the first gets its name: a run that is killed leaves no part of a set.
+        for hidden, (wanted, data) in zip(copies, missing.items(), strict=True):
             self._give_name(hidden, wanted, data)
 
     def _give_name(self, hidden: Path, wanted: Path, data: Path) -> None:
@@ -252,42 +244,6 @@ def copy_bytes(source: Path, target: Path, tell: Callable[[int], None] | None = 
                 tell(done)
         writer.flush()
         os.fsync(writer.fileno())
-
-
-def remove_leftovers(target: Path) -> None:
-    """Remove hidden files of runs on this target that were killed: those that nobody holds a lock on."""
-    if fcntl is None:
-        return
-    for path in target.parent.glob(f".{_escaped(target.name)}.*{SUFFIX}"):
-        with contextlib.suppress(OSError):  # gone already, or somebody else's
-            handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
-            try:
-                if _lock(handle) and _is_at(handle, path):
-                    path.unlink()
-            finally:
-                os.close(handle)
-
-
-def _escaped(name: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
-
-
-def _lock(handle: int) -> bool:
-    """Lock an open file until it is closed; False if somebody else has it, or where there are no locks."""
-    if fcntl is None:
-        return True
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _is_at(handle: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _is_there(wanted: Path, data: Path) -> bool:

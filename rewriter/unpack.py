@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
-from .edit import all_names
+from .edit import all_names, arrange
 from .graph import float_attribute, int_attribute, ints_attribute, label, opset_versions
 from .io import graphs
 
@@ -33,22 +33,24 @@ def unpack_attention(model: ModelProto, keep: frozenset[str] = frozenset()) -> f
         Output names of the operators that were unpacked.
     """
     opset = opset_versions(model).get("", 1)
-    taken = all_names(model)
+    taken: set[str] = set()
     done: list[str] = []
     for graph in graphs(model):
+        packed = [n for n in graph.node if n.op_type == "Attention" and n.domain == "com.microsoft"]
+        if not packed:
+            continue
+        taken = taken or all_names(model)
         weights = {t.name: tuple(t.dims) for t in graph.initializer}
         nodes: list[NodeProto] = []
+        before = len(done)
         for node in graph.node:
-            made = None if node.output and node.output[0] in keep else _unpack(graph, node, weights, opset, taken)
+            wanted = node.op_type == "Attention" and not (node.output and node.output[0] in keep)
+            made = _unpack(graph, node, weights, opset, taken) if wanted else None
             nodes.extend(made or [node])
             if made:
                 done.append(node.output[0])
-        if done:
-            copies = [NodeProto() for _ in nodes]
-            for copy, node in zip(copies, nodes, strict=True):
-                copy.CopyFrom(node)
-            del graph.node[:]
-            graph.node.extend(copies)
+        if len(done) > before:
+            arrange(graph, nodes)
     return frozenset(done)
 
 

@@ -13,6 +13,8 @@ from onnx import GraphProto, ModelProto, NodeProto
 from .errors import ModelRejected
 from .graph import label, opset_versions
 from .io import graphs
+from .spec import BY_OP_TYPE, DOMAIN
+from .stored import check_data
 
 STANDARD = ("", "ai.onnx")
 
@@ -21,16 +23,17 @@ CONTRIBUTED = {"Attention": 2, "MultiHeadAttention": 1, "GroupQueryAttention": 7
 
 
 def check(model: ModelProto) -> None:
-    """Check nodes and names of all graphs; weights are not looked at.
+    """Check nodes, names and the sizes of constants of all graphs.
 
     Raises:
         ModelRejected: A node has too few or too many inputs or outputs, or a domain that is not imported; or a
-            name is no text, or stands for two values.
+            name is no text, or stands for two values; or a tensor holds something else than it declares.
     """
     versions = opset_versions(model)
     for graph in graphs(model):
         _check_text(graph)
         _check_names(graph)
+        _check_tensors(graph)
         for node in graph.node:
             _check_node(node, versions)
 
@@ -66,6 +69,15 @@ def _check_names(graph: GraphProto) -> None:
                 )
 
 
+def _check_tensors(graph: GraphProto) -> None:
+    for tensor in graph.initializer:
+        check_data(tensor)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                check_data(attribute.t)
+
+
 def _check_node(node: NodeProto, versions: dict[str, int]) -> None:
     domain = "" if node.domain in STANDARD else node.domain
     if domain not in versions:
@@ -77,10 +89,15 @@ def _check_node(node: NodeProto, versions: dict[str, int]) -> None:
         limits = _limits(node.op_type, versions[""])
         if limits is None:
             return
-        fewest, most, fewest_out, most_out, required = limits
+        fewest, most, fewest_out, most_out, required, variadic = limits
     elif domain == "com.microsoft":
         fewest, most, fewest_out, most_out = CONTRIBUTED.get(node.op_type, 0), 1 << 31, 1, 1 << 31
         required = (0,) if fewest else ()
+        variadic = most
+    elif domain == DOMAIN and node.op_type in BY_OP_TYPE:
+        fewest = most = len(BY_OP_TYPE[node.op_type].inputs)
+        fewest_out = most_out = 1
+        required, variadic = tuple(range(most)), most
     else:
         return
     given, made = len(node.input), len(node.output)
@@ -89,20 +106,23 @@ def _check_node(node: NodeProto, versions: dict[str, int]) -> None:
         raise ModelRejected(f"node '{label(node)}' has {given} inputs; {node.op_type} has {wanted}. Export it again.")
     if not fewest_out <= made <= most_out or (fewest_out and not any(node.output)):
         raise ModelRejected(f"node '{label(node)}' ({node.op_type}) has {made} outputs. Export it again.")
-    if any(not node.input[position] for position in required):
+    if any(not node.input[position] for position in required) or not all(node.input[variadic:]):
         raise ModelRejected(f"node '{label(node)}' ({node.op_type}) lacks an input that it needs. Export it again.")
 
 
 @lru_cache(maxsize=1024)
-def _limits(op_type: str, version: int) -> tuple[int, int, int, int, tuple[int, ...]] | None:
+def _limits(op_type: str, version: int) -> tuple[int, int, int, int, tuple[int, ...], int] | None:
     """Fewest and most inputs and outputs of a standard operator, and which inputs it cannot do without.
 
-    None for an operator that onnx does not know.
+    Those are single inputs by position, and, from the last number on, all of a list (onnxruntime dies of an empty
+    name in one).  None for an operator that onnx does not know.
     """
     try:
         schema = onnx.defs.get_schema(op_type, max_inclusive_version=version, domain="")
     except (onnx.defs.SchemaError, TypeError):  # a name that is no text, a version that is no int32
         return None
-    single = onnx.defs.OpSchema.FormalParameterOption.Single
-    required = tuple(k for k, entry in enumerate(schema.inputs[: schema.min_input]) if entry.option == single)
-    return schema.min_input, schema.max_input, schema.min_output, schema.max_output, required
+    options = [entry.option for entry in schema.inputs]
+    kinds = onnx.defs.OpSchema.FormalParameterOption
+    required = tuple(k for k, option in enumerate(options[: schema.min_input]) if option == kinds.Single)
+    variadic = next((k for k, option in enumerate(options) if option == kinds.Variadic), schema.max_input)
+    return schema.min_input, schema.max_input, schema.min_output, schema.max_output, required, variadic

@@ -1,27 +1,44 @@
 """Broken models in numbers: mutations of small models, as bytes and as structures.
 
 ``survives`` runs the pass on one and says what went wrong if anything but a verdict or a clear error came out.
+``fuzz`` does so in processes whose time and memory are limited (``fuzz_pool``), so that no input ends the run.
 """
 
 from __future__ import annotations
 
+import json
 import random
-import signal
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import redirect_stderr, redirect_stdout
+from enum import Enum
+from functools import lru_cache, partial
+from io import StringIO
 from pathlib import Path
 
+import fuzz_pool
 import generator
 import numpy as np
 import onnx
-from alibi_rewriter.rewriter.errors import AlibiError
+from alibi_rewriter.cli import main
+from alibi_rewriter.rewriter.errors import AlibiError, ExitCode
 from alibi_rewriter.rewriter.pipeline import Options, rewrite
+from google.protobuf.message import DecodeError
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from textgraphs import FOLDER, read
 
-SECONDS = 30
+SECONDS = 30.0
 """An input may not keep the pass busy for longer."""
+
+MEMORY = 2 << 30
+"""Bytes that the process which handles an input may have at most."""
+
+FINE = ("verdict", "rejected")
+"""Outcomes that are no findings."""
+
+DATA = Path(__file__).parent / "data"
+
+WEIGHTS = 1 << 12
+"""Constants of exported models with more elements become inputs: mutations of weights find nothing."""
 
 OPERATORS = (
     *("Add", "Sub", "Mul", "Div", "Mod", "Neg", "Abs", "Min", "Max", "Where", "Equal", "Less", "And", "Not", "Pow"),
@@ -38,11 +55,26 @@ Mutation = Callable[[random.Random, ModelProto], None]
 
 
 def seeds() -> list[ModelProto]:
-    """Small models to start from: the golden graphs, and some spellings of the generator."""
+    """Small models to start from: golden graphs, spellings of the generator, exported models without weights."""
     golden = [read(p.stem) for p in sorted(FOLDER.glob("*.txt")) if ".expected" not in p.name]
     rng = random.Random(11)
     spelled = [generator.build(generator.sample(rng)) for _ in range(30)]
-    return golden + spelled
+    exported = [_without_weights(onnx.load(p)) for p in sorted(DATA.glob("*.onnx"))]
+    return golden + spelled + exported
+
+
+def _without_weights(model: ModelProto) -> ModelProto:
+    """The model with its weights as inputs, and without what exporters write for people."""
+    graph = model.graph
+    heavy = [t for t in graph.initializer if np.prod(t.dims, dtype=np.int64) > WEIGHTS]
+    kept = [t for t in graph.initializer if np.prod(t.dims, dtype=np.int64) <= WEIGHTS]
+    graph.input.extend(helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)) for t in heavy)
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    for part in (*graph.node, *graph.input, *graph.output, *graph.value_info, model.graph, model):
+        part.ClearField("doc_string")
+        part.ClearField("metadata_props")
+    return model
 
 
 def mutate_bytes(rng: random.Random, content: bytes, other: bytes) -> bytes:
@@ -77,6 +109,44 @@ def mutate_model(rng: random.Random, model: ModelProto) -> ModelProto:
     for _ in range(rng.choice((1, 1, 2, 3, 6))):
         rng.choice(MUTATIONS)(rng, copy)
     return copy
+
+
+def mutate_structure(rng: random.Random, content: bytes) -> bytes | None:
+    """A few random changes of structure of a model that comes as bytes; None if it is none any more."""
+    model = _parsed(content)
+    try:
+        return None if model is None else mutate_model(rng, model).SerializeToString()
+    except Exception:  # noqa: BLE001 - not even protobuf takes it
+        return None
+
+
+def cross(rng: random.Random, first: bytes, second: bytes) -> bytes | None:
+    """Some nodes of one model, with the constants that they read, in another; None if one of them is none."""
+    model, other = _parsed(first), _parsed(second)
+    if model is None or other is None or not other.graph.node:
+        return None
+    start = rng.randrange(len(other.graph.node))
+    taken = other.graph.node[start : start + rng.choice((1, 2, 5, 20))]
+    read_names = {i for n in taken for i in n.input}
+    own = {t.name for t in model.graph.initializer}
+    model.graph.initializer.extend(t for t in other.graph.initializer if t.name in read_names - own)
+    at = rng.randrange(len(model.graph.node) + 1)
+    for offset, node in enumerate(taken):
+        model.graph.node.insert(at + offset, node)
+    made = [o for n in taken for o in n.output if o]
+    found = _place(rng, model)
+    if found is not None and made:
+        found[1].input[found[2]] = rng.choice(made)
+    return model.SerializeToString()
+
+
+def _parsed(content: bytes) -> ModelProto | None:
+    model = ModelProto()
+    try:
+        model.ParseFromString(content)
+    except DecodeError:
+        return None
+    return model
 
 
 def _values(model: ModelProto) -> list[str]:
@@ -257,37 +327,78 @@ def _huge(rng: random.Random, model: ModelProto) -> None:
         node.input[rng.randrange(len(node.input))] = name
 
 
+def _place(rng: random.Random, model: ModelProto) -> tuple[int, NodeProto, int] | None:
+    """A node with inputs, where it stands, and one of its inputs."""
+    at = rng.randrange(len(model.graph.node)) if model.graph.node else 0
+    node = model.graph.node[at] if model.graph.node else None
+    return None if node is None or not node.input else (at, node, rng.randrange(len(node.input)))
+
+
+def _chain(rng: random.Random, model: ModelProto) -> None:
+    """An operator again and again before an input of a node, each time on its own result: what doubles, grows."""
+    found = _place(rng, model)
+    if found is None:
+        return
+    at, node, position = found
+    kind = rng.choice(
+        ("Add", "Mul", "Sub", "Max", "Min", "Pow", "Mod", "Div", "Xor", "Gather", "Tile", "Concat", "Abs")
+    )
+    value, other = node.input[position], rng.choice(_values(model))
+    for k in range(rng.choice((2, 8, 30, 60))):
+        made = f"chain_{rng.randrange(1 << 30)}"
+        operands = [value] if kind == "Abs" else [value, rng.choice((value, value, other))]
+        attributes = {"axis": 0} if kind == "Concat" else {}
+        model.graph.node.insert(at + k, helper.make_node(kind, operands, [made], **attributes))
+        value = made
+    node.input[position] = value
+
+
+def _between(rng: random.Random, model: ModelProto) -> None:
+    """An operator between a value and its reader."""
+    found = _place(rng, model)
+    if found is None:
+        return
+    at, node, position = found
+    made = f"between_{rng.randrange(1 << 30)}"
+    kinds = ("Cast", "Neg", "Abs", "Identity", "Transpose", "Squeeze", "Softmax", "Relu", "Not", "Clip", "Dropout")
+    kind = rng.choice(kinds)
+    attributes = {"to": rng.choice((1, 6, 7, 9, 10, 16))} if kind == "Cast" else {}
+    model.graph.node.insert(at, helper.make_node(kind, [node.input[position]], [made], **attributes))
+    node.input[position] = made
+
+
 MUTATIONS: tuple[Mutation, ...] = (
     *(_rewire, _more_or_fewer_inputs, _outputs, _operator, _domain, _remove, _repeat, _shuffle, _attribute),
     *(_attribute, _tensor, _tensor, _shape, _shape, _interface, _versions, _nested, _huge),
+    *(_chain, _between),
 )
 
 
-class TooSlow(Exception):
-    """The pass did not come to an end in time."""
+class Effort(Enum):
+    """How much of the program an input goes through; the expensive parts run on fewer."""
+
+    PROOF = "load, find and prove"
+    PROBE = "and evaluate every proven bias in numbers"
+    EXPLAIN = "as a command, with explanation, page and JSON"
+    VERIFY = "as a command, with comparison in onnxruntime"
+
+    @classmethod
+    def of(cls, number: int) -> Effort:
+        """What the input of a number gets."""
+        if number % 72 == 0:
+            return cls.VERIFY
+        if number % 24 == 0:
+            return cls.EXPLAIN
+        return cls.PROBE if number % 4 == 0 else cls.PROOF
 
 
-@contextmanager
-def _time_limit(seconds: int) -> Iterator[None]:
-    def late(*_: object) -> None:
-        raise TooSlow(f"more than {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def survives(content: bytes, folder: Path, *, probe: bool = True) -> str:
+def survives(content: bytes, folder: Path, effort: Effort = Effort.PROBE) -> str:
     """Run the pass on a file with these bytes.
 
     Args:
         content: Of the file.
         folder: An empty folder to write it to.
-        probe: Run the numeric self-check too.
+        effort: How much of the pass to run.
 
     Returns:
         ``verdict`` or ``rejected``, or what went wrong.
@@ -295,8 +406,10 @@ def survives(content: bytes, folder: Path, *, probe: bool = True) -> str:
     path = folder / "model.onnx"
     path.write_bytes(content)
     try:
-        with _time_limit(SECONDS), np.errstate(all="ignore"):
-            rewrite(path, options=Options(verify=False, probe=probe))
+        with np.errstate(all="ignore"):
+            if effort in (Effort.EXPLAIN, Effort.VERIFY):
+                return _command(path, effort)
+            rewrite(path, options=Options(verify=False, probe=effort is Effort.PROBE))
     except AlibiError as error:
         return "rejected" if str(error) else "an error without a message"
     except Exception as error:  # noqa: BLE001 - whatever escapes is a finding
@@ -311,27 +424,64 @@ def survives(content: bytes, folder: Path, *, probe: bool = True) -> str:
     return "verdict"
 
 
+def _command(path: Path, effort: Effort) -> str:
+    report = path.with_suffix(".json")
+    words = [str(path), "-o", str(path.with_name("out.onnx")), "--json", str(report)]
+    if effort is Effort.EXPLAIN:
+        words += ["--no-verify", "--explain", "--report", str(path.with_suffix(".html"))]
+    said = StringIO()
+    with redirect_stdout(StringIO()), redirect_stderr(said):
+        code = main(words)
+    if code in (ExitCode.DONE, ExitCode.NOT_REWRITTEN):
+        return "verdict"
+    if code == ExitCode.VERIFICATION_FAILED and _assumes(report):
+        return "verdict"  # an input on which what the proof assumes, and the report says, does not hold
+    line = said.getvalue().strip()
+    if code == ExitCode.INPUT_REJECTED and line and "\n" not in line:
+        return "rejected"
+    return f"exit code {code}: {line[:300] or 'nothing was said'}"
+
+
+def _assumes(report: Path) -> bool:
+    sites = json.loads(report.read_text(encoding="utf-8"))["sites"]
+    return any((site.get("proof") or {}).get("assumptions") for site in sites)
+
+
+@lru_cache(maxsize=1)
+def _start() -> tuple[tuple[ModelProto, ...], tuple[bytes, ...]]:
+    models = tuple(seeds())
+    return models, tuple(m.SerializeToString() for m in models)
+
+
+def made(seed: int, number: int) -> bytes:
+    """The input of a number, always the same.  Every second one is a mutation of bytes."""
+    models, contents = _start()
+    rng = random.Random(f"{seed}-{number}")
+    which = rng.randrange(len(models))
+    if number % 2 == 0:
+        try:
+            return mutate_model(rng, models[which]).SerializeToString()
+        except Exception:  # noqa: BLE001 - not even protobuf takes it
+            pass
+    return mutate_bytes(rng, contents[which], rng.choice(contents))
+
+
 def inputs(seed: int, start: int, count: int) -> Iterator[tuple[int, bytes]]:
-    """Numbered inputs; the same number is always the same input.  Three in four are mutations of bytes."""
-    models = seeds()
-    contents = [m.SerializeToString() for m in models]
-    for number in range(start, start + count):
-        rng = random.Random(f"{seed}-{number}")
-        which = rng.randrange(len(models))
-        if number % 4:
-            yield number, mutate_bytes(rng, contents[which], rng.choice(contents))
-        else:
-            try:
-                made = mutate_model(rng, models[which])
-                yield number, made.SerializeToString()
-            except Exception:  # noqa: BLE001 - not even protobuf takes it
-                yield number, mutate_bytes(rng, contents[which], rng.choice(contents))
+    """Numbered inputs."""
+    return ((number, made(seed, number)) for number in range(start, start + count))
 
 
-def fuzz(seed: int, start: int, count: int) -> dict[str, list[int]]:
-    """Outcomes with the numbers of the inputs."""
+def fuzz(seed: int, start: int, count: int, jobs: int = 1) -> dict[str, list[int]]:
+    """Outcomes with the numbers of the inputs, in their order; each input in limited time and memory."""
+    _start()  # once, before the processes are made
     found: dict[str, list[int]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for number, content in inputs(seed, start, count):
-            found.setdefault(survives(content, Path(folder), probe=number % 12 == 0), []).append(number)
-    return found
+    outcomes = fuzz_pool.run(
+        partial(_judge, seed), range(start, start + count), fuzz_pool.Limits(SECONDS, MEMORY, jobs)
+    )
+    for number, outcome in outcomes:
+        found.setdefault(outcome, []).append(number)
+    return {outcome: sorted(numbers) for outcome, numbers in found.items()}
+
+
+def _judge(seed: int, number: int, folder: Path) -> str:
+    return survives(made(seed, number), folder, Effort.of(number))

@@ -231,6 +231,38 @@ def test_golden_graphs_can_be_explained_and_cut_out() -> None:
             assert (pair.after is not None) == name.startswith("accept"), name
 
 
+@pytest.mark.parametrize("path", EXPORTED, ids=lambda p: p.stem)
+def test_what_is_cut_out_of_exported_models_is_valid(path: Path) -> None:
+    checked(look(onnx.load(path)))
+
+
+def test_what_is_cut_out_of_golden_graphs_is_valid() -> None:
+    for name in GOLDEN:
+        checked(look(read(name)))
+
+
+def checked(seen: Look) -> None:
+    """onnx accepts every part; where a rank at its border is unknown, it takes no model at all."""
+    for pair in seen.pairs():
+        for part in (pair.before, pair.after):
+            if part is None:
+                continue
+            border = [*part.graph.input, *part.graph.output]
+            if all(v.type.tensor_type.HasField("shape") for v in border):
+                onnx.checker.check_model(part)
+
+
+def test_a_site_of_a_model_that_onnx_refuses_is_shown_all_the_same(tmp_path: Path) -> None:
+    """An attribute that an operator has not: it is the file that is wrong, and looking at it must not fail."""
+    model = read("accept_linear")
+    softmax = next(n for n in model.graph.node if n.op_type == "Softmax")
+    softmax.attribute.append(helper.make_attribute("then_branch", 3))
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    assert main([str(path), "--no-verify", "--report", str(tmp_path / "page.html")]) == 0
+    assert (tmp_path / "page.html").stat().st_size > 1000
+
+
 def test_slopes_of_the_paper() -> None:
     assert standard_slopes(8) == [2.0**-k for k in range(1, 9)]
     assert standard_slopes(6) == [0.25, 0.0625, 0.015625, 0.00390625, 0.5, 0.125]

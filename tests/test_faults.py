@@ -14,12 +14,17 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from alibi_rewriter.rewriter import staging
+from alibi_rewriter.rewriter import hidden, staging
 from alibi_rewriter.rewriter.errors import ExitCode, UsageError
+from alibi_rewriter.rewriter.hidden import remove_leftovers
 from alibi_rewriter.rewriter.pipeline import Options, rewrite
-from alibi_rewriter.rewriter.staging import Staged, copy_bytes, remove_leftovers, save
+from alibi_rewriter.rewriter.staging import Staged, copy_bytes, save
+from alibi_rewriter.writing import write_file
 from onnx import TensorProto, helper
 from textgraphs import read
+
+if os.name == "posix":
+    import fcntl
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals, locks and limits as on POSIX")
 QUICK = Options(verify=False)
@@ -46,17 +51,27 @@ def digest(path: Path) -> str:
 
 LOOP = """
 import sys
+from pathlib import Path
 from alibi_rewriter import Options, rewrite
 print("ready", flush=True)
 while True:
+    for name in sys.argv[3:]:
+        Path(sys.argv[2]).with_name(name).unlink(missing_ok=True)
     rewrite(sys.argv[1], sys.argv[2], options=Options(verify=False))
 """
+"""Rewrites again and again, after removing the files that are named: so that there is much to write each time."""
+
+MOST_KILLS = 60
+
+
+def hidden_of(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir() if p.name.startswith("."))
 
 
 @posix
 def test_killed_at_random_moments(tmp_path: Path) -> None:
     """After every kill the target is absent or complete; the next run is not disturbed and cleans up."""
-    source = with_weights(tmp_path / "in", 8 << 20)
+    source = with_weights(tmp_path / "in", 64 << 20)
     out = tmp_path / "out"
     out.mkdir()
     target = out / "model.onnx"
@@ -64,41 +79,204 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
     whole = {p.name: digest(p) for p in out.iterdir()}
     assert sorted(whole) == ["model.onnx", "weights.bin"]
     rng = random.Random(3)
-    for _ in range(5):
-        for path in out.iterdir():
-            if not path.name.startswith("."):
-                path.unlink()
-        process = subprocess.Popen([sys.executable, "-c", LOOP, str(source), str(target)], stdout=subprocess.PIPE)
+    kills = left = 0
+    while kills < 6 or (not left and kills < MOST_KILLS):
+        kills += 1
+        command = [sys.executable, "-c", LOOP, str(source), str(target), *whole]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE)
         assert process.stdout is not None
         process.stdout.readline()
         time.sleep(rng.uniform(0.0, 0.25))
         process.send_signal(signal.SIGKILL)
         process.wait()
+        left += len(hidden_of(out))
         for path in out.iterdir():
             if not path.name.startswith("."):
                 assert digest(path) == whole[path.name]
         if target.exists():
             assert (out / "weights.bin").exists()  # the data come first
+    assert left, "not one kill left anything: the moments are badly chosen"
     assert rewrite(source, target, options=QUICK).exit_code is ExitCode.DONE
     assert {p.name: digest(p) for p in out.iterdir()} == whole
 
 
+WRITE = """
+import sys
+from pathlib import Path
+from alibi_rewriter.writing import write_file
+print("ready", flush=True)
+for number in range(10**9):
+    write_file(Path(sys.argv[1]), bytes([number % 251]) * (4 << 20), "--json")
+"""
+
+
 @posix
+def test_a_report_is_killed_at_random_moments(tmp_path: Path) -> None:
+    """Reports, pages, subgraphs, attached kernels and libraries are written the same way: old or new, and no litter."""
+    target = tmp_path / "report.json"
+    rng = random.Random(4)
+    kills = left = 0
+    while kills < 6 or (not left and kills < MOST_KILLS):
+        kills += 1
+        process = subprocess.Popen([sys.executable, "-c", WRITE, str(target)], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(rng.uniform(0.0, 0.1))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if target.exists():
+            content = target.read_bytes()
+            assert len(content) == 4 << 20 and set(content) == {content[0]}
+        left += len(hidden_of(tmp_path))
+    assert left, "not one kill left anything: the moments are badly chosen"
+    write_file(target, b"whole", "--json")
+    assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
+    assert target.read_bytes() == b"whole"
+
+
+@posix
+def test_temporary_files_of_the_dead_are_removed(tmp_path: Path) -> None:
+    """The verification keeps float32 clones of weights in a temporary folder: the next run removes what was left."""
+    source = with_weights(tmp_path, 1 << 20)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    environment = {**os.environ, "TMPDIR": str(scratch)}
+    command = [sys.executable, "-m", "alibi_rewriter", str(source), "-o", str(tmp_path / "out.onnx")]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not any(".alibi-" in p.name for p in scratch.iterdir()):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert any(".alibi-" in name for name in hidden_of(scratch))
+    subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
+    assert not any("alibi" in p.name for p in scratch.iterdir())  # onnxruntime leaves something of its own
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx", "out.onnx", "scratch", "weights.bin"]
+
+
+@posix
+def test_runs_that_are_killed_beside_runs_that_are_not(tmp_path: Path) -> None:
+    """Nobody's hidden file is taken from under a living run, and in the end all is there and nothing else."""
+    source = with_weights(tmp_path / "in", 8 << 20)
+    out = tmp_path / "out"
+    out.mkdir()
+    target = out / "model.onnx"
+    command = [sys.executable, "-c", LOOP, str(source), str(target)]
+    rng = random.Random(5)
+    living = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    for _ in range(5):
+        doomed = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert doomed.stdout is not None
+        doomed.stdout.readline()
+        time.sleep(rng.uniform(0.0, 0.2))
+        doomed.send_signal(signal.SIGKILL)
+        doomed.wait()
+        assert living.poll() is None, living.communicate()[1].decode()
+    living.send_signal(signal.SIGINT)
+    assert "KeyboardInterrupt" in living.communicate()[1].decode()
+    rewrite(source, target, options=QUICK)
+    assert sorted(p.name for p in out.iterdir()) == ["model.onnx", "weights.bin"]
+    assert digest(out / "weights.bin") == digest(tmp_path / "in" / "weights.bin")
+    onnx.load(target)
+
+
+def hidden_name(target: str, pid: int, mark: str) -> str:
+    return f".{target}.alibi-{pid}-{mark}-{'0' * 16}.partial"
+
+
+def a_dead_process() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+@posix
+@pytest.mark.skipif(sys.platform != "linux", reason="when a process began is read from /proc")
 def test_leftovers_of_the_dead_are_removed_and_those_of_the_living_are_not(tmp_path: Path) -> None:
     target = tmp_path / "out.onnx"
-    dead = tmp_path / f".out.onnx.abc{staging.SUFFIX}"
-    dead.write_bytes(b"half")
-    other = tmp_path / f".other.onnx.abc{staging.SUFFIX}"
-    other.write_bytes(b"somebody's")
+    own, dead = os.getpid(), a_dead_process()
+    mark = hidden._mark(own)
+    assert mark is not None
+    removed = [
+        tmp_path / hidden_name("out.onnx", dead, mark),
+        tmp_path / hidden_name("out.onnx", own, "0123456789ab"),  # the number is in use again
+    ]
+    for path in removed:
+        path.write_bytes(b"half")
+    kept = {
+        "somebody's": tmp_path / ".out.onnx.abc.partial",
+        "somebody's too": tmp_path / f".out.onnx.alibi-{dead}-{mark}.partial",
+        "another target's": tmp_path / hidden_name("out.onnx.data", dead, mark),
+        "of the living": tmp_path / hidden_name("out.onnx", own, mark),
+        "locked": tmp_path / hidden_name("out.onnx", dead, "ab"),
+    }
+    for what, path in kept.items():
+        path.write_bytes(what.encode())
+    folder = tmp_path / hidden_name("out.onnx", dead, "cd")
+    folder.mkdir()
+    (folder / "engine.plan").write_bytes(b"half")
+    user = tmp_path / "user"
+    user.mkdir()
+    (user / "precious").write_bytes(b"precious")
+    (folder / "link").symlink_to(user)
+    links = [tmp_path / hidden_name("out.onnx", dead, n) for n in ("11", "12", "13")]
+    links[0].symlink_to(user / "precious")
+    links[1].symlink_to(user)
+    os.mkfifo(links[2])
     model = read("accept_linear")
-    with Staged(model, target, None) as living:
-        assert not dead.exists() and other.exists()
-        remove_leftovers(target)
-        assert living.path.exists()
-        save(model, target, None)  # another run on the same target
-        assert living.path.exists()
-        living.commit()
-    assert sorted(p.name for p in tmp_path.iterdir()) == [other.name, "out.onnx"]
+    with kept["locked"].open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with Staged(model, target, None) as living:
+            remove_leftovers(target)
+            assert living.path.exists()
+            save(model, target, None)  # another run on the same target
+            assert living.path.exists()
+            living.commit()
+    assert not any(p.exists() for p in (*removed, folder))
+    assert all(path.read_bytes() == what.encode() for what, path in kept.items())
+    assert (user / "precious").read_bytes() == b"precious"
+    assert links[0].is_symlink() and links[1].is_symlink() and links[2].is_fifo()
+    assert target.is_file()
+
+
+@posix
+@pytest.mark.parametrize("length", [30, 160, 161, 250])
+def test_names_of_any_length(tmp_path: Path, length: int) -> None:
+    """A hidden name is longer than the target's, and a file name has a limit; names that begin alike are told apart."""
+    path = tmp_path / "model.onnx"
+    onnx.save(read("accept_linear"), path)
+    targets = [tmp_path / f"{'ä' * ((length - 6) // 2)}{end}.onnx" for end in "ab"]
+    with Staged(read("accept_linear"), targets[0], None) as first:
+        assert rewrite(path, targets[1], options=QUICK).exit_code is ExitCode.DONE
+        assert first.path.exists()
+        first.commit()
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(p.name for p in (*targets, path))
+
+
+def test_all_data_files_are_there_before_the_first_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = with_weights(tmp_path / "in", 1 << 20)
+    made = onnx.load(source, load_external_data=False)
+    tensor = TensorProto()
+    tensor.CopyFrom(made.graph.initializer[-1])
+    tensor.name, tensor.external_data[0].value = "other", "other.bin"
+    made.graph.initializer.append(tensor)
+    (tmp_path / "in" / "other.bin").write_bytes(bytes(1 << 20))
+    source.write_bytes(made.SerializeToString())
+    out = tmp_path / "out"
+    out.mkdir()
+    seen: list[list[str]] = []
+
+    def watching(data: Path, target: Path, tell: object = None) -> None:
+        copy_bytes(data, target)
+        seen.append([p.name for p in out.iterdir() if not p.name.startswith(".")])
+
+    monkeypatch.setattr(staging, "copy_bytes", watching)
+    rewrite(source, out / "model.onnx", options=QUICK)
+    assert seen == [[], []]
+    assert sorted(p.name for p in out.iterdir()) == ["model.onnx", "other.bin", "weights.bin"]
 
 
 @posix

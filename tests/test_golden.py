@@ -174,6 +174,23 @@ def test_probe_finds_wrong_slopes(name: str, monkeypatch: pytest.MonkeyPatch) ->
     assert result.exit_code is ExitCode.NOT_REWRITTEN
 
 
+def test_an_extent_that_an_addition_makes_a_number_is_an_assumption() -> None:
+    """A bias over Q entries added to 6 keys: Q is 6, or 1, which would be no bias; the report says what is taken."""
+    made = read("accept_linear")
+    for value in made.graph.input:
+        dim = value.type.tensor_type.shape.dim[2]
+        if value.name == "q":
+            dim.dim_param = "Q"
+        else:
+            dim.dim_value = 6
+    next(n for n in made.graph.node if n.op_type == "Shape").input[0] = "q"
+    result = rewrite(made, options=Options(verify=False))
+    (site,) = result.analysis.proven
+    assert site.plan is not None
+    assert [a for a in site.plan.proof.assumptions if "Q" in a and "6" in a and "'s'" in a]
+    assert rewrite(made).exit_code is ExitCode.VERIFICATION_FAILED  # one of the drawn inputs has Q = 1
+
+
 def test_every_code_that_is_raised_has_a_golden_graph() -> None:
     package = Path(errors.__file__).parent
     sources = [p.read_text(encoding="utf-8") for p in package.rglob("*.py") if p.name != "errors.py"]

@@ -16,7 +16,7 @@ from alibi_rewriter.rewriter import normalise
 from alibi_rewriter.rewriter.errors import ExitCode, ModelRejected
 from alibi_rewriter.rewriter.pipeline import Options, rewrite
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
-from textgraphs import feeds_of, read, run
+from textgraphs import FOLDER, feeds_of, read, run
 
 QUICK = Options(verify=False)
 
@@ -211,6 +211,15 @@ def no_name(made: ModelProto) -> None:
     next(n for n in made.graph.node if n.op_type == "MatMul").input[1] = ""
 
 
+def no_name_in_a_list(made: ModelProto) -> None:
+    made.graph.node.append(helper.make_node("Max", ["q", ""], ["m"]))
+
+
+def a_node_of_ours(made: ModelProto) -> None:
+    made.opset_import.append(helper.make_opsetid("alibi", 1))
+    made.graph.node.append(helper.make_node("AlibiAttentionCausal", ["q", "k"], ["z"], domain="alibi"))
+
+
 def unknown_domain(made: ModelProto) -> None:
     made.graph.node.append(helper.make_node("Thing", ["q"], ["t"], domain="nowhere"))
 
@@ -226,6 +235,8 @@ def newer_format(made: ModelProto) -> None:
         (input_and_node, "is an input or initializer"),
         (no_inputs, "has 1 inputs; MatMul has 2"),
         (no_name, "lacks an input"),
+        (no_name_in_a_list, "lacks an input"),
+        (a_node_of_ours, "has 2 inputs; AlibiAttentionCausal has 4"),
         (unknown_domain, "does not import"),
         (newer_format, "IR version 9999.*pip install"),
     ],
@@ -247,6 +258,70 @@ def test_strange_extents(tmp_path: Path, extent: int) -> None:
                     dim.dim_value = extent
 
     assert main([str(saved(tmp_path, edit(strange))), "--no-verify"]) in (0, 3, 7)
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in FOLDER.glob("accept_*.txt") if ".expected" not in p.name))
+def test_an_extent_that_no_int64_holds_once_it_is_multiplied(tmp_path: Path, name: str) -> None:
+    for axis in sorted({d.dim_param for v in read(name).graph.input for d in v.type.tensor_type.shape.dim} - {""}):
+        made = read(name)
+        for value in made.graph.input:
+            for dim in value.type.tensor_type.shape.dim:
+                if dim.dim_param == axis:
+                    dim.dim_value = (1 << 63) - 1
+        assert main([str(saved(tmp_path, made)), "--no-verify", "--report", str(tmp_path / "page.html")]) in (0, 3, 7)
+
+
+@pytest.mark.parametrize(
+    "value", [3, "text", [1.0], read("accept_linear").graph], ids=["int", "text", "floats", "graph"]
+)
+def test_a_value_that_is_no_tensor(tmp_path: Path, value: object) -> None:
+    """ConstantOfShape in the bias: what it fills with is unknown then."""
+    made = read("accept_linear")
+    node = helper.make_node("ConstantOfShape", ["extent"], ["filled"], value=value)
+    at = next(k for k, n in enumerate(made.graph.node) if n.output[0] == "bias")
+    made.graph.node[at].input[1] = "moved"
+    made.graph.node.insert(at, helper.make_node("Add", ["j", "filled"], ["moved"]))
+    made.graph.node.insert(at, node)
+    assert main([str(saved(tmp_path, made)), "--no-verify"]) in (0, 3, 7)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
+def test_a_scale_that_is_no_number(tmp_path: Path, value: float) -> None:
+    """A node with a factor that float32 does not hold computes nothing, and JSON has no such number either."""
+    made = read("accept_linear_causal")
+    tensor = next(t for t in made.graph.initializer if t.name == "scale")
+    tensor.CopyFrom(numpy_helper.from_array(np.float32(value), "scale"))
+    at = next(k for k, n in enumerate(made.graph.node) if n.output[0] == "scaled")
+    made.graph.node[at].input[0] = "larger"
+    made.graph.node.insert(at, helper.make_node("Mul", ["qk", "scale"], ["larger"]))
+    report = tmp_path / "report.json"
+    assert main([str(saved(tmp_path, made)), "--no-verify", "--json", str(report)]) == 3
+    assert "ALB110" in report.read_text()
+
+
+@pytest.mark.parametrize(
+    ("tensor", "why"),
+    [
+        (TensorProto(data_type=1, dims=[7], raw_data=b"12345"), "holds 5 bytes, but its shape needs 28"),
+        (TensorProto(data_type=1, dims=[2], float_data=[1.0]), "holds 1 entries, but its shape needs 2"),
+        (TensorProto(data_type=10, dims=[2], int32_data=[1]), "holds 1 entries, but its shape needs 2"),
+        (TensorProto(data_type=7, dims=[1]), "holds 0 entries, but its shape needs 1"),
+        (TensorProto(data_type=1, dims=[-1], raw_data=b"1234"), "negative extent"),
+    ],
+)
+def test_a_tensor_that_holds_something_else_than_it_declares(tmp_path: Path, tensor: TensorProto, why: str) -> None:
+    """Whether anything reads it or not, and in a node as well as among the initializers."""
+    for inside in (False, True):
+        made = read("accept_linear")
+        copy = TensorProto()
+        copy.CopyFrom(tensor)
+        copy.name = "w"
+        if inside:
+            made.graph.node.append(helper.make_node("Constant", [], ["c"], value=copy))
+        else:
+            made.graph.initializer.append(copy)
+        with pytest.raises(ModelRejected, match=why):
+            rewrite(saved(tmp_path, made), options=QUICK)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

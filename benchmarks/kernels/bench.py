@@ -10,9 +10,10 @@ CUDA-event intervals around single launches that rotate over buffers larger toge
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import functools
 import json
 import platform
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -23,12 +24,10 @@ import torch
 from alibi_rewriter.kernels.cache import cached_bundle
 from alibi_rewriter.kernels.compiler import Worker
 from alibi_rewriter.kernels.launcher import Bundle
-from alibi_rewriter.kernels.plan import Call, Tensor
-from alibi_rewriter.kernels.variants import Layout, Request
-from peers import Run, Shape, peers, slopes
+from inputs import Buffers, Run, extras_of, inputs_of, median_ms, slopes
+from peers import peers
+from shapes import INPUTS, Shape
 
-ROTATE_BYTES = 256 << 20
-HEAD_START_CYCLES = 30_000_000
 PREFILL = tuple(
     Shape(batch, heads, heads, length, length, depth, causal)
     for batch, heads, length, depth, causal in (
@@ -48,42 +47,15 @@ OTHERS = (
     Shape(4, 16, 16, 4096, 4096, 80, True), Shape(4, 16, 16, 4096, 4096, 96, True),
     Shape(2, 8, 8, 4096, 4096, 256, True), Shape(2, 8, 8, 2048, 2048, 64, True, "float32"),
     Shape(4, 16, 16, 4096, 4096, 128, False), Shape(4, 16, 16, 1024, 8192, 128, True),
-    Shape(4, 32, 8, 4096, 4096, 128, True),
+    Shape(4, 32, 8, 4096, 4096, 128, True), Shape(4, 16, 16, 4096, 4096, 32, True),
+    Shape(2, 8, 8, 4096, 4096, 160, True), Shape(2, 8, 8, 4096, 4096, 256, False),
+    Shape(4, 16, 16, 4096, 4096, 64, False, "float16"), Shape(64, 12, 12, 256, 256, 64, False),
+    Shape(16, 12, 12, 1024, 1024, 64, False),
 )  # fmt: skip
-INPUTS = ("none", "key padding", "boolean rows", "additive rows", "positions")
-VARIED = Shape(4, 16, 16, 4096, 4096, 128, True)
-
-
-def median_ms(runs: Sequence[Run], repeat: int) -> float:
-    """The median time of one launch."""
-    for run in runs:
-        run()
-    torch.cuda.synchronize()
-    # The device starts late, so that the host is ahead of it and its own pace is not what is measured.
-    torch.cuda._sleep(HEAD_START_CYCLES)
-    events = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(repeat)]
-    for number, (start, end) in enumerate(events):
-        start.record()
-        runs[number % len(runs)]()
-        end.record()
-    torch.cuda.synchronize()
-    return statistics.median(start.elapsed_time(end) for start, end in events)
-
-
-def inputs_of(shape: Shape, scale: float = 1.0) -> list[tuple[Any, Any, Any]]:
-    """Normally distributed inputs, as many sets as rotating takes."""
-    kind = getattr(torch, shape.dtype)
-    query = (shape.batch, shape.heads, shape.s_q, shape.head_dim)
-    key = (shape.batch, shape.kv_heads, shape.s_kv, shape.head_dim)
-    one = 2 * kind.itemsize * (torch.Size(query).numel() + torch.Size(key).numel())
-    sets = max(1, min(8, -(-ROTATE_BYTES // one)))
-    draw = torch.randn
-    return [
-        tuple(
-            (draw(size, device="cuda") * factor).to(kind) for size, factor in ((query, scale), (key, 1.0), (key, 1.0))
-        )
-        for _ in range(sets)
-    ]
+VARIED = (
+    Shape(4, 16, 16, 4096, 4096, 128, True), Shape(1, 32, 32, 8192, 8192, 64, True),
+    Shape(32, 12, 12, 512, 512, 64, False),
+)  # fmt: skip
 
 
 class Ours:
@@ -95,41 +67,22 @@ class Ours:
         self.arch = 10 * major + minor
         self.kept: list[Any] = []
 
-    def runs(self, shape: Shape, sets: list[tuple[Any, Any, Any]], *, skip: bool = False, extra: str = "none",
+    def runs(self, shape: Shape, sets: list[tuple[Any, Any, Any]], *, skip: bool = False,
              slope_factor: float = 1.0) -> list[Run]:  # fmt: skip
         """One prepared run per set of inputs."""
-        mask_dtype = {"key padding": "bool", "boolean rows": "bool", "additive rows": shape.dtype}.get(extra)
-        request = Request.of(
-            symmetric=not shape.causal, causal=shape.causal, positions=extra == "positions", mask_dtype=mask_dtype,
-            dtype=shape.dtype, head_dim=shape.head_dim,
-        )  # fmt: skip
-        layouts = (Layout(True, extra.endswith("rows")),)
-        path = cached_bundle(request, self.root, [self.arch], layouts=layouts, skip=skip, worker=self.worker)
+        path = cached_bundle(
+            shape.request, self.root, [self.arch], layouts=(shape.layout,), skip=skip, worker=self.worker
+        )
         bundle = Bundle(path)
-        slope = slopes(shape.heads) * slope_factor
-        mask = positions = None
-        if extra == "key padding":
-            mask = torch.ones(shape.batch, 1, 1, shape.s_kv, dtype=torch.bool, device="cuda")
-            mask[:, :, :, : shape.s_kv // 16] = False
-        elif extra == "boolean rows":
-            mask = torch.rand(1, 1, shape.s_q, shape.s_kv, device="cuda") > 0.01
-        elif extra == "additive rows":
-            mask = torch.randn(1, 1, shape.s_q, shape.s_kv, device="cuda").to(getattr(torch, shape.dtype))
-        elif extra == "positions":
-            positions = torch.arange(shape.s_kv, device="cuda", dtype=torch.float32)[None]
+        slope, extras = slopes(shape.heads) * slope_factor, extras_of(shape)
         found: list[Run] = []
         stream = torch.cuda.current_stream().cuda_stream
-        for query, key, value in sets:
-            output = torch.full((*query.shape[:3], value.shape[3]), float("nan"), dtype=query.dtype, device="cuda")
-            call = Call(
-                Tensor.of(query), Tensor.of(key), Tensor.of(value), Tensor.of(output), Tensor.of(slope),
-                shape.head_dim**-0.5, True, None if mask is None else Tensor.of(mask),
-                None if positions is None else Tensor.of(positions),
-            )  # fmt: skip
-            plan = bundle.plan(call)
+        for each in sets:
+            buffers = Buffers.of(each, slope, *extras)
+            plan = bundle.plan(buffers.call)
             workspace = torch.empty(plan.workspace_bytes + 256, dtype=torch.uint8, device="cuda")
             found.append(bundle.prepare(plan, -(-workspace.data_ptr() // 256) * 256, stream))
-            self.kept.append((query, key, value, output, slope, mask, positions, workspace, bundle))
+            self.kept.append((buffers, workspace, bundle))
         return found
 
     def forget(self) -> None:
@@ -138,10 +91,31 @@ class Ours:
         torch.cuda.empty_cache()
 
 
-def attempt(name: str, make: Callable[[], list[Run]], repeat: int) -> dict[str, Any]:
-    """A time, or why there is none."""
+def difference(found: Any, wanted: Any) -> float:
+    """Between two results, in the norm, relative to the second."""
+    return float((found.float() - wanted.float()).norm() / wanted.float().norm())
+
+
+def attempt(
+    name: str, make: Callable[[], list[Run]], repeat: int, wanted: Any = None, accepts: float | None = None
+) -> dict[str, Any]:
+    """A time, or why there is none.
+
+    Args:
+        name: For the table.
+        make: Gives the runs.
+        repeat: Launches.
+        wanted: What the first run has to compute.
+        accepts: How far it may be from that; None does not look.
+    """
     try:
-        return {"name": name, "ms": median_ms(make(), repeat)}
+        runs = make()
+        row: dict[str, Any] = {"name": name}
+        if wanted is not None and accepts is not None:
+            row["difference"] = difference(runs[0](), wanted)
+            if not row["difference"] <= accepts:
+                return {**row, "error": f"another function: differs from ours by {row['difference']:.1e}"}
+        return {**row, "ms": median_ms(runs, repeat)}
     except Exception as error:  # noqa: BLE001 - a peer that cannot run is a result
         torch.cuda.synchronize()
         return {
@@ -154,14 +128,15 @@ def measure(ours: Ours, shape: Shape, wanted: Sequence[str], repeat: int, skip: 
     """All figures of one row; peers whose names hold one of ``wanted``."""
     sets = inputs_of(shape)
     rows = [attempt("ours", lambda: ours.runs(shape, sets), repeat)]
+    wanted_result = ours.kept[0][0].output.clone() if "ms" in rows[0] else None
     if skip:
         rows.append(attempt("ours, certified skip", lambda: ours.runs(shape, sets, skip=True), repeat))
         rows.append(
             attempt("ours, nothing to skip", lambda: ours.runs(shape, sets, skip=True, slope_factor=1e-6), repeat)
         )
-    for name, make in peers(shape, sets).items():
+    for name, peer in peers(shape, sets).items():
         if any(part in name for part in wanted):
-            rows.append(attempt(name, make, repeat))
+            rows.append(attempt(name, peer.make, repeat, wanted_result, peer.accepts))
     ours.forget()
     for row in rows:
         if "ms" in row:
@@ -208,11 +183,13 @@ def markdown(document: dict[str, Any]) -> str:
     for section, unit in (("prefill", "tflops"), ("others", "tflops"), ("inputs", "tflops"), ("decode", "tbytes")):
         if document.get(section):
             label = "TFLOP/s, counted without skipping" if unit == "tflops" else "TB/s of keys and values"
-            lines += [f"## {section} ({label})", "", "| B H S D | what | ms | rate |", "|---|---|---|---|"]
+            lines += [f"## {section} ({label})", ""]
+            lines += ["| B H S D | what | ms | rate | differs from ours by |", "|---|---|---|---|---|"]
             for entry in document[section]:
                 for row in entry["rows"]:
                     figures = f"{row['ms']:.4f} | {row[unit]:.2f}" if "ms" in row else f"- | {row['error']}"
-                    lines.append(f"| {entry['shape']} | {row['name']} | {figures} |")
+                    differs = f"{row['difference']:.1e}" if "difference" in row else "-"
+                    lines.append(f"| {entry['shape']} | {row['name']} | {figures} | {differs} |")
             lines.append("")
     return "\n".join(lines)
 
@@ -245,15 +222,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     sys.stdout.flush()
                     (options.output / "kernels.json").write_text(json.dumps(document, indent=1))
         if "inputs" in sections:
-            sets = inputs_of(VARIED)
-            rows = []
-            for extra in INPUTS:
-                rows.append(attempt(extra, lambda extra=extra: ours.runs(VARIED, sets, extra=extra), options.repeat))  # type: ignore[misc]
-                if "ms" in rows[-1]:
-                    rows[-1]["tflops"] = VARIED.flops / rows[-1]["ms"] / 1e9
-                ours.forget()
-            document["inputs"] = [{"shape": VARIED.title, "rows": rows}]
-            sys.stdout.write(json.dumps(document["inputs"]) + "\n")
+            document["inputs"] = []
+            for shape in VARIED:
+                sets = inputs_of(shape)
+                rows = []
+                for extra in INPUTS if shape.causal else [x for x in INPUTS if x != "positions"]:
+                    varied = dataclasses.replace(shape, extra=extra)
+                    rows.append(attempt(extra, functools.partial(ours.runs, varied, sets), options.repeat))
+                    if "ms" in rows[-1]:
+                        rows[-1]["tflops"] = shape.flops / rows[-1]["ms"] / 1e9
+                    ours.forget()
+                document["inputs"].append({"shape": shape.title, "rows": rows})
+                sys.stdout.write(json.dumps(document["inputs"][-1]) + "\n")
     (options.output / "kernels.json").write_text(json.dumps(document, indent=1))
     (options.output / "kernels.md").write_text(markdown(document))
     return 0

@@ -20,7 +20,7 @@ constexpr uint32_t kMostItems = 4096;  // of any list
 constexpr char const* kSizes[] = {"batch", "heads", "kv_heads", "group", "s_q", "s_kv", "head_dim", "value_dim",
                                   "splits", "multiprocessors", "rows", "surplus"};
 constexpr char const* kTensors[] = {"query", "key", "value", "output", "slopes", "mask", "key_positions"};
-constexpr char const* kScratch[] = {"key_norms", "reach", "partial", "partial_sums"};
+constexpr char const* kScratch[] = {"key_norms", "reach", "partial", "partial_sums", "ticket", "previous"};
 constexpr char const* kStrides[] = {"query_batch", "query_head", "query_row", "key_batch", "key_head", "key_row",
                                     "value_batch", "value_head", "value_row", "output_batch", "output_head",
                                     "output_row", "mask_batch", "mask_head", "mask_row", "mask_column",

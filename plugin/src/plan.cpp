@@ -198,8 +198,13 @@ Plan makePlan(Bundle const& bundle, Call const& call, Device const& device, int3
         }
     } else {
         Kernel const& prefill = chooser.choose(Role::prefill, alternative);
-        if (prefill.uses(Argument::Kind::scratch, static_cast<uint8_t>(Scratch::reach))) {
+        auto const reads = [&prefill](Scratch scratch) {
+            return prefill.uses(Argument::Kind::scratch, static_cast<uint8_t>(scratch));
+        };
+        if (reads(Scratch::reach)) {
             chosen = {&chooser.choose(Role::key_norms), &chooser.choose(Role::reach), &prefill};
+        } else if (reads(Scratch::key_norms)) {
+            chosen = {&chooser.choose(Role::key_norms), &prefill};
         } else {
             chosen = {&prefill};
         }

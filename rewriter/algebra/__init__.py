@@ -12,6 +12,9 @@ point of this module.  The atoms:
 ``Apply``   a function of polynomials that has no polynomial form (sqrt, floordiv, ...)
 ``Sum``     a sum over one index
 
+Values are bounded: an expression that outgrows what exported models need many times over raises ``TooComplex``,
+and who asked for it takes it for unknown.  So no file can make the analysis run out of time or memory.
+
 Arithmetic is that of real numbers: the analysis proves what the model *means*; how a 16-bit type rounds
 it is reported by the verification, not proven here.
 """
@@ -68,6 +71,7 @@ from .polynomial import (
     Number,
     Poly,
     Substitution,
+    TooComplex,
     identify,
     magnitude,
     of,
@@ -99,6 +103,7 @@ __all__ = [
     "Size",
     "Substitution",
     "Sum",
+    "TooComplex",
     "absolute",
     "at_most_zero",
     "conjunction",

@@ -6,7 +6,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-from .polynomial import ZERO, Atom, Poly, Substitution, identify, of, render, substitute
+from .polynomial import (
+    MOST_DEPTH,
+    MOST_WEIGHT,
+    ZERO,
+    Atom,
+    Poly,
+    Substitution,
+    TooComplex,
+    identify,
+    of,
+    render,
+    shown,
+    substitute,
+)
 
 
 @dataclass(frozen=True, eq=True)
@@ -15,9 +28,9 @@ class Size(Atom):
 
     name: str
 
-    @property
+    @cached_property
     def key(self) -> str:  # type: ignore[override]
-        return self.name
+        return shown(self.name)
 
     @property
     def is_integer(self) -> bool:
@@ -36,11 +49,16 @@ class Index(Atom):
 
     @cached_property
     def key(self) -> str:  # type: ignore[override]
-        return f"{self.name}<{identify(self.bound)}>"
+        return f"{shown(self.name)}<{identify(self.bound)}>"
 
     @property
     def text(self) -> str:
-        return self.name
+        return shown(self.name)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        weight, depth = self.bound.size
+        return 1 + weight, depth
 
     @property
     def is_integer(self) -> bool:
@@ -54,7 +72,10 @@ class Index(Atom):
 
 
 class Hashed(Atom):
-    """An atom with children: the key is rendered once, and hashing goes by the key."""
+    """An atom with children: the key is rendered once, and hashing goes by the key.
+
+    Its first use is where its size is looked at: a ``TooComplex`` there says that it is not worth having.
+    """
 
     def _distinction(self) -> str:
         """What tells atoms of equal text apart."""
@@ -64,7 +85,15 @@ class Hashed(Atom):
         raise NotImplementedError
 
     @cached_property
+    def size(self) -> tuple[int, int]:
+        sizes = [c.size for c in self.children]
+        return 1 + sum(w for w, _ in sizes), 1 + max((d for _, d in sizes), default=0)
+
+    @cached_property
     def key(self) -> str:  # type: ignore[override]
+        weight, depth = self.size
+        if weight > MOST_WEIGHT or depth > MOST_DEPTH:
+            raise TooComplex(f"an expression of {weight} parts, {depth} deep")
         return self._render(identify) + self._distinction()
 
     @property
@@ -90,7 +119,7 @@ class Read(Hashed):
         return "i" if self.integer else "r"
 
     def _render(self, show: Callable[[Poly], str]) -> str:
-        return f"{self.tensor}[{', '.join(map(show, self.indices))}]"
+        return f"{shown(self.tensor)}[{', '.join(map(show, self.indices))}]"
 
     @property
     def children(self) -> tuple[Poly, ...]:

@@ -9,6 +9,9 @@ from functools import lru_cache
 from .atoms import Hashed, Size
 from .polynomial import ZERO, Poly, Substitution, magnitude, of, substitute
 
+MOST_PIECES = 6
+"""Piecewise terms that are looked at case by case; each doubles the cases."""
+
 
 @dataclass(frozen=True, eq=False)
 class Min0(Hashed):
@@ -81,12 +84,12 @@ def _sign(value: Poly) -> int | None:
 
 
 def is_nonnegative(value: Poly) -> bool:
-    """Whether value >= 0 holds for all sizes >= 0 and all indices in range."""
+    """Whether value >= 0 holds, provably, for all sizes >= 0 and all indices in range."""
     constant = value.constant
     if constant is not None:
         return constant >= 0
     piecewise = next((a for a in value.sorted_atoms() if isinstance(a, Min0)), None)
-    if piecewise is not None:
+    if piecewise is not None and sum(isinstance(a, Min0) for a in value.all_atoms()) <= MOST_PIECES:
         factor = value.coefficient_of(piecewise).constant
         if factor is not None:
             # rest + k min(0, v) is min(rest, rest + k v) for k > 0, and the maximum of both for k < 0.

@@ -10,17 +10,26 @@ from .atoms import Hashed, Index, Read
 from .bounds import is_nonnegative, is_nonpositive
 from .polynomial import (
     LARGEST_FLOAT32,
+    MOST_DEPTH,
+    MOST_WEIGHT,
     ONE,
     ZERO,
     Atom,
     Poly,
     Substitution,
+    TooComplex,
     identify,
     magnitude,
     of,
     render,
     substitute,
 )
+
+MOST_CASES = 8
+"""Indicators in a comparison that are resolved case by case; each doubles the cases."""
+
+MOST_PARTS = 32
+"""Parts of a conjunction or disjunction; each is compared with each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +41,10 @@ class Ind(Hashed):
 
     def _render(self, show: Callable[[Poly], str]) -> str:
         return f"[{self.condition.render(show)}]"
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        return self.condition.size
 
     @property
     def children(self) -> tuple[Poly, ...]:
@@ -84,7 +97,16 @@ class Cond:
     index: Index | None = None
 
     @cached_property
+    def size(self) -> tuple[int, int]:
+        """Weight and depth, as those of atoms."""
+        sizes = [p.size for p in self.parts] + ([] if self.value is None else [self.value.size])
+        return 1 + sum(w for w, _ in sizes), 1 + max((d for _, d in sizes), default=0)
+
+    @cached_property
     def key(self) -> str:
+        weight, depth = self.size
+        if weight > MOST_WEIGHT or depth > MOST_DEPTH:
+            raise TooComplex(f"a condition of {weight} parts, {depth} deep")
         return self.render(identify)
 
     @property
@@ -169,8 +191,9 @@ def _compare(kind: str, value: Poly) -> Cond:
     constant = value.constant
     if constant is not None:
         return TRUE if {"le": constant <= 0, "lt": constant < 0, "eq": constant == 0}[kind] else FALSE
-    indicator = next((a for a in value.sorted_atoms() if isinstance(a, Ind)), None)
-    if indicator is not None:
+    indicators = [a for a in value.sorted_atoms() if isinstance(a, Ind)]
+    if 0 < len(indicators) <= MOST_CASES:
+        indicator = indicators[0]
         absent, present = split(value, indicator)
         return disjunction(
             (
@@ -278,6 +301,8 @@ def _junction(conditions: Iterable[Cond], kind: str, neutral: Cond, absorbing: C
                 return absorbing
             if part.kind != neutral.kind:
                 parts[part.key] = part
+    if len(parts) > MOST_PARTS:
+        raise TooComplex(f"a condition of {len(parts)} parts")
     simple = _without_implied([p for p in parts.values() if p.kind not in ("and", "or")], kind == "and")
     if simple is None:
         return absorbing

@@ -2,10 +2,35 @@
 
 from __future__ import annotations
 
+import hashlib
 from fractions import Fraction
 from functools import lru_cache
 
 Number = int | Fraction
+
+MOST_TERMS = 160
+"""Terms of a polynomial.  Exported models need some dozens."""
+
+MOST_PRODUCTS = 1 << 11
+"""Products of terms that one multiplication may make."""
+
+MOST_BITS = 1 << 12
+"""Bits of a numerator or a denominator; products of float64 numbers have some 2100."""
+
+MOST_POWER = 32
+"""The power of an atom in a monomial."""
+
+MOST_FACTORS = 16
+"""Different atoms in a monomial."""
+
+MOST_WEIGHT = 1 << 11
+"""Atoms in an atom, those inside atoms counted as often as they stand there: a bound on the length of its text."""
+
+MOST_DEPTH = 32
+"""Atoms inside atoms inside atoms."""
+
+LONGEST_NAME = 200
+"""Characters of a name in the text of an expression; of a longer one, what tells it from others."""
 
 INFINITY = Fraction(10) ** 60
 """Stands for a floating-point infinity: larger than any finite float, and still a number to calculate with."""
@@ -18,6 +43,14 @@ HIDING_VALUE = Fraction(-65504)
 
 HIDDEN_BELOW = -60000.0
 """What a number at run time is compared with instead: a hiding value to which a small bias has been added."""
+
+
+class TooComplex(ArithmeticError):
+    """A value outgrew what is worth calculating with; whoever asked for it takes it for unknown.
+
+    A few operators that use their operand twice double an expression each: a file of some hundred bytes could
+    ask for more than any memory holds.
+    """
 
 
 def magnitude(value: Number) -> Fraction:
@@ -35,6 +68,11 @@ class Atom:
     key: str
     idempotent = False
     """Whether the square is the value itself, as for an indicator."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """How large the atom is: (weight, depth), see ``MOST_WEIGHT`` and ``MOST_DEPTH``."""
+        return 1, 1
 
     @property
     def text(self) -> str:
@@ -72,17 +110,24 @@ Monomial = tuple[tuple[Atom, int], ...]
 
 
 class Poly:
-    """A polynomial in normal form: monomials in order, no zero coefficients.  Immutable and hashable."""
+    """A polynomial in normal form: monomials in order, no zero coefficients.  Immutable and hashable.
 
-    __slots__ = ("_atoms", "_hash", "terms")
+    Raises:
+        TooComplex: It has more than ``MOST_TERMS`` terms.
+    """
+
+    __slots__ = ("_atoms", "_hash", "_size", "terms")
 
     def __init__(self, terms: dict[Monomial, Number]) -> None:
         present = [(m, c) for m, c in terms.items() if c]
         if len(present) > 1:
+            if len(present) > MOST_TERMS:
+                raise TooComplex(f"a polynomial of {len(present)} terms")
             present.sort(key=_monomial_key)
         self.terms: tuple[tuple[Monomial, Number], ...] = tuple(present)
         self._hash: int | None = None
         self._atoms: frozenset[Atom] | None = None
+        self._size: tuple[int, int] | None = None
 
     def __hash__(self) -> int:
         if self._hash is None:
@@ -135,6 +180,14 @@ class Poly:
         return None
 
     @property
+    def size(self) -> tuple[int, int]:
+        """The largest (weight, depth) that its atoms have together."""
+        if self._size is None:
+            sizes = [a.size for m, _ in self.terms for a, _ in m]
+            self._size = (len(self.terms) + sum(w for w, _ in sizes), max((d for _, d in sizes), default=0))
+        return self._size
+
+    @property
     def is_integer(self) -> bool:
         """Whether the value is provably an integer."""
         return all(
@@ -170,12 +223,14 @@ class Poly:
 
     def __mul__(self, other: Poly | Number) -> Poly:
         if isinstance(other, int | Fraction):
-            return self if other == 1 else Poly({m: c * other for m, c in self.terms})
+            return self if other == 1 else Poly({m: _bounded(c * other) for m, c in self.terms})
+        if len(self.terms) * len(other.terms) > MOST_PRODUCTS:
+            raise TooComplex(f"a product of {len(self.terms)} and {len(other.terms)} terms")
         terms: dict[Monomial, Number] = {}
         for m1, c1 in self.terms:
             for m2, c2 in other.terms:
                 m = _times(m1, m2)
-                terms[m] = terms.get(m, 0) + c1 * c2
+                terms[m] = terms.get(m, 0) + _bounded(c1 * c2)
         return Poly(terms)
 
     __rmul__ = __mul__
@@ -189,6 +244,14 @@ class Poly:
 
     def __repr__(self) -> str:
         return render(self)
+
+
+def shown(name: str) -> str:
+    """A name as it stands in expressions: files may have names of megabytes, and expressions mention them often."""
+    if len(name) <= LONGEST_NAME:
+        return name
+    digest = hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=12).hexdigest()
+    return f"{name[:LONGEST_NAME]}...{digest}"
 
 
 def render(value: Poly) -> str:
@@ -218,6 +281,12 @@ def _render_number(value: Number) -> str:
     return f"{float(value):.6g}"
 
 
+def _bounded(value: Number) -> Number:
+    if value.numerator.bit_length() > MOST_BITS or value.denominator.bit_length() > MOST_BITS:
+        raise TooComplex("a number of too many digits")
+    return value
+
+
 def _monomial_key(term: tuple[Monomial, Number]) -> tuple[int, tuple[tuple[str, int], ...]]:
     return (len(term[0]), tuple((a.key, p) for a, p in term[0]))
 
@@ -229,7 +298,12 @@ def _times(left: Monomial, right: Monomial) -> Monomial:
         return left
     powers = dict(left)
     for atom, power in right:
-        powers[atom] = 1 if atom.idempotent else powers.get(atom, 0) + power
+        total = 1 if atom.idempotent else powers.get(atom, 0) + power
+        if total > MOST_POWER:
+            raise TooComplex(f"a power of {total}")
+        powers[atom] = total
+    if len(powers) > MOST_FACTORS:
+        raise TooComplex(f"a product of {len(powers)} factors")
     return tuple(sorted(powers.items(), key=lambda item: item[0].key))
 
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from onnx import NodeProto, TensorProto
 
-from ..algebra import Cond, Index, Poly, Read, Size, ind, is_nonpositive, of, poly
+from ..algebra import Cond, Index, Poly, Read, Size, TooComplex, ind, is_nonpositive, of, poly
 from ..graph import Array, Scope, label
 from .facts import Facts
 
@@ -23,8 +23,11 @@ Answered = TypeVar("Answered")
 MAX_DEPTH = 120
 """Chains of operators longer than this are not followed: the element stays a run-time read, which is sound."""
 
-MAX_TERMS = 400
-"""A polynomial with more terms than this is kept as a run-time read."""
+MOST_WORK = 1 << 13
+"""Terms of all elements that one question leads to; what is asked beyond that stays a run-time read.
+
+Exported models need some thousands.  A file may read every element at two places, forty operators deep.
+"""
 
 INTEGER_TYPES = frozenset(
     {
@@ -63,7 +66,8 @@ class Interpreter:
         extents: Shape per tensor; None where the rank is unknown.  Filled by ``shapes.infer``.
         dtypes: Element type per tensor (``TensorProto`` constants), 0 where unknown.
         facts: Equalities between sizes.
-        malformed: Nodes that contradict themselves.
+        malformed: Nodes that contradict themselves, in the order in which they were met.
+        too_complex: Tensors whose elements outgrew what is calculated with, and how.
         splits: (index, divisor) pairs met where a Reshape cuts through a single index: how that axis
             is made of several.
     """
@@ -77,8 +81,10 @@ class Interpreter:
     splits: list[tuple[Index, Poly]] = field(default_factory=list)
     answers: dict[Key, Answer] = field(default_factory=dict)
     table_fits: dict[object, object] = field(default_factory=dict)
-    malformed: list[str] = field(default_factory=list)
+    malformed: dict[str, None] = field(default_factory=dict)
+    too_complex: dict[str, str] = field(default_factory=dict)
     _reading: list[list[Key]] = field(default_factory=list)
+    _work: int = 0
     _fresh: int = 0
     _facts_version: int = 0
 
@@ -109,7 +115,12 @@ class Interpreter:
 
         Booleans are 0 or 1, written as indicators.  What is not understood is a ``Read`` of the tensor
         itself, so the answer is always right.
+
+        Raises:
+            IndexError: The index has not as many entries as the tensor has axes.
         """
+        if self.rank(name) not in (None, len(indices)):
+            raise IndexError(f"an index of {len(indices)} entries into '{name}'")
         if self._facts_version != self.facts.version:
             # A new equality can simplify old answers; forget them rather than mix.
             self.answers.clear()
@@ -120,14 +131,20 @@ class Interpreter:
         known = self.answers.get(key)
         if known is not None:
             return known.value
-        if len(self._reading) >= MAX_DEPTH:
+        if not self._reading:
+            self._work = 0
+        if len(self._reading) >= MAX_DEPTH or self._work >= MOST_WORK:
             return self.read(name, indices)
         version = self.facts.version
         self._reading.append([])
         try:
             value = self._evaluate(name, indices)
+        except TooComplex as reason:
+            self.too_complex[name] = str(reason)
+            value = self.read(name, indices)
         finally:
             reads = self._reading.pop()
+        self._work += 1 + len(value.terms)
         if version == self.facts.version:
             self.answers[key] = Answer(value, tuple(dict.fromkeys(reads)))
         return value
@@ -144,22 +161,24 @@ class Interpreter:
             rule = self.rules.get((domain, node.op_type))
             if rule is not None:
                 output = list(node.output).index(name)
-                value = self.guarded(node, lambda: rule(self, node, output, indices))
-                if value is not None and len(value.terms) <= MAX_TERMS:
+                value = self.guarded(node, lambda: rule(self, node, output, indices), name)
+                if value is not None:
                     return self.facts.normal(value)
         return self.read(name, indices)
 
-    def guarded(self, node: NodeProto, rule: Callable[[], Answered]) -> Answered | None:
+    def guarded(self, node: NodeProto, rule: Callable[[], Answered], name: str = "") -> Answered | None:
         """What a rule says; None, as for an unknown operator, where the node contradicts itself.
 
         Ranks that do not fit, axes out of range and the like: no runtime takes such a node, and what comes
-        out of it is unknown.
+        out of it is unknown.  So is what is too complex, which is no fault of the node.
         """
         try:
             return rule()
+        except TooComplex as reason:
+            self.too_complex[name] = str(reason)
+            return None
         except MALFORMED:
-            if label(node) not in self.malformed:
-                self.malformed.append(label(node))
+            self.malformed[label(node)] = None
             return None
 
     def read(self, name: str, indices: tuple[Poly, ...]) -> Poly:

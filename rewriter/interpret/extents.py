@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from onnx import NodeProto
 
 from ..algebra import ONE, ZERO, Poly, maximum, poly
-from ..graph import int_attribute, ints_attribute, label
+from ..graph import MAX_RANK, int_attribute, ints_attribute, label
 from .digits import divide
 from .generators import einsum_labels
 from .movement import axes_of, slice_bounds, split_sizes
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from .engine import Interpreter
 
 Dims = tuple[Poly, ...] | None
-
-MAX_RANK = 64
-"""Tensors of more axes are left alone; a declared rank of 2**40 costs nothing."""
 
 
 def broadcast(interpreter: Interpreter, shapes: list[tuple[Poly, ...]], node: NodeProto) -> tuple[Poly, ...]:

@@ -9,7 +9,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from ..algebra import Atom, Min0, Number, Poly, Read, Size, Substitution, is_nonpositive, min0, poly, substitute
+from ..algebra import (
+    Atom,
+    Min0,
+    Number,
+    Poly,
+    Read,
+    Size,
+    Substitution,
+    TooComplex,
+    is_nonpositive,
+    min0,
+    poly,
+    substitute,
+)
 from .room import leaves_room
 
 
@@ -36,18 +49,21 @@ class Facts:
 
     learned: list[Fact] = field(default_factory=list)
     rejected: list[Fact] = field(default_factory=list)
-    _mapping: Substitution = field(default_factory=dict)
     version: int = 0
+    _mapping: Substitution = field(default_factory=dict)
 
     def normal(self, value: Poly) -> Poly:
         """The value with everything that is known put in."""
         if not self._mapping:
             return value
-        for _ in range(8):
-            replaced = substitute(value, self._mapping)
-            if replaced == value:
-                return value
-            value = replaced
+        try:
+            for _ in range(8):
+                known = {a: self._settled(a) for a in value.all_atoms() if a in self._mapping}
+                if not known:
+                    break
+                value = substitute(value, known)
+        except TooComplex:
+            pass  # as it is, it is right as well
         return value
 
     def equal(self, left: Poly, right: Poly) -> bool:
@@ -74,11 +90,33 @@ class Facts:
         value = (-difference + pivot_times(pivot, coefficient)) / coefficient
         if isinstance(pivot, Size) and is_nonpositive(value):
             return False  # an empty axis is no reason to call two extents equal
-        self._mapping = {a: substitute(v, {pivot: value}) for a, v in self._mapping.items()}
         self._mapping[pivot] = value
         self.learned.append(Fact(left, right, node, by_broadcast))
         self.version += 1
         return True
+
+    def _settled(self, atom: Atom) -> Poly:
+        """What an atom is replaced by, without atoms that were replaced later.
+
+        A model may name one extent anew in every layer.  Looking up leaves the short way behind, so that the work
+        stays in proportion to the number of names.
+        """
+        seen = {atom}
+        pending = [atom]
+        while pending:
+            value = self._mapping[pending[-1]]
+            inside = [a for a in value.all_atoms() if a in self._mapping]
+            later = [a for a in inside if a not in seen and self._is_replaced(self._mapping[a])]
+            seen.update(later)
+            pending.extend(later)
+            if not later:
+                current = pending.pop()
+                if inside:
+                    self._mapping[current] = substitute(value, {a: self._mapping[a] for a in inside})
+        return self._mapping[atom]
+
+    def _is_replaced(self, value: Poly) -> bool:
+        return any(a in self._mapping for a in value.all_atoms())
 
     def assume_nonnegative(self, value: Poly, node: str) -> bool:
         """Take ``value >= 0`` as given: a Slice that starts at ``value`` counts from the front.
@@ -98,7 +136,6 @@ class Facts:
         if not coefficient:
             return False
         replacement = (pivot_times(atoms[0], coefficient) - piece) / coefficient
-        self._mapping = {a: substitute(v, {atoms[0]: replacement}) for a, v in self._mapping.items()}
         self._mapping[atoms[0]] = replacement
         self.learned.append(Fact(value, poly(0), node, True, ">="))
         self.version += 1

@@ -27,6 +27,9 @@ SAMPLED_ROWS = 96
 MOST_SLICES = 1 << 12
 """Choices of the axes that are no positions; there are never more heads than this."""
 
+MOST_AXES = 6
+"""Axes of a table with a formula; of more, every pair would have to be tried as positions."""
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -57,25 +60,24 @@ class Fit:
     visible: Pattern | None = None
 
 
+def repeating(part: Array, periods: tuple[int, ...]) -> tuple[int, ...]:
+    """Those of the periods, one per axis, after which the table does repeat itself; 0 for the others."""
+    return tuple(p if p and repeats(part, p, axis) else 0 for axis, p in enumerate(periods))
+
+
 def fit(part: Array, periods: tuple[int, ...]) -> Fit:
     """The formula of a table, if there is one.
 
     Args:
         part: The table.
-        periods: Per axis a period that it may have, 0 for none.
+        periods: Per axis the period after which it repeats, 0 for none.
     """
     boolean = part.dtype == np.bool_
-    used = []
-    for axis, period in enumerate(periods):
-        if period and repeats(part, period, axis):
-            part = part[tuple(slice(0, period) if a == axis else slice(None) for a in range(part.ndim))]
-            used.append(period)
-        else:
-            used.append(0)
+    part = part[tuple(slice(0, p) if p else slice(None) for p in periods)]
     negated, finite = (False, True) if boolean else _survey(part)
     table = _Entries(part, negated)
-    blank = Fit(tuple(used), part, negated, bool(np.issubdtype(part.dtype, np.integer)), boolean)
-    if finite and part.size:
+    blank = Fit(periods, part, negated, bool(np.issubdtype(part.dtype, np.integer)), boolean)
+    if finite and part.size and part.ndim <= MOST_AXES:
         for positions in _position_axes(part.shape):
             slices = _Slices(table, positions)
             if len(slices) > MOST_SLICES:

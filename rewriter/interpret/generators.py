@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from onnx import NodeProto, numpy_helper
+from onnx import NodeProto, TensorProto
 
 from ..algebra import (
     ONE,
@@ -30,7 +30,7 @@ from ..algebra import (
     poly,
     substitute,
 )
-from ..graph import attribute, float_attribute, int_attribute, ints_attribute
+from ..graph import attribute, float_attribute, int_attribute, ints_attribute, read_tensor
 from .arithmetic import exact
 from .movement import axes_of
 
@@ -72,8 +72,8 @@ def _constant_of_shape(interpreter: Interpreter, node: NodeProto, output: int, i
     value = attribute(node, "value")
     if value is None:
         return ZERO
-    array = numpy_helper.to_array(value)  # type: ignore[arg-type]
-    return poly(exact(float(array.reshape(-1)[0])))
+    array = read_tensor(value, interpreter.scope.base_dir) if isinstance(value, TensorProto) else None
+    return None if array is None else poly(exact(float(array.reshape(-1)[0])))
 
 
 def _cumsum(interpreter: Interpreter, node: NodeProto, output: int, indices: Indices) -> Poly | None:

@@ -38,7 +38,22 @@ def source(interpreter: Interpreter, node: NodeProto, output: int, indices: tupl
     if node.domain not in ("", "ai.onnx"):
         return None
     rule = RULES.get(node.op_type)
-    return interpreter.guarded(node, lambda: rule(interpreter, node, output, indices)) if rule else None
+    return (
+        interpreter.guarded(node, lambda: _of_rank(interpreter, rule(interpreter, node, output, indices)))
+        if rule
+        else None
+    )
+
+
+def _of_rank(interpreter: Interpreter, found: Source | None) -> Source | None:
+    """What a rule found.
+
+    Raises:
+        IndexError: The index has not as many entries as the tensor has axes: the node contradicts its input.
+    """
+    if found is not None and interpreter.rank(found[0]) not in (None, len(found[1])):
+        raise IndexError("an index of another rank than the tensor")
+    return found
 
 
 def _identity(_: Interpreter, node: NodeProto, output: int, indices: tuple[Poly, ...]) -> Source | None:

@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING
 from onnx import NodeProto, TensorProto, ValueInfoProto
 
 from ..algebra import Poly, Size, of, poly
-from ..graph import attribute, int_attribute, label
+from ..errors import ModelRejected
+from ..graph import MAX_RANK, attribute, int_attribute, label
 from ..spec import BY_OP_TYPE, DOMAIN, MaskKind
 from .extents import RULES, Dims, broadcast
 
 if TYPE_CHECKING:
     from .engine import Interpreter
+
+MAX_EXTENT = 1 << 63
+"""Extents are int64."""
 
 KNOWN_DOMAINS = ("", "ai.onnx", "com.microsoft")
 
@@ -47,6 +51,12 @@ SAME_AS_FIRST = frozenset(
 """Operators whose results have the shape of their first operand."""
 
 
+def has_known_extents(node: NodeProto) -> bool:
+    """Whether there is a rule for the extents of what a node makes."""
+    known = node.op_type in RULES or node.op_type in ELEMENTWISE or node.op_type in SAME_AS_FIRST
+    return known and node.domain in KNOWN_DOMAINS
+
+
 def infer(interpreter: Interpreter, nodes: list[NodeProto]) -> None:
     """Fill ``extents`` and ``dtypes`` for the scope's inputs, constants and the nodes' outputs."""
     scope = interpreter.scope
@@ -69,13 +79,33 @@ def infer(interpreter: Interpreter, nodes: list[NodeProto]) -> None:
                 interpreter.dtypes[name] = hint.type.tensor_type.elem_type
             if dims is None and hint is not None:
                 dims = _hinted(interpreter, hint)
-            interpreter.extents[name] = None if dims is None else tuple(interpreter.facts.normal(d) for d in dims)
+            interpreter.extents[name] = interpreter.guarded(node, partial(_normal, interpreter, node, dims))
+
+
+def _normal(interpreter: Interpreter, node: NodeProto, dims: Dims) -> Dims:
+    """Extents as they are remembered.
+
+    Raises:
+        ValueError: An extent is no number that a tensor can have.
+        ModelRejected: There are too many; a chain of operators doubles them (onnxruntime takes all memory for that).
+    """
+    if dims is None:
+        return None
+    if len(dims) > MAX_RANK:
+        raise ModelRejected(
+            f"node '{label(node)}' makes a tensor of {len(dims)} axes; no more than {MAX_RANK} are read. "
+            "Export the model again."
+        )
+    known = tuple(interpreter.facts.normal(d) for d in dims)
+    if any(d.constant is not None and not 0 <= d.constant < MAX_EXTENT for d in known):
+        raise ValueError("an extent that no tensor has")
+    return known
 
 
 def _declare(interpreter: Interpreter, value: ValueInfoProto, *, named: bool) -> None:
     tensor = value.type.tensor_type
     interpreter.dtypes[value.name] = tensor.elem_type
-    if not tensor.HasField("shape"):
+    if not tensor.HasField("shape") or len(tensor.shape.dim) > MAX_RANK:
         interpreter.extents[value.name] = None
         return
     dims = []
@@ -92,7 +122,7 @@ def _declare(interpreter: Interpreter, value: ValueInfoProto, *, named: bool) ->
 def _hinted(interpreter: Interpreter, value: ValueInfoProto) -> Dims:
     """What the file says about a value that no rule knows: its rank and its fixed extents."""
     tensor = value.type.tensor_type
-    if not tensor.HasField("shape"):
+    if not tensor.HasField("shape") or len(tensor.shape.dim) > MAX_RANK:
         return None
     return tuple(
         poly(d.dim_value) if d.HasField("dim_value") and d.dim_value >= 0 else interpreter.fresh_size()

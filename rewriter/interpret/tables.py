@@ -36,15 +36,19 @@ from ..algebra import (
     poly,
     substitute,
 )
+from ..algebra.polynomial import shown
 from .blocks import constant_along
 from .digits import divmod_index
-from .fitting import Fit, fit
+from .fitting import Fit, fit, repeating
 
 if TYPE_CHECKING:
     from ..graph import Array
     from .engine import Interpreter
 
 Floats = npt.NDArray[np.float64]
+
+MOST_ROWS = 1 << 12
+"""Rows of a table without a formula that are looked at for a message."""
 
 LARGE = 1 << 22
 """Elements of a table without a formula beyond which it is no atom, but a read like any other tensor."""
@@ -65,7 +69,7 @@ class Table(Hashed):
         return self.tag
 
     def _render(self, show: Callable[[Poly], str]) -> str:
-        return f"{self.name}[{', '.join(map(show, self.indices))}]"
+        return f"{shown(self.name)}[{', '.join(map(show, self.indices))}]"
 
     @property
     def children(self) -> tuple[Poly, ...]:
@@ -88,7 +92,7 @@ class Table(Hashed):
 
     def substitute(self, mapping: Substitution) -> Poly:
         places = tuple(substitute(i, mapping) for i in self.indices)
-        return table(self.name, self.data, places, self.integer, self.tag)
+        return _entry(self.name, self.data, places, self.integer, self.tag)
 
 
 def fingerprint(data: Floats) -> str:
@@ -96,21 +100,44 @@ def fingerprint(data: Floats) -> str:
     return hashlib.blake2b(np.ascontiguousarray(data).tobytes(), digest_size=12).hexdigest()
 
 
-def table(name: str, data: Floats, indices: tuple[Poly, ...], integer: bool = False, tag: str = "") -> Poly:
+@dataclass(frozen=True)
+class Values:
+    """Constant data without the axes along which nothing changes (a batch baked into a constant is no axis).
+
+    Attributes:
+        data: The data.
+        axes: Which axes of the original they have.
+        tag: Their fingerprint.
+    """
+
+    data: Floats
+    axes: tuple[int, ...]
+    tag: str
+
+
+def values(data: Floats) -> Values:
+    """Constant data, looked through once."""
+    axes = tuple(a for a in range(data.ndim) if not constant_along(data, a))
+    data = data[tuple(slice(None) if a in axes else 0 for a in range(data.ndim))]
+    return Values(data, axes, fingerprint(data))
+
+
+def table(name: str, data: Floats, indices: tuple[Poly, ...], integer: bool = False) -> Poly:
     """An element of constant data: a number where the index is constant (or the data are), else an atom."""
-    while data.ndim:
-        # An axis along which nothing changes (a batch baked into a constant) is no axis.
-        same = next((a for a in range(data.ndim) if constant_along(data, a)), None)
-        if same is None:
-            break
-        data = np.take(data, 0, same)
-        indices = (*indices[:same], *indices[same + 1 :])
+    return _table(name, values(data), indices, integer)
+
+
+def _table(name: str, held: Values, indices: tuple[Poly, ...], integer: bool = False) -> Poly:
+    return _entry(name, held.data, tuple(indices[a] for a in held.axes), integer, held.tag)
+
+
+def _entry(name: str, data: Floats, indices: tuple[Poly, ...], integer: bool, tag: str) -> Poly:
     positions = [i.constant for i in indices]
     if all(p is not None for p in positions):
         place = tuple(int(p) for p in positions if p is not None)
         if all(-n <= p < n for p, n in zip(place, data.shape, strict=True)):
             return poly(_exact(float(data[place])))
-    return of(Table(name, indices, data, integer, tag or fingerprint(data)))
+    return of(Table(name, indices, data, integer, tag))
 
 
 def _exact(value: float) -> Fraction | int:
@@ -163,29 +190,50 @@ def _still_axes(interpreter: Interpreter, name: str, array: Array) -> tuple[int,
     return found
 
 
+@dataclass(frozen=True)
+class _Fitted:
+    """A table that was looked through once: its formula, or its entries where it has none and they are few."""
+
+    fit: Fit
+    coefficients: tuple[Values, ...]
+    entries: Values | None
+
+    @classmethod
+    def of(cls, fitted: Fit) -> _Fitted:
+        entries: Values | None = None
+        if not fitted.form and fitted.data.size <= LARGE:
+            with np.errstate(all="ignore"):
+                entries = values(fitted.data.astype(np.float64))
+        return cls(fitted, tuple(values(c) for c in fitted.coefficients), entries)
+
+
 def _element(
     interpreter: Interpreter, signature: tuple[str, tuple[int, ...]], part: Array, moving: tuple[Poly, ...]
 ) -> Poly | None:
     """The element as a formula or an atom; None for a large table without a formula."""
     name = signature[0] if all(k in (0, -1) for k in signature[1]) else f"{signature[0]}{list(signature[1])}"
     periods = tuple(_period(interpreter, part.shape[axis], index) for axis, index in enumerate(moving))
-    key = (signature, periods)
-    fitted = interpreter.table_fits.get(key)
-    if fitted is None:
+    repeated = interpreter.table_fits.get((signature, periods))
+    if repeated is None:
+        repeated = interpreter.table_fits[(signature, periods)] = repeating(part, periods)
+    assert isinstance(repeated, tuple)
+    key = ("fit", signature, repeated)  # many periods may be tried, few are true
+    known = interpreter.table_fits.get(key)
+    if known is None:
         with np.errstate(all="ignore"):  # infinities are legal entries
-            fitted = fit(part, periods)
-        interpreter.table_fits[key] = fitted
-    assert isinstance(fitted, Fit)
+            known = _Fitted.of(fit(part, repeated))
+        interpreter.table_fits[key] = known
+    assert isinstance(known, _Fitted)
+    fitted = known.fit
     reduced = tuple(
         divmod_index(interpreter, index, poly(period))[1] if period else index
         for index, period in zip(moving, fitted.periods, strict=True)
     )
     if fitted.form:
-        return -_formula(fitted, f"-{name}", reduced) if fitted.negated else _formula(fitted, name, reduced)
-    if fitted.data.size > LARGE:
+        return -_formula(known, f"-{name}", reduced) if fitted.negated else _formula(known, name, reduced)
+    if known.entries is None:
         return None
-    with np.errstate(all="ignore"):
-        value = table(name, fitted.data.astype(np.float64), reduced, fitted.integer or fitted.boolean)
+    value = _table(name, known.entries, reduced, fitted.integer or fitted.boolean)
     return ind(_test(value)) if fitted.boolean else value
 
 
@@ -201,13 +249,14 @@ def _period(interpreter: Interpreter, extent: int, index: Poly) -> int:
     return 0
 
 
-def _formula(fitted: Fit, name: str, indices: tuple[Poly, ...]) -> Poly:
+def _formula(known: _Fitted, name: str, indices: tuple[Poly, ...]) -> Poly:
     """The element of a fitted table at an index."""
+    fitted = known.fit
     own = tuple(indices[a] for a in fitted.parameters)
     where = [indices[a] for a in fitted.positions]
 
     def coefficient(position: int, suffix: str) -> Poly:
-        return table(f"{name}.{suffix}", fitted.coefficients[position], own)
+        return _table(f"{name}.{suffix}", known.coefficients[position], own)
 
     if fitted.form == "affine":
         value = coefficient(0, "offset")
@@ -243,17 +292,17 @@ def _test(value: Poly) -> Cond:
 
 
 def misfit(data: Floats) -> str:
-    """Where the best line per leading axis is worst: for the message of a refusal."""
+    """Where the best line per leading axis is worst: for the message of a refusal, from the first rows."""
     finite = data > float(HIDING_VALUE)
     flat = data.reshape(-1, data.shape[-1]) if data.ndim else data.reshape(1, 1)
     keep = finite.reshape(flat.shape)
     worst, text = 0.0, ""
     grid = np.arange(flat.shape[1], dtype=np.float64)
-    for row, (values, mask) in enumerate(zip(flat, keep, strict=True)):
+    for row, (entries, mask) in enumerate(zip(flat[:MOST_ROWS], keep, strict=False)):
         if mask.sum() < 3:
             continue
-        line = np.polyval(np.polyfit(grid[mask], values[mask], 1), grid)
-        gap = np.where(mask, np.abs(values - line), 0.0)
+        line = np.polyval(np.polyfit(grid[mask], entries[mask], 1), grid)
+        gap = np.where(mask, np.abs(entries - line), 0.0)
         if gap.max() > worst:
             worst = float(gap.max())
             place = [int(p) for p in np.unravel_index(row, data.shape[:-1])] if data.ndim > 1 else []

@@ -12,7 +12,7 @@ from .report import (
     SetResult,
     Verification,
 )
-from .verification import verify
+from .verification import skipped, verify
 
 __all__ = [
     "GivenInputError",
@@ -26,5 +26,6 @@ __all__ = [
     "Verification",
     "VerifyError",
     "VerifyOptions",
+    "skipped",
     "verify",
 ]

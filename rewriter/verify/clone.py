@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import mmap
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import BinaryIO
 import onnx
 from onnx import TensorProto, external_data_helper
 
+from ..graph import numpy_type
 from .runtime import Model
 from .widen import TO_FLOAT32, TYPE_ATTRIBUTES, graphs, nodes, widen, widen_tensor
 
@@ -166,11 +166,8 @@ def _declared_bytes(tensor: TensorProto) -> int:
     count = 1
     for dim in tensor.dims:
         count *= dim
-    try:
-        width = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    except (KeyError, TypeError):
-        return 0
-    return count * width
+    dtype = numpy_type(tensor.data_type)
+    return 0 if dtype is None else count * dtype.itemsize
 
 
 def _float32_bytes(tensor: TensorProto) -> int:
@@ -211,18 +208,3 @@ def _types(proto: onnx.ModelProto) -> frozenset[int]:
     for node in nodes(proto):
         seen.update(attribute.i for attribute in node.attribute if attribute.name in TYPE_ATTRIBUTES)
     return frozenset(seen)
-
-
-def available_memory() -> int | None:
-    """Bytes of memory that can be taken without swapping, or None where the system does not say."""
-    try:
-        text = Path("/proc/meminfo").read_text(encoding="ascii")
-    except OSError:
-        text = ""
-    for line in text.splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None

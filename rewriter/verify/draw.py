@@ -10,7 +10,9 @@ from typing import Protocol
 
 import numpy as np
 
-from .errors import RunError
+from ..graph import MAX_RANK
+from ..memory import available_memory
+from .errors import MemoryLimitError, RunError
 from .runtime import Array, Arrays
 from .sizes import Relation, Sizes, Symbols
 from .usage import Input, Kind
@@ -19,8 +21,9 @@ HIDDEN = -1e4
 """What an additive mask holds at hidden keys: its weight is exactly 0, and every float type can hold it."""
 
 _FEWEST_SETS = 3
-_MOST_NUMBERS = 1 << 28
-"""In one input."""
+
+_BYTES_PER_NUMBER = 32
+"""While a number is drawn, cast and handed over."""
 
 
 class Padding(Enum):
@@ -191,15 +194,15 @@ class Drawer:
         """Draws one input set; equal arguments give equal arrays.
 
         Raises:
-            RunError: There is no such set: a shape is impossible, or nobody has the memory for it.
+            RunError: The model declares shapes that no array has.
+            MemoryLimitError: The arrays would take more memory than there is.
         """
+        self._check(case, relation)
         rng = np.random.default_rng(list(seed))
         masks: dict[tuple[int, ...], Array] = {}
         arrays: Arrays = {}
         for entry in self._inputs:
             shape = self._symbols.shape(entry, case.sizes, relation)
-            if min(shape, default=0) < 0 or math.prod(shape) > _MOST_NUMBERS:
-                raise RunError(f"input {entry.name!r} would have the shape {list(shape)}")
             if entry.name in self._ranges:
                 arrays[entry.name] = _within(rng, self._ranges[entry.name], shape, entry.dtype)
             elif entry.kind is Kind.PADDING_MASK:
@@ -212,6 +215,17 @@ class Drawer:
             else:
                 arrays[entry.name] = self._values(rng, entry, shape, case)
         return input_set(case.name, self._inputs, arrays, sequence_first=self._sequence_first)
+
+    def _check(self, case: Case, relation: Relation) -> None:
+        numbers = 0
+        for entry in self._inputs:
+            shape = self._symbols.shape(entry, case.sizes, relation)
+            if any(extent < 0 for extent in shape) or len(shape) > MAX_RANK:
+                raise RunError(f"input {entry.name!r} would have the shape {list(shape[:8])}")
+            numbers += math.prod(shape)
+        available = available_memory()
+        if available is not None and numbers * _BYTES_PER_NUMBER > available:
+            raise MemoryLimitError(f"inputs of {numbers} numbers take more memory than is available")
 
     def _values(self, rng: np.random.Generator, entry: Input, shape: tuple[int, ...], case: Case) -> Array:
         if entry.kind is Kind.TOKENS:

@@ -17,3 +17,11 @@ class GivenInputError(VerifyError):
 
 class RunError(VerifyError):
     """onnxruntime cannot load a model or run it on some input; the message is its first line."""
+
+
+class MemoryLimitError(RunError):
+    """A run would take more memory than there is: a shorter input may do."""
+
+
+class LimitError(RunError):
+    """A model cannot be run here, on whatever input: it does not end, or what it needs is not there."""

@@ -56,9 +56,10 @@ class Site:
 
 def find_sites(proto: onnx.ModelProto) -> tuple[Site, ...]:
     """All fused nodes of a model: in the graph, in bodies of If and Loop, and in local functions."""
-    constants = _small_constants(proto)
+    fused = [node for _, node in _fused(proto)]
+    constants = _small_constants(proto, {node.input[3] for node in fused})
     sites: list[Site] = []
-    for _, node in _fused(proto):
+    for node in fused:
         attributes = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
         rows = attributes.get("empty_rows", b"mean")
         sites.append(
@@ -281,8 +282,8 @@ def _fused(proto: onnx.ModelProto) -> Iterator[tuple[Any, onnx.NodeProto]]:
         waiting.extend(reversed(inner))
 
 
-def _small_constants(proto: onnx.ModelProto) -> dict[str, tuple[float, ...]]:
-    """Values of the float vectors among initializers and Constant nodes of the main graph."""
+def _small_constants(proto: onnx.ModelProto, wanted: set[str]) -> dict[str, tuple[float, ...]]:
+    """Values of those that are float vectors among initializers and Constant nodes of the main graph."""
     tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
     for node in proto.graph.node:
         if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
@@ -290,7 +291,8 @@ def _small_constants(proto: onnx.ModelProto) -> dict[str, tuple[float, ...]]:
     return {
         name: tuple(float(value) for value in numpy_helper.to_array(tensor))
         for name, tensor in tensors.items()
-        if len(tensor.dims) == 1
+        if name in wanted
+        and len(tensor.dims) == 1
         and tensor.data_type == TensorProto.FLOAT
         and tensor.data_location != TensorProto.EXTERNAL
         and tensor.dims[0] <= 1024

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .draw import Case, Drawer, InputSet, Padding
-from .errors import RunError
+from .errors import LimitError, RunError
 from .runtime import Arrays, Session
 from .sizes import Relation, Sizes, Symbols
 from .usage import Input, Kind
@@ -41,6 +41,8 @@ def is_sequence_first(session: Session, inputs: Sequence[Input], seed: int) -> b
                 one = drawer.draw(Case("orientation", sizes, Padding.NONE), relation, (seed, 0, 1))
                 outputs = session.run(one.arrays)
                 mixed = [_mixes(session, carriers, one, outputs, axis) for axis in (0, 1)]
+            except LimitError:
+                raise
             except RunError:
                 continue
             return mixed[0] and not mixed[1]

@@ -14,7 +14,7 @@ import numpy as np
 
 from .compare import find_layouts
 from .draw import Case, Drawer, InputSet, Padding
-from .errors import RunError
+from .errors import LimitError, RunError
 from .runtime import Array, Arrays, Session
 from .sizes import Relation, Sizes, Symbols
 from .usage import Input, Kind
@@ -45,6 +45,8 @@ def settle_polarity(session: Session, inputs: Sequence[Input], symbols: Symbols,
                 one = drawer.draw(Case("polarity", sizes, Padding.INTERIOR), relation, (seed, 0, 0))
                 outputs = session.run(one.arrays)
                 inverted = _is_inverted(session, inputs, one, outputs, turned=symbols.sequence_first)
+            except LimitError:
+                raise
             except RunError:
                 continue
             if not inverted:

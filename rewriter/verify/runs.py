@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from .draw import Case, InputSet
-from .errors import RunError
+from .errors import LimitError, MemoryLimitError, RunError
 from .runtime import Arrays, Model, Session
 from .sizes import Relation, Sizes
 
@@ -42,6 +42,8 @@ class Runs:
             return outside
         try:
             outputs = self.session.run(one.arrays)
+        except LimitError:
+            raise
         except RunError as error:
             return str(error)
         self.sets.append(one)
@@ -135,6 +137,9 @@ def run_rewritten(
             session = session or Session(model, threads=threads)
             outputs.append(session.run(one.arrays))
             failures.append(None)
+        except (LimitError, MemoryLimitError) as error:
+            # Not a difference: the original was as near to the limit.
+            raise LimitError(f"the rewritten model cannot be run here on {one.name!r}: {error}") from error
         except RunError as error:
             outputs.append(None)
             failures.append(str(error))
@@ -161,6 +166,8 @@ def _try_relations(
     for relation in tuple(relations):
         try:
             reason = runs.try_set(drawer.draw(case, relation, seed))
+        except LimitError:
+            raise
         except RunError as error:  # there are no such sizes
             reason = str(error)
         if reason is None:

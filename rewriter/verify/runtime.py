@@ -13,10 +13,20 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from .errors import RunError, RuntimeMissingError
+from .. import bounded
+from ..memory import available_memory
+from .errors import LimitError, MemoryLimitError, RunError, RuntimeMissingError
 from .widen import TO_FLOAT64, widen
 
 INSTALL_COMMAND = 'pip install "onnxruntime>=1.20"'
+
+SHARE_OF_MEMORY = 0.5
+"""Of what is available, for the tensors of a session; outputs are copied once, and compared in float64."""
+
+MOST_SECONDS = 1800.0
+"""For one run of a model: some need minutes, and some never end."""
+
+_OUT_OF_MEMORY = ("BFCArena", "bad allocation", "bad_alloc", "Failed to allocate memory")
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
@@ -84,12 +94,13 @@ class Session:
             proto = onnx.ModelProto()
             proto.CopyFrom(model.proto)
             widen(proto, TO_FLOAT64)
+        available = available_memory()
+        limit = None if available is None else int(available * SHARE_OF_MEMORY)
         try:
-            self._session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+            self._session = bounded.session(ort, proto.SerializeToString(), options, limit)
         except Exception as error:  # onnxruntime's exceptions share no base but Exception
-            raise RunError(_first_line(error)) from error
-        self._run_options = ort.RunOptions()
-        self._run_options.log_severity_level = 4
+            raise _run_error(error) from error
+        self._runtime = ort
         self.input_types: dict[str, str] = {entry.name: entry.type for entry in self._session.get_inputs()}
         self.output_names: tuple[str, ...] = tuple(entry.name for entry in self._session.get_outputs())
 
@@ -104,12 +115,15 @@ class Session:
 
         Raises:
             RunError: If onnxruntime refuses the inputs or fails.
+            LimitError: If it does not end.
         """
         feed = {name: self._typed(name, array) for name, array in inputs.items()}
         try:
-            values = self._session.run(None, feed, self._run_options)
+            values = bounded.run(self._runtime, self._session, None, feed, MOST_SECONDS)
+        except TimeoutError as error:
+            raise LimitError(f"a model was stopped in onnxruntime: {error}") from error
         except Exception as error:
-            raise RunError(_first_line(error)) from error
+            raise _run_error(error) from error
         return {
             name: value for name, value in zip(self.output_names, values, strict=True) if isinstance(value, np.ndarray)
         }
@@ -126,6 +140,13 @@ _FLOATS: dict[str, type[np.floating[Any]]] = {
     "tensor(float)": np.float32,
     "tensor(double)": np.float64,
 }
+
+
+def _run_error(error: Exception) -> RunError:
+    text = str(error)
+    if isinstance(error, MemoryError) or any(sign in text for sign in _OUT_OF_MEMORY):
+        return MemoryLimitError(f"it takes more memory than is available: {_first_line(error)}")
+    return RunError(_first_line(error))
 
 
 def _first_line(error: Exception) -> str:

@@ -21,7 +21,7 @@ from onnx import TensorProto, helper
 from .clone import float32_clone, source_of
 from .compare import Allowance, Layout, compare
 from .draw import Case, Drawer, InputSet, is_masked, standard_cases, unpadded
-from .errors import RunError
+from .errors import LimitError, RunError
 from .identity import identity
 from .mutants import MutantKind, find_sites
 from .options import VerifyOptions
@@ -90,7 +90,12 @@ class SiteChecks:
         if known is None:
             folder = self._scratch / f"site-{len(self._done)}"
             folder.mkdir()
-            known = self._done[key] = _Check(pair, self._described, folder, self._options).run(self._kinds)
+            check = _Check(pair, self._described, folder, self._options)
+            try:
+                known = check.run(self._kinds)
+            except LimitError as error:
+                known = check.skipped(str(error))
+            self._done[key] = known
         if known.site == pair.site:
             return known
         mutants = tuple(replace(mutant, site=pair.node) for mutant in known.mutants)
@@ -137,12 +142,12 @@ class _Check:
         try:
             runs = _SiteRuns(Session(original, threads=options.threads), judge=self._judged)
         except RunError as error:
-            return self._skipped(f"onnxruntime does not load it: {error}")
+            return self.skipped(f"onnxruntime does not load it: {error}")
         drawer = _SiteDrawer(self.pair, self.inputs, options, half_values=self.narrow)
         run_cases(runs, self._cases(drawer), drawer, (Relation.PAST_AND_NEW,), options.seed, no_progress)
         runs.close()
         if not runs.sets:
-            return self._skipped(f"the original runs on none of the inputs: {'; '.join(runs.notes)}", wide)
+            return self.skipped(f"the original runs on none of the inputs: {'; '.join(runs.notes)}", wide)
         sets = runs.sets
         layouts = {name: Layout(None, None) for name in runs.outputs[0]}
         failures, outputs = run_rewritten(rewritten, sets, threads=options.threads)
@@ -168,7 +173,7 @@ class _Check:
             allowances = found or allowances
             results = compared(allowances)
         if complete and not any(entry.compared for one in results for entry in one.outputs):
-            return self._skipped("no output has a number that could be compared", wide)
+            return self.skipped("no output has a number that could be compared", wide)
         mutants: tuple[MutantResult, ...] = ()
         if options.power and complete and all(one.passed for one in results):
             at_one = all(one.new == 1 for one in sets) and not drawer.has_new
@@ -176,7 +181,8 @@ class _Check:
             mutants = check_power(rewritten, baseline, threads=options.threads, kinds=kinds).mutants
         return SiteResult(self.pair.site, None, wide, results, mutants, tuple(runs.notes))
 
-    def _skipped(self, reason: str, wide: bool = False) -> SiteResult:
+    def skipped(self, reason: str, wide: bool = False) -> SiteResult:
+        """The result where nothing could be compared, and why."""
         return SiteResult(self.pair.site, None, wide, (), (), (), reason)
 
     def _cases(self, drawer: _SiteDrawer) -> list[Case]:

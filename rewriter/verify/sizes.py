@@ -41,7 +41,8 @@ class Sizes:
     past: int
 
 
-_TERM = re.compile(r"(?:(\d+)\s*\*\s*)?([A-Za-z_][\w.\-/]*)$")
+_TERM = re.compile(r"(?:([0-9]{1,18})\s*\*\s*)?([A-Za-z_][\w.\-/]*)$")
+_COUNT = re.compile(r"[0-9]{1,18}$")
 
 
 class Symbols:
@@ -160,7 +161,7 @@ def _parse(dim: int | str | None, unnamed: str) -> list[tuple[int, str]]:
     for part in dim.strip("()").split("+"):
         text = part.strip()
         match = _TERM.match(text)
-        if text.isdigit():
+        if _COUNT.match(text):
             terms.append((int(text), ""))
         elif match:
             terms.append((int(match.group(1) or 1), match.group(2)))

@@ -7,14 +7,16 @@ embedding, a padding mask, or a position.  Consumers say which; names only help 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
 import onnx
 import onnx.inliner
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
+
+from ..graph import numpy_type
+from .errors import RunError
 
 
 class Kind(Enum):
@@ -82,6 +84,9 @@ def describe_inputs(proto: onnx.ModelProto) -> tuple[Input, ...]:
 
     Args:
         proto: The model, with or without its external tensors; it is not changed.
+
+    Raises:
+        RunError: An input has no type that anything could be drawn of.
     """
     if proto.functions:
         proto = onnx.inliner.inline_local_functions(proto)
@@ -98,8 +103,9 @@ def _describe(value: onnx.ValueInfoProto, use: _Use) -> Input:
     element = tensor.elem_type
     floating = element in (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE)
     narrow = element in (TensorProto.FLOAT16, TensorProto.BFLOAT16)
-    known = element in TensorProto.DataType.values() and element != TensorProto.UNDEFINED and not narrow
-    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(element if known else TensorProto.FLOAT))
+    dtype = np.dtype(np.float32) if narrow else numpy_type(element or TensorProto.FLOAT)
+    if dtype is None:
+        raise RunError(f"input {value.name!r} is of type {element}, which is none")
     called_mask = "mask" in value.name.lower()
     additive = floating and "Add" in use.ends and not any(end in use.ends for end in ("Sub", "Equal", "Where", "Mul"))
     if called_mask and len(dims) >= 3:
@@ -198,8 +204,7 @@ class _Consumers:
         self._shapes[name] = tuple(tensor.dims)
         inline = tensor.data_location != TensorProto.EXTERNAL
         if inline and tensor.data_type in (TensorProto.INT64, TensorProto.INT32) and tuple(tensor.dims) in ((), (1,)):
-            with suppress(ValueError):  # fewer bytes than declared: no runtime loads that
-                self._scalars[name] = int(numpy_helper.to_array(tensor).reshape(-1)[0])
+            self._scalars[name] = int(numpy_helper.to_array(tensor).reshape(-1)[0])
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

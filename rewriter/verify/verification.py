@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..hidden import scratch
+from ..memory import available_memory
 from .by_sites import sharpen, verify_by_sites
-from .clone import Source, available_memory, float32_clone, read
+from .clone import Source, float32_clone, read
 from .compare import TOLERANCE, Allowance, Layout, compare, find_layouts, out_of_scope
 from .draw import Drawer, plan
-from .errors import RunError
+from .errors import LimitError, RunError
 from .given import check_ranges, load_inputs
 from .mutants import find_sites
 from .options import VerifyOptions
@@ -59,23 +60,26 @@ def verify(
     options = options or VerifyOptions()
     import_onnxruntime()
     sources = read(original), read(rewritten, data_dir)
-    inputs = describe_inputs(sources[0].model.proto)
+    try:
+        inputs = describe_inputs(sources[0].model.proto)
+    except RunError as error:
+        return skipped(str(error))
     check_ranges(options.val_ranges, inputs)
     if options.inputs is not None:
         load_inputs(options.inputs, inputs)  # what does not fit is said before anything is loaded
     too_large = _too_large(sources, options)
     by_sites = too_large or ("as asked for" if options.by_sites else None)
     if too_large is not None and options.sites is None:
-        return _skipped(
+        return skipped(
             f"{too_large}; the proofs and the numeric self-check hold, but to compare outputs run it where there is "
             "more memory"
         )
+    folder = data_dir or rewritten.parent
     # Where open files cannot be removed, a mapped weight file may outlive its session for a moment.
-    with tempfile.TemporaryDirectory(prefix="alibi-rewriter-", ignore_cleanup_errors=True) as scratch:
-        folder = data_dir or rewritten.parent
+    with scratch() as place:
         if by_sites is not None and options.sites is not None:
-            return verify_by_sites(sources, folder, inputs, Path(scratch), options, by_sites)
-        return _verify(sources, folder, inputs, Path(scratch), options)
+            return verify_by_sites(sources, folder, inputs, place, options, by_sites)
+        return _verify(sources, folder, inputs, place, options)
 
 
 def _verify(
@@ -86,13 +90,29 @@ def _verify(
         place = scratch / str(index)
         place.mkdir()
         clones.append(float32_clone(source, place))
+    try:
+        return _compared(sources, clones, folder, inputs, scratch, options)
+    except LimitError as error:
+        return skipped(str(error))
+
+
+def _compared(
+    sources: tuple[Source, Source],
+    clones: Sequence[Model],
+    folder: Path,
+    inputs: Sequence[Input],
+    scratch: Path,
+    options: VerifyOptions,
+) -> Verification:
     narrow = bool(sources[0].narrow or sources[1].narrow)
     try:
         runs, symbols = _run_original(clones[0], inputs, _long_length(clones[1], options), narrow, options)
+    except LimitError:
+        raise
     except RunError as error:
-        return _skipped(f"onnxruntime does not load the original: {error}")
+        return skipped(f"onnxruntime does not load the original: {error}")
     if not runs.sets:
-        return _skipped(f"the original runs on none of the inputs: {'; '.join(runs.notes)}")
+        return skipped(f"the original runs on none of the inputs: {'; '.join(runs.notes)}")
     layouts = find_layouts(runs.sets, runs.outputs)
     options.progress("running the output", 0, 0)
     failures, outputs = run_rewritten(clones[1], runs.sets, threads=options.threads)
@@ -115,7 +135,7 @@ def _verify(
             runs.notes.append(describe(stored))
     errors = [entry for one in sets for entry in one.outputs]
     if complete and not any(entry.compared for entry in errors):
-        return _skipped("no output has a number that could be compared", runs.notes)
+        return skipped("no output has a number that could be compared", runs.notes)
     power = None
     if options.power and complete and all(entry.passed for entry in sets):
         fixed_at_one = options.inputs is None and not symbols.has_new and all(one.new == 1 for one in runs.sets)
@@ -186,5 +206,6 @@ def _too_large(sources: Sequence[Source], options: VerifyOptions) -> str | None:
     return f"a float32 clone of it needs about {needed >> 20} MiB of memory, and {limit >> 20} MiB are available"
 
 
-def _skipped(reason: str, notes: Sequence[str] = ()) -> Verification:
+def skipped(reason: str, notes: Sequence[str] = ()) -> Verification:
+    """A verification in which nothing was compared, and why."""
     return Verification((), None, None, TOLERANCE, (), tuple(notes), reason)

@@ -7,7 +7,7 @@ import hashlib
 from pathlib import Path
 
 from alibi_rewriter.engine.container import encode
-from alibi_rewriter.kernels.description import Argument, Condition, Description, Image, TensorMap
+from alibi_rewriter.kernels.description import Argument, Condition, Description, Image, Kernel, TensorMap
 from alibi_rewriter.kernels.variants import Layout
 from test_description import kernel
 from test_plan import SPLIT_GRID, bundle
@@ -31,8 +31,21 @@ def described(op_type: str = "AlibiAttentionCausal", mask_dtype: str | None = No
         kernel(role, name=f"old-{role}", arch=80, exact_arch=False, conditions=(), grid=SPLIT_GRID, arguments=())
         for role in ("decode", "decode_split", "combine")
     ]
-    extra = [long, old, *others] + ([dense] if mask_dtype else [])
+    extra = [long, old, *others] + ([dense] if mask_dtype else certified())
     return bundle(*extra, op_type=op_type, mask_dtype=mask_dtype)
+
+
+def certified() -> list[Kernel]:
+    """Kernels that skip, one that draws tickets and one with a launch for the certificates, and what goes before."""
+    norms, reach = Argument("key_norms", "pointer", 16), Argument("reach", "pointer", 16)
+    ticket, previous = Argument("ticket", "pointer", 16), Argument("previous", "pointer", 16)
+    below = (Condition("s_kv", 512, 700), Condition("surplus", 0))
+    return [
+        kernel("prefill", name="draws", conditions=below, arguments=(norms, ticket, previous)),
+        kernel("prefill", name="reaches", conditions=(Condition("s_kv", 701, 1023),), arguments=(reach,)),
+        kernel("key_norms", conditions=(), arguments=(norms, ticket)),
+        kernel("reach", conditions=(), arguments=(norms, reach)),
+    ]
 
 
 def with_images(description: Description, directory: Path) -> Description:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import subprocess
+import sys
 import textwrap
+import time
 from pathlib import Path
 
 import onnx
@@ -242,9 +245,44 @@ def test_a_folder_that_cannot_be_written_is_one_error(
         raise OSError(28, "No space left on device", str(tmp_path))
 
     pretend(tmp_path, monkeypatch, version="1.7.1")
-    monkeypatch.setattr(build_module.tempfile, "TemporaryDirectory", full)
-    with pytest.raises(UsageError, match="No space left on device"):
-        build_engine(bloom, tmp_path / "m.engine", EngineOptions(backend=RTX, strategy="native"))
+    monkeypatch.setattr(build_module.hidden, "make_folder", full)
+    for strategy in ("native", "auto"):
+        with pytest.raises(UsageError, match="No space left on device"):
+            build_engine(bloom, tmp_path / "m.engine", EngineOptions(backend=RTX, strategy=strategy))
+
+
+@needs_rtx
+@pytest.mark.skipif(os.name != "posix", reason="signals and locks as on POSIX")
+def test_a_build_that_is_killed_leaves_nothing_that_stays(bloom: Path, tmp_path: Path) -> None:
+    """Killed at random moments: the engine is whole, and the next build removes what was left, the child's as well."""
+    model = tmp_path / "model" / "m.onnx"
+    model.parent.mkdir()
+    options = {"save_as_external_data": True, "location": "m.data", "size_threshold": 256, "convert_attribute": False}
+    onnx.save(onnx.load(bloom), model, **options)
+    plan = tmp_path / "m.engine"
+    command = [sys.executable, "-m", "alibi_rewriter", str(model), "--engine", str(plan), "--strategy", "native"]
+    command += ["--backend", RTX, "--target", "sm_89"]
+    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+    size = plan.stat().st_size
+    left = 0
+    for moment in (0.2, 0.6, 1.0):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while process.poll() is None and not litter(tmp_path, "m.engine", "model") and time.monotonic() < deadline:
+            time.sleep(0.005)
+        time.sleep(moment)
+        process.kill()
+        process.wait()
+        left += len(litter(tmp_path, "m.engine", "model")) + len(litter(model.parent, "m.onnx", "m.data"))
+        assert plan.stat().st_size == size
+    assert left, "not one kill left anything: the moments are badly chosen"
+    deadline = time.monotonic() + 120
+    while True:  # the children of those that were killed go on for a while
+        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+        found = litter(tmp_path, "m.engine", "model") + litter(model.parent, "m.onnx", "m.data")
+        if not found:
+            break
+        assert time.monotonic() < deadline, found
 
 
 @needs_rtx

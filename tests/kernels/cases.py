@@ -2,20 +2,48 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from alibi_rewriter.kernels.variants import Request
+from alibi_rewriter.kernels.variants import Request, head_chunks
 from alibi_rewriter.rewriter.spec import FAMILY_MEMBERS, Variant
-from reference import Array, Case, masked_scores
+from reference import Array, Case, attend, masked_scores, visible
 
 DTYPES = ("bfloat16", "float16", "float32")
 SHAPES = ((1, 1), (1, 37), (5, 5), (17, 33), (33, 17), (40, 72), (1, 130), (65, 129))
 """S_q and S_kv: single rows, more rows than keys, sizes that no tile divides."""
 HEAD_DIMS = (64, 40, 128, 80, 16, 96, 72, 256, 160)
+PATHS = (("prefill", 1), ("decode", 1), ("decode", 3))
+"""Path and number of chunks, each of which every sample takes in the interpreter."""
+TILE_SIDE = 16
+"""Rows and keys of a tile there."""
 MARGIN = {"bfloat16": 2.0**-7, "float16": 2.0**-10, "float32": 2.0**-17}
 """Allowed error as a share of max|value|: two roundings to the type, and for float32 the TF32x3 products."""
+RELATIVE = {"bfloat16": 5e-3, "float16": 1e-3, "float32": 2e-6}
+"""Allowed error of long rows, in the norm."""
+LONG_DECODE = (
+    # batch, heads, key heads, S_q, S_kv, D, form, mask, positions, factor on the slopes, mean for rows without keys
+    (1, 8, 1, 1, 20000, 128, "causal", "none", False, 1.0, True),
+    (1, 8, 1, 2, 20000, 64, "causal", "none", False, 0.0, True),
+    (1, 8, 1, 2, 16640, 96, "symmetric", "left", False, 1e-3, True),
+    (2, 16, 2, 1, 12345, 128, "causal", "left", False, 0.01, False),
+    (1, 4, 1, 4, 9001, 64, "symmetric", "none", False, -0.002, True),
+    (1, 3, 3, 4, 5000, 128, "causal", "boolean rows", True, 1e-3, True),
+    (1, 6, 2, 3, 4097, 80, "linear", "additive rows", True, 1e-3, False),
+    (2, 8, 4, 1, 7777, 64, "causal", "additive keys", False, 0.01, True),
+    (1, 2, 2, 1, 20000, 256, "linear", "none", True, 1e-4, True),
+    (3, 4, 1, 4, 2560, 64, "causal", "all of one", False, 1.0, True),
+    (3, 4, 1, 4, 2560, 128, "causal", "all of one", False, 1.0, False),
+    (1, 8, 1, 1, 33000, 64, "causal", "none", False, 1e-4, True),
+    (1, 8, 8, 2, 511, 64, "causal", "none", False, 1.0, True),
+    (1, 8, 8, 2, 512, 64, "symmetric", "none", False, 0.1, True),
+    (16, 32, 32, 1, 777, 128, "causal", "left", False, 0.1, True),
+)  # fmt: skip
+"""Long caches: chunks as an engine cuts them, flat and negative slopes so that far chunks count, hidden chunks."""
+FAST_LONG_DECODES = (2, 4, 6, 9, 11)
+"""Those that CI runs: every form, kind of mask and type, positions, 65 and 128 chunks (64 are joined at once)."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +64,44 @@ class Trial:
             symmetric=case.symmetric, causal=case.causal, positions=case.positions is not None,
             mask_dtype=self.mask_dtype, dtype=self.dtype, head_dim=case.query.shape[3], value_dim=case.value.shape[3],
         )  # fmt: skip
+
+    def traits(self, path: str, splits: int) -> frozenset[str]:
+        """What a check of this attention by one path covers."""
+        case, variant = self.case, self.request.variant
+        role = path if splits == 1 else "decode_split"
+        rows = case.mask is not None and (case.mask.shape[1] > 1 or case.mask.shape[2] > 1)
+        of_role = (
+            variant.op_type, "causal" if variant.causal else variant.form, f"mask {variant.mask}", f"mask rows {rows}",
+            self.layout, self.dtype, f"positions {variant.positions}",
+            f"{'causal' if variant.causal else variant.form}, several rows {case.query.shape[2] > 1}",
+        )  # fmt: skip
+        own = (
+            f"{variant.op_type} {self.dtype}",
+            f"mask of {self.mask_dtype}", f"chunks of head {2 if head_chunks(case.query.shape[3])[1] else 1}",
+            f"grouped {case.query.shape[1] > case.key.shape[1]}", f"more rows than keys {surplus(case) < 0}",
+            f"D_v is D {case.query.shape[3] == case.value.shape[3]}",
+            f"a slope is not positive {case.slopes.min() <= 0}",
+            f"rows without keys {('mean' if case.empty_mean else 'zero') if without_keys(case) else 'none'}",
+        )  # fmt: skip
+        return frozenset((*(f"{role}: {trait}" for trait in of_role), *own))
+
+    def steps(self, path: str) -> int:
+        """Tiles of scores, as a measure of how long the interpreter takes."""
+        batch, heads, s_q, _ = self.case.query.shape
+        kv_heads, s_kv = self.case.key.shape[1:3]
+        group = heads // kv_heads
+        tiles = heads * -(-s_q // TILE_SIDE) if path == "prefill" else kv_heads * -(-group * s_q // TILE_SIDE)
+        return batch * tiles * -(-s_kv // TILE_SIDE)
+
+
+def surplus(case: Case) -> int:
+    """S_kv - S_q."""
+    return int(case.key.shape[2] - case.query.shape[2])
+
+
+def without_keys(case: Case) -> bool:
+    """Whether a row sees no key."""
+    return not bool(visible(case).any(-1).all())
 
 
 def rounded(array: Array, dtype: str) -> Array:
@@ -79,7 +145,10 @@ def _mask(
     if dtype == "bfloat16":
         values = np.where(values < -3.3895e38, -np.inf, values)
     values = np.where(draw < 0.02, np.inf, values)
-    return np.where(keep, values, -np.inf).astype(np.float32), dtype
+    values = np.where(keep, values, -np.inf).astype(np.float32)
+    if dtype == "float32" and number % 2:
+        values[-1, -1, -1] = np.finfo(np.float32).min  # the lowest float32 hides, too: a row that sees nothing
+    return values, dtype
 
 
 def trial(variant: Variant, number: int, s_q: int, s_kv: int, head_dim: int, dtype: str) -> Trial:
@@ -122,6 +191,79 @@ def sample(step: int = 1, first: int = 0) -> Iterator[Trial]:
                 if number % step == first % step:
                     head_dim = HEAD_DIMS[(number + shape_number + variant_number) % len(HEAD_DIMS)]
                     yield trial(variant, number, s_q, s_kv, head_dim, dtype)
+
+
+def _decode_mask(kind: str, sizes: tuple[int, int, int, int], dtype: str, rng: np.random.Generator) -> Mask | None:
+    batch, heads, s_q, s_kv = sizes
+    if kind == "none":
+        return None
+    if kind.startswith("additive"):
+        shape = (batch, heads, s_q, s_kv) if kind == "additive rows" else (1, 1, 1, s_kv)
+        values = rounded(rng.standard_normal(shape), dtype)
+        return np.where(rng.random(shape) < 0.3, np.float32(-np.inf), values)
+    if kind == "boolean rows":
+        return rng.random((1, heads, s_q, s_kv)) > 0.3
+    keep = np.ones((batch, 1, 1, s_kv), bool)
+    if kind == "all of one":
+        keep[0] = False
+    for entry in range(batch):
+        # Long enough to hide whole chunks.
+        length = int(rng.integers(s_kv // 3, s_kv // 2))
+        if kind == "left":
+            keep[entry, ..., : s_kv - length] = False
+        elif kind == "right":
+            keep[entry, ..., length:] = False
+    return keep
+
+
+def long_decode(index: int, dtype: str) -> Trial:
+    """The numbered entry of LONG_DECODE."""
+    batch, heads, kv_heads, s_q, s_kv, depth, form, kind, positions, on_slopes, mean = LONG_DECODE[index]
+    rng = np.random.default_rng(index)
+    shapes = ((batch, heads, s_q, depth), (batch, kv_heads, s_kv, depth), (batch, kv_heads, s_kv, depth))
+    query, key, value = (rounded(rng.standard_normal(shape), dtype) for shape in shapes)
+    slopes = (on_slopes * 2.0 ** (-8.0 * np.arange(1, heads + 1) / heads)).astype(np.float32)
+    mask = _decode_mask(kind, (batch, heads, s_q, s_kv), dtype, rng)
+    places = np.cumsum(rng.integers(0, 3, (batch, s_kv)), axis=1).astype(np.float32) if positions else None
+    case = Case(
+        query, key, value, slopes, depth**-0.5, form == "symmetric", form == "causal", places, mask, empty_mean=mean
+    )
+    mask_dtype = None if mask is None else "bool" if mask.dtype == bool else dtype
+    name = f"{index}-{form}-{dtype}-{batch}x{heads}/{kv_heads}-{s_q}x{s_kv}-D{depth}-{kind.replace(' ', '-')}"
+    return Trial(name, case, dtype, mask_dtype, "BSHD" if index % 3 == 2 else "BHSD")
+
+
+def relative_error(item: Trial, output: Array) -> float:
+    """Against float64, in the norm: as a share of what is accepted for long rows; infinite for NaN.
+
+    The outputs of long rows are small, and single elements say little about them.
+    """
+    wanted = attend(item.case)
+    error = float(np.linalg.norm(output - wanted) / np.linalg.norm(wanted)) / RELATIVE[item.dtype]
+    return error if np.isfinite(error) else float("inf")
+
+
+@functools.cache
+def covering() -> tuple[tuple[Trial, str, int], ...]:
+    """Few cheap checks (trial, path, chunks) of more than one tile, with every trait which any of all checks has."""
+    checks = [
+        (item, path, splits)
+        for item in sample()
+        for path, splits in PATHS
+        if item.case.key.shape[2] > TILE_SIDE and (item.case.query.shape[2] > TILE_SIDE or path != "prefill")
+    ]
+    traits = [item.traits(path, splits) for item, path, splits in checks]
+    missing = frozenset[str]().union(*traits)
+    chosen = []
+    while missing:
+        gains = [
+            len(found & missing) / (100 + item.steps(path))
+            for found, (item, path, _) in zip(traits, checks, strict=True)
+        ]
+        best = gains.index(max(gains))
+        chosen.append(checks[best])
+        missing -= traits[best]
+    return tuple(chosen)
 
 
 def tolerance(item: Trial) -> float:

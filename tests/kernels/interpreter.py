@@ -1,9 +1,9 @@
-"""Runs the Triton kernels on the CPU through Triton's interpreter, with its two bfloat16 defects repaired.
+"""Runs the Triton kernels on the CPU through Triton's interpreter, with three defects of it repaired.
 
-Triton 3.6's interpreter multiplies the raw 16-bit storage of bfloat16 operands in ``tl.dot`` and truncates
-when it converts float32 to bfloat16; a GPU does neither.  The repair lives here so that the kernels stay free
-of it.  TRITON_INTERPRET has to be set before Triton is imported, so this module is imported by a process of
-its own (``sweep.py``).
+Triton 3.6's interpreter multiplies the raw 16-bit storage of bfloat16 operands in ``tl.dot``, truncates when it
+converts float32 to bfloat16, and turns arrays of one element into Python integers in a way that NumPy 2.4 no
+longer allows.  The repairs live here so that the kernels stay free of them.  TRITON_INTERPRET has to be set before
+Triton is imported, so this module is imported by a process of its own (``sweep.py``).
 """
 
 from __future__ import annotations
@@ -12,17 +12,16 @@ import os
 
 os.environ["TRITON_INTERPRET"] = "1"
 
+import functools
 from typing import Any
 
 import numpy as np
-import torch
 import triton.language as tl
 from alibi_rewriter.kernels import decode, prefill, skipping
 from alibi_rewriter.kernels.variants import Layout, Request, Tile, constants_of
+from buffers import Buffer, bfloat16_bits, bfloat16_values
 from reference import Case
 from triton.runtime import interpreter as _interpreter
-
-TORCH_TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "bool": torch.bool}
 
 
 def _repair_bfloat16() -> None:
@@ -32,15 +31,12 @@ def _repair_bfloat16() -> None:
 
     def cast(self: Any, source: Any, target: Any) -> Any:
         if source.dtype.scalar == tl.float32 and target.scalar == tl.bfloat16:
-            bits = source.data.view(np.uint32)
-            nearest = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
-            nearest = np.where(np.isnan(source.data), bits | np.uint32(1 << 22), nearest)
-            return handle((nearest >> np.uint32(16)).astype(np.uint16), target.scalar)
+            return handle(bfloat16_bits(source.data), target.scalar)
         return plain_cast(self, source, target)
 
     def dot(self: Any, a: Any, b: Any, d: Any, precision: Any, imprecise: Any) -> Any:
         if a.dtype.scalar == tl.bfloat16:
-            wide = [(x.data.astype(np.uint32) << np.uint32(16)).view(np.float32) for x in (a, b)]
+            wide = [bfloat16_values(x.data) for x in (a, b)]
             return handle(np.matmul(wide[0], wide[1]) + d.data, d.dtype.scalar)
         return plain_dot(self, a, b, d, precision, imprecise)
 
@@ -49,22 +45,34 @@ def _repair_bfloat16() -> None:
     builder.create_dot = dot
 
 
+def _repair_scalars() -> None:
+    plain = _interpreter._patch_lang_tensor
+
+    def patch(tensor: Any, scope: Any) -> None:
+        plain(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    _interpreter._patch_lang_tensor = patch
+
+
+def _patch_once() -> None:
+    """Not a defect: every call of a device function would patch the whole language anew, a quarter of the time."""
+    plain = _interpreter._patch_lang
+
+    @functools.cache
+    def modules(function: Any) -> list[Any]:
+        return [x for x in function.__globals__.values() if any(x is module for module in (tl, tl.core))]
+
+    def patch(function: Any) -> Any:
+        done = not any(tl.core.is_builtin(module.load) for module in modules(function))
+        return _interpreter._LangPatchScope() if done else plain(function)
+
+    _interpreter._patch_lang = patch
+
+
 _repair_bfloat16()
-
-
-def tensor(array: np.ndarray[Any, Any], dtype: str) -> torch.Tensor:
-    """A torch CPU tensor of the named type."""
-    return torch.from_numpy(np.ascontiguousarray(array)).to(TORCH_TYPES[dtype])
-
-
-def widened(x: torch.Tensor) -> np.ndarray[Any, Any]:
-    """What the kernel really sees, as numpy (bfloat16 widened to float32)."""
-    return x.float().numpy() if x.dtype == torch.bfloat16 else x.numpy()
-
-
-def _laid_out(x: torch.Tensor, layout: str) -> torch.Tensor:
-    """[B, H, S, D] in memory as told: contiguous, or rows of all heads interleaved (BSHD)."""
-    return x.contiguous() if layout == "BHSD" else x.transpose(1, 2).contiguous().transpose(1, 2)
+_repair_scalars()
+_patch_once()
 
 
 def run(
@@ -72,25 +80,23 @@ def run(
     splits: int = 1, skip: bool = False,
 ) -> np.ndarray[Any, Any]:  # fmt: skip
     """Computes ``case`` by the named path (``prefill`` or ``decode``); the output starts as NaN."""
-    query, key, value = (_laid_out(tensor(x, dtype), layout) for x in (case.query, case.key, case.value))
+    query, key, value = (Buffer.of(x, dtype, layout) for x in (case.query, case.key, case.value))
     batch, heads, s_q, depth = query.shape
     kv_heads, s_kv, value_depth = key.shape[1], key.shape[2], value.shape[3]
-    output = _laid_out(torch.full((batch, heads, s_q, value_depth), float("nan"), dtype=TORCH_TYPES[dtype]), layout)
+    output = Buffer.filled((batch, heads, s_q, value_depth), np.nan, dtype, layout)
     mask, mask_strides = None, (0, 0, 0, 0)
     if case.mask is not None:
-        mask = tensor(case.mask, mask_dtype or "bool")
+        mask = Buffer.of(case.mask, mask_dtype or "bool")
         strides = mask.stride()
         mask_strides = tuple(0 if size == 1 else stride for size, stride in zip(mask.shape, strides, strict=True))
-        if mask.dtype == torch.bool:
-            mask = mask.view(torch.uint8)
-    positions = None if case.positions is None else tensor(case.positions, "float32")
+    positions = None if case.positions is None else Buffer.of(case.positions, "float32")
     request = Request.of(
         symmetric=case.symmetric, causal=case.causal, positions=positions is not None,
         mask_dtype=None if mask is None else (mask_dtype or "bool"), dtype=dtype, head_dim=depth, value_dim=value_depth,
     )  # fmt: skip
     where = Layout(contiguous=layout == "BHSD", mask_rows=mask_strides[1] != 0 or mask_strides[2] != 0)
     shared: dict[str, Any] = {
-        "query": query, "key": key, "value": value, "slopes": tensor(case.slopes, "float32"), "mask": mask,
+        "query": query, "key": key, "value": value, "slopes": Buffer.of(case.slopes, "float32"), "mask": mask,
         "key_positions": positions, "output": output,
         "mask_batch": mask_strides[0], "mask_head": mask_strides[1], "mask_row": mask_strides[2],
         "mask_column": mask_strides[3],
@@ -110,17 +116,20 @@ def run(
         reach = None
         if skip:
             blocks, tiles = -(-s_kv // skipping.NORM_KEYS), -(-s_q // skipping.REACH_ROWS)
-            key_norms = torch.full((batch, kv_heads, blocks), float("nan"))
-            reach = torch.full((batch, heads, tiles, 2), -(10**9), dtype=torch.int32)
-            launch(skipping.alibi_key_norms, "key_norms", (blocks, kv_heads, batch), key_norms=key_norms)
+            key_norms = Buffer.filled((batch, kv_heads, blocks), np.nan, "float32")
+            reach = Buffer.filled((batch, heads, tiles, 2), -(10**9), "int32")
+            ticket = Buffer.filled((1,), 7, "int32")
+            launch(skipping.alibi_key_norms, "key_norms", (blocks, kv_heads, batch), key_norms=key_norms, ticket=ticket)
+            if ticket.values[0] != 0:
+                raise AssertionError("the ticket is not set to zero")
             launch(skipping.alibi_reach, "reach", (tiles, heads, batch), key_norms=key_norms, reach=reach)
         launch(prefill.alibi_prefill, "prefill", (-(-s_q // tile.block_m), heads, batch), reach=reach)
     else:
         grid = (splits, -(-(heads // kv_heads) * s_q // tile.block_m), batch * kv_heads)
-        partial = torch.full((batch, heads, s_q, splits, value_depth), float("nan"))
-        logs = torch.full((batch, heads, s_q, splits, 2), float("nan"))
+        partial = Buffer.filled((batch, heads, s_q, splits, value_depth), np.nan, "float32")
+        logs = Buffer.filled((batch, heads, s_q, splits, 2), np.nan, "float32")
         role = "decode_split" if splits > 1 else "decode"
         launch(decode.alibi_decode, role, grid, partial=partial, partial_sums=logs)
         if splits > 1:
             launch(decode.alibi_combine, "combine", (s_q, heads, batch), partial=partial, partial_sums=logs)
-    return widened(output)
+    return output.values

@@ -1,7 +1,9 @@
 """Interpreter checks of the kernels against float64, as a command.
 
-    python tests/kernels/sweep.py                 # everything: about half an hour on one core
-    python tests/kernels/sweep.py --step 24       # every 24th combination
+    python tests/kernels/sweep.py                 # everything: some twenty minutes on one core
+    python tests/kernels/sweep.py --jobs 2        # on two
+    python tests/kernels/sweep.py --only samples --step 24
+    python tests/kernels/sweep.py --fast          # what CI runs: at least one of everything
 
 Prints a line per failure and a summary; the exit status is 1 if anything failed.
 """
@@ -9,87 +11,141 @@ Prints a line per failure and a summary; the exit status is 1 if anything failed
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
+import multiprocessing
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 
 import interpreter
 import numpy as np
 from adversarial import skipping_trials
+from alibi_rewriter.kernels.compiler import SELECTION
 from alibi_rewriter.kernels.variants import Tile
-from cases import Trial, sample, tolerance
-from reference import attend
+from cases import (
+    DTYPES,
+    FAST_LONG_DECODES,
+    LONG_DECODE,
+    PATHS,
+    TILE_SIDE,
+    Trial,
+    covering,
+    long_decode,
+    relative_error,
+    row_tolerance,
+    sample,
+)
+from reference import Case, attend
 from unfused import unfused_trials
 
-PATHS = (("prefill", 1), ("decode", 1), ("decode", 3))
-TILE = Tile(16, 16, 4, 2)
+GROUPS = ("samples", "decode", "skipping", "unfused")
+TILE = Tile(TILE_SIDE, TILE_SIDE, 4, 2)
+LONG_TILE = Tile(16, 64, 4, 4)
+MOST_STEPS = 5000
+FAST_SKIPPING = 3
+"""Every so many of the adversarial inputs are in the fast subset."""
+Check = Callable[[], tuple[str, float]]
+"""Says what was checked and which share of the accepted error was found."""
 
 
-def check(item: Trial, path: str, splits: int) -> float:
-    """The largest error of one path, as a share of what is accepted; infinite for NaN."""
+def sampled(item: Trial, path: str, splits: int) -> tuple[str, float]:
+    """The largest error of one path, row by row; infinite for NaN."""
     output = interpreter.run(
         item.case, item.dtype, path=path, tile=TILE, mask_dtype=item.mask_dtype, layout=item.layout, splits=splits
     )
-    error = float(np.abs(output - attend(item.case)).max())
-    return error / tolerance(item) if np.isfinite(error) else float("inf")
+    share = float((np.abs(output - attend(item.case)) / row_tolerance(item)).max())
+    return f"{item.name} by {path}/{splits}", share if np.isfinite(share) else float("inf")
 
 
-def check_skipping(step: int) -> tuple[int, list[str]]:
-    """Runs every ``step``-th adversarial input with and without skipping; (checks, failures)."""
-    count, failures = 0, []
-    for name, case, dtype, bound in itertools.islice(skipping_trials(), 0, None, step):
-        tile = Tile(64, 64, 4, 2)
-        plain = interpreter.run(case, dtype, path="prefill", tile=tile)
-        skipped = interpreter.run(case, dtype, path="prefill", tile=tile, skip=True)
-        count += 1
-        alike = np.isnan(plain) == np.isnan(skipped)
-        worst = float(np.nanmax(np.abs(plain - skipped), initial=0.0))
-        if not alike.all() or worst > bound:
-            failures.append(f"skipping {name}: differs by {worst:.2e}, allowed {bound:.2e}, NaN alike {alike.all()}")
-    return count, failures
+def decoded(item: Trial, splits: int) -> tuple[str, float]:
+    """The error of a decode of a long cache, in the norm."""
+    output = interpreter.run(
+        item.case, item.dtype, path="decode", tile=LONG_TILE, mask_dtype=item.mask_dtype, layout=item.layout,
+        splits=splits,
+    )  # fmt: skip
+    return f"decode {item.name} in {splits}", relative_error(item, output)
 
 
-def check_unfused() -> tuple[int, list[str]]:
-    """The kernel has to be nearer to float64 than the graph that it replaces, computed in its own type."""
-    failures, count = [], 0
-    for name, case, dtype, emulated in unfused_trials():
-        wanted = attend(case)
-        fused = interpreter.run(case, dtype, path="prefill", tile=Tile(32, 32, 4, 2))
-        ours, theirs = (float(np.linalg.norm(x - wanted) / np.linalg.norm(wanted)) for x in (fused, emulated))
-        count += 1
-        if not ours < theirs:
-            failures.append(f"unfused {name}: the kernel is off by {ours:.1e}, the graph by {theirs:.1e}")
-    return count, failures
+def skipped(name: str, case: Case, dtype: str, bound: float) -> tuple[str, float]:
+    """The difference that certified skipping makes; infinite where one of both is NaN and the other is not."""
+    tile = Tile(64, 64, 4, 2)
+    plain = interpreter.run(case, dtype, path="prefill", tile=tile)
+    less = interpreter.run(case, dtype, path="prefill", tile=tile, skip=True)
+    alike = (np.isnan(plain) == np.isnan(less)).all()
+    worst = float(np.nanmax(np.abs(plain - less), initial=0.0))
+    return f"skipping {name}", worst / bound if alike else float("inf")
+
+
+def compared(name: str, case: Case, dtype: str, emulated: np.ndarray) -> tuple[str, float]:
+    """The error in the norm, as a share of that of the graph that the kernel replaces, computed in its own type."""
+    wanted = attend(case)
+    fused = interpreter.run(case, dtype, path="prefill", tile=Tile(32, 32, 4, 2))
+    ours, theirs = (float(np.linalg.norm(x - wanted)) for x in (fused, emulated))
+    return f"unfused {name}", ours / theirs
+
+
+def long_decodes(fast: bool) -> Iterator[tuple[Trial, int]]:
+    """The decodes of long caches in as many chunks as can be; unless ``fast``, also in one."""
+    for index in FAST_LONG_DECODES if fast else range(len(LONG_DECODE)):
+        item = long_decode(index, DTYPES[index % len(DTYPES)])
+        if item.steps("decode") <= MOST_STEPS:
+            most = max(1, min(SELECTION.max_splits, item.case.key.shape[2] // SELECTION.min_keys))
+            yield from ((item, splits) for splits in sorted({most} if fast else {1, most}))
+
+
+def checks(groups: Sequence[str], fast: bool, step: int, first: int) -> Iterator[Check]:
+    """Every ``step``-th check of each group, or the fast subset of them."""
+    every = slice(first % step, None, step)
+
+    def chosen(found: Iterator[Check]) -> Iterator[Check]:
+        return itertools.islice(found, every.start, None, every.step)
+
+    if "samples" in groups:
+        of_samples = covering() if fast else ((item, *path) for item in sample() for path in PATHS)
+        yield from chosen(functools.partial(sampled, *entry) for entry in of_samples)
+    if "decode" in groups:
+        yield from chosen(functools.partial(decoded, *entry) for entry in long_decodes(fast))
+    if "skipping" in groups:
+        of_skipping = itertools.islice(skipping_trials(), 0, None, FAST_SKIPPING if fast else 1)
+        yield from chosen(functools.partial(skipped, *entry) for entry in of_skipping)
+    if "unfused" in groups:
+        yield from chosen(functools.partial(compared, *entry) for entry in unfused_trials())
+
+
+def run(part: int, parts: int, groups: Sequence[str], fast: bool, step: int, first: int) -> list[tuple[str, float]]:
+    """One of several parts of the checks."""
+    warnings.simplefilter("ignore", RuntimeWarning)  # numpy: log of zero, inf - inf in lanes that are thrown away
+    return [check() for check in itertools.islice(checks(groups, fast, step, first), part, None, parts)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(description="Checks the kernels in Triton's interpreter.")
-    parser.add_argument("--step", type=int, default=1)
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--skipping", action="store_true", help="only the checks of certified skipping")
-    parser.add_argument("--unfused", action="store_true", help="only the comparison with the unfused graph")
+    parser.add_argument("--only", choices=GROUPS, action="append", help="a group of checks; may be repeated")
+    parser.add_argument("--fast", action="store_true", help="the subset that CI runs")
+    parser.add_argument("--step", type=int, default=1, help="every so many checks of a group")
+    parser.add_argument("--first", type=int, default=0, help="which of them comes first")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
     options = parser.parse_args(arguments)
-    warnings.simplefilter("ignore", RuntimeWarning)  # numpy: log of zero, inf - inf in lanes that are thrown away
-    begin, worst = time.monotonic(), 0.0
-    everything = options.step == 1 and not options.unfused
-    count, failures = check_skipping(options.step) if options.skipping or everything else (0, [])
-    if options.unfused or (everything and not options.skipping):
-        more, failed = check_unfused()
-        count, failures = count + more, failures + failed
-    for item in () if options.skipping or options.unfused else sample(options.step, options.first):
-        for path, splits in PATHS:
-            share = check(item, path, splits)
-            count += 1
-            worst = max(worst, share)
-            if share > 1.0:
-                failures.append(f"{item.name} by {path}/{splits}: {share:.2f} of the accepted error")
-    for line in failures:
-        sys.stdout.write(f"FAILED {line}\n")
+    if options.step < 1 or options.jobs < 1:
+        parser.error("--step and --jobs have to be positive")
+    begin = time.monotonic()
+    settings = (options.only or GROUPS, options.fast, options.step, options.first)
+    if options.jobs == 1:
+        results = run(0, 1, *settings)
+    else:
+        with ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+            parts = [pool.submit(run, part, options.jobs, *settings) for part in range(options.jobs)]
+            results = [result for part in parts for result in part.result()]
+    failures = [(name, share) for name, share in results if not share <= 1.0]
+    for name, share in failures:
+        sys.stdout.write(f"FAILED {name}: {share:.2f} of what is accepted\n")
+    worst = max((share for _, share in results), default=0.0)
     seconds = time.monotonic() - begin
-    sys.stdout.write(f"{count} checks, {len(failures)} failed, worst {worst:.2f} of accepted, {seconds:.0f} s\n")
+    sys.stdout.write(f"{len(results)} checks, {len(failures)} failed, worst {worst:.2f} of accepted, {seconds:.0f} s\n")
     return 1 if failures else 0
 
 

@@ -90,6 +90,24 @@ def test_first_kernel_whose_conditions_hold() -> None:
     assert names(plan(bundle(long), call(1, 4, 4, 4095, 4095))) == ["prefill"]
 
 
+def test_certificates_take_launches_of_their_own() -> None:
+    norms, ticket = Argument("key_norms", "pointer", 16), Argument("ticket", "pointer", 16)
+    previous, reach = Argument("previous", "pointer", 16), Argument("reach", "pointer", 16)
+    helpers = (
+        kernel("key_norms", conditions=(), arguments=(norms, ticket)),
+        kernel("reach", conditions=(), arguments=(norms, reach)),
+    )
+    draws = kernel("prefill", name="draws", conditions=(), arguments=(norms, ticket, previous))
+    found = plan(bundle(draws, *helpers), call(2, 4, 2, 300, 1000))
+    assert names(found) == ["key_norms", "draws"]
+    # 2 * 2 * 16 norms, one ticket, 2 * 4 * 3 tiles.
+    assert found.offsets == {"key_norms": 0, "ticket": 256, "previous": 512}
+    reaches = kernel("prefill", name="reaches", conditions=(), arguments=(reach,))
+    found = plan(bundle(reaches, *helpers), call(2, 4, 2, 300, 1000))
+    assert names(found) == ["key_norms", "reach", "reaches"]
+    assert set(found.offsets) == {"key_norms", "reach", "ticket"}
+
+
 def test_strides_choose_the_layout() -> None:
     plain = call(2, 4, 4, 300, 300)
     interleaved = tensor(2, 4, 300, 64, strides=(300 * 256, 64, 256, 1))

@@ -1,0 +1,89 @@
+"""The attentions that are measured, as data; no PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from alibi_rewriter.kernels.variants import ELEMENT_BYTES, Layout, Request
+
+INPUTS = ("none", "key padding", "right padding", "boolean rows", "additive rows", "positions")
+"""What an attention may have besides query, key and value."""
+
+
+def paper_slopes(heads: int) -> list[float]:
+    """The slopes of the ALiBi paper."""
+
+    def geometric(n: int) -> list[float]:
+        return [2.0 ** (-8.0 * (i + 1) / n) for i in range(n)]
+
+    whole = 1 << (heads.bit_length() - 1)
+    return geometric(whole) + geometric(2 * whole)[0::2][: heads - whole]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One attention of a table."""
+
+    batch: int
+    heads: int
+    kv_heads: int
+    s_q: int
+    s_kv: int
+    head_dim: int
+    causal: bool
+    dtype: str = "bfloat16"
+    extra: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.extra not in INPUTS or (self.extra == "positions" and not self.causal):
+            raise ValueError(f"no such input: {self.extra!r} (positions are those of causal attentions here)")
+
+    @property
+    def flops(self) -> float:
+        """Of both products, counted without any skipping; a causal mask with S_q = S_kv halves them."""
+        full = 4.0 * self.batch * self.heads * self.s_q * self.s_kv * self.head_dim
+        return full * (1 - (self.s_q - 1) / (2 * self.s_kv)) if self.causal and self.s_q != self.s_kv else (
+            full / 2 if self.causal else full)  # fmt: skip
+
+    @property
+    def cache_bytes(self) -> int:
+        """Of keys and values, read once."""
+        return 2 * self.batch * self.kv_heads * self.s_kv * self.head_dim * (4 if self.dtype == "float32" else 2)
+
+    @property
+    def input_bytes(self) -> int:
+        """Of query, key, value and output."""
+        rows = 2 * self.batch * self.heads * self.s_q * self.head_dim
+        return rows * ELEMENT_BYTES[self.dtype] + self.cache_bytes
+
+    @property
+    def title(self) -> str:
+        """For tables."""
+        keys = "" if self.s_q == self.s_kv else f"x{self.s_kv}"
+        heads = f"{self.heads}" if self.heads == self.kv_heads else f"{self.heads}/{self.kv_heads}"
+        form = "causal" if self.causal else "symmetric"
+        extra = "" if self.extra == "none" else f" {self.extra}"
+        return f"{self.batch} {heads} {self.s_q}{keys} {self.head_dim} {form} {self.dtype}{extra}"
+
+    @property
+    def mask_dtype(self) -> str | None:
+        """As in a request."""
+        return {
+            "key padding": "bool",
+            "right padding": "bool",
+            "boolean rows": "bool",
+            "additive rows": self.dtype,
+        }.get(self.extra)
+
+    @property
+    def request(self) -> Request:
+        """What kernels it needs."""
+        return Request.of(
+            symmetric=not self.causal, causal=self.causal, positions=self.extra == "positions",
+            mask_dtype=self.mask_dtype, dtype=self.dtype, head_dim=self.head_dim,
+        )  # fmt: skip
+
+    @property
+    def layout(self) -> Layout:
+        """Of its buffers."""
+        return Layout(True, self.extra.endswith("rows"))

@@ -1,0 +1,304 @@
+"""The consumers of the Hopper kernel: each owns 64 rows of every tile, from scores to output."""
+
+# Compile-time parameters are in capitals, as is the custom in Triton.  Kernels are compiled, never called as
+# Python: Triton's language has no types to check them with.  Conditions at compile time stay apart from those at run
+# time: ``and`` would turn them into tensors.
+# ruff: noqa: N803, N806, SIM102
+# mypy: ignore-errors
+
+from __future__ import annotations
+
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import (
+    fence_async_shared,
+    mbarrier,
+    tma,
+    warpgroup_mma,
+    warpgroup_mma_wait,
+)
+
+from .hopper_shared import (
+    BATCH,
+    COUNTS,
+    CROSSINGS,
+    EXTRA,
+    FIRST,
+    FORM_SYMMETRIC,
+    HEAD,
+    LEFT,
+    LOG2E,
+    RIGHT,
+    ROWS,
+    SEEN_FROM,
+    SLOPE,
+    SURE,
+    TAIL,
+    TILE,
+    doubt,
+    judge,
+    phase_of,
+    read,
+    stage_of,
+)  # fmt: skip
+from .hopper_skipping import weigh_rows
+from .hopper_weights import edge_weights, far_weights, first_peaks, vector_of
+
+LARGEST_TOTAL = gl.constexpr(1.152921504606847e18)
+"""2^60: far from the largest float32, also after the product with a value of up to 2^67."""
+
+
+@gluon.jit
+def _query_of(shared, served, settings, WHO: gl.constexpr):
+    """This warpgroup's rows of the ``served``-th tile."""
+    query = shared.query_tile.index((served & (settings.QUERIES - 1)) * settings.CONSUMERS + WHO)
+    return query.reshape([ROWS, settings.D])
+
+
+@gluon.jit
+def _ask(step, served, shared, settings, SCORES: gl.constexpr, WHO: gl.constexpr):
+    """Asks for the scores of block ``step``."""
+    stage = stage_of(step, settings)
+    mbarrier.wait(shared.key_full.index(stage), phase_of(step, settings))
+    key = shared.key_tile.index(stage).reshape([settings.BLOCK_N, settings.D])
+    zero = gl.zeros([ROWS, settings.BLOCK_N], dtype=gl.float32, layout=SCORES)
+    query = _query_of(shared, served, settings, WHO)
+    return warpgroup_mma(query, key.permute((1, 0)), zero, use_acc=False, is_async=True)
+
+
+@gluon.jit
+def _add(rounded, out, sums, step, shared, settings, COUNT: gl.constexpr):
+    """Asks for what the weights of block ``step`` add to the output and to their sums."""
+    stage = stage_of(step, settings)
+    mbarrier.wait(shared.value_full.index(stage), phase_of(step, settings))
+    value = shared.value_tile.index(stage).reshape([settings.BLOCK_N, settings.V])
+    adding = warpgroup_mma(rounded, value, out, is_async=True)
+    counted = gl.convert_layout(rounded, gl.DotOperandLayout(operand_index=0, parent=COUNT, k_width=2))
+    counting = warpgroup_mma(counted, shared.ones.permute((1, 0)), sums, is_async=True)
+    return adding, counting
+
+
+@gluon.jit
+def _multiply(
+    weights, out, sums, step, served, shared, settings, SCORES: gl.constexpr, WEIGHTS: gl.constexpr,
+    COUNT: gl.constexpr, WHO: gl.constexpr,
+):  # fmt: skip
+    """Asks for the scores of block ``step`` and for what the weights of the one before add."""
+    # Converted here: values of 16 bits carried from step to step would be unpacked and packed again.
+    rounded = gl.convert_layout(weights.to(shared.query_tile.dtype), WEIGHTS)
+    scoring = _ask(step, served, shared, settings, SCORES, WHO)
+    adding, counting = _add(rounded, out, sums, step - 1, shared, settings, COUNT)
+    return scoring, adding, counting
+
+
+@gluon.jit
+def _finish(
+    out, sums, shared, output_map, batch, head, tile, turn, row_as_key, seen_from, sizes, settings,
+    STEADY: gl.constexpr, WHO: gl.constexpr,
+):  # fmt: skip
+    """Divides by the sums of the weights and stores; 1 if the tile is not to be trusted (nothing is stored), else 0."""
+    total = gl.convert_layout(gl.max(sums, 1), row_as_key.type.layout)
+    wrong = gl.to_tensor(0)
+    if STEADY:
+        # (Comparisons with NaN are false.)  Rows beyond the last one are never stored, and of those that see no key
+        # nothing is to be expected.
+        sound = (total < LARGEST_TOTAL) & (total > settings.LEAST_TOTAL)
+        sound = sound | (row_as_key >= sizes.s_kv)
+        if settings.MASK:
+            sound = sound | (row_as_key < seen_from)
+        wrong = gl.minimum(gl.sum(gl.where(sound, 0, 1), 0), 1)
+    inverse = 1.0 / total
+    if settings.MASK:
+        inverse = gl.where(total == 0.0, 0.0, inverse)
+    out = out * gl.convert_layout(inverse, gl.SliceLayout(1, out.type.layout))[:, None]
+    # The previous tile's copy out of the staging buffer has to be over before it is overwritten.
+    tma.store_wait(0)
+    gl.thread_barrier()
+    if wrong == 0:
+        output = shared.output_tile.index(WHO)
+        output.reshape([ROWS, settings.V]).store(out.to(output.dtype))
+        fence_async_shared()
+        tma.async_copy_shared_to_global(
+            output_map, [batch, head, tile * (ROWS * settings.CONSUMERS) + WHO * ROWS, 0], output
+        )
+    else:
+        doubt(shared, turn, WHO)
+    return wrong
+
+
+@gluon.jit
+def _consume_pass(
+    step, served, asked, shared, sizes, output_map, scale_natural, settings, STEADY: gl.constexpr,
+    WHO: gl.constexpr,
+):  # fmt: skip
+    """All tiles of this program once; (the counters that it was given, how many tiles are not to be trusted)."""
+    BLOCK_N: gl.constexpr = settings.BLOCK_N
+    CONSUMERS: gl.constexpr = settings.CONSUMERS
+    QUERIES: gl.constexpr = settings.QUERIES
+    V: gl.constexpr = settings.V
+    SCORES: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
+    OUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, V, 16])
+    COUNT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, COUNTS, 16])
+    WEIGHTS: gl.constexpr = gl.DotOperandLayout(operand_index=0, parent=OUT, k_width=2)
+    BY_ROW: gl.constexpr = gl.SliceLayout(1, SCORES)
+    # Whether the maximum still moves in the blocks that the diagonal crosses.
+    MOVES: gl.constexpr = not (STEADY and settings.RAW)
+    row = gl.arange(0, ROWS, layout=BY_ROW)
+    column = gl.arange(0, BLOCK_N, layout=gl.SliceLayout(0, SCORES))
+    scale = scale_natural * LOG2E
+    s_kv = sizes.s_kv
+    turn = gl.to_tensor(0)
+    doubtful = gl.to_tensor(0)
+
+    mbarrier.wait(shared.query_full.index(served & (QUERIES - 1)), (served // QUERIES) & 1)
+    products = warpgroup_mma_wait(0, deps=(_ask(step, served, shared, settings, SCORES, WHO),))
+    tile = read(shared, served & (QUERIES - 1), TILE)
+    while tile >= 0:
+        slot = served & (QUERIES - 1)
+        batch = read(shared, slot, BATCH)
+        head = read(shared, slot, HEAD)
+        first = read(shared, slot, FIRST)
+        crossings = read(shared, slot, CROSSINGS)
+        edges = crossings + read(shared, slot, TAIL)
+        left = read(shared, slot, LEFT)
+        right = read(shared, slot, RIGHT)
+        extra = read(shared, slot, EXTRA)
+        seen_from = read(shared, slot, SEEN_FROM)
+        slope = read(shared, slot, SLOPE).to(gl.float32, bitcast=True)
+        sure = gl.to_tensor(0)
+        if settings.SKIP:
+            sure = read(shared, slot, SURE)
+        blocks = edges + left + right + extra
+        reference = tile * (ROWS * CONSUMERS) + s_kv - sizes.s_q
+        row_as_key = reference + WHO * ROWS + row
+        shift = slope * (WHO * ROWS + row).to(gl.float32)
+        out = gl.zeros([ROWS, V], dtype=gl.float32, layout=OUT)
+        sums = gl.zeros([ROWS, COUNTS], dtype=gl.float32, layout=COUNT)
+        # The first block, whose scores are there already; nothing has to be rescaled.
+        peak, before, behind = first_peaks(products, scale, shift, settings, STEADY)
+        vector = vector_of(shared, step, column, settings)
+        weights, _, peak = edge_weights(
+            products, peak, vector, first * BLOCK_N, reference, slope, scale, row_as_key, column, s_kv, settings,
+            STEADY)  # fmt: skip
+        # The keys of this block and the values of the one before are done with.
+        mbarrier.arrive(shared.freed.index(stage_of(step, settings)), count=1)
+        step += 1
+        j = gl.to_tensor(1)
+        # With SKIP the loop is left twice: when the near blocks are in the sums, and when the far ones are known.
+        stop = blocks
+        if settings.SKIP:
+            stop = gl.where(sure > 0, edges + 1, blocks)
+        while j < blocks:
+            while j < stop:
+                scoring, adding, counting = _multiply(
+                    weights, out, sums, step, served, shared, settings, SCORES, WEIGHTS, COUNT, WHO
+                )
+                vector = vector_of(shared, step, column, settings)
+                products, adding, counting = warpgroup_mma_wait(2, deps=(scoring, adding, counting))
+                # Weights of this block; the products of the one before with its values are still in flight.
+                if j < edges:
+                    start_e = gl.where(j >= crossings, s_kv // BLOCK_N, first + j) * BLOCK_N
+                    weights, keep, peak = edge_weights(
+                        products, peak, vector, start_e, reference, slope, scale, row_as_key, column, s_kv, settings,
+                        STEADY)  # fmt: skip
+                else:
+                    weights, keep, peak = far_weights(
+                        products,
+                        peak,
+                        before,
+                        behind,
+                        vector,
+                        j - edges,
+                        left,
+                        right,
+                        first,
+                        first + crossings,
+                        seen_from,
+                        row_as_key,
+                        column,
+                        s_kv,
+                        reference,
+                        slope,
+                        shift,
+                        scale,
+                        settings,
+                        STEADY,
+                    )
+                out, sums = warpgroup_mma_wait(0, deps=(adding, counting))
+                if not STEADY:
+                    out = out * gl.convert_layout(keep, gl.SliceLayout(1, OUT))[:, None]
+                    sums = sums * gl.convert_layout(keep, gl.SliceLayout(1, COUNT))[:, None]
+                elif MOVES:
+                    if j < edges:
+                        out = out * gl.convert_layout(keep, gl.SliceLayout(1, OUT))[:, None]
+                        sums = sums * gl.convert_layout(keep, gl.SliceLayout(1, COUNT))[:, None]
+                if settings.FORM == FORM_SYMMETRIC and STEADY and settings.PAIRED:
+                    if j == edges + left:
+                        # From here on two rows of a thread share what they share right of the diagonal.
+                        turned = gl.exp2((before - shift) - (behind + shift))
+                        out = out * gl.convert_layout(turned, gl.SliceLayout(1, OUT))[:, None]
+                        sums = sums * gl.convert_layout(turned, gl.SliceLayout(1, COUNT))[:, None]
+                mbarrier.arrive(shared.freed.index(stage_of(step, settings)), count=1)
+                step += 1
+                j += 1
+            if settings.SKIP:
+                if j < sure:
+                    scale_of_sums = peak
+                    if settings.FORM == FORM_SYMMETRIC and STEADY and settings.PAIRED:
+                        scale_of_sums = gl.where(left == 0, behind + shift, peak)
+                    query = _query_of(shared, served, settings, WHO)
+                    weigh_rows(sums, scale_of_sums, shift, row_as_key, query, shared, s_kv, settings, WHO)
+                    stop = sure
+                else:
+                    if j == sure:
+                        mbarrier.wait(shared.certain, asked & 1)
+                        asked += 1
+                        left = read(shared, slot, LEFT)
+                        right = read(shared, slot, RIGHT)
+                        blocks = edges + left + right
+                    stop = blocks
+        served += 1
+        if QUERIES > 1:
+            # The next tile's first scores and the last of this one's output.
+            mbarrier.wait(shared.query_full.index(served & (QUERIES - 1)), (served // QUERIES) & 1)
+            scoring, adding, counting = _multiply(
+                weights, out, sums, step, served, shared, settings, SCORES, WEIGHTS, COUNT, WHO
+            )
+            products, out, sums = warpgroup_mma_wait(0, deps=(scoring, adding, counting))
+            mbarrier.arrive(shared.query_empty.index(slot), count=1)
+        else:
+            rounded = gl.convert_layout(weights.to(shared.query_tile.dtype), WEIGHTS)
+            adding, counting = _add(rounded, out, sums, step - 1, shared, settings, COUNT)
+            out, sums = warpgroup_mma_wait(0, deps=(adding, counting))
+        doubtful += _finish(
+            out, sums, shared, output_map, batch, head, tile, turn, row_as_key, seen_from, sizes, settings, STEADY, WHO
+        )
+        turn += 1
+        if QUERIES == 1:
+            tma.store_wait(0)
+            mbarrier.arrive(shared.query_empty.index(slot), count=1)
+            mbarrier.wait(shared.query_full.index(0), served & 1)
+            products = warpgroup_mma_wait(0, deps=(_ask(step, served, shared, settings, SCORES, WHO),))
+        tile = read(shared, served & (QUERIES - 1), TILE)
+    # What closes the pass was looked at by nobody.
+    mbarrier.arrive(shared.freed.index(stage_of(step, settings)), count=1)
+    mbarrier.arrive(shared.query_empty.index(served & (QUERIES - 1)), count=1)
+    return step + 1, served + 1, asked, doubtful
+
+
+@gluon.jit
+def consume(shared, sizes, output_map, scale_natural, settings, WHO: gl.constexpr):
+    """One consumer warpgroup: rows ``WHO * 64 ..`` of every tile of this program."""
+    step = gl.to_tensor(0)
+    served = gl.to_tensor(0)
+    asked = gl.to_tensor(0)
+    step, served, asked, doubtful = _consume_pass(
+        step, served, asked, shared, sizes, output_map, scale_natural, settings, settings.STEADY, WHO
+    )
+    if settings.STEADY:
+        LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
+        shared.verdicts.index(WHO).store(gl.full([1], doubtful, gl.int32, LAYOUT))
+        mbarrier.arrive(shared.verdict, count=1)
+        if judge(shared, settings, 4) != 0:
+            _consume_pass(step, served, asked, shared, sizes, output_map, scale_natural, settings, False, WHO)
+    tma.store_wait(0)
