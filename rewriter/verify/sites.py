@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from .bias import BIAS, SCORES, Bias, with_scores
 from .clone import float32_clone, source_of
 from .compare import Allowance, Layout, compare
 from .draw import Case, Drawer, InputSet, is_masked, standard_cases, unpadded
@@ -48,9 +50,17 @@ _DRAWS = 6
 
 @dataclass(frozen=True)
 class SiteSet(InputSet):
-    """An input set of a site, and the numbers that its sizes have."""
+    """An input set of a site.
+
+    Attributes:
+        numbers: The numbers that its sizes have.
+        quiet: The query is zero.
+        bias: What the original adds to the scores; None where the query is not zero, or the scores are not at hand.
+    """
 
     numbers: Mapping[Any, int] = field(default_factory=dict)
+    quiet: bool = False
+    bias: Bias | None = None
 
 
 class SiteChecks:
@@ -148,14 +158,19 @@ class _Check:
         runs.close()
         if not runs.sets:
             return self.skipped(f"the original runs on none of the inputs: {'; '.join(runs.notes)}", wide)
-        sets = runs.sets
-        layouts = {name: Layout(None, None) for name in runs.outputs[0]}
-        failures, outputs = run_rewritten(rewritten, sets, threads=options.threads)
+        sets = [one for one in runs.sets if isinstance(one, SiteSet)]
+        exposed = replace(rewritten, proto=with_scores(rewritten.proto))
+        failures, outputs = run_rewritten(exposed, sets, threads=options.threads, seen=_seen)
+        originals = [
+            {**own, BIAS: one.bias.values} if other is not None and BIAS in other and one.bias is not None else own
+            for one, own, other in zip(sets, runs.outputs, outputs, strict=True)
+        ]
+        layouts = {name: Layout(None, None) for name in (*runs.outputs[0], BIAS)}
         relative = WIDE_LIMIT if wide else NARROW_LIMIT
 
         def compared(allowances: Sequence[Mapping[str, Allowance]]) -> tuple[SetResult, ...]:
             results = []
-            for one, wanted, other, error, extra in zip(sets, runs.outputs, outputs, failures, allowances, strict=True):
+            for one, wanted, other, error, extra in zip(sets, originals, outputs, failures, allowances, strict=True):
                 shapes = {name: tuple(array.shape) for name, array in one.arrays.items()}
                 found = () if other is None else compare(one, wanted, other, layouts, extra, relative=relative)
                 results.append(SetResult(one.name, shapes, found, error))
@@ -169,15 +184,21 @@ class _Check:
             # Always allowed for, so that what is said about mutants holds for the limit that decides.
             site = SiteRounding(self.pair.by_head, self._bias_of(original), wide)
             stored, threads = self.stored, options.threads
-            found = rounding_allowances(rewritten, stored, sets, computed, layouts, threads=threads, site=site)
+            plain = [{name: value for name, value in other.items() if name != BIAS} for other in computed]
+            found = rounding_allowances(rewritten, stored, sets, plain, layouts, threads=threads, site=site)
             allowances = found or allowances
+            for one, allowance in zip(sets, allowances, strict=True):
+                if one.bias is not None:
+                    allowance[BIAS] = one.bias.allowance
             results = compared(allowances)
         if complete and not any(entry.compared for one in results for entry in one.outputs):
             return self.skipped("no output has a number that could be compared", wide)
         mutants: tuple[MutantResult, ...] = ()
         if options.power and complete and all(one.passed for one in results):
             at_one = all(one.new == 1 for one in sets) and not drawer.has_new
-            baseline = Baseline(sets, runs.outputs, computed, layouts, allowances, at_one, relative, alone=True)
+            baseline = Baseline(
+                sets, originals, computed, layouts, allowances, at_one, relative, True, with_scores, _seen
+            )
             mutants = check_power(rewritten, baseline, threads=options.threads, kinds=kinds).mutants
         return SiteResult(self.pair.site, None, wide, results, mutants, tuple(runs.notes))
 
@@ -232,7 +253,23 @@ class _Check:
         main = pair.results[0]
         if main in outputs:
             valid[main] = pair.seen(scores, outputs[main], dict(one.numbers))
-        return replace(one, valid=valid)
+        bias = self._bias(one, scores) if one.quiet else None
+        if bias is not None:
+            valid[BIAS] = bias.visible
+        return replace(one, valid=valid, bias=bias)
+
+    def _bias(self, one: SiteSet, scores: Array | None) -> Bias | None:
+        placed = None if scores is None else self.pair.placed(scores, dict(one.numbers))
+        return None if placed is None or not placed[0].size else Bias.of(*placed, self.stored)
+
+
+def _seen(one: InputSet, outputs: Arrays) -> Arrays:
+    """Outputs of a rewritten site with its bias in place of its scores, where the original's bias is known."""
+    scores = outputs.pop(SCORES)
+    if isinstance(one, SiteSet) and one.bias is not None:
+        with suppress(ValueError):  # the original's scores have other axes than the fused node's
+            outputs[BIAS] = one.bias.seen_in(scores)
+    return outputs
 
 
 class _SiteDrawer:
@@ -282,10 +319,11 @@ class _SiteDrawer:
             if extents is None:
                 raise RunError(f"the shape that {name!r} holds is not known")
             arrays[name] = np.array(extents[0] if name in self._pair.scalars else extents, self._types[name])
-        if case.quiet and self._pair.query is not None:
+        if case.quiet:
+            assert self._pair.query is not None
             arrays[self._pair.query] = np.zeros_like(arrays[self._pair.query])
         batch, new, _ = self.settled(case.sizes)
-        return SiteSet(case.name, arrays, batch, new, (), None, numbers)
+        return SiteSet(case.name, arrays, batch, new, (), None, numbers, case.quiet)
 
 
 def _inputs(pair: SitePair, described: Mapping[str, Input]) -> tuple[Input, ...]:
