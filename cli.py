@@ -83,7 +83,7 @@ def _add_common(made: argparse.ArgumentParser) -> None:
         action="append",
         nargs="+",
         default=[],
-        help="values of an input; an integer input in [0,1] counts as boolean",
+        help="values of an input; integers in [0,1] are boolean",
     )
 
 
@@ -98,6 +98,7 @@ def _add_seeing(made: argparse._ActionsContainer, *, explain: bool) -> None:
 
 def _add_verification(made: argparse._ActionsContainer) -> None:
     made.add_argument("--no-verify", action="store_true", help="do not compare with the original")
+    made.add_argument("--verify-sites", action="store_true", help="compare each attention alone, without weights")
     made.add_argument("--inputs", metavar="NPZ", type=Path, help="given inputs, one array per graph input")
     made.add_argument("--seed", metavar="N", type=int, default=0, help="of the drawn inputs (default 0)")
 
@@ -202,6 +203,7 @@ def _run(options: argparse.Namespace) -> int:
                 allow_partial=options.allow_partial,
                 dry_run=options.dry_run,
                 verify=not options.no_verify,
+                verify_sites=options.verify_sites,
                 seed=options.seed,
                 inputs=options.inputs,
                 val_ranges=ranges,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +11,12 @@ from onnx import ModelProto, NodeProto
 
 from ..rewriter.analyse import Site
 from ..rewriter.contraction import is_contraction
-from ..rewriter.errors import Refusal, UsageError
+from ..rewriter.cut import Cut, cut, model_of, products_of
+from ..rewriter.errors import UsageError
 from ..rewriter.graph import Scope, index_graph, opset_versions, walk
 from ..rewriter.plan import Plan
 from ..rewriter.values import value_product
 from ..writing import write_file
-from .cut import Cut, cut, model_of
 from .study import Study
 
 
@@ -54,7 +53,7 @@ def pairs(study: Study, sites: Sequence[Site]) -> list[Pair]:
 def extract(study: Study, site: Site) -> ModelProto:
     """One site's subgraph as the original model has it."""
     if site.plan is not None:
-        part = cut(site.scope, _outputs(site.plan), _operands(site.plan), _products(site))
+        part = cut(site.scope, _outputs(site.plan), _operands(site.plan), products_of(site))
     else:
         part = _around(site)
     return _finish(part, study, site)
@@ -79,20 +78,9 @@ def _operands(plan: Plan) -> frozenset[str]:
     return frozenset((*(v.tensor for v in views), *attention.past.values()))
 
 
-def _products(site: Site) -> frozenset[int]:
-    """The product of query and key, and that with the values."""
-    nodes: list[NodeProto | None] = []
-    if site.reading is not None:
-        nodes.append(site.scope.producer(site.reading.product) if site.reading.product else None)
-    if site.anchor.op_type == "Softmax":
-        with suppress(Refusal):
-            nodes.append(value_product(site.interpreter, site.anchor)[0])
-    return frozenset(id(n) for n in nodes if n is not None)
-
-
 def _around(site: Site) -> Cut:
     """A refused site: from the nearest products above the anchor down to the product with the values."""
-    products = set(_products(site))
+    products = set(products_of(site))
     if site.anchor.op_type != "Softmax":
         return cut(site.scope, [o for o in site.anchor.output if o], frozenset(site.anchor.input[:3]), frozenset())
     output = site.anchor.output[0]

@@ -10,11 +10,11 @@ from onnx import TensorProto
 
 from ..rewriter.algebra import HIDDEN_BELOW, Index, Size, Substitution, poly, substitute
 from ..rewriter.analyse import Site
+from ..rewriter.cut import cut, model_of
 from ..rewriter.evaluation import Evaluate, evaluator, is_small, number
 from ..rewriter.graph import Array, numpy_type
-from ..rewriter.probe import gather
+from ..rewriter.measure import gather
 from ..rewriter.site import Attention
-from .cut import cut, model_of
 from .study import Study
 
 Floats = npt.NDArray[np.float64]

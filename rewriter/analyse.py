@@ -39,6 +39,7 @@ class Site:
         plan: What to emit, if the site is proven.
         refusal: Why not, otherwise.
         reading: The attention in normal form, as far as the reading that came farthest got.
+        checked: At how many shapes of more than one key the numeric self-check confirmed the bias.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Site:
     plan: Plan | None = None
     refusal: Refusal | None = None
     reading: Attention | None = None
+    checked: int = 0
 
     @property
     def is_attention(self) -> bool:
@@ -69,12 +71,14 @@ class Analysis:
         sites: All sites, in graph order, outer graphs first.
         malformed: Nodes that contradict their inputs.
         interpreters: One per graph, outer ones first.
+        kept: Packed operators that were left as they are in the working copy.
     """
 
     root: Scope
     sites: list[Site] = field(default_factory=list)
     malformed: list[str] = field(default_factory=list)
     interpreters: list[Interpreter] = field(default_factory=list)
+    kept: frozenset[str] = frozenset()
 
     @property
     def proven(self) -> list[Site]:

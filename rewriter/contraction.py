@@ -59,8 +59,8 @@ def contract(interpreter: Interpreter, node: NodeProto, indices: Indices) -> Con
     inner = Index(f"d:{node.output[0]}", extent)
     row, column = indices[-2], indices[-1]
     batch = indices[:-2]
-    left_index = (*_batch(left[:-2], batch), *((of(inner), row) if trans_a else (row, of(inner))))
-    right_index = (*_batch(right[:-2], batch), *((column, of(inner)) if trans_b else (of(inner), column)))
+    left_index = (*_batch(interpreter, left[:-2], batch), *((of(inner), row) if trans_a else (row, of(inner))))
+    right_index = (*_batch(interpreter, right[:-2], batch), *((column, of(inner)) if trans_b else (of(inner), column)))
     left_index, right_index = rows_first(left_index, first_a), rows_first(right_index, first_b)
     return Contraction(node, node.input[0], left_index, node.input[1], right_index, inner, alpha)
 
@@ -75,9 +75,9 @@ def rows_first(indices: Indices, moved: int) -> Indices:
     return (indices[-2], *indices[:-2], indices[-1]) if moved else indices
 
 
-def _batch(dims: tuple[Poly, ...], batch: Indices) -> Indices:
+def _batch(interpreter: Interpreter, dims: tuple[Poly, ...], batch: Indices) -> Indices:
     offset = len(batch) - len(dims)
-    return tuple(ZERO if extent == 1 else batch[offset + axis] for axis, extent in enumerate(dims))
+    return tuple(ZERO if interpreter.is_single(extent) else batch[offset + axis] for axis, extent in enumerate(dims))
 
 
 def _einsum(interpreter: Interpreter, node: NodeProto, indices: Indices) -> Contraction | None:
@@ -97,7 +97,8 @@ def _einsum(interpreter: Interpreter, node: NodeProto, indices: Indices) -> Cont
         extents = interpreter.dims(name)
         if extents is None or len(extents) != len(term):
             return None
-        operand_index.append(tuple(ZERO if e == 1 else place[c] for c, e in zip(term, extents, strict=True)))
+        letters = zip(term, extents, strict=True)
+        operand_index.append(tuple(ZERO if interpreter.is_single(e) else place[c] for c, e in letters))
     return Contraction(node, node.input[0], operand_index[0], node.input[1], operand_index[1], inner, Fraction(1))
 
 

@@ -173,6 +173,12 @@ class Code(Enum):
         "no value [H] holds the slopes",
         "report this model: the slopes should be a constant or one value per head",
     )
+    SIZES = (
+        "ALB206",
+        "sizes-excluded",
+        "the bias would be proven only for sizes that no real run has",
+        "export so that indices count from the front and every size can be 1 and more",
+    )
     MASK_UNKNOWN = (
         "ALB300",
         "mask-not-expressible",

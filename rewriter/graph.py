@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,12 @@ class Scope:
     outputs: set[str] = field(default_factory=set)
     children: list[Scope] = field(default_factory=list)
     _arrays: dict[str, Array | None] = field(default_factory=dict)
+
+    @cached_property
+    def order(self) -> dict[int, int]:
+        """Positions of the nodes visible here, by identity: those of outer scopes come first."""
+        outer = {} if self.parent is None else self.parent.order
+        return {**outer, **{id(n): len(outer) + k for k, n in enumerate(self.graph.node)}}
 
     def producer(self, name: str) -> NodeProto | None:
         """The node that makes the value, in this scope or an enclosing one."""

@@ -13,21 +13,18 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from .algebra import HIDDEN_BELOW, Index, Poly, Size, Substitution, TooComplex, of, substitute
-from .algebra import poly as as_poly
+from .algebra import HIDDEN_BELOW, Index, Poly, Read, Size
 from .analyse import Analysis, Site
 from .errors import Code, Refusal, Stage
 from .evaluation import MAX_ELEMENTS, Evaluate, elements, evaluator, is_small, number
-from .graph import Array, int_attribute, label, numpy_type, subgraphs
+from .graph import Array, label, numpy_type, subgraphs
 from .interpret import Interpreter
 from .layout import View
+from .measure import Floats, allowed, gather, shape_extents
 from .plan import Plan
 from .spec import BiasForm
-
-Floats = npt.NDArray[np.float64]
 
 SHAPES = ((2, 5, 3), (3, 4, 6), (1, 7, 2), (2, 1, 9))
 """Extents given to the unknown sizes of a model, in turn (batch-like, row-like, cache-like and on)."""
@@ -55,7 +52,7 @@ def probe(model: ModelProto, analysis: Analysis, base_dir: Path) -> int:
     narrow = any(d in (TensorProto.FLOAT16, TensorProto.BFLOAT16) for d in interpreter.dtypes.values())
     for seed, numbers in enumerate(SHAPES):
         sizes = _assign(interpreter, cut, numbers)
-        if not _allowed(interpreter, sizes) or not is_small(cut.model.graph.node, interpreter, sizes):
+        if not allowed(interpreter, sizes) or not is_small(cut.model.graph.node, interpreter, sizes):
             continue
         # Not before: onnxruntime infers shapes when it loads, whatever they are.
         evaluate = evaluate or evaluator(cut.model, base_dir)
@@ -99,7 +96,7 @@ def _cut(model: ModelProto, interpreter: Interpreter, sites: list[Site]) -> _Cut
             continue
         needed.add(name)
         node = interpreter.scope.producer(name)
-        extents = _shape_extents(interpreter, node)
+        extents = shape_extents(interpreter, node)
         if extents is not None:
             shapes[name] = extents
             continue
@@ -130,14 +127,6 @@ def _type(interpreter: Interpreter, name: str, shapes: dict[str, tuple[Poly, ...
     return TensorProto.INT64 if name in shapes else interpreter.dtype(name) or TensorProto.FLOAT
 
 
-def _shape_extents(interpreter: Interpreter, node: NodeProto | None) -> tuple[Poly, ...] | None:
-    """What a Shape node yields, in extents."""
-    dims = interpreter.dims(node.input[0]) if node is not None and node.op_type == "Shape" else None
-    if node is None or dims is None:
-        return None
-    return dims[int_attribute(node, "start", 0) : int_attribute(node, "end", len(dims))]
-
-
 def _assign(interpreter: Interpreter, cut: _Cut, numbers: tuple[int, ...]) -> dict[Size, int]:
     """A number for every unknown size: one for all first axes (batches), the others in order of mention."""
     sizes: dict[Size, int] = {}
@@ -148,23 +137,6 @@ def _assign(interpreter: Interpreter, cut: _Cut, numbers: tuple[int, ...]) -> di
                 if isinstance(atom, Size) and atom not in sizes:
                     sizes[atom] = numbers[0] if axis == 0 else numbers[next(place) % len(numbers)]
     return sizes
-
-
-def _allowed(interpreter: Interpreter, sizes: dict[Size, int]) -> bool:
-    """Whether the sizes are such as the proofs assume (extents that agree, buffers that are long enough)."""
-    for fact in interpreter.facts.learned:
-        atoms = [a for a in fact.left.all_atoms() | fact.right.all_atoms() if isinstance(a, Size)]
-        numbers = {a: sizes.get(a, number(interpreter, of(a), sizes)) for a in atoms}
-        if any(n is None for n in numbers.values()):
-            continue
-        values: Substitution = {a: as_poly(n) for a, n in numbers.items() if n is not None}
-        try:
-            gap = substitute(fact.left - fact.right, values).constant
-        except TooComplex:
-            continue
-        if gap is not None and (gap < 0 or (gap > 0 and fact.relation == "=")):
-            return False
-    return True
 
 
 def _run(
@@ -220,6 +192,8 @@ def _compare(site: Site, plan: Plan, sizes: dict[Size, int], values: dict[str, A
         values[attention.scores] = constant
     order = (frame.batch, frame.head, frame.row, frame.key)
     extents = [1 if i is None else number(interpreter, i.bound, sizes) for i in order]
+    if extents[0] is None:
+        extents[0] = 1  # nothing that was cut out depends on the batch
     if any(e is None for e in extents):
         return
     shape = [e for e in extents if e is not None]
@@ -253,48 +227,42 @@ def _compare(site: Site, plan: Plan, sizes: dict[Size, int], values: dict[str, A
     if proof.causal and (visible & (keys > own)).any():
         _contradict(site, plan, "a key after the row is visible")
         return
-    if proof.rest.terms:
+    mask = _evaluate(proof.rest, values, order, shape, interpreter, sizes)
+    if mask is None:
         return
     first = np.argmax(visible, axis=-1)[..., None]
-    rest = np.where(visible, rest, 0.0)
+    # Relative to the first visible key a mask of huge numbers is exact; the constant in front of it is not known.
+    rest = np.where(visible, rest - (mask - np.take_along_axis(mask, first, -1)), 0.0)
     gap = np.where(visible, rest - np.take_along_axis(rest, first, -1), 0.0)
     scale = np.abs(np.where(visible, scores, 0.0)).max(initial=1.0)
     tolerance = scale * (4e-2 if narrow else 1e-5) + 1e-6
     if np.abs(gap).max(initial=0.0) > tolerance:
         _contradict(site, plan, f"the evaluated bias is off by {np.abs(gap).max():.3g} at shape {shape}")
+    elif shape[3] > 1:
+        site.checked += 1
 
 
-def gather(
-    index: tuple[Poly, ...],
-    value: Array,
+def _evaluate(
+    value: Poly,
+    values: dict[str, Array],
     order: tuple[Index | None, ...],
     shape: list[int],
     interpreter: Interpreter,
     sizes: dict[Size, int],
 ) -> Floats | None:
-    """Elements (b, h, i, j) of the scores, by their index expressions."""
-    grids = dict(zip(order, np.meshgrid(*(np.arange(n) for n in shape), indexing="ij", sparse=True), strict=True))
-    places = []
-    for expression in index:
-        total: npt.NDArray[np.int64] = np.zeros((1, 1, 1, 1), np.int64)
-        for monomial, coefficient in interpreter.facts.normal(expression).terms:
-            term: npt.NDArray[np.int64] = np.full((1, 1, 1, 1), int(coefficient), np.int64)
-            for atom, power in monomial:
-                if isinstance(atom, Index) and atom in grids:
-                    term = term * grids[atom] ** power
-                elif isinstance(atom, Size) and atom in sizes:
-                    term = term * sizes[atom] ** power
-                else:
-                    return None
-            total = total + term
-        places.append(total)
-    found = np.asarray(value, np.float64)
-    if places:
-        try:
-            found = found[tuple(places)]
-        except IndexError:
-            return None  # another shape than the proof has: a node on the way contradicts its inputs
-    return np.broadcast_to(found, shape)
+    """A polynomial over what the evaluation has at hand, for all (b, h, i, j); None if it needs more."""
+    total = np.zeros(shape)
+    for monomial, coefficient in value.terms:
+        term = np.full(shape, float(coefficient))
+        for atom, power in monomial:
+            if not isinstance(atom, Read) or atom.tensor not in values:
+                return None
+            found = gather(atom.indices, values[atom.tensor], order, shape, interpreter, sizes)
+            if found is None:
+                return None
+            term = term * found**power
+        total = total + term
+    return total
 
 
 def _contradict(site: Site, plan: Plan, detail: str) -> None:

@@ -27,7 +27,6 @@ from .algebra import (
     Number,
     Poly,
     Read,
-    Size,
     Sum,
     at_most_zero,
     is_nonpositive,
@@ -37,6 +36,7 @@ from .algebra import (
     render,
     substitute,
 )
+from .assumptions import check_room, not_counted_from_front
 from .errors import Code, Refusal, Stage
 from .graph import label, operator
 from .interpret import Interpreter
@@ -141,7 +141,7 @@ def prove(interpreter: Interpreter, attention: Attention) -> Proof:
         for place, factor in parts.counted.items():
             _add_rest(parts, Poly({place: 1}) * factor)
     if not slope.terms:
-        raise _nothing_found(attention, parts)
+        raise _nothing_found(interpreter, attention, parts)
     values, runtime = _slopes(attention, slope)
     if parts.dropped:
         steps.append("constant along a row, so softmax does not see it: " + _short(sum(parts.dropped, ZERO)))
@@ -161,7 +161,7 @@ def prove(interpreter: Interpreter, attention: Attention) -> Proof:
     if rest.terms:
         steps.append(f"added to visible scores as it is: {_short(rest)}")
     steps.append(f"scale on query . key: {float(attention.scale):.9g}")
-    assumptions = _assumptions(interpreter, attention)
+    assumptions = check_room(interpreter, attention)
     return Proof(attention, pattern.form, causal, values, runtime, positions, rest, hidden, assumptions, steps)
 
 
@@ -481,30 +481,14 @@ def _slopes(attention: Attention, slope: Poly) -> tuple[Slopes | None, Poly | No
     return numbers.astype(np.float32), None
 
 
-def _nothing_found(attention: Attention, parts: _Parts) -> Refusal:
+def _nothing_found(interpreter: Interpreter, attention: Attention, parts: _Parts) -> Refusal:
+    not_assumed = not_counted_from_front(interpreter, Poly(parts.rest))
+    if not_assumed is not None:
+        return not_assumed
     detail = f"added is {_short(Poly(parts.rest))}" if parts.rest else "nothing is added"
     heavy = [c for m, c in parts.rest.items() if magnitude(c) < -HIDING_VALUE and m]
     stage = Stage.BIAS if heavy else Stage.SCORES
     return Refusal(Code.NO_BIAS, stage, label(attention.anchor), attention.scores, detail)
-
-
-def _assumptions(interpreter: Interpreter, attention: Attention) -> list[str]:
-    """Equalities by broadcast that extents of this site rest on."""
-    bounds = [interpreter.facts.normal(i.bound) for i in attention.frame.order]
-    sizes = {a for i in attention.frame.order for a in i.bound.all_atoms()}
-    fixed = {b.constant for b in bounds} - {None}
-    result = []
-    for fact in interpreter.facts.learned:
-        own = fact.left.all_atoms() | fact.right.all_atoms()
-        normal = interpreter.facts.normal(fact.left).all_atoms() | interpreter.facts.normal(fact.right).all_atoms()
-        # An extent that was found to be a number leaves no trace in the site but that number.
-        numbers = {interpreter.facts.normal(of(a)).constant for a in own if isinstance(a, Size)} if fixed else set()
-        related = sizes & (own | normal) or fixed & numbers
-        if fact.by_broadcast and related and not any(a.key.startswith("?") for a in own):
-            text = f"{render(fact.left)} {fact.relation} {render(fact.right)} (node '{fact.node}')"
-            if text not in result:
-                result.append(text)
-    return result
 
 
 def _short(value: Poly, limit: int = 200) -> str:

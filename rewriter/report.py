@@ -87,7 +87,7 @@ def _site(site: Site, result: RewriteResult) -> dict[str, object]:
         "verdict": "rewritten" if fused else ("proven" if site.plan else "refused"),
     }
     if site.plan is not None:
-        record["proof"] = _proof(site.plan)
+        record["proof"] = _proof(site.plan, site.checked)
     if fused is not None:
         record["still_materialised"] = result.left.get(site.name)
         record["node"] = {"op_type": fused.variant.op_type, "attributes": fused.attributes()}
@@ -106,7 +106,7 @@ def _site(site: Site, result: RewriteResult) -> dict[str, object]:
     return record
 
 
-def _proof(plan: Plan) -> dict[str, object]:
+def _proof(plan: Plan, checked: int) -> dict[str, object]:
     proof = plan.proof
     attention = proof.attention
     slopes = None
@@ -130,6 +130,7 @@ def _proof(plan: Plan) -> dict[str, object]:
         "extents": {i.name: repr(i.bound) for i in attention.frame.order},
         "assumptions": list(proof.assumptions),
         "steps": list(proof.steps) + list(plan.notes),
+        "self_check": checked,
         "bias_bytes": bias_bytes(plan),
     }
 

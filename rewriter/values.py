@@ -126,7 +126,10 @@ def _probability(
         probe = guard.value.single_atom if guard.kind == "read" and guard.value is not None else None
         if isinstance(probe, Read) and weight == of(reads[0]) - of(reads[0]) * of(guards[0]):
             node = interpreter.scope.producer(probe.tensor)
-            if node is not None and operator(node) == "IsNaN" and node.input[0] == softmax.output[0]:
+            if node is None:
+                return None, False
+            # Of the same element, before or after a cast.
+            if operator(node) == "IsNaN" and interpreter.element(node.input[0], probe.indices) == of(reads[0]):
                 return reads[0], True
     if len(reads) == 1 and reads[0].tensor == softmax.output[0]:
         bound = _bind(interpreter, indices, reads[0].indices)

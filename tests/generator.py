@@ -17,10 +17,16 @@ import onnxruntime
 from alibi_rewriter.rewriter.pipeline import Options, RewriteResult, rewrite
 from onnx import TensorProto, helper, numpy_helper
 
+DIRECT = ("direct", "operator")
+"""Layouts whose inputs are [B, H, S, D] already."""
+
 BUFFER = 40
 """Length of constant tables; drawn inputs reach it, so that every entry is used once."""
 
 DEPTH = 4
+BATCHES = 4
+"""Batch entries of tables that hold one copy for each."""
+
 STATIC = (2, 6, 3)  # batch, new keys, past keys of models without symbolic sizes
 
 SYMMETRIC = ("abs", "maxmin", "where", "relu", "table2", "gather")
@@ -41,13 +47,36 @@ LINEAR = (
     "per-head",
     "causal-max",
     "tril-sum",
+    "min0",
+    "table1-cut",
+    "table-batch",
+    "baked",
 )
 COUNTED = ("maskpos", "maskpos-merged")
 RUNTIME = ("abs", "maxmin", "where", "j", "j-i", "j-last", "ones", "outer", "einsum", "maskpos", "maskpos-merged")
 
+BY_ORDER = ("lessequal", "add", "or-less", "float-bool", "scattered")
+"""Causal masks that compare with LessOrEqual."""
+
+RUNTIME_SLOPES = ("input", "explog", "pow", "exp2", "pieces", "reciprocal", "two-powers", "log", "clipped")
+"""Slopes that are no constant of the right shape."""
+
 CHOICES: dict[str, tuple[object, ...]] = {
     "opset": (17, 11, 12, 13, 14, 15, 16, 18, 19, 20, 21, 22, 23),
-    "layout": ("bhsd", "kt", "merged", "merged-bias", "einsum", "direct", "packed", "operator"),
+    "layout": (
+        "bhsd",
+        "kt",
+        "kt3",
+        "merged",
+        "merged-bias",
+        "einsum",
+        "direct",
+        "packed",
+        "operator",
+        "fused",
+        "mha",
+        "seq-first",
+    ),
     "scale": (
         "before-mul",
         "q",
@@ -64,18 +93,57 @@ CHOICES: dict[str, tuple[object, ...]] = {
     ),
     "bias": (*SYMMETRIC, *LINEAR, *COUNTED),
     "negate": ("slope", "distance", "bias", "sub"),
-    "slopes": ("press", "any", "zeros", "input", "explog", "pow", "negative", "exp2", "pieces", "reciprocal", "equal"),
+    "slopes": (
+        "press",
+        "any",
+        "zeros",
+        "input",
+        "explog",
+        "pow",
+        "negative",
+        "exp2",
+        "pieces",
+        "reciprocal",
+        "equal",
+        "two-powers",
+        "log",
+        "clipped",
+    ),
     "slope_rank": (3, 1, 4),
     "table_rank": (3, 4),
     "factor": (1.0, 0.5, 3.0),
-    "causal": ("where", "none", "trilu", "add", "lessequal", "constant", "not-greater"),
-    "padding": ("none", "additive", "where", "and", "bool", "expanded", "clamped", "wide", "wide-add"),
+    "causal": (
+        "where",
+        "none",
+        "trilu",
+        "add",
+        "lessequal",
+        "constant",
+        "not-greater",
+        "or-less",
+        "float-bool",
+        "scattered",
+    ),
+    "padding": (
+        "none",
+        "additive",
+        "where",
+        "and",
+        "bool",
+        "expanded",
+        "clamped",
+        "wide",
+        "wide-add",
+        "gathernd",
+        "gather-flat",
+        "pairs",
+    ),
     "hide": ("min", "inf", "1e9"),
     "order": ("bias-first", "mask-first", "one-tensor"),
     "cache": (False, True),
     "query_start": ("past", "total-minus-new", "slice"),
     "heads": (4, 1, 2, 3, 6),
-    "kv": ("all", "grouped", "one", "gathered"),
+    "kv": ("all", "grouped", "one", "gathered", "tiled", "native"),
     "half": (False, True),
     "casts": (False, True),
     "softmax32": (False, True),
@@ -89,6 +157,13 @@ CHOICES: dict[str, tuple[object, ...]] = {
     "output_bias": (False, True),
     "present": (False, True),
     "dead": (False, True),
+    "unpack": ("gather", "split", "slice"),
+    "sizes": ("gather", "bounds", "slice"),
+    "floor": (False, True),
+    "twice": (False, True),
+    "guard": ("none", "reduce", "nan"),
+    "wrapped": (False, True),
+    "body": (False, True),
 }
 
 MISSES = (
@@ -147,10 +222,28 @@ MISSES = (
     "flipped",
     "length-slope",
     "query-key",
+    "wrap",
+    "three-ulp",
+    "slopes-on-batch",
+    "log-length",
+    "mask-multiplied",
+    "causal-strict",
+    "sign-far",
+    "linear-far",
+    "row-far",
+    "batch-one",
+    "window-far",
+    "length-far",
+    "narrow-cast",
 )
 
-MUST_REFUSE = frozenset({"clip-far", "mod-far", "drop-far"})
-"""Faults beyond every length that is run here: only the proof can see them."""
+MUST_REFUSE = frozenset({"clip-far", "mod-far", "drop-far", "three-ulp", "wrap"})
+"""Faults that no run here shows, being too far or too small, or that no size excuses: only the proof sees them."""
+
+LONG = 140
+"""Length at which faults show that are too far for the tables."""
+
+LONG_MISSES = frozenset({"sign-far", "linear-far", "row-far", "window-far", "length-far", "narrow-cast"})
 
 
 @dataclass(frozen=True)
@@ -159,8 +252,9 @@ class Spelling:
 
     Attributes:
         opset: Of the default domain.
-        layout: Of the score product: 4-D, K transposed at once, [B*H, S, D] (bias added to 4-D or 3-D), Einsum,
-            or inputs that are [B, H, S, D] already.
+        layout: Of the score product: 4-D, K transposed at once or in 3-D, [B*H, S, D] (bias added to 4-D or 3-D),
+            Einsum, inputs that are [B, H, S, D] already, one packed input, sequences first, FusedMatMul, or an
+            attention operator (ONNX's own, com.microsoft's).
         scale: Where the scale of query times key sits.
         bias: How the distance is computed.
         negate: Where the sign of a symmetric distance sits.
@@ -189,6 +283,13 @@ class Spelling:
         output_bias: The bias is a graph output as well.
         present: The concatenated keys are a graph output.
         dead: A node that nothing uses reads the positions, as exporters leave behind.
+        unpack: How query, key and value come out of a packed input.
+        sizes: How extents are read.
+        floor: Scores are cut off at the lowest number after masking, as Baichuan does.
+        twice: The bias is added before the scale and again after it, as Falcon does.
+        guard: What stands behind the attention for rows without keys.
+        wrapped: Shapes for Expand go through a test for -1.
+        body: The whole graph lies in a branch of an If.
         miss: What is wrong.
         where: Position of the fault, as a fraction of what it is in.
         seed: Of arbitrary numbers.
@@ -224,13 +325,20 @@ class Spelling:
     output_bias: bool = False
     present: bool = False
     dead: bool = False
+    unpack: str = "gather"
+    sizes: str = "gather"
+    floor: bool = False
+    twice: bool = False
+    guard: str = "none"
+    wrapped: bool = False
+    body: bool = False
     miss: str = ""
     where: float = 0.5
     seed: int = 0
 
 
 def _numeric_table(bias: str) -> bool:
-    return bias.startswith(("table", "gather"))
+    return bias.startswith(("table", "gather", "baked"))
 
 
 def repair(sp: Spelling) -> Spelling:
@@ -245,6 +353,36 @@ def repair(sp: Spelling) -> Spelling:
             sp = fix(sp, bias="abs")
     elif miss == "i-only":
         sp = fix(sp, bias="j")
+    elif miss == "wrap":
+        sp = fix(sp, bias="gather-linear", causal=sp.causal)
+    elif miss == "three-ulp":
+        sp = fix(sp, bias=sp.bias if sp.bias in ("table2", "table2-linear", "table1", "gather") else "table2")
+        sp = fix(sp, slopes="press")
+    elif miss == "slopes-on-batch":
+        sp = fix(sp, bias="j-i", heads=2, static=True, layers=1, layout="bhsd", slopes="press", kv="all", factor=1.0)
+    elif miss == "mask-multiplied":
+        sp = fix(sp, padding="where", layout="bhsd" if sp.layout in ("operator", "mha", "merged-bias") else sp.layout)
+        sp = fix(sp, order="bias-first")
+    elif miss == "log-length":
+        if sp.layout in ("operator", "mha", "merged-bias") or sp.order != "bias-first":
+            sp = fix(sp, layout="bhsd", order="bias-first")
+    elif miss == "causal-strict":
+        sp = fix(
+            sp,
+            causal="where",
+            hide="min",
+            layers=1,
+            padding="additive" if sp.padding.startswith("wide") else sp.padding,
+        )
+    elif miss in LONG_MISSES or miss == "batch-one":
+        linear = miss in ("linear-far", "length-far")
+        sp = fix(
+            sp,
+            bias="j-i" if linear else "abs",
+            static=False,
+            layout="bhsd" if sp.layout == "merged-bias" else sp.layout,
+        )
+        sp = fix(sp, causal="where" if sp.causal in ("none", "constant") else sp.causal, int32=False, half=False)
     elif miss == "one-sided":
         sp = fix(sp, bias="causal-max", causal="none")
     elif miss in ("product", "row-scale", "key-scale", "after-softmax", "masked-probabilities", "soft-window"):
@@ -298,11 +436,11 @@ def repair(sp: Spelling) -> Spelling:
             sp, opset=23, order="one-tensor", softmax32=False, padding="additive" if sp.padding != "none" else "none"
         )
         sp = fix(sp, scale=sp.scale if sp.scale in ("before-mul", "none", "q", "k", "both") else "before-mul")
-        inside = ("probabilities", "scores", "softcap-after", "softcap-before", "sink", "multiplied", "dropout", "axis")
-        if miss in (*inside, "value-scaled", "packed", "chunked"):
+        if miss in (*INSIDE, "value-scaled", "packed", "chunked"):
             sp = fix(sp, layout="bhsd")
-    if sp.layout == "packed" and (sp.cache or sp.kv != "all"):
+    if sp.layout in ("packed", "seq-first", "mha") and (sp.cache or sp.kv != "all"):
         sp = fix(sp, cache=False, kv="all")
+    sp = _repair_operators(sp)
     if sp.padding in ("wide", "wide-add") and (sp.bias in COUNTED or sp.layout == "merged-bias"):
         sp = fix(sp, padding="additive")
     if sp.hide == "finite" and miss != "finite-mask":
@@ -319,15 +457,13 @@ def repair(sp: Spelling) -> Spelling:
         if sp.order == "one-tensor" and sp.hide == "1e9":
             sp = fix(sp, hide="min")
     if _numeric_table(sp.bias):
-        sp = fix(
-            sp, slopes="press" if sp.slopes in ("input", "explog", "pow", "exp2", "pieces", "reciprocal") else sp.slopes
-        )
+        sp = fix(sp, slopes="press" if sp.slopes in RUNTIME_SLOPES else sp.slopes)
     if sp.bias not in SYMMETRIC:
         sp = fix(sp, negate="slope")
     if sp.bias in ("outer", "einsum", "per-head"):
         sp = fix(sp, slope_rank=1)
     if sp.bias == "per-head":
-        sp = fix(sp, slopes="press" if sp.slopes in ("input", "explog", "pow", "exp2", "pieces") else sp.slopes)
+        sp = fix(sp, slopes="press" if sp.slopes in RUNTIME_SLOPES else sp.slopes)
     if sp.bias in ("causal-max",) and miss != "one-sided" and sp.causal == "none":
         sp = fix(sp, causal="where")
     if sp.bias == "tril-sum":
@@ -336,11 +472,11 @@ def repair(sp: Spelling) -> Spelling:
         sp = fix(sp, opset=12)
     if sp.opset < 14 and sp.causal == "trilu":
         sp = fix(sp, opset=14)
-    if sp.opset < 12 and (sp.causal in ("lessequal", "add") or sp.miss in ("clip", "dropout", "negative-total")):
+    if sp.opset < 12 and (sp.causal in BY_ORDER or sp.miss in ("clip", "dropout", "negative-total")):
         sp = fix(sp, opset=12)
     if sp.opset < 13 and sp.miss in ("axis", "dropout"):
         sp = fix(sp, opset=13)
-    if sp.kv != "all" and sp.layout in ("merged", "merged-bias", "einsum", "packed"):
+    if sp.kv != "all" and sp.layout in ("merged", "merged-bias", "einsum", "packed", "seq-first"):
         sp = fix(sp, kv="all")
     if sp.padding == "clamped" and (sp.opset < 12 or sp.hide == "inf"):
         sp = fix(sp, opset=max(12, sp.opset), hide="min")
@@ -350,7 +486,7 @@ def repair(sp: Spelling) -> Spelling:
         sp = fix(sp, opset=13)
     if sp.opset < 13 and sp.miss in ("mod-far", "parity", "clip-far", "drop-far"):
         sp = fix(sp, opset=13)
-    if sp.heads % 2 and sp.kv in ("grouped", "gathered"):
+    if sp.heads % 2 and sp.kv in ("grouped", "gathered", "tiled", "native"):
         sp = fix(sp, kv="all")
     if sp.layout == "merged-bias" and sp.miss in ("batch-slope", "data-slope"):
         sp = fix(sp, layout="merged")
@@ -376,6 +512,69 @@ def repair(sp: Spelling) -> Spelling:
         sp = fix(sp, share=True)
     if sp.share and sp.layers == 2 and sp.factor != 1.0:
         sp = fix(sp, share=False)
+    return _repair_extras(sp)
+
+
+INSIDE = ("probabilities", "scores", "softcap-after", "softcap-before", "sink", "multiplied", "dropout", "axis")
+"""Faults between the products, where an attention operator has no place for them."""
+
+
+def _repair_operators(sp: Spelling) -> Spelling:
+    """Spellings of whole attentions and products that other choices do not go with."""
+    fix = dataclasses.replace
+    needs_heads = ("data-slope", "batch-slope", "query-key", "forgetting", "float-mask-positions", "sink")
+    between = (*INSIDE, "after-softmax", "masked-probabilities", "soft-window", "row-scale", "key-scale", "product")
+    if sp.layout == "mha":
+        if sp.miss in (*between, *needs_heads, "value-scaled", "packed", "chunked", "key-term"):
+            return fix(sp, layout="bhsd")
+        sp = fix(sp, half=False, order="one-tensor", guard="none", floor=False, twice=False, output_bias=False)
+        sp = fix(sp, scale=sp.scale if sp.scale in ("before-mul", "none", "q", "k", "both") else "before-mul")
+    if sp.layout == "seq-first" and sp.miss in (*needs_heads, "value-scaled"):
+        return fix(sp, layout="bhsd")
+    if sp.layout == "fused":
+        sp = fix(sp, half=False, kv="all" if sp.kv == "one" else sp.kv, opset=max(12, sp.opset))
+    return sp
+
+
+def _repair_extras(sp: Spelling) -> Spelling:
+    """Choices that need others; the last word."""
+    fix = dataclasses.replace
+    if sp.bias == "table-batch" and (sp.layout != "merged-bias" or (sp.layers == 2 and not sp.share)):
+        sp = fix(sp, layout="merged-bias", order="bias-first", kv="all", share=True, factor=1.0)
+    if sp.bias == "table-batch" or sp.bias == "baked":
+        sp = fix(sp, table_rank=3)
+    if sp.bias == "baked":
+        sp = fix(sp, static=True)
+    if sp.bias == "table1-cut" and sp.layout == "merged-bias":
+        sp = fix(sp, layout="merged")  # no exporter merges the heads of a table that is cut like that
+    if sp.bias in ("min0", "table1-cut"):
+        sp = fix(sp, opset=max(12, sp.opset))
+    if sp.bias == "min0" and sp.causal == "none":
+        sp = fix(sp, causal="where")
+    if sp.causal == "scattered" and sp.opset < 11:
+        sp = fix(sp, causal="where")
+    if sp.padding == "and" and sp.causal in ("none", "add", "or-less", "float-bool", "scattered"):
+        sp = fix(sp, padding="where")
+    if sp.padding in ("gathernd", "gather-flat") and sp.opset < 12:
+        sp = fix(sp, opset=12)
+    if sp.layout == "merged-bias" and sp.padding == "pairs":
+        sp = fix(sp, padding="where")
+    if sp.twice and (not sp.scale.startswith("after") or sp.order != "bias-first" or sp.layout == "merged-bias"):
+        sp = fix(sp, twice=False)
+    if sp.twice and sp.miss:
+        sp = fix(sp, twice=False)
+    if sp.floor and (sp.layout in ("operator", "mha") or sp.opset < 13 or sp.miss):
+        sp = fix(sp, floor=False)
+    if sp.guard == "reduce" and (
+        sp.order != "one-tensor" or sp.layout not in ("bhsd", "kt", "kt3", "direct", "packed", "fused") or sp.miss
+    ):
+        sp = fix(sp, guard="none")
+    if sp.guard == "nan" and (sp.layout in ("operator", "mha") or sp.opset < 13 or sp.miss):
+        sp = fix(sp, guard="none")
+    if sp.body and (sp.output_bias or sp.present or sp.miss in ("probabilities", "scores", "product")):
+        sp = fix(sp, body=False)
+    if sp.wrapped and sp.opset < 11:
+        sp = fix(sp, wrapped=False)
     return sp
 
 
@@ -445,6 +644,13 @@ def slope_values(sp: Spelling) -> np.ndarray:
         values = 2.0 ** (-8.0 / sp.heads * np.arange(1, sp.heads + 1))
     elif sp.slopes == "equal":
         values = np.full(sp.heads, 0.25)
+    elif sp.slopes == "two-powers":
+        half = (sp.heads + 1) // 2
+        values = np.concatenate([0.5 ** np.arange(1, half + 1), 0.6 ** np.arange(1, sp.heads - half + 1)])
+    elif sp.slopes == "log":
+        values = -np.log(1.0 - 2.0 ** -(1.0 + np.arange(sp.heads)))
+    elif sp.slopes == "clipped":
+        values = np.where(np.arange(sp.heads) % 3 == 2, 0.0, values)
     return values.astype(_float(sp, bias=True)).astype(np.float64)
 
 
@@ -453,7 +659,7 @@ SCALE = 0.5
 
 def truth(sp: Spelling, layer: int = 0) -> np.ndarray:
     """Slope per head of a layer: the factor of the key position (linear) or of -|distance| (symmetric)."""
-    values = slope_values(sp) * layer_factor(sp, layer)
+    values = slope_values(sp) * layer_factor(sp, layer) * (2.0 if sp.twice else 1.0)
     return values * SCALE if sp.scale.startswith("after") else values
 
 
@@ -515,7 +721,23 @@ class Graph:
         return self.op("Squeeze", value, axes=list(axes))
 
     def size(self, value: str, axis: int) -> str:
+        if self.sp.sizes == "bounds" and self.sp.opset >= 15:
+            return self.squeeze(self.op("Shape", value, start=axis, end=axis + 1), 0)
+        if self.sp.sizes == "slice":
+            part = self.op(
+                "Slice", self.op("Shape", value), self.const([axis]), self.const([axis + 1]), self.const([0])
+            )
+            return self.squeeze(part, 0)
         return self.op("Gather", self.op("Shape", value), self.const(axis), axis=0)
+
+    def expand(self, value: str, shape: str) -> str:
+        """Expand, to a shape that TorchScript looks through for -1."""
+        if self.sp.wrapped:
+            ones = self.op(
+                "ConstantOfShape", self.op("Shape", shape), value=numpy_helper.from_array(np.ones(1, np.int64))
+            )
+            shape = self.op("Where", self.op("Equal", shape, self.const(-1)), ones, shape)
+        return self.op("Expand", value, shape)
 
     def slice(self, value: str, start: str, end: str, axis: int) -> str:
         return self.op(
@@ -534,7 +756,7 @@ def build(sp: Spelling) -> onnx.ModelProto:
 
 def kv_heads(sp: Spelling) -> int:
     """How many heads keys and values have."""
-    return {"all": sp.heads, "grouped": sp.heads // 2, "gathered": sp.heads // 2, "one": 1}[sp.kv]
+    return {"all": sp.heads, "one": 1}.get(sp.kv, sp.heads // 2)
 
 
 class _Writer:
@@ -544,6 +766,7 @@ class _Writer:
         self.float = _float(sp)
         self.bias_float = _float(sp, bias=True)
         self.kv_heads = kv_heads(sp)
+        self.heads_of_keys = 1 if sp.kv == "one" else sp.heads
 
     def model(self) -> onnx.ModelProto:
         sp, g = self.sp, self.g
@@ -552,14 +775,15 @@ class _Writer:
             past = 0
         total: object = (past + new if sp.static else "total") if sp.cache else new
         kind = helper.np_dtype_to_tensor_dtype(np.dtype(self.float))
-        direct_layout = sp.layout in ("direct", "operator")
+        direct_layout = sp.layout in DIRECT
         if sp.layout == "packed":
             g.inputs["qkv"] = (kind, [batch, new, 3 * sp.heads * DEPTH])
         for name, heads in (("query", sp.heads), ("key", self.kv_heads), ("value", self.kv_heads)):
             if sp.layout == "packed":
                 break
             direct = [batch, heads, new, DEPTH]
-            g.inputs[name] = (kind, direct if direct_layout else [batch, new, heads * DEPTH])
+            flat = [new, batch, heads * DEPTH] if sp.layout == "seq-first" else [batch, new, heads * DEPTH]
+            g.inputs[name] = (kind, direct if direct_layout else flat)
         if sp.cache:
             for name in ("past_key", "past_value"):
                 g.inputs[name] = (kind, [batch, self.kv_heads, past, DEPTH])
@@ -586,10 +810,10 @@ class _Writer:
         query, key, value = "query", "key", "value"
         if sp.layout == "packed":
             query, key, value = self._unpacked()
-        axis = 2 if direct_layout else 1
+        axis = 2 if direct_layout else 0 if sp.layout == "seq-first" else 1
         self.first = "qkv" if sp.layout == "packed" else "query"
         self.new = g.size(self.first, axis)
-        self.batch = g.size(self.first, 0)
+        self.batch = g.size(self.first, 1 if sp.layout == "seq-first" else 0)
         self.past = g.size("past_key", 2) if sp.cache else ""
         self.total = g.commute("Add", self.past, self.new) if sp.cache else self.new
         self.query = query
@@ -642,14 +866,52 @@ class _Writer:
             [make(n, t, s if s else None) for n, (t, s) in g.outputs.items()],
             [t for t in g.initializers if t.name in used],
         )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", sp.opset)])
+        if sp.body and set(g.outputs) == {"output"}:
+            graph = self._in_a_branch(graph)
+        imports = [helper.make_opsetid("", sp.opset)]
+        if sp.layout in ("fused", "mha"):
+            imports.append(helper.make_opsetid("com.microsoft", 1))
+        model = helper.make_model(graph, opset_imports=imports)
         model.ir_version = 8 if sp.opset < 19 else 10
         return model
+
+    def _in_a_branch(self, graph: onnx.GraphProto) -> onnx.GraphProto:
+        """The graph as one branch of an If, its inputs and constants outside, as in optimum's merged decoders."""
+        value = graph.output[0]
+        last = next(n for n in graph.node if "output" in n.output)
+        inner = [n for n in graph.node if n is not last and n != last]
+        branch = helper.make_graph(
+            [*inner, helper.make_node("Identity", [last.input[0]], ["output_of_branch"], name=last.name)],
+            "then",
+            [],
+            [helper.make_tensor_value_info("output_of_branch", value.type.tensor_type.elem_type, None)],
+        )
+        kind = value.type.tensor_type.elem_type
+        zero = helper.make_tensor("zero", kind, [1], [0.0])
+        other = helper.make_graph(
+            [helper.make_node("Constant", [], ["output_of_other"], value=zero)],
+            "else",
+            [],
+            [helper.make_tensor_value_info("output_of_other", kind, None)],
+        )
+        choice = helper.make_node("If", ["taken"], ["output"], name="choice", then_branch=branch, else_branch=other)
+        taken = helper.make_tensor_value_info("taken", TensorProto.BOOL, [])
+        return helper.make_graph([choice], "outer", [*graph.input, taken], list(graph.output), list(graph.initializer))
 
     def _unpacked(self) -> list[str]:
         """Query, key and value [B, S, H*D] out of one tensor whose heads hold all three, as BLOOM's does."""
         g, sp = self.g, self.sp
+        if sp.unpack == "split":  # MPT packs queries, keys and values one after the other
+            names = [g.name("part") for _ in range(3)]
+            width = sp.heads * DEPTH
+            sizes = {"split": [width] * 3} if sp.opset < 13 else {}
+            inputs = ["qkv"] if sp.opset < 13 else ["qkv", g.const([width] * 3)]
+            g.nodes.append(helper.make_node("Split", inputs, names, name=g.name("node_split"), axis=2, **sizes))
+            return names
         whole = g.op("Reshape", "qkv", g.const([0, 0, sp.heads, 3, DEPTH]))
+        if sp.unpack == "slice":
+            parts = [g.slice(whole, g.const(k), g.const(k + 1), 3) for k in range(3)]
+            return [g.op("Reshape", p, g.const([0, 0, sp.heads * DEPTH])) for p in parts]
         parts = [g.op("Gather", whole, g.const(k), axis=3) for k in range(3)]
         return [g.op("Reshape", p, g.const([0, 0, sp.heads * DEPTH])) for p in parts]
 
@@ -717,9 +979,29 @@ class _Writer:
             parts = [g.const(sign * v, self.bias_float) for v in (values[:half], values[half:])]
             made = g.op("Concat", *parts, axis=0)
             return g.op("Reshape", made, g.const(shape)) if rank > 1 else made
+        if sp.slopes in ("two-powers", "log", "clipped"):
+            made = self._unfolded_slopes(values)
+            made = g.cast(g.op("Neg", made) if sign < 0 else made, self.bias_float)
+            return g.op("Reshape", made, g.const(shape)) if rank > 1 else made
         if sp.slopes == "reciprocal":
             return g.op("Reciprocal", g.const((sign / values).reshape(shape), self.bias_float))
         return g.const((sign * values).reshape(shape), self.bias_float)
+
+    def _unfolded_slopes(self, values: np.ndarray) -> str:
+        """[H] float32, as it is left where nothing folds constants."""
+        g, sp = self.g, self.sp
+        if sp.slopes == "log":
+            return g.op("Neg", g.op("Log", g.const(np.exp(-values), np.float32)))
+        if sp.slopes == "clipped":
+            given = np.where(values == 0, -0.5, values)
+            low = g.const(0.0, np.float32)
+            return g.op("Clip", g.const(given, np.float32), low)
+        half = (sp.heads + 1) // 2
+        parts = []
+        for base, count in ((0.5, half), (0.6, sp.heads - half)):
+            steps = g.cast(g.op("Range", g.const(1), g.const(count + 1), g.const(1)), np.float32)
+            parts.append(g.op("Pow", g.const(base, np.float32), steps))
+        return g.op("Concat", *parts, axis=0)
 
     def _bias(self, layer: int) -> str:
         """The bias, broadcastable to [B, H, S_q, S_kv], or [B*H, 1 or S_q, S_kv] for the merged layout."""
@@ -736,10 +1018,10 @@ class _Writer:
             bias = self._without_first(bias)
         if self.bias_float is not self.float:
             bias = g.cast(bias, self.float)
-        if sp.layout == "merged-bias" and sp.bias not in COUNTED:
-            wide = ("j-i", "table2-linear", "table2-inf", "gather-linear", "tile", "causal-max", "tril-sum")
+        if sp.layout == "merged-bias" and sp.bias not in (*COUNTED, "table-batch", "baked"):
+            wide = ("j-i", "table2-linear", "table2-inf", "gather-linear", "tile", "causal-max", "tril-sum", "min0")
             rows = self.new if sp.bias in (*SYMMETRIC, *wide) else 1
-            full = g.op("Expand", bias, g.shape(self.batch, sp.heads, rows, self.total))
+            full = g.expand(bias, g.shape(self.batch, sp.heads, rows, self.total))
             bias = g.op("Reshape", full, g.shape(-1, rows, self.total))
         return bias
 
@@ -764,6 +1046,8 @@ class _Writer:
         if sp.miss == "flipped":
             last = g.unsqueeze(g.op("Sub", self.total, g.const(1)), 0, 1)
             keys = g.op("Sub", g.cast(last, np.int32) if sp.int32 else last, keys)
+        if sp.miss == "narrow-cast":
+            rows, keys = (g.cast(g.cast(p, np.int8), np.int64) for p in (rows, keys))
         if sp.bias == "maxmin":
             distance = g.op("Sub", g.commute("Max", rows, keys), g.commute("Min", rows, keys))
         elif sp.bias == "where":
@@ -790,6 +1074,9 @@ class _Writer:
             return g.op("Mod", distance, far)
         if sp.miss == "drop-far":
             return g.op("Where", g.op("Less", distance, far), distance, g.const(0, whole))
+        if sp.miss == "sign-far":
+            near = g.op("Less", distance, g.const(50 + int(sp.where * 40)))
+            return g.op("Where", near, distance, g.op("Neg", distance))
         if sp.miss == "parity":
             odd = g.op("Mod", distance, g.const(2, whole))
             return g.op("Add", distance, odd)
@@ -835,9 +1122,12 @@ class _Writer:
         elif sp.bias == "causal-max":
             gap = g.cast(g.op("Sub", g.unsqueeze(self.row_places, 1), g.unsqueeze(self.places, 0)), np.float32)
             place = g.op("Neg", g.op("Max", gap, g.const(0.0, np.float32)))
+        elif sp.bias == "min0":
+            gap = g.op("Sub", g.unsqueeze(self.places, 0), g.unsqueeze(self.row_places, 1))
+            place = g.op("Min", gap, g.const(0, np.int32 if sp.int32 else np.int64))
         elif sp.bias == "tril-sum":
             # 1 at and before the row, summed along the keys: j + 1 where a key is visible.
-            ones = g.op("Expand", g.const([[1]]), g.shape(self.new, self.total))
+            ones = g.expand(g.const([[1]]), g.shape(self.new, self.total))
             place = g.op("CumSum", g.op("Trilu", ones, upper=0), g.const(1))
         elif sp.bias == "j-i":
             place = g.op("Sub", g.unsqueeze(self.places, 0), g.unsqueeze(self.row_places, 1))
@@ -846,13 +1136,15 @@ class _Writer:
         elif sp.bias == "j-last":
             place = g.unsqueeze(g.op("Sub", self.keys, g.op("Sub", self.total, g.const(1))), 0)
         else:  # ones
-            ones = g.op("Expand", g.const([1]), g.shape(self.total))
+            ones = g.expand(g.const([1]), g.shape(self.total))
             counted = g.op("CumSum", ones, g.const(0))
             place = g.unsqueeze(g.op("Sub", counted, g.const(1)), 0)
         place = g.cast(place, self.bias_float)
         if sp.miss == "sine":
             place = g.op("Add", place, g.op("Sin", g.cast(place, np.float32)) if self.bias_float is np.float32
                          else g.cast(g.op("Sin", g.cast(place, np.float32)), self.bias_float))  # fmt: skip
+        if sp.miss in ("linear-far", "row-far", "length-far", "batch-one"):
+            place = self._doubled_from(place)
         if sp.miss == "square-root":
             place = g.op("Sqrt", place)
         if sp.miss == "length-slope":
@@ -871,6 +1163,8 @@ class _Writer:
             start, end = (g.const(0), self.total) if axis == 2 else (self.own, self.total)
             table = g.const(values.reshape([1, 1, -1] if axis == 2 else [1, -1, 1]), self.bias_float)
             return g.op("Mul", g.slice(table, start, end, axis), place)
+        if sp.miss == "slopes-on-batch":
+            return g.commute("Mul", g.const(slope_values(sp).reshape([2, 1, 1, 1]), self.bias_float), place)
         rank = sp.slope_rank
         if rank == 1:
             slopes = self._slopes(1)
@@ -878,6 +1172,21 @@ class _Writer:
                 slopes = g.unsqueeze(slopes, 1, 2)
             return g.commute("Mul", slopes, place)
         return g.commute("Mul", self._slopes(rank), place)
+
+    def _doubled_from(self, place: str) -> str:
+        """The distance, twice as large from some key, row, length or batch entry on."""
+        g, sp = self.g, self.sp
+        far = g.const(50 + int(sp.where * 40))
+        if sp.miss == "linear-far":
+            near = g.op("Less", g.unsqueeze(self.keys, 0), far)
+        elif sp.miss == "row-far":
+            near = g.op("Less", g.unsqueeze(self.rows, 1), far)
+        elif sp.miss == "length-far":
+            near = g.op("Less", self.total, far)
+        else:
+            entries = g.op("Range", g.const(0), self.batch, g.const(1))
+            near = g.op("Less", g.unsqueeze(entries, 1, 2, 3), g.const(1))
+        return g.op("Where", near, place, g.op("Add", place, place))
 
     def _counted(self) -> str:
         """BLOOM's bias: (cumsum(mask) - 1) * mask."""
@@ -895,7 +1204,7 @@ class _Writer:
                         g.nodes[-2],
                     )
                 )
-            if sp.layout in ("direct", "operator"):
+            if sp.layout in DIRECT:
                 gates = g.op("Gather", gates, g.const(0), axis=1)
             place = g.op("CumSum", g.op("Sigmoid", g.cast(gates, np.float32)), g.const(1))
             place = g.cast(place, self.bias_float)
@@ -928,19 +1237,31 @@ class _Writer:
             if sp.miss == "offset-one":
                 distance = np.abs(i + 1 - j)
             data = values * distance * (-1.0 if sp.negate == "distance" else 1.0)
+        elif sp.bias == "baked":
+            return self._baked(values)
         elif sp.bias == "table1":
             data = values * j
-        elif sp.bias == "table1-end":
+        elif sp.bias in ("table1-end", "table1-cut"):
             data = values * (j - (BUFFER - 1))
-        elif sp.bias == "table2-linear":
+        elif sp.bias in ("table2-linear", "table-batch"):
             data = values * (j - i)
         else:
             data = np.where(j > i, -np.inf, values * (j + 0.0 * i))
         data = self._spoiled(data).astype(self.bias_float)
         axis = 1
+        if sp.bias == "table-batch":
+            part = g.const(np.tile(data, (BATCHES, 1, 1)), self.bias_float)
+            whole = g.op("Mul", self.batch, g.const(sp.heads))
+            part = g.slice(g.slice(part, g.const(0), whole, 0), self.own, self.total, 1)
+            return g.slice(part, g.const(0), self.total, 2)
         if sp.table_rank == 4:
             data, axis = data[None], 2
         part = g.const(data, self.bias_float)
+        if sp.bias == "table1-cut":  # the last of its rows and keys, as MPT cuts it
+            far = g.const(2**31)
+            rows = g.op("Max", g.op("Sub", g.const(1), self.total), g.const(0))
+            keys = g.op("Max", g.op("Sub", g.const(BUFFER), self.total), g.const(0))
+            return g.slice(g.slice(part, rows, far, axis), keys, far, axis + 1)
         if sp.bias in ("table2", "table2-linear", "table2-inf"):
             start, end = (g.const(0), self.new) if sp.miss == "offset" else (self.own, self.total)
             part = g.slice(part, start, end, axis)
@@ -949,6 +1270,16 @@ class _Writer:
             return g.slice(part, g.op("Sub", length, self.total), length, axis + 1)
         return g.slice(part, g.const(0), self.total, axis + 1)
 
+    def _baked(self, values: np.ndarray) -> str:
+        """A constant of exactly the size of the scores, batch and all."""
+        g, sp = self.g, self.sp
+        batch, new, past = STATIC if sp.cache else (*STATIC[:2], 0)
+        keys = np.arange(past + new)
+        if sp.layout == "merged-bias":
+            return g.const(np.tile(self._spoiled(values * keys), (batch, 1, 1)), self.bias_float)
+        rows = np.arange(new)[:, None] + past
+        return g.const(np.tile(self._spoiled(values * (keys - rows))[None], (batch, 1, 1, 1)), self.bias_float)
+
     def _gathered(self, values: np.ndarray) -> str:
         g, sp = self.g, self.sp
         steps = np.arange(-(BUFFER - 1), BUFFER)
@@ -956,7 +1287,8 @@ class _Writer:
         data = values[:, 0] * distance * (-1.0 if sp.bias == "gather" and sp.negate == "distance" else 1.0)
         data = self._spoiled(data).astype(self.bias_float)
         index = g.op("Sub", g.unsqueeze(self.keys, 0), g.unsqueeze(self.rows, 1))
-        index = g.op("Add", index, g.const(BUFFER - 1))
+        if sp.miss != "wrap":  # counted from the end, the table says something else
+            index = g.op("Add", index, g.const(BUFFER - 1))
         if sp.miss == "offset-one":
             index = g.op("Max", index, g.const(0)) if sp.opset >= 12 else index
         if sp.table_rank == 4:
@@ -992,6 +1324,13 @@ class _Writer:
             return data + unit * rng.integers(-4, 5, data.shape)
         if sp.miss == "table-noise":
             return data + rng.normal(0, 3e-2, data.shape)
+        if sp.miss == "three-ulp":
+            rows = np.arange(data.shape[-2])[:, None] if data.ndim == 3 and data.shape[-2] > 1 else np.array([[BUFFER]])
+            before = np.broadcast_to(np.arange(data.shape[-1]) < rows, data.shape) & (data != 0)
+            chosen = np.flatnonzero(before)[int(sp.where * (before.sum() - 1))]
+            flat = data.reshape(-1).copy()
+            flat[chosen] += 3 * np.spacing(np.abs(flat[chosen]).astype(self.bias_float)).astype(np.float64)
+            return flat.reshape(data.shape)
         finite = np.flatnonzero(np.isfinite(data))
         if sp.miss == "table-entry":
             flat = data.reshape(-1).copy()
@@ -1024,7 +1363,7 @@ class _Writer:
         elif sp.causal == "not-greater":
             visible = g.op("Not", g.op("Greater", keys, rows))
         elif sp.causal == "trilu":
-            ones = g.op("Expand", g.const([[1]]), g.shape(self.new, self.total))
+            ones = g.expand(g.const([[1]]), g.shape(self.new, self.total))
             shift = g.const(0) if sp.miss == "causal-offset" else own
             visible = g.cast(g.op("Trilu", ones, shift, upper=0), np.bool_)
         elif sp.causal == "constant":
@@ -1033,8 +1372,11 @@ class _Writer:
             visible = g.slice(g.slice(table, first, end, 0), g.const(0), self.total, 1)
         else:
             visible = g.op("LessOrEqual", keys, rows)
-        if sp.miss == "window":
-            near = g.op("Greater", keys, g.op("Sub", rows, g.const(2 + int(sp.where * 12))))
+        if sp.miss == "causal-strict":
+            visible = g.op("Less", keys, rows)
+        if sp.miss in ("window", "window-far"):
+            width = 50 + int(sp.where * 40) if sp.miss == "window-far" else 2 + int(sp.where * 12)
+            near = g.op("Greater", keys, g.op("Sub", rows, g.const(width)))
             visible = g.op("And", visible, near)
         if sp.miss == "chunked":
             size = g.const(3 + int(sp.where * 8))
@@ -1059,7 +1401,14 @@ class _Writer:
         if sp.causal != "none":
             visible = self._causal()
             if sp.padding != "and":
-                if sp.causal == "add":
+                if sp.causal in ("or-less", "float-bool"):
+                    found.append(("hide", self._hidden(visible)))
+                elif sp.causal == "scattered":
+                    pieces = g.op("Where", visible, g.const(0.0, self.float), g.const(low, self.float))
+                    blank = g.expand(g.const([[0.0]], self.float), g.shape(self.new, self.total))
+                    places = g.unsqueeze(g.op("Range", g.const(0), self.new, g.const(1)), 1)
+                    found.append(("add", g.op("ScatterND", blank, places, pieces)))
+                elif sp.causal == "add":
                     pieces = g.op("Where", visible, g.const(0.0, self.float), g.const(low, self.float))
                     found.append(("add", pieces))
                 else:
@@ -1087,20 +1436,51 @@ class _Writer:
             return found
         if sp.padding == "expanded":
             size = g.shape(self.batch, 1, self.new, self.total)
-            inverse = g.op("Sub", g.const(1.0, self.float), g.cast(g.op("Expand", mask, size), self.float))
+            inverse = g.op("Sub", g.const(1.0, self.float), g.cast(g.expand(mask, size), self.float))
             hidden = g.cast(inverse, np.bool_)
             found.append(("add", g.op("Where", hidden, g.const(low, self.float), inverse)))
+            return found
+        if sp.padding == "pairs":
+            # Hidden are keys that are padded, and all keys from queries that are.
+            whole = g.cast("attention_mask", np.bool_)
+            rows = g.slice(whole, self.own, self.total, 1) if sp.cache else whole
+            both = g.commute("And", g.unsqueeze(rows, 2), g.unsqueeze(whole, 1))
+            found.append(("hide", g.unsqueeze(g.op("Not", both), 1)))
+            return found
+        if sp.padding in ("gathernd", "gather-flat"):
+            found.append(("where", g.unsqueeze(self._looked_up(), 1, 2)))
             return found
         flag = mask if sp.padding == "bool" else g.cast(mask, np.bool_)
         found.append(("where", g.commute("And", flag, visible) if sp.padding == "and" else flag))
         return found
+
+    def _hidden(self, visible: str) -> str:
+        """True where a key is hidden: from a disjunction, or from numbers that are not zero."""
+        g, sp = self.g, self.sp
+        if sp.causal == "or-less":
+            return g.op("Or", g.op("Not", visible), g.op("Not", visible))
+        low = g.const(self._minimum(self.float), self.float)
+        return g.cast(g.op("Where", visible, g.const(0.0, self.float), low), np.bool_)
+
+    def _looked_up(self) -> str:
+        """The attention mask [B, S] as booleans, read with an index per batch entry and key."""
+        g, sp = self.g, self.sp
+        batches = g.unsqueeze(g.op("Range", g.const(0), self.batch, g.const(1)), 1)
+        keys = g.unsqueeze(self.keys, 0)
+        if sp.padding == "gather-flat":
+            place = g.op("Add", g.op("Mul", batches, self.total), keys)
+            flat = g.op("Reshape", "attention_mask", g.const([-1]))
+            return g.cast(g.op("Gather", flat, place, axis=0), np.bool_)
+        size = g.shape(self.batch, self.total)
+        parts = [g.unsqueeze(g.expand(p, size), 2) for p in (batches, keys)]
+        return g.op("GatherND", g.cast("attention_mask", np.bool_), g.op("Concat", *parts, axis=2))
 
     # --- attention
 
     def _heads(self, value: str, stem: str, heads: int) -> str:
         """[B, heads, S, D] of a projected input."""
         g, sp = self.g, self.sp
-        if sp.layout in ("direct", "operator"):
+        if sp.layout in DIRECT:
             return value
         return g.op("Transpose", g.op("Reshape", value, g.const([0, -1, heads, DEPTH])), perm=[0, 2, 1, 3])
 
@@ -1109,16 +1489,25 @@ class _Writer:
         g, sp = self.g, self.sp
         if sp.kv == "gathered":
             return g.op("Gather", value, g.const(np.repeat(np.arange(self.kv_heads), 2)), axis=1)
-        if sp.kv != "grouped":
+        if sp.kv == "tiled":
+            return g.op("Tile", value, g.const([1, 2, 1, 1]))
+        if sp.kv == "native" and sp.layout == "operator":
+            return value
+        if sp.kv not in ("grouped", "native"):
             return value
         size = g.shape(self.batch, self.kv_heads, 2, self.total, DEPTH)
-        return g.op("Reshape", g.op("Expand", g.unsqueeze(value, 2), size), g.const([0, sp.heads, -1, DEPTH]))
+        return g.op("Reshape", g.expand(g.unsqueeze(value, 2), size), g.const([0, sp.heads, -1, DEPTH]))
 
     def _attention(self, layer: int, query: str, key: str, value: str, bias: str) -> str:
         g, sp = self.g, self.sp
         scale = SCALE
         if sp.layout == "einsum" and not sp.cache:
             q, k, v = (g.op("Reshape", t, g.const([0, -1, sp.heads, DEPTH])) for t in (query, key, value))
+        elif sp.layout == "mha":
+            return self._microsoft(query, key, value, bias)
+        elif sp.layout == "seq-first":
+            size = g.shape(self.new, -1, DEPTH)
+            q, k, v = (g.op("Transpose", g.op("Reshape", t, size), perm=[1, 0, 2]) for t in (query, key, value))
         else:
             q = self._heads(query, "query", sp.heads)
             k, v = (self._heads(t, t, self.kv_heads) for t in (key, value))
@@ -1155,10 +1544,16 @@ class _Writer:
         if sp.miss == "softcap-before":
             scores = g.op("Mul", g.op("Tanh", g.op("Div", scores, g.const(2.0, self.float))), g.const(2.0, self.float))
         scores = self._biased(scores, bias)
+        if sp.floor:
+            scores = g.op("Max", scores, g.const(float(np.finfo(self.float).min), self.float))
         if sp.miss == "row-scale":
             scores = g.op("Mul", scores, g.cast(g.unsqueeze(g.op("Add", self.rows, g.const(1)), 1), self.float))
         if sp.miss == "key-scale":
             scores = g.op("Mul", scores, g.cast(g.unsqueeze(g.op("Add", self.keys, g.const(1)), 0), self.float))
+        if sp.miss == "log-length":
+            scores = g.op("Mul", scores, g.cast(g.op("Log", g.cast(self.total, np.float32)), self.float))
+        if sp.miss == "mask-multiplied":
+            scores = g.op("Mul", scores, g.cast(g.unsqueeze("attention_mask", 1, 2), self.float))
         if sp.miss == "soft-window":
             gap = g.op("Abs", g.op("Sub", g.unsqueeze(self.rows, 1), g.unsqueeze(self.keys, 0)))
             outside = g.cast(g.op("Greater", gap, g.const(1 + int(sp.where * 6))), self.float)
@@ -1174,17 +1569,65 @@ class _Writer:
             source = weights if sp.miss == "probabilities" else scores
             g.nodes.append(helper.make_node("Identity", [source], ["extra"], name="extra_out"))
             g.outputs["extra"] = (kind, [])
+        if sp.guard == "reduce":
+            return self._guarded(weights, v)
+        if sp.guard == "nan":
+            weights = g.op("Where", g.op("IsNaN", weights), g.const(0.0, self.float), weights)
         return self._context(weights, v)
 
-    def _operator(self, q: str, k: str, v: str, bias: str) -> str:
-        """ONNX's own Attention, with bias and masks as its additive mask."""
+    def _guarded(self, weights: str, v: str) -> str:
+        """Zeros for rows of which every key is hidden, as transformers writes it: [B, H, S, D] before the heads go."""
+        g = self.g
+        seen = g.cast(g.op("Greater", self.whole, g.const(float(np.finfo(self.float).min), self.float)), np.float32)
+        if self.sp.opset >= 13:
+            count = g.op("ReduceSum", seen, g.const([-1]), keepdims=1)
+        else:
+            count = g.op("ReduceSum", seen, axes=[-1], keepdims=1)
+        empty = g.op("Less", count, g.const(1.0, np.float32))
+        made = g.op("Where", empty, g.const(0.0, self.float), g.op("MatMul", weights, v))
+        if self.sp.layout == "direct":
+            return made
+        made = g.op("Transpose", made, perm=[0, 2, 1, 3])
+        return g.op("Reshape", made, g.const([0, 0, self.sp.heads * DEPTH]))
+
+    def _microsoft(self, query: str, key: str, value: str, bias: str) -> str:
+        """onnxruntime's MultiHeadAttention, with bias and masks as its attention_bias."""
+        g, sp = self.g, self.sp
+        full = g.expand(self._one_tensor(bias), g.shape(self.batch, sp.heads, self.new, self.total))
+        if sp.scale in ("q", "k", "both"):
+            query = g.commute("Mul", query, g.const(SCALE, self.float))
+        scale = SCALE if sp.scale == "before-mul" else 1.0
+        out = g.name("mha")
+        g.nodes.append(
+            helper.make_node(
+                "MultiHeadAttention",
+                [query, key, value, "", "", full],
+                [out],
+                name=f"node_{out}",
+                domain="com.microsoft",
+                num_heads=sp.heads,
+                scale=scale,
+            )
+        )
+        return out
+
+    def _one_tensor(self, bias: str) -> str:
+        """Bias and masks in one tensor."""
         g, sp = self.g, self.sp
         low = g.const(self._minimum(self.float), self.float)
         if sp.bias in SYMMETRIC and sp.negate == "sub":
             bias = g.op("Neg", bias)
         for kind, mask in self._masks():
-            bias = g.op("Where", mask, bias, low) if kind == "where" else g.commute("Add", bias, mask)
-        full = g.op("Expand", bias, g.shape(self.batch, sp.heads, self.new, self.total))
+            if kind == "hide":
+                bias = g.op("Where", mask, low, bias)
+            else:
+                bias = g.op("Where", mask, bias, low) if kind == "where" else g.commute("Add", bias, mask)
+        return bias
+
+    def _operator(self, q: str, k: str, v: str, bias: str) -> str:
+        """ONNX's own Attention, with bias and masks as its additive mask."""
+        g, sp = self.g, self.sp
+        full = g.expand(self._one_tensor(bias), g.shape(self.batch, sp.heads, self.new, self.total))
         if sp.scale in ("q", "k", "both"):
             q = g.commute("Mul", q, g.const(SCALE, self.float))
         return g.op("Attention", q, k, v, full, scale=SCALE if sp.scale == "before-mul" else 1.0)
@@ -1193,6 +1636,21 @@ class _Writer:
         g, sp = self.g, self.sp
         if sp.layout == "einsum":
             return g.op("Einsum", q, k, equation="bhid,bhjd->bhij" if sp.cache else "bihd,bjhd->bhij")
+        if sp.layout == "fused":
+            out = g.name("fusedmatmul")
+            alpha = {"alpha": SCALE} if sp.scale == "before-mul" else {}
+            g.nodes.append(
+                helper.make_node(
+                    "FusedMatMul", [q, k], [out], name=f"node_{out}", domain="com.microsoft", transB=1, **alpha
+                )
+            )
+            return out
+        if sp.layout == "kt3":
+            flat = g.op("Transpose", g.op("Reshape", k, g.shape(-1, self.total, DEPTH)), perm=[0, 2, 1])
+            return g.op("MatMul", q, g.op("Reshape", flat, g.shape(self.batch, self.heads_of_keys, DEPTH, self.total)))
+        if sp.layout == "seq-first":
+            scores = g.op("MatMul", q, g.op("Transpose", k, perm=[0, 2, 1]))
+            return g.op("Reshape", scores, g.shape(self.batch, sp.heads, self.new, self.total))
         if sp.layout.startswith("merged"):
             q = g.op("Reshape", q, g.shape(-1, self.new, DEPTH))
             k = g.op("Reshape", k, g.shape(-1, self.total, DEPTH))
@@ -1205,11 +1663,12 @@ class _Writer:
     def _scaled(self, scores: str, q: str) -> str:
         g, sp = self.g, self.sp
         if sp.scale == "before-mul":
-            return g.commute("Mul", scores, g.const(SCALE, self.float))
+            return scores if sp.layout == "fused" else g.commute("Mul", scores, g.const(SCALE, self.float))
         if sp.scale == "before-div":
             return g.op("Div", scores, g.const(1 / SCALE, self.float))
         if sp.scale == "shape":
-            size = g.op("Sqrt", g.cast(g.const(DEPTH) if sp.static else g.size(q, 3), np.float32))
+            axis = 2 if sp.layout == "seq-first" else 3
+            size = g.op("Sqrt", g.cast(g.const(DEPTH) if sp.static else g.size(q, axis), np.float32))
             return g.op("Div", scores, g.cast(size, self.float))
         if sp.scale == "input":
             return g.commute("Mul", scores, "scale")
@@ -1236,23 +1695,25 @@ class _Writer:
 
         def masked(value: str) -> str:
             for kind, mask in masks:
-                if kind == "where":
+                if kind == "hide":
+                    value = g.op("Where", mask, low, value)
+                elif kind == "where":
                     value = g.op("Where", mask, value, low)
                 else:
                     value = g.commute("Add", value, mask)
             return value
 
-        def added(value: str) -> str:
+        def added(value: str, term: str = bias) -> str:
             if sp.miss == "multiplied":
-                return g.commute("Mul", value, bias)
+                return g.commute("Mul", value, term)
             if sp.bias in SYMMETRIC and sp.negate == "sub":
-                return g.op("Sub", value, bias)
-            return g.commute("Add", value, bias)
+                return g.op("Sub", value, term)
+            return g.commute("Add", value, term)
 
         if sp.order == "one-tensor":
             if sp.bias in SYMMETRIC and sp.negate == "sub":
                 bias = g.op("Neg", bias)
-            whole = masked(bias)
+            whole = self.whole = masked(bias)
             scores = g.commute("Mul" if sp.miss == "multiplied" else "Add", scores, whole)
         elif sp.order == "mask-first":
             scores = added(masked(scores))
@@ -1264,6 +1725,8 @@ class _Writer:
                 scores = g.commute("Mul", scores, g.const(SCALE, self.float))
             elif sp.scale == "after-div":
                 scores = g.op("Div", scores, g.const(1 / SCALE, self.float))
+            if sp.twice:
+                scores = added(scores, g.op("Mul", bias, g.const(SCALE, self.float)))
             if sp.miss == "softcap-after":
                 cap = g.const(3.0, self.float)
                 scores = g.op("Mul", g.op("Tanh", g.op("Div", scores, cap)), cap)
@@ -1294,6 +1757,13 @@ class _Writer:
 
     def _context(self, weights: str, v: str) -> str:
         g, sp = self.g, self.sp
+        if sp.layout == "seq-first":
+            made = g.op("MatMul", g.op("Reshape", weights, g.shape(-1, self.new, self.total)), v)
+            return g.op(
+                "Reshape",
+                g.op("Transpose", made, perm=[1, 0, 2]),
+                g.shape(self.new, self.batch, sp.heads * DEPTH),
+            )
         if sp.layout.startswith("merged"):
             weights = g.op("Reshape", weights, g.shape(-1, self.new, self.total))
             v = g.op("Reshape", v, g.shape(-1, self.total, DEPTH))
@@ -1322,8 +1792,10 @@ def shapes(sp: Spelling) -> Sequence[tuple[int, int, int]]:
     # proof names as an assumption.
     longest = BUFFER - 1 if sp.miss == "offset-one" and sp.bias.startswith("gather") else BUFFER
     if sp.cache:
-        return [(2, 3, 4), (1, 1, 9), (2, 13, longest - 13), (1, 1, longest - 1)]
-    return [(2, 5, 0), (1, 1, 0), (2, longest, 0)]
+        usual = [(2, 3, 4), (1, 1, 9), (2, 13, longest - 13), (1, 1, longest - 1)]
+        return [*usual, (1, 2, LONG - 2)] if sp.miss in LONG_MISSES else usual
+    usual = [(2, 5, 0), (1, 1, 0), (2, longest, 0)]
+    return [*usual, (1, LONG, 0)] if sp.miss in LONG_MISSES else usual
 
 
 def mask_patterns(sp: Spelling, batch: int, total: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
@@ -1340,7 +1812,7 @@ def mask_patterns(sp: Spelling, batch: int, total: int, rng: np.random.Generator
         holes[:, 0] = 1
         yield right
         yield holes
-        if sp.miss != "causal-offset":  # its valid queries would be left without any key
+        if sp.miss not in ("causal-offset", "causal-strict"):  # their valid queries would be left without any key
             yield left
 
 
@@ -1349,10 +1821,11 @@ def feeds(sp: Spelling, shape: tuple[int, int, int], mask: np.ndarray, rng: np.r
     batch, new, past = shape
     kind = _float(sp)
     kv = kv_heads(sp)
-    direct = sp.layout in ("direct", "operator")
+    direct = sp.layout in DIRECT
     given: dict[str, object] = {}
     for name, heads in (("query", sp.heads), ("key", kv), ("value", kv)):
         size = (batch, heads, new, DEPTH) if direct else (batch, new, heads * DEPTH)
+        size = (new, batch, heads * DEPTH) if sp.layout == "seq-first" else size
         given[name] = rng.normal(size=size).astype(kind)
     given["qkv"] = rng.normal(size=(batch, new, 3 * sp.heads * DEPTH)).astype(kind)
     for name in ("past_key", "past_value"):
@@ -1366,12 +1839,20 @@ def feeds(sp: Spelling, shape: tuple[int, int, int], mask: np.ndarray, rng: np.r
     given["attention_mask"] = mask.astype(np.bool_) if sp.padding == "bool" else mask
     given["slopes"] = slope_values(sp).astype(_float(sp, bias=True))
     given["scale"] = np.array(0.7, kind)
+    given["taken"] = np.array(True)
     given["batch_slopes"] = rng.uniform(0.05, 0.5, (batch, sp.heads)).astype(kind)
     lengths = rng.integers(1, max(2, new), batch)
     given["position_ids"] = np.stack([np.arange(new) % n for n in lengths]).astype(np.int64)
     given["key_term"] = rng.normal(size=(batch, past + new)).astype(kind)
     given["weights"] = rng.uniform(0, 1, (batch, new)).astype(kind)
     return given
+
+
+def spread(sp: Spelling, valid: np.ndarray) -> np.ndarray:
+    """Valid tokens [B, S] over the axes of the output."""
+    if sp.layout == "seq-first":
+        return valid.T[:, :, None]
+    return valid[:, None, :, None] if sp.layout in DIRECT else valid[:, :, None]
 
 
 def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
@@ -1422,13 +1903,15 @@ def difference(sp: Spelling, original: onnx.ModelProto, rewritten: onnx.ModelPro
             chosen = {n: given[n] for n in names}
             expected, found = first.run(outputs, chosen), second.run(outputs, chosen)
             valid = mask[:, past:] > 0
+            if sp.miss == "causal-strict" and not past:
+                valid[:, 0] = False  # it sees no key
             for name, left, right in zip(outputs, expected, found, strict=True):
                 if left.shape != right.shape:
                     return Difference(np.inf, compared, f"{name} {left.shape} {right.shape}")
                 a, b = left.astype(np.float64), right.astype(np.float64)
                 keep = np.isfinite(a)
                 if name == "output":
-                    keep &= valid[:, None, :, None] if sp.layout in ("direct", "operator") else valid[:, :, None]
+                    keep &= spread(sp, valid)
                 if not keep.any():
                     continue
                 a, b = a[keep], b[keep]

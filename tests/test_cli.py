@@ -331,7 +331,7 @@ TOP = {
 }
 PROOF = {
     "form", "causal", "scale", "slopes", "slopes_at_run_time", "key_positions", "mask", "bindings", "extents",
-    "assumptions", "steps", "bias_bytes",
+    "assumptions", "steps", "self_check", "bias_bytes",
 }  # fmt: skip
 
 

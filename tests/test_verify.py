@@ -446,7 +446,8 @@ def test_report_is_reproducible_and_json(tmp_path: Path) -> None:
     first, second = (run_verify(tmp_path, tiny.original(), tiny.rewritten(), seed=3).to_json() for _ in range(2))
     assert json.dumps(first, allow_nan=False) == json.dumps(second, allow_nan=False)
     assert list(first) == [
-        "status", "skipped_reason", "summary", "tolerance", "out_of_scope", "notes", "sets", "power", "precision",
+        "status", "method", "by_sites", "sites", "skipped_reason", "summary", "tolerance", "out_of_scope", "notes",
+        "sets", "power", "precision",
     ]  # fmt: skip
     other = run_verify(tmp_path, tiny.original(), tiny.rewritten(), seed=4).to_json()
     assert other["sets"] != first["sets"]

@@ -45,10 +45,7 @@ def changed(spelling: generator.Spelling, rewritten: Model, kind: MutantKind, la
             chosen_inputs = {n: np.asarray(given[n]) for n in first.input_types}
             one, other = first.run(chosen_inputs)["output"], second.run(chosen_inputs)["output"]
             valid = mask[:, past:] > 0
-            direct = spelling.layout in ("direct", "operator")
-            keep = np.broadcast_to(valid[:, None, :, None] if direct else valid[:, :, None], one.shape) & np.isfinite(
-                one
-            )
+            keep = np.broadcast_to(generator.spread(spelling, valid), one.shape) & np.isfinite(one)
             if keep.any():
                 gap = np.abs(one[keep].astype(np.float64) - other[keep]).max()
                 worst = max(worst, float(gap) / max(1e-3, float(np.abs(one[keep]).max())))

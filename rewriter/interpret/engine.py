@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from onnx import NodeProto, TensorProto
 
-from ..algebra import Cond, Index, Poly, Read, Size, TooComplex, ind, of, poly
+from ..algebra import Cond, Index, Poly, Read, Size, TooComplex, ind, is_nonpositive, of, poly
 from ..graph import Array, Scope, label
 from .facts import Facts
 
@@ -222,6 +222,10 @@ class Interpreter:
 
     # --- helpers for rules ---------------------------------------------------------------------------
 
+    def is_single(self, extent: Poly) -> bool:
+        """Whether an extent is 1 wherever there is anything: the number 1, or min(1, S)."""
+        return extent == 1 or (extent.constant is None and is_nonpositive(self.facts.normal(extent) - 1))
+
     def same(self, left: Poly, right: Poly) -> bool:
         """Whether two extents are equal by what is known."""
         return self.facts.equal(left, right)
@@ -238,7 +242,7 @@ class Interpreter:
         offset = len(out) - len(dims)
         result = []
         for axis, extent in enumerate(dims):
-            if extent == 1:
+            if self.is_single(extent):
                 result.append(poly(0))
                 continue
             wanted = out[offset + axis]

@@ -20,7 +20,10 @@ Dims = tuple[Poly, ...] | None
 
 
 def broadcast(interpreter: Interpreter, shapes: list[tuple[Poly, ...]], node: NodeProto) -> tuple[Poly, ...]:
-    """The common shape of broadcast operands; extents that must agree are learned to."""
+    """The common shape of broadcast operands; extents that must agree are learned to.
+
+    An extent such as min(1, S) never exceeds 1: it is spread over any other, and agrees with none but by chance.
+    """
     rank = max((len(s) for s in shapes), default=0)
     result: list[Poly] = []
     for axis in range(rank):
@@ -30,9 +33,9 @@ def broadcast(interpreter: Interpreter, shapes: list[tuple[Poly, ...]], node: No
             if position < 0 or shape[position] == 1:
                 continue
             extent = shape[position]
-            if chosen == 1:
+            if chosen == 1 or (interpreter.is_single(chosen) and not interpreter.is_single(extent)):
                 chosen = extent
-            elif not interpreter.same(chosen, extent):
+            elif not interpreter.is_single(extent) and not interpreter.same(chosen, extent):
                 interpreter.facts.learn(chosen, extent, label(node), by_broadcast=True)
                 if extent.constant is not None:
                     chosen = extent
@@ -271,10 +274,10 @@ def _einsum(interpreter: Interpreter, node: NodeProto, inputs: list[Dims]) -> li
         if dims is None or len(dims) != len(term):
             return [None]
         for letter, extent in zip(term, dims, strict=True):
-            if letter in sizes and sizes[letter] != 1 and extent != 1:
+            if letter in sizes and not interpreter.is_single(sizes[letter]) and not interpreter.is_single(extent):
                 if not interpreter.same(sizes[letter], extent):
                     interpreter.facts.learn(sizes[letter], extent, label(node), by_broadcast=False)
-            elif letter not in sizes or sizes[letter] == 1:
+            elif letter not in sizes or interpreter.is_single(sizes[letter]):
                 sizes[letter] = extent
     return [tuple(sizes[c] for c in result)]
 

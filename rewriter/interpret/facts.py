@@ -23,6 +23,7 @@ from ..algebra import (
     poly,
     substitute,
 )
+from .room import leaves_room
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,16 @@ class Fact:
 
 @dataclass
 class Facts:
-    """Learned equalities, kept as a substitution that normalises polynomials."""
+    """Learned equalities, kept as a substitution that normalises polynomials.
+
+    Attributes:
+        learned: What is taken as given, in the order in which it was learned.
+        rejected: Assumptions that were not made, since they would exclude short sequences.
+        version: Grows with everything that is learned.
+    """
 
     learned: list[Fact] = field(default_factory=list)
+    rejected: list[Fact] = field(default_factory=list)
     version: int = 0
     _mapping: Substitution = field(default_factory=dict)
 
@@ -110,19 +118,28 @@ class Facts:
     def _is_replaced(self, value: Poly) -> bool:
         return any(a in self._mapping for a in value.all_atoms())
 
-    def assume_nonnegative(self, value: Poly, node: str) -> None:
-        """Take ``value >= 0`` as given: a Slice that starts at ``value`` counts from the front."""
+    def assume_nonnegative(self, value: Poly, node: str) -> bool:
+        """Take ``value >= 0`` as given: a Slice that starts at ``value`` counts from the front.
+
+        False, and nothing taken as given, where that would leave no room for short sequences or cannot be said.
+        """
+        if not leaves_room(self.normal(value)):
+            fact = Fact(value, poly(0), node, True, ">=")
+            if fact not in self.rejected:
+                self.rejected.append(fact)
+            return False
         piece = self.normal(min0(self.normal(value)))
         atoms = [a for a in piece.sorted_atoms() if isinstance(a, Min0)]
         if len(atoms) != 1:
-            return
+            return piece == 0
         coefficient = piece.coefficient_of(atoms[0]).constant
         if not coefficient:
-            return
+            return False
         replacement = (pivot_times(atoms[0], coefficient) - piece) / coefficient
         self._mapping[atoms[0]] = replacement
         self.learned.append(Fact(value, poly(0), node, True, ">="))
         self.version += 1
+        return True
 
 
 def pivot_times(atom: Atom, coefficient: Number) -> Poly:

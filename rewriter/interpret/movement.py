@@ -195,6 +195,8 @@ def slice_bounds(interpreter: Interpreter, node: NodeProto) -> list[tuple[int, P
             continue  # [0:n] of an axis of extent 1 is all of it: no run has an empty sequence
         first = _clamp(interpreter, start, dims[axis], node)
         last = _clamp(interpreter, end, dims[axis], node)
+        if first is None or last is None:
+            return None
         extent = interpreter.facts.normal(maximum(ZERO, last - first))
         result.append((axis, first, extent, 1))
     return result
@@ -211,11 +213,11 @@ def _strided(start: Poly, end: Poly, extent: Poly, step: int) -> tuple[Poly, Pol
     return (poly(positions[0]) if len(positions) else ZERO), poly(len(positions))
 
 
-def _clamp(interpreter: Interpreter, bound: Poly, extent: Poly, node: NodeProto) -> Poly:
+def _clamp(interpreter: Interpreter, bound: Poly, extent: Poly, node: NodeProto) -> Poly | None:
     """A Slice bound as a position in [0, extent]: negative ones count from the end.
 
     A bound such as 64 - S, of either sign, is taken to be non-negative (the buffer is long enough), and
-    that is recorded as an assumption.
+    that is recorded as an assumption.  None for one such as 1 - S, of which that cannot be assumed.
     """
     bound = interpreter.facts.normal(bound)
     extent = interpreter.facts.normal(extent)
@@ -226,7 +228,8 @@ def _clamp(interpreter: Interpreter, bound: Poly, extent: Poly, node: NodeProto)
         return minimum(bound, extent)
     if is_nonpositive(bound):
         return maximum(ZERO, bound + extent)
-    interpreter.facts.assume_nonnegative(bound, label(node))
+    if not interpreter.facts.assume_nonnegative(bound, label(node)):
+        return None
     return interpreter.facts.normal(minimum(bound, extent))
 
 
@@ -256,7 +259,7 @@ def from_front(interpreter: Interpreter, index: Poly, extent: Poly, node: NodePr
     """An index that a Gather uses, counted from the front; None where its sign is only known at run time.
 
     An index expression that is negative for some sizes would silently wrap around there; that the sizes
-    are not such is recorded as an assumption.
+    are not such is recorded as an assumption, as long as short sequences are no such sizes.
     """
     if is_nonnegative(index):
         return index
@@ -266,8 +269,7 @@ def from_front(interpreter: Interpreter, index: Poly, extent: Poly, node: NodePr
     lowest = None if bound is None else interpreter.facts.normal(bound)
     if lowest is None or any(not isinstance(a, Size) for a in lowest.all_atoms()):
         return None
-    interpreter.facts.assume_nonnegative(lowest, label(node))
-    return index
+    return index if interpreter.facts.assume_nonnegative(lowest, label(node)) else None
 
 
 def _gather_nd(interpreter: Interpreter, node: NodeProto, output: int, indices: tuple[Poly, ...]) -> Source | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .errors import GivenInputError, RunError, RuntimeMissingError, VerifyError
+from .options import VerifyOptions
 from .report import (
     MutantResult,
     OutputError,
@@ -10,7 +11,6 @@ from .report import (
     PrecisionResult,
     SetResult,
     Verification,
-    VerifyOptions,
 )
 from .verification import skipped, verify
 

@@ -8,24 +8,22 @@ that is 1 % off.  Values survive the widening unchanged: a mask of float16's low
 
 from __future__ import annotations
 
+import math
 import mmap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
 import onnx
-from onnx import AttributeProto, TensorProto, external_data_helper, numpy_helper
+from onnx import TensorProto, external_data_helper
 
 from ..graph import numpy_type
 from .runtime import Model
+from .widen import TO_FLOAT32, TYPE_ATTRIBUTES, graphs, nodes, widen, widen_tensor
 
 NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 """Types that a clone widens to float32."""
-
-_TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype", "output_datatype", "softmax_precision", "stash_type")
-"""Attributes that hold a TensorProto type, in any operator."""
 
 _MOVE_FROM = 1 << 24
 """Models with more inline weights than this get them moved to a file, so that copies of the model are cheap."""
@@ -41,13 +39,13 @@ class Source:
     Attributes:
         model: The file's content, external tensors not loaded.
         narrow: Names of the 16-bit float types it uses, in a fixed order.
-        stored: Those among them that it stores vectors or larger tensors in.
+        stored: Its constants of these types by name: the type, and the number of elements.
         float32_bytes: Size of all its initializers once widened.
     """
 
     model: Model
     narrow: tuple[str, ...]
-    stored: tuple[str, ...]
+    stored: Mapping[str, tuple[str, int]]
     float32_bytes: int
 
 
@@ -62,8 +60,20 @@ def read(path: Path, folder: Path | None = None) -> Source:
         OSError: If the file, or a small external tensor, cannot be read.
         ValueError: If an external tensor has other bytes than it declares.
     """
-    proto = onnx.load(str(path), load_external_data=False)
-    folder = folder or path.parent
+    return source_of(onnx.load(str(path), load_external_data=False), folder or path.parent)
+
+
+def source_of(proto: onnx.ModelProto, folder: Path) -> Source:
+    """A model in memory as it is; its small external tensors are read into it.
+
+    Args:
+        proto: The model, external tensors not loaded.
+        folder: Where its external data lie.
+
+    Raises:
+        OSError: If a small external tensor cannot be read.
+        ValueError: If it has other bytes than it declares.
+    """
     has_external = False
     for tensor in _all_tensors(proto):
         if external_data_helper.uses_external_data(tensor):
@@ -73,7 +83,11 @@ def read(path: Path, folder: Path | None = None) -> Source:
             else:
                 has_external = True
     narrow = _names(_types(proto))
-    stored = _names(frozenset(tensor.data_type for tensor in _all_tensors(proto) if tensor.dims))
+    stored = {
+        name: (TensorProto.DataType.Name(tensor.data_type).lower(), math.prod(tensor.dims))
+        for name, tensor in _named_constants(proto)
+        if tensor.data_type in NARROW
+    }
     size = sum(_float32_bytes(tensor) for tensor in _all_tensors(proto))
     return Source(Model(proto, folder if has_external else None), narrow, stored, size)
 
@@ -100,60 +114,25 @@ def float32_clone(source: Source, scratch: Path) -> Model:
     moved = folder is not None or inline >= _MOVE_FROM
     name = "weights.bin"
     with (scratch / name).open("wb") as data:
-        for graph in _graphs(proto):
+        # One tensor at a time, so that no more than one is in memory.
+        for graph in graphs(proto):
             for tensor in graph.initializer:
-                if external_data_helper.uses_external_data(tensor):
-                    assert folder is not None
-                    _load_external(tensor, folder)
-                _widen_tensor(tensor)
+                _load(tensor, folder)
+                widen_tensor(tensor, TO_FLOAT32)
                 if moved and len(tensor.raw_data) >= _LARGE:
                     _move(tensor, data, name)
-            for sparse in graph.sparse_initializer:
-                _widen_tensor(sparse.values)
-            for value in (*graph.input, *graph.output, *graph.value_info):
-                _widen_type(value.type)
-        for function in proto.functions:
-            for value in function.value_info:
-                _widen_type(value.type)
-        for node in _nodes(proto):
+        for node in nodes(proto):
             for attribute in node.attribute:
-                _widen_attribute(attribute, folder)
+                for tensor in (*([attribute.t] if attribute.HasField("t") else []), *attribute.tensors):
+                    _load(tensor, folder)
+    widen(proto, TO_FLOAT32)
     return Model(proto, scratch if moved else None)
 
 
-def _widen_attribute(attribute: AttributeProto, folder: Path | None) -> None:
-    tensors = [*([attribute.t] if attribute.HasField("t") else []), *attribute.tensors]
-    for tensor in tensors:
-        if external_data_helper.uses_external_data(tensor) and folder is not None:
-            _load_external(tensor, folder)
-        _widen_tensor(tensor)
-    if attribute.HasField("sparse_tensor"):
-        _widen_tensor(attribute.sparse_tensor.values)
-    if attribute.HasField("tp"):
-        _widen_type(attribute.tp)
-    if attribute.name in _TYPE_ATTRIBUTES and attribute.type == AttributeProto.INT and attribute.i in NARROW:
-        attribute.i = TensorProto.FLOAT
-
-
-def _widen_tensor(tensor: TensorProto) -> None:
-    if tensor.data_type not in NARROW:
-        return
-    wide = numpy_helper.to_array(tensor).astype(np.float32)
-    name, doc = tensor.name, tensor.doc_string
-    tensor.CopyFrom(numpy_helper.from_array(wide, name))
-    tensor.doc_string = doc
-
-
-def _widen_type(kind: onnx.TypeProto) -> None:
-    field = kind.WhichOneof("value")
-    if field in ("tensor_type", "sparse_tensor_type"):
-        tensor = getattr(kind, field)
-        if tensor.elem_type in NARROW:
-            tensor.elem_type = TensorProto.FLOAT
-    elif field in ("sequence_type", "optional_type"):
-        _widen_type(getattr(kind, field).elem_type)
-    elif field == "map_type":
-        _widen_type(kind.map_type.value_type)
+def _load(tensor: TensorProto, folder: Path | None) -> None:
+    if external_data_helper.uses_external_data(tensor):
+        assert folder is not None
+        _load_external(tensor, folder)
 
 
 def _load_external(tensor: TensorProto, folder: Path) -> None:
@@ -195,35 +174,21 @@ def _float32_bytes(tensor: TensorProto) -> int:
     return _declared_bytes(tensor) * (2 if tensor.data_type in NARROW else 1)
 
 
-def _graphs(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
-    """All graphs of a model, outer before inner, without recursion."""
-    waiting = [proto.graph]
-    waiting.extend(graph for function in proto.functions for graph in _inner(function.node))
-    while waiting:
-        graph = waiting.pop()
-        yield graph
-        waiting.extend(_inner(graph.node))
-
-
-def _inner(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.GraphProto]:
-    for node in nodes:
+def _named_constants(proto: onnx.ModelProto) -> Iterator[tuple[str, TensorProto]]:
+    """Initializers and what Constant nodes hold, under the names that nodes use."""
+    for graph in graphs(proto):
+        for tensor in graph.initializer:
+            yield tensor.name, tensor
+    for node in nodes(proto):
         for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield attribute.g
-            yield from attribute.graphs
-
-
-def _nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
-    for graph in _graphs(proto):
-        yield from graph.node
-    for function in proto.functions:
-        yield from function.node
+            if attribute.HasField("t") and node.output:
+                yield node.output[0], attribute.t
 
 
 def _all_tensors(proto: onnx.ModelProto) -> Iterator[TensorProto]:
-    for graph in _graphs(proto):
+    for graph in graphs(proto):
         yield from graph.initializer
-    for node in _nodes(proto):
+    for node in nodes(proto):
         for attribute in node.attribute:
             if attribute.HasField("t"):
                 yield attribute.t
@@ -237,9 +202,9 @@ def _names(kinds: frozenset[int]) -> tuple[str, ...]:
 def _types(proto: onnx.ModelProto) -> frozenset[int]:
     """The element types of tensors and inputs, and the targets of casts; enough to see any 16-bit float."""
     seen = {tensor.data_type for tensor in _all_tensors(proto)}
-    for graph in _graphs(proto):
+    for graph in graphs(proto):
         for value in (*graph.input, *graph.output, *graph.value_info):
             seen.add(value.type.tensor_type.elem_type)
-    for node in _nodes(proto):
-        seen.update(attribute.i for attribute in node.attribute if attribute.name in _TYPE_ATTRIBUTES)
+    for node in nodes(proto):
+        seen.update(attribute.i for attribute in node.attribute if attribute.name in TYPE_ATTRIBUTES)
     return frozenset(seen)

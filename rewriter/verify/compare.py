@@ -6,7 +6,6 @@ zero, NaN), and no valid token ever reads them.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +24,9 @@ TOLERANCE = (
     "a quarter of the limit. The limit is fixed, with one exception that the notes state where it is made: bias "
     "tables that the file stores rounded to 16 bits."
 )
+
+
+Allowance = float | Array
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,9 @@ def compare(
     originals: Arrays,
     rewritten: Arrays,
     layouts: dict[str, Layout],
-    allowances: Mapping[str, float] | None = None,
+    allowances: Mapping[str, Allowance] | None = None,
+    *,
+    relative: float = RELATIVE_LIMIT,
 ) -> tuple[OutputError, ...]:
     """Compares all floating outputs on one input set.
 
@@ -76,19 +80,28 @@ def compare(
         originals: The original's outputs.
         rewritten: The other model's outputs.
         layouts: From :func:`find_layouts`.
-        allowances: Absolute amounts added to the limit, by output; only :mod:`.rounding` has a reason for one.
+        allowances: Absolute amounts added to the limit, by output, for all of it or for every element; only
+            :mod:`.rounding` has a reason for one.
+        relative: The limit over the largest magnitude of the output.
     """
     errors = []
     for name, original in originals.items():
         if np.issubdtype(original.dtype, np.floating):
-            error = _compare_output(name, original, rewritten.get(name), one, layouts[name])
             extra = (allowances or {}).get(name, 0.0)
-            errors.append(dataclasses.replace(error, limit=error.limit + extra))
+            errors.append(_compare_output(name, original, rewritten.get(name), one, layouts[name], relative, extra))
     return tuple(errors)
 
 
-def _compare_output(name: str, original: Array, other: Array | None, one: InputSet, layout: Layout) -> OutputError:
-    valid, scope = valid_elements(original, one, layout)
+def _compare_output(
+    name: str,
+    original: Array,
+    other: Array | None,
+    one: InputSet,
+    layout: Layout,
+    relative: float,
+    allowance: Allowance,
+) -> OutputError:
+    valid, scope = valid_elements(name, original, one, layout)
     wanted = original.astype(np.float64)
     nan_rows = _rows_with_nan(wanted)
     rows_out = np.isnan(wanted).any(axis=-1, keepdims=True) if wanted.ndim else np.isnan(wanted)
@@ -96,16 +109,18 @@ def _compare_output(name: str, original: Array, other: Array | None, one: InputS
     compared = int(chosen.sum())
     finite = wanted[chosen & np.isfinite(wanted)]
     magnitude = max(1.0, float(np.abs(finite).max(initial=0.0)))
+    limits = np.broadcast_to(relative * magnitude + np.asarray(allowance, np.float64), wanted.shape)
     if other is None or other.shape != original.shape:
-        max_abs = float("inf")
+        max_abs, limit = float("inf"), relative * magnitude
         scope = "all: the rewritten model has no such output of that shape"
     else:
-        max_abs = _largest_difference(wanted[chosen], other.astype(np.float64)[chosen])
+        max_abs, limit = _worst_difference(wanted[chosen], other.astype(np.float64)[chosen], limits[chosen])
+        limit = limit or relative * magnitude
     return OutputError(
         output=name,
         max_abs=max_abs,
         max_rel=max_abs / magnitude,
-        limit=RELATIVE_LIMIT * magnitude,
+        limit=limit,
         compared=compared,
         left_out=int(wanted.size) - compared,
         nan_rows=nan_rows,
@@ -113,14 +128,17 @@ def _compare_output(name: str, original: Array, other: Array | None, one: InputS
     )
 
 
-def valid_elements(value: Array, one: InputSet, layout: Layout) -> tuple[Array, str]:
+def valid_elements(name: str, value: Array, one: InputSet, layout: Layout) -> tuple[Array, str]:
     """True at the elements of an output that belong to kept tokens, and that choice in words.
 
     Args:
+        name: The output's name.
         value: The output.
         one: The input set it belongs to.
         layout: Its axes.
     """
+    if one.valid is not None and name in one.valid:
+        return one.valid[name], "rows that see a key"
     everything = np.ones(value.shape, bool)
     padded = [kept for kept in one.kept if not kept.all()]
     if not padded:
@@ -143,14 +161,16 @@ def _rows_with_nan(value: Array) -> int:
     return int(np.isnan(value).any(axis=-1).sum()) if value.ndim else int(np.isnan(value))
 
 
-def _largest_difference(wanted: Array, other: Array) -> float:
+def _worst_difference(wanted: Array, other: Array, limits: Array) -> tuple[float, float]:
+    """The difference that is largest beside its limit, and that limit; (0, 0) where nothing is compared."""
     if wanted.size == 0:
-        return 0.0
+        return 0.0, 0.0
     same = wanted == other  # also for infinities
     with np.errstate(invalid="ignore"):
         difference = np.where(same, 0.0, np.abs(wanted - other))
-    largest = float(difference.max())
-    return float("inf") if np.isnan(largest) else largest
+    difference = np.where(np.isnan(difference), np.inf, difference)
+    worst = int(np.argmax(difference / limits))
+    return float(difference[worst]), float(limits[worst])
 
 
 def out_of_scope(sets: Sequence[InputSet], outputs: Sequence[Arrays], errors: Sequence[OutputError]) -> tuple[str, ...]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Protocol
 
 import numpy as np
 
@@ -36,19 +37,29 @@ class Padding(Enum):
 
 @dataclass(frozen=True)
 class Case:
-    """One input set to draw: its name, sizes and padding."""
+    """One input set to draw.
+
+    Attributes:
+        name: What is special about it.
+        sizes: Batch and lengths.
+        padding: Which tokens are padded.
+        quiet: The query is zero, so that bias and masks alone decide; only where the query is an input.
+        turned: Flags, which are true with a cache, are true without one: other branches run.
+    """
 
     name: str
     sizes: Sizes
     padding: Padding
+    quiet: bool = False
+    turned: bool = False
 
     def halved(self) -> Case | None:
         """The same with half the length, or None if it is short already."""
         sizes = self.sizes
         if sizes.new >= 32:
-            return Case(self.name, Sizes(sizes.batch, sizes.new // 2, sizes.past), self.padding)
+            return replace(self, sizes=Sizes(sizes.batch, sizes.new // 2, sizes.past))
         if sizes.past >= 32:
-            return Case(self.name, Sizes(sizes.batch, sizes.new, sizes.past // 2), self.padding)
+            return replace(self, sizes=Sizes(sizes.batch, sizes.new, sizes.past // 2))
         return None
 
 
@@ -62,6 +73,7 @@ class InputSet:
         batch: Batch size, None if unknown.
         new: Number of new tokens, None if unknown.
         kept: True at tokens that are not padded, [B, L], one entry per padding mask.
+        valid: True at the elements to compare, by output, where something better is known than padded tokens.
     """
 
     name: str
@@ -69,6 +81,53 @@ class InputSet:
     batch: int | None
     new: int | None
     kept: tuple[Array, ...]
+    valid: Mapping[str, Array] | None = None
+
+
+def is_masked(inputs: Sequence[Input]) -> bool:
+    """Whether some input says which tokens are padded."""
+    return any(entry.kind in (Kind.PADDING_MASK, Kind.WIDE_MASK) for entry in inputs)
+
+
+def standard_cases(has_new: bool, has_past: bool, long: int) -> list[Case]:
+    """The cases that are tried on every model, the cheap ones first.
+
+    Args:
+        has_new: Whether the number of new tokens is free.
+        has_past: Whether there may be keys that are already there.
+        long: Length at which even the smallest slope matters.
+    """
+    cases = [
+        Case("short", Sizes(2, 7, 0), Padding.NONE),
+        Case("left padding", Sizes(2, 9, 0), Padding.LEFT),
+        Case("right padding", Sizes(3, 8, 0), Padding.RIGHT),
+        Case("interior padding", Sizes(2, 11, 0), Padding.INTERIOR),
+        Case("one token", Sizes(1, 1, 0), Padding.NONE),
+    ]
+    if has_past:
+        cases += [
+            Case("cache, one new token", Sizes(2, 1, 9), Padding.NONE),
+            Case("cache, left padding", Sizes(2, 4, 7), Padding.LEFT),
+            Case("cache, interior padding", Sizes(3, 3, 10), Padding.INTERIOR),
+        ]
+    if has_new:
+        cases += [
+            Case("long", Sizes(2, long, 0), Padding.NONE),
+            Case("long, interior padding", Sizes(2, long, 0), Padding.INTERIOR),
+        ]
+    if has_past:
+        cases += [
+            Case("long cache", Sizes(1, 2, long - 2), Padding.NONE),
+            Case("long cache, left padding", Sizes(2, 1, long - 1), Padding.LEFT),
+        ]
+    return cases
+
+
+def unpadded(case: Case) -> Case:
+    """A case for a model that has no mask, named by its sizes."""
+    sizes = case.sizes
+    name = f"{sizes.new} new tokens, {sizes.past} past, batch {sizes.batch}"
+    return case if case.padding is Padding.NONE else replace(case, name=name, padding=Padding.NONE)
 
 
 def plan(inputs: Sequence[Input], symbols: Symbols, long: int) -> tuple[Case, ...]:
@@ -79,44 +138,30 @@ def plan(inputs: Sequence[Input], symbols: Symbols, long: int) -> tuple[Case, ..
         symbols: Their symbolic dimensions.
         long: Length at which even the smallest slope matters.
     """
-    masked = any(entry.kind in (Kind.PADDING_MASK, Kind.WIDE_MASK) for entry in inputs)
-    cases = [
-        Case("short", Sizes(2, 7, 0), Padding.NONE),
-        Case("left padding", Sizes(2, 9, 0), Padding.LEFT),
-        Case("right padding", Sizes(3, 8, 0), Padding.RIGHT),
-        Case("interior padding", Sizes(2, 11, 0), Padding.INTERIOR),
-        Case("one token", Sizes(1, 1, 0), Padding.NONE),
-    ]
-    if symbols.has_past:
-        cases += [
-            Case("cache, one new token", Sizes(2, 1, 9), Padding.NONE),
-            Case("cache, left padding", Sizes(2, 4, 7), Padding.LEFT),
-            Case("cache, interior padding", Sizes(3, 3, 10), Padding.INTERIOR),
-        ]
-    if symbols.has_new:
-        cases += [
-            Case("long", Sizes(2, long, 0), Padding.NONE),
-            Case("long, interior padding", Sizes(2, long, 0), Padding.INTERIOR),
-        ]
-    if symbols.has_past:
-        cases += [
-            Case("long cache", Sizes(1, 2, long - 2), Padding.NONE),
-            Case("long cache, left padding", Sizes(2, 1, long - 1), Padding.LEFT),
-        ]
+    masked = is_masked(inputs)
+    cases = standard_cases(symbols.has_new, symbols.has_past, long)
     chosen: dict[tuple[object, ...], Case] = {}
     for case in cases:
-        if case.padding is not Padding.NONE and not masked:
-            sizes = case.sizes
-            name = f"{sizes.new} new tokens, {sizes.past} past, batch {sizes.batch}"
-            case = Case(name, sizes, Padding.NONE)
+        case = case if masked else unpadded(case)
         shapes = tuple(symbols.shape(entry, case.sizes, Relation.PAST_AND_NEW) for entry in inputs)
         chosen.setdefault((shapes, case.padding), case)
+    if any(entry.kind is Kind.BOOLEAN for entry in inputs):
+        for key, case in list(chosen.items()):
+            turned = (*key, "turned")
+            chosen[turned] = replace(case, name=f"{case.name}, flags turned", turned=True)
     first = cases[0]
-    if len({shapes for shapes, _ in chosen}) < _FEWEST_SETS:
+    if len({shapes for shapes, *_ in chosen}) < _FEWEST_SETS:
         # Fixed shapes: all that can differ is the numbers, and short sequences show small slopes in few draws only.
         again = [Case(f"{first.name}, draw {number}", first.sizes, first.padding) for number in range(2, 8)]
         return (*chosen.values(), *again)
     return tuple(chosen.values())
+
+
+class Shapes(Protocol):
+    """Chooses the shape of every input."""
+
+    def shape(self, entry: Input, sizes: Sizes, relation: Relation) -> tuple[int, ...]:
+        """The shape of one input of a set."""
 
 
 class Drawer:
@@ -127,20 +172,23 @@ class Drawer:
         symbols: Their symbolic dimensions.
         val_ranges: Inclusive bounds that replace an input's own way of being drawn.
         half_values: Draw floats that a float16 and a bfloat16 can hold, for models of those types.
+        sequence_first: Inputs of ids and features have their tokens on axis 0.
     """
 
     def __init__(
         self,
         inputs: Sequence[Input],
-        symbols: Symbols,
+        symbols: Shapes,
         val_ranges: Mapping[str, tuple[float, float]],
         *,
         half_values: bool,
+        sequence_first: bool = False,
     ) -> None:
         self._inputs = inputs
         self._symbols = symbols
         self._ranges = val_ranges
         self._half = half_values
+        self._sequence_first = sequence_first
 
     def draw(self, case: Case, relation: Relation, seed: Sequence[int]) -> InputSet:
         """Draws one input set; equal arguments give equal arrays.
@@ -166,7 +214,7 @@ class Drawer:
                 arrays[entry.name] = _as_mask(_visible(rng, shape, case.padding), entry)
             else:
                 arrays[entry.name] = self._values(rng, entry, shape, case)
-        return input_set(case.name, self._inputs, arrays)
+        return input_set(case.name, self._inputs, arrays, sequence_first=self._sequence_first)
 
     def _check(self, case: Case, relation: Relation) -> None:
         numbers = 0
@@ -187,7 +235,7 @@ class Drawer:
             length = shape[-1] if shape else 1
             return np.broadcast_to(np.arange(length) + case.sizes.past, shape).astype(entry.dtype)
         if entry.kind is Kind.BOOLEAN:
-            return np.full(shape, case.sizes.past > 0)
+            return np.full(shape, (case.sizes.past > 0) != case.turned)
         if entry.kind is Kind.INTEGER:
             return rng.integers(0, 2, shape).astype(entry.dtype)
         values = rng.standard_normal(shape).astype(np.float32)
@@ -198,7 +246,7 @@ class Drawer:
         return values.astype(entry.dtype)
 
 
-def input_set(name: str, inputs: Sequence[Input], arrays: Arrays) -> InputSet:
+def input_set(name: str, inputs: Sequence[Input], arrays: Arrays, *, sequence_first: bool = False) -> InputSet:
     """Wraps arrays, reading batch, length and padding off them."""
     batch: int | None = None
     new: int | None = None
@@ -210,7 +258,7 @@ def input_set(name: str, inputs: Sequence[Input], arrays: Arrays) -> InputSet:
             kept.append(array > HIDDEN / 2 if entry.additive else array.astype(bool) != entry.inverted)
         elif entry.kind is not Kind.WIDE_MASK and new is None:
             if array.ndim == 3 or (array.ndim == 2 and array.dtype.kind in "iu"):
-                batch, new = array.shape[0], array.shape[1]
+                batch, new = array.shape[int(sequence_first)], array.shape[int(not sequence_first)]
             elif array.ndim == 4 and wide is None:
                 wide = array.shape[0], array.shape[2]
     if new is None and wide is not None:

@@ -14,12 +14,13 @@ from .runtime import Array, Arrays
 from .usage import Input
 
 
-def load_inputs(path: Path, inputs: Sequence[Input]) -> InputSet:
+def load_inputs(path: Path, inputs: Sequence[Input], *, sequence_first: bool = False) -> InputSet:
     """Reads one input set from an .npz file.
 
     Args:
         path: The file; pickled objects in it are refused.
         inputs: The model's inputs, each of which must be there, and nothing else.
+        sequence_first: Inputs of ids and features have their tokens on axis 0.
 
     Raises:
         GivenInputError: If the file cannot be read or an array does not fit; the message names all misfits.
@@ -42,7 +43,7 @@ def load_inputs(path: Path, inputs: Sequence[Input]) -> InputSet:
     if faults:
         names = ", ".join(f"{entry.name} [{_dims(entry)}] {entry.dtype}" for entry in inputs)
         raise GivenInputError(f"{path}: {'; '.join(faults)}. The model's inputs are: {names}")
-    return input_set("given inputs", inputs, checked)
+    return input_set("given inputs", inputs, checked, sequence_first=sequence_first)
 
 
 def check_ranges(ranges: Mapping[str, tuple[float, float]], inputs: Sequence[Input]) -> None:

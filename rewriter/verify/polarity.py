@@ -38,13 +38,13 @@ def settle_polarity(session: Session, inputs: Sequence[Input], symbols: Symbols,
     masks = [entry for entry in inputs if entry.kind is Kind.PADDING_MASK and not entry.additive]
     if not masks:
         return tuple(inputs)
-    drawer = Drawer(inputs, symbols, {}, half_values=False)
+    drawer = Drawer(inputs, symbols, {}, half_values=False, sequence_first=symbols.sequence_first)
     for sizes in (Sizes(2, 9, 0), Sizes(2, 5, 4)):
         for relation in Relation:
             try:
                 one = drawer.draw(Case("polarity", sizes, Padding.INTERIOR), relation, (seed, 0, 0))
                 outputs = session.run(one.arrays)
-                inverted = _is_inverted(session, inputs, one, outputs)
+                inverted = _is_inverted(session, inputs, one, outputs, turned=symbols.sequence_first)
             except LimitError:
                 raise
             except RunError:
@@ -55,11 +55,12 @@ def settle_polarity(session: Session, inputs: Sequence[Input], symbols: Symbols,
     return tuple(inputs)
 
 
-def _is_inverted(session: Session, inputs: Sequence[Input], one: InputSet, outputs: Arrays) -> bool:
+def _is_inverted(session: Session, inputs: Sequence[Input], one: InputSet, outputs: Arrays, *, turned: bool) -> bool:
     """Whether zeros, not ones, are the tokens that the others see."""
     if one.new is None or not one.kept or one.kept[0].shape[1] < one.new:
         return False
     ones = one.kept[0][:, one.kept[0].shape[1] - one.new :]
+    ones = ones.T if turned else ones  # as the inputs have them
     if ones.all() or not _influences(session, inputs, one, outputs, changed=~ones, seen_at=ones):
         return False
     return not _influences(session, inputs, one, outputs, changed=ones, seen_at=~ones)
@@ -68,7 +69,10 @@ def _is_inverted(session: Session, inputs: Sequence[Input], one: InputSet, outpu
 def _influences(
     session: Session, inputs: Sequence[Input], one: InputSet, outputs: Arrays, *, changed: Array, seen_at: Array
 ) -> bool:
-    """Whether other content at the tokens ``changed`` [B, T] moves any output at the tokens ``seen_at`` [B, T]."""
+    """Whether other content at the tokens ``changed`` moves any output at the tokens ``seen_at``.
+
+    Both are as the inputs are, [B, T] or [T, B].
+    """
     arrays = dict(one.arrays)
     for entry in inputs:
         array = arrays[entry.name]
@@ -80,7 +84,7 @@ def _influences(
     moved = session.run(arrays)
     for name, layout in find_layouts([one], [outputs]).items():
         before, after = outputs[name], moved[name]
-        if (layout.batch_axis, layout.token_axis) != (0, 1) or before.shape[:2] != seen_at.shape:
+        if {layout.batch_axis, layout.token_axis} != {0, 1} or before.shape[:2] != seen_at.shape:
             continue
         with np.errstate(invalid="ignore"):
             # NaN on either side says nothing about influence.

@@ -6,11 +6,11 @@ original shows that they are too weak for that kind of mistake, and the report s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from ..spec import BiasForm
-from .compare import Layout, compare
+from .compare import RELATIVE_LIMIT, Allowance, Layout, compare
 from .draw import InputSet
 from .errors import RunError
 from .mutants import MutantKind, Site, find_sites, has_mask, mutate, not_applicable
@@ -36,18 +36,27 @@ class Baseline:
         layouts: Axes of the outputs.
         allowances: What is added to the limits, by input set and output.
         query_length_fixed_at_one: Whether every input of this model has one query token.
+        relative: The limit over the largest magnitude of an output.
+        alone: The outputs are those of the fused node itself, so that it certainly runs.
     """
 
     sets: Sequence[InputSet]
     originals: Sequence[Arrays]
     rewritten: Sequence[Arrays]
     layouts: dict[str, Layout]
-    allowances: Sequence[dict[str, float]]
+    allowances: Sequence[Mapping[str, Allowance]]
     query_length_fixed_at_one: bool
+    relative: float = RELATIVE_LIMIT
+    alone: bool = False
 
 
 def check_power(
-    rewritten: Model, baseline: Baseline, *, threads: int, progress: Callable[[str, int, int], None] = no_progress
+    rewritten: Model,
+    baseline: Baseline,
+    *,
+    threads: int,
+    progress: Callable[[str, int, int], None] = no_progress,
+    kinds: Sequence[MutantKind] = tuple(MutantKind),
 ) -> PowerResult:
     """Runs mutants until each is told apart or the input sets are used up.
 
@@ -56,22 +65,27 @@ def check_power(
         baseline: Input sets and outputs.
         threads: Threads of onnxruntime.
         progress: Told (phase, work done, work in all) before each kind of mutant.
+        kinds: Which mistakes to make.
 
     Raises:
         RuntimeMissingError: If onnxruntime is not installed.
     """
     results = []
     sites = find_sites(rewritten.proto)
-    for number, kind in enumerate(MutantKind):
-        progress("running mutants", number, len(MutantKind))
+    seen: set[str] = set()
+    for number, kind in enumerate(kinds):
+        progress("running mutants", number, len(kinds))
         for label, chosen in _groups(sites):
             reasons = [not_applicable(kind, site) for site in chosen]
             applicable = [site for site, reason in zip(chosen, reasons, strict=True) if reason is None]
             if not applicable:
                 results.append(MutantResult(kind.value, label, "not_applicable", None, 0.0, reasons[0] or ""))
                 continue
-            mutant = Model(mutate(rewritten.proto, kind, applicable), rewritten.folder)
-            results.append(_judge(mutant, kind, label, applicable, baseline, threads))
+            mutant = replace(rewritten, proto=mutate(rewritten.proto, kind, applicable))
+            reaches = baseline.alone or label in seen
+            results.append(_judge(mutant, kind, label, applicable, baseline, threads, reaches=reaches))
+            if results[-1].verdict == "killed":
+                seen.add(label)
     return PowerResult(tuple(results))
 
 
@@ -84,7 +98,14 @@ def _groups(sites: Sequence[Site]) -> Iterator[tuple[str, Sequence[Site]]]:
 
 
 def _judge(
-    mutant: Model, kind: MutantKind, label: str, sites: Sequence[Site], baseline: Baseline, threads: int
+    mutant: Model,
+    kind: MutantKind,
+    label: str,
+    sites: Sequence[Site],
+    baseline: Baseline,
+    threads: int,
+    *,
+    reaches: bool,
 ) -> MutantResult:
     largest, identical = 0.0, True
     try:
@@ -92,7 +113,7 @@ def _judge(
         runs = zip(baseline.sets, baseline.originals, baseline.rewritten, baseline.allowances, strict=True)
         for one, original, rewritten, allowances in runs:
             outputs = session.run(one.arrays)
-            errors = compare(one, original, outputs, baseline.layouts, allowances)
+            errors = compare(one, original, outputs, baseline.layouts, allowances, relative=baseline.relative)
             worst = max((entry.factor for entry in errors if entry.compared), default=0.0)
             if worst > 1.0:
                 return MutantResult(kind.value, label, "killed", one.name, worst, "")
@@ -101,7 +122,7 @@ def _judge(
     except RunError as error:
         # A mutant is our own construction: that it does not run says nothing about the input sets.
         return MutantResult(kind.value, label, "survived", None, 0.0, f"the mutant does not run: {error}")
-    argument = _equivalence(kind, sites, baseline) if identical else None
+    argument = _equivalence(kind, sites, baseline, reaches=reaches) if identical else None
     if argument is not None:
         return MutantResult(kind.value, label, "equivalent", None, largest, argument)
     return MutantResult(
@@ -114,11 +135,20 @@ def _judge(
     )
 
 
-def _equivalence(kind: MutantKind, sites: Sequence[Site], baseline: Baseline) -> str | None:
-    """Why a mutant that changed not one bit of any output computes the same function, if that can be argued."""
+def _equivalence(kind: MutantKind, sites: Sequence[Site], baseline: Baseline, *, reaches: bool) -> str | None:
+    """Why a mutant that changed not one bit of any output computes the same function, if that can be argued.
+
+    Args:
+        kind: The mistake.
+        sites: Where it was made.
+        baseline: What it was compared with.
+        reaches: Another mistake at the same sites was seen: a branch that is not taken changes no bit either.
+    """
     linear = all(site.variant.form == BiasForm.LINEAR.value for site in sites)
     if kind is MutantKind.CAUSALITY and linear and baseline.query_length_fixed_at_one:
         return "there is one query token, always the last one, so no key is later than it; no output bit differs"
+    if not reaches:
+        return None
     several_rows = any(one.new is not None and one.new > 1 for one in baseline.sets)
     if kind is MutantKind.CAUSALITY and linear and several_rows and all(has_mask(site) for site in sites):
         return (

@@ -3,40 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 Json = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class VerifyOptions:
-    """What a caller may decide.
-
-    Attributes:
-        seed: Of every drawn number.
-        inputs: An .npz file with one array per model input; replaces the drawn input sets.
-        val_ranges: Inclusive bounds by input name; replaces what would be drawn for that input.
-        max_length: Longest sequence drawn.
-        power: Whether mutants of the rewritten model are run.
-        threads: Threads of onnxruntime within an operator.
-        memory_limit: Bytes the verification may take; None takes what the system says is available.
-        premise: Given the shapes of all inputs, why they are outside of what was proven (a buffer is too
-            short for them, say), or None.  Such shapes are not compared.
-        progress: Told (phase, work done, work in all) now and then.
-    """
-
-    seed: int = 0
-    inputs: Path | None = None
-    val_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    max_length: int = 256
-    power: bool = True
-    threads: int = 2
-    memory_limit: int | None = None
-    premise: Callable[[Mapping[str, tuple[int, ...]]], str | None] | None = None
-    progress: Callable[[str, int, int], None] = lambda phase, done, whole: None
 
 
 @dataclass(frozen=True)
@@ -193,6 +163,46 @@ class PrecisionResult:
 
 
 @dataclass(frozen=True)
+class SiteResult:
+    """One site: what was compared, and how.
+
+    Attributes:
+        site: Its name.
+        same_as: The site whose work it shares, since both pairs of graphs are the same; None if it did its own.
+        wide: Whether it ran in float64.
+        sets: One entry per input set; empty where nothing could be compared.
+        mutants: What the same sets said about wrong rewrites.
+        notes: What else a reader should know.
+        skipped: Why nothing was compared; None if something was.
+    """
+
+    site: str
+    same_as: str | None
+    wide: bool
+    sets: tuple[SetResult, ...]
+    mutants: tuple[MutantResult, ...]
+    notes: tuple[str, ...]
+    skipped: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether something was compared and all of it agrees."""
+        return bool(self.sets) and all(one.passed for one in self.sets)
+
+    def to_json(self) -> Json:
+        """Plain data; the sets are listed once, with those of all sites."""
+        status = "skipped" if self.skipped is not None else "passed" if self.passed else "failed"
+        return {
+            "site": self.site,
+            "status": status,
+            "same_as": self.same_as,
+            "computed_in": "float64" if self.wide else "float32",
+            "skipped_reason": self.skipped,
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True)
 class Verification:
     """The whole result.
 
@@ -204,6 +214,8 @@ class Verification:
         out_of_scope: What is not compared, in words.
         notes: What else a reader should know: lengths that the original refuses, and the like.
         skipped_reason: Why nothing was compared; None if something was.
+        sites: One entry per site where sites were compared one by one; ``by_sites`` says why, and is None where
+            whole models were compared.
     """
 
     sets: tuple[SetResult, ...]
@@ -213,6 +225,8 @@ class Verification:
     out_of_scope: tuple[str, ...]
     notes: tuple[str, ...]
     skipped_reason: str | None = None
+    sites: tuple[SiteResult, ...] = ()
+    by_sites: str | None = None
 
     @property
     def passed(self) -> bool:
@@ -245,12 +259,21 @@ class Verification:
         else:
             measured = f"worst {worst.max_abs:.1e} (limit {worst.limit:.1e}) at output {worst.output!r}"
         power = "" if self.power is None else f"; {self.power.summary()}"
-        return f"{self.status}: original against rewritten, float32, {len(self.sets)} input sets, {measured}{power}"
+        how = "float32"
+        if self.by_sites is not None:
+            compared = [site for site in self.sites if site.skipped is None]
+            own = sum(site.same_as is None for site in compared)
+            which = f"{len(compared)} of {len(self.sites)} attention sites"
+            how = f"site by site and not as a whole ({self.by_sites}), {which} ({own} different)"
+        return f"{self.status}: original against rewritten, {how}, {len(self.sets)} input sets, {measured}{power}"
 
     def to_json(self) -> Json:
         """Plain data with stable keys."""
         return {
             "status": self.status,
+            "method": "whole" if self.by_sites is None else "sites",
+            "by_sites": self.by_sites,
+            "sites": [entry.to_json() for entry in self.sites],
             "skipped_reason": self.skipped_reason,
             "summary": self.summary(),
             "tolerance": self.tolerance,

@@ -9,23 +9,61 @@ at even keys and down at odd ones.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from .compare import Layout, compare
+from .clone import Source
+from .compare import Allowance, Layout, compare
 from .draw import InputSet
 from .errors import RunError
 from .mutants import Edit, Site, edit_sites, find_sites
-from .runtime import Arrays, Model, Session
+from .runtime import Array, Arrays, Model, Session
 
 UNIT_ROUNDOFF = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24}
 """Largest relative error of rounding to a type."""
 
 _FACTOR = 2.0
 """An entry may be one unit in the last place off, which is two unit roundoffs."""
+
+
+_PATTERNS = 2.0
+"""At a site alone entries move by their own rounding, in two patterns; others may weigh twice as much."""
+
+NOISE = "rounding_noise"
+"""The input that a site's model gets for what rounding may add to its bias."""
+
+
+@dataclass(frozen=True)
+class SiteRounding:
+    """What is known where a model is one site.
+
+    Attributes:
+        spread: From how far each element of an output moved, by name, to what is allowed there.
+        bias: The bias of an input set as the original adds it, [B, H, S_q, S_kv], zero where a key is hidden, and
+            where one is visible: every entry has the rounding of its own size.  None if it cannot be had; then each
+            gets that of the largest.
+        wide: The outputs are those of float64; in float32 the fused node rounds too, which counts from the row.
+    """
+
+    spread: Callable[[str, Array], Allowance]
+    bias: Callable[[InputSet], tuple[Array, Array]] | None
+    wide: bool
+
+
+def tables(source: Source, heads: int, weights: Collection[str] = ()) -> tuple[str, ...]:
+    """16-bit types of the constants that may hold a bias: with more elements than there are slopes.
+
+    Args:
+        source: The original.
+        heads: The number of heads.
+        weights: Constants that hold no bias.
+    """
+    found = {kind for name, (kind, count) in source.stored.items() if count > heads and name not in weights}
+    return tuple(sorted(found))
 
 
 def rounding_allowances(
@@ -36,8 +74,9 @@ def rounding_allowances(
     layouts: dict[str, Layout],
     *,
     threads: int,
-) -> list[dict[str, float]] | None:
-    """How far 16-bit rounding of a stored bias can move each output.
+    site: SiteRounding | None = None,
+) -> list[dict[str, Allowance]] | None:
+    """How far rounding of a stored bias can move each output.
 
     Args:
         rewritten: The rewritten model as a float32 clone.
@@ -46,6 +85,7 @@ def rounding_allowances(
         outputs: The rewritten model's outputs on them.
         layouts: Axes of the outputs.
         threads: Threads of onnxruntime.
+        site: What is known where the model is one site.
 
     Returns:
         For every input set the absolute allowance by output, or None where it cannot be measured.
@@ -54,16 +94,51 @@ def rounding_allowances(
     if not narrow or not sites:
         return None
     unit = max(UNIT_ROUNDOFF[name] for name in narrow)
-    noisy = Model(_with_noise(rewritten.proto, sites, unit), rewritten.folder)
-    allowances = []
+    allowances: list[dict[str, Allowance]] = [{} for _ in sets]
+
+    def allow(proto: onnx.ModelProto, noises: Sequence[Callable[[Array, Array], Array]] = ()) -> None:
+        """Adds how far the outputs of a changed model are from those of the rewritten one, for each kind of noise."""
+        session = Session(replace(rewritten, proto=proto), threads=threads)
+        for one, exact, allowance in zip(sets, outputs, allowances, strict=True):
+            bias = site.bias(one) if noises and site is not None and site.bias is not None else None
+            for noise in noises or (None,):
+                given = {} if noise is None or bias is None else {NOISE: unit * noise(*bias)}
+                disturbed = session.run({**one.arrays, **given})
+                for entry in compare(one, exact, disturbed, layouts):
+                    name = entry.output
+                    extra: Allowance = _FACTOR * entry.max_abs
+                    if site is not None:
+                        moved = np.abs(disturbed[name].astype(np.float64) - exact[name])
+                        extra = _PATTERNS * _FACTOR * site.spread(name, moved)
+                    allowance[name] = allowance.get(name, 0.0) + extra
+
     try:
-        session = Session(noisy, threads=threads)
-        for one, exact in zip(sets, outputs, strict=True):
-            moved = compare(one, exact, session.run(one.arrays), layouts)
-            allowances.append({entry.output: _FACTOR * entry.max_abs for entry in moved})
+        if site is not None and site.bias is not None:
+            # Rounding of entries differs from key to key; rounding of a slope is the same for all of them.
+            alternating = _alternating if site.wide else _alternating_in_float32
+            allow(_with_input(rewritten.proto, sites), (alternating, lambda bias, visible: bias))
+        else:
+            allow(_with_noise(rewritten.proto, sites, unit))
+        if site is not None:
+            allow(_with_scale(rewritten.proto, sites))
     except RunError:
         return None
     return allowances
+
+
+def _alternating(bias: Array, visible: Array) -> Array:
+    """The magnitude of every entry, up and down in turn among the keys that a row sees."""
+    signs = 1.0 - 2.0 * (np.cumsum(visible, axis=-1) % 2)
+    alternating: Array = np.abs(bias) * signs
+    return alternating
+
+
+def _alternating_in_float32(bias: Array, visible: Array) -> Array:
+    """The same, with entries that the fused node counts from the row: they are at most as large as a row is wide."""
+    highest = np.where(visible, bias, -np.inf).max(axis=-1, keepdims=True)
+    lowest = np.where(visible, bias, np.inf).min(axis=-1, keepdims=True)
+    width = np.where(visible.any(axis=-1, keepdims=True), highest - lowest, 0.0)
+    return _alternating(np.abs(bias) + width, visible)
 
 
 def describe(narrow: Sequence[str]) -> str:
@@ -74,6 +149,36 @@ def describe(narrow: Sequence[str]) -> str:
         f"{' or '.join(narrow)} explains: the limit includes {_FACTOR:g} times the change of the output when every "
         f"bias entry moves by a relative {unit:.1e} of its largest value, alternately up and down"
     )
+
+
+def _with_scale(proto: onnx.ModelProto, sites: Sequence[Site]) -> onnx.ModelProto:
+    """The model with the scale, which is a float32, a unit in the last place larger."""
+
+    def edit(site: Edit) -> None:
+        for attribute in site.node.attribute:
+            if attribute.name == "scale":
+                attribute.f = float(np.nextafter(np.float32(attribute.f), np.float32(np.inf)))
+
+    return edit_sites(proto, sites, edit)
+
+
+def _with_input(proto: onnx.ModelProto, sites: Sequence[Site]) -> onnx.ModelProto:
+    """The model with one more input [B, H, S_q, S_kv], which is added to slope times distance."""
+
+    def disturb(body: onnx.FunctionProto) -> None:
+        product = ["slopes_per_head", "distance"]
+        where, node = next((k, n) for k, n in enumerate(body.node) if list(n.input) == product)
+        bias, node.output[0] = node.output[0], "bias_exact"
+        body.node.insert(where + 1, helper.make_node("Add", ["bias_exact", NOISE], [bias]))
+        body.input.append(NOISE)
+
+    def edit(site: Edit) -> None:
+        site.own_body(disturb)
+        site.node.input.append(NOISE)
+
+    changed = edit_sites(proto, sites, edit)
+    changed.graph.input.append(helper.make_tensor_value_info(NOISE, TensorProto.FLOAT, [None] * 4))
+    return changed
 
 
 def _with_noise(proto: onnx.ModelProto, sites: Sequence[Site], unit: float) -> onnx.ModelProto:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
-from .draw import Case, Drawer, InputSet
+from .draw import Case, InputSet
 from .errors import LimitError, MemoryLimitError, RunError
 from .runtime import Arrays, Model, Session
-from .sizes import Relation, Sizes, Symbols
+from .sizes import Relation, Sizes
 
 _MOST_OUTPUT_NUMBERS = 1 << 25
 """Numbers in the outputs of one input set; wide vocabularies get shorter sequences."""
@@ -72,11 +73,18 @@ class Runs:
         return max(1, int(_MOST_OUTPUT_NUMBERS / max(1.0, per_token) / batch))
 
 
+class Draws(Protocol):
+    """Draws the arrays of a case; RunError says that there are none of its sizes."""
+
+    def draw(self, case: Case, relation: Relation, seed: Sequence[int]) -> InputSet:
+        """Draws one input set; equal arguments give equal arrays."""
+
+
 def run_cases(
     runs: Runs,
     cases: Sequence[Case],
-    drawer: Drawer,
-    symbols: Symbols,
+    drawer: Draws,
+    relations: Sequence[Relation],
     seed: int,
     progress: Callable[[str, int, int], None],
 ) -> None:
@@ -86,11 +94,11 @@ def run_cases(
         runs: Gets the sets, outputs and notes.
         cases: What to draw.
         drawer: Draws it.
-        symbols: The inputs' symbolic dimensions.
+        relations: What the number of all tokens may equal, likeliest first.
         seed: Of every number.
         progress: Told (phase, work done, work in all) before each case.
     """
-    relations = list(Relation) if symbols.has_total and symbols.has_past else [Relation.PAST_AND_NEW]
+    relations = list(relations)
     refused: dict[str, list[str]] = {}
     for number, planned in enumerate(cases):
         progress("running the original", number, len(cases))
@@ -143,7 +151,7 @@ def _attempts(planned: Case, limit: int | None) -> Iterator[Case]:
     sizes = planned.sizes
     batches = (sizes.batch,) if sizes.batch == 1 else (sizes.batch, 1)
     for batch in batches:
-        case: Case | None = Case(planned.name, Sizes(batch, sizes.new, sizes.past), planned.padding)
+        case: Case | None = replace(planned, sizes=Sizes(batch, sizes.new, sizes.past))
         while case is not None:
             if limit is None or case.sizes.new <= limit or case.halved() is None:
                 yield case
@@ -151,7 +159,7 @@ def _attempts(planned: Case, limit: int | None) -> Iterator[Case]:
 
 
 def _try_relations(
-    runs: Runs, case: Case, drawer: Drawer, relations: list[Relation], seed: Sequence[int]
+    runs: Runs, case: Case, drawer: Draws, relations: list[Relation], seed: Sequence[int]
 ) -> tuple[bool, str]:
     """Tries a case under each relation, the one that fitted last first; says why the first one was refused."""
     refusal = ""
@@ -160,7 +168,7 @@ def _try_relations(
             reason = runs.try_set(drawer.draw(case, relation, seed))
         except LimitError:
             raise
-        except RunError as error:
+        except RunError as error:  # there are no such sizes
             reason = str(error)
         if reason is None:
             relations.sort(key=lambda entry: entry is not relation)

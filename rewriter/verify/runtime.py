@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from .. import bounded
 from ..memory import available_memory
 from .errors import LimitError, MemoryLimitError, RunError, RuntimeMissingError
+from .widen import TO_FLOAT64, widen
 
 INSTALL_COMMAND = 'pip install "onnxruntime>=1.20"'
 
@@ -38,10 +39,12 @@ class Model:
     Attributes:
         proto: The model; its external tensors, if any, are not loaded.
         folder: Where the files of its external tensors are; None if it has none.
+        wide: Run it in float64: every float32 becomes a float64 when it is loaded.
     """
 
     proto: onnx.ModelProto
     folder: Path | None
+    wide: bool = False
 
 
 def import_onnxruntime() -> ModuleType:
@@ -86,10 +89,15 @@ class Session:
             options.add_session_config_entry(
                 "session.model_external_initializers_file_folder_path", str(model.folder.resolve())
             )
+        proto = model.proto
+        if model.wide:
+            proto = onnx.ModelProto()
+            proto.CopyFrom(model.proto)
+            widen(proto, TO_FLOAT64)
         available = available_memory()
         limit = None if available is None else int(available * SHARE_OF_MEMORY)
         try:
-            self._session = bounded.session(ort, model.proto.SerializeToString(), options, limit)
+            self._session = bounded.session(ort, proto.SerializeToString(), options, limit)
         except Exception as error:  # onnxruntime's exceptions share no base but Exception
             raise _run_error(error) from error
         self._runtime = ort

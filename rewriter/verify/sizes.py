@@ -50,9 +50,11 @@ class Symbols:
 
     Args:
         inputs: The model's inputs.
+        sequence_first: Inputs of ids and features have their tokens on axis 0 and their batch on axis 1.
     """
 
-    def __init__(self, inputs: Sequence[Input]) -> None:
+    def __init__(self, inputs: Sequence[Input], *, sequence_first: bool = False) -> None:
+        self.sequence_first = sequence_first
         self._terms: dict[tuple[str, int], list[tuple[int, str]]] = {}
         for entry in inputs:
             for axis, dim in enumerate(entry.dims):
@@ -63,7 +65,7 @@ class Symbols:
             entry.kind not in (Kind.PADDING_MASK, Kind.WIDE_MASK) and len(entry.dims) in (2, 3) for entry in inputs
         )
         self.roles = self._find_roles(inputs)
-        self._fixed = _fixed_sizes(inputs)
+        self._fixed = _fixed_sizes(inputs, sequence_first)
 
     @property
     def has_past(self) -> bool:
@@ -79,6 +81,11 @@ class Symbols:
     def has_total(self) -> bool:
         """Whether some symbol counts all tokens, so that a relation has to be found."""
         return Role.TOTAL in self.roles.values()
+
+    @property
+    def relations(self) -> tuple[Relation, ...]:
+        """What the number of all tokens may equal, likeliest first."""
+        return tuple(Relation) if self.has_total and self.has_past else (Relation.PAST_AND_NEW,)
 
     def shape(self, entry: Input, sizes: Sizes, relation: Relation) -> tuple[int, ...]:
         """The shape of one input of a set; sizes that the model fixes at some input hold for all."""
@@ -101,12 +108,13 @@ class Symbols:
         masks = (Kind.PADDING_MASK, Kind.WIDE_MASK)
         for entry in sorted(inputs, key=lambda item: item.kind in masks):
             rank = len(entry.dims)
-            for axis in range(rank):
+            turned = self.sequence_first and entry.kind not in masks and rank in (2, 3)
+            for axis in (1, 0, *range(2, rank)) if turned else range(rank):
                 terms = self._terms[entry.name, axis]
                 symbols = [symbol for _, symbol in terms if symbol and symbol not in roles]
                 for symbol in symbols:
                     alone = len(terms) == 1
-                    if axis == 0 and rank >= 2 and alone:
+                    if axis == int(turned) and rank >= 2 and alone:
                         roles[symbol] = Role.BATCH
                     elif entry.kind in masks and alone:
                         last = axis == rank - 1
@@ -126,15 +134,15 @@ class Symbols:
         return roles
 
 
-def _fixed_sizes(inputs: Sequence[Input]) -> dict[Role, int]:
+def _fixed_sizes(inputs: Sequence[Input], sequence_first: bool) -> dict[Role, int]:
     """Batch size and number of new tokens, where all inputs that carry tokens have them as numbers."""
     dims: dict[Role, list[int | str | None]] = {Role.BATCH: [], Role.NEW: []}
     for entry in inputs:
         if entry.kind in (Kind.PADDING_MASK, Kind.WIDE_MASK):
             continue
         if len(entry.dims) == (3 if entry.kind is Kind.FLOAT else 2):
-            dims[Role.BATCH].append(entry.dims[0])
-            dims[Role.NEW].append(entry.dims[1])
+            dims[Role.BATCH].append(entry.dims[int(sequence_first)])
+            dims[Role.NEW].append(entry.dims[int(not sequence_first)])
     fixed: dict[Role, int] = {}
     for role, found in dims.items():
         numbers = [dim for dim in found if isinstance(dim, int)]

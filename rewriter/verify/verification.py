@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..hidden import scratch
 from ..memory import available_memory
+from .by_sites import sharpen, verify_by_sites
 from .clone import Source, float32_clone, read
-from .compare import TOLERANCE, Layout, compare, find_layouts, out_of_scope
+from .compare import TOLERANCE, Allowance, Layout, compare, find_layouts, out_of_scope
 from .draw import Drawer, plan
 from .errors import LimitError, RunError
 from .given import check_ranges, load_inputs
 from .mutants import find_sites
+from .options import VerifyOptions
+from .orientation import is_sequence_first
 from .polarity import settle_polarity
 from .power import Baseline, check_power
 from .precision import measure_precision
-from .report import SetResult, Verification, VerifyOptions
-from .rounding import describe, rounding_allowances
+from .report import SetResult, Verification
+from .rounding import describe, rounding_allowances, tables
 from .runs import Runs, run_cases, run_rewritten
 from .runtime import Arrays, Model, Session, import_onnxruntime
 from .sizes import Symbols
@@ -65,34 +68,45 @@ def verify(
     if options.inputs is not None:
         load_inputs(options.inputs, inputs)  # what does not fit is said before anything is loaded
     too_large = _too_large(sources, options)
-    if too_large is not None:
-        return skipped(too_large)
+    by_sites = too_large or ("as asked for" if options.by_sites else None)
+    if too_large is not None and options.sites is None:
+        return skipped(
+            f"{too_large}; the proofs and the numeric self-check hold, but to compare outputs run it where there is "
+            "more memory"
+        )
+    folder = data_dir or rewritten.parent
     # Where open files cannot be removed, a mapped weight file may outlive its session for a moment.
-    with scratch() as folder:
-        return _verify(sources, inputs, folder, options)
+    with scratch() as place:
+        if by_sites is not None and options.sites is not None:
+            return verify_by_sites(sources, folder, inputs, place, options, by_sites)
+        return _verify(sources, folder, inputs, place, options)
 
 
 def _verify(
-    sources: tuple[Source, Source], inputs: Sequence[Input], scratch: Path, options: VerifyOptions
+    sources: tuple[Source, Source], folder: Path, inputs: Sequence[Input], scratch: Path, options: VerifyOptions
 ) -> Verification:
     clones = []
     for index, source in enumerate(sources):
-        folder = scratch / str(index)
-        folder.mkdir()
-        clones.append(float32_clone(source, folder))
+        place = scratch / str(index)
+        place.mkdir()
+        clones.append(float32_clone(source, place))
     try:
-        return _compared(sources, clones, inputs, options)
+        return _compared(sources, clones, folder, inputs, scratch, options)
     except LimitError as error:
         return skipped(str(error))
 
 
 def _compared(
-    sources: tuple[Source, Source], clones: Sequence[Model], inputs: Sequence[Input], options: VerifyOptions
+    sources: tuple[Source, Source],
+    clones: Sequence[Model],
+    folder: Path,
+    inputs: Sequence[Input],
+    scratch: Path,
+    options: VerifyOptions,
 ) -> Verification:
-    symbols = Symbols(inputs)
     narrow = bool(sources[0].narrow or sources[1].narrow)
     try:
-        runs = _run_original(clones[0], inputs, symbols, _long_length(clones[1], options), narrow, options)
+        runs, symbols = _run_original(clones[0], inputs, _long_length(clones[1], options), narrow, options)
     except LimitError:
         raise
     except RunError as error:
@@ -102,16 +116,22 @@ def _compared(
     layouts = find_layouts(runs.sets, runs.outputs)
     options.progress("running the output", 0, 0)
     failures, outputs = run_rewritten(clones[1], runs.sets, threads=options.threads)
-    allowances: list[dict[str, float]] = [{} for _ in runs.sets]
+    allowances: list[dict[str, Allowance]] = [{} for _ in runs.sets]
     sets = _compare_sets(runs, outputs, failures, layouts, allowances)
     computed = [other for other in outputs if other is not None]
     complete = len(computed) == len(runs.sets)
-    stored = sources[0].stored or ("float32",)
-    if complete and not all(entry.passed for entry in sets):
+    heads = max((len(site.slopes or ()) for site in find_sites(clones[1].proto)), default=0)
+    # What the rewritten model still has is a weight, unless a site reads it.
+    read_by_sites = options.sites.constants if options.sites is not None else frozenset()
+    stored = tables(sources[0], heads, frozenset(sources[1].stored) - read_by_sites) or ("float32",)
+    if complete and (options.power or not all(entry.passed for entry in sets)):
+        # A mutant has to exceed what a wrong rewrite would be allowed, whether the right one needed it or not.
         found = rounding_allowances(clones[1], stored, runs.sets, computed, layouts, threads=options.threads)
-        allowed = sets if found is None else _compare_sets(runs, outputs, failures, layouts, found)
-        if found is not None and all(entry.passed for entry in allowed):
-            sets, allowances = allowed, found
+        allowances = found or allowances
+    if complete and not all(entry.passed for entry in sets):
+        allowed = _compare_sets(runs, outputs, failures, layouts, allowances)
+        if all(entry.passed for entry in allowed):
+            sets = allowed
             runs.notes.append(describe(stored))
     errors = [entry for one in sets for entry in one.outputs]
     if complete and not any(entry.compared for entry in errors):
@@ -121,6 +141,9 @@ def _compared(
         fixed_at_one = options.inputs is None and not symbols.has_new and all(one.new == 1 for one in runs.sets)
         baseline = Baseline(runs.sets, runs.outputs, computed, layouts, allowances, fixed_at_one)
         power = check_power(clones[1], baseline, threads=options.threads, progress=options.progress)
+        if power.weak and options.sites is not None and options.inputs is None:
+            power, failed = sharpen(power, sources[1], folder, inputs, scratch, options)
+            sets = (*sets, *failed)
     precision = None
     if narrow:
         precision = measure_precision(sources, runs.sets, runs.outputs, layouts, threads=options.threads)
@@ -129,22 +152,26 @@ def _compared(
 
 
 def _run_original(
-    original: Model, inputs: Sequence[Input], symbols: Symbols, long: int, narrow: bool, options: VerifyOptions
-) -> Runs:
+    original: Model, inputs: Sequence[Input], long: int, narrow: bool, options: VerifyOptions
+) -> tuple[Runs, Symbols]:
     """Draws or loads the input sets and runs the original on them; raises RunError if it cannot be loaded."""
     session = Session(original, threads=options.threads)
+    turned = is_sequence_first(session, inputs, options.seed)
+    symbols = Symbols(inputs, sequence_first=turned)
     inputs = settle_polarity(session, inputs, symbols, options.seed)
     runs = Runs(session, premise=options.premise)
     for entry in inputs:
         if entry.inverted:
             runs.notes.append(f"input {entry.name!r} is read as a mask whose ones are padding, as the original does")
     if options.inputs is not None:
-        runs.add(load_inputs(options.inputs, inputs))
+        runs.add(load_inputs(options.inputs, inputs, sequence_first=turned))
     else:
-        drawer = Drawer(inputs, symbols, options.val_ranges, half_values=narrow)
-        run_cases(runs, plan(inputs, symbols, long), drawer, symbols, options.seed, options.progress)
+        drawer = Drawer(inputs, symbols, options.val_ranges, half_values=narrow, sequence_first=turned)
+        run_cases(runs, plan(inputs, symbols, long), drawer, symbols.relations, options.seed, options.progress)
+    if turned:
+        runs.notes.append("inputs are read as [S, B, ...], as the original reads them")
     runs.close()
-    return runs
+    return runs, symbols
 
 
 def _compare_sets(
@@ -152,7 +179,7 @@ def _compare_sets(
     outputs: Sequence[Arrays | None],
     errors: Sequence[str | None],
     layouts: dict[str, Layout],
-    allowances: Sequence[dict[str, float]],
+    allowances: Sequence[Mapping[str, Allowance]],
 ) -> tuple[SetResult, ...]:
     results = []
     for one, original, other, error, extra in zip(runs.sets, runs.outputs, outputs, errors, allowances, strict=True):
@@ -176,10 +203,7 @@ def _too_large(sources: Sequence[Source], options: VerifyOptions) -> str | None:
     needed = int(_MEMORY_FACTOR * max(source.float32_bytes for source in sources))
     if limit is None or needed <= limit:
         return None
-    return (
-        f"a float32 clone needs about {needed >> 20} MiB of memory, and {limit >> 20} MiB are available; the proofs "
-        "and the numeric self-check hold, but to compare outputs run it where there is more memory"
-    )
+    return f"a float32 clone of it needs about {needed >> 20} MiB of memory, and {limit >> 20} MiB are available"
 
 
 def skipped(reason: str, notes: Sequence[str] = ()) -> Verification:

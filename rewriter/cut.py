@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from ..rewriter.algebra import Poly
-from ..rewriter.contraction import is_contraction
-from ..rewriter.graph import Scope, subgraphs
-from ..rewriter.interpret import Interpreter
-from ..rewriter.interpret.shapes import MAX_EXTENT
+from .algebra import Poly
+from .analyse import Site
+from .contraction import is_contraction
+from .errors import Refusal
+from .graph import Scope, operator, subgraphs
+from .interpret import Interpreter
+from .interpret.shapes import MAX_EXTENT
+from .values import value_product
 
 MAX_ELEMENTS = 4096
 """Constants with more elements become graph inputs."""
@@ -38,7 +42,16 @@ class Cut:
     constants: list[TensorProto] = field(default_factory=list)
 
 
-def cut(scope: Scope, outputs: Iterable[str], operands: frozenset[str], products: frozenset[int]) -> Cut:
+def cut(
+    scope: Scope,
+    outputs: Iterable[str],
+    operands: frozenset[str],
+    products: frozenset[int],
+    *,
+    largest: int | None = MAX_ELEMENTS,
+    measured: Callable[[str], bool] = lambda tensor: False,
+    foreign: Callable[[NodeProto], bool] | None = None,
+) -> Cut:
     """Everything that the outputs are computed from, down to the operands.
 
     Args:
@@ -46,11 +59,15 @@ def cut(scope: Scope, outputs: Iterable[str], operands: frozenset[str], products
         outputs: What to cut out.
         operands: Tensors not to go beyond.
         products: Matrix products that belong to the site, by identity; beyond any other one lie foreign weights.
+        largest: Constants of more elements become inputs; None keeps all of them.
+        measured: Whether a tensor's shape is known apart from the graph: a Shape of it then becomes an input.
+        foreign: Whether a node that is no product of the site lies beyond it; products are, if None.
     """
     found = Cut(outputs=list(dict.fromkeys(outputs)))
+    beyond = foreign or is_contraction
     chosen: dict[int, NodeProto] = {}
     needed: set[str] = set()
-    measured: dict[str, None] = {}
+    shapes_of: dict[str, None] = {}
     pending = list(found.outputs)
     while pending:
         name = pending.pop()
@@ -59,26 +76,26 @@ def cut(scope: Scope, outputs: Iterable[str], operands: frozenset[str], products
         needed.add(name)
         node = None if name in operands else scope.producer(name)
         if name not in operands and (_is_initializer(scope, name) or (node is not None and node.op_type == "Constant")):
-            _constant(scope, name, found)
-        elif node is None or _is_foreign(node, products):
+            _constant(scope, name, found, largest)
+        elif (
+            node is None
+            or (id(node) not in products and beyond(node))
+            or any(True for _ in subgraphs(node))
+            or (operator(node) == "Shape" and measured(node.input[0]))
+        ):
             found.inputs.append(name)
         elif id(node) not in chosen:
             chosen[id(node)] = node
-            if node.op_type == "Shape":
-                measured[node.input[0]] = None  # only its extents matter, not how it is computed
+            if operator(node) == "Shape":
+                shapes_of[node.input[0]] = None  # only its extents matter, not how it is computed
             else:
                 pending.extend(node.input)
-    found.inputs.extend(n for n in measured if n not in needed)
-    order = {id(n): k for k, n in enumerate(_all_nodes(scope))}
-    found.nodes = sorted(chosen.values(), key=lambda n: order.get(id(n), -1))
+    found.inputs.extend(n for n in shapes_of if n not in needed)
+    found.nodes = sorted(chosen.values(), key=lambda n: scope.order.get(id(n), -1))
     found.inputs = sorted(dict.fromkeys(found.inputs))
     made = {o for n in found.nodes for o in n.output}
     found.outputs = [o for o in found.outputs if o in made]
     return found
-
-
-def _is_foreign(node: NodeProto, products: frozenset[int]) -> bool:
-    return (is_contraction(node) and id(node) not in products) or any(True for _ in subgraphs(node))
 
 
 def _is_initializer(scope: Scope, name: str) -> bool:
@@ -86,14 +103,17 @@ def _is_initializer(scope: Scope, name: str) -> bool:
     return owner is not None and name in owner.initializers
 
 
-def _constant(scope: Scope, name: str, found: Cut) -> None:
+def _constant(scope: Scope, name: str, found: Cut, largest: int | None) -> None:
     owner = scope.owner(name)
     tensor = None if owner is None else owner.initializers.get(name)
-    if tensor is not None and _count(tensor.dims) > MAX_ELEMENTS:
+    if tensor is not None and largest is None and owner is not None and name not in owner.inputs:
+        found.constants.append(tensor)
+        return
+    if tensor is not None and largest is not None and _count(tensor.dims) > largest:
         found.inputs.append(name)
         return
     array = scope.constant(name)
-    if array is None or array.size > MAX_ELEMENTS:
+    if array is None or (largest is not None and array.size > largest):
         found.inputs.append(name)
     else:
         found.constants.append(numpy_helper.from_array(array, name))
@@ -106,9 +126,15 @@ def _count(dims: Iterable[int]) -> int:
     return total
 
 
-def _all_nodes(scope: Scope) -> list[NodeProto]:
-    outer = [] if scope.parent is None else _all_nodes(scope.parent)
-    return outer + list(scope.graph.node)
+def products_of(site: Site) -> frozenset[int]:
+    """The product of query and key, and that with the values, by identity."""
+    nodes: list[NodeProto | None] = []
+    if site.reading is not None:
+        nodes.append(site.scope.producer(site.reading.product) if site.reading.product else None)
+    if operator(site.anchor) == "Softmax":
+        with suppress(Refusal):
+            nodes.append(value_product(site.interpreter, site.anchor)[0])
+    return frozenset(id(n) for n in nodes if n is not None)
 
 
 def model_of(part: Cut, whole: ModelProto, interpreter: Interpreter, title: str) -> ModelProto:

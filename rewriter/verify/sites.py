@@ -1,0 +1,329 @@
+"""Verification site by site: each attention alone, before and after, on drawn operands and without weights.
+
+For a model that does not fit into memory, and for mistakes that the whole model's outputs hide: here the query can be
+zero, so that the bias alone decides, and everything runs in float64 where onnxruntime has the kernels, so that no
+rounding of the runtime covers anything.  What is left between two correct sites is the rounding of the constants
+that the files hold, and that is measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from .clone import float32_clone, source_of
+from .compare import Allowance, Layout, compare
+from .draw import Case, Drawer, InputSet, is_masked, standard_cases, unpadded
+from .errors import LimitError, RunError
+from .identity import identity
+from .mutants import MutantKind, find_sites
+from .options import VerifyOptions
+from .power import Baseline, check_power, no_progress
+from .report import MutantResult, SetResult, SiteResult
+from .rounding import SiteRounding, rounding_allowances, tables
+from .runs import Runs, run_cases, run_rewritten
+from .runtime import Array, Arrays, Model, Session
+from .sizes import Relation, Sizes
+from .usage import Input, Kind
+
+if TYPE_CHECKING:
+    from ..site_pair import SitePair
+
+WIDE_LIMIT = 1e-12
+"""Of the largest magnitude of an output in float64, where one rounding is 1.1e-16."""
+
+NARROW_LIMIT = 2e-6
+"""The same in float32, where one rounding is 6e-8: one attention has some ten in a row."""
+
+_FEWEST_CASES = 4
+_DRAWS = 6
+
+
+@dataclass(frozen=True)
+class SiteSet(InputSet):
+    """An input set of a site, and the numbers that its sizes have."""
+
+    numbers: Mapping[Any, int] = field(default_factory=dict)
+
+
+class SiteChecks:
+    """Checks sites one after the other; sites whose graphs are the same are checked once.
+
+    Args:
+        described: What the original's inputs are for, by name.
+        scratch: An existing, empty folder.
+        options: As for the whole model.
+        kinds: The wrong rewrites that are to be told apart.
+    """
+
+    def __init__(
+        self,
+        described: Mapping[str, Input],
+        scratch: Path,
+        options: VerifyOptions,
+        kinds: Sequence[MutantKind] = tuple(MutantKind),
+    ) -> None:
+        self._described = described
+        self._kinds = kinds
+        self._scratch = scratch
+        self._options = options
+        self._done: dict[str, SiteResult] = {}
+        ranges = options.val_ranges
+        # A float that is drawn as any other is no different from one at the border of a site.
+        self._roles = {
+            name: f"{replace(entry, name='')} {ranges.get(name)}"
+            for name, entry in described.items()
+            if entry.kind is not Kind.FLOAT or name in ranges
+        }
+
+    def check(self, pair: SitePair) -> SiteResult:
+        """Compares a site before and after, and checks the power of that comparison."""
+        key = identity(pair, self._roles)
+        known = self._done.get(key)
+        if known is None:
+            folder = self._scratch / f"site-{len(self._done)}"
+            folder.mkdir()
+            check = _Check(pair, self._described, folder, self._options)
+            try:
+                known = check.run(self._kinds)
+            except LimitError as error:
+                known = check.skipped(str(error))
+            self._done[key] = known
+        if known.site == pair.site:
+            return known
+        mutants = tuple(replace(mutant, site=pair.node) for mutant in known.mutants)
+        return replace(known, site=pair.site, same_as=known.site, mutants=mutants)
+
+
+@dataclass
+class _SiteRuns(Runs):
+    """Runs of a site; what only tells which rows are compared does not stay in memory."""
+
+    judge: Callable[[InputSet, Arrays], InputSet] = lambda one, outputs: one
+
+    def try_set(self, one: InputSet) -> str | None:
+        """Like that of the whole model, with what is compared decided at once."""
+        refusal = super().try_set(one)
+        if refusal is None:
+            self.sets[-1] = self.judge(one, self.outputs[-1])
+        return refusal
+
+
+class _Check:
+    """One site."""
+
+    def __init__(self, pair: SitePair, described: Mapping[str, Input], scratch: Path, options: VerifyOptions) -> None:
+        self.pair = pair
+        self.options = options
+        self.inputs = _inputs(pair, described)
+        self.clones: list[Model] = []
+        self.narrow = False
+        for number, (proto, folder) in enumerate(zip((pair.original, pair.rewritten), pair.folders, strict=True)):
+            source = source_of(_copy(proto), folder)
+            place = scratch / str(number)
+            place.mkdir()
+            self.clones.append(float32_clone(source, place))
+            self.narrow = self.narrow or bool(source.narrow)
+        self.stored = ("float32", *tables(source_of(_copy(pair.original), pair.folders[0]), pair.heads))
+
+    def run(self, kinds: Sequence[MutantKind]) -> SiteResult:
+        """The result for this site."""
+        options = self.options
+        self.clones = _widened(self.clones, options.threads)
+        original, rewritten = self.clones
+        wide = original.wide
+        try:
+            runs = _SiteRuns(Session(original, threads=options.threads), judge=self._judged)
+        except RunError as error:
+            return self.skipped(f"onnxruntime does not load it: {error}")
+        drawer = _SiteDrawer(self.pair, self.inputs, options, half_values=self.narrow)
+        run_cases(runs, self._cases(drawer), drawer, (Relation.PAST_AND_NEW,), options.seed, no_progress)
+        runs.close()
+        if not runs.sets:
+            return self.skipped(f"the original runs on none of the inputs: {'; '.join(runs.notes)}", wide)
+        sets = runs.sets
+        layouts = {name: Layout(None, None) for name in runs.outputs[0]}
+        failures, outputs = run_rewritten(rewritten, sets, threads=options.threads)
+        relative = WIDE_LIMIT if wide else NARROW_LIMIT
+
+        def compared(allowances: Sequence[Mapping[str, Allowance]]) -> tuple[SetResult, ...]:
+            results = []
+            for one, wanted, other, error, extra in zip(sets, runs.outputs, outputs, failures, allowances, strict=True):
+                shapes = {name: tuple(array.shape) for name, array in one.arrays.items()}
+                found = () if other is None else compare(one, wanted, other, layouts, extra, relative=relative)
+                results.append(SetResult(one.name, shapes, found, error))
+            return tuple(results)
+
+        computed = [other for other in outputs if other is not None]
+        complete = len(computed) == len(sets)
+        allowances: list[dict[str, Allowance]] = [{} for _ in sets]
+        results = compared(allowances)
+        if complete:
+            # Always allowed for, so that what is said about mutants holds for the limit that decides.
+            site = SiteRounding(self.pair.by_head, self._bias_of(original), wide)
+            stored, threads = self.stored, options.threads
+            found = rounding_allowances(rewritten, stored, sets, computed, layouts, threads=threads, site=site)
+            allowances = found or allowances
+            results = compared(allowances)
+        if complete and not any(entry.compared for one in results for entry in one.outputs):
+            return self.skipped("no output has a number that could be compared", wide)
+        mutants: tuple[MutantResult, ...] = ()
+        if options.power and complete and all(one.passed for one in results):
+            at_one = all(one.new == 1 for one in sets) and not drawer.has_new
+            baseline = Baseline(sets, runs.outputs, computed, layouts, allowances, at_one, relative, alone=True)
+            mutants = check_power(rewritten, baseline, threads=options.threads, kinds=kinds).mutants
+        return SiteResult(self.pair.site, None, wide, results, mutants, tuple(runs.notes))
+
+    def skipped(self, reason: str, wide: bool = False) -> SiteResult:
+        """The result where nothing could be compared, and why."""
+        return SiteResult(self.pair.site, None, wide, (), (), (), reason)
+
+    def _cases(self, drawer: _SiteDrawer) -> list[Case]:
+        """The usual ones, each length once, and those with queries of zero."""
+        masked = is_masked(self.inputs)
+        chosen: dict[tuple[object, ...], Case] = {}
+        for case in standard_cases(drawer.has_new, drawer.has_past, self._long()):
+            case = case if masked else unpadded(case)
+            chosen.setdefault((drawer.settled(case.sizes), case.padding), case)
+        cases = list(chosen.values())
+        if len(cases) < _FEWEST_CASES:
+            again = [replace(case, name=f"{case.name}, draw {n}") for n in range(2, 2 + _DRAWS) for case in cases]
+            cases += again[:_DRAWS]
+        if self.pair.query is None:
+            return cases
+        return cases + [replace(case, name=f"{case.name}, queries of zero", quiet=True) for case in cases]
+
+    def _long(self) -> int:
+        """A length at which the smallest slope decides, within reason."""
+        slopes = [abs(v) for site in find_sites(self.clones[1].proto) for v in site.slopes or () if v]
+        wanted = 4.0 / min(slopes) if slopes and math.isfinite(max(slopes)) else math.inf
+        return max(1, math.ceil(min(self.options.max_length, max(64.0, wanted))))
+
+    def _bias_of(self, original: Model) -> Callable[[InputSet], tuple[Array, Array]] | None:
+        """The bias of an input set as the original adds it: its scores, with a query of zero."""
+        pair = self.pair
+        query = pair.query
+        if not pair.scores or query is None:
+            return None
+        session = Session(original, threads=self.options.threads)
+
+        def bias(one: InputSet) -> tuple[Array, Array]:
+            assert isinstance(one, SiteSet)
+            outputs = session.run({**one.arrays, query: np.zeros_like(one.arrays[query])})
+            return pair.bias(outputs[pair.scores], dict(one.numbers))
+
+        return bias
+
+    def _judged(self, one: InputSet, outputs: Arrays) -> SiteSet:
+        """The set with the elements that are compared; what only tells these is taken out of the outputs."""
+        assert isinstance(one, SiteSet)
+        pair = self.pair
+        scores = outputs.get(pair.scores) if pair.scores else None
+        if pair.scores not in pair.results:
+            outputs.pop(pair.scores, None)
+        valid: dict[str, Array] = {name: np.ones(value.shape, np.bool_) for name, value in outputs.items()}
+        main = pair.results[0]
+        if main in outputs:
+            valid[main] = pair.seen(scores, outputs[main], dict(one.numbers))
+        return replace(one, valid=valid)
+
+
+class _SiteDrawer:
+    """Draws the inputs of a site: shapes from the analysis, queries of zero where a case asks for them."""
+
+    def __init__(self, pair: SitePair, inputs: Sequence[Input], options: VerifyOptions, *, half_values: bool) -> None:
+        self._pair = pair
+        declared = {v.name: v.type.tensor_type.elem_type for v in pair.original.graph.input if v.name in pair.shapes}
+        self._types = {name: helper.tensor_dtype_to_np_dtype(kind) for name, kind in declared.items()}
+        ranges = {n: r for n, r in options.val_ranges.items() if n in pair.tensors}
+        self._drawer = Drawer(inputs, self, ranges, half_values=half_values)
+
+    @property
+    def has_new(self) -> bool:
+        """Whether the number of new tokens is free."""
+        return self._pair.sizes.rows.constant is None
+
+    @property
+    def has_past(self) -> bool:
+        """Whether there may be keys that are already there."""
+        return self._pair.sizes.past.constant is None
+
+    def settled(self, sizes: Sizes) -> tuple[int, int, int]:
+        """The sizes that the site leaves open, the others as it fixes them."""
+        return self._pair.sizes.settle(sizes.batch, sizes.new, sizes.past)
+
+    def shape(self, entry: Input, sizes: Sizes, relation: Relation) -> tuple[int, ...]:
+        """The shape of an input; raises RunError if there is none."""
+        found = self._pair.extents(entry.name, self._numbers(sizes))
+        if found is None:
+            raise RunError(f"the shape of {entry.name!r} is not known at {sizes}")
+        return found
+
+    def _numbers(self, sizes: Sizes) -> dict[Any, int]:
+        numbers = self._pair.sizes.solve(sizes.batch, sizes.new, sizes.past)
+        if numbers is None:
+            raise RunError(f"no sizes fit {sizes.new} new tokens, {sizes.past} past, batch {sizes.batch}")
+        return numbers
+
+    def draw(self, case: Case, relation: Relation, seed: Sequence[int]) -> InputSet:
+        """Draws one input set; raises RunError if the site has no such sizes."""
+        numbers = self._numbers(case.sizes)
+        one = self._drawer.draw(case, relation, seed)
+        arrays = dict(one.arrays)
+        for name in self._pair.shapes:
+            extents = self._pair.extents(name, numbers)
+            if extents is None:
+                raise RunError(f"the shape that {name!r} holds is not known")
+            arrays[name] = np.array(extents[0] if name in self._pair.scalars else extents, self._types[name])
+        if case.quiet and self._pair.query is not None:
+            arrays[self._pair.query] = np.zeros_like(arrays[self._pair.query])
+        batch, new, _ = self.settled(case.sizes)
+        return SiteSet(case.name, arrays, batch, new, (), None, numbers)
+
+
+def _inputs(pair: SitePair, described: Mapping[str, Input]) -> tuple[Input, ...]:
+    """What the tensors at the border are for: graph inputs as in the whole model, others by their type."""
+    found = []
+    for value in pair.original.graph.input:
+        if value.name not in pair.tensors:
+            continue
+        if value.name in described:
+            found.append(described[value.name])
+            continue
+        element = value.type.tensor_type.elem_type
+        narrow = element in (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+        dtype = np.dtype(np.float32) if narrow else np.dtype(helper.tensor_dtype_to_np_dtype(element))
+        rank = len(value.type.tensor_type.shape.dim)
+        kind = Kind.FLOAT
+        if dtype.kind in "iu":
+            kind = Kind.INTEGER
+        elif dtype == np.bool_:
+            kind = Kind.WIDE_MASK if rank >= 3 else Kind.BOOLEAN
+        found.append(Input(value.name, dtype, (None,) * rank, kind))
+    return tuple(found)
+
+
+def _widened(clones: Sequence[Model], threads: int) -> list[Model]:
+    """Both in float64, if onnxruntime has all kernels for that and no table has to be mapped; else as they are."""
+    wide = [replace(clone, wide=True) for clone in clones]
+    if any(clone.folder is not None for clone in clones):
+        return list(clones)
+    try:
+        for clone in wide:
+            Session(clone, threads=threads)
+    except RunError:
+        return list(clones)
+    return wide
+
+
+def _copy(proto: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    return copy
