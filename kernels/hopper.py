@@ -26,8 +26,8 @@ end of their tile.
 With STEADY the row maximum is looked for in the first blocks only, those that are compared element by element; with
 RAW (bfloat16, whose exponents allow it) scores without their bias stand for it, in the first block alone.
 Weights then may exceed one; per score a maximum and a subtraction go, and the rescaling of the output.  A tile with
-a row whose sum of weights shows that this was not good enough is not stored but noted; at the end the program does the
-tiles that it noted again, with the maximum kept block by block.  So the result never depends on the shortcut, only
+a row whose sum of weights shows that this was not good enough is noted; at the end the program does the tiles that it
+noted again, with the maximum kept block by block.  So the result never depends on the shortcut, only
 the time does.
 
 With SKIP far blocks that provably do not matter are left out (``hopper_skipping``).

@@ -10,14 +10,9 @@ from __future__ import annotations
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
-from triton.experimental.gluon.language.nvidia.hopper import (
-    fence_async_shared,
-    mbarrier,
-    tma,
-    warpgroup_mma,
-    warpgroup_mma_wait,
-)
+from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma, warpgroup_mma, warpgroup_mma_wait
 
+from .hopper_output import finish, mark_doubts, wait_written
 from .hopper_shared import (
     BATCH,
     COUNTS,
@@ -35,7 +30,6 @@ from .hopper_shared import (
     SURE,
     TAIL,
     TILE,
-    doubt,
     judge,
     phase_of,
     read,
@@ -43,9 +37,6 @@ from .hopper_shared import (
 )  # fmt: skip
 from .hopper_skipping import weigh_rows
 from .hopper_weights import edge_weights, far_weights, first_peaks, vector_of
-
-LARGEST_TOTAL = gl.constexpr(1.152921504606847e18)
-"""2^60: far from the largest float32, also after the product with a value of up to 2^67."""
 
 
 @gluon.jit
@@ -92,38 +83,35 @@ def _multiply(
 
 
 @gluon.jit
-def _finish(
-    out, sums, shared, output_map, batch, head, tile, turn, row_as_key, seen_from, sizes, settings,
-    STEADY: gl.constexpr, WHO: gl.constexpr,
+def _start(
+    products, step, served, shared, row, column, scale, s_kv, sizes, settings, STEADY: gl.constexpr, WHO: gl.constexpr,
 ):  # fmt: skip
-    """Divides by the sums of the weights and stores; 1 if the tile is not to be trusted (nothing is stored), else 0."""
-    total = gl.convert_layout(gl.max(sums, 1), row_as_key.type.layout)
-    wrong = gl.to_tensor(0)
-    if STEADY:
-        # (Comparisons with NaN are false.)  Rows beyond the last one are never stored, and of those that see no key
-        # nothing is to be expected.
-        sound = (total < LARGEST_TOTAL) & (total > settings.LEAST_TOTAL)
-        sound = sound | (row_as_key >= sizes.s_kv)
-        if settings.MASK:
-            sound = sound | (row_as_key < seen_from)
-        wrong = gl.minimum(gl.sum(gl.where(sound, 0, 1), 0), 1)
-    inverse = 1.0 / total
-    if settings.MASK:
-        inverse = gl.where(total == 0.0, 0.0, inverse)
-    out = out * gl.convert_layout(inverse, gl.SliceLayout(1, out.type.layout))[:, None]
-    # The previous tile's copy out of the staging buffer has to be over before it is overwritten.
-    tma.store_wait(0)
-    gl.thread_barrier()
-    if wrong == 0:
-        output = shared.output_tile.index(WHO)
-        output.reshape([ROWS, settings.V]).store(out.to(output.dtype))
-        fence_async_shared()
-        tma.async_copy_shared_to_global(
-            output_map, [batch, head, tile * (ROWS * settings.CONSUMERS) + WHO * ROWS, 0], output
-        )
-    else:
-        doubt(shared, turn, WHO)
-    return wrong
+    """The notes on a tile, and the weights of its first block; nothing has to be rescaled there."""
+    slot = served & (settings.QUERIES - 1)
+    tile = read(shared, slot, TILE)
+    batch = read(shared, slot, BATCH)
+    head = read(shared, slot, HEAD)
+    first = read(shared, slot, FIRST)
+    crossings = read(shared, slot, CROSSINGS)
+    edges = crossings + read(shared, slot, TAIL)
+    left = read(shared, slot, LEFT)
+    right = read(shared, slot, RIGHT)
+    extra = read(shared, slot, EXTRA)
+    seen_from = read(shared, slot, SEEN_FROM)
+    slope = read(shared, slot, SLOPE).to(gl.float32, bitcast=True)
+    sure = gl.to_tensor(0)
+    if settings.SKIP:
+        sure = read(shared, slot, SURE)
+    reference = tile * (ROWS * settings.CONSUMERS) + s_kv - sizes.s_q
+    row_as_key = reference + WHO * ROWS + row
+    shift = slope * (WHO * ROWS + row).to(gl.float32)
+    peak, before, behind = first_peaks(products, scale, shift, settings, STEADY)
+    vector = vector_of(shared, step, column, settings)
+    weights, _, peak = edge_weights(
+        products, peak, vector, first * settings.BLOCK_N, reference, slope, scale, row_as_key, column, s_kv, settings,
+        STEADY)  # fmt: skip
+    return (tile, batch, head, first, crossings, edges, left, right, extra, seen_from, slope, sure, reference,
+            row_as_key, shift, peak, before, behind, weights)  # fmt: skip
 
 
 @gluon.jit
@@ -131,9 +119,8 @@ def _consume_pass(
     step, served, asked, shared, sizes, output_map, scale_natural, settings, STEADY: gl.constexpr,
     WHO: gl.constexpr,
 ):  # fmt: skip
-    """All tiles of this program once; (the counters that it was given, how many tiles are not to be trusted)."""
+    """All tiles of this program once; (the counters that it was given, 1 if a tile is not to be trusted, else 0)."""
     BLOCK_N: gl.constexpr = settings.BLOCK_N
-    CONSUMERS: gl.constexpr = settings.CONSUMERS
     QUERIES: gl.constexpr = settings.QUERIES
     V: gl.constexpr = settings.V
     SCORES: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
@@ -149,40 +136,21 @@ def _consume_pass(
     s_kv = sizes.s_kv
     turn = gl.to_tensor(0)
     doubtful = gl.to_tensor(0)
+    doubts = gl.zeros([ROWS], dtype=gl.int32, layout=BY_ROW)
 
     mbarrier.wait(shared.query_full.index(served & (QUERIES - 1)), (served // QUERIES) & 1)
     products = warpgroup_mma_wait(0, deps=(_ask(step, served, shared, settings, SCORES, WHO),))
-    tile = read(shared, served & (QUERIES - 1), TILE)
+    (tile, batch, head, first, crossings, edges, left, right, extra, seen_from, slope, sure, reference, row_as_key,
+     shift, peak, before, behind, weights) = _start(
+        products, step, served, shared, row, column, scale, s_kv, sizes, settings, STEADY, WHO)  # fmt: skip
+    # The keys of this block and the values of the one before are done with.
+    mbarrier.arrive(shared.freed.index(stage_of(step, settings)), count=1)
+    step += 1
     while tile >= 0:
         slot = served & (QUERIES - 1)
-        batch = read(shared, slot, BATCH)
-        head = read(shared, slot, HEAD)
-        first = read(shared, slot, FIRST)
-        crossings = read(shared, slot, CROSSINGS)
-        edges = crossings + read(shared, slot, TAIL)
-        left = read(shared, slot, LEFT)
-        right = read(shared, slot, RIGHT)
-        extra = read(shared, slot, EXTRA)
-        seen_from = read(shared, slot, SEEN_FROM)
-        slope = read(shared, slot, SLOPE).to(gl.float32, bitcast=True)
-        sure = gl.to_tensor(0)
-        if settings.SKIP:
-            sure = read(shared, slot, SURE)
         blocks = edges + left + right + extra
-        reference = tile * (ROWS * CONSUMERS) + s_kv - sizes.s_q
-        row_as_key = reference + WHO * ROWS + row
-        shift = slope * (WHO * ROWS + row).to(gl.float32)
         out = gl.zeros([ROWS, V], dtype=gl.float32, layout=OUT)
         sums = gl.zeros([ROWS, COUNTS], dtype=gl.float32, layout=COUNT)
-        # The first block, whose scores are there already; nothing has to be rescaled.
-        peak, before, behind = first_peaks(products, scale, shift, settings, STEADY)
-        vector = vector_of(shared, step, column, settings)
-        weights, _, peak = edge_weights(
-            products, peak, vector, first * BLOCK_N, reference, slope, scale, row_as_key, column, s_kv, settings,
-            STEADY)  # fmt: skip
-        # The keys of this block and the values of the one before are done with.
-        mbarrier.arrive(shared.freed.index(stage_of(step, settings)), count=1)
-        step += 1
         j = gl.to_tensor(1)
         # With SKIP the loop is left twice: when the near blocks are in the sums, and when the far ones are known.
         stop = blocks
@@ -203,27 +171,9 @@ def _consume_pass(
                         STEADY)  # fmt: skip
                 else:
                     weights, keep, peak = far_weights(
-                        products,
-                        peak,
-                        before,
-                        behind,
-                        vector,
-                        j - edges,
-                        left,
-                        right,
-                        first,
-                        first + crossings,
-                        seen_from,
-                        row_as_key,
-                        column,
-                        s_kv,
-                        reference,
-                        slope,
-                        shift,
-                        scale,
-                        settings,
-                        STEADY,
-                    )
+                        products, peak, before, behind, vector, j - edges, left, right, first, first + crossings,
+                        seen_from, row_as_key, column, s_kv, reference, slope, shift, scale, settings, STEADY,
+                    )  # fmt: skip
                 out, sums = warpgroup_mma_wait(0, deps=(adding, counting))
                 if not STEADY:
                     out = out * gl.convert_layout(keep, gl.SliceLayout(1, OUT))[:, None]
@@ -258,32 +208,52 @@ def _consume_pass(
                         blocks = edges + left + right
                     stop = blocks
         served += 1
+        batch_done = batch
+        head_done = head
+        tile_done = tile
+        row_done = row_as_key
+        seen_from_done = seen_from
         if QUERIES > 1:
-            # The next tile's first scores and the last of this one's output.
+            # The next tile's first scores, and the last of this one's output while they become weights.
             mbarrier.wait(shared.query_full.index(served & (QUERIES - 1)), (served // QUERIES) & 1)
             scoring, adding, counting = _multiply(
                 weights, out, sums, step, served, shared, settings, SCORES, WEIGHTS, COUNT, WHO
             )
-            products, out, sums = warpgroup_mma_wait(0, deps=(scoring, adding, counting))
+            products, adding, counting = warpgroup_mma_wait(2, deps=(scoring, adding, counting))
+            (tile, batch, head, first, crossings, edges, left, right, extra, seen_from, slope, sure, reference,
+             row_as_key, shift, peak, before, behind, weights) = _start(
+                products, step, served, shared, row, column, scale, s_kv, sizes, settings, STEADY, WHO)  # fmt: skip
+            out, sums = warpgroup_mma_wait(0, deps=(adding, counting))
+            mbarrier.arrive(shared.freed.index(stage_of(step, settings)), count=1)
             mbarrier.arrive(shared.query_empty.index(slot), count=1)
+            doubts = finish(
+                out, sums, doubts, shared, output_map, batch_done, head_done, tile_done, turn, row_done,
+                seen_from_done, sizes, settings, STEADY, WHO)  # fmt: skip
         else:
+            # This tile's output goes out by way of where its queries are, and the next ones come after it.
             rounded = gl.convert_layout(weights.to(shared.query_tile.dtype), WEIGHTS)
             adding, counting = _add(rounded, out, sums, step - 1, shared, settings, COUNT)
             out, sums = warpgroup_mma_wait(0, deps=(adding, counting))
-        doubtful += _finish(
-            out, sums, shared, output_map, batch, head, tile, turn, row_as_key, seen_from, sizes, settings, STEADY, WHO
-        )
-        turn += 1
-        if QUERIES == 1:
+            doubts = finish(
+                out, sums, doubts, shared, output_map, batch_done, head_done, tile_done, turn, row_done,
+                seen_from_done, sizes, settings, STEADY, WHO)  # fmt: skip
             tma.store_wait(0)
             mbarrier.arrive(shared.query_empty.index(slot), count=1)
             mbarrier.wait(shared.query_full.index(0), served & 1)
             products = warpgroup_mma_wait(0, deps=(_ask(step, served, shared, settings, SCORES, WHO),))
-        tile = read(shared, served & (QUERIES - 1), TILE)
+            (tile, batch, head, first, crossings, edges, left, right, extra, seen_from, slope, sure, reference,
+             row_as_key, shift, peak, before, behind, weights) = _start(
+                products, step, served, shared, row, column, scale, s_kv, sizes, settings, STEADY, WHO)  # fmt: skip
+            mbarrier.arrive(shared.freed.index(stage_of(step, settings)), count=1)
+        step += 1
+        if STEADY:
+            if ((turn & 31) == 31) | (tile < 0):
+                doubtful = gl.maximum(doubtful, mark_doubts(doubts, turn, shared, WHO))
+                doubts = gl.zeros([ROWS], dtype=gl.int32, layout=BY_ROW)
+        turn += 1
     # What closes the pass was looked at by nobody.
-    mbarrier.arrive(shared.freed.index(stage_of(step, settings)), count=1)
     mbarrier.arrive(shared.query_empty.index(served & (QUERIES - 1)), count=1)
-    return step + 1, served + 1, asked, doubtful
+    return step, served + 1, asked, doubtful
 
 
 @gluon.jit
@@ -300,5 +270,6 @@ def consume(shared, sizes, output_map, scale_natural, settings, WHO: gl.constexp
         shared.verdicts.index(WHO).store(gl.full([1], doubtful, gl.int32, LAYOUT))
         mbarrier.arrive(shared.verdict, count=1)
         if judge(shared, settings, 4) != 0:
+            wait_written()
             _consume_pass(step, served, asked, shared, sizes, output_map, scale_natural, settings, False, WHO)
     tma.store_wait(0)

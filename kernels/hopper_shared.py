@@ -178,11 +178,11 @@ def read(shared, slot, field):
 
 
 @gluon.jit
-def doubt(shared, turn, WHO: gl.constexpr):
-    """Notes that a consumer does not trust the tile of a turn (see DOUBTS)."""
+def doubt(shared, turn, bits, WHO: gl.constexpr):
+    """Notes which of the 32 turns up to this one a consumer does not trust (see DOUBTS)."""
     LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
     word = shared.doubts.index(WHO * DOUBTS + ((turn >> 5) & (DOUBTS - 1)))
-    word.store(word.load(LAYOUT) | (1 << (turn & 31)))
+    word.store(word.load(LAYOUT) | bits)
 
 
 @gluon.jit

@@ -78,7 +78,7 @@ def first_peaks(products, scale, shift, settings, STEADY: gl.constexpr):
     """
     peak = gl.full_like(shift, float("-inf"))
     if STEADY and settings.RAW:
-        peak = gl.max(products * scale, 1)
+        peak = gl.max(products, 1) * scale
         if settings.FORM != FORM_SYMMETRIC:
             peak += shift
         if settings.PAIRED:
@@ -116,6 +116,8 @@ def edge_weights(
             base = gl.to_tensor(0.0)
         if VECTOR:
             scores = gl.fma(products, scale, vector[None, :])
+        elif STEADY and settings.RAW:
+            scores = gl.fma(products, scale, _lines(base - peak, slope, settings))
         else:
             scores = gl.fma(products, scale, _lines(zeros, slope, settings))
         if settings.FORM == FORM_CAUSAL:
@@ -126,7 +128,9 @@ def edge_weights(
     if STEADY and settings.RAW:
         new_peak = peak
         keep = peak
-        weights = gl.exp2(scores - (peak - base)[:, None])
+        if settings.FORM == FORM_SYMMETRIC:
+            scores -= peak[:, None]
+        weights = gl.exp2(scores)
     else:
         weights, keep, new_peak = _online(scores, base, peak, True, STEADY and settings.PAIRED)
     return weights, keep, new_peak

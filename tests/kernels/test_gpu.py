@@ -224,6 +224,38 @@ def test_long_sequences(index: int, dtype: str, worker: Worker) -> None:
     assert error <= {"bfloat16": 5e-3, "float16": 1e-3}[dtype]
 
 
+@needs_device
+@pytest.mark.parametrize("turn", [0, 30, 31, 32, 33])
+def test_a_tile_of_any_turn_is_repeated(turn: int, worker: Worker) -> None:
+    # Far keys that outweigh the first block by more than the steady maximum allows, for the pairs whose tiles a program
+    # takes in one turn; 32 turns share a word of marks.
+    import torch
+
+    tiles, length, depth = 3, 300, 64
+    symmetric = Request.of(
+        symmetric=True, causal=False, positions=False, mask_dtype=None, dtype="bfloat16", head_dim=depth
+    )
+    bundle = loaded(symmetric, (Layout(),), worker)
+    programs = bundle.multiprocessors
+    heads = (34 * programs - 1) // tiles + 1
+    chosen = range(turn * programs // tiles, ((turn + 1) * programs - 1) // tiles + 1)
+    rng = np.random.default_rng(turn)
+    query, key, value = (rng.standard_normal((1, heads, length, depth)).astype(np.float32) for _ in range(3))
+    query[:, chosen], key[:, chosen] = 1.0, 0.1 * key[:, chosen]
+    key[:, chosen, 5] = 7.5
+    slopes = np.full(heads, 1e-3, np.float32)
+    case = as_seen(Case(query, key, value, slopes, depth**-0.5, True, False), "bfloat16")
+    output = launch(bundle, case, "bfloat16", None, "BHSD")
+    torch.cuda.empty_cache()
+    some = sorted({0, chosen[0], chosen[len(chosen) // 2], chosen[-1], heads - 1})
+    wanted = attend(
+        Case(*(x[:, some] for x in (case.query, case.key, case.value)), slopes[some], case.scale, True, False)
+    )
+    for place, head in enumerate(some):
+        error = np.linalg.norm(output[:, head] - wanted[:, place]) / np.linalg.norm(wanted[:, place])
+        assert error <= 5e-3, head
+
+
 def keyed_case(index: int) -> Case:
     """The numbered entry of KEYED."""
     batch, heads, kv_heads, s_q, s_kv, depth, form, hidden, has_positions, mean = KEYED[index]
