@@ -81,13 +81,13 @@ class SitePair:
 
     def bias(self, scores: Array, sizes: dict[Size, int]) -> tuple[Array, Array]:
         """Scores without the product as [B, H, S_q, S_kv], zero where a key is hidden, and where one is visible."""
-        found = self._placed(scores, sizes)
+        found = self.placed(scores, sizes)
         if found is None:
             return np.zeros((1, 1, 1, 1)), np.ones((1, 1, 1, 1), np.bool_)
         return np.where(found[1], found[0], 0.0), found[1]
 
-    def _placed(self, scores: Array, sizes: dict[Size, int]) -> tuple[Floats, npt.NDArray[np.bool_]] | None:
-        """Scores [B, H, S_q, S_kv], and where a key is visible."""
+    def placed(self, scores: Array, sizes: dict[Size, int]) -> tuple[Floats, npt.NDArray[np.bool_]] | None:
+        """Scores [B, H, S_q, S_kv], and where a key is visible; None where the sizes do not decide their places."""
         proof = self._plan.proof
         frame = proof.attention.frame
         order = (frame.batch, frame.head, frame.row, frame.key)
@@ -111,7 +111,7 @@ class SitePair:
         does there.
         """
         everything: Array = np.ones(output.shape, np.bool_)
-        placed = None if scores is None else self._placed(scores, sizes)
+        placed = None if scores is None else self.placed(scores, sizes)
         if placed is None:
             return everything
         frame = self._plan.proof.attention.frame

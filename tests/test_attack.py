@@ -240,3 +240,33 @@ def test_a_bias_and_a_padding_that_share_a_factor() -> None:
     verdict = attack(spelling)
     assert verdict.kind == "fused", verdict
     assert slopes_match(spelling, verdict.slopes)
+
+
+def test_a_bias_of_many_parts() -> None:
+    """Lengths, masks and a distance that are each read through several operators: one expression of 2,600 parts."""
+    spelling = Spelling(
+        opset=21,
+        layout="einsum",
+        scale="input",
+        bias="maxmin",
+        negate="sub",
+        slopes="pieces",
+        slope_rank=4,
+        causal="constant",
+        padding="gather-flat",
+        hide="1e9",
+        order="one-tensor",
+        cache=True,
+        query_start="slice",
+        swap=True,
+        layers=2,
+        share=False,
+        present=True,
+        dead=True,
+        unpack="slice",
+        where=0.11946338279151247,
+        seed=933260662,
+    )
+    verdict = attack(spelling)
+    assert verdict.kind == "fused", verdict
+    assert slopes_match(spelling, verdict.slopes)

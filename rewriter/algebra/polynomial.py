@@ -23,7 +23,7 @@ MOST_POWER = 32
 MOST_FACTORS = 16
 """Different atoms in a monomial."""
 
-MOST_WEIGHT = 1 << 11
+MOST_WEIGHT = 1 << 13
 """Atoms in an atom, those inside atoms counted as often as they stand there: a bound on the length of its text."""
 
 MOST_DEPTH = 32

@@ -17,7 +17,8 @@ TOLERANCE = (
     f"site by site: {WIDE_LIMIT:g} of the largest magnitude of the output in float64 ({NARROW_LIMIT:g} in float32, "
     "where onnxruntime has no float64 kernels), at least of 1, and what rounding the constants in the files explains: "
     "four times the change of the output, head by head, when every bias entry moves by a unit roundoff of its stored "
-    "type, alternately up and down and then all in one direction, and when the scale moves by a unit in the last place"
+    "type, alternately up and down and then all in one direction, and when the scale moves by a unit in the last place;"
+    " with queries of zero the bias as well, entry by entry: a unit in the last place of the type that it is stored in"
 )
 
 REST = "the rest of the graph"

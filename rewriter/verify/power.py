@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import onnx
+
 from ..spec import BiasForm
 from .compare import RELATIVE_LIMIT, Allowance, Layout, compare
 from .draw import InputSet
@@ -38,6 +40,8 @@ class Baseline:
         query_length_fixed_at_one: Whether every input of this model has one query token.
         relative: The limit over the largest magnitude of an output.
         alone: The outputs are those of the fused node itself, so that it certainly runs.
+        exposed: What is done to a mutant before it runs.
+        seen: What is compared of the outputs on an input set.
     """
 
     sets: Sequence[InputSet]
@@ -48,6 +52,8 @@ class Baseline:
     query_length_fixed_at_one: bool
     relative: float = RELATIVE_LIMIT
     alone: bool = False
+    exposed: Callable[[onnx.ModelProto], onnx.ModelProto] = lambda proto: proto
+    seen: Callable[[InputSet, Arrays], Arrays] = lambda one, outputs: outputs
 
 
 def check_power(
@@ -81,7 +87,7 @@ def check_power(
             if not applicable:
                 results.append(MutantResult(kind.value, label, "not_applicable", None, 0.0, reasons[0] or ""))
                 continue
-            mutant = replace(rewritten, proto=mutate(rewritten.proto, kind, applicable))
+            mutant = replace(rewritten, proto=baseline.exposed(mutate(rewritten.proto, kind, applicable)))
             reaches = baseline.alone or label in seen
             results.append(_judge(mutant, kind, label, applicable, baseline, threads, reaches=reaches))
             if results[-1].verdict == "killed":
@@ -112,7 +118,7 @@ def _judge(
         session = Session(mutant, threads=threads)
         runs = zip(baseline.sets, baseline.originals, baseline.rewritten, baseline.allowances, strict=True)
         for one, original, rewritten, allowances in runs:
-            outputs = session.run(one.arrays)
+            outputs = baseline.seen(one, session.run(one.arrays))
             errors = compare(one, original, outputs, baseline.layouts, allowances, relative=baseline.relative)
             worst = max((entry.factor for entry in errors if entry.compared), default=0.0)
             if worst > 1.0:

@@ -117,7 +117,11 @@ def run_cases(
 
 
 def run_rewritten(
-    model: Model, sets: Sequence[InputSet], *, threads: int
+    model: Model,
+    sets: Sequence[InputSet],
+    *,
+    threads: int,
+    seen: Callable[[InputSet, Arrays], Arrays] = lambda one, outputs: outputs,
 ) -> tuple[list[str | None], list[Arrays | None]]:
     """Runs the rewritten model on all input sets.
 
@@ -125,6 +129,7 @@ def run_rewritten(
         model: Its float32 clone.
         sets: The input sets.
         threads: Threads of onnxruntime.
+        seen: What is compared of the outputs on an input set.
 
     Returns:
         For every set why it failed, if it did, and the outputs, if it did not.
@@ -135,7 +140,7 @@ def run_rewritten(
     for one in sets:
         try:
             session = session or Session(model, threads=threads)
-            outputs.append(session.run(one.arrays))
+            outputs.append(seen(one, session.run(one.arrays)))
             failures.append(None)
         except (LimitError, MemoryLimitError) as error:
             # Not a difference: the original was as near to the limit.

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
 
+from .bias import BIAS, SCORES, Bias, with_scores
 from .clone import float32_clone, source_of
 from .compare import Allowance, Layout, compare
-from .draw import Case, Drawer, InputSet, is_masked, standard_cases, unpadded
+from .draw import InputSet
 from .errors import LimitError, RunError
 from .identity import identity
 from .mutants import MutantKind, find_sites
@@ -30,7 +31,8 @@ from .report import MutantResult, SetResult, SiteResult
 from .rounding import SiteRounding, rounding_allowances, tables
 from .runs import Runs, run_cases, run_rewritten
 from .runtime import Array, Arrays, Model, Session
-from .sizes import Relation, Sizes
+from .site_inputs import SiteDrawer, SiteSet, cases_of, inputs_of
+from .sizes import Relation
 from .usage import Input, Kind
 
 if TYPE_CHECKING:
@@ -42,15 +44,9 @@ WIDE_LIMIT = 1e-12
 NARROW_LIMIT = 2e-6
 """The same in float32, where one rounding is 6e-8: one attention has some ten in a row."""
 
-_FEWEST_CASES = 4
-_DRAWS = 6
-
-
-@dataclass(frozen=True)
-class SiteSet(InputSet):
-    """An input set of a site, and the numbers that its sizes have."""
-
-    numbers: Mapping[Any, int] = field(default_factory=dict)
+_SHORTEST_LONG = 64
+_MOST_SCORES = 1 << 21
+"""Entries of the scores of all heads and two sequences: some ten such tensors are in memory at once."""
 
 
 class SiteChecks:
@@ -122,7 +118,7 @@ class _Check:
     def __init__(self, pair: SitePair, described: Mapping[str, Input], scratch: Path, options: VerifyOptions) -> None:
         self.pair = pair
         self.options = options
-        self.inputs = _inputs(pair, described)
+        self.inputs = inputs_of(pair, described)
         self.clones: list[Model] = []
         self.narrow = False
         for number, (proto, folder) in enumerate(zip((pair.original, pair.rewritten), pair.folders, strict=True)):
@@ -143,19 +139,31 @@ class _Check:
             runs = _SiteRuns(Session(original, threads=options.threads), judge=self._judged)
         except RunError as error:
             return self.skipped(f"onnxruntime does not load it: {error}")
-        drawer = _SiteDrawer(self.pair, self.inputs, options, half_values=self.narrow)
-        run_cases(runs, self._cases(drawer), drawer, (Relation.PAST_AND_NEW,), options.seed, no_progress)
+        drawer = SiteDrawer(self.pair, self.inputs, options, half_values=self.narrow)
+        run_cases(
+            runs,
+            cases_of(drawer, self.inputs, self._long(), quiet=self.pair.query is not None),
+            drawer,
+            (Relation.PAST_AND_NEW,),
+            options.seed,
+            no_progress,
+        )
         runs.close()
         if not runs.sets:
             return self.skipped(f"the original runs on none of the inputs: {'; '.join(runs.notes)}", wide)
-        sets = runs.sets
-        layouts = {name: Layout(None, None) for name in runs.outputs[0]}
-        failures, outputs = run_rewritten(rewritten, sets, threads=options.threads)
+        sets = [one for one in runs.sets if isinstance(one, SiteSet)]
+        exposed = replace(rewritten, proto=with_scores(rewritten.proto))
+        failures, outputs = run_rewritten(exposed, sets, threads=options.threads, seen=_seen)
+        originals = [
+            {**own, BIAS: one.bias.values} if other is not None and BIAS in other and one.bias is not None else own
+            for one, own, other in zip(sets, runs.outputs, outputs, strict=True)
+        ]
+        layouts = {name: Layout(None, None) for name in (*runs.outputs[0], BIAS)}
         relative = WIDE_LIMIT if wide else NARROW_LIMIT
 
         def compared(allowances: Sequence[Mapping[str, Allowance]]) -> tuple[SetResult, ...]:
             results = []
-            for one, wanted, other, error, extra in zip(sets, runs.outputs, outputs, failures, allowances, strict=True):
+            for one, wanted, other, error, extra in zip(sets, originals, outputs, failures, allowances, strict=True):
                 shapes = {name: tuple(array.shape) for name, array in one.arrays.items()}
                 found = () if other is None else compare(one, wanted, other, layouts, extra, relative=relative)
                 results.append(SetResult(one.name, shapes, found, error))
@@ -169,15 +177,21 @@ class _Check:
             # Always allowed for, so that what is said about mutants holds for the limit that decides.
             site = SiteRounding(self.pair.by_head, self._bias_of(original), wide)
             stored, threads = self.stored, options.threads
-            found = rounding_allowances(rewritten, stored, sets, computed, layouts, threads=threads, site=site)
+            plain = [{name: value for name, value in other.items() if name != BIAS} for other in computed]
+            found = rounding_allowances(rewritten, stored, sets, plain, layouts, threads=threads, site=site)
             allowances = found or allowances
+            for one, allowance in zip(sets, allowances, strict=True):
+                if one.bias is not None:
+                    allowance[BIAS] = one.bias.allowance
             results = compared(allowances)
         if complete and not any(entry.compared for one in results for entry in one.outputs):
             return self.skipped("no output has a number that could be compared", wide)
         mutants: tuple[MutantResult, ...] = ()
         if options.power and complete and all(one.passed for one in results):
             at_one = all(one.new == 1 for one in sets) and not drawer.has_new
-            baseline = Baseline(sets, runs.outputs, computed, layouts, allowances, at_one, relative, alone=True)
+            baseline = Baseline(
+                sets, originals, computed, layouts, allowances, at_one, relative, True, with_scores, _seen
+            )
             mutants = check_power(rewritten, baseline, threads=options.threads, kinds=kinds).mutants
         return SiteResult(self.pair.site, None, wide, results, mutants, tuple(runs.notes))
 
@@ -185,26 +199,13 @@ class _Check:
         """The result where nothing could be compared, and why."""
         return SiteResult(self.pair.site, None, wide, (), (), (), reason)
 
-    def _cases(self, drawer: _SiteDrawer) -> list[Case]:
-        """The usual ones, each length once, and those with queries of zero."""
-        masked = is_masked(self.inputs)
-        chosen: dict[tuple[object, ...], Case] = {}
-        for case in standard_cases(drawer.has_new, drawer.has_past, self._long()):
-            case = case if masked else unpadded(case)
-            chosen.setdefault((drawer.settled(case.sizes), case.padding), case)
-        cases = list(chosen.values())
-        if len(cases) < _FEWEST_CASES:
-            again = [replace(case, name=f"{case.name}, draw {n}") for n in range(2, 2 + _DRAWS) for case in cases]
-            cases += again[:_DRAWS]
-        if self.pair.query is None:
-            return cases
-        return cases + [replace(case, name=f"{case.name}, queries of zero", quiet=True) for case in cases]
-
     def _long(self) -> int:
         """A length at which the smallest slope decides, within reason."""
         slopes = [abs(v) for site in find_sites(self.clones[1].proto) for v in site.slopes or () if v]
         wanted = 4.0 / min(slopes) if slopes and math.isfinite(max(slopes)) else math.inf
-        return max(1, math.ceil(min(self.options.max_length, max(64.0, wanted))))
+        # In float64 a small slope shows at any length: what many heads take in memory need not be more.
+        most = max(_SHORTEST_LONG, math.isqrt(_MOST_SCORES // (2 * self.pair.heads)))
+        return max(1, math.ceil(min(self.options.max_length, most, max(_SHORTEST_LONG, wanted))))
 
     def _bias_of(self, original: Model) -> Callable[[InputSet], tuple[Array, Array]] | None:
         """The bias of an input set as the original adds it: its scores, with a query of zero."""
@@ -232,82 +233,23 @@ class _Check:
         main = pair.results[0]
         if main in outputs:
             valid[main] = pair.seen(scores, outputs[main], dict(one.numbers))
-        return replace(one, valid=valid)
+        bias = self._bias(one, scores) if one.quiet else None
+        if bias is not None:
+            valid[BIAS] = bias.visible
+        return replace(one, valid=valid, bias=bias)
+
+    def _bias(self, one: SiteSet, scores: Array | None) -> Bias | None:
+        placed = None if scores is None else self.pair.placed(scores, dict(one.numbers))
+        return None if placed is None or not placed[0].size else Bias.of(*placed, self.stored)
 
 
-class _SiteDrawer:
-    """Draws the inputs of a site: shapes from the analysis, queries of zero where a case asks for them."""
-
-    def __init__(self, pair: SitePair, inputs: Sequence[Input], options: VerifyOptions, *, half_values: bool) -> None:
-        self._pair = pair
-        declared = {v.name: v.type.tensor_type.elem_type for v in pair.original.graph.input if v.name in pair.shapes}
-        self._types = {name: helper.tensor_dtype_to_np_dtype(kind) for name, kind in declared.items()}
-        ranges = {n: r for n, r in options.val_ranges.items() if n in pair.tensors}
-        self._drawer = Drawer(inputs, self, ranges, half_values=half_values)
-
-    @property
-    def has_new(self) -> bool:
-        """Whether the number of new tokens is free."""
-        return self._pair.sizes.rows.constant is None
-
-    @property
-    def has_past(self) -> bool:
-        """Whether there may be keys that are already there."""
-        return self._pair.sizes.past.constant is None
-
-    def settled(self, sizes: Sizes) -> tuple[int, int, int]:
-        """The sizes that the site leaves open, the others as it fixes them."""
-        return self._pair.sizes.settle(sizes.batch, sizes.new, sizes.past)
-
-    def shape(self, entry: Input, sizes: Sizes, relation: Relation) -> tuple[int, ...]:
-        """The shape of an input; raises RunError if there is none."""
-        found = self._pair.extents(entry.name, self._numbers(sizes))
-        if found is None:
-            raise RunError(f"the shape of {entry.name!r} is not known at {sizes}")
-        return found
-
-    def _numbers(self, sizes: Sizes) -> dict[Any, int]:
-        numbers = self._pair.sizes.solve(sizes.batch, sizes.new, sizes.past)
-        if numbers is None:
-            raise RunError(f"no sizes fit {sizes.new} new tokens, {sizes.past} past, batch {sizes.batch}")
-        return numbers
-
-    def draw(self, case: Case, relation: Relation, seed: Sequence[int]) -> InputSet:
-        """Draws one input set; raises RunError if the site has no such sizes."""
-        numbers = self._numbers(case.sizes)
-        one = self._drawer.draw(case, relation, seed)
-        arrays = dict(one.arrays)
-        for name in self._pair.shapes:
-            extents = self._pair.extents(name, numbers)
-            if extents is None:
-                raise RunError(f"the shape that {name!r} holds is not known")
-            arrays[name] = np.array(extents[0] if name in self._pair.scalars else extents, self._types[name])
-        if case.quiet and self._pair.query is not None:
-            arrays[self._pair.query] = np.zeros_like(arrays[self._pair.query])
-        batch, new, _ = self.settled(case.sizes)
-        return SiteSet(case.name, arrays, batch, new, (), None, numbers)
-
-
-def _inputs(pair: SitePair, described: Mapping[str, Input]) -> tuple[Input, ...]:
-    """What the tensors at the border are for: graph inputs as in the whole model, others by their type."""
-    found = []
-    for value in pair.original.graph.input:
-        if value.name not in pair.tensors:
-            continue
-        if value.name in described:
-            found.append(described[value.name])
-            continue
-        element = value.type.tensor_type.elem_type
-        narrow = element in (TensorProto.FLOAT16, TensorProto.BFLOAT16)
-        dtype = np.dtype(np.float32) if narrow else np.dtype(helper.tensor_dtype_to_np_dtype(element))
-        rank = len(value.type.tensor_type.shape.dim)
-        kind = Kind.FLOAT
-        if dtype.kind in "iu":
-            kind = Kind.INTEGER
-        elif dtype == np.bool_:
-            kind = Kind.WIDE_MASK if rank >= 3 else Kind.BOOLEAN
-        found.append(Input(value.name, dtype, (None,) * rank, kind))
-    return tuple(found)
+def _seen(one: InputSet, outputs: Arrays) -> Arrays:
+    """Outputs of a rewritten site with its bias in place of its scores, where the original's bias is known."""
+    scores = outputs.pop(SCORES)
+    if isinstance(one, SiteSet) and one.bias is not None:
+        with suppress(ValueError):  # the original's scores have other axes than the fused node's
+            outputs[BIAS] = one.bias.seen_in(scores)
+    return outputs
 
 
 def _widened(clones: Sequence[Model], threads: int) -> list[Model]:
