@@ -166,19 +166,21 @@ def _hidden_product(interpreter: Interpreter, value: Poly) -> str | None:
 
 def _sink(interpreter: Interpreter, tensor: str, indices: Indices, key: Index) -> str | None:
     """A Concat along the key axis of which a part holds products: its other parts are columns without keys."""
-    for (name, place), _ in list(interpreter.visited(tensor, indices)):
-        node = interpreter.scope.producer(name)
-        if node is None or node.op_type != "Concat":
-            continue
-        axis = int_attribute(node, "axis", 0) % len(place)
-        if not place[axis].depends_on(key):
-            continue
-        for part in node.input:
-            dims = interpreter.dims(part)
-            if dims is None or len(dims) != len(place) or dims[axis] == 1:
+    seen = list(interpreter.visited(tensor, indices))
+    with interpreter.one_question():
+        for (name, place), _ in seen:
+            node = interpreter.scope.producer(name)
+            if node is None or node.op_type != "Concat":
                 continue
-            column = Index(key.name, dims[axis])
-            inside = (*place[:axis], of(column), *place[axis + 1 :])
-            if _products(interpreter, interpreter.element(part, inside), column):
-                return name
+            axis = int_attribute(node, "axis", 0) % len(place)
+            if not place[axis].depends_on(key):
+                continue
+            for part in node.input:
+                dims = interpreter.dims(part)
+                if dims is None or len(dims) != len(place) or dims[axis] == 1:
+                    continue
+                column = Index(key.name, dims[axis])
+                inside = (*place[:axis], of(column), *place[axis + 1 :])
+                if _products(interpreter, interpreter.element(part, inside), column):
+                    return name
     return None

@@ -266,6 +266,16 @@ def extents_that_multiply() -> ModelProto:
 
 
 @bomb
+def positions_put_together_sixty_times() -> ModelProto:
+    """Concat of itself with itself, or with one more: at every one of them keys without scores are looked for."""
+    made = read("accept_linear")
+    names = ["j", *(f"longer{k}" for k in range(60))]
+    nodes = [node("Concat", [a, a if k % 3 else "one_more"], b, axis=0) for k, (a, b) in enumerate(pairwise(names))]
+    constant(made, "one_more", np.array([0.0], np.float32))
+    return with_bias(made, nodes, names[-1])
+
+
+@bomb
 def tiled_a_thousand_times() -> ModelProto:
     """An extent of 62 000 bits."""
     made = read("accept_linear")

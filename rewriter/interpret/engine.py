@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -148,6 +149,17 @@ class Interpreter:
         if version == self.facts.version:
             self.answers[key] = Answer(value, tuple(dict.fromkeys(reads)))
         return value
+
+    @contextlib.contextmanager
+    def one_question(self) -> Iterator[None]:
+        """Elements that are asked for inside are one question: together they have the work of one."""
+        if not self._reading:
+            self._work = 0
+        self._reading.append([])
+        try:
+            yield
+        finally:
+            self._reading.pop()
 
     def _evaluate(self, name: str, indices: tuple[Poly, ...]) -> Poly:
         from .tables import constant_element
