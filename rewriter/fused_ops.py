@@ -76,6 +76,8 @@ def attention(interpreter: Interpreter, node: NodeProto, pattern: OperatorPatter
             raise Refusal(Code.SCALE_UNKNOWN, Stage.SCORES, label(node), query, f"the head size is {why}")
         scale = 1.0 / math.sqrt(float(width_constant))
     out = node.output[0]
+    if not out:
+        raise Refusal(Code.FEATURE, Stage.ANCHOR, label(node), "", "its result is left out")
     packed = interpreter.rank(query) == 3
     batch_axis = (frame.batch,) if frame.batch is not None else ()
     axes: tuple[tuple[Index, ...], ...] = (batch_axis, (head,), (row,), (feature,))

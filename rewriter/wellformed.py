@@ -27,9 +27,11 @@ def check(model: ModelProto) -> None:
 
     Raises:
         ModelRejected: A node has too few or too many inputs or outputs, or a domain that is not imported; or a
-            name is no text, or stands for two values; or a tensor holds something else than it declares.
+            name is no text, or stands for two values; or nobody makes an output; or a tensor holds something else
+            than it declares.
     """
     versions = opset_versions(model)
+    _check_outputs(model.graph)
     for graph in graphs(model):
         _check_text(graph)
         _check_names(graph)
@@ -67,6 +69,15 @@ def _check_names(graph: GraphProto) -> None:
                 raise ModelRejected(
                     f"node '{label(node)}' makes '{name}', which is an input or initializer. Export the model again."
                 )
+
+
+def _check_outputs(graph: GraphProto) -> None:
+    there = {o for node in graph.node for o in node.output}
+    there |= {v.name for v in graph.input} | {t.name for t in graph.initializer}
+    there |= {t.values.name for t in graph.sparse_initializer}
+    for value in graph.output:
+        if value.name not in there:
+            raise ModelRejected(f"no node makes the output '{value.name}'. Export the model again.")
 
 
 def _check_tensors(graph: GraphProto) -> None:

@@ -215,6 +215,10 @@ def no_name_in_a_list(made: ModelProto) -> None:
     made.graph.node.append(helper.make_node("Max", ["q", ""], ["m"]))
 
 
+def an_output_of_nobody(made: ModelProto) -> None:
+    made.graph.node[-1].output[0] = "other"
+
+
 def a_node_of_ours(made: ModelProto) -> None:
     made.opset_import.append(helper.make_opsetid("alibi", 1))
     made.graph.node.append(helper.make_node("AlibiAttentionCausal", ["q", "k"], ["z"], domain="alibi"))
@@ -236,6 +240,7 @@ def newer_format(made: ModelProto) -> None:
         (no_inputs, "has 1 inputs; MatMul has 2"),
         (no_name, "lacks an input"),
         (no_name_in_a_list, "lacks an input"),
+        (an_output_of_nobody, "no node makes the output 'y'"),
         (a_node_of_ours, "has 2 inputs; AlibiAttentionCausal has 4"),
         (unknown_domain, "does not import"),
         (newer_format, "IR version 9999.*pip install"),
@@ -334,6 +339,15 @@ def test_slopes_that_are_no_numbers(tmp_path: Path, value: float) -> None:
 
     result = rewrite(saved(tmp_path, edit(spoiled)), options=QUICK)
     assert result.exit_code is ExitCode.NOT_REWRITTEN
+
+
+def test_an_attention_whose_result_is_left_out(tmp_path: Path) -> None:
+    made = read("accept_onnx_attention_cache")
+    made.graph.node[-1].output[0] = ""
+    del made.graph.output[0]
+    result = rewrite(saved(tmp_path, made), options=QUICK)
+    assert result.exit_code is ExitCode.NOT_REWRITTEN
+    assert [str(s.refusal.code.value[0]) for s in result.analysis.sites if s.refusal] == ["ALB402"]
 
 
 @pytest.mark.parametrize("name", ["\x1b[2J\x1b]0;owned\x07", "a" * 100_000, "../../x", "%s%n{0}", "\u202egnp"])
