@@ -123,7 +123,8 @@ def _work(task: Task, pipe: Connection, folder: Path, limits: Limits) -> None:
     import resource
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
-    space = limits.memory + SPARE
+    inherited = _status("VmRSS")  # a fork begins with what its parent has
+    space = _status("VmSize") + limits.memory + SPARE
     resource.setrlimit(resource.RLIMIT_AS, (space, space))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     while True:
@@ -136,7 +137,7 @@ def _work(task: Task, pipe: Connection, folder: Path, limits: Limits) -> None:
             outcome = task(number, folder)
         except MemoryError:
             outcome = "MemoryError"
-        peak = _peak()
+        peak = _status("VmHWM") - inherited
         if peak > limits.memory:
             outcome = f"more than {limits.memory >> 20} MiB"
         goes_on = peak <= limits.memory // 2  # otherwise the next one starts small
@@ -150,9 +151,9 @@ def _forget_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
-def _peak() -> int:
+def _status(field: str) -> int:
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
     except OSError:
         return 0
-    return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:")), 0)
+    return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(f"{field}:")), 0)
