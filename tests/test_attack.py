@@ -18,8 +18,8 @@ from alibi_rewriter.rewriter.pipeline import Options, rewrite
 from generator import MISSES, Spelling, attack, build, difference, sample, slopes_match, told, tolerance, truth
 
 SEED = 20240
-TRUE_MODELS = 150
-NEAR_MISSES = 150
+TRUE_MODELS = 100
+NEAR_MISSES = 100
 REFUSED_AT_MOST = 0.03
 """Share of true models that may be refused."""
 
