@@ -74,7 +74,7 @@ def first_peaks(products, scale, shift, settings, STEADY: gl.constexpr):
 
     With RAW the largest score of the first block without its bias stands for the largest of all with it.  PAIRED rows
     r and r + 8 have one number left of the diagonal and one right of it: their maxima differ by the bias between
-    them, in opposite directions, so the output changes its scale between the sides (``turned`` in ``hopper``).
+    them, in opposite directions, so the output changes its scale between the sides (``turned`` in ``hopper_consumer``).
     """
     peak = gl.full_like(shift, float("-inf"))
     if STEADY and settings.RAW:

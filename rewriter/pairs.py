@@ -8,6 +8,7 @@ knows, so that nothing beyond has to be computed.  Matrix products of masks alon
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,7 +76,7 @@ class SitePairs:
             stops |= {tensor for tensor, owner in ends.items() if owner != site.name} - set(_outputs(site.plan))
             part = _cut(site.scope, _outputs(site.plan), stops, products_of(site), site)
             whole = products_of(site) <= {id(node) for node in part.nodes}
-            part.nodes = [_copy(node) for node in part.nodes]
+            part.nodes = deepcopy(part.nodes)
             made._parts.append(_Part(site, site.plan, part, stops, whole))
         return made
 
@@ -204,12 +205,6 @@ def _counted(interpreter: Interpreter, name: str, node: NodeProto | None) -> tup
     if numbers is None or any(not isinstance(a, Size | Min0) for n in numbers for a in n.all_atoms()):
         return None
     return tuple(numbers)
-
-
-def _copy(node: NodeProto) -> NodeProto:
-    copy = NodeProto()
-    copy.CopyFrom(node)
-    return copy
 
 
 def _model(

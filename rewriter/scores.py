@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from onnx import NodeProto
@@ -166,21 +167,27 @@ def _hidden_product(interpreter: Interpreter, value: Poly) -> str | None:
 
 def _sink(interpreter: Interpreter, tensor: str, indices: Indices, key: Index) -> str | None:
     """A Concat along the key axis of which a part holds products: its other parts are columns without keys."""
-    seen = list(interpreter.visited(tensor, indices))
+    seen = [element for element, _ in interpreter.visited(tensor, indices)]
     with interpreter.one_question():
-        for (name, place), _ in seen:
-            node = interpreter.scope.producer(name)
-            if node is None or node.op_type != "Concat":
-                continue
-            axis = int_attribute(node, "axis", 0) % len(place)
-            if not place[axis].depends_on(key):
-                continue
-            for part in node.input:
-                dims = interpreter.dims(part)
-                if dims is None or len(dims) != len(place) or dims[axis] == 1:
-                    continue
-                column = Index(key.name, dims[axis])
-                inside = (*place[:axis], of(column), *place[axis + 1 :])
-                if _products(interpreter, interpreter.element(part, inside), column):
-                    return name
+        for name, part, inside, column in _parts_along(interpreter, seen, key):
+            if _products(interpreter, interpreter.element(part, inside), column):
+                return name
     return None
+
+
+def _parts_along(
+    interpreter: Interpreter, seen: Sequence[tuple[str, Indices]], key: Index
+) -> Iterator[tuple[str, str, Indices, Index]]:
+    """Parts of the Concats along the key axis: (Concat's output, part, an index into it, its place on that axis)."""
+    for name, place in seen:
+        node = interpreter.scope.producer(name)
+        if node is None or node.op_type != "Concat":
+            continue
+        axis = int_attribute(node, "axis", 0) % len(place)
+        if not place[axis].depends_on(key):
+            continue
+        for part in node.input:
+            dims = interpreter.dims(part)
+            if dims is not None and len(dims) == len(place) and dims[axis] != 1:
+                column = Index(key.name, dims[axis])
+                yield name, part, (*place[:axis], of(column), *place[axis + 1 :]), column

@@ -7,6 +7,7 @@ the rounding of its own size and no more, be it of a key that the row hardly loo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,8 +93,7 @@ class Bias:
 
 def with_scores(proto: onnx.ModelProto) -> onnx.ModelProto:
     """A rewritten site, or a mutant of it, that yields its scores as well."""
-    changed = onnx.ModelProto()
-    changed.CopyFrom(proto)
+    changed = deepcopy(proto)
     (node,) = (n for n in changed.graph.node if n.domain == DOMAIN)
     body = next(f for f in changed.functions if (f.domain, f.name) == (node.domain, node.op_type))
     body.output.append("scores")

@@ -12,12 +12,10 @@ import numpy as np
 
 from .draw import Case, Drawer, InputSet, Padding
 from .errors import LimitError, RunError
+from .influence import moved, other_content
 from .runtime import Arrays, Session
 from .sizes import Relation, Sizes, Symbols
 from .usage import Input, Kind
-
-_NO_INFLUENCE = 1e-4
-"""Largest change, relative to an output's magnitude, that counts as rounding."""
 
 
 def is_sequence_first(session: Session, inputs: Sequence[Input], seed: int) -> bool:
@@ -77,16 +75,13 @@ def _mixes(session: Session, carriers: Sequence[Input], one: InputSet, outputs: 
     for entry in carriers:
         array = arrays[entry.name].copy()
         if array.shape[:2] == lead:
-            array[first] = (array[first] + 1) % (entry.bound or 2) if entry.kind is Kind.TOKENS else 1 - array[first]
+            array[first] = other_content(entry, array[first])
         arrays[entry.name] = array
     others = tuple([slice(None)] * axis + [slice(1, None)])
     for name, after in session.run(arrays).items():
         before = outputs[name]
         if before.shape[:2] != lead or after.shape != before.shape or not np.issubdtype(before.dtype, np.floating):
             continue
-        with np.errstate(invalid="ignore"):
-            moved = np.nan_to_num(np.abs(before.astype(np.float64) - after)[others], nan=0.0)
-        magnitude = max(1.0, float(np.nan_to_num(np.abs(before)).max(initial=0.0)))
-        if float(moved.max(initial=0.0)) > _NO_INFLUENCE * magnitude:
+        if moved(before, after, others):
             return True
     return False

@@ -15,12 +15,10 @@ import numpy as np
 from .compare import find_layouts
 from .draw import Case, Drawer, InputSet, Padding
 from .errors import LimitError, RunError
+from .influence import moved, other_content
 from .runtime import Array, Arrays, Session
 from .sizes import Relation, Sizes, Symbols
 from .usage import Input, Kind
-
-_NO_INFLUENCE = 1e-4
-"""Largest change, relative to an output's magnitude, that counts as rounding."""
 
 
 def settle_polarity(session: Session, inputs: Sequence[Input], symbols: Symbols, seed: int) -> tuple[Input, ...]:
@@ -78,18 +76,13 @@ def _influences(
         array = arrays[entry.name]
         if array.shape[:2] != changed.shape or entry.kind not in (Kind.TOKENS, Kind.FLOAT):
             continue
-        other = (array + 1) % (entry.bound or 2) if entry.kind is Kind.TOKENS else 1 - array
         where = changed.reshape(changed.shape + (1,) * (array.ndim - 2))
-        arrays[entry.name] = np.where(where, other, array).astype(array.dtype)
-    moved = session.run(arrays)
+        arrays[entry.name] = np.where(where, other_content(entry, array), array).astype(array.dtype)
+    changed_outputs = session.run(arrays)
     for name, layout in find_layouts([one], [outputs]).items():
-        before, after = outputs[name], moved[name]
+        before, after = outputs[name], changed_outputs[name]
         if {layout.batch_axis, layout.token_axis} != {0, 1} or before.shape[:2] != seen_at.shape:
             continue
-        with np.errstate(invalid="ignore"):
-            # NaN on either side says nothing about influence.
-            difference = np.nan_to_num(np.abs(before.astype(np.float64) - after)[seen_at], nan=0.0)
-        magnitude = max(1.0, float(np.nan_to_num(np.abs(before)).max(initial=0.0)))
-        if float(difference.max(initial=0.0)) > _NO_INFLUENCE * magnitude:
+        if moved(before, after, seen_at):
             return True
     return False

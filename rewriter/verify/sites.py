@@ -11,12 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 
 from .bias import BIAS, SCORES, Bias, with_scores
 from .clone import float32_clone, source_of
@@ -122,12 +122,12 @@ class _Check:
         self.clones: list[Model] = []
         self.narrow = False
         for number, (proto, folder) in enumerate(zip((pair.original, pair.rewritten), pair.folders, strict=True)):
-            source = source_of(_copy(proto), folder)
+            source = source_of(deepcopy(proto), folder)
             place = scratch / str(number)
             place.mkdir()
             self.clones.append(float32_clone(source, place))
             self.narrow = self.narrow or bool(source.narrow)
-        self.stored = ("float32", *tables(source_of(_copy(pair.original), pair.folders[0]), pair.heads))
+        self.stored = ("float32", *tables(source_of(deepcopy(pair.original), pair.folders[0]), pair.heads))
 
     def run(self, kinds: Sequence[MutantKind]) -> SiteResult:
         """The result for this site."""
@@ -263,9 +263,3 @@ def _widened(clones: Sequence[Model], threads: int) -> list[Model]:
     except RunError:
         return list(clones)
     return wide
-
-
-def _copy(proto: onnx.ModelProto) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    return copy
