@@ -33,6 +33,7 @@ from .hopper_shared import (
     judge,
     phase_of,
     read,
+    release,
     stage_of,
 )  # fmt: skip
 from .hopper_skipping import weigh_rows
@@ -144,7 +145,7 @@ def _consume_pass(
      shift, peak, before, behind, weights) = _start(
         products, step, served, shared, row, column, scale, s_kv, sizes, settings, STEADY, WHO)  # fmt: skip
     # The keys of this block and the values of the one before are done with.
-    mbarrier.arrive(shared.freed.index(stage_of(step, settings)), count=1)
+    release(shared.freed.index(stage_of(step, settings)))
     step += 1
     while tile >= 0:
         slot = served & (QUERIES - 1)
@@ -188,7 +189,7 @@ def _consume_pass(
                         turned = gl.exp2((before - shift) - (behind + shift))
                         out = out * gl.convert_layout(turned, gl.SliceLayout(1, OUT))[:, None]
                         sums = sums * gl.convert_layout(turned, gl.SliceLayout(1, COUNT))[:, None]
-                mbarrier.arrive(shared.freed.index(stage_of(step, settings)), count=1)
+                release(shared.freed.index(stage_of(step, settings)))
                 step += 1
                 j += 1
             if settings.SKIP:
@@ -224,8 +225,10 @@ def _consume_pass(
              row_as_key, shift, peak, before, behind, weights) = _start(
                 products, step, served, shared, row, column, scale, s_kv, sizes, settings, STEADY, WHO)  # fmt: skip
             out, sums = warpgroup_mma_wait(0, deps=(adding, counting))
-            mbarrier.arrive(shared.freed.index(stage_of(step, settings)), count=1)
-            mbarrier.arrive(shared.query_empty.index(slot), count=1)
+            # The previous tile's copy out of the staging buffer has to be over before it is overwritten.
+            tma.store_wait(0)
+            release(shared.freed.index(stage_of(step, settings)))
+            mbarrier.expect(shared.query_empty.index(slot), 0)
             doubts = finish(
                 out, sums, doubts, shared, output_map, batch_done, head_done, tile_done, turn, row_done,
                 seen_from_done, sizes, settings, STEADY, WHO)  # fmt: skip
@@ -234,17 +237,18 @@ def _consume_pass(
             rounded = gl.convert_layout(weights.to(shared.query_tile.dtype), WEIGHTS)
             adding, counting = _add(rounded, out, sums, step - 1, shared, settings, COUNT)
             out, sums = warpgroup_mma_wait(0, deps=(adding, counting))
+            gl.thread_barrier()
             doubts = finish(
                 out, sums, doubts, shared, output_map, batch_done, head_done, tile_done, turn, row_done,
                 seen_from_done, sizes, settings, STEADY, WHO)  # fmt: skip
             tma.store_wait(0)
-            mbarrier.arrive(shared.query_empty.index(slot), count=1)
+            release(shared.query_empty.index(slot))
             mbarrier.wait(shared.query_full.index(0), served & 1)
             products = warpgroup_mma_wait(0, deps=(_ask(step, served, shared, settings, SCORES, WHO),))
             (tile, batch, head, first, crossings, edges, left, right, extra, seen_from, slope, sure, reference,
              row_as_key, shift, peak, before, behind, weights) = _start(
                 products, step, served, shared, row, column, scale, s_kv, sizes, settings, STEADY, WHO)  # fmt: skip
-            mbarrier.arrive(shared.freed.index(stage_of(step, settings)), count=1)
+            release(shared.freed.index(stage_of(step, settings)))
         step += 1
         if STEADY:
             if ((turn & 31) == 31) | (tile < 0):
@@ -252,7 +256,7 @@ def _consume_pass(
                 doubts = gl.zeros([ROWS], dtype=gl.int32, layout=BY_ROW)
         turn += 1
     # What closes the pass was looked at by nobody.
-    mbarrier.arrive(shared.query_empty.index(served & (QUERIES - 1)), count=1)
+    release(shared.query_empty.index(served & (QUERIES - 1)))
     return step, served + 1, asked, doubtful
 
 

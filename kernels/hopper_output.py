@@ -46,9 +46,6 @@ def finish(
     if settings.MASK:
         inverse = gl.where(total == 0.0, 0.0, inverse)
     out = out * gl.convert_layout(inverse, gl.SliceLayout(1, out.type.layout))[:, None]
-    # The previous tile's copy out of the staging buffer has to be over before it is overwritten.
-    tma.store_wait(0)
-    gl.thread_barrier()
     output = shared.output_tile.index(WHO)
     output.reshape([ROWS, settings.V]).store(out.to(output.dtype))
     fence_async_shared()

@@ -164,6 +164,17 @@ def phase_of(step, settings):
 
 
 @gluon.jit
+def release(barrier):
+    """Arrives at a barrier once all warps of this consumer are here.
+
+    An ``arrive`` counts as touching all of shared memory, so Triton lets the warps meet a second time behind it.
+    Expecting no bytes arrives as well, and does not.
+    """
+    gl.thread_barrier()
+    mbarrier.expect(barrier, 0)
+
+
+@gluon.jit
 def note(shared, slot, field, number):
     """Writes one field of the notes in ``slot`` (producer)."""
     LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [1], [0])

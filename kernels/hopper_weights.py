@@ -74,11 +74,12 @@ def first_peaks(products, scale, shift, settings, STEADY: gl.constexpr):
 
     With RAW the largest score of the first block without its bias stands for the largest of all with it.  PAIRED rows
     r and r + 8 have one number left of the diagonal and one right of it: their maxima differ by the bias between
-    them, in opposite directions, so the output changes its scale between the sides (``turned`` in ``hopper_consumer``).
+    them, in opposite directions, so the output changes its scale between the sides (``turned`` in ``hopper``).
     """
     peak = gl.full_like(shift, float("-inf"))
     if STEADY and settings.RAW:
-        peak = gl.max(products, 1) * scale
+        nearer, _ = gl.split(products.reshape([ROWS, 2, settings.BLOCK_N // 2]).permute((0, 2, 1)))
+        peak = gl.convert_layout(gl.max(nearer, 1), shift.type.layout) * scale
         if settings.FORM != FORM_SYMMETRIC:
             peak += shift
         if settings.PAIRED:
@@ -103,11 +104,19 @@ def edge_weights(
     if settings.FORM == FORM_SYMMETRIC:
         base = gl.to_tensor(0.0)
         ahead = slope * (row_as_key - start).to(gl.float32)
-        # The sign of the slope, because its size is inside the absolute value.
-        bias = gl.where(slope < 0.0, 1.0, -1.0) * gl.abs(_lines(ahead, -slope, settings))
-        if settings.MASK:
-            bias += vector[None, :]
-        scores = gl.fma(products, scale, bias)
+        bend = gl.abs(_lines(ahead, -slope, settings))
+        if STEADY and settings.RAW:
+            scores = gl.fma(products, scale, -peak[:, None])
+            if slope < 0.0:
+                scores += bend
+            else:
+                scores -= bend
+        else:
+            # The sign of the slope, because its size is inside the absolute value.
+            bias = gl.where(slope < 0.0, 1.0, -1.0) * bend
+            if settings.MASK:
+                bias += vector[None, :]
+            scores = gl.fma(products, scale, bias)
         if start + settings.BLOCK_N > s_kv:
             scores = gl.where((column < s_kv - start)[None, :], scores, float("-inf"))
     else:
@@ -128,8 +137,6 @@ def edge_weights(
     if STEADY and settings.RAW:
         new_peak = peak
         keep = peak
-        if settings.FORM == FORM_SYMMETRIC:
-            scores -= peak[:, None]
         weights = gl.exp2(scores)
     else:
         weights, keep, new_peak = _online(scores, base, peak, True, STEADY and settings.PAIRED)
@@ -178,7 +185,17 @@ def far_weights(
     """Weights of the ``j``-th block after those that the diagonal crosses."""
     BLOCK_N: gl.constexpr = settings.BLOCK_N
     if settings.FORM == FORM_SYMMETRIC:
-        if j < left:
+        if STEADY and settings.RAW and settings.PAIRED:
+            # Both sides run through one piece of code: what a short row goes through has to fit the instruction cache.
+            is_left = j < left
+            start = gl.where(is_left, first - 1 - j, crossed + j - left) * BLOCK_N
+            gradient = gl.where(is_left, slope, -slope)
+            anchor = gl.where(is_left, before, behind)
+            base = gradient * (start - reference).to(gl.float32)
+            weights = gl.exp2(gl.fma(products, scale, _lines(base - anchor, gradient, settings)))
+            keep = peak
+            new_peak = peak
+        elif j < left:
             start_l = (first - 1 - j) * BLOCK_N
             weights, keep, new_peak = _side_weights(
                 products, peak, before, vector, start_l, reference, slope, shift, scale, settings, STEADY, 1
