@@ -59,27 +59,27 @@ def _ask(step, served, shared, settings, SCORES: gl.constexpr, WHO: gl.constexpr
 
 
 @gluon.jit
-def _add(rounded, out, sums, step, shared, settings, COUNT: gl.constexpr):
+def _add(rounded, out, sums, more, step, shared, settings, COUNT: gl.constexpr):
     """Asks for what the weights of block ``step`` add to the output and to their sums."""
     stage = stage_of(step, settings)
     mbarrier.wait(shared.value_full.index(stage), phase_of(step, settings))
     value = shared.value_tile.index(stage).reshape([settings.BLOCK_N, settings.V])
-    adding = warpgroup_mma(rounded, value, out, is_async=True)
+    adding = warpgroup_mma(rounded, value, out, use_acc=more, is_async=True)
     counted = gl.convert_layout(rounded, gl.DotOperandLayout(operand_index=0, parent=COUNT, k_width=2))
-    counting = warpgroup_mma(counted, shared.ones.permute((1, 0)), sums, is_async=True)
+    counting = warpgroup_mma(counted, shared.ones.permute((1, 0)), sums, use_acc=more, is_async=True)
     return adding, counting
 
 
 @gluon.jit
 def _multiply(
-    weights, out, sums, step, served, shared, settings, SCORES: gl.constexpr, WEIGHTS: gl.constexpr,
+    weights, out, sums, more, step, served, shared, settings, SCORES: gl.constexpr, WEIGHTS: gl.constexpr,
     COUNT: gl.constexpr, WHO: gl.constexpr,
 ):  # fmt: skip
     """Asks for the scores of block ``step`` and for what the weights of the one before add."""
     # Converted here: values of 16 bits carried from step to step would be unpacked and packed again.
     rounded = gl.convert_layout(weights.to(shared.query_tile.dtype), WEIGHTS)
     scoring = _ask(step, served, shared, settings, SCORES, WHO)
-    adding, counting = _add(rounded, out, sums, step - 1, shared, settings, COUNT)
+    adding, counting = _add(rounded, out, sums, more, step - 1, shared, settings, COUNT)
     return scoring, adding, counting
 
 
@@ -147,11 +147,11 @@ def _consume_pass(
     # The keys of this block and the values of the one before are done with.
     release(shared.freed.index(stage_of(step, settings)))
     step += 1
+    out = gl.zeros([ROWS, V], dtype=gl.float32, layout=OUT)
+    sums = gl.zeros([ROWS, COUNTS], dtype=gl.float32, layout=COUNT)
     while tile >= 0:
         slot = served & (QUERIES - 1)
         blocks = edges + left + right + extra
-        out = gl.zeros([ROWS, V], dtype=gl.float32, layout=OUT)
-        sums = gl.zeros([ROWS, COUNTS], dtype=gl.float32, layout=COUNT)
         j = gl.to_tensor(1)
         # With SKIP the loop is left twice: when the near blocks are in the sums, and when the far ones are known.
         stop = blocks
@@ -160,7 +160,7 @@ def _consume_pass(
         while j < blocks:
             while j < stop:
                 scoring, adding, counting = _multiply(
-                    weights, out, sums, step, served, shared, settings, SCORES, WEIGHTS, COUNT, WHO
+                    weights, out, sums, j > 1, step, served, shared, settings, SCORES, WEIGHTS, COUNT, WHO
                 )
                 vector = vector_of(shared, step, column, settings)
                 products, adding, counting = warpgroup_mma_wait(2, deps=(scoring, adding, counting))
@@ -218,7 +218,7 @@ def _consume_pass(
             # The next tile's first scores, and the last of this one's output while they become weights.
             mbarrier.wait(shared.query_full.index(served & (QUERIES - 1)), (served // QUERIES) & 1)
             scoring, adding, counting = _multiply(
-                weights, out, sums, step, served, shared, settings, SCORES, WEIGHTS, COUNT, WHO
+                weights, out, sums, j > 1, step, served, shared, settings, SCORES, WEIGHTS, COUNT, WHO
             )
             products, adding, counting = warpgroup_mma_wait(2, deps=(scoring, adding, counting))
             (tile, batch, head, first, crossings, edges, left, right, extra, seen_from, slope, sure, reference,
@@ -235,7 +235,7 @@ def _consume_pass(
         else:
             # This tile's output goes out by way of where its queries are, and the next ones come after it.
             rounded = gl.convert_layout(weights.to(shared.query_tile.dtype), WEIGHTS)
-            adding, counting = _add(rounded, out, sums, step - 1, shared, settings, COUNT)
+            adding, counting = _add(rounded, out, sums, j > 1, step - 1, shared, settings, COUNT)
             out, sums = warpgroup_mma_wait(0, deps=(adding, counting))
             gl.thread_barrier()
             doubts = finish(
