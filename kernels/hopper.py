@@ -89,8 +89,6 @@ def alibi_prefill_hopper(
     notes = gl.allocate_shared_memory(gl.int32, [QUERIES * NOTES, 1], PLAIN)
     verdicts = gl.allocate_shared_memory(gl.int32, [CONSUMERS, 1], PLAIN)
     doubts = gl.allocate_shared_memory(gl.int32, [CONSUMERS * DOUBTS, 1], PLAIN)
-    for i in gl.static_range(CONSUMERS * DOUBTS):
-        doubts.index(i).store(gl.zeros([1], gl.int32, gl.BlockedLayout([1], [32], [4], [0])))
     bounds = gl.allocate_shared_memory(gl.float32, [2 * CONSUMERS, 1], PLAIN)
     BARRIER: gl.constexpr = mbarrier.MBarrierLayout()
     query_full = gl.allocate_shared_memory(gl.int64, [QUERIES, 1], BARRIER)

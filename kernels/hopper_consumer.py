@@ -30,6 +30,7 @@ from .hopper_shared import (
     SURE,
     TAIL,
     TILE,
+    clear_doubts,
     judge,
     phase_of,
     read,
@@ -106,7 +107,7 @@ def _start(
     reference = tile * (ROWS * settings.CONSUMERS) + s_kv - sizes.s_q
     row_as_key = reference + WHO * ROWS + row
     shift = slope * (WHO * ROWS + row).to(gl.float32)
-    peak, before, behind = first_peaks(products, scale, shift, settings, STEADY)
+    peak, before, behind = first_peaks(products, scale, slope, shift, settings, STEADY)
     vector = vector_of(shared, step, column, settings)
     weights, _, peak = edge_weights(
         products, peak, vector, first * settings.BLOCK_N, reference, slope, scale, row_as_key, column, s_kv, settings,
@@ -215,19 +216,29 @@ def _consume_pass(
         row_done = row_as_key
         seen_from_done = seen_from
         if QUERIES > 1:
-            # The next tile's first scores, and the last of this one's output while they become weights.
             mbarrier.wait(shared.query_full.index(served & (QUERIES - 1)), (served // QUERIES) & 1)
-            scoring, adding, counting = _multiply(
-                weights, out, sums, j > 1, step, served, shared, settings, SCORES, WEIGHTS, COUNT, WHO
-            )
-            products, adding, counting = warpgroup_mma_wait(2, deps=(scoring, adding, counting))
-            (tile, batch, head, first, crossings, edges, left, right, extra, seen_from, slope, sure, reference,
-             row_as_key, shift, peak, before, behind, weights) = _start(
-                products, step, served, shared, row, column, scale, s_kv, sizes, settings, STEADY, WHO)  # fmt: skip
-            out, sums = warpgroup_mma_wait(0, deps=(adding, counting))
+            coming = read(shared, served & (QUERIES - 1), TILE)
+            if coming >= 0:
+                # The next tile's first scores, and the last of this one's output while they become weights.
+                scoring, adding, counting = _multiply(
+                    weights, out, sums, j > 1, step, served, shared, settings, SCORES, WEIGHTS, COUNT, WHO
+                )
+                products, adding, counting = warpgroup_mma_wait(2, deps=(scoring, adding, counting))
+                (tile, batch, head, first, crossings, edges, left, right, extra, seen_from, slope, sure, reference,
+                 row_as_key, shift, peak, before, behind, weights) = _start(
+                    products, step, served, shared, row, column, scale, s_kv, sizes, settings, STEADY, WHO)  # fmt: skip
+                out, sums = warpgroup_mma_wait(0, deps=(adding, counting))
+            else:
+                tile = coming
+                rounded = gl.convert_layout(weights.to(shared.query_tile.dtype), WEIGHTS)
+                ending = _add(rounded, out, sums, j > 1, step - 1, shared, settings, COUNT)
+                out, sums = warpgroup_mma_wait(0, deps=ending)
             # The previous tile's copy out of the staging buffer has to be over before it is overwritten.
             tma.store_wait(0)
-            release(shared.freed.index(stage_of(step, settings)))
+            gl.thread_barrier()
+            if coming >= 0:
+                mbarrier.expect(shared.freed.index(stage_of(step, settings)), 0)
+                step += 1
             mbarrier.expect(shared.query_empty.index(slot), 0)
             doubts = finish(
                 out, sums, doubts, shared, output_map, batch_done, head_done, tile_done, turn, row_done,
@@ -244,12 +255,14 @@ def _consume_pass(
             tma.store_wait(0)
             release(shared.query_empty.index(slot))
             mbarrier.wait(shared.query_full.index(0), served & 1)
-            products = warpgroup_mma_wait(0, deps=(_ask(step, served, shared, settings, SCORES, WHO),))
-            (tile, batch, head, first, crossings, edges, left, right, extra, seen_from, slope, sure, reference,
-             row_as_key, shift, peak, before, behind, weights) = _start(
-                products, step, served, shared, row, column, scale, s_kv, sizes, settings, STEADY, WHO)  # fmt: skip
-            release(shared.freed.index(stage_of(step, settings)))
-        step += 1
+            tile = read(shared, 0, TILE)
+            if tile >= 0:
+                products = warpgroup_mma_wait(0, deps=(_ask(step, served, shared, settings, SCORES, WHO),))
+                (tile, batch, head, first, crossings, edges, left, right, extra, seen_from, slope, sure, reference,
+                 row_as_key, shift, peak, before, behind, weights) = _start(
+                    products, step, served, shared, row, column, scale, s_kv, sizes, settings, STEADY, WHO)  # fmt: skip
+                release(shared.freed.index(stage_of(step, settings)))
+                step += 1
         if STEADY:
             if ((turn & 31) == 31) | (tile < 0):
                 doubtful = gl.maximum(doubtful, mark_doubts(doubts, turn, shared, WHO))
@@ -263,6 +276,8 @@ def _consume_pass(
 @gluon.jit
 def consume(shared, sizes, output_map, scale_natural, settings, WHO: gl.constexpr):
     """One consumer warpgroup: rows ``WHO * 64 ..`` of every tile of this program."""
+    if settings.STEADY:
+        clear_doubts(shared, WHO)
     step = gl.to_tensor(0)
     served = gl.to_tensor(0)
     asked = gl.to_tensor(0)

@@ -129,11 +129,7 @@ def produce(
                         taken = in_doubt(shared, turn, settings)
                 turn += gl.where(exists, 1, 0)
                 place += 1
-            closes = more == 0
-            if closes | taken:
-                # What closes the pass is no tile: its queries and keys only let the last one end like every tile.
-                pair = gl.where(closes, 0, pair)
-                row = gl.where(closes, 0, row)
+            if taken:
                 batch = pair // sizes.heads
                 head = pair - batch * sizes.heads
                 kv_head = head // sizes.group
@@ -149,25 +145,13 @@ def produce(
                 if settings.POSITIONS:
                     last_row = gl.minimum(row * rows + rows, sizes.s_q) - 1 + s_kv - sizes.s_q
                     own = gl.load(key_positions + batch.to(gl.int64) * positions_batch + last_row)
-                blocks = gl.where(closes, 1, crossings + tail + left + right + extra)
+                blocks = crossings + tail + left + right + extra
                 sure = gl.to_tensor(0)
                 if settings.SKIP:
-                    if worth_a_try(slope, s_kv) & (left + right > AHEAD) & (closes == 0):
+                    if worth_a_try(slope, s_kv) & (left + right > AHEAD):
                         sure = crossings + tail + AHEAD
                 slot = served & (QUERIES - 1)
                 mbarrier.wait(shared.query_empty.index(slot), ((served // QUERIES) & 1) ^ 1)
-                note(shared, slot, TILE, gl.where(closes, -1, row))
-                note(shared, slot, BATCH, batch)
-                note(shared, slot, HEAD, head)
-                note(shared, slot, FIRST, first)
-                note(shared, slot, CROSSINGS, crossings)
-                note(shared, slot, TAIL, tail)
-                note(shared, slot, LEFT, left)
-                note(shared, slot, RIGHT, right)
-                note(shared, slot, EXTRA, extra)
-                note(shared, slot, SEEN_FROM, seen_from)
-                if settings.SKIP:
-                    note(shared, slot, SURE, sure)
                 mbarrier.expect(shared.query_full.index(slot), query_map.block_type.nbytes * settings.CONSUMERS)
                 for w in gl.static_range(settings.CONSUMERS):
                     tma.async_copy_global_to_shared(
@@ -199,21 +183,29 @@ def produce(
                     mbarrier.wait(
                         shared.freed.index(stage_of(step + 1, settings)), phase_of(step + 1, settings) ^ 1,
                         pred=step >= settings.STAGES)  # fmt: skip
-                    if closes:
-                        # Nobody asks for the values of the block that closes the pass.
-                        mbarrier.arrive(shared.value_full.index(stage), count=1)
-                    else:
-                        mbarrier.expect(shared.value_full.index(stage), value_map.block_type.nbytes)
-                        tma.async_copy_global_to_shared(
-                            value_map, [batch, kv_head, number * BLOCK_N, 0], shared.value_full.index(stage),
-                            shared.value_tile.index(stage))  # fmt: skip
+                    mbarrier.expect(shared.value_full.index(stage), value_map.block_type.nbytes)
+                    tma.async_copy_global_to_shared(
+                        value_map, [batch, kv_head, number * BLOCK_N, 0], shared.value_full.index(stage),
+                        shared.value_tile.index(stage))  # fmt: skip
                     if j == 0:
-                        # Last, because it has to be loaded: nothing of the above waits for it.  The barrier is full
-                        # when both the copies and the notes are there.
+                        # After the copies, which take longer, and the slope last, because it has to be loaded.  The
+                        # barrier is full when both the queries and the notes are there.
+                        note(shared, slot, TILE, row)
+                        note(shared, slot, BATCH, batch)
+                        note(shared, slot, HEAD, head)
+                        note(shared, slot, FIRST, first)
+                        note(shared, slot, CROSSINGS, crossings)
+                        note(shared, slot, TAIL, tail)
+                        note(shared, slot, LEFT, left)
+                        note(shared, slot, RIGHT, right)
+                        note(shared, slot, EXTRA, extra)
+                        note(shared, slot, SEEN_FROM, seen_from)
+                        if settings.SKIP:
+                            note(shared, slot, SURE, sure)
                         note(shared, slot, SLOPE, slope.to(gl.int32, bitcast=True))
                         mbarrier.arrive(shared.query_full.index(slot), count=1)
                         if settings.SKIP:
-                            if (number_of_pass == 0) & (closes == 0):
+                            if number_of_pass == 0:
                                 coming = gl.atomic_add(ticket, 1)
                     step += 1
                     j += 1
@@ -228,6 +220,16 @@ def produce(
                             note(shared, slot, RIGHT, right)
                             mbarrier.arrive(shared.certain, count=1)
                             blocks = crossings + tail + left + right
+        # What closes the pass is no tile: there are notes only.
+        slot = served & (QUERIES - 1)
+        mbarrier.wait(shared.query_empty.index(slot), ((served // QUERIES) & 1) ^ 1)
+        note(shared, slot, TILE, -1)
+        mbarrier.arrive(shared.query_full.index(slot), count=2)
+        served += 1
+        if settings.SKIP:
+            if step == 0:
+                # A program that drew no tile: its consumers ask for the first scores before they know.
+                mbarrier.arrive(shared.key_full.index(0), count=2 if VECTOR else 1)
         number_of_pass += 1
         if settings.STEADY:
             if number_of_pass == 1:

@@ -189,6 +189,14 @@ def read(shared, slot, field):
 
 
 @gluon.jit
+def clear_doubts(shared, WHO: gl.constexpr):
+    """Before the first turn; a consumer's own words, while the first copies are on their way."""
+    LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
+    for i in gl.static_range(DOUBTS):
+        shared.doubts.index(WHO * DOUBTS + i).store(gl.zeros([1], gl.int32, LAYOUT))
+
+
+@gluon.jit
 def doubt(shared, turn, bits, WHO: gl.constexpr):
     """Notes which of the 32 turns up to this one a consumer does not trust (see DOUBTS)."""
     LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])

@@ -69,7 +69,7 @@ def vector_of(shared, step, column, settings):
 
 
 @gluon.jit
-def first_peaks(products, scale, shift, settings, STEADY: gl.constexpr):
+def first_peaks(products, scale, slope, shift, settings, STEADY: gl.constexpr):
     """Where the row maxima start: (those of the crossed blocks, what is left of them, what is right of them).
 
     With RAW the largest score of the first block without its bias stands for the largest of all with it.  PAIRED rows
@@ -80,7 +80,10 @@ def first_peaks(products, scale, shift, settings, STEADY: gl.constexpr):
     if STEADY and settings.RAW:
         nearer, _ = gl.split(products.reshape([ROWS, 2, settings.BLOCK_N // 2]).permute((0, 2, 1)))
         peak = gl.convert_layout(gl.max(nearer, 1), shift.type.layout) * scale
-        if settings.FORM != FORM_SYMMETRIC:
+        if settings.FORM == FORM_SYMMETRIC:
+            # Distances are subtracted: a tile whose slope is negative is left to the second pass.
+            peak = gl.where(slope < 0.0, float("nan"), peak)
+        else:
             peak += shift
         if settings.PAIRED:
             peak = paired(peak)
@@ -106,11 +109,7 @@ def edge_weights(
         ahead = slope * (row_as_key - start).to(gl.float32)
         bend = gl.abs(_lines(ahead, -slope, settings))
         if STEADY and settings.RAW:
-            scores = gl.fma(products, scale, -peak[:, None])
-            if slope < 0.0:
-                scores += bend
-            else:
-                scores -= bend
+            scores = gl.fma(products, scale, -peak[:, None]) - bend
         else:
             # The sign of the slope, because its size is inside the absolute value.
             bias = gl.where(slope < 0.0, 1.0, -1.0) * bend
