@@ -95,11 +95,17 @@ def _start(
     head = read(shared, slot, HEAD)
     first = read(shared, slot, FIRST)
     crossings = read(shared, slot, CROSSINGS)
-    edges = crossings + read(shared, slot, TAIL)
+    edges = crossings
+    right = gl.to_tensor(0)
+    if settings.FORM == FORM_SYMMETRIC:
+        edges += read(shared, slot, TAIL)
+        right = read(shared, slot, RIGHT)
     left = read(shared, slot, LEFT)
-    right = read(shared, slot, RIGHT)
-    extra = read(shared, slot, EXTRA)
-    seen_from = read(shared, slot, SEEN_FROM)
+    extra = gl.to_tensor(0)
+    seen_from = gl.to_tensor(0)
+    if settings.MASK:
+        extra = read(shared, slot, EXTRA)
+        seen_from = read(shared, slot, SEEN_FROM)
     slope = read(shared, slot, SLOPE).to(gl.float32, bitcast=True)
     sure = gl.to_tensor(0)
     if settings.SKIP:
@@ -210,9 +216,6 @@ def _consume_pass(
                         blocks = edges + left + right
                     stop = blocks
         served += 1
-        batch_done = batch
-        head_done = head
-        tile_done = tile
         row_done = row_as_key
         seen_from_done = seen_from
         if QUERIES > 1:
@@ -233,6 +236,9 @@ def _consume_pass(
                 rounded = gl.convert_layout(weights.to(shared.query_tile.dtype), WEIGHTS)
                 ending = _add(rounded, out, sums, j > 1, step - 1, shared, settings, COUNT)
                 out, sums = warpgroup_mma_wait(0, deps=ending)
+            tile_done = read(shared, slot, TILE)
+            batch_done = read(shared, slot, BATCH)
+            head_done = read(shared, slot, HEAD)
             # The previous tile's copy out of the staging buffer has to be over before it is overwritten.
             tma.store_wait(0)
             gl.thread_barrier()
@@ -249,6 +255,9 @@ def _consume_pass(
             adding, counting = _add(rounded, out, sums, j > 1, step - 1, shared, settings, COUNT)
             out, sums = warpgroup_mma_wait(0, deps=(adding, counting))
             gl.thread_barrier()
+            tile_done = read(shared, slot, TILE)
+            batch_done = read(shared, slot, BATCH)
+            head_done = read(shared, slot, HEAD)
             doubts = finish(
                 out, sums, doubts, shared, output_map, batch_done, head_done, tile_done, turn, row_done,
                 seen_from_done, sizes, settings, STEADY, WHO)  # fmt: skip
