@@ -99,23 +99,16 @@ def alibi_prefill_hopper(
     verdict = gl.allocate_shared_memory(gl.int64, [1], BARRIER)
     weighed = gl.allocate_shared_memory(gl.int64, [1], BARRIER)
     certain = gl.allocate_shared_memory(gl.int64, [1], BARRIER)
-    mbarrier.init(verdict, count=CONSUMERS)
-    mbarrier.init(weighed, count=CONSUMERS)
-    mbarrier.init(certain, count=1)
-    for i in gl.static_range(QUERIES):
-        mbarrier.init(query_full.index(i), count=2)
-        mbarrier.init(query_empty.index(i), count=CONSUMERS)
-    for i in gl.static_range(STAGES):
-        mbarrier.init(key_full.index(i), count=2 if VECTOR else 1)
-        mbarrier.init(value_full.index(i), count=1)
-        mbarrier.init(freed.index(i), count=CONSUMERS)
+    ready = gl.allocate_shared_memory(gl.int64, [1], BARRIER)
+    # The other barriers are set up by the partitions, side by side (``prepare``).
+    mbarrier.init(ready, count=CONSUMERS + 1)
     fence_async_shared()
     settings = Settings(FORM, STEADY, RAW, SKIP, MASK, POSITIONS, PAIRED, BUNDLE_MIB, D, V, BLOCK_N, STAGES,
                         QUERIES, CONSUMERS, LEAST_TOTAL)  # fmt: skip
     sizes = Sizes(gl.to_tensor(batch_size), gl.to_tensor(heads), gl.to_tensor(group), gl.to_tensor(s_q),
                   gl.to_tensor(s_kv))  # fmt: skip
     shared = Shared(query_tile, key_tile, value_tile, output_tile, vector_tile, ones, notes, verdicts, doubts, bounds,
-                    query_full, query_empty, key_full, value_full, freed, verdict, weighed, certain)  # fmt: skip
+                    query_full, query_empty, key_full, value_full, freed, verdict, weighed, certain, ready)  # fmt: skip
     # Spelled out: a tuple that is given a name turns its constants into tensors.
     if CONSUMERS == 3:
         gl.warp_specialize([

@@ -33,6 +33,7 @@ from .hopper_shared import (
     clear_doubts,
     judge,
     phase_of,
+    prepare,
     read,
     release,
     stage_of,
@@ -285,8 +286,10 @@ def _consume_pass(
 @gluon.jit
 def consume(shared, sizes, output_map, scale_natural, settings, WHO: gl.constexpr):
     """One consumer warpgroup: rows ``WHO * 64 ..`` of every tile of this program."""
+    prepare(shared, settings, WHO)
     if settings.STEADY:
         clear_doubts(shared, WHO)
+    mbarrier.wait(shared.ready, 0)
     step = gl.to_tensor(0)
     served = gl.to_tensor(0)
     asked = gl.to_tensor(0)

@@ -31,6 +31,7 @@ from .hopper_shared import (
     judge,
     note,
     phase_of,
+    prepare,
     stage_of,
 )  # fmt: skip
 from .hopper_skipping import AHEAD, needed_blocks, worth_a_try
@@ -72,6 +73,7 @@ def produce(
     QUERIES: gl.constexpr = settings.QUERIES
     rows: gl.constexpr = ROWS * settings.CONSUMERS
     VECTOR: gl.constexpr = settings.MASK or settings.POSITIONS
+    prepare(shared, settings, settings.CONSUMERS)
     step = gl.to_tensor(0)
     served = gl.to_tensor(0)
     certified = gl.to_tensor(0)
@@ -89,6 +91,7 @@ def produce(
     coming = gl.to_tensor(0)
     if settings.SKIP:
         coming = gl.atomic_add(ticket, 1)
+    mbarrier.wait(shared.ready, 0)
     while number_of_pass < passes:
         if not settings.SKIP:
             turn = gl.to_tensor(0)

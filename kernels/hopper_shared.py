@@ -8,7 +8,7 @@
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
-from triton.experimental.gluon.language.nvidia.hopper import mbarrier
+from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier
 from triton.language.core import _aggregate as aggregate
 
 LOG2E = gl.constexpr(1.4426950408889634)
@@ -127,10 +127,12 @@ class Shared:
     verdict: gl.shared_memory_descriptor
     weighed: gl.shared_memory_descriptor
     certain: gl.shared_memory_descriptor
+    ready: gl.shared_memory_descriptor
 
     @gluon.constexpr_function
     def __init__(self, query_tile, key_tile, value_tile, output_tile, vector_tile, ones, notes, verdicts, doubts,
-                 bounds, query_full, query_empty, key_full, value_full, freed, verdict, weighed, certain):  # fmt: skip
+                 bounds, query_full, query_empty, key_full, value_full, freed, verdict, weighed, certain,
+                 ready):  # fmt: skip
         self.query_tile = query_tile
         self.key_tile = key_tile
         self.value_tile = value_tile
@@ -149,6 +151,36 @@ class Shared:
         self.verdict = verdict
         self.weighed = weighed
         self.certain = certain
+        self.ready = ready
+
+
+@gluon.jit
+def prepare(shared, settings, PART: gl.constexpr):
+    """Sets up a share of the barriers: PART is a consumer, or CONSUMERS for the producer.
+
+    All partitions at once, because a launch of a few tiles notices how long it takes.  Nobody may touch a barrier
+    before all have arrived at ``ready``.
+    """
+    VECTOR: gl.constexpr = settings.MASK or settings.POSITIONS
+    if PART == 0:
+        for i in gl.static_range(settings.STAGES):
+            mbarrier.init(shared.freed.index(i), count=settings.CONSUMERS)
+        for i in gl.static_range(settings.QUERIES):
+            mbarrier.init(shared.query_empty.index(i), count=settings.CONSUMERS)
+    if PART == 1:
+        for i in gl.static_range(settings.STAGES):
+            mbarrier.init(shared.value_full.index(i), count=1)
+        mbarrier.init(shared.verdict, count=settings.CONSUMERS)
+        if settings.SKIP:
+            mbarrier.init(shared.weighed, count=settings.CONSUMERS)
+            mbarrier.init(shared.certain, count=1)
+    if PART == settings.CONSUMERS:
+        for i in gl.static_range(settings.STAGES):
+            mbarrier.init(shared.key_full.index(i), count=2 if VECTOR else 1)
+        for i in gl.static_range(settings.QUERIES):
+            mbarrier.init(shared.query_full.index(i), count=2)
+    fence_async_shared()
+    release(shared.ready)
 
 
 @gluon.jit
