@@ -108,9 +108,6 @@ def _start(
         extra = read(shared, slot, EXTRA)
         seen_from = read(shared, slot, SEEN_FROM)
     slope = read(shared, slot, SLOPE).to(gl.float32, bitcast=True)
-    sure = gl.to_tensor(0)
-    if settings.SKIP:
-        sure = read(shared, slot, SURE)
     reference = tile * (ROWS * settings.CONSUMERS) + s_kv - sizes.s_q
     row_as_key = reference + WHO * ROWS + row
     shift = slope * (WHO * ROWS + row).to(gl.float32)
@@ -119,7 +116,7 @@ def _start(
     weights, _, peak = edge_weights(
         products, peak, vector, first * settings.BLOCK_N, reference, slope, scale, row_as_key, column, s_kv, settings,
         STEADY)  # fmt: skip
-    return (tile, batch, head, first, crossings, edges, left, right, extra, seen_from, slope, sure, reference,
+    return (tile, batch, head, first, crossings, edges, left, right, extra, seen_from, slope, reference,
             row_as_key, shift, peak, before, behind, weights)  # fmt: skip
 
 
@@ -149,7 +146,7 @@ def _consume_pass(
 
     mbarrier.wait(shared.query_full.index(served & (QUERIES - 1)), (served // QUERIES) & 1)
     products = warpgroup_mma_wait(0, deps=(_ask(step, served, shared, settings, SCORES, WHO),))
-    (tile, batch, head, first, crossings, edges, left, right, extra, seen_from, slope, sure, reference, row_as_key,
+    (tile, batch, head, first, crossings, edges, left, right, extra, seen_from, slope, reference, row_as_key,
      shift, peak, before, behind, weights) = _start(
         products, step, served, shared, row, column, scale, s_kv, sizes, settings, STEADY, WHO)  # fmt: skip
     # The keys of this block and the values of the one before are done with.
@@ -164,7 +161,7 @@ def _consume_pass(
         # With SKIP the loop is left twice: when the near blocks are in the sums, and when the far ones are known.
         stop = blocks
         if settings.SKIP:
-            stop = gl.where(sure > 0, edges + 1, blocks)
+            stop = gl.where(read(shared, slot, SURE) > 0, edges + 1, blocks)
         while j < blocks:
             while j < stop:
                 scoring, adding, counting = _multiply(
@@ -201,6 +198,7 @@ def _consume_pass(
                 step += 1
                 j += 1
             if settings.SKIP:
+                sure = read(shared, slot, SURE)
                 if j < sure:
                     scale_of_sums = peak
                     if settings.FORM == FORM_SYMMETRIC and STEADY and settings.PAIRED:
@@ -228,7 +226,7 @@ def _consume_pass(
                     weights, out, sums, j > 1, step, served, shared, settings, SCORES, WEIGHTS, COUNT, WHO
                 )
                 products, adding, counting = warpgroup_mma_wait(2, deps=(scoring, adding, counting))
-                (tile, batch, head, first, crossings, edges, left, right, extra, seen_from, slope, sure, reference,
+                (tile, batch, head, first, crossings, edges, left, right, extra, seen_from, slope, reference,
                  row_as_key, shift, peak, before, behind, weights) = _start(
                     products, step, served, shared, row, column, scale, s_kv, sizes, settings, STEADY, WHO)  # fmt: skip
                 out, sums = warpgroup_mma_wait(0, deps=(adding, counting))
@@ -268,7 +266,7 @@ def _consume_pass(
             tile = read(shared, 0, TILE)
             if tile >= 0:
                 products = warpgroup_mma_wait(0, deps=(_ask(step, served, shared, settings, SCORES, WHO),))
-                (tile, batch, head, first, crossings, edges, left, right, extra, seen_from, slope, sure, reference,
+                (tile, batch, head, first, crossings, edges, left, right, extra, seen_from, slope, reference,
                  row_as_key, shift, peak, before, behind, weights) = _start(
                     products, step, served, shared, row, column, scale, s_kv, sizes, settings, STEADY, WHO)  # fmt: skip
                 release(shared.freed.index(stage_of(step, settings)))

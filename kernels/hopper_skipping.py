@@ -13,9 +13,8 @@ from __future__ import annotations
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
-from triton.experimental.gluon.language.nvidia.hopper import mbarrier
 
-from .hopper_shared import FORM_CAUSAL, FORM_SYMMETRIC, LOG2E, ROWS
+from .hopper_shared import FORM_CAUSAL, FORM_SYMMETRIC, LOG2E, ROWS, release
 
 AHEAD = gl.constexpr(3)
 """Far blocks that every tile takes: they keep the consumers busy while the certificate is made."""
@@ -53,7 +52,7 @@ def weigh_rows(sums, peak, shift, row_as_key, query, shared, s_kv, settings, WHO
     LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
     shared.bounds.index(2 * WHO).store(gl.full([1], gl.min(weight, 0), gl.float32, LAYOUT))
     shared.bounds.index(2 * WHO + 1).store(gl.full([1], square, gl.float32, LAYOUT))
-    mbarrier.arrive(shared.weighed, count=1)
+    release(shared.weighed)
 
 
 @gluon.jit
