@@ -9,10 +9,10 @@ step, and one computes exponentials while another multiplies.
 The blocks of all tiles of a program are one stream.  Every step turns the scores of its block into weights, then
 asks for the scores of the *next* block, of this tile or the next one, and for its own share of the output, and
 waits for the scores only.  So weights never outlive their step (as loop-carried 16-bit values they would be
-packed and unpacked in every step), and the next tile's first scores are there when a tile ends.  A block of
-keys that nobody looks at closes the stream.  (Heads beyond 128 leave room for the queries of one tile only; there a
-tile starts after the one before has been stored.)  The weights of a row are added up by a product with a matrix of
-ones, which costs the tensor cores less than the additions would cost the threads.
+packed and unpacked in every step), and the next tile's first scores are there when a tile ends.  (Heads beyond 128
+leave room for the queries of one tile only; there a tile starts after the one before has been stored.)  The weights of
+a row are added up by a product with a matrix of ones, which costs the tensor cores less than the additions would cost
+the threads.
 
 Blocks come nearest first: those that the diagonal crosses or that reach past the last key (compared element
 by element), then those left of it going away, then those right of it (symmetric form).  The bias is the one
@@ -24,11 +24,10 @@ puts next to the keys.  Blocks before the first and after the last visible key a
 end of their tile.
 
 With STEADY the row maximum is looked for in the first blocks only, those that are compared element by element; with
-RAW (bfloat16, whose exponents allow it) scores without their bias stand for it, in the first block alone.
+RAW (bfloat16, whose exponents allow it) scores without their bias stand for it, in half of the first block alone.
 Weights then may exceed one; per score a maximum and a subtraction go, and the rescaling of the output.  A tile with
 a row whose sum of weights shows that this was not good enough is noted; at the end the program does the tiles that it
-noted again, with the maximum kept block by block.  So the result never depends on the shortcut, only
-the time does.
+noted again, with the maximum kept block by block.  So the result never depends on the shortcut, only the time does.
 
 With SKIP far blocks that provably do not matter are left out (``hopper_skipping``).
 
@@ -100,7 +99,7 @@ def alibi_prefill_hopper(
     weighed = gl.allocate_shared_memory(gl.int64, [1], BARRIER)
     certain = gl.allocate_shared_memory(gl.int64, [1], BARRIER)
     ready = gl.allocate_shared_memory(gl.int64, [1], BARRIER)
-    # The other barriers are set up by the partitions, side by side (``prepare``).
+    # The other barriers are set up by the partitions, side by side (``set_up_barriers``).
     mbarrier.init(ready, count=CONSUMERS + 1)
     fence_async_shared()
     settings = Settings(FORM, STEADY, RAW, SKIP, MASK, POSITIONS, PAIRED, BUNDLE_MIB, D, V, BLOCK_N, STAGES,

@@ -33,9 +33,9 @@ from .hopper_shared import (
     clear_doubts,
     judge,
     phase_of,
-    prepare,
     read,
     release,
+    set_up_barriers,
     stage_of,
 )  # fmt: skip
 from .hopper_skipping import weigh_rows
@@ -62,7 +62,10 @@ def _ask(step, served, shared, settings, SCORES: gl.constexpr, WHO: gl.constexpr
 
 @gluon.jit
 def _add(rounded, out, sums, more, step, shared, settings, COUNT: gl.constexpr):
-    """Asks for what the weights of block ``step`` add to the output and to their sums."""
+    """Asks for what the weights of block ``step`` add to the output and to their sums.
+
+    Without ``more`` they overwrite what is there, whatever it is.
+    """
     stage = stage_of(step, settings)
     mbarrier.wait(shared.value_full.index(stage), phase_of(step, settings))
     value = shared.value_tile.index(stage).reshape([settings.BLOCK_N, settings.V])
@@ -92,8 +95,6 @@ def _start(
     """The notes on a tile, and the weights of its first block; nothing has to be rescaled there."""
     slot = served & (settings.QUERIES - 1)
     tile = read(shared, slot, TILE)
-    batch = read(shared, slot, BATCH)
-    head = read(shared, slot, HEAD)
     first = read(shared, slot, FIRST)
     crossings = read(shared, slot, CROSSINGS)
     edges = crossings
@@ -116,8 +117,17 @@ def _start(
     weights, _, peak = edge_weights(
         products, peak, vector, first * settings.BLOCK_N, reference, slope, scale, row_as_key, column, s_kv, settings,
         STEADY)  # fmt: skip
-    return (tile, batch, head, first, crossings, edges, left, right, extra, seen_from, slope, reference,
-            row_as_key, shift, peak, before, behind, weights)  # fmt: skip
+    return (tile, first, crossings, edges, left, right, extra, seen_from, slope, reference, row_as_key, shift, peak,
+            before, behind, weights)  # fmt: skip
+
+
+@gluon.jit
+def _place(shared, slot, settings):
+    """The notes that a tile's end needs: read again, because they would take registers in the loop between."""
+    seen_from = gl.to_tensor(0)
+    if settings.MASK:
+        seen_from = read(shared, slot, SEEN_FROM)
+    return read(shared, slot, BATCH), read(shared, slot, HEAD), read(shared, slot, TILE), seen_from
 
 
 @gluon.jit
@@ -146,8 +156,8 @@ def _consume_pass(
 
     mbarrier.wait(shared.query_full.index(served & (QUERIES - 1)), (served // QUERIES) & 1)
     products = warpgroup_mma_wait(0, deps=(_ask(step, served, shared, settings, SCORES, WHO),))
-    (tile, batch, head, first, crossings, edges, left, right, extra, seen_from, slope, reference, row_as_key,
-     shift, peak, before, behind, weights) = _start(
+    (tile, first, crossings, edges, left, right, extra, seen_from, slope, reference, row_as_key, shift, peak, before,
+     behind, weights) = _start(
         products, step, served, shared, row, column, scale, s_kv, sizes, settings, STEADY, WHO)  # fmt: skip
     # The keys of this block and the values of the one before are done with.
     release(shared.freed.index(stage_of(step, settings)))
@@ -215,8 +225,6 @@ def _consume_pass(
                         blocks = edges + left + right
                     stop = blocks
         served += 1
-        row_done = row_as_key
-        seen_from_done = seen_from
         if QUERIES > 1:
             mbarrier.wait(shared.query_full.index(served & (QUERIES - 1)), (served // QUERIES) & 1)
             coming = read(shared, served & (QUERIES - 1), TILE)
@@ -226,8 +234,8 @@ def _consume_pass(
                     weights, out, sums, j > 1, step, served, shared, settings, SCORES, WEIGHTS, COUNT, WHO
                 )
                 products, adding, counting = warpgroup_mma_wait(2, deps=(scoring, adding, counting))
-                (tile, batch, head, first, crossings, edges, left, right, extra, seen_from, slope, reference,
-                 row_as_key, shift, peak, before, behind, weights) = _start(
+                (tile, first, crossings, edges, left, right, extra, seen_from, slope, reference, row_as_key, shift,
+                 peak, before, behind, weights) = _start(
                     products, step, served, shared, row, column, scale, s_kv, sizes, settings, STEADY, WHO)  # fmt: skip
                 out, sums = warpgroup_mma_wait(0, deps=(adding, counting))
             else:
@@ -235,9 +243,7 @@ def _consume_pass(
                 rounded = gl.convert_layout(weights.to(shared.query_tile.dtype), WEIGHTS)
                 ending = _add(rounded, out, sums, j > 1, step - 1, shared, settings, COUNT)
                 out, sums = warpgroup_mma_wait(0, deps=ending)
-            tile_done = read(shared, slot, TILE)
-            batch_done = read(shared, slot, BATCH)
-            head_done = read(shared, slot, HEAD)
+            place = _place(shared, slot, settings)
             # The previous tile's copy out of the staging buffer has to be over before it is overwritten.
             tma.store_wait(0)
             gl.thread_barrier()
@@ -245,29 +251,24 @@ def _consume_pass(
                 mbarrier.expect(shared.freed.index(stage_of(step, settings)), 0)
                 step += 1
             mbarrier.expect(shared.query_empty.index(slot), 0)
-            doubts = finish(
-                out, sums, doubts, shared, output_map, batch_done, head_done, tile_done, turn, row_done,
-                seen_from_done, sizes, settings, STEADY, WHO)  # fmt: skip
+            doubts = finish(out, sums, doubts, shared, output_map, place, turn, row, sizes, settings, STEADY, WHO)
         else:
             # This tile's output goes out by way of where its queries are, and the next ones come after it.
             rounded = gl.convert_layout(weights.to(shared.query_tile.dtype), WEIGHTS)
             adding, counting = _add(rounded, out, sums, j > 1, step - 1, shared, settings, COUNT)
             out, sums = warpgroup_mma_wait(0, deps=(adding, counting))
+            # All warps are done with the queries.
             gl.thread_barrier()
-            tile_done = read(shared, slot, TILE)
-            batch_done = read(shared, slot, BATCH)
-            head_done = read(shared, slot, HEAD)
-            doubts = finish(
-                out, sums, doubts, shared, output_map, batch_done, head_done, tile_done, turn, row_done,
-                seen_from_done, sizes, settings, STEADY, WHO)  # fmt: skip
+            place = _place(shared, slot, settings)
+            doubts = finish(out, sums, doubts, shared, output_map, place, turn, row, sizes, settings, STEADY, WHO)
             tma.store_wait(0)
             release(shared.query_empty.index(slot))
             mbarrier.wait(shared.query_full.index(0), served & 1)
             tile = read(shared, 0, TILE)
             if tile >= 0:
                 products = warpgroup_mma_wait(0, deps=(_ask(step, served, shared, settings, SCORES, WHO),))
-                (tile, batch, head, first, crossings, edges, left, right, extra, seen_from, slope, reference,
-                 row_as_key, shift, peak, before, behind, weights) = _start(
+                (tile, first, crossings, edges, left, right, extra, seen_from, slope, reference, row_as_key, shift,
+                 peak, before, behind, weights) = _start(
                     products, step, served, shared, row, column, scale, s_kv, sizes, settings, STEADY, WHO)  # fmt: skip
                 release(shared.freed.index(stage_of(step, settings)))
                 step += 1
@@ -284,7 +285,7 @@ def _consume_pass(
 @gluon.jit
 def consume(shared, sizes, output_map, scale_natural, settings, WHO: gl.constexpr):
     """One consumer warpgroup: rows ``WHO * 64 ..`` of every tile of this program."""
-    prepare(shared, settings, WHO)
+    set_up_barriers(shared, settings, WHO)
     if settings.STEADY:
         clear_doubts(shared, WHO)
     mbarrier.wait(shared.ready, 0)

@@ -24,19 +24,24 @@ def _either(one, other):
 
 @gluon.jit
 def finish(
-    out, sums, doubts, shared, output_map, batch, head, tile, turn, row_as_key, seen_from, sizes, settings,
-    STEADY: gl.constexpr, WHO: gl.constexpr,
+    out, sums, doubts, shared, output_map, place, turn, row, sizes, settings, STEADY: gl.constexpr, WHO: gl.constexpr,
 ):  # fmt: skip
     """Divides by the sums of the weights and stores; marks the bit of the turn for rows that are not to be trusted.
+
+    ``place`` is batch, head, tile and the key from which on rows see one.  The shared memory that the output goes by
+    way of has to be free, and all warps have to know it.
 
     What is not to be trusted is stored too, and overwritten when its tile is done again: so no warp has to know what
     the others found.
     """
+    batch, head, tile, seen_from = place
+    first_row = tile * (ROWS * settings.CONSUMERS) + WHO * ROWS
     total = gl.max(sums, 1)
     if STEADY:
+        row_as_key = first_row + row + sizes.s_kv - sizes.s_q
         # (Comparisons with NaN are false.)  Of rows beyond the last one, which are never stored, and of those that see
         # no key nothing is to be expected.
-        weight = gl.convert_layout(total, row_as_key.type.layout)
+        weight = gl.convert_layout(total, row.type.layout)
         sound = (weight < LARGEST_TOTAL) & (weight > settings.LEAST_TOTAL)
         sound = sound | (row_as_key >= sizes.s_kv)
         if settings.MASK:
@@ -49,7 +54,6 @@ def finish(
     output = shared.output_tile.index(WHO)
     output.reshape([ROWS, settings.V]).store(out.to(output.dtype))
     fence_async_shared()
-    first_row = tile * (ROWS * settings.CONSUMERS) + WHO * ROWS
     tma.async_copy_shared_to_global(output_map, [batch, head, first_row, 0], output)
     return doubts
 

@@ -31,7 +31,7 @@ from .hopper_shared import (
     judge,
     note,
     phase_of,
-    prepare,
+    set_up_barriers,
     stage_of,
 )  # fmt: skip
 from .hopper_skipping import AHEAD, needed_blocks, worth_a_try
@@ -73,7 +73,7 @@ def produce(
     QUERIES: gl.constexpr = settings.QUERIES
     rows: gl.constexpr = ROWS * settings.CONSUMERS
     VECTOR: gl.constexpr = settings.MASK or settings.POSITIONS
-    prepare(shared, settings, settings.CONSUMERS)
+    set_up_barriers(shared, settings, settings.CONSUMERS)
     step = gl.to_tensor(0)
     served = gl.to_tensor(0)
     certified = gl.to_tensor(0)

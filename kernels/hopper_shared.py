@@ -155,7 +155,7 @@ class Shared:
 
 
 @gluon.jit
-def prepare(shared, settings, PART: gl.constexpr):
+def set_up_barriers(shared, settings, PART: gl.constexpr):
     """Sets up a share of the barriers: PART is a consumer, or CONSUMERS for the producer.
 
     All partitions at once, because a launch of a few tiles notices how long it takes.  Nobody may touch a barrier
@@ -199,8 +199,8 @@ def phase_of(step, settings):
 def release(barrier):
     """Arrives at a barrier once all warps of this consumer are here.
 
-    An ``arrive`` counts as touching all of shared memory, so Triton lets the warps meet a second time behind it.
-    Expecting no bytes arrives as well, and does not.
+    To Triton an ``arrive`` touches all of shared memory, so it lets the warps meet a second time behind it.  Expecting
+    no bytes is an arrival, too, and is not taken for that.
     """
     gl.thread_barrier()
     mbarrier.expect(barrier, 0)

@@ -72,9 +72,10 @@ def vector_of(shared, step, column, settings):
 def first_peaks(products, scale, slope, shift, settings, STEADY: gl.constexpr):
     """Where the row maxima start: (those of the crossed blocks, what is left of them, what is right of them).
 
-    With RAW the largest score of the first block without its bias stands for the largest of all with it.  PAIRED rows
-    r and r + 8 have one number left of the diagonal and one right of it: their maxima differ by the bias between
-    them, in opposite directions, so the output changes its scale between the sides (``turned`` in ``hopper``).
+    With RAW the largest score in half of the first block, without its bias, stands for the largest of all with it.
+    PAIRED rows r and r + 8 have one number left of the diagonal and one right of it: their maxima differ by the bias
+    between them, in opposite directions, so the output changes its scale between the sides (``turned`` in
+    ``hopper_consumer``).
     """
     peak = gl.full_like(shift, float("-inf"))
     if STEADY and settings.RAW:
@@ -185,7 +186,7 @@ def far_weights(
     BLOCK_N: gl.constexpr = settings.BLOCK_N
     if settings.FORM == FORM_SYMMETRIC:
         if STEADY and settings.RAW and settings.PAIRED:
-            # Both sides run through one piece of code: what a short row goes through has to fit the instruction cache.
+            # One piece of code for both sides: what a tile of few blocks runs through has to fit the instruction cache.
             is_left = j < left
             start = gl.where(is_left, first - 1 - j, crossed + j - left) * BLOCK_N
             gradient = gl.where(is_left, slope, -slope)
