@@ -15,8 +15,10 @@ from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma, warp
 from .hopper_output import finish, mark_doubts, wait_written
 from .hopper_shared import (
     BATCH,
+    BEGIN,
     COUNTS,
     CROSSINGS,
+    END,
     EXTRA,
     FIRST,
     FORM_SYMMETRIC,
@@ -112,7 +114,11 @@ def _start(
     reference = tile * (ROWS * settings.CONSUMERS) + s_kv - sizes.s_q
     row_as_key = reference + WHO * ROWS + row
     shift = slope * (WHO * ROWS + row).to(gl.float32)
-    peak, before, behind = first_peaks(products, scale, slope, shift, settings, STEADY)
+    reach = gl.zeros_like(shift)
+    if settings.MASK:
+        beyond = gl.maximum(row_as_key - read(shared, slot, END) + 1, read(shared, slot, BEGIN) - row_as_key)
+        reach = slope * gl.maximum(beyond, 0).to(gl.float32)
+    peak, before, behind = first_peaks(products, scale, slope, shift, reach, settings, STEADY)
     vector = vector_of(shared, step, column, settings)
     weights, _, peak = edge_weights(
         products, peak, vector, first * settings.BLOCK_N, reference, slope, scale, row_as_key, column, s_kv, settings,

@@ -45,7 +45,7 @@ def finish(
         sound = (weight < LARGEST_TOTAL) & (weight > settings.LEAST_TOTAL)
         sound = sound | (row_as_key >= sizes.s_kv)
         if settings.MASK:
-            sound = sound | (row_as_key < seen_from)
+            sound = sound | ((row_as_key < seen_from) & (weight == 0.0))
         doubts = doubts | gl.where(sound, 0, 1 << (turn & 31))
     inverse = 1.0 / total
     if settings.MASK:

@@ -13,7 +13,9 @@ from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma
 
 from .hopper_shared import (
     BATCH,
+    BEGIN,
     CROSSINGS,
+    END,
     EXTRA,
     FIRST,
     FORM_SYMMETRIC,
@@ -203,6 +205,9 @@ def produce(
                         note(shared, slot, RIGHT, right)
                         note(shared, slot, EXTRA, extra)
                         note(shared, slot, SEEN_FROM, seen_from)
+                        if settings.MASK:
+                            note(shared, slot, BEGIN, begin)
+                            note(shared, slot, END, end)
                         if settings.SKIP:
                             note(shared, slot, SURE, sure)
                         note(shared, slot, SLOPE, slope.to(gl.int32, bitcast=True))

@@ -69,7 +69,7 @@ def vector_of(shared, step, column, settings):
 
 
 @gluon.jit
-def first_peaks(products, scale, slope, shift, settings, STEADY: gl.constexpr):
+def first_peaks(products, scale, slope, shift, reach, settings, STEADY: gl.constexpr):
     """Where the row maxima start: (those of the crossed blocks, what is left of them, what is right of them).
 
     With RAW the largest score in half of the first block, without its bias, stands for the largest of all with it.
@@ -86,6 +86,8 @@ def first_peaks(products, scale, slope, shift, settings, STEADY: gl.constexpr):
             peak = gl.where(slope < 0.0, float("nan"), peak)
         else:
             peak += shift
+        if settings.MASK:
+            peak -= reach
         if settings.PAIRED:
             peak = paired(peak)
     before = peak
@@ -111,6 +113,8 @@ def edge_weights(
         bend = gl.abs(_lines(ahead, -slope, settings))
         if STEADY and settings.RAW:
             scores = gl.fma(products, scale, -peak[:, None]) - bend
+            if settings.MASK:
+                scores += vector[None, :]
         else:
             # The sign of the slope, because its size is inside the absolute value.
             bias = gl.where(slope < 0.0, 1.0, -1.0) * bend
@@ -123,12 +127,13 @@ def edge_weights(
         base = slope * (start - reference).to(gl.float32)
         if settings.POSITIONS:
             base = gl.to_tensor(0.0)
+        anchor = zeros
+        if STEADY and settings.RAW:
+            anchor = base - peak
         if VECTOR:
-            scores = gl.fma(products, scale, vector[None, :])
-        elif STEADY and settings.RAW:
-            scores = gl.fma(products, scale, _lines(base - peak, slope, settings))
+            scores = gl.fma(products, scale, anchor[:, None] + vector[None, :])
         else:
-            scores = gl.fma(products, scale, _lines(zeros, slope, settings))
+            scores = gl.fma(products, scale, _lines(anchor, slope, settings))
         if settings.FORM == FORM_CAUSAL:
             last = gl.minimum(row_as_key, s_kv - 1) - start
             scores = gl.where(column[None, :] <= last[:, None], scores, float("-inf"))
@@ -178,6 +183,33 @@ def _side_weights(
 
 
 @gluon.jit
+def _either_side(
+    products, before, behind, vector, j, left, first, crossed, reference, slope, scale, settings,
+):  # fmt: skip
+    """Weights of a block left or right of the diagonal (symmetric form, PAIRED, with fixed maxima).
+
+    One piece of code for both sides: what a tile of few blocks runs through has to fit the instruction cache.
+    """
+    is_left = j < left
+    start = gl.where(is_left, first - 1 - j, crossed + j - left) * settings.BLOCK_N
+    gradient = gl.where(is_left, slope, -slope)
+    intercepts = gradient * (start - reference).to(gl.float32) - gl.where(is_left, before, behind)
+    if settings.MASK:
+        weights = gl.exp2(gl.fma(products, scale, intercepts[:, None] + vector[None, :]))
+    else:
+        weights = gl.exp2(gl.fma(products, scale, _lines(intercepts, gradient, settings)))
+    return weights
+
+
+@gluon.jit
+def _mean(products, extra, seen_from, row_as_key, column, s_kv, settings):
+    """Weights in the ``extra``-th block of the mean of all values: one for rows that see no key, else zero."""
+    at = extra * settings.BLOCK_N + column
+    chosen = (row_as_key < seen_from)[:, None] & (at < s_kv)[None, :]
+    return gl.where(chosen, gl.full_like(products, 1.0), gl.zeros_like(products))
+
+
+@gluon.jit
 def far_weights(
     products, peak, before, behind, vector, j, left, right, first, crossed, seen_from, row_as_key, column, s_kv,
     reference, slope, shift, scale, settings, STEADY: gl.constexpr,
@@ -186,15 +218,19 @@ def far_weights(
     BLOCK_N: gl.constexpr = settings.BLOCK_N
     if settings.FORM == FORM_SYMMETRIC:
         if STEADY and settings.RAW and settings.PAIRED:
-            # One piece of code for both sides: what a tile of few blocks runs through has to fit the instruction cache.
-            is_left = j < left
-            start = gl.where(is_left, first - 1 - j, crossed + j - left) * BLOCK_N
-            gradient = gl.where(is_left, slope, -slope)
-            anchor = gl.where(is_left, before, behind)
-            base = gradient * (start - reference).to(gl.float32)
-            weights = gl.exp2(gl.fma(products, scale, _lines(base - anchor, gradient, settings)))
             keep = peak
             new_peak = peak
+            if settings.MASK:
+                if j < left + right:
+                    weights = _either_side(
+                        products, before, behind, vector, j, left, first, crossed, reference, slope, scale, settings
+                    )
+                else:
+                    weights = _mean(products, j - left - right, seen_from, row_as_key, column, s_kv, settings)
+            else:
+                weights = _either_side(
+                    products, before, behind, vector, j, left, first, crossed, reference, slope, scale, settings
+                )
         elif j < left:
             start_l = (first - 1 - j) * BLOCK_N
             weights, keep, new_peak = _side_weights(
@@ -225,9 +261,7 @@ def _side_or_mean(
                 products, peak, anchor, vector, start, reference, slope, shift, scale, settings, STEADY, SIGN
             )
         else:
-            at = extra * settings.BLOCK_N + column
-            chosen = (row_as_key < seen_from)[:, None] & (at < s_kv)[None, :]
-            weights = gl.where(chosen, gl.full_like(products, 1.0), gl.zeros_like(products))
+            weights = _mean(products, extra, seen_from, row_as_key, column, s_kv, settings)
             keep = gl.full_like(peak, 1.0)
             new_peak = peak
     else:

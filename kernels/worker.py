@@ -109,11 +109,10 @@ def hopper_constants(request: Request, tile: Tile, skip: bool) -> dict[str, Any]
         raise ValueError(f"{tile.text}: the number of stages has to be a power of two")
     variant = request.variant
     form = 2 if variant.form == "symmetric" else int(variant.causal)
-    plain = request.mask_dtype is None and not variant.positions
     wide = request.dtype == "bfloat16"
     # The raw scores of the first block stand for the maximum where types have exponents to spare; elsewhere the
     # weights of a row must not be much smaller than one either.
-    raw = wide and plain and form != 0
+    raw = wide and not variant.positions and form != 0
     # MiB of keys and values that are worked on at a time: they have to stay in the L2 cache, and a program has to get
     # several tiles of them; drawn by ticket (skip), some more, or the last ones drawn end too late.
     bundle = 32 if skip else 16
