@@ -78,6 +78,12 @@ KEYED = (
     (2, 2, 2, 1100, 1100, 96, "symmetric", "some", False, True),
     (1, 2, 2, 600, 600, 64, "linear", "none", True, True),
     (3, 2, 2, 1000, 1000, 64, "causal", "right", False, True),
+    # Steep slopes, and rows far from the nearest visible key; hidden keys that would outweigh all others.
+    (2, 12, 12, 900, 900, 64, "symmetric", "right", False, True),
+    (2, 12, 12, 1200, 1200, 64, "symmetric", "left", False, True),
+    (2, 12, 12, 900, 900, 128, "causal", "right", False, True),
+    (2, 2, 2, 900, 900, 64, "symmetric", "some, large", False, True),
+    (2, 2, 2, 1200, 1200, 64, "causal", "some, large", False, True),
     (3, 2, 2, 1000, 1000, 128, "symmetric", "left", False, False),
     (2, 2, 2, 700, 700, 256, "causal", "left", False, True),
     (2, 2, 1, 500, 700, 256, "symmetric", "some", False, True),
@@ -270,10 +276,12 @@ def keyed_case(index: int) -> Case:
             keep[entry, ..., : s_kv - length] = False
         elif hidden == "right":
             keep[entry, ..., length:] = False
-        elif hidden == "some":
+        elif hidden.startswith("some"):
             keep[entry, 0, 0] = rng.random(s_kv) > 0.3
     if hidden == "all of one":
         keep[0] = False
+    if hidden == "some, large":
+        key *= np.where(keep[:, :, 0, :, None], 1.0, 60.0).astype(np.float32)
     positions = np.cumsum(rng.integers(0, 3, (batch, s_kv)), axis=1).astype(np.float32) if has_positions else None
     return Case(
         query, key, value, slopes, depth**-0.5, form == "symmetric", form == "causal", positions,
