@@ -113,13 +113,14 @@ def _hopper() -> Iterator[Kind]:
         long = Shape(4, 16, 16, 4096, 4096, size, True)
         many = Shape(32, 12, 12, 512, 512, size, False)
         if size == 64:
-            encoder = {**for_size, "causal": False, "symmetric": True}
-            for masked, most, length in ((False, 384, 256), (True, 512, 384)):
-                shape = dataclasses.replace(many, batch=64, s_q=length, s_kv=length)
+            for causal, masked in itertools.product((False, True), repeat=2):
+                most = 1024 if causal or masked else 512
+                shape = dataclasses.replace(many, batch=64, s_q=most // 2, s_kv=most // 2, causal=causal)
                 purpose = {"masked": True, "key_mask": True} if masked else {"positions": False, "masked": False}
+                form = {"causal": causal, "symmetric": not causal}
                 yield Kind(
-                    f"hopper {low}-{high} short{' key mask' if masked else ''}",
-                    {**encoder, **purpose, "conditions": [{"size": "s_kv", "at_most": most}]},
+                    f"hopper {low}-{high} short{' causal' if causal else ''}{' key mask' if masked else ''}",
+                    {**for_size, **form, **purpose, "conditions": [{"size": "s_kv", "at_most": most}]},
                     _hopper_candidates(size, more_keys_first=False),
                     _both(dataclasses.replace(shape, extra="key padding") if masked else shape),
                 )  # fmt: skip
