@@ -234,10 +234,9 @@ def produce(
         note(shared, slot, TILE, -1)
         mbarrier.arrive(shared.query_full.index(slot), count=2)
         served += 1
-        if settings.SKIP:
-            if step == 0:
-                # A program that drew no tile: its consumers ask for the first scores before they know.
-                mbarrier.arrive(shared.key_full.index(0), count=2 if VECTOR else 1)
+        if step == 0:
+            # A program without a tile: its consumers ask for the first scores before they know.
+            mbarrier.arrive(shared.key_full.index(0), count=2 if VECTOR else 1)
         number_of_pass += 1
         if settings.STEADY:
             if number_of_pass == 1:

@@ -262,6 +262,36 @@ def test_a_tile_of_any_turn_is_repeated(turn: int, worker: Worker) -> None:
         assert error <= 5e-3, head
 
 
+@needs_device
+@pytest.mark.parametrize("masked", [False, True])
+def test_programs_without_a_tile(masked: bool, worker: Worker) -> None:
+    # Few rows against long caches: a bundle of one head has fewer tiles than there are multiprocessors, and some programs
+    # are left out by all bundles.
+    import torch
+
+    heads, rows, length, depth = 17, 1024, 16500, 128
+    request = Request.of(
+        symmetric=False, causal=True, positions=False, mask_dtype="bool" if masked else None, dtype="bfloat16",
+        head_dim=depth,
+    )  # fmt: skip
+    bundle = loaded(request, (Layout(),), worker)
+    rng = np.random.default_rng(0)
+    query = rng.standard_normal((1, heads, rows, depth)).astype(np.float32)
+    key, value = (rng.standard_normal((1, heads, length, depth)).astype(np.float32) for _ in range(2))
+    keep = np.ones((1, 1, 1, length), bool)
+    keep[..., length - 300 :] = False
+    slopes = np.full(heads, 1e-3, np.float32)
+    case = as_seen(
+        Case(query, key, value, slopes, depth**-0.5, False, True, None, keep if masked else None), "bfloat16"
+    )
+    output = launch(bundle, case, "bfloat16", "bool" if masked else None, "BHSD")
+    torch.cuda.empty_cache()
+    some = [0, 8, heads - 1]
+    parts = (x[:, some] for x in (case.query, case.key, case.value))
+    wanted = attend(Case(*parts, slopes[some], case.scale, False, True, None, case.mask))
+    assert np.linalg.norm(output[:, some] - wanted) <= 5e-3 * np.linalg.norm(wanted)
+
+
 def keyed_case(index: int) -> Case:
     """The numbered entry of KEYED."""
     batch, heads, kv_heads, s_q, s_kv, depth, form, hidden, has_positions, mean = KEYED[index]
