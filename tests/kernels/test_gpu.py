@@ -265,8 +265,8 @@ def test_a_tile_of_any_turn_is_repeated(turn: int, worker: Worker) -> None:
 @needs_device
 @pytest.mark.parametrize("masked", [False, True])
 def test_programs_without_a_tile(masked: bool, worker: Worker) -> None:
-    # Few rows against long caches: a bundle of one head has fewer tiles than there are multiprocessors, and some programs
-    # are left out by all bundles.
+    # Few rows against long caches: a bundle of one head has fewer tiles than there are multiprocessors, and all bundles
+    # leave out the same ones.
     import torch
 
     heads, rows, length, depth = 17, 1024, 16500, 128
