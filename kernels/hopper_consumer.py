@@ -138,8 +138,7 @@ def _place(shared, slot, settings):
 
 @gluon.jit
 def _consume_pass(
-    step, served, asked, shared, sizes, output_map, scale_natural, settings, STEADY: gl.constexpr,
-    WHO: gl.constexpr,
+    step, served, shared, sizes, output_map, scale_natural, settings, STEADY: gl.constexpr, WHO: gl.constexpr,
 ):  # fmt: skip
     """All tiles of this program once; (the counters that it was given, 1 if a tile is not to be trusted, else 0)."""
     BLOCK_N: gl.constexpr = settings.BLOCK_N
@@ -172,13 +171,12 @@ def _consume_pass(
     sums = gl.zeros([ROWS, COUNTS], dtype=gl.float32, layout=COUNT)
     while tile >= 0:
         slot = served & (QUERIES - 1)
-        blocks = edges + left + right + extra
         j = gl.to_tensor(1)
         # With SKIP the loop is left twice: when the near blocks are in the sums, and when the far ones are known.
-        stop = blocks
+        stop = edges + left + right + extra
         if settings.SKIP:
-            stop = gl.where(read(shared, slot, SURE) > 0, edges + 1, blocks)
-        while j < blocks:
+            stop = gl.where(read(shared, slot, SURE) > 1, edges + 1, stop)
+        while j < stop:
             while j < stop:
                 scoring, adding, counting = _multiply(
                     weights, out, sums, j > 1, step, served, shared, settings, SCORES, WEIGHTS, COUNT, WHO
@@ -214,7 +212,8 @@ def _consume_pass(
                 step += 1
                 j += 1
             if settings.SKIP:
-                sure = read(shared, slot, SURE)
+                noted = read(shared, slot, SURE)
+                sure = noted >> 1
                 if j < sure:
                     scale_of_sums = peak
                     if settings.FORM == FORM_SYMMETRIC and STEADY and settings.PAIRED:
@@ -222,14 +221,11 @@ def _consume_pass(
                     query = _query_of(shared, served, settings, WHO)
                     weigh_rows(sums, scale_of_sums, shift, row_as_key, query, shared, s_kv, settings, WHO)
                     stop = sure
-                else:
-                    if j == sure:
-                        mbarrier.wait(shared.certain, asked & 1)
-                        asked += 1
-                        left = read(shared, slot, LEFT)
-                        right = read(shared, slot, RIGHT)
-                        blocks = edges + left + right
-                    stop = blocks
+                elif j == sure:
+                    mbarrier.wait(shared.certain, noted & 1)
+                    left = read(shared, slot, LEFT)
+                    right = read(shared, slot, RIGHT)
+                    stop = edges + left + right
         served += 1
         if QUERIES > 1:
             mbarrier.wait(shared.query_full.index(served & (QUERIES - 1)), (served // QUERIES) & 1)
@@ -285,7 +281,7 @@ def _consume_pass(
         turn += 1
     # What closes the pass was looked at by nobody.
     release(shared.query_empty.index(served & (QUERIES - 1)))
-    return step, served + 1, asked, doubtful
+    return step, served + 1, doubtful
 
 
 @gluon.jit
@@ -297,9 +293,8 @@ def consume(shared, sizes, output_map, scale_natural, settings, WHO: gl.constexp
     mbarrier.wait(shared.ready, 0)
     step = gl.to_tensor(0)
     served = gl.to_tensor(0)
-    asked = gl.to_tensor(0)
-    step, served, asked, doubtful = _consume_pass(
-        step, served, asked, shared, sizes, output_map, scale_natural, settings, settings.STEADY, WHO
+    step, served, doubtful = _consume_pass(
+        step, served, shared, sizes, output_map, scale_natural, settings, settings.STEADY, WHO
     )
     if settings.STEADY:
         LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
@@ -307,5 +302,5 @@ def consume(shared, sizes, output_map, scale_natural, settings, WHO: gl.constexp
         mbarrier.arrive(shared.verdict, count=1)
         if judge(shared, settings, 4) != 0:
             wait_written()
-            _consume_pass(step, served, asked, shared, sizes, output_map, scale_natural, settings, False, WHO)
+            _consume_pass(step, served, shared, sizes, output_map, scale_natural, settings, False, WHO)
     tma.store_wait(0)

@@ -209,7 +209,7 @@ def produce(
                             note(shared, slot, BEGIN, begin)
                             note(shared, slot, END, end)
                         if settings.SKIP:
-                            note(shared, slot, SURE, sure)
+                            note(shared, slot, SURE, 2 * sure + (certified & 1))
                         note(shared, slot, SLOPE, slope.to(gl.int32, bitcast=True))
                         mbarrier.arrive(shared.query_full.index(slot), count=1)
                         if settings.SKIP:

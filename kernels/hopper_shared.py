@@ -35,9 +35,9 @@ END = gl.constexpr(13)
 NOTES = gl.constexpr(14)
 """What the producer writes down for a tile: where it is (-1: the pass is over); the first block that is compared key
 by key and how many there are; 1 if a ragged last block is right of those; how many blocks to take left and right
-of them; how many to average for rows without keys; the key from which on rows see one; the bits of the slope; after
-how many blocks the numbers left and right are certain (SKIP; 0 if they are already); the first visible key and the end
-of the visible ones (MASK)."""
+of them; how many to average for rows without keys; the key from which on rows see one; the bits of the slope; twice the
+number of blocks after which those left and right are certain (0 if they are already), plus the parity that ``certain``
+then completes with (SKIP); the first visible key and the end of the visible ones (MASK)."""
 
 DOUBTS = gl.constexpr(8)
 """Words of 32 turns in which a consumer marks the tiles that it does not trust.  Later turns share the bits of
