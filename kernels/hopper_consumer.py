@@ -63,6 +63,12 @@ def _ask(step, served, shared, settings, SCORES: gl.constexpr, WHO: gl.constexpr
 
 
 @gluon.jit
+def _rounded(weights, shared, WEIGHTS: gl.constexpr):
+    """The weights of a block as the product with its values takes them."""
+    return gl.convert_layout(weights.to(shared.query_tile.dtype), WEIGHTS)
+
+
+@gluon.jit
 def _add(rounded, out, sums, more, step, shared, settings, COUNT: gl.constexpr):
     """Asks for what the weights of block ``step`` add to the output and to their sums.
 
@@ -84,7 +90,7 @@ def _multiply(
 ):  # fmt: skip
     """Asks for the scores of block ``step`` and for what the weights of the one before add."""
     # Converted here: values of 16 bits carried from step to step would be unpacked and packed again.
-    rounded = gl.convert_layout(weights.to(shared.query_tile.dtype), WEIGHTS)
+    rounded = _rounded(weights, shared, WEIGHTS)
     scoring = _ask(step, served, shared, settings, SCORES, WHO)
     adding, counting = _add(rounded, out, sums, more, step - 1, shared, settings, COUNT)
     return scoring, adding, counting
@@ -242,8 +248,7 @@ def _consume_pass(
                 out, sums = warpgroup_mma_wait(0, deps=(adding, counting))
             else:
                 tile = coming
-                rounded = gl.convert_layout(weights.to(shared.query_tile.dtype), WEIGHTS)
-                ending = _add(rounded, out, sums, j > 1, step - 1, shared, settings, COUNT)
+                ending = _add(_rounded(weights, shared, WEIGHTS), out, sums, j > 1, step - 1, shared, settings, COUNT)
                 out, sums = warpgroup_mma_wait(0, deps=ending)
             place = _place(shared, slot, settings)
             # The previous tile's copy out of the staging buffer has to be over before it is overwritten.
@@ -256,9 +261,8 @@ def _consume_pass(
             doubts = finish(out, sums, doubts, shared, output_map, place, turn, row, sizes, settings, STEADY, WHO)
         else:
             # This tile's output goes out by way of where its queries are, and the next ones come after it.
-            rounded = gl.convert_layout(weights.to(shared.query_tile.dtype), WEIGHTS)
-            adding, counting = _add(rounded, out, sums, j > 1, step - 1, shared, settings, COUNT)
-            out, sums = warpgroup_mma_wait(0, deps=(adding, counting))
+            ending = _add(_rounded(weights, shared, WEIGHTS), out, sums, j > 1, step - 1, shared, settings, COUNT)
+            out, sums = warpgroup_mma_wait(0, deps=ending)
             # All warps are done with the queries.
             gl.thread_barrier()
             place = _place(shared, slot, settings)

@@ -200,7 +200,7 @@ def phase_of(step, settings):
 
 @gluon.jit
 def release(barrier):
-    """Arrives at a barrier once all warps of this consumer are here.
+    """Arrives at a barrier once all warps of this partition are here.
 
     To Triton an ``arrive`` touches all of shared memory, so it lets the warps meet a second time behind it.  Expecting
     no bytes is an arrival, too, and is not taken for that.

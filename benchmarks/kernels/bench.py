@@ -131,8 +131,8 @@ def measure(ours: Ours, shape: Shape, wanted: Sequence[str], repeat: int, skip: 
     wanted_result = ours.kept[0][0].output.clone() if "ms" in rows[0] else None
     if skip:
         rows.append(attempt("ours, certified skip", lambda: ours.runs(shape, sets, skip=True), repeat))
-        # Flat slopes leave nothing to skip.  They make the same kernel a few per cent slower, too, because more weights
-        # differ from zero: so skipping is compared with the plain kernel under flat slopes.
+        # Flat slopes leave nothing to skip.  They change the rate of the plain kernel, too, by a few per cent,
+        # so skipping is compared with the plain kernel under flat slopes.
         for name, skipping in (("ours, flat slopes", False), ("ours, flat slopes, skipping switched on", True)):
             flat = functools.partial(ours.runs, shape, sets, skip=skipping, slope_factor=1e-6)
             rows.append(attempt(name, flat, repeat))
