@@ -54,6 +54,7 @@ class Facts:
     _learned: list[Fact] = field(default_factory=list)
     _rejected: list[Fact] = field(default_factory=list)
     _mapping: Substitution = field(default_factory=dict)
+    _unsettled: set[Poly] = field(default_factory=set)
 
     @property
     def learned(self) -> list[Fact]:
@@ -102,7 +103,9 @@ class Facts:
         return left == right or self.normal(left - right) == 0
 
     def learn(self, left: Poly, right: Poly, node: str, *, by_broadcast: bool) -> bool:
-        """Take ``left == right`` as given; False if that is impossible or cannot be used.
+        """Take ``left == right`` as given; False if that is impossible or cannot be put into polynomials.
+
+        What cannot be put in is noted all the same: whoever goes on as if it held rests on it.
 
         Args:
             left: One extent.
@@ -115,6 +118,9 @@ class Facts:
             return difference == 0
         pivot = _pivot(difference)
         if pivot is None:
+            if difference not in self._unsettled:
+                self._unsettled.add(difference)
+                self._learned.append(Fact(left, right, node, by_broadcast))
             return False
         coefficient = difference.coefficient_of(pivot).constant
         assert coefficient is not None
