@@ -130,6 +130,7 @@ def interpreted(root: Scope, binary_inputs: frozenset[str] = frozenset()) -> Ite
         if parent is not None:
             interpreter.extents.update(parent.extents)
             interpreter.dtypes.update(parent.dtypes)
+            interpreter.counted.update(parent.counted)
             interpreter.facts = Facts(parent=parent.facts)
         infer(interpreter, list(scope.graph.node))
         interpreters[id(scope)] = interpreter

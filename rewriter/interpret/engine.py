@@ -69,6 +69,7 @@ class Interpreter:
         facts: Equalities between sizes that hold in this graph.
         malformed: Nodes that contradict themselves, in the order in which they were met.
         too_complex: Tensors whose elements outgrew what is calculated with, and how.
+        counted: Sizes that nobody named but that a number of elements decides (the -1 of a Reshape).
         splits: (index, divisor) pairs met where a Reshape cuts through a single index: how that axis
             is made of several.
     """
@@ -84,6 +85,7 @@ class Interpreter:
     table_fits: dict[object, object] = field(default_factory=dict)
     malformed: dict[str, None] = field(default_factory=dict)
     too_complex: dict[str, str] = field(default_factory=dict)
+    counted: set[Size] = field(default_factory=set)
     _reading: list[list[Key]] = field(default_factory=list)
     _work: int = 0
     _fresh: int = 0
