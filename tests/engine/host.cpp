@@ -15,7 +15,7 @@
 #include <string>
 #include <vector>
 
-#include "../../plugin/src/abi.h"
+#include "tensorrt/abi.h"
 
 namespace abi = alibi::abi;
 

@@ -8,7 +8,7 @@
 #include <iterator>
 #include <sstream>
 
-#include "../../plugin/src/plan.h"
+#include "core/plan.h"
 
 using namespace alibi;
 

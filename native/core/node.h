@@ -8,8 +8,8 @@
 #include <string_view>
 #include <vector>
 
-#include "abi.h"
-#include "plan.h"
+#include "tensorrt/abi.h"
+#include "core/plan.h"
 
 namespace alibi {
 

@@ -10,10 +10,10 @@
 #include <string>
 #include <vector>
 
-#include "abi.h"
-#include "driver.h"
-#include "logging.h"
-#include "node.h"
+#include "tensorrt/abi.h"
+#include "core/driver.h"
+#include "tensorrt/logging.h"
+#include "core/node.h"
 
 namespace alibi {
 namespace {

@@ -1,4 +1,4 @@
-#include "bundle.h"
+#include "core/bundle.h"
 
 #include <algorithm>
 #include <cstring>
@@ -7,7 +7,7 @@
 #include <mutex>
 #include <stdexcept>
 
-#include "inflate.h"
+#include "core/inflate.h"
 
 namespace alibi {
 namespace {
