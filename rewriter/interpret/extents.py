@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from onnx import NodeProto
 
-from ..algebra import ONE, ZERO, Poly, maximum, poly
+from ..algebra import ONE, ZERO, Poly, magnitude, maximum, poly
 from ..graph import MAX_RANK, int_attribute, ints_attribute, label
-from .digits import divide
+from .digits import divide, floordiv
 from .generators import einsum_labels
 from .movement import axes_of, slice_bounds, split_sizes
 
@@ -233,6 +233,10 @@ def _range(interpreter: Interpreter, node: NodeProto, inputs: list[Dims]) -> lis
         return [(poly(max(0, int(constant))) if constant is not None else maximum(ZERO, extent),)]
     if span.constant is not None:
         return [(poly(max(0, -int(-span.constant // step.constant))),)]
+    if span.is_integer and int(step.constant) == step.constant:
+        length = magnitude(step.constant)
+        upwards = span if step.constant > 0 else -span
+        return [(floordiv(maximum(ZERO, upwards) + (length - 1), poly(length)),)]
     return [(interpreter.fresh_size(),)]
 
 

@@ -6,6 +6,7 @@ to give one input axis a readable name; that two axes are equal is always learne
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from onnx import NodeProto, TensorProto, ValueInfoProto
 
 from ..algebra import Poly, Size, of, poly
 from ..errors import ModelRejected
-from ..graph import MAX_RANK, attribute, int_attribute, label
+from ..graph import MAX_RANK, Scope, attribute, int_attribute, label, subgraphs
 from ..spec import BY_OP_TYPE, DOMAIN, MaskKind
 from .extents import RULES, Dims, broadcast
 
@@ -67,19 +68,57 @@ def infer(interpreter: Interpreter, nodes: list[NodeProto]) -> None:
         if tensor.name not in scope.inputs:
             interpreter.extents[tensor.name] = tuple(poly(d) for d in tensor.dims)
             interpreter.dtypes[tensor.name] = tensor.data_type
+    running = _running(scope)
     for node in nodes:
-        interpreter.guarded(node, partial(_infer_types, interpreter, node))
-        dims_list = interpreter.guarded(node, partial(_infer_dims, interpreter, node)) or []
-        for position, name in enumerate(node.output):
-            if not name:
-                continue
-            dims = dims_list[position] if position < len(dims_list) else None
-            hint = hints.get(name)
-            if hint is not None and not interpreter.dtypes.get(name):
-                interpreter.dtypes[name] = hint.type.tensor_type.elem_type
-            if dims is None and hint is not None:
-                dims = _hinted(interpreter, hint)
-            interpreter.extents[name] = interpreter.guarded(node, partial(_normal, interpreter, node, dims))
+        if id(node) in running:
+            _infer_node(interpreter, node, hints)
+        else:
+            with interpreter.nothing_learned():
+                _infer_node(interpreter, node, hints)
+
+
+def _running(scope: Scope) -> set[int]:
+    """Nodes (by identity) that the outputs of a graph need: a runtime drops the others, whatever they would require."""
+    found: set[int] = set()
+    pending = sorted(scope.outputs)
+    seen: set[str] = set()
+    while pending:
+        name = pending.pop()
+        node = scope.producers.get(name)
+        if name in seen or node is None:
+            continue
+        seen.add(name)
+        if id(node) not in found:
+            found.add(id(node))
+            pending.extend(node.input)
+            pending.extend(_captured(node))
+    return found
+
+
+def _captured(node: NodeProto) -> Iterator[str]:
+    """Names that the bodies inside a node mention: what they take from outside is among them."""
+    pending = [body for _, body in subgraphs(node)]
+    while pending:
+        body = pending.pop()
+        yield from (value.name for value in body.output)
+        for inner in body.node:
+            yield from inner.input
+            pending.extend(deeper for _, deeper in subgraphs(inner))
+
+
+def _infer_node(interpreter: Interpreter, node: NodeProto, hints: Mapping[str, ValueInfoProto]) -> None:
+    interpreter.guarded(node, partial(_infer_types, interpreter, node))
+    dims_list = interpreter.guarded(node, partial(_infer_dims, interpreter, node)) or []
+    for position, name in enumerate(node.output):
+        if not name:
+            continue
+        dims = dims_list[position] if position < len(dims_list) else None
+        hint = hints.get(name)
+        if hint is not None and not interpreter.dtypes.get(name):
+            interpreter.dtypes[name] = hint.type.tensor_type.elem_type
+        if dims is None and hint is not None:
+            dims = _hinted(interpreter, hint)
+        interpreter.extents[name] = interpreter.guarded(node, partial(_normal, interpreter, node, dims))
 
 
 def _normal(interpreter: Interpreter, node: NodeProto, dims: Dims) -> Dims:
