@@ -52,7 +52,7 @@ def inferred(interpreter: Interpreter, node: NodeProto) -> list[Found]:
             _constants(interpreter, node),
             opset_imports=[helper.make_opsetid("", version)],
         )
-    except Exception:  # the inference has no exception type of its own; what it does not take is not known
+    except Exception:  # noqa: BLE001 - the inference has no exception type of its own; what it does not take is not known
         return unknown
     return [_read(interpreter, found.get(name), names) for name in node.output]
 
