@@ -177,11 +177,11 @@ class _Builder:
     def _job(self, source: Path, made: Path, library: Path | None, embed: bool, timing: int) -> BuildJob:
         return BuildJob(
             self.backend.name,
-            str(source),
-            str(made),
+            str(source.absolute()),  # the child works in a folder of its own
+            str(made.absolute()),
             {name: [list(s) for s in shapes] for name, shapes in self.profile.shapes.items()},
             self.targets,
-            None if library is None else str(library),
+            None if library is None else str(library.absolute()),
             embed,
             self.fused,
             timing,
