@@ -10,7 +10,7 @@ from onnx import NodeProto
 from ..algebra import ONE, ZERO, Poly, Size, magnitude, maximum, poly
 from ..graph import MAX_RANK, int_attribute, ints_attribute, label
 from .digits import divide, floordiv
-from .generators import einsum_labels
+from .equations import einsum_labels
 from .movement import axes_of, slice_bounds, split_sizes
 
 if TYPE_CHECKING:
@@ -274,7 +274,7 @@ def _gemm(interpreter: Interpreter, node: NodeProto, inputs: list[Dims]) -> list
 
 
 def _einsum(interpreter: Interpreter, node: NodeProto, inputs: list[Dims]) -> list[Dims]:
-    terms, result = einsum_labels(node)
+    terms, result = einsum_labels(node, [None if d is None else len(d) for d in inputs])
     if result is None:
         return [None]
     sizes: dict[str, Poly] = {}
@@ -284,7 +284,7 @@ def _einsum(interpreter: Interpreter, node: NodeProto, inputs: list[Dims]) -> li
         for letter, extent in zip(term, dims, strict=True):
             if letter in sizes and not interpreter.is_single(sizes[letter]) and not interpreter.is_single(extent):
                 if not interpreter.same(sizes[letter], extent):
-                    interpreter.facts.learn(sizes[letter], extent, label(node), by_broadcast=False)
+                    interpreter.facts.learn(sizes[letter], extent, label(node), by_broadcast=True)
             elif letter not in sizes or interpreter.is_single(sizes[letter]):
                 sizes[letter] = extent
     return [tuple(sizes[c] for c in result)]

@@ -16,7 +16,9 @@ from ..algebra import Poly, Size, of, poly
 from ..errors import ModelRejected
 from ..graph import MAX_RANK, Scope, attribute, int_attribute, label, subgraphs
 from ..spec import BY_OP_TYPE, DOMAIN, MaskKind
+from . import contrib
 from .extents import RULES, Dims, broadcast
+from .schemas import inferred
 
 if TYPE_CHECKING:
     from .engine import Interpreter
@@ -54,6 +56,8 @@ SAME_AS_FIRST = frozenset(
 
 def has_known_extents(node: NodeProto) -> bool:
     """Whether there is a rule for the extents of what a node makes."""
+    if node.domain == "com.microsoft" and node.op_type in contrib.RULES:
+        return True
     known = node.op_type in RULES or node.op_type in ELEMENTWISE or node.op_type in SAME_AS_FIRST
     return known and node.domain in KNOWN_DOMAINS
 
@@ -199,10 +203,18 @@ def _infer_types(interpreter: Interpreter, node: NodeProto) -> None:
         result = interpreter.dtype(node.input[1])
     elif kind in ("MatMulInteger", "ConvInteger"):
         result = TensorProto.INT32
-    elif kind in ("QuantizeLinear", "DynamicQuantizeLinear"):
+    elif kind == "QuantizeLinear":
+        zero = node.input[2] if len(node.input) > 2 else ""
+        result = interpreter.dtype(zero) if zero else int_attribute(node, "output_dtype", 0) or TensorProto.UINT8
+    elif kind == "DynamicQuantizeLinear":
         result = TensorProto.UINT8
-    else:
+    elif kind in contrib.RULES and node.domain == "com.microsoft":
+        position = contrib.TYPED_BY.get(kind, len(node.input))
+        result = interpreter.dtype(node.input[position]) if position < len(node.input) else 0
+    elif has_known_extents(node):
         result = first or next((d for n in node.input if n and (d := interpreter.dtype(n))), 0)
+    else:
+        result = 0  # an operator without a rule may make another type than it takes
     for name in node.output:
         if name:
             interpreter.dtypes[name] = result
@@ -224,7 +236,13 @@ def _infer_dims(interpreter: Interpreter, node: NodeProto) -> list[Dims]:
         return [broadcast(interpreter, [d for d in known if d is not None], node)]
     if kind in SAME_AS_FIRST:
         return [inputs[0]] * len(node.output) if inputs else [None]
-    return [None] * len(node.output)
+    if node.domain == "com.microsoft":
+        return contrib.RULES[kind](interpreter, node, inputs) if kind in contrib.RULES else [None] * len(node.output)
+    found = inferred(interpreter, node)
+    for name, (dtype, _) in zip(node.output, found, strict=True):
+        if name:
+            interpreter.dtypes[name] = dtype
+    return [dims for _, dims in found]
 
 
 def _fused_attention(interpreter: Interpreter, node: NodeProto, inputs: list[Dims]) -> Dims:

@@ -13,7 +13,7 @@ import pytest
 from alibi_rewriter.engine.container import HEADER, MAGIC, encode
 from alibi_rewriter.kernels.plan import Call, Tensor, make_plan
 from alibi_rewriter.plugin import library_path, self_test
-from alibi_rewriter.rewriter.spec import FAMILY_MEMBERS
+from alibi_rewriter.rewriter.spec import KERNEL_MEMBERS
 from bundles import described, encoded, with_images
 from conftest import HERE, SOURCES
 from hypothesis import given, settings
@@ -79,9 +79,9 @@ def test_it_registers_the_whole_family(host_library: Path) -> None:
     assert LIBRARY is not None
     self_test(LIBRARY)
     host = ctypes.CDLL(str(host_library))
-    assert host.hostOpen(str(LIBRARY).encode()) == len(FAMILY_MEMBERS)
+    assert host.hostOpen(str(LIBRARY).encode()) == len(KERNEL_MEMBERS)
     listed = (SOURCES / "core" / "node.cpp").read_text()
-    for member in FAMILY_MEMBERS:
+    for member in KERNEL_MEMBERS:
         masked, positioned = (str(b).lower() for b in ("mask" in member.inputs, "key_positions" in member.inputs))
         assert f'{{"{member.op_type}", {masked}, {positioned}}}' in listed
 
