@@ -12,6 +12,7 @@ from . import fused_ops
 from .algebra import TooComplex
 from .decompose import attentions
 from .errors import Code, Refusal, Stage
+from .features import pattern_of, unread
 from .graph import Scope, index_graph, label, opset_versions, walk
 from .interpret import Interpreter, UnknownRank
 from .interpret.facts import Facts
@@ -138,12 +139,16 @@ def interpreted(root: Scope, binary_inputs: frozenset[str] = frozenset()) -> Ite
 
 
 def _judge(interpreter: Interpreter, node: NodeProto) -> Site | None:
-    pattern = fused_ops.pattern_of(node)
+    pattern = pattern_of(node)
+    refused = unread(node)
     softmax = node.op_type == "Softmax" and node.domain in ("", "ai.onnx")
-    if pattern is None and not softmax:
+    if pattern is None and not softmax and refused is None:
         return None
     path = interpreter.scope.path
     site = Site(f"{path}/{label(node)}" if path else label(node), node, interpreter.scope, interpreter)
+    if refused is not None:
+        site.refusal = refused
+        return site
     try:
         readings = (
             attentions(interpreter, node) if pattern is None else [fused_ops.attention(interpreter, node, pattern)]

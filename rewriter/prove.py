@@ -41,7 +41,7 @@ from .errors import Code, Refusal, Stage
 from .graph import label, operator
 from .interpret import Interpreter
 from .interpret.tables import Table, misfit
-from .masks import apply_order, ramps
+from .masks import MOST_SHIFT, MOST_SHIFT_HALF, apply_order, hides, ramps, shift
 from .site import Attention
 from .spec import BiasForm
 
@@ -120,6 +120,7 @@ def prove(interpreter: Interpreter, attention: Attention) -> Proof:
             attention.scores,
             "the factor is no number that float32 holds",
         )
+    _check_shift(attention)
     steps = list(attention.steps)
     causal, hidden = _causality(interpreter, attention, steps)
     terms = interpreter.facts.normal(attention.terms)
@@ -163,6 +164,22 @@ def prove(interpreter: Interpreter, attention: Attention) -> Proof:
     steps.append(f"scale on query . key: {float(attention.scale):.9g}")
     assumptions = check_room(interpreter, attention)
     return Proof(attention, pattern.form, causal, values, runtime, positions, rest, hidden, assumptions, steps)
+
+
+def _check_shift(attention: Attention) -> None:
+    """Softmax does not see a number that all keys get, but rounding does: next to a huge one nothing else is left."""
+    added = shift(attention.terms)
+    if magnitude(added) <= (MOST_SHIFT_HALF if attention.half else MOST_SHIFT) and not hides(
+        attention.terms, half=attention.half
+    ):
+        return
+    raise Refusal(
+        Code.FINITE_MASK,
+        Stage.MASK,
+        label(attention.anchor),
+        attention.scores,
+        f"every key gets {float(added):.6g}, which hides none from the others but takes the digits of all scores",
+    )
 
 
 # --- masks -----------------------------------------------------------------------------------------------

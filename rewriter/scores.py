@@ -25,7 +25,7 @@ from .errors import Code, Refusal, Stage
 from .graph import int_attribute, label
 from .interpret import Interpreter
 from .layout import indices_of
-from .masks import unmask
+from .masks import is_half, unmask
 
 Indices = tuple[Poly, ...]
 
@@ -40,6 +40,7 @@ class Scores:
     terms: Poly
     visible: tuple[Cond, ...]
     factor: Poly | None = None
+    half: bool = False
 
 
 def take_scores(interpreter: Interpreter, softmax: NodeProto, indices: Indices) -> Scores:
@@ -49,7 +50,9 @@ def take_scores(interpreter: Interpreter, softmax: NodeProto, indices: Indices) 
         Refusal: It is not linear in one product of query and key.
     """
     whole = interpreter.element(softmax.input[0], indices)
-    visible, value = unmask(whole)
+    half = is_half(interpreter, softmax.input[0])
+    masked = unmask(whole, half=half)
+    visible, value = masked.visible, masked.value
     key = next((a for a in sorted(indices_of(indices)) if a.name == "j"), None)
     if key is None:
         raise Refusal(Code.NO_BIAS, Stage.ANCHOR, label(softmax), softmax.input[0], "there is only one key")
@@ -103,10 +106,10 @@ def take_scores(interpreter: Interpreter, softmax: NodeProto, indices: Indices) 
                 f"the product is multiplied by {' * '.join(factors)[:200]}",
             )
     if not factor:
-        return Scores(contraction, read, scale * contraction.alpha, Poly(terms), visible)
+        return Scores(contraction, read, scale * contraction.alpha, Poly(terms), visible, half=half)
     if scale:
         factor[()] = scale
-    return Scores(contraction, read, contraction.alpha, Poly(terms), visible, Poly(factor))
+    return Scores(contraction, read, contraction.alpha, Poly(terms), visible, Poly(factor), half)
 
 
 def _finite_mask(score: Poly, indicators: list[Ind]) -> Number | None:
