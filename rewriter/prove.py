@@ -41,7 +41,7 @@ from .errors import Code, Refusal, Stage
 from .graph import label, operator
 from .interpret import Interpreter
 from .interpret.tables import Table, misfit
-from .masks import MOST_SHIFT, MOST_SHIFT_HALF, apply_order, hides, ramps, shift
+from .masks import MOST_SHIFT, MOST_SHIFT_HALF, apply_order, hides, is_finite_mask, ramps, shift
 from .site import Attention
 from .spec import BiasForm
 
@@ -230,7 +230,9 @@ def _sort(attention: Attention, terms: Poly) -> _Parts:
         if _is_runtime(place):
             _sort_runtime(attention, parts, monomial, coefficient, place, factor)
             continue
-        if place == ((frame.key, 1),):
+        if is_finite_mask(place, coefficient) and factor.constant is not None:
+            parts.rest[monomial] = coefficient
+        elif place == ((frame.key, 1),):
             parts.linear = parts.linear + factor
         elif len(place) == 1 and place[0][1] == 1 and isinstance(place[0][0], Min0):
             kink = place[0][0].value
