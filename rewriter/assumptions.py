@@ -7,6 +7,7 @@ from .errors import Code, Refusal, Stage
 from .graph import label
 from .interpret import Interpreter
 from .interpret.room import excluded
+from .narrow import limits
 from .site import Attention
 
 
@@ -28,7 +29,7 @@ def check_room(interpreter: Interpreter, attention: Attention) -> list[str]:
                 attention.scores,
                 f"{render(index.bound)} cannot be {small} where {'; '.join(found)}",
             )
-    return found
+    return found + limits(interpreter, attention)
 
 
 def assumptions(interpreter: Interpreter, attention: Attention) -> list[str]:
