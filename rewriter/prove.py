@@ -42,6 +42,7 @@ from .graph import label, operator
 from .interpret import Interpreter
 from .interpret.tables import Table, misfit
 from .masks import MOST_SHIFT, MOST_SHIFT_HALF, apply_order, hides, ramps, shift
+from .narrow import check_types, rounding_step
 from .site import Attention
 from .spec import BiasForm
 
@@ -132,7 +133,7 @@ def prove(interpreter: Interpreter, attention: Attention) -> Proof:
         if known is not None:
             terms = apply_order(terms, interpreter.facts.normal(known))
     terms = ramps(terms)
-    parts = _sort(attention, terms)
+    parts = _sort(interpreter, attention, terms)
     slope, pattern = _form(interpreter, attention, parts, distance)
     positions: Positions | None = None
     if _are_positions(interpreter, attention, parts):
@@ -161,6 +162,7 @@ def prove(interpreter: Interpreter, attention: Attention) -> Proof:
     rest = Poly(parts.rest)
     if rest.terms:
         steps.append(f"added to visible scores as it is: {_short(rest)}")
+    steps += rounding_step(interpreter)
     steps.append(f"scale on query . key: {float(attention.scale):.9g}")
     assumptions = check_room(interpreter, attention)
     return Proof(attention, pattern.form, causal, values, runtime, positions, rest, hidden, assumptions, steps)
@@ -208,12 +210,14 @@ def _causality(interpreter: Interpreter, attention: Attention, steps: list[str])
 # --- sorting monomials -----------------------------------------------------------------------------------
 
 
-def _sort(attention: Attention, terms: Poly) -> _Parts:
+def _sort(interpreter: Interpreter, attention: Attention, terms: Poly) -> _Parts:
     frame = attention.frame
     parts = _Parts()
     for monomial, coefficient in terms.terms:
         whole = Poly({monomial: coefficient})
         atoms = whole.all_atoms()
+        if frame.key in atoms:
+            check_types(interpreter, attention, whole)
         runtime = any(isinstance(a, Read) for a in atoms) or any(isinstance(a, Sum) for a in atoms)
         if frame.key not in atoms:
             if (
