@@ -16,7 +16,6 @@ from .algebra import (
     Number,
     Poly,
     Read,
-    Sum,
     ind,
     of,
 )
@@ -288,10 +287,7 @@ def _is_bias(proof: Proof, value: Poly) -> bool:
 
 
 def _is_rest(proof: Proof, monomial: Monomial) -> bool:
-    """Whether a monomial is part of what is passed on: run-time values that are no product and no position."""
-    atoms = frozenset(x for a, _ in monomial for x in of(a).all_atoms())
-    if not any(isinstance(a, Read | Sum) for a in atoms):
-        return False
+    """Whether a monomial is part of what is passed on, which no product is."""
     if any(isinstance(a, Read) and a.tensor == proof.attention.product for a, _ in monomial):
         return False
     return monomial in {m for m, _ in proof.rest.terms}

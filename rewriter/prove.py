@@ -21,6 +21,7 @@ from .algebra import (
     ZERO,
     Atom,
     Cond,
+    Ind,
     Index,
     Min0,
     Monomial,
@@ -45,6 +46,7 @@ from .masks import MOST_SHIFT, MOST_SHIFT_HALF, apply_order, hides, ramps, shift
 from .narrow import check_types, rounding_step
 from .site import Attention
 from .spec import BiasForm
+from .windows import Window, take_windows
 
 Slopes = npt.NDArray[np.float32]
 
@@ -74,7 +76,8 @@ class Proof:
         runtime_slopes: The slope of head h as a polynomial, where ``slopes`` is None.
         positions: Key positions from the attention mask, if they are not the key's index.
         rest: What else is added to visible scores (an additive mask), zero if nothing.
-        hidden: Conditions for visibility besides causality.
+        hidden: Conditions for visibility besides causality and window.
+        window: How far from its position a row sees keys.
         assumptions: Equalities that the proof takes from operators that would also broadcast.
         steps: The derivation.
     """
@@ -89,6 +92,7 @@ class Proof:
     hidden: tuple[Cond, ...]
     assumptions: list[str] = field(default_factory=list)
     steps: list[str] = field(default_factory=list)
+    window: Window = field(default_factory=Window)
 
 
 MOST_HEADS = 1 << 14
@@ -128,6 +132,9 @@ def prove(interpreter: Interpreter, attention: Attention) -> Proof:
     distance = interpreter.facts.normal(of(frame.key) - of(frame.row) - frame.offset)
     if causal:
         terms = apply_order(terms, distance)
+    window, hidden = take_windows(interpreter, hidden, distance, causal=causal)
+    if window.bounded:
+        steps.append(f"{window.text}: {' and '.join(c.text[:200] for c in window.conditions)}")
     for condition in hidden:
         known = at_most_zero(condition)
         if known is not None:
@@ -165,7 +172,7 @@ def prove(interpreter: Interpreter, attention: Attention) -> Proof:
     steps += rounding_step(interpreter)
     steps.append(f"scale on query . key: {float(attention.scale):.9g}")
     assumptions = check_room(interpreter, attention)
-    return Proof(attention, pattern.form, causal, values, runtime, positions, rest, hidden, assumptions, steps)
+    return Proof(attention, pattern.form, causal, values, runtime, positions, rest, hidden, assumptions, steps, window)
 
 
 def _check_shift(attention: Attention) -> None:
@@ -236,6 +243,8 @@ def _sort(interpreter: Interpreter, attention: Attention, terms: Poly) -> _Parts
             continue
         if place == ((frame.key, 1),):
             parts.linear = parts.linear + factor
+        elif factor.constant is not None and all(_is_mask(a) for a, _ in place):
+            parts.rest[monomial] = coefficient
         elif len(place) == 1 and place[0][1] == 1 and isinstance(place[0][0], Min0):
             kink = place[0][0].value
             parts.kinks[kink] = parts.kinks.get(kink, ZERO) + factor
@@ -253,6 +262,11 @@ def _belongs_to_head(head: Index | None, atom: Atom) -> bool:
     """Whether an atom is a function of the head alone: a slope table, a run-time slope, a size."""
     inside = of(atom).all_atoms()
     return not any(isinstance(a, Index) and a != head for a in inside)
+
+
+def _is_mask(atom: Atom) -> bool:
+    """Whether an atom has two values: a condition, or a table of zeros and one finite number, which hides no key."""
+    return isinstance(atom, Ind) or (isinstance(atom, Table) and np.unique(atom.data).size <= 2)
 
 
 def _is_runtime(place: Monomial) -> bool:
