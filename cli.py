@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .engine import command as engine
+from .isolation import leave_working_folder
 from .rewriter.errors import AlibiError, ExitCode, UsageError
 from .rewriter.version import __version__
 from .terminal import coloured, is_lively
@@ -105,6 +106,8 @@ def _add_verification(made: argparse._ActionsContainer) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    if arguments is None:  # as a program, and not called from one
+        leave_working_folder()
     words = list(sys.argv[1:] if arguments is None else arguments)
     command = COMMANDS.get(words[0]) if words else None
     try:

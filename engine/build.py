@@ -21,7 +21,7 @@ from .backends import Backend, choose
 from .devices import devices
 from .facts import EngineFacts
 from .job import BuildJob
-from .needs import fused_nodes
+from .needs import fused_nodes, require_kernels
 from .options import STRATEGIES, EngineOptions, Reporter
 from .plan_file import read_plan
 from .process import Event, run_child
@@ -56,6 +56,8 @@ def build_engine(model: Path, plan: Path, options: EngineOptions, reporter: Repo
     fused = len(fused_nodes(content))
     if not fused:
         raise EngineFailed(f"'{model}' holds no fused node. Rewrite it first: rewrite {model} --engine")
+    if options.strategy != "native":
+        require_kernels(content)
     # Names, ranks and targets are checked before anything heavy is done.
     profile = make_profile(content, model.parent, options.shapes)
     for line in profile.lines():
@@ -175,11 +177,11 @@ class _Builder:
     def _job(self, source: Path, made: Path, library: Path | None, embed: bool, timing: int) -> BuildJob:
         return BuildJob(
             self.backend.name,
-            str(source),
-            str(made),
+            str(source.absolute()),  # the child works in a folder of its own
+            str(made.absolute()),
             {name: [list(s) for s in shapes] for name, shapes in self.profile.shapes.items()},
             self.targets,
-            None if library is None else str(library),
+            None if library is None else str(library.absolute()),
             embed,
             self.fused,
             timing,
@@ -249,6 +251,7 @@ def embed_kernels(model: Path, options: EngineOptions, reporter: Reporter | None
     """
     reporter = reporter or Reporter()
     content = onnx.load(model, load_external_data=False)
+    require_kernels(content)
     images = images_for(options.targets or (80, 86, 89, 90, 100, 120))
     attached = attach_kernels(
         content,

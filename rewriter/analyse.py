@@ -14,6 +14,7 @@ from .decompose import attentions
 from .errors import Code, Refusal, Stage
 from .graph import Scope, index_graph, label, opset_versions, walk
 from .interpret import Interpreter, UnknownRank
+from .interpret.facts import Facts
 from .interpret.rules import element_rules
 from .interpret.shapes import infer
 from .liveness import check_private
@@ -129,7 +130,7 @@ def interpreted(root: Scope, binary_inputs: frozenset[str] = frozenset()) -> Ite
         if parent is not None:
             interpreter.extents.update(parent.extents)
             interpreter.dtypes.update(parent.dtypes)
-            interpreter.facts = parent.facts
+            interpreter.facts = Facts(parent=parent.facts)
         infer(interpreter, list(scope.graph.node))
         interpreters[id(scope)] = interpreter
         yield interpreter

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from onnx import TensorProto, helper
 
@@ -9,7 +11,7 @@ from .algebra import HIDDEN_BELOW, Index, Number, Poly
 from .edit import Editor, set_metadata
 from .graph import label
 from .interpret import Interpreter
-from .layout import View
+from .layout import View, key_head
 from .mask_plan import Leaf, Mask
 from .plan import Plan
 from .spec import DOMAIN, BiasForm, EmptyRows, FusedAttention, MaskKind, Variant
@@ -36,7 +38,7 @@ def variant_of(plan: Plan) -> Variant:
 def is_grouped(plan: Plan) -> bool:
     """Whether keys have fewer heads than queries."""
     head = plan.proof.attention.frame.head
-    return head is not None and head not in plan.proof.attention.key.indices
+    return key_head(plan.proof.attention.key, head) != head
 
 
 def emit(
@@ -59,11 +61,11 @@ def emit(
     frame = attention.frame
     writer = _Writer(interpreter, editor, plan, site)
     query = writer.operand(attention.query, (frame.batch, frame.head, frame.row), plan.dtype, "query")
-    key_head = _key_head(attention.key, frame.head)
+    heads = key_head(attention.key, frame.head)
     # With a cache the operand holds the new keys only, which is an index of its own.
     new = next((i for i in attention.key.indices if i.name == frame.key.name), frame.key)
-    key = writer.operand(attention.key, (frame.batch, key_head, new), plan.dtype, "key")
-    value = writer.operand(attention.value, (frame.batch, key_head, new), plan.dtype, "value")
+    key = writer.operand(attention.key, (frame.batch, heads, new), plan.dtype, "key")
+    value = writer.operand(attention.value, (frame.batch, heads, new), plan.dtype, "value")
     for name, tensor in (("key", key), ("value", value)):
         past = attention.past.get(f"past_{name}")
         present = attention.extra_outputs.get(f"present_{name}", "")
@@ -93,13 +95,6 @@ def emit(
     return fused
 
 
-def _key_head(view: View, head: Index | None) -> Index | None:
-    """The head index that keys have: the query's, one per group, or none."""
-    if head is None or head in view.indices:
-        return head
-    return next((i for i in view.indices if i.name == f"{head.name}_kv"), None)
-
-
 class _Writer:
     """Makes values of canonical layout out of views."""
 
@@ -120,14 +115,31 @@ class _Writer:
 
     def operand(self, view: View, roles: tuple[Index | None, ...], dtype: int, hint: str) -> str:
         """query, key or value as [B, H, S, D]."""
-        named = [r for r in roles if r is not None]
-        feature = [i for i in view.indices if i not in named]
-        value = self.arrange(view, (*roles, feature[0] if feature else None), hint)
+        value = self.arrange(view, (*roles, _feature(view, roles)), hint)
         return self.editor.cast(value, self.interpreter.dtype(view.tensor), dtype, f"{self.site}/{hint}")
 
     def arrange(self, view: View, roles: tuple[Index | None, ...], hint: str) -> str:
         """A tensor with one axis per role, in order; an axis of extent 1 for an absent role."""
         name, axes = self._split(self._cut(view, hint), hint)
+        digits = next((d for d in view.digits if d.whole in roles), None)
+        if digits is not None:
+            place = roles.index(digits.whole)
+            apart = (*roles[:place], digits.major, digits.minor, *roles[place + 1 :])
+            return self._merged(self._ordered(name, axes, apart, hint), apart, place, hint)
+        return self._ordered(name, axes, roles, hint)
+
+    def _merged(self, name: str, roles: tuple[Index | None, ...], place: int, hint: str) -> str:
+        """Two neighbouring axes as one."""
+        extents = [1 if r is None else r.bound.constant for r in roles]
+        known = [None if e is None else int(e) for e in extents]
+        first, second = known[place], known[place + 1]
+        assert first is not None and second is not None, "heads are counted"
+        kept = [(axis, e) for axis, e in enumerate(known) if axis != place + 1]
+        target = [first * second if axis == place else ((name, axis) if e is None else e) for axis, e in kept]
+        return self.editor.reshape(name, target, f"{self.site}/{hint}")
+
+    def _ordered(self, name: str, axes: list[tuple[Index, ...]], roles: tuple[Index | None, ...], hint: str) -> str:
+        """Axes of single indices in the order of the roles, one of extent 1 for an absent one."""
         held = {n for names in axes for n in names}
         if [names[0] if names else None for names in axes] == [r if r in held else None for r in roles]:
             return name
@@ -152,7 +164,7 @@ class _Writer:
                 self.editor.integers([axis], f"{self.site}/axis"),
             ]
             name = self.editor.node("Slice", [name, *bounds], f"{self.site}/{hint}")
-        return View(name, view.axes, view.factor)
+        return replace(view, tensor=name)
 
     def _split(self, view: View, hint: str) -> tuple[str, list[tuple[Index, ...]]]:
         """Cut merged axes: [B*H, S, D] becomes [B, H, S, D]."""
@@ -263,9 +275,8 @@ class _Writer:
         view = plan.output
         frame = plan.proof.attention.frame
         dtype = self.interpreter.dtype(view.tensor)
-        present = view.indices
-        feature = next((i for i in present if i not in (frame.batch, frame.head, frame.row)), None)
-        roles: tuple[Index | None, ...] = (frame.batch, frame.head, frame.row, feature)
+        roles: tuple[Index | None, ...] = (frame.batch, frame.head, frame.row)
+        roles = (*roles, _feature(view, roles))
         steps = self._after(view, roles, dtype, plan.dtype)
         name = view.tensor if not steps and plan.rows is None else ""
         made = self.editor.node(
@@ -300,6 +311,12 @@ class _Writer:
         steps: list[tuple[str, list[int | tuple[str, int]]]] = []
         if dtype and dtype != own:
             steps.append(("Cast", [dtype]))
+        for digits in view.digits:
+            place = roles.index(digits.whole)
+            apart = (*roles[:place], digits.major, digits.minor, *roles[place + 1 :])
+            sources = [*range(place), -1, -1, *range(place + 1, len(roles))]
+            steps.append(("Reshape", [_extent(r, axis) for r, axis in zip(apart, sources, strict=True)]))
+            roles = apart
         absent = [a for a, r in enumerate(roles) if r is None or r not in view.indices]
         if absent:
             steps.append(("Squeeze", list(absent)))
@@ -323,6 +340,18 @@ class _Writer:
             return self.editor.cast(value, self.plan.dtype, numbers[0], hint, output=target)
         moves = {"Transpose": self.editor.transpose, "Squeeze": self.editor.squeeze, "Unsqueeze": self.editor.unsqueeze}
         return moves[kind](value, numbers, hint, output=target)
+
+
+def _feature(view: View, roles: tuple[Index | None, ...]) -> Index | None:
+    """The one index of a view that has none of the roles, nor is half of one that has."""
+    halves = [half for d in view.digits if d.whole in roles for half in (d.major, d.minor)]
+    return next((i for i in view.indices if i not in roles and i not in halves), None)
+
+
+def _extent(index: Index | None, axis: int) -> int | tuple[str, int]:
+    """The extent of an axis as part of a Reshape target: a number, or that of an axis of the value before."""
+    constant = 1 if index is None else index.bound.constant
+    return ("", axis) if constant is None else int(constant)
 
 
 def _merged_shape(view: View) -> list[int | tuple[str, int]]:

@@ -66,7 +66,7 @@ def unmask(score: Poly) -> tuple[tuple[Cond, ...], Poly]:
         else:
             break
     whole = conjunction(conditions)
-    return conjuncts(whole), _under(value, whole) + runtime
+    return conjuncts(whole), under(value, whole) + runtime
 
 
 def _merge_indicators(value: Poly) -> Poly:
@@ -103,7 +103,7 @@ def _runtime_masks(score: Poly) -> Poly:
     return result
 
 
-def _under(value: Poly, condition: Cond) -> Poly:
+def under(value: Poly, condition: Cond) -> Poly:
     """The value where the condition holds: indicators that it decides are put in."""
     known = conjuncts(condition)
     for atom in value.sorted_atoms():

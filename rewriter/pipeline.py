@@ -378,8 +378,9 @@ def _premise(analysis: Analysis) -> Callable[[Mapping[str, tuple[int, ...]]], st
 
     Beyond it the original reads its buffers from the wrong end, so there is nothing to agree with.
     """
-    interpreter = analysis.proven[0].interpreter
-    facts = [f for f in interpreter.facts.learned if f.relation == ">="]
+    interpreter = analysis.interpreters[0]
+    every = (f for s in analysis.proven for f in s.interpreter.facts.learned if f.relation == ">=")
+    facts = list(dict.fromkeys(every))
 
     def outside(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
         sizes: Substitution = {}

@@ -22,7 +22,7 @@ from .graph import label
 from .guard import follow, row_guard
 from .interpret import Interpreter
 from .interpret.arithmetic import reciprocal
-from .layout import View, as_view
+from .layout import View, as_view, key_head
 from .mask_plan import Mask, additive_mask, boolean_mask, by_row
 from .prove import Proof
 from .site import Attention
@@ -68,7 +68,7 @@ def plan(interpreter: Interpreter, proof: Proof) -> Plan:
     if proof.attention.factor is not None:
         made.scale, made.divide = _find_scale(interpreter, proof.attention)
     keys, rows = by_row(proof)
-    if rows and (made.zero_rows or attention.frame.head is None or attention.frame.head in attention.key.indices):
+    if rows and (made.zero_rows or key_head(attention.key, attention.frame.head) == attention.frame.head):
         made.rows = boolean_mask(interpreter, proof, rows)
     else:
         keys = proof.hidden
@@ -95,19 +95,19 @@ def _common_type(interpreter: Interpreter, proof: Proof) -> int:
 
 
 def _lift_output(interpreter: Interpreter, output: View) -> View:
-    """Replace [B*H, S, D] by the [B, H, S, D] that a single consumer reshapes it to."""
+    """Replace [B*H, S, D] by the [B, H, S, D] that a single consumer reshapes it to; whole heads for cut ones."""
     current = output
     for _ in range(4):
-        if not current.merged:
+        if current.clean or (output.digits and not current.digits):
             return current
         uses = interpreter.scope.consumers.get(current.tensor, [])
         if len(uses) != 1 or uses[0].scope is not interpreter.scope or uses[0].position != 0:
-            return output
+            break
         followed = follow(interpreter, current, uses[0].node)
         if followed is None:
-            return output
+            break
         current = followed
-    return current if not current.merged else output
+    return current if current.clean else output
 
 
 # --- positions and slopes --------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ class Interpreter:
         binary: Graph inputs that are declared to hold 0 and 1 only.
         extents: Shape per tensor; None where the rank is unknown.  Filled by ``shapes.infer``.
         dtypes: Element type per tensor (``TensorProto`` constants), 0 where unknown.
-        facts: Equalities between sizes.
+        facts: Equalities between sizes that hold in this graph.
         malformed: Nodes that contradict themselves, in the order in which they were met.
         too_complex: Tensors whose elements outgrew what is calculated with, and how.
         splits: (index, divisor) pairs met where a Reshape cuts through a single index: how that axis
@@ -101,9 +101,9 @@ class Interpreter:
         return None if dims is None else len(dims)
 
     def fresh_size(self) -> Poly:
-        """An extent that nothing is known about yet."""
+        """An extent that nothing is known about yet, and that no other graph of the model calls so."""
         self._fresh += 1
-        return of(Size(f"?{self._fresh}"))
+        return of(Size(f"?{self.scope.path}:{self._fresh}" if self.scope.path else f"?{self._fresh}"))
 
     def dtype(self, name: str) -> int:
         """The element type, 0 if unknown."""
@@ -262,6 +262,18 @@ class Interpreter:
                 self.facts.learn(extent, wanted, label(node), by_broadcast=True)
             result.append(indices[offset + axis])
         return tuple(result)
+
+    @contextlib.contextmanager
+    def nothing_learned(self) -> Iterator[None]:
+        """What is learned inside is forgotten: for nodes that may never run."""
+        own, before = self.facts, self.facts.version
+        self.facts = Facts(parent=own)
+        try:
+            yield
+        finally:
+            if self.facts.version != before:
+                self.answers.clear()
+            self.facts = own
 
     def visited(self, name: str, indices: tuple[Poly, ...]) -> Iterator[tuple[Key, Poly]]:
         """Every element that the given one was computed from, itself first, nearest first."""

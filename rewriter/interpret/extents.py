@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from onnx import NodeProto
 
-from ..algebra import ONE, ZERO, Poly, maximum, poly
+from ..algebra import ONE, ZERO, Poly, magnitude, maximum, poly
 from ..graph import MAX_RANK, int_attribute, ints_attribute, label
-from .digits import divide
-from .generators import einsum_labels
+from .digits import divide, floordiv
+from .equations import einsum_labels
 from .movement import axes_of, slice_bounds, split_sizes
 
 if TYPE_CHECKING:
@@ -233,6 +233,10 @@ def _range(interpreter: Interpreter, node: NodeProto, inputs: list[Dims]) -> lis
         return [(poly(max(0, int(constant))) if constant is not None else maximum(ZERO, extent),)]
     if span.constant is not None:
         return [(poly(max(0, -int(-span.constant // step.constant))),)]
+    if span.is_integer and int(step.constant) == step.constant:
+        length = magnitude(step.constant)
+        upwards = span if step.constant > 0 else -span
+        return [(floordiv(maximum(ZERO, upwards) + (length - 1), poly(length)),)]
     return [(interpreter.fresh_size(),)]
 
 
@@ -266,7 +270,7 @@ def _gemm(interpreter: Interpreter, node: NodeProto, inputs: list[Dims]) -> list
 
 
 def _einsum(interpreter: Interpreter, node: NodeProto, inputs: list[Dims]) -> list[Dims]:
-    terms, result = einsum_labels(node)
+    terms, result = einsum_labels(node, [None if d is None else len(d) for d in inputs])
     if result is None:
         return [None]
     sizes: dict[str, Poly] = {}
@@ -276,7 +280,7 @@ def _einsum(interpreter: Interpreter, node: NodeProto, inputs: list[Dims]) -> li
         for letter, extent in zip(term, dims, strict=True):
             if letter in sizes and not interpreter.is_single(sizes[letter]) and not interpreter.is_single(extent):
                 if not interpreter.same(sizes[letter], extent):
-                    interpreter.facts.learn(sizes[letter], extent, label(node), by_broadcast=False)
+                    interpreter.facts.learn(sizes[letter], extent, label(node), by_broadcast=True)
             elif letter not in sizes or interpreter.is_single(sizes[letter]):
                 sizes[letter] = extent
     return [tuple(sizes[c] for c in result)]
