@@ -19,7 +19,7 @@ from .algebra import Poly, Size, TooComplex, substitute
 from .algebra import poly as as_poly
 from .graph import Array, read_tensor
 from .interpret import Interpreter
-from .interpret.generators import einsum_labels
+from .interpret.equations import einsum_labels
 from .interpret.shapes import has_known_extents
 from .memory import available_memory
 
@@ -105,7 +105,7 @@ def _multiplications(node: NodeProto, interpreter: Interpreter, sizes: dict[Size
     if made is None or any(n is None for n in operands):
         return MAX_WORK + 1
     if node.op_type == "Einsum":
-        terms, _ = einsum_labels(node)
+        terms, _ = einsum_labels(node, [interpreter.rank(name) for name in node.input])
         extents: dict[str, int] = {}
         for name, term in zip(node.input, terms, strict=False):
             for letter, extent in zip(term, interpreter.dims(name) or (), strict=False):

@@ -8,7 +8,7 @@ computed; the mask's and the row's meaning is changed in a copy of the function 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ..function_body import function_proto
+from ..function_body import ROWS, function_proto
 from ..spec import BY_OP_TYPE, DOMAIN, BiasForm, EmptyRows, MaskKind, Variant
 
 
@@ -213,9 +213,9 @@ def _swap_scale_order(edit: Edit) -> None:
 def _change_causality(edit: Edit) -> None:
     variant = edit.site.variant
     if variant.form == BiasForm.SYMMETRIC.value:
-        other = Variant(BiasForm.LINEAR.value, False, False, variant.mask)
+        other = replace(variant, form=BiasForm.LINEAR.value)
     else:
-        other = Variant(variant.form, not variant.causal, variant.positions, variant.mask)
+        other = replace(variant, causal=not variant.causal)
     edit.use_body(other, list(edit.node.input), lambda body: None)
 
 
@@ -226,24 +226,27 @@ def _shift_odd_keys(edit: Edit) -> None:
     odd = edit.add("Cast", edit.add("Mod", keys, edit.constant(2, np.int64)), to=TensorProto.FLOAT)
     variant = edit.site.variant
     if variant.positions:
-        edit.node.input[-1] = edit.add("Add", edit.node.input[-1], odd)
+        place = variant.inputs.index("key_positions")
+        edit.node.input[place] = edit.add("Add", edit.node.input[place], odd)
         return
     positions = edit.add("Add", edit.add("Cast", keys, to=TensorProto.FLOAT), odd)
     row = edit.add("Reshape", positions, edit.constant([1, -1], np.int64))
-    with_positions = Variant(variant.form, variant.causal, True, variant.mask)
-    edit.use_body(with_positions, [*edit.node.input, row], lambda body: None)
+    with_positions = replace(variant, positions=True)
+    inputs = list(edit.node.input)
+    inputs.insert(with_positions.inputs.index("key_positions"), row)
+    edit.use_body(with_positions, inputs, lambda body: None)
 
 
 def _shift_rows(edit: Edit) -> None:
     """row(i) - 1 instead of row(i): in the distance, and in what a causal row sees."""
 
     def shift(body: onnx.FunctionProto) -> None:
-        where, cast = next((index, node) for index, node in enumerate(body.node) if node.output[0] == "rows_float")
+        where, cast = next((index, node) for index, node in enumerate(body.node) if node.output[0] == ROWS)
         cast.output[0] = "rows_unshifted"
         back = helper.make_node(
             "Constant", [], ["row_shift"], value=numpy_helper.from_array(np.asarray(-1, np.float32))
         )
-        body.node.insert(where + 1, helper.make_node("Add", ["rows_unshifted", "row_shift"], ["rows_float"]))
+        body.node.insert(where + 1, helper.make_node("Add", ["rows_unshifted", "row_shift"], [ROWS]))
         body.node.insert(where + 1, back)
 
     edit.use_body(edit.site.variant, list(edit.node.input), shift)
