@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from . import bounded
+from . import bounded, quiet
 from .algebra import Poly, Size, TooComplex, substitute
 from .algebra import poly as as_poly
 from .graph import Array, read_tensor
@@ -138,7 +138,7 @@ def evaluator(model: ModelProto, base_dir: Path | None) -> Evaluate | None:
             if tensor.data_location == TensorProto.EXTERNAL:
                 tensor.CopyFrom(numpy_helper.from_array(np.array(read_tensor(tensor, base_dir)), tensor.name))
     try:
-        import onnxruntime
+        onnxruntime = quiet.onnxruntime()
     except ImportError:
         from onnx.reference import ReferenceEvaluator
 

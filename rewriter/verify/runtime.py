@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from .. import bounded
+from .. import bounded, quiet
 from ..memory import available_memory
 from ..stored import declared_bytes
 from .errors import LimitError, MemoryLimitError, RunError, RuntimeMissingError
@@ -64,7 +63,7 @@ def import_onnxruntime() -> ModuleType:
         RuntimeMissingError: If it is not installed.
     """
     try:
-        return importlib.import_module("onnxruntime")
+        return quiet.onnxruntime()
     except ImportError as error:
         raise RuntimeMissingError(
             f"the verification runs both models in onnxruntime, which cannot be imported ({error}). "
