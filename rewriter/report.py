@@ -293,18 +293,28 @@ def _precision(precision: Mapping[str, Any]) -> list[str]:
     return [*lines, *precision["notes"]]
 
 
+def _cure(result: RewriteResult) -> str:
+    """What helps where nothing could be compared."""
+    cure = result.verification.cure if result.verification is not None else ""
+    return f"{cure} --no-verify writes it unverified.".strip()
+
+
 def _verdict(result: RewriteResult, counts: Mapping[str, int]) -> str:
     code = result.exit_code
     if code is ExitCode.DONE and result.output is not None:
-        return escape(f"wrote {result.output}")
+        left = f", in which {counts['refused']} biased site(s) are unchanged, as allowed" if counts["refused"] else ""
+        return escape(f"wrote {result.output}{left}")
+    if result.rewritten_before:
+        number = result.rewritten_before
+        return f"nothing was written: rewritten already ({number} fused node{_s(number)}), nothing else to rewrite"
+    if code is ExitCode.NOT_VERIFIED:
+        return f"NOT written: it could not be verified (exit 8). {_cure(result)}"
     if code is ExitCode.DONE:
         return "nothing was written (dry run)" if not result.fused else "done"
     if code is ExitCode.VERIFICATION_FAILED:
         return (
             "NOT written: the rewritten model does not compute what the original computes (exit 4). Report this model."
         )
-    if result.output is not None:
-        return escape(f"wrote {result.output}, in which {counts['refused']} biased site(s) are unchanged (exit 3)")
     if counts["proven"]:
         return (
             f"NOT written: {counts['refused']} of {counts['biased']} biased sites cannot be rewritten. "
