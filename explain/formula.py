@@ -7,7 +7,7 @@ from ..rewriter.layout import View
 from ..rewriter.plan import Plan
 from ..rewriter.prove import Proof
 from ..rewriter.site import Attention
-from ..rewriter.spec import BiasForm
+from ..rewriter.spec import UNBOUNDED, BiasForm
 
 WIDTH = 400
 """Characters of one formula; a term of a thousand characters explains nothing."""
@@ -87,6 +87,10 @@ def bias_text(proof: Proof) -> str:
 def visibility(proof: Proof) -> list[str]:
     """The conditions under which a key is visible."""
     own = ["j <= i + (S_kv - S_q)"] if proof.causal else []
+    if proof.window.left != UNBOUNDED:
+        own.append(f"i + (S_kv - S_q) - j <= {proof.window.left}")
+    if proof.window.right != UNBOUNDED:
+        own.append(f"j - i - (S_kv - S_q) <= {proof.window.right}")
     return own + [short(c.text) for c in proof.hidden]
 
 
