@@ -246,6 +246,7 @@ def _assemble(interpreter: Interpreter, softmax: NodeProto, indices: Indices, fr
         key=key_view,
         value=value_view,
         output=weighed.output,
+        half=score.half,
         zero_rows=weighed.zero_rows,
         product=product.node.output[0],
         factor=score.factor,

@@ -167,7 +167,7 @@ def _from_scores(interpreter: Interpreter, proof: Proof, conditions: list[Cond])
             break
         if any(isinstance(a, Read) and a.tensor == attention.product for a in value.all_atoms()):
             continue
-        hidden = {c.key for c in unmask(value)[0]}
+        hidden = {c.key for c in unmask(value, half=attention.half).visible}
         if not hidden & missing or not hidden <= allowed:
             continue
         view = as_view(interpreter, tensor, indices, parts=True)
@@ -221,7 +221,8 @@ def _rest(
         Refusal: The part cannot be separated.
     """
     attention = proof.attention
-    conditions, value = unmask(interpreter.element(tensor, indices))
+    masked = unmask(interpreter.element(tensor, indices), half=attention.half)
+    conditions, value = masked.visible, masked.value
     if _is_bias(proof, value):
         return None
     if not any(_is_rest(proof, m) for m, _ in value.terms):

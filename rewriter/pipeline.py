@@ -31,6 +31,7 @@ from .staging import Staged
 from .unpack import unpack_attention
 from .verify import Verification, VerifyOptions, skipped, verify
 from .verify.errors import GivenInputError, RuntimeMissingError, VerifyError
+from .written_out import restore_softmax
 
 FUNCTIONS_SINCE_IR = 8
 """Model-local functions exist from this IR version on."""
@@ -150,7 +151,11 @@ def rewrite(
         return result
     sites = None
     if options.verify:
-        sites = SitePairs.of(copy, analysis, source.base_dir, lambda: _working_copy(original, analysis.kept)[0])
+
+        def again() -> ModelProto:
+            return _working_copy(original, source.base_dir, analysis.kept)[0]
+
+        sites = SitePairs.of(copy, analysis, source.base_dir, again)
     _emit_all(copy, analysis, result)
     clock.lap("edit")
     result.model = copy
@@ -205,22 +210,32 @@ def _analyse(
     binary: frozenset[str],
     progress: Callable[[str, int, int], None] | None = None,
 ) -> tuple[ModelProto, Analysis]:
-    """Analyse a working copy; packed operators are unpacked only where that leads to a rewrite."""
+    """Analyse a working copy; it differs from the model only where that leads to a rewrite.
+
+    Where a site is refused although its bias looks like one, its softmax stays a node: the refusal speaks of it.
+    """
     keep: frozenset[str] = frozenset()
     while True:
-        copy, unpacked = _working_copy(original, keep)
+        copy, unpacked, restored = _working_copy(original, source.base_dir, keep)
         analysis = analyse(copy, source.base_dir, binary, progress)
         analysis.kept = keep
         proven = {o for s in analysis.proven for o in s.anchor.output}
-        if unpacked <= proven:
+        biased = {o for s in analysis.refused for o in s.anchor.output}
+        superfluous = unpacked - proven
+        if proven:  # something will be written
+            superfluous |= {quotient for made, quotient in restored.items() if made not in proven | biased}
+        if not superfluous:
             return copy, analysis
-        keep |= unpacked - proven
+        keep |= superfluous
 
 
-def _working_copy(original: ModelProto, keep: frozenset[str]) -> tuple[ModelProto, frozenset[str]]:
-    """A copy that is easier to read, and the packed operators that were unpacked in it."""
+def _working_copy(
+    original: ModelProto, base_dir: Path, keep: frozenset[str]
+) -> tuple[ModelProto, frozenset[str], dict[str, str]]:
+    """A copy that is easier to read; packed operators unpacked in it, and Softmax nodes with what they stand for."""
     copy = normalise(original)
-    return copy, frozenset(unpack_attention(copy, keep))
+    unpacked = unpack_attention(copy, keep)
+    return copy, unpacked, restore_softmax(copy, base_dir, keep)
 
 
 class _Clock:

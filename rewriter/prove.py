@@ -42,7 +42,8 @@ from .errors import Code, Refusal, Stage
 from .graph import label, operator
 from .interpret import Interpreter
 from .interpret.tables import Table, misfit
-from .masks import apply_order, ramps
+from .masks import MOST_SHIFT, MOST_SHIFT_HALF, apply_order, hides, ramps, shift
+from .narrow import check_types, rounding_step
 from .site import Attention
 from .spec import BiasForm
 from .windows import Window, take_windows
@@ -124,6 +125,7 @@ def prove(interpreter: Interpreter, attention: Attention) -> Proof:
             attention.scores,
             "the factor is no number that float32 holds",
         )
+    _check_shift(attention)
     steps = list(attention.steps)
     causal, hidden = _causality(interpreter, attention, steps)
     terms = interpreter.facts.normal(attention.terms)
@@ -138,7 +140,7 @@ def prove(interpreter: Interpreter, attention: Attention) -> Proof:
         if known is not None:
             terms = apply_order(terms, interpreter.facts.normal(known))
     terms = ramps(terms)
-    parts = _sort(attention, terms)
+    parts = _sort(interpreter, attention, terms)
     slope, pattern = _form(interpreter, attention, parts, distance)
     positions: Positions | None = None
     if _are_positions(interpreter, attention, parts):
@@ -167,9 +169,26 @@ def prove(interpreter: Interpreter, attention: Attention) -> Proof:
     rest = Poly(parts.rest)
     if rest.terms:
         steps.append(f"added to visible scores as it is: {_short(rest)}")
+    steps += rounding_step(interpreter)
     steps.append(f"scale on query . key: {float(attention.scale):.9g}")
     assumptions = check_room(interpreter, attention)
     return Proof(attention, pattern.form, causal, values, runtime, positions, rest, hidden, assumptions, steps, window)
+
+
+def _check_shift(attention: Attention) -> None:
+    """Softmax does not see a number that all keys get, but rounding does: next to a huge one nothing else is left."""
+    added = shift(attention.terms)
+    if magnitude(added) <= (MOST_SHIFT_HALF if attention.half else MOST_SHIFT) and not hides(
+        attention.terms, half=attention.half
+    ):
+        return
+    raise Refusal(
+        Code.FINITE_MASK,
+        Stage.MASK,
+        label(attention.anchor),
+        attention.scores,
+        f"every key gets {float(added):.6g}, which hides none from the others but takes the digits of all scores",
+    )
 
 
 # --- masks -----------------------------------------------------------------------------------------------
@@ -198,12 +217,14 @@ def _causality(interpreter: Interpreter, attention: Attention, steps: list[str])
 # --- sorting monomials -----------------------------------------------------------------------------------
 
 
-def _sort(attention: Attention, terms: Poly) -> _Parts:
+def _sort(interpreter: Interpreter, attention: Attention, terms: Poly) -> _Parts:
     frame = attention.frame
     parts = _Parts()
     for monomial, coefficient in terms.terms:
         whole = Poly({monomial: coefficient})
         atoms = whole.all_atoms()
+        if frame.key in atoms:
+            check_types(interpreter, attention, whole)
         runtime = any(isinstance(a, Read) for a in atoms) or any(isinstance(a, Sum) for a in atoms)
         if frame.key not in atoms:
             if (

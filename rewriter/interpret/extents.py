@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from onnx import NodeProto
 
-from ..algebra import ONE, ZERO, Poly, magnitude, maximum, poly
+from ..algebra import ONE, ZERO, Poly, Size, magnitude, maximum, poly
 from ..graph import MAX_RANK, int_attribute, ints_attribute, label
 from .digits import divide, floordiv
 from .equations import einsum_labels
@@ -128,7 +128,11 @@ def _reshape(interpreter: Interpreter, node: NodeProto, inputs: list[Dims]) -> l
     if None not in result:
         return [tuple(d for d in result if d is not None)]
     inferred = None if dims is None else _remaining(interpreter, list(dims), [d for d in result if d is not None])
-    filler = inferred if inferred is not None else interpreter.fresh_size()
+    filler = inferred
+    if filler is None:
+        filler = interpreter.fresh_size()
+        if dims is not None:
+            interpreter.counted.update(a for a in filler.atoms if isinstance(a, Size))
     return [tuple(filler if d is None else d for d in result)]
 
 
