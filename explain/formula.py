@@ -54,13 +54,16 @@ def formula(plan: Plan) -> tuple[str, ...]:
         f"{view_text(plan.output)} = sum_j softmax_j({score}) * {view_text(attention.value)}",
         f"{score} = {number(float(attention.scale))}{factor} * "
         f"sum_d {view_text(attention.query)} * {view_text(attention.key)}",
-        _term(bias_text(proof)),
     ]
+    if not proof.rounded.terms:
+        lines.append(_term(bias_text(proof)))
     if proof.rest.terms:
         lines.append(_term(short(render(proof.rest))))
     conditions = visibility(proof)
     if conditions:
         lines.append(f"    over the keys j with {' and '.join(conditions)}")
+    if proof.rounded.terms:
+        lines.append(f"before it was rounded, the bias is {bias_text(proof)}")
     if proof.positions is not None:
         lines.append(f"position[b, j] = {short(render(proof.positions.value))}")
     if proof.runtime_slopes is not None:
