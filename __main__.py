@@ -8,6 +8,6 @@ from .isolation import leave_working_folder
 
 leave_working_folder()  # -m puts it first on the search path
 
-from .cli import main  # noqa: E402
+from .entry import main  # noqa: E402
 
 sys.exit(main())

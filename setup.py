@@ -18,8 +18,8 @@ from setuptools import Distribution, Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
-CORE = ("bundle", "driver", "inflate", "node", "plan")
-TENSORRT = ("logging", "plugin", "self_test")
+CORE = ("bundle", "call", "driver", "inflate", "node", "plan")
+TENSORRT = ("fields", "logging", "plugin", "self_test")
 SOURCES = [f"native/core/{name}.cpp" for name in CORE] + [f"native/tensorrt/{name}.cpp" for name in TENSORRT]
 FLAGS = (
     "-std=c++17", "-O2", "-Wall", "-Wextra", "-Inative", "-fPIC", "-shared", "-fvisibility=hidden",

@@ -20,6 +20,7 @@ from .interpret.rules import element_rules
 from .interpret.shapes import infer
 from .liveness import check_private
 from .plan import Plan, plan
+from .precision import score_types
 from .prove import prove
 from .site import Attention
 
@@ -144,6 +145,7 @@ def _judge(interpreter: Interpreter, node: NodeProto) -> Site | None:
     softmax = node.op_type == "Softmax" and node.domain in ("", "ai.onnx")
     if pattern is None and not softmax and refused is None:
         return None
+    interpreter.accept_rounding(score_types(interpreter, node))
     path = interpreter.scope.path
     site = Site(f"{path}/{label(node)}" if path else label(node), node, interpreter.scope, interpreter)
     if refused is not None:

@@ -8,6 +8,7 @@ from .graph import label
 from .interpret import Interpreter
 from .interpret.facts import Fact
 from .interpret.room import excluded
+from .narrow import limits
 from .site import Attention
 
 
@@ -39,7 +40,7 @@ def check_room(interpreter: Interpreter, attention: Attention) -> list[str]:
                 attention.scores,
                 f"{render(index.bound)} cannot be {small} where {'; '.join(found)}",
             )
-    return found
+    return found + limits(interpreter, attention)
 
 
 def _text(fact: Fact) -> str:

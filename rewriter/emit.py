@@ -32,7 +32,14 @@ def variant_of(plan: Plan) -> Variant:
     elif plan.boolean is not None:
         mask = MaskKind.BOOLEAN
     causal = plan.proof.causal and plan.proof.form is BiasForm.LINEAR
-    return Variant(plan.proof.form.value, causal, plan.positions is not None, mask.value)
+    return Variant(
+        plan.proof.form.value,
+        causal,
+        plan.positions is not None,
+        mask.value,
+        plan.key_bias is not None,
+        plan.proof.window.bounded,
+    )
 
 
 def is_grouped(plan: Plan) -> bool:
@@ -85,8 +92,12 @@ def emit(
         inputs.append(writer.mask(plan))
     if plan.positions is not None:
         inputs.append(writer.positions(plan.positions, (frame.batch, frame.key)))
-    policy = EmptyRows.ZERO if zero_rows and variant.mask != MaskKind.NONE.value else EmptyRows.MEAN
-    fused = FusedAttention(variant, float(np.float32(float(attention.scale))), policy)
+    if plan.key_bias is not None:
+        inputs.append(writer.key_bias(plan, plan.key_bias))
+    hides = variant.mask != MaskKind.NONE.value or variant.key_bias or variant.window
+    policy = EmptyRows.ZERO if zero_rows and hides else EmptyRows.MEAN
+    window = plan.proof.window
+    fused = FusedAttention(variant, float(np.float32(float(attention.scale))), policy, window.left, window.right)
     target = plan.output.tensor
     anchor = editor.producer(target)
     editor.take_over(target)
@@ -143,6 +154,11 @@ class _Writer:
         held = {n for names in axes for n in names}
         if [names[0] if names else None for names in axes] == [r if r in held else None for r in roles]:
             return name
+        wanted = [r if r in held else None for r in roles]
+        empty = _surplus([names[0] if names else None for names in axes], wanted)
+        kept = [names[0] if names else None for axis, names in enumerate(axes) if axis not in empty]
+        if kept == wanted:
+            return self.editor.squeeze(name, empty, f"{self.site}/{hint}")
         empty = [a for a, names in enumerate(axes) if not names]
         name = self.editor.squeeze(name, empty, f"{self.site}/{hint}")
         present = [names[0] for names in axes if names]
@@ -187,8 +203,9 @@ class _Writer:
     def slopes(self, plan: Plan) -> str:
         """[H] float32: an initializer, or the model's own run-time value."""
         if plan.slopes is None:
-            assert plan.proof.slopes is not None
-            values = (plan.proof.slopes.astype(np.float64) * plan.slope_factor).astype(np.float32)
+            slopes = plan.proof.emitted_slopes
+            assert slopes is not None
+            values = (slopes.astype(np.float64) * plan.slope_factor).astype(np.float32)
             return self.editor.constant(values, f"{self.site}/slopes")
         head = plan.proof.attention.frame.head
         name = self.arrange(plan.slopes, (head,), "slopes")
@@ -219,7 +236,7 @@ class _Writer:
         if plan.additive is None:
             assert plan.boolean is not None
             return self._boolean(plan, plan.boolean)
-        added, dtype = self._additive(plan, plan.additive)
+        added, dtype = self._additive(plan.additive, plan.proof.attention.frame.scores)
         if plan.boolean is None:
             return added
         visible = self._boolean(plan, plan.boolean)
@@ -227,22 +244,26 @@ class _Writer:
         added = self.editor.cast(added, dtype, TensorProto.FLOAT, f"{self.site}/mask")
         return self.editor.node("Where", [visible, added, hidden], f"{self.site}/mask")
 
-    def _leaf(self, plan: Plan, leaf: Mask) -> tuple[str, int]:
-        assert isinstance(leaf, Leaf)
+    def key_bias(self, plan: Plan, added: Mask) -> str:
+        """[B or 1, H or 1, S_kv] float32."""
         frame = plan.proof.attention.frame
-        roles = (frame.batch, frame.head, frame.row, frame.key)
-        return self.arrange(leaf.view, roles, "mask"), self.interpreter.dtype(leaf.view.tensor)
+        name, dtype = self._additive(added, (frame.batch, frame.head, frame.key), "key_bias")
+        return self.editor.cast(name, dtype, TensorProto.FLOAT, f"{self.site}/key_bias")
+
+    def _leaf(self, leaf: Mask, roles: tuple[Index | None, ...], hint: str = "mask") -> tuple[str, int]:
+        assert isinstance(leaf, Leaf)
+        return self.arrange(leaf.view, roles, hint), self.interpreter.dtype(leaf.view.tensor)
 
     def _boolean(self, plan: Plan, mask: Mask) -> str:
         if isinstance(mask, Leaf):
-            name, dtype = self._leaf(plan, mask)
+            name, dtype = self._leaf(mask, plan.proof.attention.frame.scores)
             if mask.test == "visible":
                 name = self.editor.cast(name, dtype, TensorProto.FLOAT, f"{self.site}/mask")
                 limit = self.editor.constant(np.array(HIDDEN_BELOW, np.float32), f"{self.site}/hiding")
                 return self.editor.node("Greater", [name, limit], f"{self.site}/visible")
             return self.editor.cast(name, dtype, TensorProto.BOOL, f"{self.site}/mask")
         if mask.kind in COMPARISONS:
-            value, dtype = self._leaf(plan, mask.parts[0])
+            value, dtype = self._leaf(mask.parts[0], plan.proof.attention.frame.scores)
             bound = self.editor.constant(
                 np.array(float(mask.factor)).astype(helper.tensor_dtype_to_np_dtype(dtype)), f"{self.site}/bound"
             )
@@ -255,17 +276,17 @@ class _Writer:
             name = self.editor.node({"and": "And", "or": "Or"}[mask.kind], [name, other], f"{self.site}/mask")
         return name
 
-    def _additive(self, plan: Plan, mask: Mask) -> tuple[str, int]:
+    def _additive(self, mask: Mask, roles: tuple[Index | None, ...], hint: str = "mask") -> tuple[str, int]:
         if isinstance(mask, Leaf):
-            return self._leaf(plan, mask)
-        made = [self._additive(plan, p) for p in mask.parts]
+            return self._leaf(mask, roles, hint)
+        made = [self._additive(p, roles, hint) for p in mask.parts]
         dtype = made[0][1] if len({d for _, d in made}) == 1 else TensorProto.FLOAT
-        names = [self.editor.cast(n, d, dtype, f"{self.site}/mask") for n, d in made]
+        names = [self.editor.cast(n, d, dtype, f"{self.site}/{hint}") for n, d in made]
         if mask.kind == "mul":
-            return self._times(names[0], mask.factor, "mask", dtype), dtype
+            return self._times(names[0], mask.factor, hint, dtype), dtype
         name = names[0]
         for other in names[1:]:
-            name = self.editor.node({"add": "Add", "sub": "Sub"}[mask.kind], [name, other], f"{self.site}/mask")
+            name = self.editor.node({"add": "Add", "sub": "Sub"}[mask.kind], [name, other], f"{self.site}/{hint}")
         return name, dtype
 
     # --- output ----------------------------------------------------------------------------------------
@@ -340,6 +361,18 @@ class _Writer:
             return self.editor.cast(value, self.plan.dtype, numbers[0], hint, output=target)
         moves = {"Transpose": self.editor.transpose, "Squeeze": self.editor.squeeze, "Unsqueeze": self.editor.unsqueeze}
         return moves[kind](value, numbers, hint, output=target)
+
+
+def _surplus(axes: list[Index | None], wanted: list[Index | None]) -> list[int]:
+    """Axes of extent 1 that have to go, from left to right, to make one list the other where that can be."""
+    surplus = []
+    place = 0
+    for axis, index in enumerate(axes):
+        if index is None and (place >= len(wanted) or wanted[place] is not None):
+            surplus.append(axis)
+        else:
+            place += 1
+    return surplus
 
 
 def _feature(view: View, roles: tuple[Index | None, ...]) -> Index | None:

@@ -287,7 +287,7 @@ def _is_bias(proof: Proof, value: Poly) -> bool:
 
 
 def _is_rest(proof: Proof, monomial: Monomial) -> bool:
-    """Whether a monomial is part of what is passed on: no product, no distance and no position."""
+    """Whether a monomial is part of what is passed on, which no product is."""
     if any(isinstance(a, Read) and a.tensor == proof.attention.product for a, _ in monomial):
         return False
     return monomial in {m for m, _ in proof.rest.terms}

@@ -58,9 +58,6 @@ PRODUCT_HALF = 1 << 14
 UNDERFLOW = 128
 """Scores this far below another one have a weight of exactly zero: exp(-104) is the smallest float32 above it."""
 
-LEAST_MASK = 100
-"""The smallest number that masks lower scores by."""
-
 MOST_ABOVE = 200
 """Tensors between scores and products that are looked at."""
 
@@ -181,21 +178,6 @@ def shift(value: Poly) -> Fraction:
             low += min(Fraction(0), Fraction(coefficient))
             high += max(Fraction(0), Fraction(coefficient))
     return low if low > 0 else min(high, Fraction(0))
-
-
-def is_finite_mask(monomial: Monomial, coefficient: Number) -> bool:
-    """Whether a term lowers the scores of some keys by a number that hides none for sure, such as -10000.
-
-    It is a condition on indices times a large number, or an entry of a constant that holds nothing but 0 and such a
-    number.  A bias in steps is none: its steps are small.
-    """
-    if monomial and all(isinstance(a, Ind) for a, _ in monomial):
-        return magnitude(coefficient) >= LEAST_MASK
-    atom = monomial[0][0] if len(monomial) == 1 and monomial[0][1] == 1 else None
-    if not isinstance(atom, Table) or atom.data.size == 0:
-        return False
-    numbers = np.unique(atom.data) * float(coefficient)
-    return len(numbers) == 2 and bool(np.isfinite(numbers).all()) and 0 in numbers and numbers.min() <= -LEAST_MASK
 
 
 def unmask(score: Poly, *, half: bool = False) -> Masked:

@@ -7,7 +7,7 @@ changed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from onnx import TensorProto
@@ -18,14 +18,17 @@ from .algebra import (
 )
 from .edit import float_type
 from .errors import Code, Refusal, Stage
+from .function_body import WINDOW_OPSET
 from .graph import label
 from .guard import follow, row_guard
 from .interpret import Interpreter
 from .interpret.arithmetic import reciprocal
+from .key_terms import key_bias, split_by_key, takes_key_bias
 from .layout import View, as_view, key_head
 from .mask_plan import Mask, additive_mask, boolean_mask, by_row
 from .prove import Proof
 from .site import Attention
+from .windows import Window
 
 KNOWN_TYPES = frozenset(TensorProto.DataType.values()) - {TensorProto.UNDEFINED}
 """Element types that have a name."""
@@ -44,6 +47,7 @@ class Plan:
     slopes: View | None = None
     slope_factor: float = 1.0
     rows: Mask | None = None
+    key_bias: Mask | None = None
     scale: View | None = None
     divide: bool = False
     zero_rows: bool = False
@@ -57,6 +61,10 @@ def plan(interpreter: Interpreter, proof: Proof) -> Plan:
         Refusal: A mask, the positions or the slopes cannot be taken from existing tensors.
     """
     attention = proof.attention
+    if interpreter.scope.opset.get("", 1) < WINDOW_OPSET:
+        proof = replace(proof, hidden=(*proof.window.conditions, *proof.hidden), window=Window())
+    if proof.rounded.terms:
+        proof = replace(proof, positions=None, runtime_slopes=None)  # these are in the key bias
     dtype = _common_type(interpreter, proof)
     made = Plan(proof, _lift_output(interpreter, attention.output), dtype, zero_rows=attention.zero_rows)
     if proof.positions is not None:
@@ -74,14 +82,30 @@ def plan(interpreter: Interpreter, proof: Proof) -> Plan:
         keys = proof.hidden
     if keys:
         made.boolean = boolean_mask(interpreter, proof, keys)
-    if proof.rest.terms:
-        made.additive = additive_mask(interpreter, proof)
+    _find_added(interpreter, made)
     guard = row_guard(interpreter, proof, made.output)
     if guard is not None:
         made.output = guard
         made.zero_rows = True
         made.notes.append("a guard that sets rows without keys to zero is part of the fused node")
     return made
+
+
+def _find_added(interpreter: Interpreter, made: Plan) -> None:
+    """What is added besides the bias: by key alone as key bias where that is better, all else as a mask."""
+    proof = made.proof
+    if not proof.rest.terms:
+        return
+    per_key, other = split_by_key(proof)
+    if takes_key_bias(proof, per_key):
+        try:
+            made.key_bias = key_bias(interpreter, proof, per_key)
+            made.additive = additive_mask(interpreter, replace(proof, rest=other)) if other.terms else None
+            return
+        except Refusal:
+            # The two come out of one tensor, or it has no axis of keys: a mask says the same.
+            made.key_bias = None
+    made.additive = additive_mask(interpreter, proof)
 
 
 def _common_type(interpreter: Interpreter, proof: Proof) -> int:

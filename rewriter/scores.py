@@ -17,6 +17,10 @@ from .algebra import (
     Number,
     Poly,
     Read,
+    conjunction,
+    conjuncts,
+    implies,
+    magnitude,
     of,
     split,
 )
@@ -26,6 +30,7 @@ from .graph import int_attribute, label
 from .interpret import Interpreter
 from .layout import indices_of
 from .masks import is_half, unmask
+from .reductions import reduction
 
 Indices = tuple[Poly, ...]
 
@@ -77,6 +82,7 @@ def take_scores(interpreter: Interpreter, softmax: NodeProto, indices: Indices) 
             "several matrix products are added: " + ", ".join(r.tensor for r, _ in products),
         )
     read, contraction = products[0]
+    value = _without_maximum(interpreter, value, visible, key, half)
     scale: Number = 0
     factor: dict[Monomial, Number] = {}
     terms: dict[Monomial, Number] = {}
@@ -110,6 +116,33 @@ def take_scores(interpreter: Interpreter, softmax: NodeProto, indices: Indices) 
     if scale:
         factor[()] = scale
     return Scores(contraction, read, contraction.alpha, Poly(terms), visible, Poly(factor), half)
+
+
+def _without_maximum(interpreter: Interpreter, value: Poly, visible: tuple[Cond, ...], key: Index, half: bool) -> Poly:
+    """The score without the largest score of its row, which softmax does not see.
+
+    A number that is the same for a whole row cancels, as long as it is one that a score can have: the largest one of
+    a row that sees some key is.  So what the maximum is taken of may hide no more keys than the scores themselves.
+    """
+    for atom in value.sorted_atoms():
+        found = reduction(interpreter, atom, "ReduceMax") if isinstance(atom, Read) else None
+        if found is None or not value.coefficient_of(atom).constant:
+            continue
+        dims = interpreter.dims(found.tensor)
+        if dims is None or not interpreter.same(dims[found.axis], key.bound):
+            continue
+        whole = interpreter.element(found.tensor, found.at(of(key)))
+        masked = unmask(whole, half=half)
+        conditions, largest = masked.visible, masked.value
+        if not _products(interpreter, largest, key) or atom in value.coefficient_of(atom).atoms:
+            continue
+        rest = value - value.coefficient_of(atom) * of(atom)
+        seen = conjunction(visible)
+        hides_less = all(any(implies(v, c) for v in conjuncts(seen)) for c in conditions)
+        moderate = all(magnitude(c) < -HIDING_VALUE for m, c in largest.terms if m)
+        if hides_less and (moderate or largest == rest):
+            value = rest
+    return value
 
 
 def _finite_mask(score: Poly, indicators: list[Ind]) -> Number | None:

@@ -26,6 +26,11 @@ class Frame:
         return tuple(i for i in (self.batch, self.head, self.row, self.key) if i is not None)
 
     @property
+    def scores(self) -> tuple[Index | None, ...]:
+        """The roles of the axes of [B, H, S_q, S_kv]; None where the site has no such axis."""
+        return (self.batch, self.head, self.row, self.key)
+
+    @property
     def offset(self) -> Poly:
         """S_kv - S_q: the key index of query row 0."""
         return self.key.bound - self.row.bound

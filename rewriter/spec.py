@@ -158,6 +158,9 @@ FAMILY_MEMBERS: tuple[Variant, ...] = _family()
 KERNEL_MEMBERS: tuple[Variant, ...] = tuple(member for member in FAMILY_MEMBERS if member.has_kernels)
 """The members that have kernels.  A plugin library registers exactly these."""
 
+KEY_BIAS_HAS_KERNELS: bool = any(member.key_bias for member in KERNEL_MEMBERS)
+"""Whether a key bias is as good as an additive mask [B, 1, 1, S_kv] everywhere; as long as not, the mask stays."""
+
 BY_OP_TYPE: dict[str, Variant] = {member.op_type: member for member in FAMILY_MEMBERS}
 
 

@@ -18,6 +18,7 @@ from ..graph import MAX_RANK, Scope, attribute, int_attribute, label, subgraphs
 from ..spec import BY_OP_TYPE, DOMAIN, MaskKind
 from . import contrib
 from .extents import RULES, Dims, broadcast
+from .known import KNOWN
 from .schemas import inferred
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 MAX_EXTENT = 1 << 63
 """Extents are int64."""
 
-KNOWN_DOMAINS = ("", "ai.onnx", "com.microsoft")
+STANDARD = ("", "ai.onnx")
+KNOWN_DOMAINS = (*STANDARD, "com.microsoft")
 
 BOOLEAN_RESULTS = frozenset(
     {"Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "And", "Or", "Xor", "Not", "IsNaN", "IsInf"}
@@ -225,6 +227,8 @@ def _infer_dims(interpreter: Interpreter, node: NodeProto) -> list[Dims]:
     inputs = [interpreter.dims(n) if n else None for n in node.input]
     if node.domain == DOMAIN and kind in BY_OP_TYPE:
         return [_fused_attention(interpreter, node, inputs)]
+    if kind in KNOWN and node.domain in STANDARD and not interpreter.understands(node):
+        return [None] * len(node.output)
     if kind in RULES and node.domain in KNOWN_DOMAINS:
         return RULES[kind](interpreter, node, inputs)
     if node.domain not in KNOWN_DOMAINS:
