@@ -28,6 +28,7 @@ from .pairs import SitePairs
 from .probe import probe
 from .spec import DOMAIN, DOMAIN_VERSION, FusedAttention
 from .staging import Staged
+from .unfold import unfold_masks
 from .unpack import unpack_attention
 from .verify import Verification, VerifyOptions, skipped, verify
 from .verify.draw import LARGEST_BATCH
@@ -254,9 +255,10 @@ def _analyse(
 def _working_copy(
     original: ModelProto, base_dir: Path, keep: frozenset[str]
 ) -> tuple[ModelProto, frozenset[str], dict[str, str]]:
-    """A copy that is easier to read; packed operators unpacked in it, and Softmax nodes with what they stand for."""
+    """A copy that is easier to read; operators with their packed parts and masks as nodes, Softmax nodes restored."""
     copy = normalise(original)
     unpacked = unpack_attention(copy, keep)
+    unpacked |= unfold_masks(copy, base_dir, keep)
     return copy, unpacked, restore_softmax(copy, base_dir, keep)
 
 
