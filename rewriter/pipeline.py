@@ -17,7 +17,7 @@ from .algebra import Substitution, poly, substitute
 from .analyse import Analysis, Site, analyse
 from .edit import Counts, Editor, all_names
 from .emit import emit, is_grouped, variant_of
-from .errors import ExitCode, MissingDependency, ModelRejected, UsageError
+from .errors import ExitCode, MissingDependency, ModelRejected, Refusal, UsageError
 from .evaluation import beyond_memory
 from .function_body import MINIMUM_OPSET, function_proto
 from .graph import Array, opset_versions, walk
@@ -238,6 +238,7 @@ def _analyse(
     Where a site is refused although its bias looks like one, its softmax stays a node: the refusal speaks of it.
     """
     keep: frozenset[str] = frozenset()
+    reasons: dict[str, Refusal] = {}
     while True:
         copy, unpacked, restored = _working_copy(original, source.base_dir, keep)
         analysis = analyse(copy, source.base_dir, binary, progress)
@@ -248,8 +249,21 @@ def _analyse(
         if proven:  # something will be written
             superfluous |= {quotient for made, quotient in restored.items() if made not in proven | biased}
         if not superfluous:
+            _give_reasons(analysis, reasons)
             return copy, analysis
+        reasons |= {
+            o: s.refusal for s in analysis.sites if s.refusal is not None for o in s.anchor.output if o in unpacked
+        }
         keep |= superfluous
+
+
+def _give_reasons(analysis: Analysis, reasons: Mapping[str, Refusal]) -> None:
+    """An operator that is left packed is refused for what was found when it was not."""
+    for site in analysis.sites:
+        reason = next((reasons[o] for o in site.anchor.output if o in reasons), None)
+        if site.plan is None and reason is not None:
+            known = site.scope.owner(reason.tensor) is not None
+            site.refusal = dataclasses.replace(reason, tensor=reason.tensor if known else "")
 
 
 def _working_copy(

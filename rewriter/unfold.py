@@ -24,6 +24,7 @@ from .analyse import interpreted
 from .edit import all_names, arrange, float_type
 from .graph import float_attribute, index_graph, int_attribute, label, opset_versions
 from .io import graphs
+from .unpack import FILTER_VALUE
 
 ATTENTION, MULTI_HEAD, GROUPED = PATTERNS
 """In the order of the table."""
@@ -35,8 +36,6 @@ MASKING = {"Attention": (NONPAD,), "MultiHeadAttention": (PADDING,), "GroupQuery
 """Inputs that hide keys."""
 
 WINDOWS = ("left_window_size", "right_window_size", "local_window_size")
-FILTER_VALUE = -10000.0
-"""What onnxruntime adds to the scores of padded keys unless it is told otherwise."""
 
 
 MINIMUM_OPSET = 13
@@ -114,9 +113,7 @@ def _given(node: NodeProto, position: int) -> str:
 class _Unfolding:
     """One operator: nodes that make its masks, and the operator without them."""
 
-    def __init__(
-        self, graph: GraphProto, node: NodeProto, kinds: Mapping[str, Kind], taken: set[str]
-    ) -> None:
+    def __init__(self, graph: GraphProto, node: NodeProto, kinds: Mapping[str, Kind], taken: set[str]) -> None:
         self.graph, self.node, self.kinds, self.taken = graph, node, kinds, taken
         self.nodes: list[NodeProto] = []
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -12,7 +11,7 @@ from alibi_rewriter.patterns.operators import ANY, PACKED, PATTERNS, READ, UNREA
 from alibi_rewriter.rewriter.features import unsupported
 from onnx import ModelProto, TensorProto, helper
 from onnx.reference import ReferenceEvaluator
-from tiny import HEADS, LOWEST, SLOPES, WIDTH, Graph, codes, draw, fused, gaps, refusals, run
+from tiny import HEADS, LOWEST, SLOPES, WIDTH, Graph, draw, fused, refusals, run
 
 pytest.importorskip("onnxruntime")
 
@@ -120,7 +119,13 @@ def packed(graph: Graph, name: str) -> str:
 
 
 def attention(
-    keys: str = "S", *, opset: int = 25, cache: bool = False, nonpad: bool = False, offset: bool = True, **attributes: object
+    keys: str = "S",
+    *,
+    opset: int = 25,
+    cache: bool = False,
+    nonpad: bool = False,
+    offset: bool = True,
+    **attributes: object,
 ) -> ModelProto:
     """ONNX Attention of q, k, v with an ALiBi bias, perhaps with a cache or lengths."""
     graph = Graph(opset)
@@ -232,6 +237,30 @@ FORMS: dict[str, tuple[Callable[[], ModelProto], Callable[[dict[str, int]], dict
 """Forms that are fused: the model, and inputs that are not drawn."""
 
 
+def projected(mask: tuple[str | int, ...] = (), **attributes: object) -> ModelProto:
+    """com.microsoft.Attention, which holds its projections."""
+    graph = Graph(17)
+    graph.input("x", ("B", "S", HEADS * WIDTH))
+    weights = np.random.default_rng(5).standard_normal((HEADS * WIDTH, 3 * HEADS * WIDTH)) * 0.2
+    inputs = ["x", graph.const(weights), graph.const(np.linspace(-1, 1, 3 * HEADS * WIDTH)), "", "", ""]
+    if mask:
+        inputs[3] = graph.input("m", mask, INT32)
+    keys = graph.extent("x", 1)
+    distance = graph.add("Sub", graph.range(keys), graph.column(graph.range(keys)))
+    inputs[5] = graph.add("Mul", graph.add("Cast", distance, to=FLOAT), graph.const(SLOPES[None]))
+    return graph.model(graph.add("Attention", *inputs, domain=MICROSOFT, num_heads=HEADS, **attributes))
+
+
+FORMS |= {
+    "projected": (lambda: projected(), None),
+    "projected-causal": (lambda: projected(unidirectional=1), None),
+    "projected-padding": (lambda: projected(("B", "S")), None),
+    "projected-padding-hard": (lambda: projected(("B", "S"), mask_filter_value=LOWEST), None),
+    "projected-padding-rows": (lambda: projected(("B", "S", "S")), None),
+    "projected-padding-lengths": (lambda: projected(("B",)), lambda s: {"m": lengths(s, "S", np.int32)}),
+}
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_forms_compute_what_the_operator_computes(form: str) -> None:
     make, given = FORMS[form]
@@ -252,3 +281,122 @@ def test_forms_compute_what_the_operator_computes(form: str) -> None:
             reference = ReferenceEvaluator(model).run(None, feeds)[0]
             assert np.abs(wanted - reference)[keep].max(initial=0.0) < TOLERANCE, sizes
     assert compared >= 2
+
+
+def operator(
+    op: str, domain: str, places: dict[int, str], opset: int = 25, results: int = 1, **attributes: object
+) -> ModelProto:
+    """An operator of 4-D operands (3-D for com.microsoft) whose bias is ALiBi, with further inputs."""
+    graph = Graph(opset)
+    graph.operands("S", "S", heads=HEADS)
+    inputs = [""] * (max(places) + 1)
+    for position, what in places.items():
+        if what == "bias":
+            inputs[position] = graph.bias()
+        elif what in "qkv":
+            inputs[position] = packed(graph, what) if domain else what
+        else:
+            inputs[position] = graph.input(f"{what}{position}", ("N",), INT32 if what == "ints" else FLOAT)
+    made = graph.add(op, *inputs, results=results, domain=domain, **attributes)
+    outputs = [made] if results < 4 else [made, f"{made}_3"]
+    return graph.model(*outputs)
+
+
+ONNX = {0: "q", 1: "k", 2: "v", 3: "bias"}
+MULTI = {0: "q", 1: "k", 2: "v", 5: "bias"}
+GROUP = {0: "q", 1: "k", 2: "v", 5: "ints", 6: "ints", 10: "bias"}
+
+
+def short_bias() -> ModelProto:
+    graph = Graph(25)
+    graph.operands("S", "T", heads=HEADS)
+    graph.input("short", ("B", HEADS, "S", WIDTH))
+    graph.input("columns", ("B", HEADS, "C", WIDTH))
+    return graph.model(graph.add("Attention", "q", "k", "v", graph.bias("q", "columns")))
+
+
+def heads_differ() -> ModelProto:
+    """One key head and two value heads: no operator and no fused node has that, whatever a runtime makes of it."""
+    graph = Graph(25)
+    graph.input("q", ("B", 2, "S", WIDTH))
+    graph.input("k", ("B", 1, "S", WIDTH))
+    graph.input("v", ("B", 2, "S", WIDTH))
+    distance = graph.add("Cast", graph.distance(), to=FLOAT)
+    bias = graph.add("Unsqueeze", graph.add("Mul", distance, graph.const(SLOPES[:2])), graph.ints(0))
+    return graph.model(graph.add("Attention", "q", "k", "v", bias))
+
+
+def packed_operands() -> ModelProto:
+    graph = Graph(17)
+    graph.operands()
+    graph.input("qkv", ("B", "S", HEADS, 3, WIDTH))
+    return graph.model(
+        graph.add("MultiHeadAttention", "qkv", "", "", "", "", graph.bias(), domain=MICROSOFT, num_heads=HEADS)
+    )
+
+
+REFUSED: dict[str, tuple[Callable[[], ModelProto], str, str]] = {
+    "softcap": (lambda: operator("Attention", "", ONNX, softcap=5.0), "ALB402", "softcap"),
+    "half-softmax": (lambda: operator("Attention", "", ONNX, softmax_precision=10), "ALB402", "softmax_precision"),
+    "no-scale": (lambda: operator("Attention", "", ONNX, scale=0.0), "ALB402", "scale"),
+    "scores-used": (lambda: operator("Attention", "", ONNX, results=4), "ALB120", ""),
+    "unknown-window": (lambda: operator("Attention", "", ONNX, left_window_size=-3), "ALB402", "left_window_size"),
+    "short-bias": (short_bias, "ALB402", "columns"),
+    "causal-cross": (lambda: attention("T", is_causal=1), "ALB403", ""),
+    "heads-differ": (heads_differ, "ALB400", "heads of values"),
+    "projection-bias": (
+        lambda: operator("MultiHeadAttention", MICROSOFT, {**MULTI, 3: "floats"}, num_heads=HEADS),
+        "ALB402",
+        "input 3 (bias)",
+    ),
+    "packed-offsets": (lambda: multi_head(("N",)), "ALB402", "key_padding_mask"),
+    "packed-operands": (packed_operands, "ALB402", "no key"),
+    "beams": (
+        lambda: operator("MultiHeadAttention", MICROSOFT, {**MULTI, 9: "ints"}, num_heads=HEADS),
+        "ALB402",
+        "cache_indirection",
+    ),
+    "window-of-zero": (lambda: grouped(local_window_size=0), "ALB402", "local_window_size"),
+    "lengths-and-cache": (lambda: grouped(ragged=True, cache=True), "ALB402", "lengths"),
+    "smooth-softmax": (lambda: grouped(smooth_softmax=1), "ALB402", "smooth_softmax"),
+    "rotary": (lambda: grouped(do_rotary=1), "ALB402", "do_rotary"),
+    "window-cache": (lambda: grouped(sliding_window_cache=1, local_window_size=2), "ALB402", "window"),
+    **{
+        f"grouped-input-{position}": (
+            lambda position=position: operator(
+                "GroupQueryAttention", MICROSOFT, {**GROUP, position: "floats"}, num_heads=HEADS, kv_num_heads=HEADS
+            ),
+            "ALB402",
+            f"input {position}",
+        )
+        for position in (7, 8, 9, 11, 12, 13, 14, 15, 16)
+    },
+    "decoder-masked": (
+        lambda: operator(
+            "DecoderMaskedMultiHeadAttention", MICROSOFT, {0: "q", 1: "k", 2: "v", 4: "bias"}, num_heads=HEADS
+        ),
+        "ALB402",
+        "is not read",
+    ),
+    "projected-cache": (lambda: projected(past_present_share_buffer=1), "ALB402", "past_present_share_buffer"),
+    "projected-rotary": (lambda: projected(do_rotary=1), "ALB402", "do_rotary"),
+}
+
+
+def test_what_is_unfolded_in_vain_is_refused_for_what_was_found() -> None:
+    """A bias that grows with the square of the distance: the operator stays as it is, and its padding is no reason."""
+    for model in (multi_head(("B", "S")), projected(("B", "S")), attention(left_window_size=2)):
+        (cast,) = (n for n in model.graph.node if n.op_type == "Cast" and n.attribute[0].i == FLOAT)
+        square = helper.make_node("Mul", ["distance", "distance"], [cast.output[0]], name="square")
+        cast.output[0] = "distance"
+        model.graph.node.insert(list(model.graph.node).index(cast) + 1, square)
+        (refusal,) = refusals(model)
+        assert refusal.code.number == "ALB200", str(refusal)
+
+
+@pytest.mark.parametrize("form", REFUSED)
+def test_forms_that_are_refused_say_what_is_not_understood(form: str) -> None:
+    make, code, detail = REFUSED[form]
+    (refusal,) = refusals(make())
+    assert refusal.code.number == code, str(refusal)
+    assert detail in refusal.detail

@@ -50,7 +50,9 @@ class Graph:
     def add(self, op: str, *inputs: str, results: int = 1, domain: str = "", **attributes: object) -> str:
         made = [f"{self.prefix}v{len(self.nodes)}" + (f"_{k}" if k else "") for k in range(results)]
         self.nodes.append(
-            helper.make_node(op, list(inputs), made, name=f"{self.prefix}{op}_{len(self.nodes)}", domain=domain, **attributes)
+            helper.make_node(
+                op, list(inputs), made, name=f"{self.prefix}{op}_{len(self.nodes)}", domain=domain, **attributes
+            )
         )
         return made[0]
 
@@ -150,7 +152,10 @@ def draw(model: ModelProto, sizes: Mapping[str, int], seed: int = 0) -> dict[str
 
 
 def gaps(
-    model: ModelProto, rewritten: ModelProto, every: Sequence[Mapping[str, int]], feeds: Mapping[str, Array] | None = None
+    model: ModelProto,
+    rewritten: ModelProto,
+    every: Sequence[Mapping[str, int]],
+    feeds: Mapping[str, Array] | None = None,
 ) -> Iterator[float]:
     """Per set of sizes, how far the outputs are apart; where the original does not run, nothing is compared."""
     for seed, sizes in enumerate(every):
