@@ -58,10 +58,9 @@ def excluded(extent: Poly, facts: Sequence[Fact], normal: Callable[[Poly], Poly]
     if extent.constant is not None:
         return None
     sizes, related = _related(extent, facts, normal)
-    claims = [(normal(fact.left - fact.right), fact.relation) for fact in related]
-    # What was eliminated is an extent as well: it is never negative.
+    claims = [(_in_sizes(fact.left - fact.right, normal), fact.relation) for fact in related]
     raw = free([side for fact in related for side in (fact.left, fact.right)])
-    claims += [(normal(of(size)), ">=") for size in raw]
+    claims += [(normal(of(size)), ">=") for size in raw]  # what was eliminated is an extent as well
     return gap([_solvable(sizes, [(extent - small, "="), *claims], {}) for small in SMALL])
 
 
@@ -69,7 +68,7 @@ def _related(extent: Poly, facts: Sequence[Fact], normal: Callable[[Poly], Poly]
     """Free sizes that the extent hangs on, directly or by facts, and these facts."""
     sizes = free([extent])
     related: list[Fact] = []
-    waiting = [(fact, free([normal(fact.left), normal(fact.right)])) for fact in facts]
+    waiting = [(fact, free([_in_sizes(side, normal) for side in (fact.left, fact.right)])) for fact in facts]
     growing = True
     while growing:
         growing = False
@@ -79,6 +78,12 @@ def _related(extent: Poly, facts: Sequence[Fact], normal: Callable[[Poly], Poly]
                 related.append(fact)
                 waiting.remove((fact, own))
     return sizes, related
+
+
+def _in_sizes(value: Poly, normal: Callable[[Poly], Poly]) -> Poly:
+    """The value in free sizes.  Only sizes are put in: a min(0, p) that was solved for keeps its own meaning."""
+    mapping: Substitution = {size: normal(of(size)) for size in free([value])}
+    return substitute(value, mapping)
 
 
 def free(values: Sequence[Poly]) -> list[Size]:
