@@ -203,8 +203,9 @@ class _Writer:
     def slopes(self, plan: Plan) -> str:
         """[H] float32: an initializer, or the model's own run-time value."""
         if plan.slopes is None:
-            assert plan.proof.slopes is not None
-            values = (plan.proof.slopes.astype(np.float64) * plan.slope_factor).astype(np.float32)
+            slopes = plan.proof.emitted_slopes
+            assert slopes is not None
+            values = (slopes.astype(np.float64) * plan.slope_factor).astype(np.float32)
             return self.editor.constant(values, f"{self.site}/slopes")
         head = plan.proof.attention.frame.head
         name = self.arrange(plan.slopes, (head,), "slopes")

@@ -33,7 +33,9 @@ def attention(interpreter: Interpreter, node: NodeProto, pattern: OperatorPatter
     check_features(interpreter, node, pattern)
     missing = [n for n in ("query", "key", "value") if n not in operands]
     if missing:
-        raise Refusal(Code.FEATURE, Stage.ANCHOR, label(node), "", f"it has no {missing[0]} of its own (packed operands)")
+        raise Refusal(
+            Code.FEATURE, Stage.ANCHOR, label(node), "", f"it has no {missing[0]} of its own (packed operands)"
+        )
     query, key, value = (operands[n] for n in ("query", "key", "value"))
     heads, key_heads, width = _heads(interpreter, node, pattern, query, key)
     query_dims, key_dims = _dims(interpreter, node, query), _dims(interpreter, node, key)
@@ -184,16 +186,18 @@ def _bhsd(batch: Poly, head: Poly, position: Index, last: Index) -> tuple[Index,
     return tuple(i for i in found if i is not None)
 
 
-def _check_columns(
-    interpreter: Interpreter, node: NodeProto, pattern: OperatorPattern, bias: str, keys: Poly
-) -> None:
+def _check_columns(interpreter: Interpreter, node: NodeProto, pattern: OperatorPattern, bias: str, keys: Poly) -> None:
     """A bias with fewer columns than keys hides the others: where that may be, nothing tells which.
 
     Raises:
         Refusal: The bias does not surely have a column for every key.
     """
     dims = interpreter.dims(bias)
-    if dims and version_of(interpreter.scope, pattern) >= pattern.short_bias_since and not interpreter.same(dims[-1], keys):
+    if (
+        dims
+        and version_of(interpreter.scope, pattern) >= pattern.short_bias_since
+        and not interpreter.same(dims[-1], keys)
+    ):
         detail = f"the bias has {dims[-1]!r} columns for {keys!r} keys; keys without a column are hidden"
         raise Refusal(Code.FEATURE, Stage.MASK, label(node), bias, detail)
 

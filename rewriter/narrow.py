@@ -41,7 +41,7 @@ def check_types(interpreter: Interpreter, attention: Attention, term: Poly) -> N
                     Stage.BIAS,
                     label(attention.anchor),
                     tensor,
-                    f"{_name(interpreter.wrapping[tensor])} does not hold its elements at every length: they wrap around",
+                    f"{_name(interpreter.wrapping[tensor])} does not hold its elements at every length: they wrap",
                     term=term,
                 )
 

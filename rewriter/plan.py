@@ -63,6 +63,8 @@ def plan(interpreter: Interpreter, proof: Proof) -> Plan:
     attention = proof.attention
     if interpreter.scope.opset.get("", 1) < WINDOW_OPSET:
         proof = replace(proof, hidden=(*proof.window.conditions, *proof.hidden), window=Window())
+    if proof.rounded.terms:
+        proof = replace(proof, positions=None, runtime_slopes=None)  # these are in the key bias
     dtype = _common_type(interpreter, proof)
     made = Plan(proof, _lift_output(interpreter, attention.output), dtype, zero_rows=attention.zero_rows)
     if proof.positions is not None:

@@ -205,7 +205,8 @@ def _compare(site: Site, plan: Plan, sizes: dict[Size, int], values: dict[str, A
         return
     rows, keys = np.arange(shape[2]), np.arange(shape[3])
     own = rows[:, None] + (shape[3] - shape[2])
-    slopes = proof.slopes.astype(np.float64) if proof.slopes is not None else None
+    emitted = proof.emitted_slopes
+    slopes = emitted.astype(np.float64) if emitted is not None else None
     if plan.slopes is not None:
         slopes = _spread(plan.slopes, values[plan.slopes.tensor], (frame.head,)) * plan.slope_factor
     elif slopes is not None:
@@ -239,13 +240,15 @@ def _compare(site: Site, plan: Plan, sizes: dict[Size, int], values: dict[str, A
     if (visible & ~near).any():
         _contradict(site, plan, "a key outside of the window is visible")
         return
-    mask = Grid(interpreter, order, shape, sizes, values).evaluate(proof.rest)
-    if mask is None:
-        return
-    mask = np.broadcast_to(mask, shape)
     first = np.argmax(visible, axis=-1)[..., None]
-    # Relative to the first visible key a mask of huge numbers is exact; the constant in front of it is not known.
-    rest = np.where(visible, rest - (mask - np.take_along_axis(mask, first, -1)), 0.0)
+    grid = Grid(interpreter, order, shape, sizes, values)
+    for monomial, coefficient in proof.rest.terms:
+        # Term by term: relative to the first visible key a mask of huge numbers is exact, and swallows no other term.
+        term = grid.evaluate(Poly({monomial: coefficient}))
+        if term is None:
+            return
+        term = np.broadcast_to(term, shape)
+        rest = np.where(visible, rest - (term - np.take_along_axis(term, first, -1)), 0.0)
     gap = np.where(visible, rest - np.take_along_axis(rest, first, -1), 0.0)
     scale = np.abs(np.where(visible, scores, 0.0)).max(initial=1.0)
     tolerance = scale * (4e-2 if narrow else 1e-5) + 1e-6

@@ -44,6 +44,7 @@ from .interpret import Interpreter
 from .interpret.tables import Table, misfit
 from .masks import MOST_SHIFT, MOST_SHIFT_HALF, apply_order, hides, ramps, shift
 from .narrow import check_types, rounding_step
+from .rounded import take_rounded
 from .site import Attention
 from .spec import BiasForm
 from .windows import Window, take_windows
@@ -78,6 +79,7 @@ class Proof:
         rest: What else is added to visible scores (an additive mask), zero if nothing.
         hidden: Conditions for visibility besides causality and window.
         window: How far from its position a row sees keys.
+        rounded: The bias as the model rounds it, where that is not what slope times distance is; part of ``rest``.
         assumptions: Equalities that the proof takes from operators that would also broadcast.
         steps: The derivation.
     """
@@ -93,6 +95,15 @@ class Proof:
     assumptions: list[str] = field(default_factory=list)
     steps: list[str] = field(default_factory=list)
     window: Window = field(default_factory=Window)
+    rounded: Poly = ZERO
+
+    @property
+    def emitted_slopes(self) -> Slopes | None:
+        """The slopes that the fused node gets: zeros where the whole bias is a key bias."""
+        if not self.rounded.terms:
+            return self.slopes
+        head = self.attention.frame.head
+        return np.zeros(1 if head is None else int(head.bound.constant or 0), np.float32)
 
 
 MOST_HEADS = 1 << 14
@@ -140,7 +151,8 @@ def prove(interpreter: Interpreter, attention: Attention) -> Proof:
         if known is not None:
             terms = apply_order(terms, interpreter.facts.normal(known))
     terms = ramps(terms)
-    parts = _sort(interpreter, attention, terms)
+    rounded, exact = take_rounded(frame, terms)
+    parts = _sort(interpreter, attention, terms - rounded + exact)
     slope, pattern = _form(interpreter, attention, parts, distance)
     positions: Positions | None = None
     if _are_positions(interpreter, attention, parts):
@@ -167,12 +179,43 @@ def prove(interpreter: Interpreter, attention: Attention) -> Proof:
     for condition in hidden:
         steps.append(f"a key is visible only if {condition.text[:200]}")
     rest = Poly(parts.rest)
+    if rounded.terms:
+        rest = _beside(interpreter, attention, terms - rounded) + rounded
+        steps.append(f"the bias is rounded, and kept as it is for every head and key: {_short(rounded)}")
     if rest.terms:
         steps.append(f"added to visible scores as it is: {_short(rest)}")
     steps += rounding_step(interpreter)
     steps.append(f"scale on query . key: {float(attention.scale):.9g}")
     assumptions = check_room(interpreter, attention)
-    return Proof(attention, pattern.form, causal, values, runtime, positions, rest, hidden, assumptions, steps, window)
+    return Proof(
+        attention, pattern.form, causal, values, runtime, positions, rest, hidden, assumptions, steps, window, rounded
+    )
+
+
+def _beside(interpreter: Interpreter, attention: Attention, terms: Poly) -> Poly:
+    """What is added beside a bias that is rounded: masks, and nothing that has slopes of its own.
+
+    Raises:
+        Refusal: Part of the bias is rounded and part is not.
+    """
+    head = attention.frame.head
+    if head is not None and head.bound.constant is None:
+        raise Refusal(
+            Code.SLOPES_UNKNOWN, Stage.BIAS, label(attention.anchor), attention.scores, "the number of heads is unknown"
+        )
+    parts = _sort(interpreter, attention, terms)
+    for place, factor in parts.counted.items():
+        _add_rest(parts, Poly({place: 1}) * factor)
+    sloped = [parts.linear, *parts.kinks.values(), *(f for f in parts.counted.values() if f.constant is None)]
+    if any(value.terms for value in sloped):
+        raise Refusal(
+            Code.NARROW_TYPE,
+            Stage.BIAS,
+            label(attention.anchor),
+            attention.scores,
+            f"a part of the bias is rounded, and a part is not: {_short(sum(sloped, ZERO))}",
+        )
+    return Poly(parts.rest)
 
 
 def _check_shift(attention: Attention) -> None:

@@ -119,7 +119,9 @@ def _proof(plan: Plan, checked: int) -> dict[str, object]:
         "slopes": slopes,
         "slopes_at_run_time": plan.slopes.tensor if plan.slopes else None,
         "key_positions": plan.positions.tensor if plan.positions else None,
+        "key_bias": plan.key_bias is not None,
         "mask": {"boolean": plan.boolean is not None, "additive": plan.additive is not None},
+        "window": {"left": proof.window.left, "right": proof.window.right} if proof.window.bounded else None,
         "bindings": {
             "query": attention.query.tensor,
             "key": attention.key.tensor,
@@ -237,12 +239,14 @@ def _accepted(site: Site, plan: Plan, *, explain: bool) -> list[str]:
         name
         for name, present in (
             ("key positions", plan.positions is not None),
+            ("key bias", plan.key_bias is not None),
+            (plan.proof.window.text, plan.proof.window.bounded),
             ("boolean mask", plan.boolean is not None),
             ("additive mask", plan.additive is not None),
         )
         if present
     ]
-    with_what = f" with {' and '.join(extras)}" if extras else ""
+    with_what = f" with {', '.join(extras[:-1])}{' and ' if extras[:-1] else ''}{extras[-1]}" if extras else ""
     row = f"  {site.name}: {kind}{proof.form.value}{heads}, scale {float(proof.attention.scale):.6g}{with_what}"
     lines = [escape(row)]
     if explain:

@@ -118,9 +118,7 @@ def take_scores(interpreter: Interpreter, softmax: NodeProto, indices: Indices) 
     return Scores(contraction, read, contraction.alpha, Poly(terms), visible, Poly(factor), half)
 
 
-def _without_maximum(
-    interpreter: Interpreter, value: Poly, visible: tuple[Cond, ...], key: Index, half: bool
-) -> Poly:
+def _without_maximum(interpreter: Interpreter, value: Poly, visible: tuple[Cond, ...], key: Index, half: bool) -> Poly:
     """The score without the largest score of its row, which softmax does not see.
 
     A number that is the same for a whole row cancels, as long as it is one that a score can have: the largest one of

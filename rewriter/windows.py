@@ -38,13 +38,13 @@ class Window:
 
     @property
     def text(self) -> str:
-        """In words, e.g. ``window of 255 keys before the row``."""
+        """In words, e.g. ``window (255 keys before the row)``."""
         sides = [
             f"{keys} key{'' if keys == 1 else 's'} {place}"
             for keys, place in ((self.left, "before"), (self.right, "after"))
             if keys != UNBOUNDED
         ]
-        return f"window of {' and '.join(sides)} the row" if sides else "no window"
+        return f"window ({', '.join(sides)} the row)" if sides else "no window"
 
 
 def take_windows(

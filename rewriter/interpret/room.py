@@ -33,7 +33,7 @@ def leaves_room(value: Poly) -> bool:
     """Whether ``value >= 0`` can hold with nothing empty, and with each of its sizes small."""
     sizes = free([value])
     claims = [(value, ">=")]
-    filled = _solvable(sizes, claims, {size: SMALL for size in sizes})
+    filled = _solvable(sizes, claims, dict.fromkeys(sizes, SMALL))
     return filled and all(
         gap([_solvable(sizes, claims, {size: (small,)}) for small in SMALL]) is None for size in sizes
     )

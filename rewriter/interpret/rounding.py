@@ -32,9 +32,7 @@ MOST_CASES = 4
 PREFIX = "round_"
 
 
-def rounded(
-    dtype: int, value: Poly, keeps: Callable[[Poly], bool] = lambda _: False, cases: int = MOST_CASES
-) -> Poly:
+def rounded(dtype: int, value: Poly, keeps: Callable[[Poly], bool] = lambda _: False, cases: int = MOST_CASES) -> Poly:
     """The value as a narrow type holds it.
 
     Args:

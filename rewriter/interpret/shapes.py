@@ -18,8 +18,8 @@ from ..graph import MAX_RANK, Scope, attribute, int_attribute, label, subgraphs
 from ..spec import BY_OP_TYPE, DOMAIN, MaskKind
 from . import contrib
 from .extents import RULES, Dims, broadcast
-from .schemas import inferred
 from .known import KNOWN
+from .schemas import inferred
 
 if TYPE_CHECKING:
     from .engine import Interpreter

@@ -42,9 +42,7 @@ ACTIVATIONS = frozenset({"MatMul", "Gemm", "Einsum", "FusedMatMul", "Softmax"})
 """Operators whose results are scores and probabilities: how a 16-bit type rounds these is no matter of a proof."""
 
 
-def settle(
-    interpreter: Interpreter, node: NodeProto, name: str, indices: tuple[Poly, ...], value: Poly
-) -> Poly | None:
+def settle(interpreter: Interpreter, node: NodeProto, name: str, indices: tuple[Poly, ...], value: Poly) -> Poly | None:
     """The element of a tensor, given the exact result of its operator; None where the type may not hold it.
 
     Args:
