@@ -23,7 +23,7 @@ from .targets import Images
 ATTRIBUTE = "kernels"
 """The node attribute (a STRING, binary) that the plugin library reads its kernels from."""
 
-TRITON = "pip install 'alibi-rewriter[engine]'"
+NO_TRITON = "compiling kernels needs Triton, which is not installed. Run: pip install 'alibi-rewriter[engine]'"
 
 
 @dataclass
@@ -108,7 +108,7 @@ def _bundle(need: Need, images: Images, skip: bool, cache: Path, worker: Worker)
         return encode(description, directory, machine_code=images.machine_code, ptx=images.ptx)
     except (CompileError, LookupError) as error:
         if importlib.util.find_spec("triton") is None:
-            raise MissingDependency(f"compiling kernels needs Triton, which is not installed. Run: {TRITON}") from error
+            raise MissingDependency(NO_TRITON) from error
         raise EngineFailed(f"the kernels of '{need.node}' ({_name(need)}) do not compile: {error}") from error
     except OSError as error:
         raise EngineFailed(

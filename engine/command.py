@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from .job import BACKENDS
 from .options import AUTO, STRATEGIES, EngineOptions, Reporter
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
+
     from ..rewriter.pipeline import RewriteResult
 
 KINDS = ("min", "opt", "max")
@@ -30,10 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--engine", metavar="PATH", nargs="?", const=Path(), type=Path, help="build an engine (default: STEM.engine)"
     )
-    group.add_argument("--backend", choices=(AUTO, *BACKENDS), default=AUTO, metavar="NAME", help=", ".join(BACKENDS))
-    group.add_argument(
-        "--strategy", choices=STRATEGIES, default="plugin", metavar="S", help="plugin, native (function bodies) or auto"
-    )
+    group.add_argument("--backend", choices=(AUTO, *BACKENDS), metavar="NAME", help=", ".join(BACKENDS))
+    group.add_argument("--strategy", choices=STRATEGIES, metavar="S", help="plugin, native (function bodies) or auto")
     group.add_argument("--target", metavar="SM", action="append", default=[], help="GPUs to build for: sm_80,sm_89")
     for kind in KINDS:
         shapes: Any = {"metavar": "SHAPES", "nargs": "+", "dest": f"{kind}_shapes"}
@@ -84,10 +85,14 @@ class Request:
         """The request of a command line, or None if it asks for no engine and no kernels.
 
         Raises:
-            UsageError: A shape or target is not written as it has to be, or MODEL stands behind --engine.
+            UsageError: A shape or target is not written as it has to be, an option has nothing to say something about,
+                or MODEL stands behind --engine.
         """
-        if getattr(options, "engine", None) is None and not getattr(options, "embed_kernels", False):
-            return None
+        embed = getattr(options, "embed_kernels", False)
+        if getattr(options, "engine", None) is None:
+            _refuse_idle(options, embed)
+            if not embed:
+                return None
         if options.engine is not None and options.engine.suffix == ".onnx":
             # The option takes a path, so `rewrite --engine model.onnx` takes the model for the engine.
             raise UsageError(f"--engine '{options.engine}' looks like a model. Put MODEL first: rewrite MODEL --engine")
@@ -96,14 +101,45 @@ class Request:
 
         shapes = {kind: parse_shapes(f"--{kind}-shapes", getattr(options, f"{kind}_shapes")) for kind in KINDS}
         wanted = EngineOptions(
-            backend=options.backend,
-            strategy=options.strategy,
+            backend=options.backend or AUTO,
+            strategy=options.strategy or STRATEGIES[0],
             targets=parse_targets(options.target),
             shapes=shapes,
             embed_plugin=YES.get(options.embed_plugin),
             skip=options.skip,
         )
         return cls(options.engine, options.embed_kernels, wanted, options.explain, options.verbose)
+
+    def plan_of(self, model: Path) -> Path:
+        """Where the engine of a written model goes."""
+        assert self.engine is not None
+        return self.engine if self.engine != Path() else model.with_suffix(".engine")
+
+    def check(self, model: ModelProto, base_dir: Path) -> None:
+        """What can be known to fail before anything is rewritten fails here.
+
+        Args:
+            model: The original.
+            base_dir: Where its external data lie.
+
+        Raises:
+            UsageError: A shape names no input or does not fit, or a target cannot be built for.
+            MissingDependency: TensorRT or Triton is not installed.
+            EngineFailed: TensorRT is too old, or there is no GPU to build for.
+            PluginNotUsed: The plugin library is missing.
+        """
+        from .build import check_name, check_request
+        from .profiles import make_profile
+        from .shapes import check_shapes, inputs_of
+
+        for kind in KINDS:
+            check_shapes(f"--{kind}-shapes", self.options.shapes[kind], inputs_of(model))
+        if any(self.options.shapes.values()):
+            make_profile(model, base_dir, self.options.shapes)
+        for place in (base_dir, self.engine):
+            if place is not None:
+                check_name(place)
+        check_request(self.options, engine=self.engine is not None, embed=self.embed)
 
     def carry_out(self, result: RewriteResult) -> Outcome:
         """Builds what was asked for from a rewritten model, or from one that was rewritten before."""
@@ -133,9 +169,24 @@ class Request:
             lines.append(f"attached {size:.1f} MiB of kernels to {len(attached.nodes)} nodes of {model}")
         if self.engine is None:
             return Outcome(tuple(lines), done=before)
-        plan = self.engine if self.engine != Path() else model.with_suffix(".engine")
+        plan = self.plan_of(model)
         facts = build_engine(model, plan, self.options, progress)
         return Outcome((*lines, *facts.lines(explain=self.explain)), facts.to_json(), done=before)
+
+
+def _refuse_idle(options: argparse.Namespace, embed: bool) -> None:
+    """Options of an engine that is not asked for would do nothing.
+
+    Raises:
+        UsageError: One was given.
+    """
+    names = ["backend", "strategy", "embed_plugin", *(f"{kind}_shapes" for kind in KINDS)]
+    names += [] if embed else ["target", "skip"]
+    for name in names:
+        if getattr(options, name, None):
+            option = f"--{name.replace('_', '-')}"
+            more = " or --embed-kernels" if name in ("target", "skip") else ""
+            raise UsageError(f"{option} is about an engine. Give it with --engine{more}.")
 
 
 class Progress(Reporter):
@@ -150,13 +201,17 @@ class Progress(Reporter):
 
     def _say(self, text: str) -> None:
         self._clear()
-        sys.stderr.write(f"[{time.monotonic() - self.started:6.1f} s] {text}\n")
+        self._write(f"[{time.monotonic() - self.started:6.1f} s] {text}\n")
+
+    def _write(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):  # the terminal is gone, or the file is full: the work goes on
+            sys.stderr.write(text)
+            sys.stderr.flush()
 
     def _event(self, event: dict[str, Any]) -> None:
         if event["event"] == "progress" and self.terminal:
             done, steps = int(event["done"]), max(1, int(event["steps"]))
-            sys.stderr.write(f"{CLEAR_LINE}{event['phase'][:50]} {done}/{steps}")
-            sys.stderr.flush()
+            self._write(f"{CLEAR_LINE}{event['phase'][:50]} {done}/{steps}")
             self.drawn = True
         elif event["event"] == "parsed":
             self._say(f"parsed: {event['layers']} layers, {event['plugin_layers']} of them plugins")
@@ -165,6 +220,5 @@ class Progress(Reporter):
 
     def _clear(self) -> None:
         if self.drawn:
-            sys.stderr.write(CLEAR_LINE)
-            sys.stderr.flush()
+            self._write(CLEAR_LINE)
             self.drawn = False

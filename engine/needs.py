@@ -62,6 +62,27 @@ def is_fused(node: NodeProto) -> bool:
     return node.domain == DOMAIN and node.op_type in BY_OP_TYPE
 
 
+def require_kernels(model: ModelProto) -> None:
+    """Says at once, before anything is compiled, which nodes no kernel serves.
+
+    Raises:
+        EngineFailed: The model has such nodes.
+    """
+    missing = [node for node in fused_nodes(model) if not BY_OP_TYPE[node.op_type].has_kernels]
+    if missing:
+        others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise EngineFailed(
+            f"fused node '{label(missing[0])}'{others}: there are no kernels for {missing[0].op_type} yet, because of "
+            f"its {_unserved(missing[0])}. {NATIVE_INSTEAD}"
+        )
+
+
+def _unserved(node: NodeProto) -> str:
+    variant = BY_OP_TYPE[node.op_type]
+    key_bias = f"input key_bias '{node.input[variant.inputs.index('key_bias')]}'" if variant.key_bias else ""
+    return " and ".join(part for part in (key_bias, "window" if variant.window else "") if part)
+
+
 def needs(model: ModelProto, base_dir: Path) -> Iterator[tuple[NodeProto, Need]]:
     """Every fused node with what it needs.
 

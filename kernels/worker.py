@@ -117,7 +117,8 @@ def hopper_constants(request: Request, tile: Tile, skip: bool) -> dict[str, Any]
     # several tiles of them; drawn by ticket (skip), some more, or the last ones drawn end too late.
     bundle = 32 if skip else 16
     return {
-        "FORM": form, "MASK": request.mask_dtype is not None, "POSITIONS": variant.positions,
+        "FORM": form, "MASK": request.mask_dtype is not None, "ADDITIVE": request.mask_dtype not in (None, "bool"),
+        "POSITIONS": variant.positions, "TERMS": False,
         "D": padded_head(request.head_dim), "V": padded_head(request.value_dim), "BLOCK_N": tile.block_n,
         "STAGES": tile.stages, "CONSUMERS": tile.block_m // 64, "SKIP": skip, "QUERIES": 2, "STEADY": True, "RAW": raw,
         "PAIRED": wide and (form != 2 or raw), "LEAST_TOTAL": 2.0**-60 if wide else 2.0**-4, "BUNDLE_MIB": bundle,

@@ -12,12 +12,15 @@ from . import fused_ops
 from .algebra import TooComplex
 from .decompose import attentions
 from .errors import Code, Refusal, Stage
+from .features import pattern_of, unread
 from .graph import Scope, index_graph, label, opset_versions, walk
 from .interpret import Interpreter, UnknownRank
+from .interpret.facts import Facts
 from .interpret.rules import element_rules
 from .interpret.shapes import infer
 from .liveness import check_private
 from .plan import Plan, plan
+from .precision import score_types
 from .prove import prove
 from .site import Attention
 
@@ -129,19 +132,25 @@ def interpreted(root: Scope, binary_inputs: frozenset[str] = frozenset()) -> Ite
         if parent is not None:
             interpreter.extents.update(parent.extents)
             interpreter.dtypes.update(parent.dtypes)
-            interpreter.facts = parent.facts
+            interpreter.counted.update(parent.counted)
+            interpreter.facts = Facts(parent=parent.facts)
         infer(interpreter, list(scope.graph.node))
         interpreters[id(scope)] = interpreter
         yield interpreter
 
 
 def _judge(interpreter: Interpreter, node: NodeProto) -> Site | None:
-    pattern = fused_ops.pattern_of(node)
+    pattern = pattern_of(node)
+    refused = unread(node)
     softmax = node.op_type == "Softmax" and node.domain in ("", "ai.onnx")
-    if pattern is None and not softmax:
+    if pattern is None and not softmax and refused is None:
         return None
+    interpreter.accept_rounding(score_types(interpreter, node))
     path = interpreter.scope.path
     site = Site(f"{path}/{label(node)}" if path else label(node), node, interpreter.scope, interpreter)
+    if refused is not None:
+        site.refusal = refused
+        return site
     try:
         readings = (
             attentions(interpreter, node) if pattern is None else [fused_ops.attention(interpreter, node, pattern)]

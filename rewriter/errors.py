@@ -24,6 +24,7 @@ class ExitCode(IntEnum):
     ENGINE_FAILED = 5
     PLUGIN_NOT_USED = 6
     INPUT_REJECTED = 7
+    NOT_VERIFIED = 8
 
 
 class AlibiError(Exception):
@@ -178,6 +179,12 @@ class Code(Enum):
         "sizes-excluded",
         "the bias would be proven only for sizes that no real run has",
         "export so that indices count from the front and every size can be 1 and more",
+    )
+    NARROW_TYPE = (
+        "ALB207",
+        "narrow-type",
+        "the bias passes through a number type that does not hold it at every length: it is rounded, or wraps around",
+        "export so that positions and bias are computed in the type of the scores (or in int64 and float32)",
     )
     MASK_UNKNOWN = (
         "ALB300",

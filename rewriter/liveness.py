@@ -5,6 +5,7 @@ from __future__ import annotations
 from .errors import Code, Refusal, Stage
 from .graph import label
 from .interpret import Interpreter
+from .mask_plan import Leaf
 from .plan import Plan
 
 
@@ -44,3 +45,20 @@ def check_private(interpreter: Interpreter, plan: Plan) -> None:
                     Code.CROSSES_SCOPE, Stage.LIVENESS, label(use.node), name, f"'{name}' is used in {use.scope.path}"
                 )
             pending.extend(o for o in use.node.output if o)
+    _check_inputs(plan, seen)
+
+
+def _check_inputs(plan: Plan, from_scores: set[str]) -> None:
+    """Nothing that the fused node will read may be made from scores: they would have to be computed for it."""
+    pending = [m for m in (plan.boolean, plan.additive, plan.rows) if m is not None]
+    read = [v.tensor for v in (plan.positions, plan.slopes, plan.scale) if v is not None]
+    while pending:
+        mask = pending.pop()
+        if isinstance(mask, Leaf):
+            read.append(mask.view.tensor)
+        else:
+            pending.extend(mask.parts)
+    made = sorted(set(read) & from_scores)
+    if made:
+        anchor = label(plan.proof.attention.anchor)
+        raise Refusal(Code.ESCAPES, Stage.LIVENESS, anchor, made[0], f"'{made[0]}' is made from the scores")

@@ -30,7 +30,9 @@ from .spec import DOMAIN, DOMAIN_VERSION, FusedAttention
 from .staging import Staged
 from .unpack import unpack_attention
 from .verify import Verification, VerifyOptions, skipped, verify
+from .verify.draw import LARGEST_BATCH
 from .verify.errors import GivenInputError, RuntimeMissingError, VerifyError
+from .written_out import restore_softmax
 
 FUNCTIONS_SINCE_IR = 8
 """Model-local functions exist from this IR version on."""
@@ -52,6 +54,8 @@ class Options:
         verify_sites: Verify each attention site alone, without weights, even if the whole model fits into memory.
         copy_data: Give the output data files of its own, even in the original's folder.
         progress: Told (phase, work done, work in all) now and then; the work in all may be 0 for unknown.
+        check: Told the source once it was read, with None, and again with the analysis.  It may raise an
+            ``AlibiError``, which ends the run before anything is rewritten or written.
     """
 
     allow_partial: bool = False
@@ -64,6 +68,7 @@ class Options:
     copy_data: bool = False
     verify_sites: bool = False
     progress: Callable[[str, int, int], None] | None = None
+    check: Callable[[Source, Analysis | None], None] | None = None
 
 
 @dataclass
@@ -81,6 +86,7 @@ class RewriteResult:
         exit_code: What the command line returns.
         seconds: Time per phase.
         notes: What else the user should know.
+        rewritten_before: Fused nodes that the input holds, where there is nothing else to rewrite.
         left: Per rewritten site that still has one, a tensor of S_q x S_kv elements (a mask, or a bias that
             something else uses) in the rewritten graph.
     """
@@ -97,6 +103,7 @@ class RewriteResult:
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)
+    rewritten_before: int = 0
 
 
 def rewrite(
@@ -128,10 +135,14 @@ def rewrite(
         check_target(source, target)
     clock.lap("load")
     original = source.model
+    if options.check is not None:
+        options.check(source, None)
     _check_versions(source)
     binary = frozenset(n for n, (low, high) in options.val_ranges.items() if low >= 0 and high <= 1)
     wellformed.check(original)
     copy, analysis = _analyse(original, source, binary, options.progress)
+    if options.check is not None:
+        options.check(source, analysis)
     result = RewriteResult(source, analysis, seconds=clock.seconds)
     if analysis.malformed:
         some = ", ".join(analysis.malformed[:5])
@@ -145,12 +156,15 @@ def rewrite(
             result.notes.append(f"the numeric self-check could not evaluate the bias at several keys of: {some}")
         clock.lap("probe")
     if not analysis.proven or (analysis.refused and not options.allow_partial) or options.dry_run:
-        partial = bool(analysis.refused) or not analysis.proven
-        result.exit_code = ExitCode.NOT_REWRITTEN if partial else ExitCode.DONE
+        result.exit_code = _without_a_rewrite(original, analysis, result, options)
         return result
     sites = None
     if options.verify:
-        sites = SitePairs.of(copy, analysis, source.base_dir, lambda: _working_copy(original, analysis.kept)[0])
+
+        def again() -> ModelProto:
+            return _working_copy(original, source.base_dir, analysis.kept)[0]
+
+        sites = SitePairs.of(copy, analysis, source.base_dir, again)
     _emit_all(copy, analysis, result)
     clock.lap("edit")
     result.model = copy
@@ -162,11 +176,24 @@ def rewrite(
             with Staged(copy, folder / "rewritten.onnx", base_dir) as staged:
                 result.verification = _verify(source, staged, analysis, options, sites)
         clock.lap("verify")
-    if result.verification is not None and result.verification.status == "failed":
-        result.exit_code = ExitCode.VERIFICATION_FAILED
-        return result
-    result.exit_code = ExitCode.NOT_REWRITTEN if analysis.refused else ExitCode.DONE
+    # What could not be compared is not written either: an unverified model is what --no-verify asks for.
+    status = "passed" if result.verification is None else result.verification.status
+    result.exit_code = UNVERIFIED.get(status, ExitCode.DONE)
     return result
+
+
+UNVERIFIED = {"failed": ExitCode.VERIFICATION_FAILED, "skipped": ExitCode.NOT_VERIFIED}
+
+
+def _without_a_rewrite(original: ModelProto, analysis: Analysis, result: RewriteResult, options: Options) -> ExitCode:
+    """How a run ends that rewrites nothing."""
+    if analysis.proven:
+        return ExitCode.NOT_REWRITTEN if analysis.refused and not options.allow_partial else ExitCode.DONE
+    before = sum(node.domain == DOMAIN for node in original.graph.node)
+    if before and not analysis.refused:
+        result.rewritten_before = before
+        return ExitCode.DONE
+    return ExitCode.NOT_REWRITTEN
 
 
 def _write(
@@ -185,14 +212,14 @@ def _write(
             options.progress("copying data files", done, whole)
 
     base_dir = source.base_dir if source.data else None
-    with Staged(rewritten, target, base_dir, own_data=options.copy_data) as staged:
+    with Staged(rewritten, target, base_dir, own_data=options.copy_data, like=source.path) as staged:
         if options.copy_data:
             staged.bring_data(copied)
         clock.lap("save")
         if options.verify:
             result.verification = _verify(source, staged, result.analysis, options, sites)
             clock.lap("verify")
-            if result.verification.status == "failed":
+            if result.verification.status in UNVERIFIED:
                 return
         staged.commit(copied)
         result.output, result.sha256 = target, staged.sha256
@@ -205,22 +232,32 @@ def _analyse(
     binary: frozenset[str],
     progress: Callable[[str, int, int], None] | None = None,
 ) -> tuple[ModelProto, Analysis]:
-    """Analyse a working copy; packed operators are unpacked only where that leads to a rewrite."""
+    """Analyse a working copy; it differs from the model only where that leads to a rewrite.
+
+    Where a site is refused although its bias looks like one, its softmax stays a node: the refusal speaks of it.
+    """
     keep: frozenset[str] = frozenset()
     while True:
-        copy, unpacked = _working_copy(original, keep)
+        copy, unpacked, restored = _working_copy(original, source.base_dir, keep)
         analysis = analyse(copy, source.base_dir, binary, progress)
         analysis.kept = keep
         proven = {o for s in analysis.proven for o in s.anchor.output}
-        if unpacked <= proven:
+        biased = {o for s in analysis.refused for o in s.anchor.output}
+        superfluous = unpacked - proven
+        if proven:  # something will be written
+            superfluous |= {quotient for made, quotient in restored.items() if made not in proven | biased}
+        if not superfluous:
             return copy, analysis
-        keep |= unpacked - proven
+        keep |= superfluous
 
 
-def _working_copy(original: ModelProto, keep: frozenset[str]) -> tuple[ModelProto, frozenset[str]]:
-    """A copy that is easier to read, and the packed operators that were unpacked in it."""
+def _working_copy(
+    original: ModelProto, base_dir: Path, keep: frozenset[str]
+) -> tuple[ModelProto, frozenset[str], dict[str, str]]:
+    """A copy that is easier to read; packed operators unpacked in it, and Softmax nodes with what they stand for."""
     copy = normalise(original)
-    return copy, frozenset(unpack_attention(copy, keep))
+    unpacked = unpack_attention(copy, keep)
+    return copy, unpacked, restore_softmax(copy, base_dir, keep)
 
 
 class _Clock:
@@ -357,6 +394,7 @@ def _verify(
             premise=_premise(analysis),
             sites=sites,
             by_sites=options.verify_sites,
+            room=_room(analysis),
         )
         if options.progress is not None:
             settings = dataclasses.replace(settings, progress=options.progress)
@@ -373,13 +411,33 @@ def _verify(
             raise ModelRejected(str(error)) from error
 
 
+TENSORS_OF_SCORES = 16
+"""Tensors of the size of the scores that a model makes on its way through an attention, and after it."""
+
+
+def _room(analysis: Analysis) -> int:
+    """Bytes that the attentions' scores take at the lengths that a verification draws, or that the model fixes."""
+    most = 0
+    for site in analysis.proven:
+        assert site.plan is not None
+        frame = site.plan.proof.attention.frame
+        entries = 1
+        for index in frame.order:
+            fixed = index.bound.constant
+            drawn = VerifyOptions.max_length if index in (frame.row, frame.key) else LARGEST_BATCH
+            entries *= drawn if fixed is None else max(1, int(fixed))
+        most = max(most, entries)
+    return most * TENSORS_OF_SCORES * np.dtype(np.float32).itemsize
+
+
 def _premise(analysis: Analysis) -> Callable[[Mapping[str, tuple[int, ...]]], str | None]:
     """What the proofs take as given about extents: that a buffer is long enough, for instance.
 
     Beyond it the original reads its buffers from the wrong end, so there is nothing to agree with.
     """
-    interpreter = analysis.proven[0].interpreter
-    facts = [f for f in interpreter.facts.learned if f.relation == ">="]
+    interpreter = analysis.interpreters[0]
+    every = (f for s in analysis.proven for f in s.interpreter.facts.learned if f.relation == ">=")
+    facts = list(dict.fromkeys(every))
 
     def outside(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
         sizes: Substitution = {}

@@ -35,9 +35,7 @@ SourceRule = Callable[["Interpreter", NodeProto, int, tuple[Poly, ...]], Source 
 
 def source(interpreter: Interpreter, node: NodeProto, output: int, indices: tuple[Poly, ...]) -> Source | None:
     """The element that the given output element is a copy of, or None if the operator is no pure movement."""
-    if node.domain not in ("", "ai.onnx"):
-        return None
-    rule = RULES.get(node.op_type)
+    rule = RULES.get(node.op_type) if interpreter.understands(node) else None
     return (
         interpreter.guarded(node, lambda: _of_rank(interpreter, rule(interpreter, node, output, indices)))
         if rule

@@ -22,7 +22,10 @@ HIDDEN = -1e4
 
 _FEWEST_SETS = 3
 
-_BYTES_PER_NUMBER = 32
+LARGEST_BATCH = 3
+"""Sequences in an input set, at most."""
+
+BYTES_PER_NUMBER = 32
 """While a number is drawn, cast and handed over."""
 
 
@@ -224,7 +227,7 @@ class Drawer:
                 raise RunError(f"input {entry.name!r} would have the shape {list(shape[:8])}")
             numbers += math.prod(shape)
         available = available_memory()
-        if available is not None and numbers * _BYTES_PER_NUMBER > available:
+        if available is not None and numbers * BYTES_PER_NUMBER > available:
             raise MemoryLimitError(f"inputs of {numbers} numbers take more memory than is available")
 
     def _values(self, rng: np.random.Generator, entry: Input, shape: tuple[int, ...], case: Case) -> Array:

@@ -46,6 +46,7 @@ class VerifyOptions:
         progress: Told (phase, work done, work in all) now and then.
         sites: The attention sites, for comparing them one by one; None if there is no analysis at hand.
         by_sites: Compare site by site even if the whole model fits into memory.
+        room: Bytes that the scores of the model's attention take at the lengths that are drawn.
     """
 
     seed: int = 0
@@ -59,3 +60,4 @@ class VerifyOptions:
     progress: Callable[[str, int, int], None] = lambda phase, done, whole: None
     sites: Sites | None = None
     by_sites: bool = False
+    room: int = 0

@@ -125,7 +125,7 @@ class _Check:
             source = source_of(deepcopy(proto), folder)
             place = scratch / str(number)
             place.mkdir()
-            self.clones.append(float32_clone(source, place))
+            self.clones.append(replace(float32_clone(source, place), room=options.room))
             self.narrow = self.narrow or bool(source.narrow)
         self.stored = ("float32", *tables(source_of(deepcopy(pair.original), pair.folders[0]), pair.heads))
 

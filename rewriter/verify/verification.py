@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..hidden import scratch
@@ -89,7 +90,9 @@ def _verify(
     for index, source in enumerate(sources):
         place = scratch / str(index)
         place.mkdir()
-        clones.append(float32_clone(source, place))
+        # Given inputs may be as large as the user makes them.
+        room = options.room if options.inputs is None else None
+        clones.append(replace(float32_clone(source, place), room=room))
     try:
         return _compared(sources, clones, folder, inputs, scratch, options)
     except LimitError as error:
@@ -111,8 +114,14 @@ def _compared(
         raise
     except RunError as error:
         return skipped(f"onnxruntime does not load the original: {error}")
+    if not runs.sets and runs.starved and options.sites is not None and options.inputs is None:
+        return verify_by_sites(sources, folder, inputs, scratch, options, "as a whole it takes too much memory")
     if not runs.sets:
-        return skipped(f"the original runs on none of the inputs: {'; '.join(runs.notes)}")
+        # The one that a user can mend: declared ranges, or what is drawn without them.
+        cure = "Narrow --val-range to what the model takes" if options.val_ranges else "Declare values with --val-range"
+        return skipped(
+            f"the original runs on none of the inputs: {'; '.join(runs.notes)}", cure=f"{cure}, or give --inputs."
+        )
     layouts = find_layouts(runs.sets, runs.outputs)
     options.progress("running the output", 0, 0)
     failures, outputs = run_rewritten(clones[1], runs.sets, threads=options.threads)
@@ -206,6 +215,6 @@ def _too_large(sources: Sequence[Source], options: VerifyOptions) -> str | None:
     return f"a float32 clone of it needs about {needed >> 20} MiB of memory, and {limit >> 20} MiB are available"
 
 
-def skipped(reason: str, notes: Sequence[str] = ()) -> Verification:
-    """A verification in which nothing was compared, and why."""
-    return Verification((), None, None, TOLERANCE, (), tuple(notes), reason)
+def skipped(reason: str, notes: Sequence[str] = (), cure: str = "") -> Verification:
+    """A verification in which nothing was compared, why, and what would help."""
+    return Verification((), None, None, TOLERANCE, (), tuple(notes), reason, cure=cure)
