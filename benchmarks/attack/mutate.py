@@ -56,6 +56,23 @@ def save(folder: Path, base: mutant_judge.Base, number: int, seed: int, said: st
     (folder / f"{stem}.txt").write_text(text, encoding="utf-8")
 
 
+def again(folder: Path, folders: list[Path], seconds: int) -> int:
+    """Judges saved findings again; prints those that are still none of refused and equal."""
+    bases: dict[str, mutant_judge.Base] = {}
+    kinds: Counter[str] = Counter()
+    for path in sorted(folder.glob("*.onnx")):
+        said = path.with_suffix(".txt").read_text(encoding="utf-8").splitlines()[0]
+        name = said.split(", mutant ")[0]
+        if name not in bases:
+            bases[name] = next(b for b in mutant_judge.bases(folders, name) if b.name == name)
+        verdict = mutant_judge.judge(bases[name], onnx.load(path), seconds=seconds)
+        kinds[verdict.kind] += 1
+        if verdict.kind not in ("equal", "refused"):
+            print(f"{verdict.kind} {verdict.length}: {path.stem}: {said}: {verdict.detail[:160]}", flush=True)
+    print(dict(kinds))
+    return 1 if any(kinds[k] for k in BAD) else 0
+
+
 def main() -> int:
     """Run the attack."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -68,17 +85,12 @@ def main() -> int:
     parser.add_argument("--short", action="store_true", help="no lengths beyond 300")
     parser.add_argument("--save", type=Path, default=Path("mutant-findings"), help="folder for findings")
     parser.add_argument("--tally", type=Path, help="file to which the counts are written now and then, as JSON")
-    parser.add_argument("--replay", nargs=2, metavar=("MODEL", "NUMBER"), help="judge one mutant again")
+    parser.add_argument("--again", type=Path, help="judge the findings of this folder again, and nothing else")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    if options.replay:
-        options.only = options.replay[0]
+    if options.again:
+        return again(options.again, options.folders, options.seconds)
     found = list(usable(options.folders, options.only))
-    if options.replay:
-        base = next(b for b in found if b.name == options.replay[0])
-        model, said = mutant(base, options.seed, int(options.replay[1]))
-        print(said, mutant_judge.judge(base, model, seconds=options.seconds), sep="\n")
-        return 0
     print(f"{len(found)} models", flush=True)
     kinds: Counter[str] = Counter()
     codes: Counter[str] = Counter()
