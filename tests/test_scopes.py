@@ -148,8 +148,6 @@ def ranged(limit: str, start: int = 0, step: int = 1) -> ModelProto:
     graph.operands("S", "T")
     if limit == "odd":  # 2 S - 1 keys
         extent = graph.add("Sub", graph.add("Mul", graph.extent("q", 2), graph.number(2)), graph.number(1))
-    elif limit == "half":
-        extent = graph.add("Div", graph.extent("q", 2), graph.number(2))
     elif limit == "double":
         extent = graph.add("Mul", graph.extent("q", 2), graph.number(2))
     elif limit == "data":
@@ -163,7 +161,7 @@ def ranged(limit: str, start: int = 0, step: int = 1) -> ModelProto:
     return graph.model(graph.attend(graph.add("Add", graph.scores(), bias)))
 
 
-@pytest.mark.parametrize("limit", ["odd", "half", "double", "two-more", "data"])
+@pytest.mark.parametrize("limit", ["odd", "double", "two-more", "data"])
 def test_an_extent_that_excludes_small_sizes_is_not_assumed(limit: str) -> None:
     """Broadcast against the keys, its Range is as long as they are, or one element that all of them get."""
     assert codes(ranged(limit)) == ["ALB206"]
