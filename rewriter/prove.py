@@ -238,10 +238,12 @@ def _beside(interpreter: Interpreter, attention: Attention, terms: Poly) -> Poly
 
 def _check_shift(attention: Attention) -> None:
     """Softmax does not see a number that all keys get, but rounding does: next to a huge one nothing else is left."""
+    most = MOST_SHIFT_HALF if attention.half else MOST_SHIFT
+    minima = (a.value for a in attention.terms.atoms if isinstance(a, Min0))
+    if any(magnitude(value.constant_term) > most for value in minima):
+        return  # a bound on the bias: no number that all keys get, and nothing that will be proven
     added = shift(attention.terms)
-    if magnitude(added) <= (MOST_SHIFT_HALF if attention.half else MOST_SHIFT) and not hides(
-        attention.terms, half=attention.half
-    ):
+    if magnitude(added) <= most and not hides(attention.terms, half=attention.half):
         return
     raise Refusal(
         Code.FINITE_MASK,
