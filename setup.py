@@ -18,10 +18,13 @@ from setuptools import Distribution, Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
-SOURCES = ("bundle", "driver", "inflate", "logging", "node", "plan", "plugin", "self_test")
+CORE = ("bundle", "call", "driver", "inflate", "node", "plan")
+TENSORRT = ("fields", "logging", "plugin", "self_test")
+SOURCES = [f"native/core/{name}.cpp" for name in CORE] + [f"native/tensorrt/{name}.cpp" for name in TENSORRT]
 FLAGS = (
-    "-std=c++17", "-O2", "-Wall", "-Wextra", "-fPIC", "-shared", "-fvisibility=hidden", "-static-libstdc++",
-    "-static-libgcc", "-s", "-Wl,--version-script=plugin/src/exports.map", "-Wl,--exclude-libs,ALL", "-Wl,-z,defs",
+    "-std=c++17", "-O2", "-Wall", "-Wextra", "-Inative", "-fPIC", "-shared", "-fvisibility=hidden",
+    "-static-libstdc++", "-static-libgcc", "-s", "-Wl,--version-script=native/tensorrt/exports.map",
+    "-Wl,--exclude-libs,ALL", "-Wl,-z,defs",
 )  # fmt: skip
 
 
@@ -73,11 +76,7 @@ class Platform(Distribution):
 
 
 setup(
-    ext_modules=[
-        Extension(
-            "alibi_rewriter.plugin.libalibi_plugin", [f"plugin/src/{name}.cpp" for name in SOURCES], optional=True
-        )
-    ],
+    ext_modules=[Extension("alibi_rewriter.plugin.libalibi_plugin", SOURCES, optional=True)],
     cmdclass={"build_ext": BuildLibrary, "bdist_wheel": AnyPython},
     distclass=Platform,
 )

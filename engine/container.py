@@ -1,6 +1,6 @@
 """A bundle of kernels as one string of bytes: what a node carries in its ``kernels`` attribute.
 
-The plugin library reads it (``plugin/src/bundle.cpp``).  Little-endian; texts and lists start with their length.
+The plugin library reads it (``native/core/bundle.cpp``).  Little-endian; texts and lists start with their length.
 The body is compressed (raw DEFLATE), because TensorRT stores the kernels of every layer several times.  A header holds
 a magic word with the format's version, lengths and a CRC-32, so that damage is found when an engine is built and not
 when it runs.

@@ -62,7 +62,6 @@ def _applies(rule: dict[str, Any], request: Request, arch: int) -> bool:
         "symmetric": variant.form == "symmetric",
         "positions": variant.positions,
         "masked": request.mask_dtype is not None,
-        "key_mask": request.mask_dtype == "bool",
         "square": request.head_dim == request.value_dim,
     }
     return all(rule[name] == fact for name, fact in facts.items() if name in rule)

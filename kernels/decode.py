@@ -30,6 +30,31 @@ from .primitives import (
 
 
 @triton.jit
+def _ask(
+    mask_base, positions_base, start, end, exists, mask_column,
+    MASK: tl.constexpr, MASK_ROWS: tl.constexpr, POSITIONS: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    """Loads what the mask and the positions say of a block of keys: ([1 or BLOCK_M, BLOCK_N], [BLOCK_N]).
+
+    Asked for a block ahead: Triton's pipeline does not carry these loads, and waiting for them in every block would
+    leave the memory idle meanwhile.
+    """
+    column = start + tl.arange(0, BLOCK_N)
+    inside = column < end
+    loaded, position = column, column
+    if MASK != MASK_NONE:
+        offset = column.to(tl.int64) * mask_column
+        if MASK_ROWS:
+            guard = exists[:, None] & inside[None, :]
+            loaded = tl.load(mask_base[:, None] + offset[None, :], mask=guard, other=0)
+        else:
+            loaded = tl.load(mask_base + offset, mask=inside, other=0)[None, :]
+    if POSITIONS:
+        position = tl.load(positions_base + column, mask=inside, other=0.0)
+    return loaded, position
+
+
+@triton.jit
 def alibi_decode(
     query, key, value, slopes, mask, key_positions, output, partial, partial_sums,
     query_batch, query_head, query_row, key_batch, key_head, key_row, value_batch, value_head, value_row,
@@ -77,8 +102,11 @@ def alibi_decode(
         positions_base = key_positions + batch * positions_batch
         clamped = tl.minimum(tl.maximum(row_as_key, 0), s_kv - 1)
         own_position = tl.load(positions_base + clamped, mask=exists, other=0.0)
+    mask_base = mask
     if MASK != MASK_NONE:
-        mask_base = mask + batch * mask_batch + head64 * mask_head + row.to(tl.int64) * mask_row
+        mask_base = mask + batch * mask_batch
+        if MASK_ROWS:
+            mask_base = mask_base + head64 * mask_head + row.to(tl.int64) * mask_row
 
     # Chunks are cut on all of s_kv so that every tile of rows agrees on them.
     chunk = tl.cdiv(tl.cdiv(s_kv, BLOCK_N), splits) * BLOCK_N
@@ -91,7 +119,13 @@ def alibi_decode(
     total = tl.zeros([BLOCK_M], dtype=tl.float32)
     out = tl.zeros([BLOCK_M, V_PADDED], dtype=tl.float32)
     lane = tl.arange(0, BLOCK_N)
+    loaded, position = _ask(
+        mask_base, positions_base, begin, end, exists, mask_column, MASK, MASK_ROWS, POSITIONS, BLOCK_N
+    )
     for start in tl.range(begin, end, BLOCK_N):
+        coming, coming_position = _ask(
+            mask_base, positions_base, start + BLOCK_N, end, exists, mask_column, MASK, MASK_ROWS, POSITIONS, BLOCK_N
+        )
         left = end - start
         key_tile = key_base + tl.cast(start, tl.int64) * key_row
         value_tile = value_base + tl.cast(start, tl.int64) * value_row
@@ -99,19 +133,12 @@ def alibi_decode(
         scores = tl.dot(tile, columns_of_key, input_precision=PRECISION) * scale
         column = start + lane
         if POSITIONS:
-            position = tl.load(positions_base + column, mask=lane < left, other=0.0)
             scores += slope[:, None] * (position[None, :] - own_position[:, None])
         elif SYMMETRIC:
             scores -= slope[:, None] * tl.abs(column[None, :] - row_as_key[:, None]).to(tl.float32)
         else:
             scores += slope[:, None] * (column[None, :] - row_as_key[:, None]).to(tl.float32)
         if MASK != MASK_NONE:
-            offset = column.to(tl.int64) * mask_column
-            if MASK_ROWS:
-                inside = exists[:, None] & (lane[None, :] < left)
-                loaded = tl.load(mask_base[:, None] + offset[None, :], mask=inside, other=0)
-            else:
-                loaded = tl.load(mask + batch * mask_batch + offset, mask=lane < left, other=0)[None, :]
             scores = hide(scores, loaded, MASK)
         visible = (lane < left)[None, :]
         if CAUSAL:
@@ -120,6 +147,7 @@ def alibi_decode(
         weights, keep, peak, total = soften(scores, peak, 0.0, total, NATURAL, True)
         values = load_rows(value_tile, lane, value_row, value_columns, left, True, V_PADDED, V)
         out = tl.dot(weights.to(values.dtype), values, out * keep[:, None], input_precision=PRECISION)
+        loaded, position = coming, coming_position
 
     empty = total == 0.0
     out = out * tl.where(empty, 0.0, 1.0 / total)[:, None]

@@ -47,7 +47,7 @@ from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared,
 
 from .hopper_consumer import consume
 from .hopper_schedule import produce
-from .hopper_shared import COUNTS, DOUBTS, NOTES, ROWS, Settings, Shared, Sizes
+from .hopper_shared import COUNTS, DOUBTS, NOTES, ROWS, TERM_COLUMNS, Settings, Shared, Sizes
 
 
 @gluon.jit
@@ -55,7 +55,8 @@ def alibi_prefill_hopper(
     query_map, key_map, value_map, output_map, slopes, key_norms, ticket, previous, mask, key_positions, mask_batch,
     mask_column, positions_batch, batch_size, heads, group, s_q, s_kv, scale_natural, empty_mean,
     FORM: gl.constexpr, STEADY: gl.constexpr, RAW: gl.constexpr, SKIP: gl.constexpr, MASK: gl.constexpr,
-    POSITIONS: gl.constexpr, PAIRED: gl.constexpr, BUNDLE_MIB: gl.constexpr,
+    ADDITIVE: gl.constexpr, POSITIONS: gl.constexpr, TERMS: gl.constexpr, PAIRED: gl.constexpr,
+    BUNDLE_MIB: gl.constexpr,
     D: gl.constexpr, V: gl.constexpr, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, QUERIES: gl.constexpr,
     CONSUMERS: gl.constexpr, LEAST_TOTAL: gl.constexpr, CONSUMER_REGISTERS: gl.constexpr,
     PRODUCER_REGISTERS: gl.constexpr,
@@ -68,7 +69,7 @@ def alibi_prefill_hopper(
         key_norms: [B, H_kv, ceil(S_kv / 64)], float32, from ``skipping.alibi_key_norms`` (SKIP).
         ticket: One int32, zero: how many tiles were taken (SKIP).
         previous: As many int32 as tiles, of any contents: which tile its program took before (SKIP).
-        mask: bytes; key j of batch b at ``b * mask_batch + j * mask_column`` (MASK).
+        mask: bytes, or floats (ADDITIVE); key j of batch b at ``b * mask_batch + j * mask_column`` (MASK).
         key_positions: [B or 1, S_kv], float32 (POSITIONS).
         empty_mean: rows without a visible key yield the mean of ``value`` (1) or zeros (0) (MASK).
     """
@@ -82,6 +83,23 @@ def alibi_prefill_hopper(
         output_tile = gl.allocate_shared_memory(dtype, [CONSUMERS, 1, 1, ROWS, V], output_map.layout)
     PLAIN: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
     vector_tile = gl.allocate_shared_memory(gl.float32, [STAGES if VECTOR else 1, BLOCK_N if VECTOR else 1], PLAIN)
+    told = gl.allocate_shared_memory(gl.int32, [STAGES, 1], PLAIN)
+    if VECTOR:
+        for i in gl.static_range(STAGES):
+            told.index(i).store(gl.zeros([1], gl.int32, gl.BlockedLayout([1], [32], [4], [0])))
+    BY_TERMS: gl.constexpr = VECTOR and TERMS
+    TERM: gl.constexpr = gl.NVMMASharedLayout.get_default_for([BLOCK_N, TERM_COLUMNS], gl.bfloat16)
+    term_tile = gl.allocate_shared_memory(
+        gl.bfloat16, [STAGES if BY_TERMS else 1, BLOCK_N if BY_TERMS else 8, TERM_COLUMNS], TERM)  # fmt: skip
+    PICK: gl.constexpr = gl.NVMMASharedLayout.get_default_for([ROWS, TERM_COLUMNS], gl.bfloat16)
+    picks = gl.allocate_shared_memory(gl.bfloat16, [ROWS if BY_TERMS else 8, TERM_COLUMNS], PICK)
+    if BY_TERMS:
+        # The producer fills one half of a key's row, without asking which half the swizzle makes of it.
+        WIDE: gl.constexpr = gl.BlockedLayout([1, 8], [16, 2], [4, 1], [1, 0])
+        part = gl.arange(0, TERM_COLUMNS, layout=gl.SliceLayout(0, WIDE)) % 8
+        picks.store(gl.where(part < 3, 1.0, 0.0).to(gl.bfloat16)[None, :] + gl.zeros([ROWS, 1], gl.bfloat16, WIDE))
+        for i in gl.static_range(STAGES):
+            term_tile.index(i).store(gl.zeros([BLOCK_N, TERM_COLUMNS], gl.bfloat16, WIDE))
     ONES: gl.constexpr = gl.NVMMASharedLayout.get_default_for([COUNTS, BLOCK_N], dtype)
     ones = gl.allocate_shared_memory(dtype, [COUNTS, BLOCK_N], ONES)
     ones.store(gl.full([COUNTS, BLOCK_N], 1.0, dtype, gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0])))
@@ -102,12 +120,12 @@ def alibi_prefill_hopper(
     # The other barriers are set up by the partitions, side by side (``set_up_barriers``).
     mbarrier.init(ready, count=CONSUMERS + 1)
     fence_async_shared()
-    settings = Settings(FORM, STEADY, RAW, SKIP, MASK, POSITIONS, PAIRED, BUNDLE_MIB, D, V, BLOCK_N, STAGES,
-                        QUERIES, CONSUMERS, LEAST_TOTAL)  # fmt: skip
+    settings = Settings(FORM, STEADY, RAW, SKIP, MASK, ADDITIVE, POSITIONS, BY_TERMS, PAIRED, BUNDLE_MIB, D, V, BLOCK_N,
+                        STAGES, QUERIES, CONSUMERS, LEAST_TOTAL)  # fmt: skip
     sizes = Sizes(gl.to_tensor(batch_size), gl.to_tensor(heads), gl.to_tensor(group), gl.to_tensor(s_q),
                   gl.to_tensor(s_kv))  # fmt: skip
-    shared = Shared(query_tile, key_tile, value_tile, output_tile, vector_tile, ones, notes, verdicts, doubts, bounds,
-                    query_full, query_empty, key_full, value_full, freed, verdict, weighed, certain, ready)  # fmt: skip
+    shared = Shared(query_tile, key_tile, value_tile, output_tile, vector_tile, told, term_tile, picks, ones, notes,
+                    verdicts, doubts, bounds, query_full, query_empty, key_full, value_full, freed, verdict, weighed, certain, ready)  # fmt: skip
     # Spelled out: a tuple that is given a name turns its constants into tensors.
     if CONSUMERS == 3:
         gl.warp_specialize([

@@ -41,7 +41,7 @@ from .hopper_shared import (
     stage_of,
 )  # fmt: skip
 from .hopper_skipping import weigh_rows
-from .hopper_weights import edge_weights, far_weights, first_peaks, vector_of
+from .hopper_weights import edge_weights, far_weights, first_peaks, mean_weights, natural, vector_of, with_terms
 
 
 @gluon.jit
@@ -52,14 +52,18 @@ def _query_of(shared, served, settings, WHO: gl.constexpr):
 
 
 @gluon.jit
-def _ask(step, served, shared, settings, SCORES: gl.constexpr, WHO: gl.constexpr):
-    """Asks for the scores of block ``step``."""
+def _ask(step, served, shared, settings, SCORES: gl.constexpr, STEADY: gl.constexpr, WHO: gl.constexpr):
+    """Asks for the scores of block ``step``; with TERMS, for what differs by key only with them."""
     stage = stage_of(step, settings)
     mbarrier.wait(shared.key_full.index(stage), phase_of(step, settings))
     key = shared.key_tile.index(stage).reshape([settings.BLOCK_N, settings.D])
     zero = gl.zeros([ROWS, settings.BLOCK_N], dtype=gl.float32, layout=SCORES)
     query = _query_of(shared, served, settings, WHO)
-    return warpgroup_mma(query, key.permute((1, 0)), zero, use_acc=False, is_async=True)
+    scores = warpgroup_mma(query, key.permute((1, 0)), zero, use_acc=False, is_async=True)
+    if settings.TERMS and STEADY:
+        terms = shared.term_tile.index(stage)
+        scores = warpgroup_mma(shared.picks, terms.permute((1, 0)), scores, is_async=True)
+    return scores
 
 
 @gluon.jit
@@ -86,12 +90,12 @@ def _add(rounded, out, sums, more, step, shared, settings, COUNT: gl.constexpr):
 @gluon.jit
 def _multiply(
     weights, out, sums, more, step, served, shared, settings, SCORES: gl.constexpr, WEIGHTS: gl.constexpr,
-    COUNT: gl.constexpr, WHO: gl.constexpr,
+    COUNT: gl.constexpr, STEADY: gl.constexpr, WHO: gl.constexpr,
 ):  # fmt: skip
     """Asks for the scores of block ``step`` and for what the weights of the one before add."""
     # Converted here: values of 16 bits carried from step to step would be unpacked and packed again.
     rounded = _rounded(weights, shared, WEIGHTS)
-    scoring = _ask(step, served, shared, settings, SCORES, WHO)
+    scoring = _ask(step, served, shared, settings, SCORES, STEADY, WHO)
     adding, counting = _add(rounded, out, sums, more, step - 1, shared, settings, COUNT)
     return scoring, adding, counting
 
@@ -111,11 +115,6 @@ def _start(
         edges += read(shared, slot, TAIL)
         right = read(shared, slot, RIGHT)
     left = read(shared, slot, LEFT)
-    extra = gl.to_tensor(0)
-    seen_from = gl.to_tensor(0)
-    if settings.MASK:
-        extra = read(shared, slot, EXTRA)
-        seen_from = read(shared, slot, SEEN_FROM)
     slope = read(shared, slot, SLOPE).to(gl.float32, bitcast=True)
     reference = tile * (ROWS * settings.CONSUMERS) + s_kv - sizes.s_q
     row_as_key = reference + WHO * ROWS + row
@@ -124,13 +123,14 @@ def _start(
     if settings.MASK:
         beyond = gl.maximum(row_as_key - read(shared, slot, END) + 1, read(shared, slot, BEGIN) - row_as_key)
         reach = slope * gl.maximum(beyond, 0).to(gl.float32)
+    products = with_terms(products, step, shared, settings, STEADY)
     peak, before, behind = first_peaks(products, scale, slope, shift, reach, settings, STEADY)
-    vector = vector_of(shared, step, column, settings)
+    vector = vector_of(shared, step, column, settings, STEADY)
     weights, _, peak = edge_weights(
         products, peak, vector, first * settings.BLOCK_N, reference, slope, scale, row_as_key, column, s_kv, settings,
         STEADY)  # fmt: skip
-    return (tile, first, crossings, edges, left, right, extra, seen_from, slope, reference, row_as_key, shift, peak,
-            before, behind, weights)  # fmt: skip
+    return (tile, first, crossings, edges, left, right, slope, reference, row_as_key, shift, peak, before, behind,
+            weights)  # fmt: skip
 
 
 @gluon.jit
@@ -159,16 +159,18 @@ def _consume_pass(
     MOVES: gl.constexpr = not (STEADY and settings.RAW)
     row = gl.arange(0, ROWS, layout=BY_ROW)
     column = gl.arange(0, BLOCK_N, layout=gl.SliceLayout(0, SCORES))
-    scale = scale_natural * LOG2E
+    scale = scale_natural
+    if not natural(settings, STEADY):
+        scale = scale * LOG2E
     s_kv = sizes.s_kv
     turn = gl.to_tensor(0)
     doubtful = gl.to_tensor(0)
     doubts = gl.zeros([ROWS], dtype=gl.int32, layout=BY_ROW)
 
     mbarrier.wait(shared.query_full.index(served & (QUERIES - 1)), (served // QUERIES) & 1)
-    products = warpgroup_mma_wait(0, deps=(_ask(step, served, shared, settings, SCORES, WHO),))
-    (tile, first, crossings, edges, left, right, extra, seen_from, slope, reference, row_as_key, shift, peak, before,
-     behind, weights) = _start(
+    products = warpgroup_mma_wait(0, deps=(_ask(step, served, shared, settings, SCORES, STEADY, WHO),))
+    (tile, first, crossings, edges, left, right, slope, reference, row_as_key, shift, peak, before, behind,
+     weights) = _start(
         products, step, served, shared, row, column, scale, s_kv, sizes, settings, STEADY, WHO)  # fmt: skip
     # The keys of this block and the values of the one before are done with.
     release(shared.freed.index(stage_of(step, settings)))
@@ -179,16 +181,17 @@ def _consume_pass(
         slot = served & (QUERIES - 1)
         j = gl.to_tensor(1)
         # With SKIP the loop is left twice: when the near blocks are in the sums, and when the far ones are known.
-        stop = edges + left + right + extra
+        stop = edges + left + right
         if settings.SKIP:
             stop = gl.where(read(shared, slot, SURE) > 1, edges + 1, stop)
         while j < stop:
             while j < stop:
                 scoring, adding, counting = _multiply(
-                    weights, out, sums, j > 1, step, served, shared, settings, SCORES, WEIGHTS, COUNT, WHO
+                    weights, out, sums, j > 1, step, served, shared, settings, SCORES, WEIGHTS, COUNT, STEADY, WHO
                 )
-                vector = vector_of(shared, step, column, settings)
+                vector = vector_of(shared, step, column, settings, STEADY)
                 products, adding, counting = warpgroup_mma_wait(2, deps=(scoring, adding, counting))
+                products = with_terms(products, step, shared, settings, STEADY)
                 # Weights of this block; the products of the one before with its values are still in flight.
                 if j < edges:
                     start_e = gl.where(j >= crossings, s_kv // BLOCK_N, first + j) * BLOCK_N
@@ -197,9 +200,8 @@ def _consume_pass(
                         STEADY)  # fmt: skip
                 else:
                     weights, keep, peak = far_weights(
-                        products, peak, before, behind, vector, j - edges, left, right, first, first + crossings,
-                        seen_from, row_as_key, column, s_kv, reference, slope, shift, scale, settings, STEADY,
-                    )  # fmt: skip
+                        products, peak, before, behind, vector, j - edges, left, first, first + crossings, reference,
+                        slope, shift, scale, settings, STEADY)  # fmt: skip
                 out, sums = warpgroup_mma_wait(0, deps=(adding, counting))
                 if not STEADY:
                     out = out * gl.convert_layout(keep, gl.SliceLayout(1, OUT))[:, None]
@@ -232,6 +234,22 @@ def _consume_pass(
                     left = read(shared, slot, LEFT)
                     right = read(shared, slot, RIGHT)
                     stop = edges + left + right
+        if settings.MASK:
+            # The mean of all values, for rows that see no key; a loop of its own keeps it out of the one above.
+            seen_from = read(shared, slot, SEEN_FROM)
+            stop += read(shared, slot, EXTRA)
+            while j < stop:
+                scoring, adding, counting = _multiply(
+                    weights, out, sums, j > 1, step, served, shared, settings, SCORES, WEIGHTS, COUNT, STEADY, WHO
+                )
+                products, adding, counting = warpgroup_mma_wait(2, deps=(scoring, adding, counting))
+                weights = mean_weights(
+                    products, j - edges - left - right, seen_from, row_as_key, column, s_kv, settings
+                )
+                out, sums = warpgroup_mma_wait(0, deps=(adding, counting))
+                release(shared.freed.index(stage_of(step, settings)))
+                step += 1
+                j += 1
         served += 1
         if QUERIES > 1:
             mbarrier.wait(shared.query_full.index(served & (QUERIES - 1)), (served // QUERIES) & 1)
@@ -239,11 +257,11 @@ def _consume_pass(
             if coming >= 0:
                 # The next tile's first scores, and the last of this one's output while they become weights.
                 scoring, adding, counting = _multiply(
-                    weights, out, sums, j > 1, step, served, shared, settings, SCORES, WEIGHTS, COUNT, WHO
+                    weights, out, sums, j > 1, step, served, shared, settings, SCORES, WEIGHTS, COUNT, STEADY, WHO
                 )
                 products, adding, counting = warpgroup_mma_wait(2, deps=(scoring, adding, counting))
-                (tile, first, crossings, edges, left, right, extra, seen_from, slope, reference, row_as_key, shift,
-                 peak, before, behind, weights) = _start(
+                (tile, first, crossings, edges, left, right, slope, reference, row_as_key, shift, peak, before, behind,
+                 weights) = _start(
                     products, step, served, shared, row, column, scale, s_kv, sizes, settings, STEADY, WHO)  # fmt: skip
                 out, sums = warpgroup_mma_wait(0, deps=(adding, counting))
             else:
@@ -272,9 +290,9 @@ def _consume_pass(
             mbarrier.wait(shared.query_full.index(0), served & 1)
             tile = read(shared, 0, TILE)
             if tile >= 0:
-                products = warpgroup_mma_wait(0, deps=(_ask(step, served, shared, settings, SCORES, WHO),))
-                (tile, first, crossings, edges, left, right, extra, seen_from, slope, reference, row_as_key, shift,
-                 peak, before, behind, weights) = _start(
+                products = warpgroup_mma_wait(0, deps=(_ask(step, served, shared, settings, SCORES, STEADY, WHO),))
+                (tile, first, crossings, edges, left, right, slope, reference, row_as_key, shift, peak, before, behind,
+                 weights) = _start(
                     products, step, served, shared, row, column, scale, s_kv, sizes, settings, STEADY, WHO)  # fmt: skip
                 release(shared.freed.index(stage_of(step, settings)))
                 step += 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
-from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma
+from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier, tma
 
 from .hopper_shared import (
     BATCH,
@@ -20,14 +20,17 @@ from .hopper_shared import (
     FIRST,
     FORM_SYMMETRIC,
     HEAD,
+    LARGEST,
     LEFT,
     LOG2E,
+    LOWEST,
     RIGHT,
     ROWS,
     SEEN_FROM,
     SLOPE,
     SURE,
     TAIL,
+    TERM_COLUMNS,
     TILE,
     in_doubt,
     judge,
@@ -35,34 +38,92 @@ from .hopper_shared import (
     phase_of,
     set_up_barriers,
     stage_of,
+    tell,
 )  # fmt: skip
 from .hopper_skipping import AHEAD, needed_blocks, worth_a_try
 from .hopper_tiles import block_at, blocks_of, order, place_of, tile_of, visible_keys
+from .hopper_weights import natural
+
+
+@gluon.constexpr_function
+def _by_key():
+    """How the producer warp holds one number per key of a block; the other dimension is for what it writes."""
+    return gl.SliceLayout(1, gl.BlockedLayout([1, 1], [32, 1], [1, 1], [0, 1]))
 
 
 @gluon.jit
-def _key_vector(
-    mask, key_positions, batch, mask_batch, mask_column, positions_batch, start, kind, slope, own, s_kv, settings,
-):  # fmt: skip
-    """What a key adds to its scores, [BLOCK_N]: its bias relative to the block or the tile, -inf if it is hidden.
+def _ask(mask, key_positions, batch, mask_batch, mask_column, positions_batch, start, s_kv, settings):
+    """Loads what mask and positions say of a block of keys.  A block ahead, because the answer takes its time."""
+    key = start + gl.arange(0, settings.BLOCK_N, layout=_by_key())
+    inside = key < s_kv
+    loaded = key
+    position = key
+    if settings.MASK:
+        at = mask + batch.to(gl.int64) * mask_batch + key.to(gl.int64) * mask_column
+        loaded = gl.load(at, mask=inside, other=0)
+    if settings.POSITIONS:
+        at = key_positions + batch.to(gl.int64) * positions_batch + key
+        position = gl.load(at, mask=inside, other=0.0)
+    return loaded, position
+
+
+@gluon.jit
+def _key_terms(loaded, position, slope, own, settings):
+    """What the keys of a block add to their scores, in natural units: bias by positions and mask; -inf if hidden."""
+    terms = gl.zeros([settings.BLOCK_N], gl.float32, _by_key())
+    if settings.POSITIONS:
+        terms = slope * (position - own)
+    if settings.ADDITIVE:
+        added = gl.minimum(loaded.to(gl.float32), LARGEST)
+        terms = gl.where(added > LOWEST, terms + added, float("-inf"))
+    elif settings.MASK:
+        terms = gl.where(loaded != 0, terms, float("-inf"))
+    return terms
+
+
+@gluon.jit
+def _all_plain(loaded, start, s_kv, settings):
+    """Whether a mask says nothing about the keys of a block."""
+    if settings.ADDITIVE:
+        told = loaded.to(gl.float32) != 0.0
+    else:
+        told = loaded == 0
+    key = start + gl.arange(0, settings.BLOCK_N, layout=_by_key())
+    return gl.max((told & (key < s_kv)).to(gl.int32), 0) == 0
+
+
+@gluon.jit
+def _put_terms(shared, stage, terms, settings):
+    """Writes a block's terms as the second product takes them: cut into three bfloat16.
+
+    Cut, not rounded: what is beyond float32 is infinite in all passes alike.
+    """
+    PLAIN: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [1, 0])
+    words = shared.term_tile._reinterpret(
+        gl.int32, [settings.STAGES, settings.BLOCK_N, TERM_COLUMNS // 2], PLAIN
+    ).index(stage)
+    rest = terms
+    bounded = gl.abs(rest) < float("inf")
+    high = rest.to(gl.int32, bitcast=True) & -65536
+    rest = gl.where(bounded, rest - high.to(gl.float32, bitcast=True), 0.0)
+    middle = rest.to(gl.int32, bitcast=True) & -65536
+    rest -= middle.to(gl.float32, bitcast=True)
+    low = rest.to(gl.int32, bitcast=True)
+    words.slice(0, 1, 1).store((((high >> 16) & 65535) | middle)[:, None])
+    words.slice(1, 1, 1).store(((low >> 16) & 65535)[:, None])
+
+
+@gluon.jit
+def _put_vector(shared, stage, terms, kind, slope, settings):
+    """Writes a block's terms and its bias relative to the block as the pass that keeps a maximum by block takes them.
 
     ``kind``: 1 left of the diagonal, -1 right of it, 0 where the diagonal's block adds the bias itself.
     """
-    BLOCK_N: gl.constexpr = settings.BLOCK_N
-    LAYOUT: gl.constexpr = gl.BlockedLayout([BLOCK_N // 32], [32], [1], [0])
-    lane = gl.arange(0, BLOCK_N, layout=LAYOUT)
-    key = start + lane
-    inside = key < s_kv
-    if settings.POSITIONS:
-        at = key_positions + batch.to(gl.int64) * positions_batch + key
-        vector = slope * (gl.load(at, mask=inside, other=0.0) - own)
-    else:
-        vector = (slope * kind.to(gl.float32)) * lane.to(gl.float32)
-    if settings.MASK:
-        at = mask + batch.to(gl.int64) * mask_batch + key.to(gl.int64) * mask_column
-        keep = gl.load(at, mask=inside, other=0)
-        vector = gl.where(keep != 0, vector, float("-inf"))
-    return vector
+    vector = terms
+    if not settings.POSITIONS:
+        lane = gl.arange(0, settings.BLOCK_N, layout=_by_key())
+        vector += (slope * kind.to(gl.float32)) * lane.to(gl.float32)
+    shared.vector_tile.index(stage).store(vector)
 
 
 @gluon.jit
@@ -86,7 +147,21 @@ def produce(
     number_of_pass = gl.to_tensor(0)
     begin = gl.to_tensor(0)
     end = s_kv
+    begin_near = gl.to_tensor(0)
+    end_near = s_kv
+    begin_seen = gl.to_tensor(0)
     scanned = gl.to_tensor(-1)
+    # The unit of slopes in the consumers' current pass, and whether what differs by key only is in the products there.
+    per_natural = gl.to_tensor(LOG2E)
+    if natural(settings, settings.STEADY):
+        per_natural = gl.to_tensor(1.0)
+    within = gl.to_tensor(settings.STEADY)
+    per_scale = 1.0 / scale_natural
+    # Of the first 64 blocks: which were looked at for this batch entry, and which of them the mask says nothing about.
+    looked = gl.to_tensor(0).to(gl.int64)
+    plain_blocks = gl.to_tensor(0).to(gl.int64)
+    # Places whose terms are not zero.
+    told = gl.to_tensor(0)
     turn = gl.to_tensor(0)
     # With SKIP costs are not known beforehand: programs draw tickets for tiles, in the same order.
     drawn = gl.to_tensor(-1)
@@ -138,13 +213,18 @@ def produce(
                 batch = pair // sizes.heads
                 head = pair - batch * sizes.heads
                 kv_head = head // sizes.group
-                slope = gl.load(slopes + head) * LOG2E
+                slope_natural = gl.load(slopes + head)
+                slope = slope_natural * per_natural
                 if settings.MASK:
                     if batch != scanned:
-                        begin, end = visible_keys(mask, batch, mask_batch, mask_column, s_kv)
+                        begin_seen, begin, end, begin_near, end_near = visible_keys(
+                            mask, batch, mask_batch, mask_column, s_kv, within, settings
+                        )
                         scanned = batch
+                        looked = gl.to_tensor(0).to(gl.int64)
+                        plain_blocks = gl.to_tensor(0).to(gl.int64)
                 first, crossings, tail, left, right, extra, seen_from = blocks_of(
-                    row, begin, end, empty_mean, sizes, settings
+                    row, begin, end, begin_near, end_near, begin_seen, empty_mean, sizes, settings
                 )
                 own = 0.0
                 if settings.POSITIONS:
@@ -155,6 +235,12 @@ def produce(
                 if settings.SKIP:
                     if worth_a_try(slope, s_kv) & (left + right > AHEAD):
                         sure = crossings + tail + AHEAD
+                number = first
+                asked = gl.to_tensor(True)
+                if VECTOR:
+                    loaded, position = _ask(
+                        mask, key_positions, batch, mask_batch, mask_column, positions_batch, number * BLOCK_N, s_kv,
+                        settings)  # fmt: skip
                 slot = served & (QUERIES - 1)
                 mbarrier.wait(shared.query_empty.index(slot), ((served // QUERIES) & 1) ^ 1)
                 mbarrier.expect(shared.query_full.index(slot), query_map.block_type.nbytes * settings.CONSUMERS)
@@ -168,22 +254,48 @@ def produce(
                     number = block_at(j, first, crossings, tail, left, right, s_kv, BLOCK_N)
                     stage = stage_of(step, settings)
                     if VECTOR:
-                        # Asked for before the wait, so that it is there after it.
-                        kind = gl.where(j < crossings + tail + left, 1, -1)
-                        if settings.FORM == FORM_SYMMETRIC:
-                            kind = gl.where(j < crossings + tail, 0, kind)
-                        vector = _key_vector(
-                            mask, key_positions, batch, mask_batch, mask_column, positions_batch, number * BLOCK_N,
-                            kind, slope, own, s_kv, settings)  # fmt: skip
+                        here, here_position, tells = loaded, position, asked
+                        if not settings.POSITIONS:
+                            if asked & within:
+                                tells = not _all_plain(loaded, number * BLOCK_N, s_kv, settings)
+                                bit = gl.where(number < 64, gl.to_tensor(1).to(gl.int64) << (number & 63), 0)
+                                looked |= bit
+                                plain_blocks |= gl.where(tells, 0, bit)
+                        next_number = block_at(j + 1, first, crossings, tail, left, right, s_kv, BLOCK_N)
+                        # Nothing is asked of blocks that are known to be plain, nor of those of the mean.
+                        known = (((plain_blocks >> (next_number & 63)) & 1) != 0) & (next_number < 64) & within
+                        asked = (j + 1 < crossings + tail + left + right) & (not known)
+                        if asked:
+                            loaded, position = _ask(
+                                mask, key_positions, batch, mask_batch, mask_column, positions_batch,
+                                next_number * BLOCK_N, s_kv, settings)  # fmt: skip
                     # Once the weights of the block that was here are computed.
                     mbarrier.wait(shared.freed.index(stage), phase_of(step, settings) ^ 1, pred=step >= settings.STAGES)
+                    if VECTOR:
+                        place_bit = 1 << stage
+                        if tells | ((told & place_bit) != 0):
+                            terms = _key_terms(here, here_position, slope_natural, own, settings)
+                            if within:
+                                # Zeros where a block that is plain comes to a place whose terms are not.
+                                terms = gl.where(tells, terms * per_scale, 0.0)
+                                told = gl.where(tells, told | place_bit, told & ~place_bit)
+                                if settings.TERMS:
+                                    _put_terms(shared, stage, terms, settings)
+                                    # The tensor cores read what threads wrote.
+                                    fence_async_shared()
+                                else:
+                                    shared.vector_tile.index(stage).store(terms)
+                                    tell(shared, stage, tells.to(gl.int32))
+                            else:
+                                kind = gl.where(j < crossings + tail + left, 1, -1)
+                                if settings.FORM == FORM_SYMMETRIC:
+                                    kind = gl.where(j < crossings + tail, 0, kind)
+                                _put_vector(shared, stage, terms * per_natural, kind, slope, settings)
+                            gl.thread_barrier()
                     mbarrier.expect(shared.key_full.index(stage), key_map.block_type.nbytes)
                     tma.async_copy_global_to_shared(
                         key_map, [batch, kv_head, number * BLOCK_N, 0], shared.key_full.index(stage),
                         shared.key_tile.index(stage))  # fmt: skip
-                    if VECTOR:
-                        shared.vector_tile.index(stage).store(vector)
-                        mbarrier.arrive(shared.key_full.index(stage), count=1)
                     # One step later the values of the block that was here are used too.
                     mbarrier.wait(
                         shared.freed.index(stage_of(step + 1, settings)), phase_of(step + 1, settings) ^ 1,
@@ -206,8 +318,8 @@ def produce(
                         note(shared, slot, EXTRA, extra)
                         note(shared, slot, SEEN_FROM, seen_from)
                         if settings.MASK:
-                            note(shared, slot, BEGIN, begin)
-                            note(shared, slot, END, end)
+                            note(shared, slot, BEGIN, begin_near)
+                            note(shared, slot, END, end_near)
                         if settings.SKIP:
                             note(shared, slot, SURE, 2 * sure + (certified & 1))
                         note(shared, slot, SLOPE, slope.to(gl.int32, bitcast=True))
@@ -236,8 +348,14 @@ def produce(
         served += 1
         if step == 0:
             # A program without a tile: its consumers ask for the first scores before they know.
-            mbarrier.arrive(shared.key_full.index(0), count=2 if VECTOR else 1)
+            mbarrier.arrive(shared.key_full.index(0), count=1)
         number_of_pass += 1
         if settings.STEADY:
             if number_of_pass == 1:
                 passes = 1 + judge(shared, settings, 1)
+                if VECTOR:
+                    within = gl.to_tensor(False)
+                    told = gl.to_tensor(0)
+                    scanned = gl.to_tensor(-1)
+                if settings.ADDITIVE:
+                    per_natural = gl.to_tensor(1.0)

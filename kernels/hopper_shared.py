@@ -12,6 +12,8 @@ from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared,
 from triton.language.core import _aggregate as aggregate
 
 LOG2E = gl.constexpr(1.4426950408889634)
+LOWEST = gl.constexpr(-3.4028234663852886e38)
+LARGEST = gl.constexpr(3.4028234663852886e38)
 ROWS = gl.constexpr(64)
 
 FORM_LINEAR = gl.constexpr(0)
@@ -43,6 +45,9 @@ DOUBTS = gl.constexpr(8)
 """Words of 32 turns in which a consumer marks the tiles that it does not trust.  Later turns share the bits of
 earlier ones: more tiles are repeated than need be, never fewer."""
 
+TERM_COLUMNS = gl.constexpr(16)
+"""Depth of the product that adds to the scores what differs by key only: the least that a product of 16 bits has."""
+
 COUNTS = gl.constexpr(8)
 """Columns of the product that adds up weights, all of them equal: the fewest that a product has."""
 
@@ -56,7 +61,9 @@ class Settings:
     RAW: gl.constexpr
     SKIP: gl.constexpr
     MASK: gl.constexpr
+    ADDITIVE: gl.constexpr
     POSITIONS: gl.constexpr
+    TERMS: gl.constexpr
     PAIRED: gl.constexpr
     BUNDLE_MIB: gl.constexpr
     D: gl.constexpr
@@ -69,14 +76,16 @@ class Settings:
     LEAST_TOTAL: gl.constexpr
 
     @gluon.constexpr_function
-    def __init__(self, FORM, STEADY, RAW, SKIP, MASK, POSITIONS, PAIRED, BUNDLE_MIB, D, V, BLOCK_N,
-                 STAGES, QUERIES, CONSUMERS, LEAST_TOTAL):  # fmt: skip
+    def __init__(self, FORM, STEADY, RAW, SKIP, MASK, ADDITIVE, POSITIONS, TERMS, PAIRED, BUNDLE_MIB,
+                 D, V, BLOCK_N, STAGES, QUERIES, CONSUMERS, LEAST_TOTAL):  # fmt: skip
         self.FORM = gl.constexpr(FORM)
         self.STEADY = gl.constexpr(STEADY)
         self.RAW = gl.constexpr(RAW)
         self.SKIP = gl.constexpr(SKIP)
         self.MASK = gl.constexpr(MASK)
+        self.ADDITIVE = gl.constexpr(ADDITIVE)
         self.POSITIONS = gl.constexpr(POSITIONS)
+        self.TERMS = gl.constexpr(TERMS)
         self.PAIRED = gl.constexpr(PAIRED)
         self.BUNDLE_MIB = gl.constexpr(BUNDLE_MIB)
         self.D = gl.constexpr(D)
@@ -117,6 +126,9 @@ class Shared:
     value_tile: gl.shared_memory_descriptor
     output_tile: gl.shared_memory_descriptor
     vector_tile: gl.shared_memory_descriptor
+    told: gl.shared_memory_descriptor
+    term_tile: gl.shared_memory_descriptor
+    picks: gl.shared_memory_descriptor
     ones: gl.shared_memory_descriptor
     notes: gl.shared_memory_descriptor
     verdicts: gl.shared_memory_descriptor
@@ -133,14 +145,17 @@ class Shared:
     ready: gl.shared_memory_descriptor
 
     @gluon.constexpr_function
-    def __init__(self, query_tile, key_tile, value_tile, output_tile, vector_tile, ones, notes, verdicts, doubts,
-                 bounds, query_full, query_empty, key_full, value_full, freed, verdict, weighed, certain,
+    def __init__(self, query_tile, key_tile, value_tile, output_tile, vector_tile, told, term_tile, picks, ones,
+                 notes, verdicts, doubts, bounds, query_full, query_empty, key_full, value_full, freed, verdict, weighed, certain,
                  ready):  # fmt: skip
         self.query_tile = query_tile
         self.key_tile = key_tile
         self.value_tile = value_tile
         self.output_tile = output_tile
         self.vector_tile = vector_tile
+        self.told = told
+        self.term_tile = term_tile
+        self.picks = picks
         self.ones = ones
         self.notes = notes
         self.verdicts = verdicts
@@ -164,7 +179,6 @@ def set_up_barriers(shared, settings, PART: gl.constexpr):
     All partitions at once, because a launch of a few tiles notices how long it takes.  Nobody may touch a barrier
     before all have arrived at ``ready``.
     """
-    VECTOR: gl.constexpr = settings.MASK or settings.POSITIONS
     if PART == 0:
         for i in gl.static_range(settings.STAGES):
             mbarrier.init(shared.freed.index(i), count=settings.CONSUMERS)
@@ -179,7 +193,7 @@ def set_up_barriers(shared, settings, PART: gl.constexpr):
             mbarrier.init(shared.certain, count=1)
     if PART == settings.CONSUMERS:
         for i in gl.static_range(settings.STAGES):
-            mbarrier.init(shared.key_full.index(i), count=2 if VECTOR else 1)
+            mbarrier.init(shared.key_full.index(i), count=1)
         for i in gl.static_range(settings.QUERIES):
             mbarrier.init(shared.query_full.index(i), count=2)
     fence_async_shared()
@@ -214,6 +228,20 @@ def note(shared, slot, field, number):
     """Writes one field of the notes in ``slot`` (producer)."""
     LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [1], [0])
     shared.notes.index(slot * NOTES + field).store(gl.full([1], number, gl.int32, LAYOUT))
+
+
+@gluon.jit
+def tell(shared, stage, flag):
+    """Writes whether the vector of the block at a place says anything (producer)."""
+    LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [1], [0])
+    shared.told.index(stage).store(gl.full([1], flag, gl.int32, LAYOUT))
+
+
+@gluon.jit
+def is_told(shared, stage):
+    """Reads that (a consumer)."""
+    LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
+    return gl.max(shared.told.index(stage).load(LAYOUT), 0) != 0
 
 
 @gluon.jit

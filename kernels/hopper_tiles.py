@@ -10,7 +10,12 @@ from __future__ import annotations
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
-from .hopper_shared import FORM_CAUSAL, FORM_LINEAR, FORM_SYMMETRIC, ROWS
+from .hopper_shared import FORM_CAUSAL, FORM_LINEAR, FORM_SYMMETRIC, LOWEST, ROWS
+
+FAR = gl.constexpr(-1e38)
+"""An additive mask at or below this makes a weight of zero in the first pass: it has no value in log2 units."""
+NEAR = gl.constexpr(-64.0)
+"""A key whose additive mask is not above this is no place to look for the maximum of a row."""
 
 
 @gluon.jit
@@ -62,36 +67,89 @@ def place_of(number, round_, size, tiles, settings):
     return round_ * programs + place
 
 
+SPAN = gl.constexpr(256)
+"""Keys that are looked at at once."""
+
+
 @gluon.jit
-def visible_keys(mask, batch, mask_batch, mask_column, s_kv):
-    """The first visible key (s_kv if there is none) and the end of the visible ones (then 0)."""
-    SPAN: gl.constexpr = 512
-    LAYOUT: gl.constexpr = gl.BlockedLayout([16], [32], [1], [0])
-    lane = gl.arange(0, SPAN, layout=LAYOUT)
+def _keys_from(start):
+    return start + gl.arange(0, SPAN, layout=gl.BlockedLayout([1], [32], [1], [0]))
+
+
+@gluon.jit
+def _look(base, start, mask_column, s_kv, settings):
+    """What the mask adds to SPAN keys: -inf where it hides and where there are none."""
+    key = _keys_from(start)
+    loaded = gl.load(base + key.to(gl.int64) * mask_column, mask=key < s_kv, other=0)
+    if settings.ADDITIVE:
+        added = gl.where(key < s_kv, loaded.to(gl.float32), float("-inf"))
+    else:
+        added = gl.where(loaded != 0, 0.0, float("-inf"))
+    return added
+
+
+@gluon.jit
+def _first(added, start, floor, s_kv):
+    return gl.min(gl.where(added > floor, _keys_from(start), s_kv), 0)
+
+
+@gluon.jit
+def _end(added, start, floor):
+    return gl.max(gl.where(added > floor, _keys_from(start) + 1, 0), 0)
+
+
+@gluon.jit
+def visible_keys(mask, batch, mask_batch, mask_column, s_kv, within, settings):
+    """Of one batch entry: the first visible key; of the keys that this pass reads, and of those near zero, the first
+    and the end.  A first one that does not exist is s_kv, and the end then 0.
+
+    A boolean mask has one kind of visible key.  Of an additive one the first pass (``within``) leaves out what is
+    at or below FAR at both ends; tiles whose rows have no other keys are done again, with all visible ones.
+    """
     base = mask + batch.to(gl.int64) * mask_batch
-    begin = s_kv
-    start = gl.to_tensor(0)
-    while (start < s_kv) & (begin == s_kv):
-        key = start + lane
-        keep = gl.load(base + key.to(gl.int64) * mask_column, mask=key < s_kv, other=0)
-        begin = gl.min(gl.where(keep != 0, key, s_kv), 0)
+    last = (s_kv - 1) // SPAN * SPAN
+    # Both ends asked for at once.
+    head = _look(base, gl.to_tensor(0), mask_column, s_kv, settings)
+    tail = _look(base, last, mask_column, s_kv, settings)
+    floor_near = float("-inf")
+    floor_read = float("-inf")
+    floor_seen = float("-inf")
+    if settings.ADDITIVE:
+        floor_near = NEAR
+        floor_seen = LOWEST
+        floor_read = gl.where(within, FAR, LOWEST)
+    begin_near = _first(head, 0, floor_near, s_kv)
+    begin = _first(head, 0, floor_read, s_kv)
+    begin_seen = _first(head, 0, floor_seen, s_kv)
+    start = gl.to_tensor(SPAN)
+    while (start < s_kv) & (begin_near == s_kv):
+        head = _look(base, start, mask_column, s_kv, settings)
+        begin_near = _first(head, start, floor_near, s_kv)
+        begin = gl.minimum(begin, _first(head, start, floor_read, s_kv))
+        begin_seen = gl.minimum(begin_seen, _first(head, start, floor_seen, s_kv))
         start += SPAN
-    end = gl.to_tensor(0)
-    start = (s_kv - 1) // SPAN * SPAN
-    while (start >= 0) & (end == 0):
-        key = start + lane
-        keep = gl.load(base + key.to(gl.int64) * mask_column, mask=key < s_kv, other=0)
-        end = gl.max(gl.where(keep != 0, key + 1, 0), 0)
+    end_near = _end(tail, last, floor_near)
+    end = _end(tail, last, floor_read)
+    start = last - SPAN
+    while (start >= 0) & (end_near == 0):
+        tail = _look(base, start, mask_column, s_kv, settings)
+        end_near = _end(tail, start, floor_near)
+        end = gl.maximum(end, _end(tail, start, floor_read))
         start -= SPAN
-    return begin, end
+    if settings.ADDITIVE:
+        none = begin_near == s_kv
+        begin_near = gl.where(none, begin, begin_near)
+        end_near = gl.where(none, end, end_near)
+    return begin_seen, begin, end, begin_near, end_near
 
 
 @gluon.jit
-def blocks_of(tile, begin, end, empty_mean, sizes, settings):
+def blocks_of(tile, begin, end, begin_near, end_near, begin_seen, empty_mean, sizes, settings):
     """Cuts the keys of a tile into blocks: first, crossings, tail, left, right, extra, seen_from (see NOTES).
 
     The blocks that are compared key by key are those of the diagonal; if all keys there are hidden, the
-    nearest block with a visible key is, so that rows find their maximum early.
+    nearest block with a visible key is, so that rows find their maximum early.  With an additive mask that is one
+    whose mask is near zero, and all between it and the diagonal are compared, too.
     """
     BLOCK_N: gl.constexpr = settings.BLOCK_N
     rows: gl.constexpr = ROWS * settings.CONSUMERS
@@ -109,9 +167,9 @@ def blocks_of(tile, begin, end, empty_mean, sizes, settings):
         near = gl.maximum(end - 1, 0)
         beyond = near + 1
     if settings.MASK:
-        near = gl.maximum(gl.minimum(near, end - 1), 0)
+        near = gl.maximum(gl.minimum(near, end_near - 1), 0)
         if settings.FORM == FORM_SYMMETRIC:
-            near = gl.maximum(near, gl.minimum(begin, s_kv - 1))
+            near = gl.maximum(near, gl.minimum(begin_near, s_kv - 1))
         beyond = gl.maximum(gl.minimum(beyond, end), near + 1)
     first = near // BLOCK_N
     crossings = gl.cdiv(beyond, BLOCK_N) - first
@@ -120,10 +178,10 @@ def blocks_of(tile, begin, end, empty_mean, sizes, settings):
     if settings.MASK:
         left = gl.maximum(first - begin // BLOCK_N, 0)
         whole = gl.minimum(whole, gl.cdiv(end, BLOCK_N))
-        empty = begin == s_kv
+        empty = begin_seen == s_kv
         if settings.FORM == FORM_CAUSAL:
-            empty = reference < begin
-            seen_from = begin
+            empty = reference < begin_seen
+            seen_from = begin_seen
         else:
             seen_from = gl.where(empty, s_kv, 0)
         extra = gl.where(empty & (empty_mean != 0), gl.cdiv(s_kv, BLOCK_N), 0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
-from .hopper_shared import FORM_CAUSAL, FORM_SYMMETRIC, ROWS, stage_of
+from .hopper_shared import FORM_CAUSAL, FORM_SYMMETRIC, LOG2E, ROWS, is_told, stage_of
 
 
 @gluon.constexpr_function
@@ -28,16 +28,23 @@ def paired(numbers):
 
 
 @gluon.jit
-def _online(scores, base, peak, GUARDED: gl.constexpr, PAIR: gl.constexpr):
-    """One step of the online softmax; ``base`` is a scalar or one number per row."""
+def _online(scores, base, peak, GUARDED: gl.constexpr, PAIR: gl.constexpr, NATURAL: gl.constexpr):
+    """One step of the online softmax; ``base`` is a scalar or one number per row.
+
+    NATURAL: scores are not in log2 units, where an additive mask of -3.3e38 would not be finite.
+    """
     new_peak = gl.maximum(peak, gl.max(scores, 1) + base)
     if PAIR:
         new_peak = paired(new_peak)
     anchor = new_peak
     if GUARDED:
         anchor = gl.where(new_peak == float("-inf"), 0.0, new_peak)
-    weights = gl.exp2(scores - (anchor - base)[:, None])
-    return weights, gl.exp2(peak - anchor), new_peak
+    relative = scores - (anchor - base)[:, None]
+    past = peak - anchor
+    if NATURAL:
+        relative = relative * LOG2E
+        past = past * LOG2E
+    return gl.exp2(relative), gl.exp2(past), new_peak
 
 
 @gluon.jit
@@ -58,14 +65,39 @@ def _lines(intercepts, gradient, settings):
     return gl.convert_layout(lines.reshape([ROWS, settings.BLOCK_N]), SCORES)
 
 
+@gluon.constexpr_function
+def by_vector(settings, STEADY):
+    """Whether a vector brings what differs by key only, bias included; else the products have it already."""
+    return (settings.MASK or settings.POSITIONS) and not STEADY
+
+
+@gluon.constexpr_function
+def natural(settings, STEADY):
+    """Whether scores are in natural units: where the maximum is kept block by block, with an additive mask."""
+    return settings.ADDITIVE and not STEADY
+
+
 @gluon.jit
-def vector_of(shared, step, column, settings):
-    """What the producer computed for the keys of a block: bias, or -inf where a key is hidden (MASK, POSITIONS)."""
+def vector_of(shared, step, column, settings, STEADY: gl.constexpr):
+    """What the producer computed for the keys of a block: bias, or -inf where a key is hidden (``by_vector``)."""
     vector = column.to(gl.float32)
-    if settings.MASK or settings.POSITIONS:
+    if by_vector(settings, STEADY):
         LAYOUT: gl.constexpr = gl.SliceLayout(0, scores_layout(settings))
         vector = shared.vector_tile.index(stage_of(step, settings)).load(LAYOUT)
     return vector
+
+
+@gluon.jit
+def with_terms(products, step, shared, settings, STEADY: gl.constexpr):
+    """The products and what differs by key only, where that has not come by a product of its own (TERMS)."""
+    if STEADY and not settings.TERMS and (settings.MASK or settings.POSITIONS):
+        LAYOUT: gl.constexpr = gl.SliceLayout(0, scores_layout(settings))
+        stage = stage_of(step, settings)
+        if settings.POSITIONS:
+            products += shared.vector_tile.index(stage).load(LAYOUT)[None, :]
+        elif is_told(shared, stage):
+            products += shared.vector_tile.index(stage).load(LAYOUT)[None, :]
+    return products
 
 
 @gluon.jit
@@ -79,8 +111,13 @@ def first_peaks(products, scale, slope, shift, reach, settings, STEADY: gl.const
     """
     peak = gl.full_like(shift, float("-inf"))
     if STEADY and settings.RAW:
-        nearer, _ = gl.split(products.reshape([ROWS, 2, settings.BLOCK_N // 2]).permute((0, 2, 1)))
-        peak = gl.convert_layout(gl.max(nearer, 1), shift.type.layout) * scale
+        if settings.MASK:
+            # Hidden keys do not count; they may fill a half of the block, or, if all are hidden, the whole.
+            peak = gl.max(products, 1) * scale
+            peak = gl.where(peak == float("-inf"), 0.0, peak)
+        else:
+            nearer, _ = gl.split(products.reshape([ROWS, 2, settings.BLOCK_N // 2]).permute((0, 2, 1)))
+            peak = gl.convert_layout(gl.max(nearer, 1), shift.type.layout) * scale
         if settings.FORM == FORM_SYMMETRIC:
             # Distances are subtracted: a tile whose slope is negative is left to the second pass.
             peak = gl.where(slope < 0.0, float("nan"), peak)
@@ -105,7 +142,8 @@ def edge_weights(
     products, peak, vector, start, reference, slope, scale, row_as_key, column, s_kv, settings, STEADY: gl.constexpr,
 ):  # fmt: skip
     """Weights of a block in which every key is compared with its row; (weights, factor for the past, peak)."""
-    VECTOR: gl.constexpr = settings.MASK or settings.POSITIONS
+    VECTOR: gl.constexpr = by_vector(settings, STEADY)
+    NATURAL: gl.constexpr = natural(settings, STEADY)
     zeros = gl.zeros_like(peak)
     if settings.FORM == FORM_SYMMETRIC:
         base = gl.to_tensor(0.0)
@@ -113,12 +151,12 @@ def edge_weights(
         bend = gl.abs(_lines(ahead, -slope, settings))
         if STEADY and settings.RAW:
             scores = gl.fma(products, scale, -peak[:, None]) - bend
-            if settings.MASK:
+            if VECTOR:
                 scores += vector[None, :]
         else:
             # The sign of the slope, because its size is inside the absolute value.
             bias = gl.where(slope < 0.0, 1.0, -1.0) * bend
-            if settings.MASK:
+            if VECTOR:
                 bias += vector[None, :]
             scores = gl.fma(products, scale, bias)
         if start + settings.BLOCK_N > s_kv:
@@ -132,6 +170,8 @@ def edge_weights(
             anchor = base - peak
         if VECTOR:
             scores = gl.fma(products, scale, anchor[:, None] + vector[None, :])
+        elif settings.POSITIONS:
+            scores = gl.fma(products, scale, anchor[:, None])
         else:
             scores = gl.fma(products, scale, _lines(anchor, slope, settings))
         if settings.FORM == FORM_CAUSAL:
@@ -144,7 +184,7 @@ def edge_weights(
         keep = peak
         weights = gl.exp2(scores)
     else:
-        weights, keep, new_peak = _online(scores, base, peak, True, STEADY and settings.PAIRED)
+        weights, keep, new_peak = _online(scores, base, peak, True, STEADY and settings.PAIRED, NATURAL)
     return weights, keep, new_peak
 
 
@@ -154,7 +194,8 @@ def _side_weights(
     SIGN: gl.constexpr,
 ):  # fmt: skip
     """Weights of a block that all rows see whole, but for hidden keys; ``SIGN * slope`` is the bias's gradient."""
-    VECTOR: gl.constexpr = settings.MASK or settings.POSITIONS
+    VECTOR: gl.constexpr = by_vector(settings, STEADY)
+    NATURAL: gl.constexpr = natural(settings, STEADY)
     base = SIGN * slope * (start - reference).to(gl.float32)
     if settings.POSITIONS:
         base = gl.to_tensor(0.0)
@@ -171,6 +212,8 @@ def _side_weights(
             found = gl.where(peak == float("-inf"), 0.0, peak)
         if VECTOR:
             weights = gl.exp2(gl.fma(products, scale, (bases - found)[:, None] + vector[None, :]))
+        elif settings.POSITIONS:
+            weights = gl.exp2(gl.fma(products, scale, (bases - found)[:, None]))
         else:
             weights = gl.exp2(gl.fma(products, scale, _lines(bases - found, SIGN * slope, settings)))
     else:
@@ -178,7 +221,7 @@ def _side_weights(
             scores = gl.fma(products, scale, vector[None, :])
         else:
             scores = gl.fma(products, scale, _lines(gl.zeros_like(peak), SIGN * slope, settings))
-        weights, keep, new_peak = _online(scores, bases, peak, settings.MASK, False)
+        weights, keep, new_peak = _online(scores, bases, peak, settings.MASK, False, NATURAL)
     return weights, keep, new_peak
 
 
@@ -194,7 +237,7 @@ def _either_side(
     start = gl.where(is_left, first - 1 - j, crossed + j - left) * settings.BLOCK_N
     gradient = gl.where(is_left, slope, -slope)
     intercepts = gradient * (start - reference).to(gl.float32) - gl.where(is_left, before, behind)
-    if settings.MASK:
+    if by_vector(settings, True):
         weights = gl.exp2(gl.fma(products, scale, intercepts[:, None] + vector[None, :]))
     else:
         weights = gl.exp2(gl.fma(products, scale, _lines(intercepts, gradient, settings)))
@@ -202,7 +245,7 @@ def _either_side(
 
 
 @gluon.jit
-def _mean(products, extra, seen_from, row_as_key, column, s_kv, settings):
+def mean_weights(products, extra, seen_from, row_as_key, column, s_kv, settings):
     """Weights in the ``extra``-th block of the mean of all values: one for rows that see no key, else zero."""
     at = extra * settings.BLOCK_N + column
     chosen = (row_as_key < seen_from)[:, None] & (at < s_kv)[None, :]
@@ -211,8 +254,8 @@ def _mean(products, extra, seen_from, row_as_key, column, s_kv, settings):
 
 @gluon.jit
 def far_weights(
-    products, peak, before, behind, vector, j, left, right, first, crossed, seen_from, row_as_key, column, s_kv,
-    reference, slope, shift, scale, settings, STEADY: gl.constexpr,
+    products, peak, before, behind, vector, j, left, first, crossed, reference, slope, shift, scale, settings,
+    STEADY: gl.constexpr,
 ):  # fmt: skip
     """Weights of the ``j``-th block after those that the diagonal crosses."""
     BLOCK_N: gl.constexpr = settings.BLOCK_N
@@ -220,17 +263,9 @@ def far_weights(
         if STEADY and settings.RAW and settings.PAIRED:
             keep = peak
             new_peak = peak
-            if settings.MASK:
-                if j < left + right:
-                    weights = _either_side(
-                        products, before, behind, vector, j, left, first, crossed, reference, slope, scale, settings
-                    )
-                else:
-                    weights = _mean(products, j - left - right, seen_from, row_as_key, column, s_kv, settings)
-            else:
-                weights = _either_side(
-                    products, before, behind, vector, j, left, first, crossed, reference, slope, scale, settings
-                )
+            weights = _either_side(
+                products, before, behind, vector, j, left, first, crossed, reference, slope, scale, settings
+            )
         elif j < left:
             start_l = (first - 1 - j) * BLOCK_N
             weights, keep, new_peak = _side_weights(
@@ -238,34 +273,12 @@ def far_weights(
             )
         else:
             start_r = (crossed + j - left) * BLOCK_N
-            weights, keep, new_peak = _side_or_mean(
-                products, peak, behind, vector, start_r, j - left - right, seen_from, row_as_key, column, s_kv,
-                reference, slope, shift, scale, settings, STEADY, -1)  # fmt: skip
+            weights, keep, new_peak = _side_weights(
+                products, peak, behind, vector, start_r, reference, slope, shift, scale, settings, STEADY, -1
+            )
     else:
         start_s = (first - 1 - j) * BLOCK_N
-        weights, keep, new_peak = _side_or_mean(
-            products, peak, before, vector, start_s, j - left, seen_from, row_as_key, column, s_kv, reference, slope,
-            shift, scale, settings, STEADY, 1)  # fmt: skip
-    return weights, keep, new_peak
-
-
-@gluon.jit
-def _side_or_mean(
-    products, peak, anchor, vector, start, extra, seen_from, row_as_key, column, s_kv, reference, slope, shift, scale,
-    settings, STEADY: gl.constexpr, SIGN: gl.constexpr,
-):  # fmt: skip
-    """Weights of a block beside the diagonal or, from ``extra = 0`` on, of a block of the mean of all values."""
-    if settings.MASK:
-        if extra < 0:
-            weights, keep, new_peak = _side_weights(
-                products, peak, anchor, vector, start, reference, slope, shift, scale, settings, STEADY, SIGN
-            )
-        else:
-            weights = _mean(products, extra, seen_from, row_as_key, column, s_kv, settings)
-            keep = gl.full_like(peak, 1.0)
-            new_peak = peak
-    else:
         weights, keep, new_peak = _side_weights(
-            products, peak, anchor, vector, start, reference, slope, shift, scale, settings, STEADY, SIGN
+            products, peak, before, vector, start_s, reference, slope, shift, scale, settings, STEADY, 1
         )
     return weights, keep, new_peak

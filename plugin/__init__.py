@@ -1,6 +1,6 @@
 """The TensorRT plugin library: where it is, and what it was built from.
 
-It is compiled from ``src/`` when the package is installed (``setup.py``), with g++ alone.
+It is compiled from ``native/`` when the package is installed (``setup.py``), with g++ alone.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ class ExitCode(IntEnum):
     ENGINE_FAILED = 5
     PLUGIN_NOT_USED = 6
     INPUT_REJECTED = 7
+    NOT_VERIFIED = 8
 
 
 class AlibiError(Exception):

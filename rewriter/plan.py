@@ -7,7 +7,7 @@ changed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from onnx import TensorProto
@@ -18,14 +18,17 @@ from .algebra import (
 )
 from .edit import float_type
 from .errors import Code, Refusal, Stage
+from .function_body import WINDOW_OPSET
 from .graph import label
 from .guard import follow, row_guard
 from .interpret import Interpreter
 from .interpret.arithmetic import reciprocal
-from .layout import View, as_view
+from .key_terms import key_bias, split_by_key, takes_key_bias
+from .layout import View, as_view, key_head
 from .mask_plan import Mask, additive_mask, boolean_mask, by_row
 from .prove import Proof
 from .site import Attention
+from .windows import Window
 
 KNOWN_TYPES = frozenset(TensorProto.DataType.values()) - {TensorProto.UNDEFINED}
 """Element types that have a name."""
@@ -44,6 +47,7 @@ class Plan:
     slopes: View | None = None
     slope_factor: float = 1.0
     rows: Mask | None = None
+    key_bias: Mask | None = None
     scale: View | None = None
     divide: bool = False
     zero_rows: bool = False
@@ -57,6 +61,10 @@ def plan(interpreter: Interpreter, proof: Proof) -> Plan:
         Refusal: A mask, the positions or the slopes cannot be taken from existing tensors.
     """
     attention = proof.attention
+    if interpreter.scope.opset.get("", 1) < WINDOW_OPSET:
+        proof = replace(proof, hidden=(*proof.window.conditions, *proof.hidden), window=Window())
+    if proof.rounded.terms:
+        proof = replace(proof, positions=None, runtime_slopes=None)  # these are in the key bias
     dtype = _common_type(interpreter, proof)
     made = Plan(proof, _lift_output(interpreter, attention.output), dtype, zero_rows=attention.zero_rows)
     if proof.positions is not None:
@@ -68,20 +76,36 @@ def plan(interpreter: Interpreter, proof: Proof) -> Plan:
     if proof.attention.factor is not None:
         made.scale, made.divide = _find_scale(interpreter, proof.attention)
     keys, rows = by_row(proof)
-    if rows and (made.zero_rows or attention.frame.head is None or attention.frame.head in attention.key.indices):
+    if rows and (made.zero_rows or key_head(attention.key, attention.frame.head) == attention.frame.head):
         made.rows = boolean_mask(interpreter, proof, rows)
     else:
         keys = proof.hidden
     if keys:
         made.boolean = boolean_mask(interpreter, proof, keys)
-    if proof.rest.terms:
-        made.additive = additive_mask(interpreter, proof)
+    _find_added(interpreter, made)
     guard = row_guard(interpreter, proof, made.output)
     if guard is not None:
         made.output = guard
         made.zero_rows = True
         made.notes.append("a guard that sets rows without keys to zero is part of the fused node")
     return made
+
+
+def _find_added(interpreter: Interpreter, made: Plan) -> None:
+    """What is added besides the bias: by key alone as key bias where that is better, all else as a mask."""
+    proof = made.proof
+    if not proof.rest.terms:
+        return
+    per_key, other = split_by_key(proof)
+    if takes_key_bias(proof, per_key):
+        try:
+            made.key_bias = key_bias(interpreter, proof, per_key)
+            made.additive = additive_mask(interpreter, replace(proof, rest=other)) if other.terms else None
+            return
+        except Refusal:
+            # The two come out of one tensor, or it has no axis of keys: a mask says the same.
+            made.key_bias = None
+    made.additive = additive_mask(interpreter, proof)
 
 
 def _common_type(interpreter: Interpreter, proof: Proof) -> int:
@@ -95,19 +119,19 @@ def _common_type(interpreter: Interpreter, proof: Proof) -> int:
 
 
 def _lift_output(interpreter: Interpreter, output: View) -> View:
-    """Replace [B*H, S, D] by the [B, H, S, D] that a single consumer reshapes it to."""
+    """Replace [B*H, S, D] by the [B, H, S, D] that a single consumer reshapes it to; whole heads for cut ones."""
     current = output
     for _ in range(4):
-        if not current.merged:
+        if current.clean or (output.digits and not current.digits):
             return current
         uses = interpreter.scope.consumers.get(current.tensor, [])
         if len(uses) != 1 or uses[0].scope is not interpreter.scope or uses[0].position != 0:
-            return output
+            break
         followed = follow(interpreter, current, uses[0].node)
         if followed is None:
-            return output
+            break
         current = followed
-    return current if not current.merged else output
+    return current if current.clean else output
 
 
 # --- positions and slopes --------------------------------------------------------------------------------

@@ -39,11 +39,20 @@ def inputs_of(shape: Shape, scale: float = 1.0, device: str = "cuda") -> list[tu
 
 def extras_of(shape: Shape, device: str = "cuda") -> tuple[Any, Any]:
     """Mask and key positions, None where there are none."""
-    if shape.extra in ("key padding", "right padding"):
-        mask = torch.ones(shape.batch, 1, 1, shape.s_kv, dtype=torch.bool, device=device)
-        hidden = shape.s_kv // 16
-        mask[:, :, :, slice(0, hidden) if shape.extra == "key padding" else slice(-hidden, None)] = False
-        return mask, None
+    hidden = shape.s_kv // 16
+    if shape.extra in ("key padding", "right padding", "boolean heads", "positions and padding", "additive keys"):
+        heads = shape.heads if shape.extra == "boolean heads" else 1
+        mask = torch.ones(shape.batch, heads, 1, shape.s_kv, dtype=torch.bool, device=device)
+        at_right = shape.extra in ("right padding", "additive keys")
+        mask[:, :, :, slice(-hidden, None) if at_right else slice(0, hidden)] = False
+        if shape.extra == "additive keys":
+            kind = getattr(torch, shape.dtype)
+            return torch.where(mask, 0.0, torch.finfo(kind).min).to(kind), None
+        counted = (mask[:, 0, 0].cumsum(1) - 1).clamp(min=0).float() if shape.extra.startswith("positions") else None
+        return mask, counted
+    if shape.extra == "causal rows":
+        keep = torch.ones(shape.s_q, shape.s_kv, dtype=torch.bool, device=device).tril(shape.s_kv - shape.s_q)
+        return keep.expand(shape.batch, 1, -1, -1).contiguous(), None
     if shape.extra == "boolean rows":
         return torch.rand(1, 1, shape.s_q, shape.s_kv, device=device) > 0.01, None
     if shape.extra == "additive rows":

@@ -8,6 +8,10 @@ from alibi_rewriter.kernels.variants import ELEMENT_BYTES, Layout, Request
 
 INPUTS = ("none", "key padding", "right padding", "boolean rows", "additive rows", "positions")
 """What an attention may have besides query, key and value."""
+EXPORTED_INPUTS = ("additive keys", "causal rows", "boolean heads", "positions and padding")
+"""Further ones, as exports have them: an additive mask [B, 1, 1, S_kv] that hides keys at the right by the lowest number
+of the type, a boolean mask [B, 1, S_q, S_kv] that repeats the causal one, one [B, H, 1, S_kv] with padding at the left,
+positions that count the keys behind such padding."""
 
 
 def paper_slopes(heads: int) -> list[float]:
@@ -35,7 +39,8 @@ class Shape:
     extra: str = "none"
 
     def __post_init__(self) -> None:
-        if self.extra not in INPUTS or (self.extra == "positions" and not self.causal):
+        known = self.extra in (*INPUTS, *EXPORTED_INPUTS)
+        if not known or (self.extra.startswith("positions") and not self.causal):
             raise ValueError(f"no such input: {self.extra!r} (positions are those of causal attentions here)")
 
     @property
@@ -72,6 +77,10 @@ class Shape:
             "key padding": "bool",
             "right padding": "bool",
             "boolean rows": "bool",
+            "causal rows": "bool",
+            "boolean heads": "bool",
+            "positions and padding": "bool",
+            "additive keys": self.dtype,
             "additive rows": self.dtype,
         }.get(self.extra)
 
@@ -79,11 +88,11 @@ class Shape:
     def request(self) -> Request:
         """What kernels it needs."""
         return Request.of(
-            symmetric=not self.causal, causal=self.causal, positions=self.extra == "positions",
+            symmetric=not self.causal, causal=self.causal, positions=self.extra.startswith("positions"),
             mask_dtype=self.mask_dtype, dtype=self.dtype, head_dim=self.head_dim,
         )  # fmt: skip
 
     @property
     def layout(self) -> Layout:
         """Of its buffers."""
-        return Layout(True, self.extra.endswith("rows"))
+        return Layout(True, self.extra.endswith(("rows", "heads")))

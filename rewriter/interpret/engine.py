@@ -81,9 +81,10 @@ class Interpreter:
         binary: Graph inputs that are declared to hold 0 and 1 only.
         extents: Shape per tensor; None where the rank is unknown.  Filled by ``shapes.infer``.
         dtypes: Element type per tensor (``TensorProto`` constants), 0 where unknown.
-        facts: Equalities between sizes.
+        facts: Equalities between sizes that hold in this graph.
         malformed: Nodes that contradict themselves, in the order in which they were met.
         too_complex: Tensors whose elements outgrew what is calculated with, and how.
+        counted: Sizes that nobody named but that a number of elements decides (the -1 of a Reshape).
         inexact: Narrow float types whose rounding is that of the scores themselves, and not part of a value.
         limited: Tensors of a narrow integer type that holds their elements at realistic sizes only, with that type.
         wrapping: Tensors of an integer type that does not hold their elements at realistic sizes, with that type.
@@ -105,6 +106,7 @@ class Interpreter:
     table_fits: dict[object, object] = field(default_factory=dict)
     malformed: dict[str, None] = field(default_factory=dict)
     too_complex: dict[str, str] = field(default_factory=dict)
+    counted: set[Size] = field(default_factory=set)
     _reading: list[list[Key]] = field(default_factory=list)
     _work: int = 0
     _fresh: int = 0
@@ -122,9 +124,9 @@ class Interpreter:
         return None if dims is None else len(dims)
 
     def fresh_size(self) -> Poly:
-        """An extent that nothing is known about yet."""
+        """An extent that nothing is known about yet, and that no other graph of the model calls so."""
         self._fresh += 1
-        return of(Size(f"?{self._fresh}"))
+        return of(Size(f"?{self.scope.path}:{self._fresh}" if self.scope.path else f"?{self._fresh}"))
 
     def dtype(self, name: str) -> int:
         """The element type, 0 if unknown."""
@@ -299,6 +301,18 @@ class Interpreter:
                 raise Misaligned(name)  # it may be spread for some sizes, and not for others
             result.append(indices[offset + axis])
         return tuple(result)
+
+    @contextlib.contextmanager
+    def nothing_learned(self) -> Iterator[None]:
+        """What is learned inside is forgotten: for nodes that may never run."""
+        own, before = self.facts, self.facts.version
+        self.facts = Facts(parent=own)
+        try:
+            yield
+        finally:
+            if self.facts.version != before:
+                self.answers.clear()
+            self.facts = own
 
     def visited(self, name: str, indices: tuple[Poly, ...]) -> Iterator[tuple[Key, Poly]]:
         """Every element that the given one was computed from, itself first, nearest first."""

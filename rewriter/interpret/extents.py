@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from onnx import NodeProto
 
-from ..algebra import ONE, ZERO, Poly, Read, maximum, poly
+from ..algebra import ONE, ZERO, Poly, Read, Size, maximum, poly
 from ..graph import MAX_RANK, int_attribute, ints_attribute, label
 from .digits import divide, floordiv
-from .generators import einsum_labels
+from .equations import einsum_labels
 from .movement import axes_of, reduced_axes, slice_bounds, split_sizes, squeezed_axes
 
 if TYPE_CHECKING:
@@ -129,7 +129,11 @@ def _reshape(interpreter: Interpreter, node: NodeProto, inputs: list[Dims]) -> l
     if None not in result:
         return [tuple(d for d in result if d is not None)]
     inferred = None if dims is None else _remaining(interpreter, list(dims), [d for d in result if d is not None])
-    filler = inferred if inferred is not None else interpreter.fresh_size()
+    filler = inferred
+    if filler is None:
+        filler = interpreter.fresh_size()
+        if dims is not None:
+            interpreter.counted.update(a for a in filler.atoms if isinstance(a, Size))
     return [tuple(filler if d is None else d for d in result)]
 
 
@@ -274,7 +278,7 @@ def _gemm(interpreter: Interpreter, node: NodeProto, inputs: list[Dims]) -> list
 
 
 def _einsum(interpreter: Interpreter, node: NodeProto, inputs: list[Dims]) -> list[Dims]:
-    terms, result = einsum_labels(node)
+    terms, result = einsum_labels(node, [None if d is None else len(d) for d in inputs])
     if result is None:
         return [None]
     sizes: dict[str, Poly] = {}
@@ -284,7 +288,7 @@ def _einsum(interpreter: Interpreter, node: NodeProto, inputs: list[Dims]) -> li
         for letter, extent in zip(term, dims, strict=True):
             if letter in sizes and not interpreter.is_single(sizes[letter]) and not interpreter.is_single(extent):
                 if not interpreter.same(sizes[letter], extent):
-                    interpreter.facts.learn(sizes[letter], extent, label(node), by_broadcast=False)
+                    interpreter.facts.learn(sizes[letter], extent, label(node), by_broadcast=True)
             elif letter not in sizes or interpreter.is_single(sizes[letter]):
                 sizes[letter] = extent
     return [tuple(sizes[c] for c in result)]

@@ -36,6 +36,7 @@ from ..algebra import (
 )
 from ..graph import attribute, float_attribute, int_attribute, ints_attribute, read_tensor
 from .arithmetic import exact
+from .equations import einsum_labels
 from .movement import reduced_axes
 
 if TYPE_CHECKING:
@@ -377,7 +378,7 @@ def _matmul(interpreter: Interpreter, node: NodeProto, output: int, indices: Ind
 
 def _einsum(interpreter: Interpreter, node: NodeProto, output: int, indices: Indices) -> Poly | None:
     """An Einsum that sums over nothing is a product of elements."""
-    terms, result = einsum_labels(node)
+    terms, result = einsum_labels(node, [interpreter.rank(name) for name in node.input])
     if result is None or any(label not in result for term in terms for label in term):
         return None
     place = dict(zip(result, indices, strict=True))
@@ -390,22 +391,6 @@ def _einsum(interpreter: Interpreter, node: NodeProto, output: int, indices: Ind
         at = (ZERO if one else place[c] for c, one in zip(term, single, strict=True))
         value = value * interpreter.element(name, tuple(at))
     return value
-
-
-def einsum_labels(node: NodeProto) -> tuple[list[str], str | None]:
-    """Labels of the operands and of the result; None where an ellipsis or a repeated label is used."""
-    equation = attribute(node, "equation", b"")
-    text = (equation.decode() if isinstance(equation, bytes) else str(equation)).replace(" ", "")
-    if "." in text or not text:
-        return [], None
-    left, arrow, result = text.partition("->")
-    terms = left.split(",")
-    if not arrow:
-        letters = sorted(set(left) - {","})
-        result = "".join(c for c in letters if left.count(c) == 1)
-    if any(len(set(t)) != len(t) for t in (*terms, result)):
-        return [], None
-    return terms, result
 
 
 RULES: dict[str, Callable[[Interpreter, NodeProto, int, Indices], Poly | None]] = {

@@ -31,6 +31,8 @@ from ..algebra import (
     absolute,
     conjunction,
     ind,
+    is_nonnegative,
+    is_nonpositive,
     less_equal,
     magnitude,
     min0,
@@ -51,6 +53,9 @@ Floats = npt.NDArray[np.float64]
 
 MOST_ROWS = 1 << 12
 """Rows of a table without a formula that are looked at for a message."""
+
+MOST_CUT = 1 << 20
+"""Elements of a table whose axes are cut where its index holds two."""
 
 LARGE = 1 << 22
 """Elements of a table without a formula beyond which it is no atom, but a read like any other tensor."""
@@ -138,7 +143,39 @@ def table(name: str, data: Floats, indices: tuple[Poly, ...], integer: bool = Fa
 
 
 def _table(name: str, held: Values, indices: tuple[Poly, ...], integer: bool = False) -> Poly:
-    return _entry(name, held.data, tuple(indices[a] for a in held.axes), integer, held.tag)
+    own = tuple(indices[a] for a in held.axes)
+    cut = digits_of(held.data.shape, own) if held.data.size <= MOST_CUT else None
+    if cut is not None:
+        return _table(name, values(held.data.reshape(cut[0])), cut[1], integer)
+    return _entry(name, held.data, own, integer, held.tag)
+
+
+def digits_of(shape: tuple[int, ...], indices: tuple[Poly, ...]) -> tuple[tuple[int, ...], tuple[Poly, ...]] | None:
+    """A shape and an index with each axis cut that holds two indices: [S*H] at H*i + h is [S, H] at (i, h).
+
+    None where no axis is cut.  Both digits have to stay within their extents for every index, so that the element is
+    the same one.
+    """
+    extents: list[int] = []
+    places: list[Poly] = []
+    for extent, index in zip(shape, indices, strict=True):
+        found = _digits(extent, index)
+        extents += [extent] if found is None else [extent // found[0], found[0]]
+        places += [index] if found is None else [found[1], found[2]]
+    return (tuple(extents), tuple(places)) if len(extents) > len(shape) else None
+
+
+def _digits(extent: int, index: Poly) -> tuple[int, Poly, Poly] | None:
+    """(K, q, r) with index = K * q + r, 0 <= r < K and 0 <= q < extent / K."""
+    factors = sorted({int(c) for _, c in index.terms if isinstance(c, int) and 1 < c < extent and extent % c == 0})
+    for factor in factors:
+        quotient = {m: int(c) // factor for m, c in index.terms if m and isinstance(c, int) and c % factor == 0}
+        major = Poly(dict(quotient))
+        minor = index - major * factor
+        inside = is_nonnegative(minor) and is_nonpositive(minor - (factor - 1))
+        if inside and minor.terms and is_nonnegative(major) and is_nonpositive(major - (extent // factor - 1)):
+            return factor, major, minor
+    return None
 
 
 def _entry(name: str, data: Floats, indices: tuple[Poly, ...], integer: bool, tag: str) -> Poly:
@@ -191,7 +228,7 @@ def constant_element(interpreter: Interpreter, name: str, array: Array, indices:
 
 
 def _is_number(value: float) -> bool:
-    """Whether a float is calculated with: no NaN, and no number of float64 that is larger than what infinity is here."""
+    """Whether a float is calculated with: no NaN, and nothing of float64 beyond what infinity is here."""
     return math.isinf(value) or abs(value) < INFINITY / 2
 
 
@@ -248,6 +285,11 @@ def _element(
     )
     if fitted.form:
         return -_formula(known, f"-{name}", reduced) if fitted.negated else _formula(known, name, reduced)
+    cut = digits_of(part.shape, moving) if part.size <= MOST_CUT else None
+    if cut is not None:
+        inner = _element(interpreter, (f"{signature[0]}{list(cut[0])}", signature[1]), part.reshape(cut[0]), cut[1])
+        if inner is not None and not any(isinstance(a, Table) and a.data.ndim > 1 for a in inner.all_atoms()):
+            return inner
     if known.entries is None:
         return None
     value = _table(name, known.entries, reduced, fitted.integer or fitted.boolean)

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from .. import function_body
 from ..algebra import HIDDEN_BELOW
 from ..spec import DOMAIN
 from .rounding import UNIT_ROUNDOFF
@@ -96,7 +97,7 @@ def with_scores(proto: onnx.ModelProto) -> onnx.ModelProto:
     changed = deepcopy(proto)
     (node,) = (n for n in changed.graph.node if n.domain == DOMAIN)
     body = next(f for f in changed.functions if (f.domain, f.name) == (node.domain, node.op_type))
-    body.output.append("scores")
+    body.output.append(function_body.SCORES)
     node.output.append(SCORES)
     changed.graph.output.append(helper.make_tensor_value_info(SCORES, TensorProto.FLOAT, None))
     return changed

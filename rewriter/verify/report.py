@@ -214,6 +214,7 @@ class Verification:
         out_of_scope: What is not compared, in words.
         notes: What else a reader should know: lengths that the original refuses, and the like.
         skipped_reason: Why nothing was compared; None if something was.
+        cure: What would help then, in a sentence.
         sites: One entry per site where sites were compared one by one; ``by_sites`` says why, and is None where
             whole models were compared.
     """
@@ -227,6 +228,7 @@ class Verification:
     skipped_reason: str | None = None
     sites: tuple[SiteResult, ...] = ()
     by_sites: str | None = None
+    cure: str = ""
 
     @property
     def passed(self) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-SOURCES = HERE.parents[1] / "plugin" / "src"
+SOURCES = HERE.parents[1] / "native"
 sys.path[:0] = [str(HERE), str(HERE.parent / "kernels"), str(HERE.parent)]
 
 
@@ -20,8 +20,8 @@ def compiled(name: str, target: Path, *options: str) -> Path:
     compiler = os.environ.get("CXX") or shutil.which("g++")
     if compiler is None:
         pytest.skip("needs g++")
-    command = [compiler, "-std=c++17", "-O1", "-g", "-Wall", "-Wextra", "-Werror", str(HERE / name), *options]
-    subprocess.run([*command, "-o", str(target), "-ldl"], check=True)
+    command = [compiler, "-std=c++17", "-O1", "-g", "-Wall", "-Wextra", "-Werror", f"-I{SOURCES}", str(HERE / name)]
+    subprocess.run([*command, *options, "-o", str(target), "-ldl"], check=True)
     return target
 
 
@@ -43,6 +43,17 @@ def host_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def plan_dump(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The library's planning as a program, with the sanitizers on."""
-    sources = [str(SOURCES / f"{name}.cpp") for name in ("bundle", "plan", "inflate")]
+    sources = [str(SOURCES / "core" / f"{name}.cpp") for name in ("bundle", "call", "inflate", "node", "plan")]
     target = tmp_path_factory.mktemp("plan") / "plan_dump"
     return compiled("plan_dump.cpp", target, "-fsanitize=address,undefined", *sources)
+
+
+SANITIZED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+
+
+@pytest.fixture(scope="session")
+def sanitized_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The plugin library with the sanitizers on and every symbol visible."""
+    sources = [str(path) for folder in ("core", "tensorrt") for path in sorted((SOURCES / folder).glob("*.cpp"))]
+    target = tmp_path_factory.mktemp("sanitized") / "libsanitized.so"
+    return compiled(sources[0], target, *SANITIZED, "-fPIC", "-shared", *sources[1:])

@@ -1,4 +1,4 @@
-// Drives the plugin library through NVIDIA's own headers, where they are installed: what plugin/src/abi.h says in our
+// Drives the plugin library through NVIDIA's own headers, where they are installed: what native/tensorrt/abi.h says in our
 // words has to be what they say.  No TensorRT library is linked or loaded.
 //
 //   headers LIBRARY BUNDLE      the exit status is 0 if everything agrees
@@ -12,7 +12,7 @@
 #include <iterator>
 #include <string>
 
-#include "../../plugin/src/abi.h"
+#include "tensorrt/abi.h"
 
 namespace abi = alibi::abi;
 using namespace nvinfer1;

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from pathlib import Path
@@ -241,7 +242,11 @@ def test_the_engine_needs_a_place(bloom: Path, tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_one_error(
     bloom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*arguments: object, **options: object) -> None:
+    real = build_module.hidden.make_folder
+
+    def full(wanted: Path) -> object:
+        if wanted.parent != tmp_path:
+            return real(wanted)  # temporary files
         raise OSError(28, "No space left on device", str(tmp_path))
 
     pretend(tmp_path, monkeypatch, version="1.7.1")
@@ -249,6 +254,10 @@ def test_a_folder_that_cannot_be_written_is_one_error(
     for strategy in ("native", "auto"):
         with pytest.raises(UsageError, match="No space left on device"):
             build_engine(bloom, tmp_path / "m.engine", EngineOptions(backend=RTX, strategy=strategy))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with pytest.raises(EngineFailed, match=r"No space left on device.*TMPDIR"):
+        build_engine(bloom, tmp_path / "m.engine", EngineOptions(backend=RTX))
 
 
 @needs_rtx
@@ -330,7 +339,9 @@ def pretend(
     package = folder / "stand-in"
     package.mkdir(exist_ok=True)
     text = f"""
-        import os, signal
+        import ctypes, os, signal
+        real = ctypes.CDLL  # the parser's core library is taken for found
+        ctypes.CDLL = lambda name, *a, **k: None if name == {SONAME!r} else real(name, *a, **k)
         __version__ = "{version}"
         class LayerType: PLUGIN_V3 = 1
         class ILogger:
@@ -344,12 +355,7 @@ def pretend(
             return Registry()
     """
     (package / f"{name}.py").write_text(textwrap.dedent(text))
-    # The parser's core library is taken for found.
-    (package / "sitecustomize.py").write_text(
-        "import ctypes\nreal = ctypes.CDLL\n"
-        f"ctypes.CDLL = lambda name, *a, **k: None if name == {SONAME!r} else real(name, *a, **k)\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(package), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.syspath_prepend(str(package))
 
 
 @pytest.mark.parametrize(

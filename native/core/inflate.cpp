@@ -1,4 +1,4 @@
-#include "inflate.h"
+#include "core/inflate.h"
 
 #include <array>
 #include <cstdint>

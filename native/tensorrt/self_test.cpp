@@ -5,7 +5,7 @@
 #include <cstring>
 #include <initializer_list>
 
-#include "abi.h"
+#include "tensorrt/abi.h"
 
 namespace alibi {
 namespace {

@@ -1,4 +1,4 @@
-#include "driver.h"
+#include "core/driver.h"
 
 #include <dlfcn.h>
 

@@ -1,9 +1,9 @@
-#include "logging.h"
+#include "tensorrt/logging.h"
 
 #include <atomic>
 #include <cstdio>
 
-#include "abi.h"
+#include "tensorrt/abi.h"
 
 namespace alibi {
 namespace {

@@ -1,0 +1,169 @@
+#include "core/node.h"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+
+namespace alibi {
+namespace {
+
+constexpr char const* kCure = ". Build with `rewrite MODEL --engine`, or attach kernels with --embed-kernels";
+
+[[noreturn]] void refuse(Member const& member, std::string const& what) {
+    throw std::runtime_error(member.opType + ": " + what);
+}
+
+void name(Member& member) {
+    member.opType = "AlibiAttention";
+    member.opType += member.form == Form::symmetric ? "Symmetric" : member.causal ? "Causal" : "Linear";
+    if (member.positions) member.opType += "Positions";
+    if (member.keyBias) member.opType += "KeyBias";
+    if (member.window) member.opType += "Window";
+    if (member.masking == Masking::boolean) member.opType += "BooleanMask";
+    if (member.masking == Masking::additive) member.opType += "AdditiveMask";
+    member.inputs = {Tensor::query, Tensor::key, Tensor::value, Tensor::slopes};
+    if (member.masking != Masking::none) member.inputs.push_back(Tensor::mask);
+    if (member.positions) member.inputs.push_back(Tensor::key_positions);
+    if (member.keyBias) member.inputs.push_back(Tensor::key_bias);
+}
+
+std::vector<Member> derive() {
+    struct Shape {
+        Form form;
+        bool causal;
+        bool positions;
+    };
+    // A causal symmetric bias is the causal linear one, and a symmetric one counts places, so neither has more members.
+    constexpr Shape kShapes[] = {{Form::linear, true, false}, {Form::linear, true, true}, {Form::linear, false, false},
+                                 {Form::linear, false, true}, {Form::symmetric, false, false}};
+    std::vector<Member> members;
+    for (bool keyBias : {false, true}) {
+        for (bool window : {false, true}) {
+            for (Shape const& shape : kShapes) {
+                for (Masking masking : {Masking::none, Masking::boolean, Masking::additive}) {
+                    Member member{"", shape.form, shape.causal, shape.positions, keyBias, window, masking, {}};
+                    name(member);
+                    members.push_back(member);
+                }
+            }
+        }
+    }
+    return members;
+}
+
+int64_t expectWindow(Member const& member, char const* attribute, int64_t size) {
+    if (!member.window && size != kUnbounded) refuse(member, std::string("it has no ") + attribute);
+    if (size < kUnbounded || size > kLargestWindow) {
+        refuse(member, std::string(attribute) + " is " + std::to_string(size) + ", which is neither -1 nor from 0 to "
+                           + std::to_string(kLargestWindow));
+    }
+    return size;
+}
+
+constexpr std::array<int32_t, 4> kAsIs = {0, 1, 2, 3};
+
+bool wide(Tensor tensor) {
+    return tensor == Tensor::query || tensor == Tensor::key || tensor == Tensor::value || tensor == Tensor::output;
+}
+
+void checkLayout(Member const& member, std::string const& layout) {
+    std::string sorted = layout;
+    std::sort(sorted.begin(), sorted.end());
+    if (sorted != "BDHS" || layout.back() != 'D') {
+        refuse(member, "layout '" + layout.substr(0, 40) + "' is not an order of B, H, S and, last, D");
+    }
+}
+
+}  // namespace
+
+std::vector<Member> const& family() {
+    static auto const* const members = new std::vector<Member>(derive());  // never destroyed: registries keep names
+    return *members;
+}
+
+std::shared_ptr<Node const> Node::of(Member const& member, Attributes const& attributes) {
+    auto node = std::make_shared<Node>();
+    node->member = &member;
+    if (!attributes.scale) refuse(member, "attribute 'scale' is missing");
+    node->scale = *attributes.scale;
+    if (!std::isfinite(node->scale)) refuse(member, "attribute 'scale' is not finite");
+    if (attributes.emptyRows != "mean" && attributes.emptyRows != "zero") {
+        refuse(member, "empty_rows is neither 'mean' nor 'zero'");
+    }
+    node->emptyMean = attributes.emptyRows == "mean";
+    node->windowLeft = expectWindow(member, "window_left", attributes.windowLeft);
+    node->windowRight = expectWindow(member, "window_right", attributes.windowRight);
+    node->layout = attributes.layout;
+    checkLayout(member, node->layout);
+    if (attributes.kernels.empty()) return node;
+    try {
+        node->bundle = Bundle::read(attributes.kernels);
+    } catch (std::exception const& error) {
+        refuse(member, error.what() + std::string(kCure));
+    }
+    if (node->bundle->opType != member.opType) {
+        refuse(member, "its attached kernels are for " + node->bundle->opType.substr(0, 80) + kCure);
+    }
+    Type const mask = node->bundle->maskType;
+    bool const fits = member.masking == Masking::none ? mask == Type::none
+        : member.masking == Masking::boolean          ? mask == Type::boolean
+                                                      : mask != Type::none && mask != Type::boolean;
+    if (!fits) refuse(member, std::string("its attached kernels disagree about the mask") + kCure);
+    return node;
+}
+
+std::array<int32_t, 4> Node::axes() const {
+    std::array<int32_t, 4> places{};
+    constexpr char kAxes[] = {'B', 'H', 'S', 'D'};
+    for (size_t i = 0; i < 4; ++i) places[i] = static_cast<int32_t>(layout.find(kAxes[i]));
+    return places;
+}
+
+Call Node::call(Described const* inputs, size_t count, Described const& output) const {
+    if (count != member->inputs.size()) {
+        refuse(*member, std::to_string(count) + " inputs instead of " + std::to_string(member->inputs.size()));
+    }
+    Call made;
+    made.scale = scale;
+    made.emptyMean = emptyMean;
+    made.windowLeft = windowLeft;
+    made.windowRight = windowRight;
+    try {
+        for (size_t i = 0; i < count; ++i) {
+            Tensor const tensor = member->inputs[i];
+            made[tensor] = describe(tensor, inputs[i], wide(tensor) ? axes() : kAsIs);
+        }
+        made[Tensor::output] = describe(Tensor::output, output, axes());
+        check(made);
+        Operand const& mask = made[Tensor::mask];
+        if (mask.present && (mask.type == Type::boolean) != (member->masking == Masking::boolean)) {
+            throw std::runtime_error("mask is of type " + std::string(nameOf(mask.type)));
+        }
+    } catch (std::runtime_error const& error) {
+        refuse(*member, error.what());
+    }
+    return made;
+}
+
+Described Node::output(Described const* inputs, size_t count) const {
+    if (count != member->inputs.size()) {
+        refuse(*member, std::to_string(count) + " inputs instead of " + std::to_string(member->inputs.size()));
+    }
+    for (size_t i = 0; i < count; ++i) {
+        Tensor const tensor = member->inputs[i];
+        if (inputs[i].rank != rankOf(tensor)) {
+            refuse(*member, std::string(nameOf(tensor)) + " has " + std::to_string(inputs[i].rank)
+                                + " dimensions instead of " + std::to_string(rankOf(tensor)));
+        }
+    }
+    Described found = inputs[0];
+    auto const last = static_cast<size_t>(axes()[3]);
+    found.extents[last] = inputs[2].extents[last];
+    return found;
+}
+
+void requireKernels(Node const& node) {
+    if (!node.bundle) refuse(*node.member, std::string("no kernels are attached to this node") + kCure);
+}
+
+}  // namespace alibi
