@@ -15,6 +15,7 @@ from ..algebra import (
     Ind,
     Index,
     Poly,
+    Read,
     Sum,
     at_most_zero,
     conjunction,
@@ -79,7 +80,7 @@ def _constant_of_shape(interpreter: Interpreter, node: NodeProto, output: int, i
 
 def _cumsum(interpreter: Interpreter, node: NodeProto, output: int, indices: Indices) -> Poly | None:
     axes = interpreter.constants(node.input[1])
-    if not axes or int_attribute(node, "reverse", 0):
+    if not axes:
         return None
     axis = axes[0] % len(indices)
     exclusive = int_attribute(node, "exclusive", 0)
@@ -88,7 +89,13 @@ def _cumsum(interpreter: Interpreter, node: NodeProto, output: int, indices: Ind
         return None
     counter = Index(f"#{node.output[0]}", dims[axis])
     term = interpreter.element(node.input[0], (*indices[:axis], of(counter), *indices[axis + 1 :]))
-    return _running_sum(term, counter, indices[axis] + (0 if exclusive else 1))
+    if not int_attribute(node, "reverse", 0):
+        closed = _running_sum(term, counter, indices[axis] + (0 if exclusive else 1))
+        if closed is not None:
+            return closed
+    if term.is_integer and interpreter.dtype(node.output[0]) in (TensorProto.FLOAT, TensorProto.DOUBLE):
+        return of(Read(node.output[0], indices, True))  # whole numbers add up to whole numbers, in floats as well
+    return None
 
 
 def _running_sum(term: Poly, counter: Index, count: Poly) -> Poly | None:
