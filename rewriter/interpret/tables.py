@@ -8,6 +8,7 @@ the part that a short test would use.  Entries that hide a key (-inf, finfo.min)
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -25,6 +26,7 @@ from ..algebra import (
     Cond,
     Hashed,
     Poly,
+    Read,
     Substitution,
     absolute,
     conjunction,
@@ -59,6 +61,10 @@ LARGE = 1 << 22
 """Elements of a table without a formula beyond which it is no atom, but a read like any other tensor."""
 
 
+LARGEST_INTEGER = 1 << 53
+"""Tables of larger integers are no atoms: float64, in which entries are kept, would round them."""
+
+
 @dataclass(frozen=True, eq=False)
 class Table(Hashed):
     """One element of a constant without a closed form; a number as soon as its index is one."""
@@ -81,9 +87,13 @@ class Table(Hashed):
         return self.indices
 
     def extreme(self, *, lowest: bool) -> Poly | None:
-        if not self.data.size or not np.isfinite(self.data).all():
+        if not self.data.size or not self.is_finite:
             return None
         return poly(_exact(float(self.data.min() if lowest else self.data.max())))
+
+    @property
+    def is_finite(self) -> bool:
+        return bool((np.abs(self.data) < float(INFINITY) / 2).all())
 
     @property
     def sign(self) -> int | None:
@@ -172,14 +182,13 @@ def _entry(name: str, data: Floats, indices: tuple[Poly, ...], integer: bool, ta
     positions = [i.constant for i in indices]
     if all(p is not None for p in positions):
         place = tuple(int(p) for p in positions if p is not None)
-        if all(-n <= p < n for p, n in zip(place, data.shape, strict=True)):
+        if all(-n <= p < n for p, n in zip(place, data.shape, strict=True)) and _is_number(float(data[place])):
             return poly(_exact(float(data[place])))
     return of(Table(name, indices, data, integer, tag))
 
 
 def _exact(value: float) -> Fraction | int:
-    if np.isnan(value):
-        return INFINITY * 2  # compares equal to nothing that a model computes
+    """A number, not NaN, as a fraction."""
     if np.isinf(value):
         return INFINITY if value > 0 else -INFINITY
     result = Fraction(value)
@@ -208,13 +217,19 @@ def constant_element(interpreter: Interpreter, name: str, array: Array, indices:
             axes.append(axis)
     part = array[tuple(kept)]
     if not moving:
+        if array.dtype.kind in "biu" or np.issubdtype(array.dtype, np.integer):
+            return poly(int(part))
         number = float(part)
-        if array.dtype == np.bool_:
-            return poly(int(number))
-        return poly(int(part)) if np.issubdtype(array.dtype, np.integer) else poly(_exact(number))
+        return poly(_exact(number)) if _is_number(number) else table(name, np.array(number), ())
     signature = (name, tuple(k if isinstance(k, int) else -1 for k in kept))
     value = _element(interpreter, signature, part, tuple(moving))
-    return interpreter.read(name, indices) if value is None else value
+    # An integer of a constant may be as large as its type allows, other than those that a run is given.
+    return of(Read(name, indices)) if value is None else value
+
+
+def _is_number(value: float) -> bool:
+    """Whether a float is calculated with: no NaN, and nothing of float64 beyond what infinity is here."""
+    return math.isinf(value) or abs(value) < INFINITY / 2
 
 
 def _still_axes(interpreter: Interpreter, name: str, array: Array) -> tuple[int, ...]:
@@ -240,7 +255,9 @@ class _Fitted:
         entries: Values | None = None
         if not fitted.form and fitted.data.size <= LARGE:
             with np.errstate(all="ignore"):
-                entries = values(fitted.data.astype(np.float64))
+                data = fitted.data.astype(np.float64)
+                if fitted.data.dtype.kind not in "iu" or not (np.abs(data) > LARGEST_INTEGER).any():
+                    entries = values(data)
         return cls(fitted, tuple(values(c) for c in fitted.coefficients), entries)
 
 
