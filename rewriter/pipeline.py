@@ -17,7 +17,7 @@ from .algebra import Substitution, poly, substitute
 from .analyse import Analysis, Site, analyse
 from .edit import Counts, Editor, all_names
 from .emit import emit, is_grouped, variant_of
-from .errors import ExitCode, MissingDependency, ModelRejected, UsageError
+from .errors import ExitCode, MissingDependency, ModelRejected, Refusal, UsageError
 from .evaluation import beyond_memory
 from .function_body import MINIMUM_OPSET, function_proto
 from .graph import Array, opset_versions, walk
@@ -30,6 +30,7 @@ from .probe import probe
 from .prove import Proof
 from .spec import DOMAIN, DOMAIN_VERSION, FusedAttention
 from .staging import Staged
+from .unfold import unfold_masks
 from .unpack import unpack_attention
 from .verify import Verification, VerifyOptions, skipped, verify
 from .verify.draw import LARGEST_BATCH
@@ -279,6 +280,7 @@ def _analyse(
     Where a site is refused although its bias looks like one, its softmax stays a node: the refusal speaks of it.
     """
     keep: frozenset[str] = frozenset()
+    reasons: dict[str, Refusal] = {}
     while True:
         copy, unpacked, restored = _working_copy(original, source.base_dir, keep)
         analysis = analyse(copy, source.base_dir, binary, progress, exact_bias=exact_bias)
@@ -289,16 +291,30 @@ def _analyse(
         if proven:  # something will be written
             superfluous |= {quotient for made, quotient in restored.items() if made not in proven | biased}
         if not superfluous:
+            _give_reasons(analysis, reasons)
             return copy, analysis
+        reasons |= {
+            o: s.refusal for s in analysis.sites if s.refusal is not None for o in s.anchor.output if o in unpacked
+        }
         keep |= superfluous
+
+
+def _give_reasons(analysis: Analysis, reasons: Mapping[str, Refusal]) -> None:
+    """An operator that is left packed is refused for what was found when it was not."""
+    for site in analysis.sites:
+        reason = next((reasons[o] for o in site.anchor.output if o in reasons), None)
+        if site.plan is None and reason is not None:
+            known = site.scope.owner(reason.tensor) is not None
+            site.refusal = dataclasses.replace(reason, tensor=reason.tensor if known else "")
 
 
 def _working_copy(
     original: ModelProto, base_dir: Path, keep: frozenset[str]
 ) -> tuple[ModelProto, frozenset[str], dict[str, str]]:
-    """A copy that is easier to read; packed operators unpacked in it, and Softmax nodes with what they stand for."""
+    """A copy that is easier to read; operators with their packed parts and masks as nodes, Softmax nodes restored."""
     copy = normalise(original)
     unpacked = unpack_attention(copy, keep)
+    unpacked |= unfold_masks(copy, base_dir, keep)
     return copy, unpacked, restore_softmax(copy, base_dir, keep)
 
 
