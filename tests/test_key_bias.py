@@ -97,6 +97,26 @@ def test_verification_compares_the_rounding_itself(tmp_path: Path) -> None:
     assert all(one.passed for one in as_they_are)
 
 
+def test_sites_alone_are_compared_beyond_the_bound_too(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(rounding(BFLOAT16, causal=True), path)
+    found = rewrite(path, options=Options(verify_sites=True)).verification
+    assert found is not None
+    assert found.status == "passed"
+    longest = max(max(shape) for one in found.sets for shape in one.shapes.values() if len(shape) == 4)
+    assert longest > 256
+    assert found.power is not None
+    assert not found.power.weak
+    assert any("rounding of the bias" in text for text in found.out_of_scope)
+
+
+def test_lengths_that_take_too_much_memory_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alibi_rewriter.rewriter.verify.lengths.MOST_SCORES", 1 << 10)
+    found = rewrite(rounding(BFLOAT16)).verification
+    assert found is not None
+    assert any("no sequence beyond 256 tokens was compared" in note for note in found.notes)
+
+
 def test_a_rounding_that_gets_lost_fails_the_verification(monkeypatch: pytest.MonkeyPatch) -> None:
     """The float32 clones do not see it."""
     from alibi_rewriter.rewriter.verify import as_they_are
