@@ -21,6 +21,7 @@ MODEL_SUFFIX = ".onnx"
 
 EPILOG = """\
 commands
+  rewrite model.onnx --report page.html  writes model.alibi.onnx and a page
   rewrite explain MODEL             why each attention is fused or not; no model
   rewrite doctor                    what is installed, and what cures each gap
   rewrite completion bash|zsh|fish  a completion script for the shell
@@ -29,9 +30,6 @@ exit codes
   0 done               3 nothing rewritten      6 plugin missing or not used
   1 internal error     4 verification failed    7 input rejected
   2 usage              5 engine build failed    8 not verified, not written
-
-example
-  rewrite model.onnx --report page.html    writes model.alibi.onnx and a page
 """
 
 
@@ -42,6 +40,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("-o", "--output", metavar="OUT", type=Path, help="where to write (default: STEM.alibi.onnx)")
     made.add_argument("--dry-run", action="store_true", help="find and prove, write no model")
     made.add_argument("--allow-partial", action="store_true", help="write even if some biased sites are refused")
+    made.add_argument("--exact-bias", action="store_true", help="leave out the rounding of a bias to a narrow type")
+    made.add_argument("--inline", action="store_true", help="write function bodies in place of the fused nodes")
     made.add_argument("--copy-external-data", action="store_true", help="give OUT data files of its own")
     _add_common(made)
     _add_seeing(made.add_argument_group("seeing it"), explain=True)

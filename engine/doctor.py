@@ -20,8 +20,8 @@ from .targets import RTX_SUPPORTED, text
 PACKAGES = (
     ("numpy", "numpy", "the pass", "pip install alibi-rewriter"),
     ("onnx", "onnx", "the pass", "pip install alibi-rewriter"),
-    ("onnx-graphsurgeon", "onnx_graphsurgeon", "the pass", "pip install alibi-rewriter"),
     ("onnxruntime", "onnxruntime", "verification", "pip install 'alibi-rewriter[cpu]'"),
+    ("onnx-graphsurgeon", "onnx_graphsurgeon", "rewrite(graph) in Python", "pip install onnx-graphsurgeon"),
     ("triton", "triton", "compiling kernels", "pip install 'alibi-rewriter[engine]'"),
 )
 """Distribution, import name, what it is for, what installs it."""
