@@ -42,6 +42,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("-o", "--output", metavar="OUT", type=Path, help="where to write (default: STEM.alibi.onnx)")
     made.add_argument("--dry-run", action="store_true", help="find and prove, write no model")
     made.add_argument("--allow-partial", action="store_true", help="write even if some biased sites are refused")
+    made.add_argument("--exact-bias", action="store_true", help="leave out the rounding of a bias to a narrow type")
+    made.add_argument("--inline", action="store_true", help="write function bodies in place of the fused nodes")
     made.add_argument("--copy-external-data", action="store_true", help="give OUT data files of its own")
     _add_common(made)
     _add_seeing(made.add_argument_group("seeing it"), explain=True)

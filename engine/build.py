@@ -157,6 +157,7 @@ class _Builder:
             images,
             skip=self.options.skip,
             progress=lambda name: self.reporter.say(f"compiling kernels: {name}"),
+            note=self.reporter.say,
         )
         if self.backend.needs_no_functions:
             remove_functions(content)
@@ -307,6 +308,7 @@ def embed_kernels(model: Path, options: EngineOptions, reporter: Reporter | None
         images,
         skip=options.skip,
         progress=lambda name: reporter.say(f"compiling kernels: {name}"),
+        note=reporter.say,
     )
     write_file(model, content.SerializeToString(deterministic=True), "-o", model)
     return attached

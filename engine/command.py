@@ -6,11 +6,12 @@ import argparse
 import contextlib
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..rewriter.errors import AlibiError, UsageError
+from ..rewriter.errors import AlibiError, EngineFailed, UsageError
 from .job import BACKENDS
 from .options import AUTO, STRATEGIES, EngineOptions, Reporter
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from ..rewriter.pipeline import RewriteResult
+    from ..rewriter.plan import Plan
 
 KINDS = ("min", "opt", "max")
 TRTEXEC = {"min": "--minShapes", "opt": "--optShapes", "max": "--maxShapes"}
@@ -93,6 +95,8 @@ class Request:
             _refuse_idle(options, embed)
             if not embed:
                 return None
+        if getattr(options, "inline", False):
+            raise UsageError("--inline leaves no fused node to build an engine from. Give it in a run of its own.")
         if options.engine is not None and options.engine.suffix == ".onnx":
             # The option takes a path, so `rewrite --engine model.onnx` takes the model for the engine.
             raise UsageError(f"--engine '{options.engine}' looks like a model. Put MODEL first: rewrite MODEL --engine")
@@ -140,6 +144,27 @@ class Request:
             if place is not None:
                 check_name(place)
         check_request(self.options, engine=self.engine is not None, embed=self.embed)
+
+    def check_sites(self, plans: Iterable[Plan]) -> None:
+        """What can be known to fail once it is known which nodes there will be.
+
+        Raises:
+            EngineFailed: A node belongs to a member of the family that has no kernels.
+        """
+        from ..rewriter.emit import variant_of
+        from ..rewriter.graph import label
+        from .needs import NATIVE_INSTEAD, unserved
+
+        if not self.embed and self.options.strategy == "native":
+            return
+        for plan in plans:
+            variant = variant_of(plan)
+            if not variant.has_kernels:
+                attention = plan.proof.attention
+                raise EngineFailed(
+                    f"attention '{label(attention.anchor)}' (scores '{attention.scores}') becomes {variant.op_type}, and "
+                    f"there are no kernels for its {unserved(variant)} yet. {NATIVE_INSTEAD}"
+                )
 
     def carry_out(self, result: RewriteResult) -> Outcome:
         """Builds what was asked for from a rewritten model, or from one that was rewritten before."""

@@ -14,7 +14,7 @@ from ..rewriter.analyse import interpreted
 from ..rewriter.errors import EngineFailed
 from ..rewriter.graph import index_graph, label, opset_versions
 from ..rewriter.interpret import Interpreter
-from ..rewriter.spec import BY_OP_TYPE, DOMAIN, MaskKind
+from ..rewriter.spec import BY_OP_TYPE, DOMAIN, MaskKind, Variant
 
 DTYPES: dict[int, str] = {
     TensorProto.FLOAT: "float32",
@@ -73,14 +73,14 @@ def require_kernels(model: ModelProto) -> None:
         others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise EngineFailed(
             f"fused node '{label(missing[0])}'{others}: there are no kernels for {missing[0].op_type} yet, because of "
-            f"its {_unserved(missing[0])}. {NATIVE_INSTEAD}"
+            f"its {unserved(BY_OP_TYPE[missing[0].op_type])}. {NATIVE_INSTEAD}"
         )
 
 
-def _unserved(node: NodeProto) -> str:
-    variant = BY_OP_TYPE[node.op_type]
-    key_bias = f"input key_bias '{node.input[variant.inputs.index('key_bias')]}'" if variant.key_bias else ""
-    return " and ".join(part for part in (key_bias, "window" if variant.window else "") if part)
+def unserved(variant: Variant) -> str:
+    """What kernels do not know of a member, in words."""
+    parts = (("input key_bias", variant.key_bias), ("window", variant.window))
+    return " and ".join(name for name, present in parts if present)
 
 
 def needs(model: ModelProto, base_dir: Path) -> Iterator[tuple[NodeProto, Need]]:

@@ -83,6 +83,10 @@ def alibi_prefill_hopper(
         output_tile = gl.allocate_shared_memory(dtype, [CONSUMERS, 1, 1, ROWS, V], output_map.layout)
     PLAIN: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
     vector_tile = gl.allocate_shared_memory(gl.float32, [STAGES if VECTOR else 1, BLOCK_N if VECTOR else 1], PLAIN)
+    told = gl.allocate_shared_memory(gl.int32, [STAGES, 1], PLAIN)
+    if VECTOR:
+        for i in gl.static_range(STAGES):
+            told.index(i).store(gl.zeros([1], gl.int32, gl.BlockedLayout([1], [32], [4], [0])))
     BY_TERMS: gl.constexpr = VECTOR and TERMS
     TERM: gl.constexpr = gl.NVMMASharedLayout.get_default_for([BLOCK_N, TERM_COLUMNS], gl.bfloat16)
     term_tile = gl.allocate_shared_memory(
@@ -120,8 +124,8 @@ def alibi_prefill_hopper(
                         STAGES, QUERIES, CONSUMERS, LEAST_TOTAL)  # fmt: skip
     sizes = Sizes(gl.to_tensor(batch_size), gl.to_tensor(heads), gl.to_tensor(group), gl.to_tensor(s_q),
                   gl.to_tensor(s_kv))  # fmt: skip
-    shared = Shared(query_tile, key_tile, value_tile, output_tile, vector_tile, term_tile, picks, ones, notes, verdicts,
-                    doubts, bounds, query_full, query_empty, key_full, value_full, freed, verdict, weighed, certain, ready)  # fmt: skip
+    shared = Shared(query_tile, key_tile, value_tile, output_tile, vector_tile, told, term_tile, picks, ones, notes,
+                    verdicts, doubts, bounds, query_full, query_empty, key_full, value_full, freed, verdict, weighed, certain, ready)  # fmt: skip
     # Spelled out: a tuple that is given a name turns its constants into tensors.
     if CONSUMERS == 3:
         gl.warp_specialize([

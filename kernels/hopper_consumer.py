@@ -41,7 +41,7 @@ from .hopper_shared import (
     stage_of,
 )  # fmt: skip
 from .hopper_skipping import weigh_rows
-from .hopper_weights import edge_weights, far_weights, first_peaks, mean_weights, natural, vector_of
+from .hopper_weights import edge_weights, far_weights, first_peaks, mean_weights, natural, vector_of, with_terms
 
 
 @gluon.jit
@@ -123,6 +123,7 @@ def _start(
     if settings.MASK:
         beyond = gl.maximum(row_as_key - read(shared, slot, END) + 1, read(shared, slot, BEGIN) - row_as_key)
         reach = slope * gl.maximum(beyond, 0).to(gl.float32)
+    products = with_terms(products, step, shared, settings, STEADY)
     peak, before, behind = first_peaks(products, scale, slope, shift, reach, settings, STEADY)
     vector = vector_of(shared, step, column, settings, STEADY)
     weights, _, peak = edge_weights(
@@ -190,6 +191,7 @@ def _consume_pass(
                 )
                 vector = vector_of(shared, step, column, settings, STEADY)
                 products, adding, counting = warpgroup_mma_wait(2, deps=(scoring, adding, counting))
+                products = with_terms(products, step, shared, settings, STEADY)
                 # Weights of this block; the products of the one before with its values are still in flight.
                 if j < edges:
                     start_e = gl.where(j >= crossings, s_kv // BLOCK_N, first + j) * BLOCK_N

@@ -36,13 +36,13 @@ from .hopper_shared import (
     judge,
     note,
     phase_of,
-    release,
     set_up_barriers,
     stage_of,
+    tell,
 )  # fmt: skip
 from .hopper_skipping import AHEAD, needed_blocks, worth_a_try
 from .hopper_tiles import block_at, blocks_of, order, place_of, tile_of, visible_keys
-from .hopper_weights import by_vector, natural
+from .hopper_weights import natural
 
 
 @gluon.constexpr_function
@@ -82,8 +82,19 @@ def _key_terms(loaded, position, slope, own, settings):
 
 
 @gluon.jit
-def _put_terms(shared, stage, terms, per_scale, settings):
-    """Writes a block's terms as the second product takes them: divided by the scale, cut into three bfloat16.
+def _all_plain(loaded, start, s_kv, settings):
+    """Whether a mask says nothing about the keys of a block."""
+    if settings.ADDITIVE:
+        told = loaded.to(gl.float32) != 0.0
+    else:
+        told = loaded == 0
+    key = start + gl.arange(0, settings.BLOCK_N, layout=_by_key())
+    return gl.max((told & (key < s_kv)).to(gl.int32), 0) == 0
+
+
+@gluon.jit
+def _put_terms(shared, stage, terms, settings):
+    """Writes a block's terms as the second product takes them: cut into three bfloat16.
 
     Cut, not rounded: what is beyond float32 is infinite in all passes alike.
     """
@@ -91,7 +102,7 @@ def _put_terms(shared, stage, terms, per_scale, settings):
     words = shared.term_tile._reinterpret(
         gl.int32, [settings.STAGES, settings.BLOCK_N, TERM_COLUMNS // 2], PLAIN
     ).index(stage)
-    rest = terms * per_scale
+    rest = terms
     bounded = gl.abs(rest) < float("inf")
     high = rest.to(gl.int32, bitcast=True) & -65536
     rest = gl.where(bounded, rest - high.to(gl.float32, bitcast=True), 0.0)
@@ -140,12 +151,17 @@ def produce(
     end_near = s_kv
     begin_seen = gl.to_tensor(0)
     scanned = gl.to_tensor(-1)
-    # The units of slopes and terms in the consumers' current pass, and which of both forms terms take.
+    # The unit of slopes in the consumers' current pass, and whether what differs by key only is in the products there.
     per_natural = gl.to_tensor(LOG2E)
     if natural(settings, settings.STEADY):
         per_natural = gl.to_tensor(1.0)
-    by_terms = gl.to_tensor(not by_vector(settings, settings.STEADY))
+    within = gl.to_tensor(settings.STEADY)
     per_scale = 1.0 / scale_natural
+    # Of the first 64 blocks: which were looked at for this batch entry, and which of them the mask says nothing about.
+    looked = gl.to_tensor(0).to(gl.int64)
+    plain_blocks = gl.to_tensor(0).to(gl.int64)
+    # Places whose terms are not zero.
+    told = gl.to_tensor(0)
     turn = gl.to_tensor(0)
     # With SKIP costs are not known beforehand: programs draw tickets for tiles, in the same order.
     drawn = gl.to_tensor(-1)
@@ -202,9 +218,11 @@ def produce(
                 if settings.MASK:
                     if batch != scanned:
                         begin_seen, begin, end, begin_near, end_near = visible_keys(
-                            mask, batch, mask_batch, mask_column, s_kv, by_terms, settings
+                            mask, batch, mask_batch, mask_column, s_kv, within, settings
                         )
                         scanned = batch
+                        looked = gl.to_tensor(0).to(gl.int64)
+                        plain_blocks = gl.to_tensor(0).to(gl.int64)
                 first, crossings, tail, left, right, extra, seen_from = blocks_of(
                     row, begin, end, begin_near, end_near, begin_seen, empty_mean, sizes, settings
                 )
@@ -218,6 +236,7 @@ def produce(
                     if worth_a_try(slope, s_kv) & (left + right > AHEAD):
                         sure = crossings + tail + AHEAD
                 number = first
+                asked = gl.to_tensor(True)
                 if VECTOR:
                     loaded, position = _ask(
                         mask, key_positions, batch, mask_batch, mask_column, positions_batch, number * BLOCK_N, s_kv,
@@ -235,29 +254,48 @@ def produce(
                     number = block_at(j, first, crossings, tail, left, right, s_kv, BLOCK_N)
                     stage = stage_of(step, settings)
                     if VECTOR:
-                        terms = _key_terms(loaded, position, slope_natural, own, settings)
+                        here, here_position, tells = loaded, position, asked
+                        if not settings.POSITIONS:
+                            if asked & within:
+                                tells = not _all_plain(loaded, number * BLOCK_N, s_kv, settings)
+                                bit = gl.where(number < 64, gl.to_tensor(1).to(gl.int64) << (number & 63), 0)
+                                looked |= bit
+                                plain_blocks |= gl.where(tells, 0, bit)
                         next_number = block_at(j + 1, first, crossings, tail, left, right, s_kv, BLOCK_N)
-                        loaded, position = _ask(
-                            mask, key_positions, batch, mask_batch, mask_column, positions_batch,
-                            next_number * BLOCK_N, gl.where(j + 1 < blocks, s_kv, 0), settings)  # fmt: skip
+                        # Nothing is asked of blocks that are known to be plain, nor of those of the mean.
+                        known = (((plain_blocks >> (next_number & 63)) & 1) != 0) & (next_number < 64) & within
+                        asked = (j + 1 < crossings + tail + left + right) & (not known)
+                        if asked:
+                            loaded, position = _ask(
+                                mask, key_positions, batch, mask_batch, mask_column, positions_batch,
+                                next_number * BLOCK_N, s_kv, settings)  # fmt: skip
                     # Once the weights of the block that was here are computed.
                     mbarrier.wait(shared.freed.index(stage), phase_of(step, settings) ^ 1, pred=step >= settings.STAGES)
+                    if VECTOR:
+                        place_bit = 1 << stage
+                        if tells | ((told & place_bit) != 0):
+                            terms = _key_terms(here, here_position, slope_natural, own, settings)
+                            if within:
+                                # Zeros where a block that is plain comes to a place whose terms are not.
+                                terms = gl.where(tells, terms * per_scale, 0.0)
+                                told = gl.where(tells, told | place_bit, told & ~place_bit)
+                                if settings.TERMS:
+                                    _put_terms(shared, stage, terms, settings)
+                                    # The tensor cores read what threads wrote.
+                                    fence_async_shared()
+                                else:
+                                    shared.vector_tile.index(stage).store(terms)
+                                    tell(shared, stage, tells.to(gl.int32))
+                            else:
+                                kind = gl.where(j < crossings + tail + left, 1, -1)
+                                if settings.FORM == FORM_SYMMETRIC:
+                                    kind = gl.where(j < crossings + tail, 0, kind)
+                                _put_vector(shared, stage, terms * per_natural, kind, slope, settings)
+                            gl.thread_barrier()
                     mbarrier.expect(shared.key_full.index(stage), key_map.block_type.nbytes)
                     tma.async_copy_global_to_shared(
                         key_map, [batch, kv_head, number * BLOCK_N, 0], shared.key_full.index(stage),
                         shared.key_tile.index(stage))  # fmt: skip
-                    if VECTOR:
-                        if by_terms:
-                            if settings.TERMS:
-                                _put_terms(shared, stage, terms, per_scale, settings)
-                                # The tensor cores read what threads wrote.
-                                fence_async_shared()
-                        else:
-                            kind = gl.where(j < crossings + tail + left, 1, -1)
-                            if settings.FORM == FORM_SYMMETRIC:
-                                kind = gl.where(j < crossings + tail, 0, kind)
-                            _put_vector(shared, stage, terms * per_natural, kind, slope, settings)
-                        release(shared.key_full.index(stage))
                     # One step later the values of the block that was here are used too.
                     mbarrier.wait(
                         shared.freed.index(stage_of(step + 1, settings)), phase_of(step + 1, settings) ^ 1,
@@ -310,13 +348,14 @@ def produce(
         served += 1
         if step == 0:
             # A program without a tile: its consumers ask for the first scores before they know.
-            mbarrier.arrive(shared.key_full.index(0), count=2 if VECTOR else 1)
+            mbarrier.arrive(shared.key_full.index(0), count=1)
         number_of_pass += 1
         if settings.STEADY:
             if number_of_pass == 1:
                 passes = 1 + judge(shared, settings, 1)
                 if VECTOR:
-                    by_terms = gl.to_tensor(False)
+                    within = gl.to_tensor(False)
+                    told = gl.to_tensor(0)
                     scanned = gl.to_tensor(-1)
                 if settings.ADDITIVE:
                     per_natural = gl.to_tensor(1.0)

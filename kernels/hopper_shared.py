@@ -126,6 +126,7 @@ class Shared:
     value_tile: gl.shared_memory_descriptor
     output_tile: gl.shared_memory_descriptor
     vector_tile: gl.shared_memory_descriptor
+    told: gl.shared_memory_descriptor
     term_tile: gl.shared_memory_descriptor
     picks: gl.shared_memory_descriptor
     ones: gl.shared_memory_descriptor
@@ -144,14 +145,15 @@ class Shared:
     ready: gl.shared_memory_descriptor
 
     @gluon.constexpr_function
-    def __init__(self, query_tile, key_tile, value_tile, output_tile, vector_tile, term_tile, picks, ones, notes,
-                 verdicts, doubts, bounds, query_full, query_empty, key_full, value_full, freed, verdict, weighed, certain,
+    def __init__(self, query_tile, key_tile, value_tile, output_tile, vector_tile, told, term_tile, picks, ones,
+                 notes, verdicts, doubts, bounds, query_full, query_empty, key_full, value_full, freed, verdict, weighed, certain,
                  ready):  # fmt: skip
         self.query_tile = query_tile
         self.key_tile = key_tile
         self.value_tile = value_tile
         self.output_tile = output_tile
         self.vector_tile = vector_tile
+        self.told = told
         self.term_tile = term_tile
         self.picks = picks
         self.ones = ones
@@ -177,7 +179,6 @@ def set_up_barriers(shared, settings, PART: gl.constexpr):
     All partitions at once, because a launch of a few tiles notices how long it takes.  Nobody may touch a barrier
     before all have arrived at ``ready``.
     """
-    VECTOR: gl.constexpr = settings.MASK or settings.POSITIONS
     if PART == 0:
         for i in gl.static_range(settings.STAGES):
             mbarrier.init(shared.freed.index(i), count=settings.CONSUMERS)
@@ -192,7 +193,7 @@ def set_up_barriers(shared, settings, PART: gl.constexpr):
             mbarrier.init(shared.certain, count=1)
     if PART == settings.CONSUMERS:
         for i in gl.static_range(settings.STAGES):
-            mbarrier.init(shared.key_full.index(i), count=2 if VECTOR else 1)
+            mbarrier.init(shared.key_full.index(i), count=1)
         for i in gl.static_range(settings.QUERIES):
             mbarrier.init(shared.query_full.index(i), count=2)
     fence_async_shared()
@@ -227,6 +228,20 @@ def note(shared, slot, field, number):
     """Writes one field of the notes in ``slot`` (producer)."""
     LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [1], [0])
     shared.notes.index(slot * NOTES + field).store(gl.full([1], number, gl.int32, LAYOUT))
+
+
+@gluon.jit
+def tell(shared, stage, flag):
+    """Writes whether the vector of the block at a place says anything (producer)."""
+    LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [1], [0])
+    shared.told.index(stage).store(gl.full([1], flag, gl.int32, LAYOUT))
+
+
+@gluon.jit
+def is_told(shared, stage):
+    """Reads that (a consumer)."""
+    LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
+    return gl.max(shared.told.index(stage).load(LAYOUT), 0) != 0
 
 
 @gluon.jit

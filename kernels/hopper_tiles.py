@@ -99,11 +99,11 @@ def _end(added, start, floor):
 
 
 @gluon.jit
-def visible_keys(mask, batch, mask_batch, mask_column, s_kv, by_terms, settings):
+def visible_keys(mask, batch, mask_batch, mask_column, s_kv, within, settings):
     """Of one batch entry: the first visible key; of the keys that this pass reads, and of those near zero, the first
     and the end.  A first one that does not exist is s_kv, and the end then 0.
 
-    A boolean mask has one kind of visible key.  Of an additive one the first pass (``by_terms``) leaves out what is
+    A boolean mask has one kind of visible key.  Of an additive one the first pass (``within``) leaves out what is
     at or below FAR at both ends; tiles whose rows have no other keys are done again, with all visible ones.
     """
     base = mask + batch.to(gl.int64) * mask_batch
@@ -117,7 +117,7 @@ def visible_keys(mask, batch, mask_batch, mask_column, s_kv, by_terms, settings)
     if settings.ADDITIVE:
         floor_near = NEAR
         floor_seen = LOWEST
-        floor_read = gl.where(by_terms, FAR, LOWEST)
+        floor_read = gl.where(within, FAR, LOWEST)
     begin_near = _first(head, 0, floor_near, s_kv)
     begin = _first(head, 0, floor_read, s_kv)
     begin_seen = _first(head, 0, floor_seen, s_kv)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
-from .hopper_shared import FORM_CAUSAL, FORM_SYMMETRIC, LOG2E, ROWS, stage_of
+from .hopper_shared import FORM_CAUSAL, FORM_SYMMETRIC, LOG2E, ROWS, is_told, stage_of
 
 
 @gluon.constexpr_function
@@ -67,8 +67,8 @@ def _lines(intercepts, gradient, settings):
 
 @gluon.constexpr_function
 def by_vector(settings, STEADY):
-    """Whether a vector brings what differs by key only.  With TERMS the products have it already in the first pass."""
-    return (settings.MASK or settings.POSITIONS) and not (settings.TERMS and STEADY)
+    """Whether a vector brings what differs by key only, bias included; else the products have it already."""
+    return (settings.MASK or settings.POSITIONS) and not STEADY
 
 
 @gluon.constexpr_function
@@ -88,6 +88,19 @@ def vector_of(shared, step, column, settings, STEADY: gl.constexpr):
 
 
 @gluon.jit
+def with_terms(products, step, shared, settings, STEADY: gl.constexpr):
+    """The products and what differs by key only, where that has not come by a product of its own (TERMS)."""
+    if STEADY and not settings.TERMS and (settings.MASK or settings.POSITIONS):
+        LAYOUT: gl.constexpr = gl.SliceLayout(0, scores_layout(settings))
+        stage = stage_of(step, settings)
+        if settings.POSITIONS:
+            products += shared.vector_tile.index(stage).load(LAYOUT)[None, :]
+        elif is_told(shared, stage):
+            products += shared.vector_tile.index(stage).load(LAYOUT)[None, :]
+    return products
+
+
+@gluon.jit
 def first_peaks(products, scale, slope, shift, reach, settings, STEADY: gl.constexpr):
     """Where the row maxima start: (those of the crossed blocks, what is left of them, what is right of them).
 
@@ -98,7 +111,7 @@ def first_peaks(products, scale, slope, shift, reach, settings, STEADY: gl.const
     """
     peak = gl.full_like(shift, float("-inf"))
     if STEADY and settings.RAW:
-        if settings.MASK and settings.TERMS:
+        if settings.MASK:
             # Hidden keys do not count; they may fill a half of the block, or, if all are hidden, the whole.
             peak = gl.max(products, 1) * scale
             peak = gl.where(peak == float("-inf"), 0.0, peak)

@@ -169,7 +169,7 @@ PACKED = OperatorPattern(
     op_type="Attention",
     versions=(1,),
     signature=("input", "weights", "bias", "mask_index", "past", "attention_bias", "past_sequence_length"),
-    inputs={"input": 0, "weights": 1, "projection": 2, "bias": 5},
+    inputs={"input": 0, "weights": 1, "projection": 2, "padding": 3, "bias": 5},
     attributes={
         "do_rotary": (0,),
         "mask_filter_value": ANY,

@@ -75,6 +75,7 @@ class Analysis:
         malformed: Nodes that contradict their inputs.
         interpreters: One per graph, outer ones first.
         kept: Packed operators that were left as they are in the working copy.
+        exact_bias: A bias that the model rounds was taken for what it was before.
     """
 
     root: Scope
@@ -82,6 +83,7 @@ class Analysis:
     malformed: list[str] = field(default_factory=list)
     interpreters: list[Interpreter] = field(default_factory=list)
     kept: frozenset[str] = frozenset()
+    exact_bias: bool = False
 
     @property
     def proven(self) -> list[Site]:
@@ -99,6 +101,8 @@ def analyse(
     base_dir: Path,
     binary_inputs: frozenset[str] = frozenset(),
     progress: Callable[[str, int, int], None] | None = None,
+    *,
+    exact_bias: bool = False,
 ) -> Analysis:
     """Judge every attention site.
 
@@ -107,15 +111,16 @@ def analyse(
         base_dir: Where external data lie.
         binary_inputs: Graph inputs declared to hold only 0 and 1 (see ``--val-range``).
         progress: Told (phase, nodes done, nodes in all) now and then.
+        exact_bias: Take a bias that the model rounds to a narrow type for what it was before.
     """
     root = index_graph(model.graph, opset_versions(model), base_dir)
-    analysis = Analysis(root)
+    analysis = Analysis(root, exact_bias=exact_bias)
     for interpreter in interpreted(root, binary_inputs):
         nodes = interpreter.scope.graph.node
         for number, node in enumerate(nodes):
             if progress is not None and number % 64 == 0:
                 progress("analysing", number, len(nodes))
-            site = _judge(interpreter, node)
+            site = _judge(interpreter, node, exact_bias=exact_bias)
             if site is not None:
                 analysis.sites.append(site)
         analysis.malformed += interpreter.malformed
@@ -139,7 +144,7 @@ def interpreted(root: Scope, binary_inputs: frozenset[str] = frozenset()) -> Ite
         yield interpreter
 
 
-def _judge(interpreter: Interpreter, node: NodeProto) -> Site | None:
+def _judge(interpreter: Interpreter, node: NodeProto, *, exact_bias: bool = False) -> Site | None:
     pattern = pattern_of(node)
     refused = unread(node)
     softmax = node.op_type == "Softmax" and node.domain in ("", "ai.onnx")
@@ -163,7 +168,7 @@ def _judge(interpreter: Interpreter, node: NodeProto) -> Site | None:
         return site
     for reading in readings:
         try:
-            site.plan = _prove(interpreter, reading)
+            site.plan = _prove(interpreter, reading, exact_bias)
         except UnknownRank as unknown:
             site.refusal = site.refusal or Refusal(
                 Code.LAYOUT, Stage.EMIT, label(node), str(unknown), "the rank of this tensor is unknown"
@@ -182,7 +187,7 @@ def _judge(interpreter: Interpreter, node: NodeProto) -> Site | None:
     return site
 
 
-def _prove(interpreter: Interpreter, attention: Attention) -> Plan:
-    made = plan(interpreter, prove(interpreter, attention))
+def _prove(interpreter: Interpreter, attention: Attention, exact_bias: bool) -> Plan:
+    made = plan(interpreter, prove(interpreter, attention, exact_bias=exact_bias))
     check_private(interpreter, made)
     return made

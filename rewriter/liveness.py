@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from .errors import Code, Refusal, Stage
 from .graph import label
 from .interpret import Interpreter
-from .mask_plan import Leaf
+from .layout import View
+from .mask_plan import Leaf, Op
 from .plan import Plan
 
 
@@ -50,14 +53,16 @@ def check_private(interpreter: Interpreter, plan: Plan) -> None:
 
 def _check_inputs(plan: Plan, from_scores: set[str]) -> None:
     """Nothing that the fused node will read may be made from scores: they would have to be computed for it."""
-    pending = [m for m in (plan.boolean, plan.additive, plan.rows) if m is not None]
-    read = [v.tensor for v in (plan.positions, plan.slopes, plan.scale) if v is not None]
+    pending = [getattr(plan, f.name) for f in fields(plan) if f.name != "output"]  # whatever a member may take
+    read: list[str] = []
     while pending:
-        mask = pending.pop()
-        if isinstance(mask, Leaf):
-            read.append(mask.view.tensor)
-        else:
-            pending.extend(mask.parts)
+        found = pending.pop()
+        if isinstance(found, Op):
+            pending.extend(found.parts)
+        elif isinstance(found, Leaf):
+            read.append(found.view.tensor)
+        elif isinstance(found, View):
+            read.append(found.tensor)
     made = sorted(set(read) & from_scores)
     if made:
         anchor = label(plan.proof.attention.anchor)

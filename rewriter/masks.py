@@ -37,6 +37,7 @@ from .algebra import (
     split,
     substitute,
 )
+from .contraction import is_contraction
 from .graph import operator
 from .interpret import Interpreter
 from .interpret.fitting import HIDING_WIDE
@@ -56,6 +57,17 @@ PRODUCT_HALF = 1 << 14
 
 UNDERFLOW = 128
 """Scores this far below another one have a weight of exactly zero: exp(-104) is the smallest float32 above it."""
+
+MOST_ABOVE = 200
+"""Tensors between scores and products that are looked at."""
+
+_ABOVE = frozenset(
+    {
+        *("Add", "Sub", "Mul", "Div", "Sum", "Where", "Max", "Min", "Clip", "Neg"),
+        *("Cast", "CastLike", "Identity", "Reshape", "Transpose", "Unsqueeze", "Squeeze"),
+    }
+)
+"""Operators between scores and their product."""
 
 MOST_SHIFT = 1 << 12
 """A number added to every key that is larger than this takes digits of the scores with it."""
@@ -80,14 +92,17 @@ class Masked:
 
 
 def is_half(interpreter: Interpreter, scores: str) -> bool:
-    """Whether scores are float16, perhaps cast to a wider type for the softmax: -65504 is their lowest number."""
-    for _ in range(8):
-        if interpreter.dtype(scores) == TensorProto.FLOAT16:
+    """Whether scores are float16, or a float16 product cast to a wider type: -65504 is the lowest number there."""
+    pending, seen = [scores], {scores}
+    while pending and len(seen) < MOST_ABOVE:
+        name = pending.pop()
+        node = interpreter.scope.producer(name)
+        if (name == scores or is_contraction(node)) and interpreter.dtype(name) == TensorProto.FLOAT16:
             return True
-        node = interpreter.scope.producer(scores)
-        if node is None or operator(node) not in ("Cast", "CastLike", "Identity"):
-            return False
-        scores = node.input[0]
+        if node is not None and operator(node) in _ABOVE:
+            new = [i for i in node.input if i and i not in seen]
+            pending.extend(new)
+            seen.update(new)
     return False
 
 
@@ -118,32 +133,36 @@ def hides(value: Poly, *, half: bool = False) -> bool:
 def _reach(monomial: Monomial, coefficient: Number, half: bool) -> Fraction | None:
     """How far from zero a term is taken to come; None for a huge factor of something unknown."""
     result = magnitude(coefficient)
-    unknown = False
+    positions = False
     for atom, power in monomial:
+        if isinstance(atom, Read | Sum) and atom.is_integer:
+            positions = True  # a position, times masks
+            continue
         size = _size(atom, half)
         if size is None:
-            unknown = True
-            size = Fraction(1)
+            if magnitude(coefficient) >= -HIDDEN_BELOW:
+                return None
+            indices = {a for a in of(atom).all_atoms() if isinstance(a, Index)}
+            if len(indices) > 1:
+                return Fraction(PRODUCT_HALF if half else PRODUCT)
+            size = Fraction(1)  # a slope
         result *= size**power
-    if not unknown:
-        return result
-    if magnitude(coefficient) >= -HIDDEN_BELOW:
-        return None
-    return max(result, Fraction(PRODUCT_HALF if half else PRODUCT))
+    return result * (_longest(half) if positions else 1)
+
+
+def _longest(half: bool) -> Fraction:
+    return Fraction(LONGEST_HALF if half else LONGEST)
 
 
 def _size(atom: Atom, half: bool) -> Fraction | None:
     """The largest absolute value that an atom is taken to have; None where nothing tells."""
-    longest = Fraction(LONGEST_HALF if half else LONGEST)
     if isinstance(atom, Ind):
         return Fraction(1)
     if isinstance(atom, Index):
         bound = atom.bound.constant
-        return longest if bound is None else Fraction(bound)
-    if isinstance(atom, Size | Min0 | Sum):
-        return longest
-    if isinstance(atom, Read) and atom.is_integer:
-        return longest  # a position, or a mask
+        return _longest(half) if bound is None else Fraction(bound)
+    if isinstance(atom, Size | Min0):
+        return _longest(half)
     if isinstance(atom, Table):
         largest = float(np.abs(atom.data).max(initial=0.0))
         return Fraction(largest) if math.isfinite(largest) else None
@@ -152,7 +171,7 @@ def _size(atom: Atom, half: bool) -> Fraction | None:
 
 def shift(value: Poly) -> Fraction:
     """What every key gets at least, towards zero: a number that is added to all keys of all rows."""
-    value = value - _runtime_masks(value)
+    value = value - _runtime_masks(value, 100)  # (1 - m) * -10000 is 0 where m is 1
     low = high = Fraction(value.constant_term)
     for monomial, coefficient in value.terms:
         if monomial and all(isinstance(a, Ind) for a, _ in monomial):
@@ -209,7 +228,7 @@ def _merge_indicators(value: Poly) -> Poly:
     return result
 
 
-def _runtime_masks(score: Poly) -> Poly:
+def _runtime_masks(score: Poly, least: Number = -HIDDEN_BELOW) -> Poly:
     """Masks such as (1 - m) * finfo.min of a run-time m: huge factors of values that are not known here.
 
     They are set aside at the value at which they hide nothing (m = 1 for a positive factor, 0 for a
@@ -219,7 +238,9 @@ def _runtime_masks(score: Poly) -> Poly:
     result = ZERO
     for monomial, coefficient in score.terms:
         # A bias over the same values (positions counted from the mask) may have been added to the factor.
-        if magnitude(coefficient) < -HIDDEN_BELOW or not monomial or any(isinstance(a, Ind) for a, _ in monomial):
+        if magnitude(coefficient) < least or not monomial or any(isinstance(a, Ind) for a, _ in monomial):
+            continue
+        if not any(isinstance(a, Read | Sum) for a, _ in monomial):
             continue
         result = result + Poly({monomial: coefficient}) - (coefficient if coefficient > 0 else 0)
     return result

@@ -33,7 +33,7 @@ def check_types(interpreter: Interpreter, attention: Attention, term: Poly) -> N
         )
     if not interpreter.wrapping:
         return
-    for read in sorted(a for a in term.all_atoms() if isinstance(a, Read) and a.integer):
+    for read in sorted(a for a in term.all_atoms() if isinstance(a, Read)):
         for (tensor, _), _ in interpreter.visited(read.tensor, read.indices):
             if tensor in interpreter.wrapping:
                 raise Refusal(
@@ -41,7 +41,7 @@ def check_types(interpreter: Interpreter, attention: Attention, term: Poly) -> N
                     Stage.BIAS,
                     label(attention.anchor),
                     tensor,
-                    f"{_name(interpreter.wrapping[tensor])} does not hold its elements at every length: they wrap",
+                    f"{_name(interpreter.wrapping[tensor])} does not hold its elements at every length",
                     term=term,
                 )
 

@@ -17,21 +17,25 @@ from .algebra import Substitution, poly, substitute
 from .analyse import Analysis, Site, analyse
 from .edit import Counts, Editor, all_names
 from .emit import emit, is_grouped, variant_of
-from .errors import ExitCode, MissingDependency, ModelRejected, UsageError
+from .errors import ExitCode, MissingDependency, ModelRejected, Refusal, UsageError
 from .evaluation import beyond_memory
 from .function_body import MINIMUM_OPSET, function_proto
 from .graph import Array, opset_versions, walk
 from .hidden import scratch
+from .inlining import beside, inline_functions, verify_inlined
 from .io import Source, check_target, load
 from .normalise import normalise
 from .pairs import SitePairs
 from .probe import probe
+from .prove import Proof
 from .spec import DOMAIN, DOMAIN_VERSION, FusedAttention
 from .staging import Staged
+from .unfold import unfold_masks
 from .unpack import unpack_attention
 from .verify import Verification, VerifyOptions, skipped, verify
 from .verify.draw import LARGEST_BATCH
 from .verify.errors import GivenInputError, RuntimeMissingError, VerifyError
+from .verify.lengths import affordable, exceeding
 from .written_out import restore_softmax
 
 FUNCTIONS_SINCE_IR = 8
@@ -52,6 +56,8 @@ class Options:
         val_ranges: (lowest, highest) per graph input, both included.  An integer input declared to be
             in 0 .. 1 may be taken as a boolean by the proof.
         verify_sites: Verify each attention site alone, without weights, even if the whole model fits into memory.
+        exact_bias: Where the model rounds its bias to a narrow type on the way to wide scores, leave the rounding out.
+        inline: Write the function bodies in place of the fused nodes, for runtimes that refuse local functions.
         copy_data: Give the output data files of its own, even in the original's folder.
         progress: Told (phase, work done, work in all) now and then; the work in all may be 0 for unknown.
         check: Told the source once it was read, with None, and again with the analysis.  It may raise an
@@ -67,6 +73,8 @@ class Options:
     val_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     copy_data: bool = False
     verify_sites: bool = False
+    exact_bias: bool = False
+    inline: bool = False
     progress: Callable[[str, int, int], None] | None = None
     check: Callable[[Source, Analysis | None], None] | None = None
 
@@ -140,7 +148,7 @@ def rewrite(
     _check_versions(source)
     binary = frozenset(n for n, (low, high) in options.val_ranges.items() if low >= 0 and high <= 1)
     wellformed.check(original)
-    copy, analysis = _analyse(original, source, binary, options.progress)
+    copy, analysis = _analyse(original, source, binary, options.progress, exact_bias=options.exact_bias)
     if options.check is not None:
         options.check(source, analysis)
     result = RewriteResult(source, analysis, seconds=clock.seconds)
@@ -148,6 +156,8 @@ def rewrite(
         some = ", ".join(analysis.malformed[:5])
         result.notes.append(f"nodes that contradict their inputs, so their results were taken for unknown: {some}")
     clock.lap("analyse")
+    if options.exact_bias and not any(s.plan.proof.unrounded.terms for s in analysis.proven if s.plan is not None):
+        result.notes.append("--exact-bias changes nothing: no bias that is proven is rounded to a narrower type")
     if options.probe:
         probe(copy, analysis, source.base_dir)
         unchecked = [s.name for s in analysis.proven if not s.checked]
@@ -167,8 +177,15 @@ def rewrite(
         sites = SitePairs.of(copy, analysis, source.base_dir, again)
     _emit_all(copy, analysis, result)
     clock.lap("edit")
+    if options.inline:
+        copy = _inline(source, copy, result, options, sites)
+        clock.lap("verify")
+        result.notes.append("function bodies are in place of the fused nodes, as asked for: no kernel replaces them")
+        options = dataclasses.replace(options, verify=False)
     result.model = copy
-    if target is not None:
+    if result.verification is not None and result.verification.status in UNVERIFIED:
+        pass
+    elif target is not None:
         _write(source, copy, target, result, options, sites, clock)
     elif options.verify:
         with scratch() as folder:
@@ -180,6 +197,30 @@ def rewrite(
     status = "passed" if result.verification is None else result.verification.status
     result.exit_code = UNVERIFIED.get(status, ExitCode.DONE)
     return result
+
+
+def _inline(
+    source: Source, rewritten: ModelProto, result: RewriteResult, options: Options, sites: SitePairs | None
+) -> ModelProto:
+    """The model with its function bodies in place of the calls, verified in two steps.
+
+    What is compared with the original, and attacked with mutants, is the model with functions; the one without has
+    to compute what that does.
+    """
+    inlined = inline_functions(rewritten)
+    if not options.verify:
+        return inlined
+    base_dir = source.base_dir if source.data else None
+    with (
+        scratch() as folder,
+        Staged(rewritten, folder / "rewritten.onnx", base_dir) as staged,
+        Staged(inlined, folder / "inlined.onnx", base_dir) as second,
+    ):
+        found = _verify(source, staged, result.analysis, options, sites)
+        if found.status == "passed":
+            found = beside(found, verify_inlined(staged.path, second.path, staged.data_dir, options.seed))
+        result.verification = found
+    return inlined
 
 
 UNVERIFIED = {"failed": ExitCode.VERIFICATION_FAILED, "skipped": ExitCode.NOT_VERIFIED}
@@ -231,15 +272,18 @@ def _analyse(
     source: Source,
     binary: frozenset[str],
     progress: Callable[[str, int, int], None] | None = None,
+    *,
+    exact_bias: bool = False,
 ) -> tuple[ModelProto, Analysis]:
     """Analyse a working copy; it differs from the model only where that leads to a rewrite.
 
     Where a site is refused although its bias looks like one, its softmax stays a node: the refusal speaks of it.
     """
     keep: frozenset[str] = frozenset()
+    reasons: dict[str, Refusal] = {}
     while True:
         copy, unpacked, restored = _working_copy(original, source.base_dir, keep)
-        analysis = analyse(copy, source.base_dir, binary, progress)
+        analysis = analyse(copy, source.base_dir, binary, progress, exact_bias=exact_bias)
         analysis.kept = keep
         proven = {o for s in analysis.proven for o in s.anchor.output}
         biased = {o for s in analysis.refused for o in s.anchor.output}
@@ -247,16 +291,30 @@ def _analyse(
         if proven:  # something will be written
             superfluous |= {quotient for made, quotient in restored.items() if made not in proven | biased}
         if not superfluous:
+            _give_reasons(analysis, reasons)
             return copy, analysis
+        reasons |= {
+            o: s.refusal for s in analysis.sites if s.refusal is not None for o in s.anchor.output if o in unpacked
+        }
         keep |= superfluous
+
+
+def _give_reasons(analysis: Analysis, reasons: Mapping[str, Refusal]) -> None:
+    """An operator that is left packed is refused for what was found when it was not."""
+    for site in analysis.sites:
+        reason = next((reasons[o] for o in site.anchor.output if o in reasons), None)
+        if site.plan is None and reason is not None:
+            known = site.scope.owner(reason.tensor) is not None
+            site.refusal = dataclasses.replace(reason, tensor=reason.tensor if known else "")
 
 
 def _working_copy(
     original: ModelProto, base_dir: Path, keep: frozenset[str]
 ) -> tuple[ModelProto, frozenset[str], dict[str, str]]:
-    """A copy that is easier to read; packed operators unpacked in it, and Softmax nodes with what they stand for."""
+    """A copy that is easier to read; operators with their packed parts and masks as nodes, Softmax nodes restored."""
     copy = normalise(original)
     unpacked = unpack_attention(copy, keep)
+    unpacked |= unfold_masks(copy, base_dir, keep)
     return copy, unpacked, restore_softmax(copy, base_dir, keep)
 
 
@@ -395,6 +453,9 @@ def _verify(
             sites=sites,
             by_sites=options.verify_sites,
             room=_room(analysis),
+            lengths=tuple(sorted({n for s in analysis.proven if s.plan is not None for n in s.plan.proof.lengths})),
+            as_they_are=any(_is_rounded(s.plan.proof) for s in analysis.proven if s.plan is not None),
+            exact_bias=options.exact_bias,
         )
         if options.progress is not None:
             settings = dataclasses.replace(settings, progress=options.progress)
@@ -409,6 +470,11 @@ def _verify(
             raise UsageError(str(error)) from error
         except VerifyError as error:
             raise ModelRejected(str(error)) from error
+
+
+def _is_rounded(proof: Proof) -> bool:
+    """Whether the model rounds this bias, and it is kept so or is not."""
+    return bool(proof.rounded.terms or proof.unrounded.terms)
 
 
 TENSORS_OF_SCORES = 16
@@ -426,7 +492,9 @@ def _room(analysis: Analysis) -> int:
             fixed = index.bound.constant
             drawn = VerifyOptions.max_length if index in (frame.row, frame.key) else LARGEST_BATCH
             entries *= drawn if fixed is None else max(1, int(fixed))
-        most = max(most, entries)
+        heads = frame.head.bound.constant if frame.head is not None else 1
+        beyond, _ = affordable(site.plan.proof.lengths, int(heads or 1), new_only=True)
+        most = max(most, entries, *(int(heads or 1) * exceeding(length) ** 2 for length in beyond))
     return most * TENSORS_OF_SCORES * np.dtype(np.float32).itemsize
 
 

@@ -241,6 +241,7 @@ def _compare(site: Site, plan: Plan, sizes: dict[Size, int], values: dict[str, A
         _contradict(site, plan, "a key outside of the window is visible")
         return
     first = np.argmax(visible, axis=-1)[..., None]
+    rest = np.where(visible, rest, 0.0)
     grid = Grid(interpreter, order, shape, sizes, values)
     for monomial, coefficient in proof.rest.terms:
         # Term by term: relative to the first visible key a mask of huge numbers is exact, and swallows no other term.

@@ -44,9 +44,9 @@ from .interpret import Interpreter
 from .interpret.tables import Table, misfit
 from .masks import MOST_SHIFT, MOST_SHIFT_HALF, apply_order, hides, ramps, shift
 from .narrow import check_types, rounding_step
-from .rounded import take_rounded
+from .rounded import rounding_bounds, take_rounded, unrounded
 from .site import Attention
-from .spec import BiasForm
+from .spec import UNBOUNDED, BiasForm
 from .windows import Window, take_windows
 
 Slopes = npt.NDArray[np.float32]
@@ -80,6 +80,7 @@ class Proof:
         hidden: Conditions for visibility besides causality and window.
         window: How far from its position a row sees keys.
         rounded: The bias as the model rounds it, where that is not what slope times distance is; part of ``rest``.
+        unrounded: The same where it is replaced by what it was before, as asked for (``--exact-bias``).
         assumptions: Equalities that the proof takes from operators that would also broadcast.
         steps: The derivation.
     """
@@ -96,6 +97,13 @@ class Proof:
     steps: list[str] = field(default_factory=list)
     window: Window = field(default_factory=Window)
     rounded: Poly = ZERO
+    unrounded: Poly = ZERO
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Numbers of keys beyond which the site computes something else than below: where it has to be looked at."""
+        sides = [keys + 1 for keys in (self.window.left, self.window.right) if keys != UNBOUNDED]
+        return tuple(sorted({*sides, *rounding_bounds(self.rounded + self.unrounded)}))
 
     @property
     def emitted_slopes(self) -> Slopes | None:
@@ -121,8 +129,13 @@ class _Parts:
     dropped: list[Poly] = field(default_factory=list)
 
 
-def prove(interpreter: Interpreter, attention: Attention) -> Proof:
+def prove(interpreter: Interpreter, attention: Attention, *, exact_bias: bool = False) -> Proof:
     """Prove that the terms of a site are ALiBi plus a mask.
+
+    Args:
+        interpreter: Answers what elements are.
+        attention: The site.
+        exact_bias: Take a bias that the model rounds to a narrow type for what it was before.
 
     Raises:
         Refusal: With the furthest stage reached, and the monomial, table or condition that does not fit.
@@ -152,6 +165,10 @@ def prove(interpreter: Interpreter, attention: Attention) -> Proof:
             terms = apply_order(terms, interpreter.facts.normal(known))
     terms = ramps(terms)
     rounded, exact = take_rounded(frame, terms)
+    replaced = terms - unrounded(terms) if exact_bias else ZERO
+    if replaced.terms:
+        rounded, exact, terms = ZERO, ZERO, unrounded(terms)
+        steps.append(f"not rounded, as asked for, although the model rounds it: {_short(replaced)}")
     parts = _sort(interpreter, attention, terms - rounded + exact)
     slope, pattern = _form(interpreter, attention, parts, distance)
     positions: Positions | None = None
@@ -188,8 +205,9 @@ def prove(interpreter: Interpreter, attention: Attention) -> Proof:
     steps.append(f"scale on query . key: {float(attention.scale):.9g}")
     assumptions = check_room(interpreter, attention)
     return Proof(
-        attention, pattern.form, causal, values, runtime, positions, rest, hidden, assumptions, steps, window, rounded
-    )
+        attention, pattern.form, causal, values, runtime, positions, rest, hidden, assumptions, steps, window, rounded,
+        replaced,
+    )  # fmt: skip
 
 
 def _beside(interpreter: Interpreter, attention: Attention, terms: Poly) -> Poly:

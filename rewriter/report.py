@@ -15,6 +15,7 @@ from .graph import label
 from .kinds import sentence
 from .pipeline import RewriteResult
 from .plan import Plan
+from .prove import Proof
 from .version import __version__
 
 SCHEMA_VERSION = 1
@@ -120,6 +121,7 @@ def _proof(plan: Plan, checked: int) -> dict[str, object]:
         "slopes_at_run_time": plan.slopes.tensor if plan.slopes else None,
         "key_positions": plan.positions.tensor if plan.positions else None,
         "key_bias": plan.key_bias is not None,
+        "rounding": _rounding(proof),
         "mask": {"boolean": plan.boolean is not None, "additive": plan.additive is not None},
         "window": {"left": proof.window.left, "right": proof.window.right} if proof.window.bounded else None,
         "bindings": {
@@ -135,6 +137,13 @@ def _proof(plan: Plan, checked: int) -> dict[str, object]:
         "self_check": checked,
         "bias_bytes": bias_bytes(plan),
     }
+
+
+def _rounding(proof: Proof) -> str | None:
+    """What became of a rounding of the bias to a narrow type, if the model has one."""
+    if proof.rounded.terms:
+        return "kept"
+    return "left out" if proof.unrounded.terms else None
 
 
 def bias_bytes(plan: Plan) -> str:
@@ -239,7 +248,8 @@ def _accepted(site: Site, plan: Plan, *, explain: bool) -> list[str]:
         name
         for name, present in (
             ("key positions", plan.positions is not None),
-            ("key bias", plan.key_bias is not None),
+            ("the bias as it is rounded, by key", bool(plan.proof.rounded.terms)),
+            ("key bias", plan.key_bias is not None and not plan.proof.rounded.terms),
             (plan.proof.window.text, plan.proof.window.bounded),
             ("boolean mask", plan.boolean is not None),
             ("additive mask", plan.additive is not None),

@@ -94,6 +94,11 @@ class Atom:
         return False
 
     @property
+    def is_finite(self) -> bool:
+        """Whether the value is never an infinity that is known before run time."""
+        return True
+
+    @property
     def sign(self) -> int | None:
         """+1 for a value that is never negative, -1 for one that is never positive, None if unknown."""
         return None

@@ -59,6 +59,10 @@ class UnknownRank(LookupError):
     """An index into a tensor is wanted whose rank nobody knows; the tensor's name is the argument."""
 
 
+class Misaligned(UnknownRank):
+    """How a broadcast operand lies in the result is unknown; the tensor's name is the argument."""
+
+
 @dataclass
 class Answer:
     """One remembered element and the elements that it was computed from."""
@@ -228,8 +232,10 @@ class Interpreter:
     def read(self, name: str, indices: tuple[Poly, ...]) -> Poly:
         """The element as a run-time read."""
         dtype = self.dtype(name)
-        value = of(Read(name, indices, dtype in INTEGER_TYPES or dtype == TensorProto.BOOL or name in self.binary))
-        return ind(Cond("read", value)) if dtype == TensorProto.BOOL or name in self.binary else value
+        boolean = dtype == TensorProto.BOOL or name in self.binary
+        # What wraps around is an integer of any size: none that a rule may calculate with.
+        value = of(Read(name, indices, boolean or (dtype in INTEGER_TYPES and name not in self.wrapping)))
+        return ind(Cond("read", value)) if boolean else value
 
     def integers(self, name: str) -> list[Poly] | None:
         """All elements of a small rank-0 or rank-1 tensor (a shape, a list of axes), or None."""
@@ -279,6 +285,7 @@ class Interpreter:
 
         Raises:
             UnknownRank: The operand's rank is unknown.
+            Misaligned: Whether it has one element along an axis, or as many as the result, is unknown.
         """
         dims = self.dims(name)
         if dims is None:
@@ -290,8 +297,8 @@ class Interpreter:
                 result.append(poly(0))
                 continue
             wanted = out[offset + axis]
-            if not self.same(extent, wanted):
-                self.facts.learn(extent, wanted, label(node), by_broadcast=True)
+            if not self.same(extent, wanted) and not self.facts.learn(extent, wanted, label(node), by_broadcast=True):
+                raise Misaligned(name)  # it may be spread for some sizes, and not for others
             result.append(indices[offset + axis])
         return tuple(result)
 

@@ -9,6 +9,7 @@ assumptions have to leave every size all small values, without a gap, up to wher
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from typing import TYPE_CHECKING
 
 from ..algebra import Number, Poly, Size, Substitution, of, poly, substitute
@@ -35,15 +36,15 @@ def leaves_room(value: Poly) -> bool:
     claims = [(value, ">=")]
     filled = _solvable(sizes, claims, dict.fromkeys(sizes, SMALL))
     return filled and all(
-        gap([_solvable(sizes, claims, {size: (small,)}) for small in SMALL]) is None for size in sizes
+        gap(SMALL, [_solvable(sizes, claims, {size: (small,)}) for small in SMALL]) is None for size in sizes
     )
 
 
-def gap(possible: Sequence[bool]) -> int | None:
-    """The first of ``SMALL`` that is missing before one that is possible, or among the fewest; None if none is."""
-    last = max((n for n, each in zip(SMALL, possible, strict=True) if each), default=0)
-    wanted = max(last, FEWEST)
-    return next((n for n, each in zip(SMALL, possible, strict=True) if n <= wanted and not each), None)
+def gap(numbers: Sequence[int], possible: Sequence[bool]) -> int | None:
+    """The first of the numbers that is missing before one that is possible, or among the fewest; None if none is."""
+    last = max((n for n, each in zip(numbers, possible, strict=True) if each), default=0)
+    wanted = max(last, *numbers[:FEWEST])
+    return next((n for n, each in zip(numbers, possible, strict=True) if n <= wanted and not each), None)
 
 
 def excluded(extent: Poly, facts: Sequence[Fact], normal: Callable[[Poly], Poly]) -> int | None:
@@ -57,12 +58,27 @@ def excluded(extent: Poly, facts: Sequence[Fact], normal: Callable[[Poly], Poly]
     extent = normal(extent)
     if extent.constant is not None:
         return None
+    numbers = _smallest(extent)
     sizes, related = _related(extent, facts, normal)
     claims = [(normal(fact.left - fact.right), fact.relation) for fact in related]
     # What was eliminated is an extent as well: it is never negative.
     raw = free([side for fact in related for side in (fact.left, fact.right)])
     claims += [(normal(of(size)), ">=") for size in raw]
-    return gap([_solvable(sizes, [(extent - small, "="), *claims], {}) for small in SMALL])
+    return gap(numbers, [_solvable(sizes, [(extent - small, "="), *claims], {}) for small in numbers])
+
+
+def _smallest(extent: Poly) -> tuple[int, ...]:
+    """The smallest numbers that an extent can be, whatever is assumed.
+
+    Three patches for each image make 3 * B of them: that no run has one patch, or two, is no assumption.
+    """
+    sizes = free([extent])
+    if len(sizes) > 3:
+        return SMALL
+    choices = product((0, *SMALL), repeat=len(sizes))
+    values = {evaluate(extent, dict(zip(sizes, choice, strict=True))) for choice in choices}
+    found = sorted(int(v) for v in values if v is not None and v > 0 and v == int(v))
+    return tuple(found[: len(SMALL)]) or SMALL
 
 
 def _related(extent: Poly, facts: Sequence[Fact], normal: Callable[[Poly], Poly]) -> tuple[list[Size], list[Fact]]:

@@ -24,6 +24,7 @@ from .compare import Allowance, Layout, compare
 from .draw import InputSet
 from .errors import LimitError, RunError
 from .identity import identity
+from .lengths import affordable
 from .mutants import MutantKind, find_sites
 from .options import VerifyOptions
 from .power import Baseline, check_power, no_progress
@@ -142,7 +143,13 @@ class _Check:
         drawer = SiteDrawer(self.pair, self.inputs, options, half_values=self.narrow)
         run_cases(
             runs,
-            cases_of(drawer, self.inputs, self._long(), quiet=self.pair.query is not None),
+            cases_of(
+                drawer,
+                self.inputs,
+                self._long(),
+                quiet=self.pair.query is not None,
+                beyond=affordable(options.lengths, self.pair.heads, new_only=not drawer.has_past)[0],
+            ),
             drawer,
             (Relation.PAST_AND_NEW,),
             options.seed,

@@ -9,12 +9,14 @@ from pathlib import Path
 
 from ..hidden import scratch
 from ..memory import available_memory
+from .as_they_are import compare_as_they_are
 from .by_sites import sharpen, verify_by_sites
 from .clone import Source, float32_clone, read
 from .compare import TOLERANCE, Allowance, Layout, compare, find_layouts, out_of_scope
-from .draw import Drawer, plan
+from .draw import Drawer, InputSet, longest, plan
 from .errors import LimitError, RunError
 from .given import check_ranges, load_inputs
+from .lengths import affordable
 from .mutants import find_sites
 from .options import VerifyOptions
 from .orientation import is_sequence_first
@@ -37,7 +39,12 @@ _MEMORY_FACTOR = 2.5
 
 
 def verify(
-    original: Path, rewritten: Path, *, options: VerifyOptions | None = None, data_dir: Path | None = None
+    original: Path,
+    rewritten: Path,
+    *,
+    options: VerifyOptions | None = None,
+    data_dir: Path | None = None,
+    original_dir: Path | None = None,
 ) -> Verification:
     """Compares an original model with its rewritten form on drawn inputs, in onnxruntime on the CPU.
 
@@ -48,6 +55,7 @@ def verify(
         rewritten: ONNX file of the rewritten model, likewise.
         options: What to draw; defaults if None.
         data_dir: Where the rewritten model's external data are; its own folder if None.
+        original_dir: The same of the original.
 
     Returns:
         The result; ``status`` is "failed" for a difference and "skipped" where nothing could be compared.
@@ -60,7 +68,7 @@ def verify(
     """
     options = options or VerifyOptions()
     import_onnxruntime()
-    sources = read(original), read(rewritten, data_dir)
+    sources = read(original, original_dir), read(rewritten, data_dir)
     try:
         inputs = describe_inputs(sources[0].model.proto)
     except RunError as error:
@@ -109,7 +117,7 @@ def _compared(
 ) -> Verification:
     narrow = bool(sources[0].narrow or sources[1].narrow)
     try:
-        runs, symbols = _run_original(clones[0], inputs, _long_length(clones[1], options), narrow, options)
+        runs, symbols = _run_original(clones, inputs, narrow, options)
     except LimitError:
         raise
     except RunError as error:
@@ -153,6 +161,12 @@ def _compared(
         if power.weak and options.sites is not None and options.inputs is None:
             power, failed = sharpen(power, sources[1], folder, inputs, scratch, options)
             sets = (*sets, *failed)
+    if options.as_they_are and complete:
+        measured, notes = compare_as_they_are(
+            sources, _ends(runs.sets), layouts, exact_bias=options.exact_bias, threads=options.threads
+        )
+        sets = (*sets, *measured)
+        runs.notes.extend(notes)
     precision = None
     if narrow:
         precision = measure_precision(sources, runs.sets, runs.outputs, layouts, threads=options.threads)
@@ -161,10 +175,10 @@ def _compared(
 
 
 def _run_original(
-    original: Model, inputs: Sequence[Input], long: int, narrow: bool, options: VerifyOptions
+    clones: Sequence[Model], inputs: Sequence[Input], narrow: bool, options: VerifyOptions
 ) -> tuple[Runs, Symbols]:
     """Draws or loads the input sets and runs the original on them; raises RunError if it cannot be loaded."""
-    session = Session(original, threads=options.threads)
+    session = Session(clones[0], threads=options.threads)
     turned = is_sequence_first(session, inputs, options.seed)
     symbols = Symbols(inputs, sequence_first=turned)
     inputs = settle_polarity(session, inputs, symbols, options.seed)
@@ -176,11 +190,24 @@ def _run_original(
         runs.add(load_inputs(options.inputs, inputs, sequence_first=turned))
     else:
         drawer = Drawer(inputs, symbols, options.val_ranges, half_values=narrow, sequence_first=turned)
-        run_cases(runs, plan(inputs, symbols, long), drawer, symbols.relations, options.seed, options.progress)
+        heads = max((len(site.slopes or ()) for site in find_sites(clones[1].proto)), default=1)
+        beyond, left_out = affordable(options.lengths, heads, new_only=not symbols.has_past)
+        cases = plan(inputs, symbols, _long_length(clones[1], options), beyond)
+        run_cases(runs, cases, drawer, symbols.relations, options.seed, options.progress)
+        if left_out:
+            runs.notes.append(
+                f"no sequence beyond {left_out[0]} tokens was compared, where the proof changes: its scores take too "
+                "much memory"
+            )
     if turned:
         runs.notes.append("inputs are read as [S, B, ...], as the original reads them")
     runs.close()
     return runs, symbols
+
+
+def _ends(sets: Sequence[InputSet]) -> list[InputSet]:
+    """The first set and the longest ones: on both sides of what a narrow type holds."""
+    return [*sets[:1], *sorted(sets[1:], key=longest)[-2:]]
 
 
 def _compare_sets(
