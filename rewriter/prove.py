@@ -37,7 +37,7 @@ from .algebra import (
     render,
     substitute,
 )
-from .assumptions import check_room, not_counted_from_front
+from .assumptions import check_room, mask_values, not_counted_from_front
 from .errors import Code, Refusal, Stage
 from .graph import label, operator
 from .interpret import Interpreter
@@ -203,7 +203,7 @@ def prove(interpreter: Interpreter, attention: Attention, *, exact_bias: bool = 
         steps.append(f"added to visible scores as it is: {_short(rest)}")
     steps += rounding_step(interpreter)
     steps.append(f"scale on query . key: {float(attention.scale):.9g}")
-    assumptions = check_room(interpreter, attention)
+    assumptions = check_room(interpreter, attention) + mask_values(interpreter, attention, rest, bool(hidden) or causal)
     return Proof(
         attention, pattern.form, causal, values, runtime, positions, rest, hidden, assumptions, steps, window, rounded,
         replaced,

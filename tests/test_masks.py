@@ -17,9 +17,9 @@ TOLERANCE = 2e-5
 BOOL, FLOAT, INT64 = TensorProto.BOOL, TensorProto.FLOAT, TensorProto.INT64
 
 B, S = of(Size("B")), of(Size("S"))
-I, J, H = Index("i", S), Index("j", S), Index("h", poly(HEADS))
-AFTER = ind(less_equal(of(I) - of(J) + 1, poly(0)))
-PRODUCT = of(Read("qk", (of(H), of(I), of(J)), False))
+ROW, KEY, HEAD = Index("i", S), Index("j", S), Index("h", poly(HEADS))
+AFTER = ind(less_equal(of(ROW) - of(KEY) + 1, poly(0)))
+PRODUCT = of(Read("qk", (of(HEAD), of(ROW), of(KEY)), False))
 
 
 # --- the rule --------------------------------------------------------------------------------------------
@@ -37,7 +37,7 @@ PRODUCT = of(Read("qk", (of(H), of(I), of(J)), False))
     ],
 )
 def test_what_hides_depends_on_the_type(value: int, wide: bool, half: bool) -> None:
-    score = PRODUCT / 3 + of(J) / 2 - of(I) / 2 + value
+    score = PRODUCT / 3 + of(KEY) / 2 - of(ROW) / 2 + value
     assert hides(score) is wide
     assert hides(score, half=True) is half
 
@@ -45,21 +45,21 @@ def test_what_hides_depends_on_the_type(value: int, wide: bool, half: bool) -> N
 @pytest.mark.parametrize(("slope", "hidden"), [(1, True), (100, True), (1000, False), (100_000, False)])
 def test_a_steep_bias_reaches_what_should_hide(slope: int, hidden: bool) -> None:
     """At a million tokens a slope of 1000 takes visible keys further down than -1e9 takes hidden ones."""
-    assert hides(PRODUCT + of(J) * slope - 1_000_000_000) is hidden
+    assert hides(PRODUCT + of(KEY) * slope - 1_000_000_000) is hidden
 
 
 def test_a_condition_that_hides_on_both_sides_tells_no_key_from_another() -> None:
     lowest = -(2**127)
-    masked = unmask(PRODUCT + of(J) / 2 + lowest + AFTER * lowest)
+    masked = unmask(PRODUCT + of(KEY) / 2 + lowest + AFTER * lowest)
     assert masked.visible == ()
     assert hides(masked.value)
 
 
 def test_what_all_keys_get_is_a_shift() -> None:
-    assert shift(PRODUCT + of(J) - 10_000) == -10_000
-    assert shift(PRODUCT + of(J) - 10_000 + AFTER * 10_000) == 0
+    assert shift(PRODUCT + of(KEY) - 10_000) == -10_000
+    assert shift(PRODUCT + of(KEY) - 10_000 + AFTER * 10_000) == 0
     assert shift(PRODUCT + 5_000 + AFTER * 10_000) == 5_000
-    mask = of(Read("m", (of(J),), True))
+    mask = of(Read("m", (of(KEY),), True))
     assert shift(PRODUCT - 10_000 + mask * 10_000) == 0  # (1 - m) * -10000
 
 
