@@ -116,8 +116,22 @@ def attention(interpreter: Interpreter, node: NodeProto, pattern: OperatorPatter
             name: node.output[p] for name, p in pattern.outputs.items() if p < len(node.output) and node.output[p]
         },
         past={n: operands[n] for n in ("past_key", "past_value") if n in operands},
-        steps=[f"{node.op_type} '{label(node)}': scale {scale:.9g}, bias '{operands['bias']}'"],
+        steps=[
+            f"{node.op_type} '{label(node)}': scale {scale:.9g}, bias '{bias}'",
+            *_empty_rows(node, pattern, masked, causal=bool(causality)),
+        ],
     )
+
+
+def _empty_rows(node: NodeProto, pattern: OperatorPattern, masked: Masked, *, causal: bool) -> list[str]:
+    """What is to be said of rows without visible keys: a mean over other keys than the fused node's."""
+    zeros = pattern.zero_rows_at is not None and masked.hidden_at <= exact(pattern.zero_rows_at)
+    if not causal or not masked.visible or zeros:
+        return []
+    return [
+        f"a row whose keys the mask hides or that come after it yields the mean up to the row in {node.op_type}, "
+        "that of all values here; no valid token reads such a row"
+    ]
 
 
 def _dims(interpreter: Interpreter, node: NodeProto, tensor: str) -> tuple[Poly, ...]:
