@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 
-from .cells import Cell, cells
+from .cells import Cell, plans
 from .judge import Verdict, judge
 
 KINDS = ("exact", "bounded", "unknown", "unjudged", "wrong")
@@ -15,8 +15,9 @@ KINDS = ("exact", "bounded", "unknown", "unjudged", "wrong")
 
 def judged(op_types: list[str] | None = None, every: int = 1, first: int = 0) -> Iterator[tuple[Cell, Verdict]]:
     """Cells with their verdicts; only each ``every``-th of them."""
-    for number, cell in enumerate(cells(op_types)):
+    for number, plan in enumerate(plans(op_types)):
         if number % every == first % every:
+            cell = plan.cell()
             try:
                 verdict = judge(cell.model, cell.target, cell.shapes)
             except Exception as error:  # noqa: BLE001 - of the analysis or of the comparison: both are findings
