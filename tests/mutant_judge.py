@@ -281,7 +281,14 @@ def _captured(node: NodeProto) -> list[str]:
 
 
 def _bare(model: ModelProto) -> ModelProto:
-    for part in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.value_info, model.graph, model):
+    for part in (
+        *model.graph.node,
+        *model.graph.input,
+        *model.graph.output,
+        *model.graph.value_info,
+        model.graph,
+        model,
+    ):
         part.ClearField("doc_string")
         part.ClearField("metadata_props")
     del model.graph.value_info[:]  # a mutant's own shapes may be others
@@ -501,7 +508,9 @@ def _far(base: Base, mutant: ModelProto, rewritten: ModelProto, feed: Feed) -> t
 
 def _sampled(model: ModelProto, arrays: Arrays, memory: dict[tuple[Any, ...], Array]) -> Sampled:
     if any(f.domain != "alibi" for f in model.functions):
-        model = onnx.inliner.inline_selected_functions(model, [(f.domain, f.name) for f in model.functions if f.domain != "alibi"])
+        model = onnx.inliner.inline_selected_functions(
+            model, [(f.domain, f.name) for f in model.functions if f.domain != "alibi"]
+        )
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
     return Sampled(model.graph, opset, arrays, memory=memory)
 

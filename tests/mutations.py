@@ -348,7 +348,9 @@ def _bypass(edit: _Edit) -> str:
 
 def _attribute(edit: _Edit) -> str:
     """Another value of an attribute: a flag, an axis, a permutation, a type."""
-    found = [a for a in edit.node.attribute if a.type in (AttributeProto.INT, AttributeProto.INTS, AttributeProto.FLOAT)]
+    found = [
+        a for a in edit.node.attribute if a.type in (AttributeProto.INT, AttributeProto.INTS, AttributeProto.FLOAT)
+    ]
     if not found:
         raise Inapplicable
     attribute = edit.rng.choice(found)
@@ -456,7 +458,9 @@ def _through(edit: _Edit) -> str:
     position = edit.input((*FLOATS, *INTEGERS))
     name = edit.node.input[position]
     kind = edit.type(name)
-    other = TensorProto.DataType.Value(edit.rng.choice([t for t in OTHER_TYPES if TensorProto.DataType.Value(t) != kind]))
+    other = TensorProto.DataType.Value(
+        edit.rng.choice([t for t in OTHER_TYPES if TensorProto.DataType.Value(t) != kind])
+    )
     there, back = edit.fresh("there"), edit.fresh("back")
     edit.before(
         position,
@@ -477,7 +481,9 @@ def _computed_in(edit: _Edit) -> str:
     if any(o.name == node.output[0] for o in edit.graph.output):
         raise Inapplicable
     other = TensorProto.DataType.Value(
-        edit.rng.choice(("FLOAT16", "BFLOAT16", "INT32", "INT64", "DOUBLE", "FLOAT", "INT16", "INT8", "UINT8", "UINT32"))
+        edit.rng.choice(
+            ("FLOAT16", "BFLOAT16", "INT32", "INT64", "DOUBLE", "FLOAT", "INT16", "INT8", "UINT8", "UINT32")
+        )
     )
     if other == kind:
         raise Inapplicable
@@ -491,7 +497,9 @@ def _computed_in(edit: _Edit) -> str:
     node.output[0] = own
     rest = list(edit.graph.node)
     place = next(n for n, one in enumerate(rest) if own in one.output)
-    made = [NodeProto.FromString(n.SerializeToString()) for n in (*rest[:place], *casts, node, back, *rest[place + 1 :])]
+    made = [
+        NodeProto.FromString(n.SerializeToString()) for n in (*rest[:place], *casts, node, back, *rest[place + 1 :])
+    ]
     del edit.graph.node[:]
     edit.graph.node.extend(made)
     edit.node = edit.graph.node[place + len(casts)]
@@ -514,7 +522,9 @@ def _inserted(edit: _Edit) -> str:
         with np.errstate(all="ignore"):
             return edit.store(np.array(value).astype(dtype))
 
-    choice = rng.choice(("Min", "Max", "Clip", "Mul", "Add", "Abs", "Neg", "Mod", "wrap", "Floor", "Relu", "roll", "Sub"))
+    choice = rng.choice(
+        ("Min", "Max", "Clip", "Mul", "Add", "Abs", "Neg", "Mod", "wrap", "Floor", "Relu", "roll", "Sub")
+    )
     bound = rng.choice(BOUNDS if not whole else NUMBERS)
     out = edit.fresh("value")
     if choice in ("Min", "Max", "Add", "Sub", "Mul"):
@@ -565,7 +575,18 @@ def _inserted(edit: _Edit) -> str:
 
 def _integers(edit: _Edit) -> str:
     """One of the small integers around the node: an index, a bound, a step, an axis."""
-    if edit.node.op_type not in ("Slice", "Gather", "Range", "Reshape", "Expand", "Concat", "Pad", "Trilu", "CumSum", "Tile"):
+    if edit.node.op_type not in (
+        "Slice",
+        "Gather",
+        "Range",
+        "Reshape",
+        "Expand",
+        "Concat",
+        "Pad",
+        "Trilu",
+        "CumSum",
+        "Tile",
+    ):
         raise Inapplicable
     found = []
     for position, name in enumerate(edit.node.input):

@@ -720,8 +720,11 @@ def _contract(scope: Sampled, node: NodeProto, terms: list[str], out: str, place
     factors = []
     for term, shape, name in zip(terms, shapes, node.input[:2], strict=True):
         kept = [x for x in term if x not in summed]
-        which = ravel([index[x] if e > 1 else 0 * index[x] for x, e in zip(term, shape, strict=True) if x in kept],
-                      tuple(e for x, e in zip(term, shape, strict=True) if x in kept), places.reshape(-1).shape)
+        which = ravel(
+            [index[x] if e > 1 else 0 * index[x] for x, e in zip(term, shape, strict=True) if x in kept],
+            tuple(e for x, e in zip(term, shape, strict=True) if x in kept),
+            places.reshape(-1).shape,
+        )
         unique, back = np.unique(which, return_inverse=True)
         own = np.unravel_index(unique, tuple(e for x, e in zip(term, shape, strict=True) if x in kept)) if kept else []
         parts = dict(zip(kept, own, strict=True))
@@ -784,8 +787,10 @@ def _fused(scope: Sampled, node: NodeProto, places: Array) -> Array:
         scores = scores + np.where(added > HIDDEN, np.minimum(added, -HIDDEN), 0)
     if mask:
         whole = scope.shape(mask)
-        place = [np.broadcast_to(x if e > 1 else 0 * x, scores.shape) for x, e in
-                 zip((b[:, None], h[:, None], i[:, None], j), whole, strict=True)]
+        place = [
+            np.broadcast_to(x if e > 1 else 0 * x, scores.shape)
+            for x, e in zip((b[:, None], h[:, None], i[:, None], j), whole, strict=True)
+        ]
         found = scope.at(mask, ravel(place, whole, scores.shape))
         if found.dtype == np.bool_:
             visible &= found

@@ -1,4 +1,4 @@
-"""Every element rule against onnx's reference and onnxruntime, cell by cell: ``python benchmarks/attack/semantics.py``."""
+"""Every element rule against onnx's reference and onnxruntime, cell by cell (see README.md)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
-from semantics.run import main  # noqa: E402 - after the path is set
+from semantics.run import main
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")

@@ -25,6 +25,11 @@ def judged(op_types: list[str] | None = None, every: int = 1, first: int = 0) ->
             yield cell, verdict
 
 
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="*", help="operators")
@@ -37,10 +42,10 @@ def main(arguments: list[str] | None = None) -> int:
         counts.setdefault(cell.op_type, Counter())[verdict.kind] += 1
         if verdict.kind == "wrong" and len(shown) < given.wrong and (cell.op_type, cell.case) not in shown:
             shown.add((cell.op_type, cell.case))
-            print(f"WRONG {cell.name}: {verdict.detail[:300]}", flush=True)
+            say(f"WRONG {cell.name}: {verdict.detail[:300]}")
     total: Counter[str] = sum(counts.values(), Counter())
     for op_type, own in (*sorted(counts.items()), ("all", total)):
-        print(f"{op_type:16} {sum(own.values()):6} cells: " + ", ".join(f"{own[k]} {k}" for k in KINDS))
+        say(f"{op_type:16} {sum(own.values()):6} cells: " + ", ".join(f"{own[k]} {k}" for k in KINDS))
     return 1 if total["wrong"] else 0
 
 
