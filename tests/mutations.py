@@ -39,7 +39,7 @@ NUMBERS = (0, 1, -1, 2, 3, -2, 7, 17, 64, 255, 256, 257, 1 << 16, 1 << 24, (1 <<
 BOUNDS = (65504.0, -65504.0, -10000.0, -1e9, 3.4028235e38, -3.4028235e38, 1.0, 0.0, 100.0, -100.0, 2048.0, 1000.0)
 
 
-class Inapplicable(Exception):  # noqa: N818
+class Inapplicable(Exception):
     """This mutation has nothing to change at this node."""
 
 
@@ -373,7 +373,7 @@ def _attribute(edit: _Edit) -> str:
         return f"{attribute.name} = {made} and not {was}"
     was = attribute.i
     if attribute.name == "to":
-        attribute.i = TensorProto.DataType.Value(edit.rng.choice(OTHER_TYPES))
+        attribute.i = _other_type(edit, edit.type(edit.node.input[0]))
     elif was in (0, 1) and "axis" not in attribute.name:
         attribute.i = 1 - was
     else:
@@ -458,9 +458,7 @@ def _through(edit: _Edit) -> str:
     position = edit.input((*FLOATS, *INTEGERS))
     name = edit.node.input[position]
     kind = edit.type(name)
-    other = TensorProto.DataType.Value(
-        edit.rng.choice([t for t in OTHER_TYPES if TensorProto.DataType.Value(t) != kind])
-    )
+    other = _other_type(edit, kind)
     there, back = edit.fresh("there"), edit.fresh("back")
     edit.before(
         position,
@@ -470,6 +468,13 @@ def _through(edit: _Edit) -> str:
         ],
     )
     return f"input {position} goes through {TensorProto.DataType.Name(other)}"
+
+
+def _other_type(edit: _Edit, kind: int) -> int:
+    """A type to cast to; what a negative float becomes as an unsigned integer is different on every processor."""
+    unsigned = kind in FLOATS
+    names = [t for t in OTHER_TYPES if not (unsigned and t.startswith("UINT"))]
+    return int(edit.rng.choice([v for t in names if (v := TensorProto.DataType.Value(t)) != kind]))
 
 
 def _computed_in(edit: _Edit) -> str:
@@ -485,7 +490,7 @@ def _computed_in(edit: _Edit) -> str:
             ("FLOAT16", "BFLOAT16", "INT32", "INT64", "DOUBLE", "FLOAT", "INT16", "INT8", "UINT8", "UINT32")
         )
     )
-    if other == kind:
+    if other == kind or (kind in FLOATS and TensorProto.DataType.Name(other).startswith("UINT")):
         raise Inapplicable
     count = 1 if node.op_type == "CumSum" else len(node.input)
     casts = []

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import onnx
 import onnx.reference
 import onnxruntime
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
@@ -38,7 +38,7 @@ HIDDEN = -3.4028235e38
 """An additive mask hides a key at or below this value (docs/specification.md)."""
 
 
-class Unsupported(Exception):  # noqa: N818
+class Unsupported(Exception):
     """A value that is not computed here: too large, or of an operator that has no rule."""
 
 
@@ -660,9 +660,7 @@ def _reduced(scope: Sampled, node: NodeProto, output: int, places: Array) -> Arr
     moved = [span[axes.index(a)][None, :] if a in axes else x[:, None] for a, x in enumerate(index)]
     rows = scope.at(node.input[0], ravel(moved, dims, (len(flat), span.shape[1])))
     one = helper.make_node(node.op_type, ["i", "a"], ["o"], keepdims=0)
-    if node.op_type != "ReduceSum" and scope.opset < 18:
-        made = _run(helper.make_node(node.op_type, ["i"], ["o"], keepdims=0, axes=[1]), [rows], scope.opset)[0]
-    elif scope.opset < 13:
+    if (node.op_type != "ReduceSum" and scope.opset < 18) or scope.opset < 13:
         made = _run(helper.make_node(node.op_type, ["i"], ["o"], keepdims=0, axes=[1]), [rows], scope.opset)[0]
     else:
         made = _run(one, [rows, np.array([1], np.int64)], scope.opset)[0]
