@@ -197,10 +197,17 @@ def test_a_term_by_head_and_key_is_a_key_bias(extents: str) -> None:
     assert np.abs(wanted - got).max() <= 2e-5
 
 
-def test_a_mask_by_key_stays_an_additive_mask_as_long_as_only_that_has_kernels() -> None:
+def test_a_mask_by_key_stays_an_additive_mask_unless_a_key_bias_is_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
     original = model_of(["s = Add(biased, mask)"], inputs=", float[B,1,1,T] mask")
-    result = rewrite(original, options=Options(verify=False))
-    assert [f.variant.op_type for _, f in result.fused] == ["AlibiAttentionLinearAdditiveMask"]
+    given = {**feeds(3, 9), "mask": np.random.default_rng(3).standard_normal((2, 1, 1, 9)).astype(np.float32)}
+    given["mask"][0, ..., :4] = -np.inf
+    (wanted,) = run(original, given)
+    for preferred, name in ((False, "AdditiveMask"), (True, "KeyBias")):
+        monkeypatch.setattr("alibi_rewriter.rewriter.key_terms.PREFER_KEY_BIAS", preferred)
+        result = rewrite(original, options=Options(verify=False))
+        assert result.model is not None
+        assert [f.variant.op_type for _, f in result.fused] == [f"AlibiAttentionLinear{name}"]
+        assert np.abs(wanted - run(result.model, given)[0]).max() <= 2e-5
 
 
 FINITE = {
