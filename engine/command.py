@@ -167,8 +167,8 @@ class Request:
             if not variant.has_kernels:
                 attention = plan.proof.attention
                 raise EngineFailed(
-                    f"attention '{label(attention.anchor)}' (scores '{attention.scores}') becomes {variant.op_type}, and "
-                    f"there are no kernels for its {unserved(variant)} yet. {NATIVE_INSTEAD}"
+                    f"attention '{label(attention.anchor)}' (scores '{attention.scores}') becomes {variant.op_type}, "
+                    f"and there are no kernels for its {unserved(variant)} yet. {NATIVE_INSTEAD}"
                 )
 
     def carry_out(self, result: RewriteResult) -> Outcome:

@@ -27,7 +27,7 @@ from alibi_rewriter.rewriter.verify.errors import VerifyError
 from alibi_rewriter.rewriter.verify.orientation import is_sequence_first
 from alibi_rewriter.rewriter.verify.polarity import settle_polarity
 from alibi_rewriter.rewriter.verify.runtime import Model, Session
-from alibi_rewriter.rewriter.verify.sizes import Relation, Sizes, Symbols
+from alibi_rewriter.rewriter.verify.sizes import Sizes, Symbols
 from alibi_rewriter.rewriter.verify.usage import Input, Kind, describe_inputs
 from alibi_rewriter.rewriter.verify.widen import TO_FLOAT32, TO_FLOAT64, widen
 from mutations import Target, target_of
@@ -48,6 +48,11 @@ CLOSE_LONG = 1e-3
 
 EXACT = 1e-6
 """In float64."""
+
+_CLOSE_IN_16_BITS = 2e-2
+
+BLIND = -6e4
+"""A row without a higher score sees no key: what it yields is a matter of the runtime (docs/specification.md)."""
 
 PROOF_ALONE = Options(verify=False, probe=False, allow_partial=True)
 _LONGEST_MASK = 1 << 24
@@ -71,7 +76,8 @@ class Verdict:
 
     Attributes:
         kind: skipped (the mutant itself does not run), refused, equal, rounding (equal in float64), narrow (wrong by
-            what a 16-bit type in a float32 model rounds), wrong, traceback or hang.
+            what a 16-bit type in a float32 model rounds), blind (wrong in rows only that see no key), wrong, traceback
+            or hang.
         detail: The refusal's code, where it begins to differ, what was raised.
         length: At which it was first found wrong.
         unjudged: Lengths that could not be judged, with the reason.
@@ -219,7 +225,7 @@ def _cases(has_past: bool, *, short: bool) -> Iterator[Case]:
 
 
 def _prefix(model: ModelProto) -> ModelProto:
-    """The model up to the first attention that is fused, with what only moves its result; all of it if that is inside."""
+    """The model up to the first attention that is fused, with what only moves its result; all if that is inside."""
     analysis = rewrite(model, options=Options(verify=False, probe=False, dry_run=True)).analysis
     makers = {o: node for node in model.graph.node for o in node.output if o}
     for site in analysis.proven:
@@ -281,7 +287,14 @@ def _captured(node: NodeProto) -> list[str]:
 
 
 def _bare(model: ModelProto) -> ModelProto:
-    for part in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.value_info, model.graph, model):
+    for part in (
+        *model.graph.node,
+        *model.graph.input,
+        *model.graph.output,
+        *model.graph.value_info,
+        model.graph,
+        model,
+    ):
         part.ClearField("doc_string")
         part.ClearField("metadata_props")
     del model.graph.value_info[:]  # a mutant's own shapes may be others
@@ -372,10 +385,31 @@ def judge(base: Base, mutant: ModelProto, *, seconds: int = 60, long: bool = Tru
     verdict = _compare(base, mutant, result.model, within, far if long else [])
     if verdict.kind == "wrong" and not base.narrow and _has_narrow(mutant):
         clones = _as_float32(mutant), _as_float32(result.model)
-        widened = _compare(base, *clones, _rerun(clones[0], within), far if long else [])
+        widened = _compare(base, *clones, _rerun(clones[0], within, False), far if long else [])
         if widened.kind != "wrong":
             return Verdict("narrow", verdict.detail, verdict.length)
+    if verdict.kind == "wrong":
+        seeing = _only_seeing(mutant)
+        rerun = _rerun(_as_float32(seeing) if base.narrow else seeing, within, base.narrow)
+        if _compare(base, seeing, result.model, rerun, far if long else []).kind != "wrong":
+            return Verdict("blind", verdict.detail, verdict.length)
+    if verdict.kind == "wrong" and base.narrow and _equal_in_16_bits(base, mutant, result.model, within):
+        return Verdict("rounding", f"only as float32 clones: {verdict.detail}", verdict.length)
     return verdict
+
+
+def _equal_in_16_bits(
+    base: Base, mutant: ModelProto, rewritten: ModelProto, wanted: list[tuple[Feed, list[Any]]]
+) -> bool:
+    """Whether a 16-bit model as it is computes the same: -65504 and a score are -65504 there, and less in float32."""
+    try:
+        before, after = _session(mutant), _session(rewritten)
+        return all(
+            _worst(base, feed, before.run(None, feed.arrays), after.run(None, feed.arrays)) <= _CLOSE_IN_16_BITS
+            for feed, _ in wanted
+        )
+    except Exception:  # noqa: BLE001 - a kernel that onnxruntime has not
+        return False
 
 
 def _has_narrow(model: ModelProto) -> bool:
@@ -383,9 +417,34 @@ def _has_narrow(model: ModelProto) -> bool:
     return bool((types | {t.data_type for t in model.graph.initializer}) & set(TO_FLOAT32))
 
 
-def _rerun(model: ModelProto, wanted: list[tuple[Feed, list[Any]]]) -> list[tuple[Feed, list[Any]]]:
+def _rerun(model: ModelProto, wanted: list[tuple[Feed, list[Any]]], narrow: bool) -> list[tuple[Feed, list[Any]]]:
     session = _session(model)
-    return [(feed, session.run(None, feed.arrays)) for feed, _ in wanted]
+    return [(feed, session.run(None, _float32(feed.arrays, narrow))) for feed, _ in wanted]
+
+
+def _only_seeing(model: ModelProto) -> ModelProto:
+    """The model with NaN in rows all of whose scores are so low that they are masks; NaN is not compared."""
+    inferred = onnx.shape_inference.infer_shapes(model)
+    types = {v.name: v.type.tensor_type.elem_type for v in inferred.graph.value_info}
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    nodes = []
+    for number, node in enumerate(copy.graph.node):
+        kind = types.get(node.input[0], 0) if node.op_type == "Softmax" else 0
+        if kind in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE):
+            stem = f"seeing/{number}"
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(kind)
+            for name, value in (("limit", BLIND), ("hidden", -np.inf)):
+                copy.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value, dtype), f"{stem}/{name}"))
+            nodes.append(onnx.helper.make_node("Greater", [node.input[0], f"{stem}/limit"], [f"{stem}/visible"]))
+            chosen = [f"{stem}/visible", node.input[0], f"{stem}/hidden"]
+            nodes.append(onnx.helper.make_node("Where", chosen, [f"{stem}/scores"]))
+            node.input[0] = f"{stem}/scores"
+        nodes.append(node)
+    made = [NodeProto.FromString(n.SerializeToString()) for n in nodes]
+    del copy.graph.node[:]
+    copy.graph.node.extend(made)
+    return copy
 
 
 def _compare(
@@ -501,7 +560,9 @@ def _far(base: Base, mutant: ModelProto, rewritten: ModelProto, feed: Feed) -> t
 
 def _sampled(model: ModelProto, arrays: Arrays, memory: dict[tuple[Any, ...], Array]) -> Sampled:
     if any(f.domain != "alibi" for f in model.functions):
-        model = onnx.inliner.inline_selected_functions(model, [(f.domain, f.name) for f in model.functions if f.domain != "alibi"])
+        model = onnx.inliner.inline_selected_functions(
+            model, [(f.domain, f.name) for f in model.functions if f.domain != "alibi"]
+        )
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
     return Sampled(model.graph, opset, arrays, memory=memory)
 

@@ -39,7 +39,7 @@ NUMBERS = (0, 1, -1, 2, 3, -2, 7, 17, 64, 255, 256, 257, 1 << 16, 1 << 24, (1 <<
 BOUNDS = (65504.0, -65504.0, -10000.0, -1e9, 3.4028235e38, -3.4028235e38, 1.0, 0.0, 100.0, -100.0, 2048.0, 1000.0)
 
 
-class Inapplicable(Exception):  # noqa: N818
+class Inapplicable(Exception):
     """This mutation has nothing to change at this node."""
 
 
@@ -348,7 +348,9 @@ def _bypass(edit: _Edit) -> str:
 
 def _attribute(edit: _Edit) -> str:
     """Another value of an attribute: a flag, an axis, a permutation, a type."""
-    found = [a for a in edit.node.attribute if a.type in (AttributeProto.INT, AttributeProto.INTS, AttributeProto.FLOAT)]
+    found = [
+        a for a in edit.node.attribute if a.type in (AttributeProto.INT, AttributeProto.INTS, AttributeProto.FLOAT)
+    ]
     if not found:
         raise Inapplicable
     attribute = edit.rng.choice(found)
@@ -371,7 +373,7 @@ def _attribute(edit: _Edit) -> str:
         return f"{attribute.name} = {made} and not {was}"
     was = attribute.i
     if attribute.name == "to":
-        attribute.i = TensorProto.DataType.Value(edit.rng.choice(OTHER_TYPES))
+        attribute.i = _other_type(edit, edit.type(edit.node.input[0]))
     elif was in (0, 1) and "axis" not in attribute.name:
         attribute.i = 1 - was
     else:
@@ -456,7 +458,7 @@ def _through(edit: _Edit) -> str:
     position = edit.input((*FLOATS, *INTEGERS))
     name = edit.node.input[position]
     kind = edit.type(name)
-    other = TensorProto.DataType.Value(edit.rng.choice([t for t in OTHER_TYPES if TensorProto.DataType.Value(t) != kind]))
+    other = _other_type(edit, kind)
     there, back = edit.fresh("there"), edit.fresh("back")
     edit.before(
         position,
@@ -468,6 +470,13 @@ def _through(edit: _Edit) -> str:
     return f"input {position} goes through {TensorProto.DataType.Name(other)}"
 
 
+def _other_type(edit: _Edit, kind: int) -> int:
+    """A type to cast to; what a negative float becomes as an unsigned integer is different on every processor."""
+    unsigned = kind in FLOATS
+    names = [t for t in OTHER_TYPES if not (unsigned and t.startswith("UINT"))]
+    return int(edit.rng.choice([v for t in names if (v := TensorProto.DataType.Value(t)) != kind]))
+
+
 def _computed_in(edit: _Edit) -> str:
     """The node computes in another type."""
     node = edit.node
@@ -477,9 +486,11 @@ def _computed_in(edit: _Edit) -> str:
     if any(o.name == node.output[0] for o in edit.graph.output):
         raise Inapplicable
     other = TensorProto.DataType.Value(
-        edit.rng.choice(("FLOAT16", "BFLOAT16", "INT32", "INT64", "DOUBLE", "FLOAT", "INT16", "INT8", "UINT8", "UINT32"))
+        edit.rng.choice(
+            ("FLOAT16", "BFLOAT16", "INT32", "INT64", "DOUBLE", "FLOAT", "INT16", "INT8", "UINT8", "UINT32")
+        )
     )
-    if other == kind:
+    if other == kind or (kind in FLOATS and TensorProto.DataType.Name(other).startswith("UINT")):
         raise Inapplicable
     count = 1 if node.op_type == "CumSum" else len(node.input)
     casts = []
@@ -491,7 +502,9 @@ def _computed_in(edit: _Edit) -> str:
     node.output[0] = own
     rest = list(edit.graph.node)
     place = next(n for n, one in enumerate(rest) if own in one.output)
-    made = [NodeProto.FromString(n.SerializeToString()) for n in (*rest[:place], *casts, node, back, *rest[place + 1 :])]
+    made = [
+        NodeProto.FromString(n.SerializeToString()) for n in (*rest[:place], *casts, node, back, *rest[place + 1 :])
+    ]
     del edit.graph.node[:]
     edit.graph.node.extend(made)
     edit.node = edit.graph.node[place + len(casts)]
@@ -514,7 +527,9 @@ def _inserted(edit: _Edit) -> str:
         with np.errstate(all="ignore"):
             return edit.store(np.array(value).astype(dtype))
 
-    choice = rng.choice(("Min", "Max", "Clip", "Mul", "Add", "Abs", "Neg", "Mod", "wrap", "Floor", "Relu", "roll", "Sub"))
+    choice = rng.choice(
+        ("Min", "Max", "Clip", "Mul", "Add", "Abs", "Neg", "Mod", "wrap", "Floor", "Relu", "roll", "Sub")
+    )
     bound = rng.choice(BOUNDS if not whole else NUMBERS)
     out = edit.fresh("value")
     if choice in ("Min", "Max", "Add", "Sub", "Mul"):
@@ -565,7 +580,18 @@ def _inserted(edit: _Edit) -> str:
 
 def _integers(edit: _Edit) -> str:
     """One of the small integers around the node: an index, a bound, a step, an axis."""
-    if edit.node.op_type not in ("Slice", "Gather", "Range", "Reshape", "Expand", "Concat", "Pad", "Trilu", "CumSum", "Tile"):
+    if edit.node.op_type not in (
+        "Slice",
+        "Gather",
+        "Range",
+        "Reshape",
+        "Expand",
+        "Concat",
+        "Pad",
+        "Trilu",
+        "CumSum",
+        "Tile",
+    ):
         raise Inapplicable
     found = []
     for position, name in enumerate(edit.node.input):

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import onnx
 import onnx.reference
 import onnxruntime
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
@@ -38,7 +38,7 @@ HIDDEN = -3.4028235e38
 """An additive mask hides a key at or below this value (docs/specification.md)."""
 
 
-class Unsupported(Exception):  # noqa: N818
+class Unsupported(Exception):
     """A value that is not computed here: too large, or of an operator that has no rule."""
 
 
@@ -660,9 +660,7 @@ def _reduced(scope: Sampled, node: NodeProto, output: int, places: Array) -> Arr
     moved = [span[axes.index(a)][None, :] if a in axes else x[:, None] for a, x in enumerate(index)]
     rows = scope.at(node.input[0], ravel(moved, dims, (len(flat), span.shape[1])))
     one = helper.make_node(node.op_type, ["i", "a"], ["o"], keepdims=0)
-    if node.op_type != "ReduceSum" and scope.opset < 18:
-        made = _run(helper.make_node(node.op_type, ["i"], ["o"], keepdims=0, axes=[1]), [rows], scope.opset)[0]
-    elif scope.opset < 13:
+    if (node.op_type != "ReduceSum" and scope.opset < 18) or scope.opset < 13:
         made = _run(helper.make_node(node.op_type, ["i"], ["o"], keepdims=0, axes=[1]), [rows], scope.opset)[0]
     else:
         made = _run(one, [rows, np.array([1], np.int64)], scope.opset)[0]
@@ -720,8 +718,11 @@ def _contract(scope: Sampled, node: NodeProto, terms: list[str], out: str, place
     factors = []
     for term, shape, name in zip(terms, shapes, node.input[:2], strict=True):
         kept = [x for x in term if x not in summed]
-        which = ravel([index[x] if e > 1 else 0 * index[x] for x, e in zip(term, shape, strict=True) if x in kept],
-                      tuple(e for x, e in zip(term, shape, strict=True) if x in kept), places.reshape(-1).shape)
+        which = ravel(
+            [index[x] if e > 1 else 0 * index[x] for x, e in zip(term, shape, strict=True) if x in kept],
+            tuple(e for x, e in zip(term, shape, strict=True) if x in kept),
+            places.reshape(-1).shape,
+        )
         unique, back = np.unique(which, return_inverse=True)
         own = np.unravel_index(unique, tuple(e for x, e in zip(term, shape, strict=True) if x in kept)) if kept else []
         parts = dict(zip(kept, own, strict=True))
@@ -784,8 +785,10 @@ def _fused(scope: Sampled, node: NodeProto, places: Array) -> Array:
         scores = scores + np.where(added > HIDDEN, np.minimum(added, -HIDDEN), 0)
     if mask:
         whole = scope.shape(mask)
-        place = [np.broadcast_to(x if e > 1 else 0 * x, scores.shape) for x, e in
-                 zip((b[:, None], h[:, None], i[:, None], j), whole, strict=True)]
+        place = [
+            np.broadcast_to(x if e > 1 else 0 * x, scores.shape)
+            for x, e in zip((b[:, None], h[:, None], i[:, None], j), whole, strict=True)
+        ]
         found = scope.at(mask, ravel(place, whole, scores.shape))
         if found.dtype == np.bool_:
             visible &= found

@@ -19,12 +19,12 @@ from pathlib import Path
 
 import onnx
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
 import mutant_judge
 import mutations
 
+ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = [ROOT / "tests/data", ROOT / "examples", ROOT / "tests/golden"]
 BAD = ("wrong", "traceback", "hang")
 
@@ -47,12 +47,15 @@ def mutant(base: mutant_judge.Base, seed: int, number: int) -> tuple[onnx.ModelP
     return mutations.mutate(random.Random(f"{seed}-{base.name}-{number}"), base.target)
 
 
-def save(folder: Path, base: mutant_judge.Base, number: int, seed: int, said: str, verdict: mutant_judge.Verdict) -> None:
+def save(
+    folder: Path, base: mutant_judge.Base, number: int, seed: int, said: str, verdict: mutant_judge.Verdict
+) -> None:
     """Writes a finding: the mutant, and a sentence."""
     folder.mkdir(parents=True, exist_ok=True)
     stem = f"{verdict.kind}-{seed}-{base.name}-{number}"
     onnx.save(mutant(base, seed, number)[0], folder / f"{stem}.onnx")
-    text = f"{base.name}, mutant {number} of seed {seed}: {said}\n{verdict.kind}, length {verdict.length}: {verdict.detail}\n"
+    title = f"{base.name}, mutant {number} of seed {seed}: {said}"
+    text = f"{title}\n{verdict.kind}, length {verdict.length}: {verdict.detail}\n"
     (folder / f"{stem}.txt").write_text(text, encoding="utf-8")
 
 
@@ -76,7 +79,9 @@ def again(folder: Path, folders: list[Path], seconds: int) -> int:
 def main() -> int:
     """Run the attack."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="*", type=Path, default=FOLDERS, help="of models; those of the tests by default")
+    parser.add_argument(
+        "folders", nargs="*", type=Path, default=FOLDERS, help="of models; those of the tests by default"
+    )
     parser.add_argument("--count", type=int, default=1000, help="mutants, taken from all models in turn")
     parser.add_argument("--first", type=int, default=0, help="number of the first one, to go on where a run ended")
     parser.add_argument("--seed", type=int, default=1)
@@ -104,7 +109,7 @@ def main() -> int:
         unjudged += bool(verdict.unjudged)
         if verdict.kind == "refused":
             codes[verdict.detail] += 1
-        if verdict.kind in (*BAD, "rounding", "narrow"):
+        if verdict.kind in (*BAD, "rounding", "narrow", "blind"):
             save(options.save, base, number, options.seed, said, verdict)
             print(f"{verdict.kind} {verdict.length}: {base.name} {number}: {said}: {verdict.detail[:200]}", flush=True)
         if index % 100 == 99:
