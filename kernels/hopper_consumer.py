@@ -234,8 +234,8 @@ def _consume_pass(
                     left = read(shared, slot, LEFT)
                     right = read(shared, slot, RIGHT)
                     stop = edges + left + right
-        if settings.MASK:
-            # The mean of all values, for rows that see no key; a loop of its own keeps it out of the one above.
+        if settings.MASK and not STEADY:
+            # The mean of all values, for rows that see no key.
             seen_from = read(shared, slot, SEEN_FROM)
             stop += read(shared, slot, EXTRA)
             while j < stop:

@@ -245,6 +245,11 @@ def produce(
                 first, crossings, tail, left, right, extra, seen_from = blocks_of(
                     row, begin, end, begin_near, end_near, begin_seen, empty_mean, sizes, settings
                 )
+                if settings.MASK and settings.STEADY:
+                    if (empty_mean != 0) & within:
+                        # Rows that see no key are done in the second pass, like others that are not to be trusted.
+                        extra = gl.to_tensor(0)
+                        seen_from = gl.to_tensor(0)
                 own = 0.0
                 if settings.POSITIONS:
                     last_row = gl.minimum(row * rows + rows, sizes.s_q) - 1 + s_kv - sizes.s_q

@@ -46,9 +46,6 @@ def tile_of(number, index, size, tiles, sizes, settings):
     if settings.FORM == FORM_CAUSAL:
         count = gl.minimum(size, sizes.batch * sizes.heads - number * size)
         row = tiles - 1 - index // count
-        if settings.MASK:
-            # The first rows may have to read all values, if no key is visible to them.
-            row = gl.where(index < count, 0, row + 1)
         pair = number * size + index % count
     else:
         count = size
