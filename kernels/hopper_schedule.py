@@ -44,7 +44,7 @@ from .hopper_shared import (
 )  # fmt: skip
 from .hopper_skipping import AHEAD, needed_blocks, worth_a_try
 from .hopper_tiles import block_at, blocks_of, order, place_of, tile_of, visible_keys
-from .hopper_weights import natural
+from .hopper_weights import by_vector, natural
 
 
 @gluon.constexpr_function
@@ -145,7 +145,7 @@ def produce(
     served = gl.to_tensor(0)
     certified = gl.to_tensor(0)
     tiles = gl.cdiv(sizes.s_q, rows)
-    size, bundles, rounds = order(tiles, sizes, settings)
+    size, bundles, rounds, places = order(tiles, sizes, settings)
     s_kv = sizes.s_kv
     passes = gl.to_tensor(1)
     number_of_pass = gl.to_tensor(0)
@@ -164,7 +164,7 @@ def produce(
     # From which block to which the mask of this batch entry is known to say nothing.
     plain_from = gl.to_tensor(0)
     plain_to = gl.to_tensor(0)
-    # The same of another entry: tiles that follow each other come from two, because every other round is dealt backwards.
+    # The same of another entry: tiles that follow each other come from two; every other round is dealt backwards.
     scanned_b = gl.to_tensor(-1)
     begin_seen_b, begin_b, end_b, begin_near_b, end_near_b = begin_seen, begin, end, begin_near, end_near
     plain_from_b, plain_to_b = plain_from, plain_to
@@ -186,7 +186,7 @@ def produce(
             if settings.SKIP:
                 if number_of_pass == 0:
                     number = coming // (size * tiles)
-                    row, pair = tile_of(number, coming - number * size * tiles, size, tiles, sizes, settings)
+                    row, pair = tile_of(number, coming - number * size * tiles, size, tiles, bundles, sizes, settings)
                     exists = coming < tiles * sizes.batch * sizes.heads
                     more = exists
                     if exists:
@@ -198,7 +198,7 @@ def produce(
                     # Back along the tickets that this program had.
                     more = drawn >= 0
                     number = drawn // (size * tiles)
-                    row, pair = tile_of(number, drawn - number * size * tiles, size, tiles, sizes, settings)
+                    row, pair = tile_of(number, drawn - number * size * tiles, size, tiles, bundles, sizes, settings)
                     taken = more
                     if more:
                         turn -= 1
@@ -206,10 +206,10 @@ def produce(
                         if settings.STEADY:
                             taken = in_doubt(shared, turn, settings)
             else:
-                number = place // rounds
+                number = gl.minimum(place // rounds, bundles)
                 index = place_of(number, place - number * rounds, size, tiles, settings)
-                row, pair = tile_of(number, index, size, tiles, sizes, settings)
-                more = place < bundles * rounds
+                row, pair = tile_of(number, index, size, tiles, bundles, sizes, settings)
+                more = place < places
                 exists = more & (row >= 0)
                 taken = exists
                 if settings.STEADY:
@@ -311,7 +311,7 @@ def produce(
                         place_bit = 1 << stage
                         if tells | ((told & place_bit) != 0):
                             terms = _key_terms(here, here_position, slope_natural, own, settings)
-                            if within:
+                            if within & (not by_vector(settings, settings.STEADY)):
                                 # Zeros where a block that is plain comes to a place whose terms are not.
                                 terms = gl.where(tells, terms * per_scale, 0.0)
                                 told = gl.where(tells, told | place_bit, told & ~place_bit)
