@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,9 @@ EXACT = 1e-6
 
 _CLOSE_IN_16_BITS = 2e-2
 
+_ROUNDED = 1e-2
+"""What 16 bits in a float32 model may make of the scores: 8 bits of a score of 1, for instance."""
+
 BLIND = -6e4
 """A row without a higher score sees no key: what it yields is a matter of the runtime (docs/specification.md)."""
 
@@ -81,12 +84,14 @@ class Verdict:
         detail: The refusal's code, where it begins to differ, what was raised.
         length: At which it was first found wrong.
         unjudged: Lengths that could not be judged, with the reason.
+        error: How far it is from the mutant where it is not equal, relative to the largest output.
     """
 
     kind: str
     detail: str = ""
     length: int = 0
     unjudged: tuple[str, ...] = ()
+    error: float = 0.0
 
 
 # --- bases ---------------------------------------------------------------------------------------------------
@@ -384,17 +389,19 @@ def judge(base: Base, mutant: ModelProto, *, seconds: int = 60, long: bool = Tru
     far = [f for f in base.feeds[1] if outside({n: a.shape for n, a in f.arrays.items()}) is None]
     verdict = _compare(base, mutant, result.model, within, far if long else [])
     if verdict.kind == "wrong" and not base.narrow and _has_narrow(mutant):
+        if 0 < verdict.error <= _ROUNDED:
+            return replace(verdict, kind="narrow")
         clones = _as_float32(mutant), _as_float32(result.model)
         widened = _compare(base, *clones, _rerun(clones[0], within, False), far if long else [])
         if widened.kind != "wrong":
-            return Verdict("narrow", verdict.detail, verdict.length)
-    if verdict.kind == "wrong":
+            return replace(verdict, kind="narrow")
+    if verdict.kind in ("wrong", "rounding"):
         seeing = _only_seeing(mutant)
         rerun = _rerun(_as_float32(seeing) if base.narrow else seeing, within, base.narrow)
-        if _compare(base, seeing, result.model, rerun, far if long else []).kind != "wrong":
-            return Verdict("blind", verdict.detail, verdict.length)
+        if _compare(base, seeing, result.model, rerun, far if long else []).kind == "equal":
+            return replace(verdict, kind="blind")
     if verdict.kind == "wrong" and base.narrow and _equal_in_16_bits(base, mutant, result.model, within):
-        return Verdict("rounding", f"only as float32 clones: {verdict.detail}", verdict.length)
+        return replace(verdict, kind="rounding", detail=f"only as float32 clones: {verdict.detail}")
     return verdict
 
 
@@ -440,6 +447,26 @@ def _only_seeing(model: ModelProto) -> ModelProto:
             chosen = [f"{stem}/visible", node.input[0], f"{stem}/hidden"]
             nodes.append(onnx.helper.make_node("Where", chosen, [f"{stem}/scores"]))
             node.input[0] = f"{stem}/scores"
+        if node.op_type == "Attention" and node.domain == "" and len(node.input) > 3:
+            # A mask that hides all keys: NaN plus anything is NaN.
+            stem, mask = f"seeing/{number}", node.input[3]
+            kind = types.get(mask, 0)
+            if kind in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE):
+                dtype = onnx.helper.tensor_dtype_to_np_dtype(kind)
+                for name, array in (
+                    ("limit", np.array(BLIND, dtype)),
+                    ("nan", np.array(np.nan, dtype)),
+                    ("axes", np.array([-1])),
+                ):
+                    copy.graph.initializer.append(onnx.numpy_helper.from_array(array, f"{stem}/{name}"))
+                nodes.append(onnx.helper.make_node("ReduceMax", [mask, f"{stem}/axes"], [f"{stem}/highest"]))
+                nodes.append(
+                    onnx.helper.make_node("Greater", [f"{stem}/highest", f"{stem}/limit"], [f"{stem}/visible"])
+                )
+                nodes.append(
+                    onnx.helper.make_node("Where", [f"{stem}/visible", mask, f"{stem}/nan"], [f"{stem}/mask"])
+                )
+                node.input[3] = f"{stem}/mask"
         nodes.append(node)
     made = [NodeProto.FromString(n.SerializeToString()) for n in nodes]
     del copy.graph.node[:]
@@ -467,7 +494,8 @@ def _compare(
         if exact is None and error <= 1e-2:
             continue
         if exact is None or not exact <= EXACT:
-            return Verdict("wrong", f"{feed.new} of {feed.length} tokens, error {error:.2g}, {exact}", feed.length)
+            detail = f"{feed.new} of {feed.length} tokens, error {error:.2g}, in float64 {exact}"
+            return Verdict("wrong", detail, feed.length, (), error)
         if error > 1e-2:
             rounding = f"{feed.new} of {feed.length} tokens, error {error:.2g}, in float64 {exact:.2g}"
     unjudged = []
@@ -483,7 +511,8 @@ def _compare(
         if error <= CLOSE_LONG:
             continue
         if not exact <= 1e-5:
-            return Verdict("wrong", f"{feed.new} of {feed.length} tokens, error {error:.2g}, {exact}", feed.length)
+            detail = f"{feed.new} of {feed.length} tokens, error {error:.2g}, in float64 {exact}"
+            return Verdict("wrong", detail, feed.length, (), error)
         if error > 2e-2:
             rounding = rounding or f"{feed.new} of {feed.length} tokens, error {error:.2g}, in float64 {exact:.2g}"
     return Verdict("rounding" if rounding else "equal", rounding, 0, tuple(unjudged))
