@@ -21,6 +21,7 @@ MODEL_SUFFIX = ".onnx"
 
 EPILOG = """\
 commands
+  rewrite model.onnx --report page.html  writes model.alibi.onnx and a page
   rewrite explain MODEL             why each attention is fused or not; no model
   rewrite doctor                    what is installed, and what cures each gap
   rewrite completion bash|zsh|fish  a completion script for the shell
@@ -29,9 +30,6 @@ exit codes
   0 done               3 nothing rewritten      6 plugin missing or not used
   1 internal error     4 verification failed    7 input rejected
   2 usage              5 engine build failed    8 not verified, not written
-
-example
-  rewrite model.onnx --report page.html    writes model.alibi.onnx and a page
 """
 
 

@@ -18,6 +18,7 @@ from ..rewriter.io import data_files
 from ..rewriter.place import check_place, put, same_file
 from ..rewriter.spec import DOMAIN
 from ..writing import write_file
+from .accumulation import FLOAT32, statement, widen_bodies
 from .attach import NO_TRITON, Attached, attach_kernels
 from .backends import Backend, choose
 from .devices import devices
@@ -65,6 +66,8 @@ def build_engine(model: Path, plan: Path, options: EngineOptions, reporter: Repo
     for line in profile.lines():
         reporter.say(f"profile {line}")
     backend = choose(options.backend, plugin=options.strategy != "native")
+    if backend.caution and options.strategy != "native":
+        reporter.say(f"warning: {backend.caution}")
     targets = backend.targets(options.targets)
     builder = _Builder(content, model, plan, options, reporter, profile, backend, targets, fused)
     if options.strategy == "native":
@@ -176,7 +179,12 @@ class _Builder:
 
     def native(self, timing: int = 0) -> EngineFacts:
         """With TensorRT's own attention: the function bodies are compiled, nothing of ours runs."""
-        return self._build(self.content, None, False, timing)
+        content = self.content
+        if self.options.accumulate == FLOAT32:
+            content = ModelProto()
+            content.CopyFrom(self.content)
+            widen_bodies(content)
+        return self._build(content, None, False, timing)
 
     def fastest(self) -> EngineFacts:
         """Whatever runs faster here; the plugin where nothing can be timed."""
@@ -258,6 +266,9 @@ class _Builder:
             seconds=float(result["seconds"]),
             peak_bytes=int(result["peak_bytes"]),
         )
+        if plugin:
+            facts.caution = self.backend.caution
+        facts.accumulation = statement(facts.strategy, self.options.accumulate, self.backend.name, self.backend.version)
         if "milliseconds" in result:
             facts.timings[facts.strategy] = float(result["milliseconds"])
         else:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..rewriter.errors import AlibiError, EngineFailed, UsageError
+from .accumulation import CHOICES, DEFAULT
 from .job import BACKENDS
 from .options import AUTO, STRATEGIES, EngineOptions, Reporter
 
@@ -37,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--backend", choices=(AUTO, *BACKENDS), metavar="NAME", help=", ".join(BACKENDS))
     group.add_argument("--strategy", choices=STRATEGIES, metavar="S", help="plugin, native (function bodies) or auto")
+    group.add_argument(
+        "--accumulate", choices=CHOICES, metavar="T", help="float32: with native, ask for sums of float32"
+    )
     group.add_argument("--target", metavar="SM", action="append", default=[], help="GPUs to build for: sm_80,sm_89")
     for kind in KINDS:
         shapes: Any = {"metavar": "SHAPES", "nargs": "+", "dest": f"{kind}_shapes"}
@@ -111,6 +115,7 @@ class Request:
             shapes=shapes,
             embed_plugin=YES.get(options.embed_plugin),
             skip=options.skip,
+            accumulate=options.accumulate or DEFAULT,
         )
         return cls(options.engine, options.embed_kernels, wanted, options.explain, options.verbose)
 
@@ -162,8 +167,8 @@ class Request:
             if not variant.has_kernels:
                 attention = plan.proof.attention
                 raise EngineFailed(
-                    f"attention '{label(attention.anchor)}' (scores '{attention.scores}') becomes {variant.op_type}, and "
-                    f"there are no kernels for its {unserved(variant)} yet. {NATIVE_INSTEAD}"
+                    f"attention '{label(attention.anchor)}' (scores '{attention.scores}') becomes {variant.op_type}, "
+                    f"and there are no kernels for its {unserved(variant)} yet. {NATIVE_INSTEAD}"
                 )
 
     def carry_out(self, result: RewriteResult) -> Outcome:
@@ -205,7 +210,7 @@ def _refuse_idle(options: argparse.Namespace, embed: bool) -> None:
     Raises:
         UsageError: One was given.
     """
-    names = ["backend", "strategy", "embed_plugin", *(f"{kind}_shapes" for kind in KINDS)]
+    names = ["backend", "strategy", "accumulate", "embed_plugin", *(f"{kind}_shapes" for kind in KINDS)]
     names += [] if embed else ["target", "skip"]
     for name in names:
         if getattr(options, name, None):

@@ -163,7 +163,10 @@ def jobs(
         if not all(layout.mask_rows for layout in layouts):
             yield from ((x, Layout(contiguous=False)) for x in found if x.engine == "hopper")
         for layout in _widened(request, layouts):
-            yield from ((x, layout) for x in found if x.engine != "hopper")
+            # A kernel for one row is the general one where masks differ by key only.
+            yield from (
+                (x, layout) for x in found if x.engine != "hopper" and ("MASK_ROWS" not in x.options or layout.mask_rows)
+            )
 
 
 def compile_bundle(

@@ -107,6 +107,9 @@ def alibi_decode(
         mask_base = mask + batch * mask_batch
         if MASK_ROWS:
             mask_base = mask_base + head64 * mask_head + row.to(tl.int64) * mask_row
+        else:
+            # Also a mask that differs by head, if this is the only row.
+            mask_base = mask_base + (kv_head * group).to(tl.int64) * mask_head
 
     # Chunks are cut on all of s_kv so that every tile of rows agrees on them.
     chunk = tl.cdiv(tl.cdiv(s_kv, BLOCK_N), splits) * BLOCK_N

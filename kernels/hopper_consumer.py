@@ -239,14 +239,9 @@ def _consume_pass(
             seen_from = read(shared, slot, SEEN_FROM)
             stop += read(shared, slot, EXTRA)
             while j < stop:
-                scoring, adding, counting = _multiply(
-                    weights, out, sums, j > 1, step, served, shared, settings, SCORES, WEIGHTS, COUNT, STEADY, WHO
-                )
-                products, adding, counting = warpgroup_mma_wait(2, deps=(scoring, adding, counting))
-                weights = mean_weights(
-                    products, j - edges - left - right, seen_from, row_as_key, column, s_kv, settings
-                )
-                out, sums = warpgroup_mma_wait(0, deps=(adding, counting))
+                ending = _add(_rounded(weights, shared, WEIGHTS), out, sums, j > 1, step - 1, shared, settings, COUNT)
+                out, sums = warpgroup_mma_wait(0, deps=ending)
+                weights = mean_weights(weights, j - edges - left - right, seen_from, row_as_key, column, s_kv, settings)
                 release(shared.freed.index(stage_of(step, settings)))
                 step += 1
                 j += 1

@@ -36,6 +36,7 @@ from .hopper_shared import (
     judge,
     note,
     phase_of,
+    release,
     set_up_barriers,
     stage_of,
     tell,
@@ -93,6 +94,12 @@ def _all_plain(loaded, start, s_kv, settings):
 
 
 @gluon.jit
+def _is_plain(plain_blocks, number):
+    """Whether a block is known to be one that the mask says nothing about."""
+    return (((plain_blocks >> (number & 63)) & 1) != 0) & (number < 64)
+
+
+@gluon.jit
 def _put_terms(shared, stage, terms, settings):
     """Writes a block's terms as the second product takes them: cut into three bfloat16.
 
@@ -136,6 +143,8 @@ def produce(
     QUERIES: gl.constexpr = settings.QUERIES
     rows: gl.constexpr = ROWS * settings.CONSUMERS
     VECTOR: gl.constexpr = settings.MASK or settings.POSITIONS
+    # Where every block has terms, its keys do not wait for them.
+    LATE: gl.constexpr = settings.POSITIONS
     set_up_barriers(shared, settings, settings.CONSUMERS)
     step = gl.to_tensor(0)
     served = gl.to_tensor(0)
@@ -157,9 +166,12 @@ def produce(
         per_natural = gl.to_tensor(1.0)
     within = gl.to_tensor(settings.STEADY)
     per_scale = 1.0 / scale_natural
-    # Of the first 64 blocks: which were looked at for this batch entry, and which of them the mask says nothing about.
-    looked = gl.to_tensor(0).to(gl.int64)
+    # Which of the first 64 blocks the mask of this batch entry is known to say nothing about.
     plain_blocks = gl.to_tensor(0).to(gl.int64)
+    # The same of another entry: tiles that follow each other come from two, because every other round is dealt backwards.
+    scanned_b = gl.to_tensor(-1)
+    begin_seen_b, begin_b, end_b, begin_near_b, end_near_b = begin_seen, begin, end, begin_near, end_near
+    plain_blocks_b = plain_blocks
     # Places whose terms are not zero.
     told = gl.to_tensor(0)
     turn = gl.to_tensor(0)
@@ -217,11 +229,18 @@ def produce(
                 slope = slope_natural * per_natural
                 if settings.MASK:
                     if batch != scanned:
+                        begin_seen, begin_seen_b = begin_seen_b, begin_seen
+                        begin, begin_b = begin_b, begin
+                        end, end_b = end_b, end
+                        begin_near, begin_near_b = begin_near_b, begin_near
+                        end_near, end_near_b = end_near_b, end_near
+                        plain_blocks, plain_blocks_b = plain_blocks_b, plain_blocks
+                        scanned, scanned_b = scanned_b, scanned
+                    if batch != scanned:
                         begin_seen, begin, end, begin_near, end_near = visible_keys(
                             mask, batch, mask_batch, mask_column, s_kv, within, settings
                         )
                         scanned = batch
-                        looked = gl.to_tensor(0).to(gl.int64)
                         plain_blocks = gl.to_tensor(0).to(gl.int64)
                 first, crossings, tail, left, right, extra, seen_from = blocks_of(
                     row, begin, end, begin_near, end_near, begin_seen, empty_mean, sizes, settings
@@ -230,17 +249,17 @@ def produce(
                 if settings.POSITIONS:
                     last_row = gl.minimum(row * rows + rows, sizes.s_q) - 1 + s_kv - sizes.s_q
                     own = gl.load(key_positions + batch.to(gl.int64) * positions_batch + last_row)
-                blocks = crossings + tail + left + right + extra
+                keyed = crossings + tail + left + right
+                blocks = keyed + extra
                 sure = gl.to_tensor(0)
                 if settings.SKIP:
                     if worth_a_try(slope, s_kv) & (left + right > AHEAD):
                         sure = crossings + tail + AHEAD
-                number = first
-                asked = gl.to_tensor(True)
+                asked = not (_is_plain(plain_blocks, first) & within)
                 if VECTOR:
                     loaded, position = _ask(
-                        mask, key_positions, batch, mask_batch, mask_column, positions_batch, number * BLOCK_N, s_kv,
-                        settings)  # fmt: skip
+                        mask, key_positions, batch, mask_batch, mask_column, positions_batch, first * BLOCK_N,
+                        gl.where(asked, s_kv, 0), settings)  # fmt: skip
                 slot = served & (QUERIES - 1)
                 mbarrier.wait(shared.query_empty.index(slot), ((served // QUERIES) & 1) ^ 1)
                 mbarrier.expect(shared.query_full.index(slot), query_map.block_type.nbytes * settings.CONSUMERS)
@@ -258,19 +277,25 @@ def produce(
                         if not settings.POSITIONS:
                             if asked & within:
                                 tells = not _all_plain(loaded, number * BLOCK_N, s_kv, settings)
-                                bit = gl.where(number < 64, gl.to_tensor(1).to(gl.int64) << (number & 63), 0)
-                                looked |= bit
-                                plain_blocks |= gl.where(tells, 0, bit)
+                                bit = gl.to_tensor(1).to(gl.int64) << (number & 63)
+                                plain_blocks |= gl.where(tells | (number > 63), 0, bit)
                         next_number = block_at(j + 1, first, crossings, tail, left, right, s_kv, BLOCK_N)
                         # Nothing is asked of blocks that are known to be plain, nor of those of the mean.
-                        known = (((plain_blocks >> (next_number & 63)) & 1) != 0) & (next_number < 64) & within
-                        asked = (j + 1 < crossings + tail + left + right) & (not known)
+                        asked = (j + 1 < keyed) & (not (_is_plain(plain_blocks, next_number) & within))
                         if asked:
                             loaded, position = _ask(
                                 mask, key_positions, batch, mask_batch, mask_column, positions_batch,
                                 next_number * BLOCK_N, s_kv, settings)  # fmt: skip
                     # Once the weights of the block that was here are computed.
                     mbarrier.wait(shared.freed.index(stage), phase_of(step, settings) ^ 1, pred=step >= settings.STAGES)
+                    if LATE:
+                        if j < keyed:
+                            mbarrier.expect(shared.key_full.index(stage), key_map.block_type.nbytes)
+                            tma.async_copy_global_to_shared(
+                                key_map, [batch, kv_head, number * BLOCK_N, 0], shared.key_full.index(stage),
+                                shared.key_tile.index(stage))  # fmt: skip
+                        else:
+                            mbarrier.arrive(shared.key_full.index(stage), count=1)
                     if VECTOR:
                         place_bit = 1 << stage
                         if tells | ((told & place_bit) != 0):
@@ -292,10 +317,22 @@ def produce(
                                     kind = gl.where(j < crossings + tail, 0, kind)
                                 _put_vector(shared, stage, terms * per_natural, kind, slope, settings)
                             gl.thread_barrier()
-                    mbarrier.expect(shared.key_full.index(stage), key_map.block_type.nbytes)
-                    tma.async_copy_global_to_shared(
-                        key_map, [batch, kv_head, number * BLOCK_N, 0], shared.key_full.index(stage),
-                        shared.key_tile.index(stage))  # fmt: skip
+                    if LATE:
+                        release(shared.key_full.index(stage))
+                    elif settings.MASK:
+                        if j < keyed:
+                            mbarrier.expect(shared.key_full.index(stage), key_map.block_type.nbytes)
+                            tma.async_copy_global_to_shared(
+                                key_map, [batch, kv_head, number * BLOCK_N, 0], shared.key_full.index(stage),
+                                shared.key_tile.index(stage))  # fmt: skip
+                        else:
+                            # The mean of all values takes no keys.
+                            mbarrier.arrive(shared.key_full.index(stage), count=1)
+                    else:
+                        mbarrier.expect(shared.key_full.index(stage), key_map.block_type.nbytes)
+                        tma.async_copy_global_to_shared(
+                            key_map, [batch, kv_head, number * BLOCK_N, 0], shared.key_full.index(stage),
+                            shared.key_tile.index(stage))  # fmt: skip
                     # One step later the values of the block that was here are used too.
                     mbarrier.wait(
                         shared.freed.index(stage_of(step + 1, settings)), phase_of(step + 1, settings) ^ 1,
@@ -348,7 +385,7 @@ def produce(
         served += 1
         if step == 0:
             # A program without a tile: its consumers ask for the first scores before they know.
-            mbarrier.arrive(shared.key_full.index(0), count=1)
+            mbarrier.arrive(shared.key_full.index(0), count=2 if LATE else 1)
         number_of_pass += 1
         if settings.STEADY:
             if number_of_pass == 1:
@@ -357,5 +394,6 @@ def produce(
                     within = gl.to_tensor(False)
                     told = gl.to_tensor(0)
                     scanned = gl.to_tensor(-1)
+                    scanned_b = gl.to_tensor(-1)
                 if settings.ADDITIVE:
                     per_natural = gl.to_tensor(1.0)

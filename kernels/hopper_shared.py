@@ -193,7 +193,7 @@ def set_up_barriers(shared, settings, PART: gl.constexpr):
             mbarrier.init(shared.certain, count=1)
     if PART == settings.CONSUMERS:
         for i in gl.static_range(settings.STAGES):
-            mbarrier.init(shared.key_full.index(i), count=1)
+            mbarrier.init(shared.key_full.index(i), count=2 if settings.POSITIONS else 1)
         for i in gl.static_range(settings.QUERIES):
             mbarrier.init(shared.query_full.index(i), count=2)
     fence_async_shared()

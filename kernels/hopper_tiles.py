@@ -18,6 +18,9 @@ NEAR = gl.constexpr(-64.0)
 """A key whose additive mask is not above this is no place to look for the maximum of a row."""
 
 
+FEW_TILES = gl.constexpr(8)
+
+
 @gluon.jit
 def order(tiles, sizes, settings):
     """How the tiles go round: (pairs of batch and head in a bundle, bundles, rounds of a bundle)."""
@@ -43,6 +46,9 @@ def tile_of(number, index, size, tiles, sizes, settings):
     if settings.FORM == FORM_CAUSAL:
         count = gl.minimum(size, sizes.batch * sizes.heads - number * size)
         row = tiles - 1 - index // count
+        if settings.MASK:
+            # The first rows may have to read all values, if no key is visible to them.
+            row = gl.where(index < count, 0, row + 1)
         pair = number * size + index % count
     else:
         count = size
@@ -64,7 +70,12 @@ def place_of(number, round_, size, tiles, settings):
         place = (place + programs - (number // 2) * (size * tiles % programs) % programs) % programs
         if (number + round_) % 2 == 1:
             place = programs - 1 - place
-    return round_ * programs + place
+    index = round_ * programs + place
+    if settings.MASK and settings.FORM != FORM_CAUSAL:
+        # Short rows: one after the other from the same batch entry, because each entry's mask has to be looked at.
+        if tiles <= FEW_TILES:
+            index = place * gl.cdiv(size * tiles, programs) + round_
+    return index
 
 
 SPAN = gl.constexpr(256)

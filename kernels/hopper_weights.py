@@ -245,11 +245,11 @@ def _either_side(
 
 
 @gluon.jit
-def mean_weights(products, extra, seen_from, row_as_key, column, s_kv, settings):
+def mean_weights(weights, extra, seen_from, row_as_key, column, s_kv, settings):
     """Weights in the ``extra``-th block of the mean of all values: one for rows that see no key, else zero."""
     at = extra * settings.BLOCK_N + column
     chosen = (row_as_key < seen_from)[:, None] & (at < s_kv)[None, :]
-    return gl.where(chosen, gl.full_like(products, 1.0), gl.zeros_like(products))
+    return gl.where(chosen, gl.full_like(weights, 1.0), gl.zeros_like(weights))
 
 
 @gluon.jit

@@ -116,15 +116,15 @@ def hopper_constants(request: Request, tile: Tile, skip: bool) -> dict[str, Any]
     # MiB of keys and values that are worked on at a time: they have to stay in the L2 cache, and a program has to get
     # several tiles of them; drawn by ticket (skip), some more, or the last ones drawn end too late.
     bundle = 32 if skip else 16
-    by_key = (request.mask_dtype is not None or variant.positions) and max(request.head_dim, request.value_dim) <= 128
+    masked = request.mask_dtype is not None and max(request.head_dim, request.value_dim) <= 128
     return {
         "FORM": form, "MASK": request.mask_dtype is not None, "ADDITIVE": request.mask_dtype not in (None, "bool"),
         "POSITIONS": variant.positions, "TERMS": False,
         "D": padded_head(request.head_dim), "V": padded_head(request.value_dim), "BLOCK_N": tile.block_n,
         "STAGES": tile.stages, "CONSUMERS": tile.block_m // 64, "SKIP": skip, "QUERIES": 2, "STEADY": True, "RAW": raw,
         "PAIRED": wide and (form != 2 or raw), "LEAST_TOTAL": 2.0**-60 if wide else 2.0**-4, "BUNDLE_MIB": bundle,
-        # A producer that looks at masks and positions needs more.
-        "CONSUMER_REGISTERS": 232 if by_key else 240, "PRODUCER_REGISTERS": 40 if by_key else 24,
+        # A producer that looks at masks needs more.
+        "CONSUMER_REGISTERS": 232 if masked else 240, "PRODUCER_REGISTERS": 40 if masked else 24,
     }  # fmt: skip
 
 
@@ -150,7 +150,7 @@ def compile_job(job: dict[str, Any]) -> dict[str, Any]:
     if hopper_engine:
         constants = {**hopper_constants(request, tile, skip), **options}
     else:
-        constants = constants_of(role, request, tile, layout, skip)
+        constants = {**constants_of(role, request, tile, layout, skip), **options}
     boxes = {"query": 64, "key": tile.block_n, "value": tile.block_n, "output": 64}
 
     signature: dict[str, str] = {}

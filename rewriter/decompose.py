@@ -29,6 +29,7 @@ from .layout import (
     index_of,
     indices_of,
     key_head,
+    origin,
     present,
     quotient,
     softmax_axis,
@@ -62,7 +63,7 @@ def attentions(interpreter: Interpreter, softmax: NodeProto) -> list[Attention]:
         raise Refusal(Code.SOFTMAX_AXIS, Stage.ANCHOR, label(softmax), softmax.input[0], f"rank {len(dims)}")
     readings = []
     for indices in _split_axes(interpreter, softmax, _axis_names(dims, axis)):
-        readings += _readings(take_scores(interpreter, softmax, indices), indices)
+        readings += _readings(interpreter, take_scores(interpreter, softmax, indices), indices)
     if not readings:
         raise Refusal(
             Code.SOFTMAX_AXIS,
@@ -140,11 +141,12 @@ def _by_content(interpreter: Interpreter, index: Index) -> list[tuple[Index, Pol
     return [(index, poly(coefficient)), (index, Poly({monomial: 1}))]
 
 
-def _readings(score: Scores, indices: Indices) -> list[tuple[Indices, Frame]]:
+def _readings(interpreter: Interpreter, score: Scores, indices: Indices) -> list[tuple[Indices, Frame]]:
     """Assignments of batch, head and row to the axes, under which keys do not depend on the row."""
     names = list(dict.fromkeys(indices_of(indices)))
     key = next(i for i in names if i.name == "j")
-    (_, query_side), (_, key_side) = _query_and_key(score.product, key)
+    (_, query_side), (repeated, key_side) = _query_and_key(score.product, key)
+    key_side = origin(interpreter, repeated, key_side)
     others = [i for i in names if i != key]
     grouped = _grouped(indices, others, query_side, key_side, key)
     if len(others) > 3:

@@ -286,6 +286,16 @@ def _above(
     return None if moved is None else (*moved, Fraction(1))
 
 
+def origin(interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...]) -> tuple[Poly, ...]:
+    """The index in the tensor that an operand is a copy of: where it is repeated, the copies do not matter."""
+    for _ in range(MAX_HOPS):
+        step = _above(interpreter, tensor, indices)
+        if step is None:
+            break
+        tensor, indices, _factor = step
+    return indices
+
+
 def discover_splits(interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...]) -> list[tuple[Index, Poly]]:
     """Where a Reshape upstream cuts an index in two, e.g. [B, S, H, D] behind a [B*H, S, D] operand."""
     interpreter.splits.clear()

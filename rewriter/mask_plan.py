@@ -52,6 +52,13 @@ class Op:
 Mask = Leaf | Op
 
 
+def indices_in(mask: Mask) -> frozenset[Index]:
+    """The indices that a mask depends on."""
+    if isinstance(mask, Leaf):
+        return frozenset(mask.view.indices)
+    return frozenset().union(*(indices_in(part) for part in mask.parts))
+
+
 def by_row(proof: Proof) -> tuple[tuple[Cond, ...], tuple[Cond, ...]]:
     """(conditions on keys, conditions on whole rows): a row that is hidden from all keys is a row without keys."""
     key = proof.attention.frame.key

@@ -228,7 +228,7 @@ def _merge_indicators(value: Poly) -> Poly:
     return result
 
 
-def _runtime_masks(score: Poly, least: Number = -HIDDEN_BELOW) -> Poly:
+def _runtime_masks(score: Poly, least: float = -HIDDEN_BELOW) -> Poly:
     """Masks such as (1 - m) * finfo.min of a run-time m: huge factors of values that are not known here.
 
     They are set aside at the value at which they hide nothing (m = 1 for a positive factor, 0 for a

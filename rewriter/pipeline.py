@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import ModelProto
 
-from . import wellformed
+from . import surgeon, wellformed
 from .algebra import Substitution, poly, substitute
 from .analyse import Analysis, Site, analyse
 from .edit import Counts, Editor, all_names
@@ -113,14 +114,23 @@ class RewriteResult:
     left: dict[str, str] = field(default_factory=dict)
     rewritten_before: int = 0
 
+    def graph(self) -> Any:
+        """The rewritten model as a ``gs.Graph`` of onnx-graphsurgeon; the original where nothing was rewritten.
+
+        Raises:
+            MissingDependency: onnx-graphsurgeon is not installed.
+        """
+        return surgeon.to_graph(self.source.model if self.model is None else self.model)
+
 
 def rewrite(
-    model: ModelProto | str | Path, output: str | Path | None = None, *, options: Options | None = None
+    model: ModelProto | str | Path | Any, output: str | Path | None = None, *, options: Options | None = None
 ) -> RewriteResult:
     """Fuse every attention of a model whose added bias is proven to be ALiBi.
 
     Args:
-        model: An ONNX file, or a model in memory (its external data must be absolute or absent).
+        model: An ONNX file, or a model in memory (its external data must be absolute or absent), also as a
+            ``gs.Graph`` of onnx-graphsurgeon; ``result.graph()`` then gives one back.
         output: Where to write the rewritten model; ``<stem>.alibi.onnx`` beside the input by default.
             A model in memory is only written if this is given.
         options: See ``Options``.
@@ -329,7 +339,9 @@ class _Clock:
         self._last = now
 
 
-def _source(model: ModelProto | str | Path) -> Source:
+def _source(model: ModelProto | str | Path | Any) -> Source:
+    if surgeon.is_graph(model):
+        model = surgeon.to_model(model)
     if isinstance(model, ModelProto):
         return Source(None, model, Path.cwd(), "")
     return load(Path(model))

@@ -25,7 +25,7 @@ from .interpret import Interpreter
 from .interpret.arithmetic import reciprocal
 from .key_terms import key_bias, split_by_key, takes_key_bias
 from .layout import View, as_view, key_head
-from .mask_plan import Mask, additive_mask, boolean_mask, by_row
+from .mask_plan import Mask, additive_mask, boolean_mask, by_row, indices_in
 from .prove import Proof
 from .site import Attention
 from .windows import Window
@@ -78,7 +78,8 @@ def plan(interpreter: Interpreter, proof: Proof) -> Plan:
     keys, rows = by_row(proof)
     if rows and (made.zero_rows or key_head(attention.key, attention.frame.head) == attention.frame.head):
         made.rows = boolean_mask(interpreter, proof, rows)
-    else:
+    if made.rows is None or attention.frame.key in indices_in(made.rows):
+        made.rows = None  # no tensor says it per row: the condition is one on keys like any other
         keys = proof.hidden
     if keys:
         made.boolean = boolean_mask(interpreter, proof, keys)

@@ -25,7 +25,7 @@ from .layout import View
 from .measure import Floats, allowed, gather, shape_extents
 from .numeric import Grid
 from .plan import Plan
-from .spec import UNBOUNDED, BiasForm
+from .spec import BiasForm
 
 SHAPES = ((2, 5, 3), (3, 4, 6), (1, 7, 2), (2, 1, 9))
 """Extents given to the unknown sizes of a model, in turn (batch-like, row-like, cache-like and on)."""
@@ -229,12 +229,7 @@ def _compare(site: Site, plan: Plan, sizes: dict[Size, int], values: dict[str, A
     if proof.causal and (visible & (keys > own)).any():
         _contradict(site, plan, "a key after the row is visible")
         return
-    window = proof.window
-    near = np.ones(own.shape[:1] + keys.shape, bool)
-    if window.left != UNBOUNDED:
-        near &= own - keys <= window.left
-    if window.right != UNBOUNDED:
-        near &= keys - own <= window.right
+    near = proof.window.sees(shape[2], shape[3])
     if not attention.product:
         visible = visible & near  # likewise
     if (visible & ~near).any():

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -263,7 +264,7 @@ class _Unfolding:
         self.graph.initializer.append(numpy_helper.from_array(value, name))
         return name
 
-    def _make(self, op: str, *inputs: str, **attributes: int) -> str:
+    def _make(self, op: str, *inputs: str, **attributes: Any) -> str:
         name = self._fresh(op)
         self.nodes.append(helper.make_node(op, list(inputs), [name], name=name, **attributes))
         return name

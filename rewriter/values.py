@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from onnx import NodeProto
 
 from .algebra import (
+    ONE,
     Apply,
     Cond,
     Ind,
@@ -23,6 +24,7 @@ from .contraction import contract, is_contraction
 from .errors import Code, Refusal, Stage
 from .graph import Scope, label, operator
 from .interpret import Interpreter
+from .interpret.digits import floordiv
 from .interpret.movement import RULES as MOVEMENT
 from .interpret.movement import dropout_is_live
 from .layout import (
@@ -176,10 +178,31 @@ def _bind(interpreter: Interpreter, frame_index: Indices, read_index: Indices) -
             continue
         names = radix(interpreter, unknown)
         targets = radix(interpreter, known)
-        if names is None or targets is None or len(names) != len(targets):
+        if names is None or targets is None:
+            return None
+        if len(targets) == 1 and len(names) > 1:
+            digits = _digits(interpreter, names, targets[0])
+            if digits is None:
+                return None
+            bound.update(digits)
+            continue
+        if len(names) != len(targets):
             return None
         bound.update({n: of(t) for n, t in zip(names, targets, strict=True)})
     return bound
+
+
+def _digits(interpreter: Interpreter, names: tuple[Index, ...], known: Index) -> Substitution | None:
+    """The digits of a known index that unknown ones are: heads that rows of a group were folded with."""
+    found: Substitution = {}
+    rest, extent = of(known), ONE
+    for name in reversed(names):
+        extent = extent * name.bound
+        major = floordiv(rest, name.bound)
+        found[name] = rest - major * name.bound
+        rest = major
+    found[names[0]] = found[names[0]] + rest * names[0].bound
+    return found if interpreter.same(extent, known.bound) else None
 
 
 def value_product(interpreter: Interpreter, softmax: NodeProto) -> tuple[NodeProto, int]:

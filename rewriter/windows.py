@@ -12,6 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
+import numpy as np
+import numpy.typing as npt
+
 from .algebra import Cond, Poly, at_most_zero, min0
 from .interpret import Interpreter
 from .spec import LARGEST_WINDOW, UNBOUNDED
@@ -35,6 +38,17 @@ class Window:
     def bounded(self) -> bool:
         """Whether it hides anything at all."""
         return (self.left, self.right) != (UNBOUNDED, UNBOUNDED)
+
+    def sees(self, rows: int, keys: int) -> npt.NDArray[np.bool_]:
+        """[S_q, S_kv]: True where a key is within the window of a row."""
+        own = np.arange(rows)[:, None] + (keys - rows)
+        place = np.arange(keys)
+        near = np.ones((rows, keys), np.bool_)
+        if self.left != UNBOUNDED:
+            near &= own - place <= self.left
+        if self.right != UNBOUNDED:
+            near &= place - own <= self.right
+        return near
 
     @property
     def text(self) -> str:

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 import pytest
-from alibi_rewriter.rewriter.function_body import MINIMUM_OPSET, WINDOW_OPSET, function_proto, function_text
+from alibi_rewriter.rewriter.function_body import (
+    MINIMUM_OPSET,
+    SLOPES_PER_HEAD,
+    WINDOW_OPSET,
+    function_proto,
+    function_text,
+)
 from alibi_rewriter.rewriter.spec import (
     BY_OP_TYPE,
     DOMAIN,
@@ -367,6 +373,22 @@ def test_body_has_only_what_the_file_needs() -> None:
     # TensorRT fuses a Where inside the bias; behind the addition it would materialise the mask.
     scores = plain.index("scores = Add")
     assert plain.index("Where") < scores and "Where" not in plain[scores:]
+
+
+@pytest.mark.parametrize("op_type", list(BY_OP_TYPE))
+def test_two_passes_per_head_before_the_sum(op_type: str) -> None:
+    """What does not depend on the head is computed once for all heads, however many a file has."""
+    variant = BY_OP_TYPE[op_type]
+    body = function_proto(variant, 17, grouped=False, zero_rows=True, query_type=TensorProto.FLOAT)
+    per_head = {SLOPES_PER_HEAD, "dots"}
+    passes = []
+    for node in body.node:
+        if per_head & set(node.input) and node.op_type != "Softmax":
+            per_head.update(node.output)
+            passes.append(node.op_type)
+        elif node.op_type == "Softmax":
+            break
+    assert passes == (["Mul", "Add", "Add"] if variant.can_hide else ["Mul", "Add"])
 
 
 def test_body_is_the_same_text_every_time() -> None:

@@ -369,6 +369,10 @@ def implies(premise: Cond, conclusion: Cond) -> bool:
     """Whether one simple condition implies another: equal ones, and x <= 0 implies y <= 0 if y <= x."""
     if premise == conclusion:
         return True
+    if conclusion.kind == "or":
+        return any(implies(premise, part) for part in conclusion.parts)
+    if conclusion.kind == "and":
+        return all(implies(premise, part) for part in conclusion.parts)
     x, y = at_most_zero(premise), at_most_zero(conclusion)
     return x is not None and y is not None and is_nonpositive(y - x)
 

@@ -275,7 +275,7 @@ def render(value: Poly) -> str:
 
 def identify(value: Poly) -> str:
     """Like ``render``, but different values always have different texts (indices carry their bounds)."""
-    return " ".join(f"{c}" + "".join(f"*{a.key}^{p}" for a, p in m) for m, c in value.terms)
+    return " ".join(f"{c}" + "".join(f"*{a.key}^{p}" for a, p in m) for m, c in value.terms) or "0"
 
 
 def _render_number(value: Number) -> str:

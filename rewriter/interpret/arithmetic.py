@@ -14,9 +14,11 @@ from ..algebra import (
     ONE,
     ZERO,
     Apply,
+    Cond,
     Ind,
     Number,
     Poly,
+    Read,
     absolute,
     conjunction,
     disjunction,
@@ -37,7 +39,7 @@ from ..graph import int_attribute
 from .clamps import ceiled, clip, floored, largest
 from .digits import floordiv
 from .rounding import PRECISION
-from .types import INTEGERS
+from .types import INTEGERS, is_activation
 
 if TYPE_CHECKING:
     from .engine import Interpreter
@@ -45,6 +47,9 @@ if TYPE_CHECKING:
 Indices = tuple[Poly, ...]
 
 HALF_INFINITY = INFINITY / 2
+
+HUGE = 1 << 100
+"""Far beyond any score, far below the largest float32."""
 
 
 def exact(value: float) -> Fraction:
@@ -152,14 +157,14 @@ def _div(interpreter: Interpreter, node: NodeProto, output: int, indices: Indice
 
 
 def _clamp(
-    function: Callable[[Poly, Poly, Number], Poly],
+    function: Callable[[Poly, Poly, Number], Poly | None],
 ) -> Callable[[Interpreter, NodeProto, int, Indices], Poly | None]:
     """Max or Min of any number of operands; a constant bound comes second."""
 
     def rule(interpreter: Interpreter, node: NodeProto, output: int, indices: Indices) -> Poly | None:
         lowest = -largest(interpreter.dtype(node.output[0]))
 
-        def both(left: Poly, right: Poly) -> Poly:
+        def both(left: Poly, right: Poly) -> Poly | None:
             return function(right, left, lowest) if left.constant is not None else function(left, right, lowest)
 
         return _binary(both)(interpreter, node, output, indices)
@@ -232,11 +237,13 @@ _INTEGER = _ROUNDING | {"Sign"}
 def apply_function(name: str, value: Poly) -> Poly:
     """``name(value)``: a number if the value is one, otherwise a function of it."""
     constant = value.constant
-    if constant is not None and magnitude(constant) < INFINITY / 2:
+    if constant is not None and magnitude(constant) < HALF_INFINITY:
         try:
-            return poly(exact(float(FUNCTIONS[name](float(constant)))))
+            number = exact(float(FUNCTIONS[name](float(constant))))
         except (ValueError, OverflowError):
-            pass
+            number = INFINITY
+        if magnitude(number) < HALF_INFINITY:
+            return poly(number)
     if name in _ROUNDING and value.is_integer:
         return value
     return of(Apply(name, (value,), lambda v: apply_function(name, v), integer=name in _INTEGER))
@@ -259,9 +266,11 @@ def power(base: Poly, exponent: Poly) -> Poly:
         return result
     if b is not None and e is not None:
         try:
-            return poly(exact(float(b) ** float(e)))
+            number = exact(float(b) ** float(e))
         except (ValueError, OverflowError, ZeroDivisionError, TypeError):
-            pass
+            number = INFINITY
+        if magnitude(number) < HALF_INFINITY:
+            return poly(number)
     return of(Apply("pow", (base, exponent), power))
 
 
@@ -319,8 +328,24 @@ def _xor(left: Poly, right: Poly) -> Poly:
     return ind(disjunction((conjunction((a, negation(b))), conjunction((negation(a), b)))))
 
 
-def _equal(left: Poly, right: Poly) -> Poly:
-    return ind(equal(left, right))
+def _comparison(
+    compare: Callable[[Poly, Poly], Cond],
+) -> Callable[[Interpreter, NodeProto, int, Indices], Poly | None]:
+    def rule(interpreter: Interpreter, node: NodeProto, output: int, indices: Indices) -> Poly | None:
+        operands = _operands(interpreter, node, indices)
+        if operands is None or interpreter.dtype(node.input[0]) not in NUMBERS:
+            return None
+        if not all(a.is_finite for o in operands for a in o.atoms):
+            return None
+        left, right = operands
+        if any(magnitude(c) >= HUGE for o in operands for _, c in o.terms):
+            # Scores are smaller than the lowest number of their type hides; a mask of the model's inputs may hold it.
+            given = [a for o in operands for a in o.all_atoms() if isinstance(a, Read) and not a.integer]
+            if not all(is_activation(interpreter, of(a)) for a in given):
+                return None
+        return ind(compare(left, right))
+
+    return rule
 
 
 RULES: dict[str, Callable[[Interpreter, NodeProto, int, Indices], Poly | None]] = {
@@ -336,11 +361,11 @@ RULES: dict[str, Callable[[Interpreter, NodeProto, int, Indices], Poly | None]] 
     "And": _binary(lambda a, b: ind(conjunction((nonzero(a), nonzero(b))))),
     "Or": _binary(lambda a, b: ind(disjunction((nonzero(a), nonzero(b))))),
     "Xor": _binary(_xor),
-    "Equal": _binary(_equal),
-    "Less": _binary(lambda a, b: ind(less(a, b))),
-    "LessOrEqual": _binary(lambda a, b: ind(less_equal(a, b))),
-    "Greater": _binary(lambda a, b: ind(less(b, a))),
-    "GreaterOrEqual": _binary(lambda a, b: ind(less_equal(b, a))),
+    "Equal": _comparison(equal),
+    "Less": _comparison(less),
+    "LessOrEqual": _comparison(less_equal),
+    "Greater": _comparison(lambda a, b: less(b, a)),
+    "GreaterOrEqual": _comparison(lambda a, b: less_equal(b, a)),
     "Where": _where,
     "Clip": clip,
     "Cast": _cast,

@@ -38,14 +38,16 @@ def largest(dtype: int) -> Number:
     return {**LARGEST, TensorProto.FLOAT: LARGEST_FLOAT32}.get(dtype, INFINITY)
 
 
-def floored(value: Poly, floor: Poly, lowest: Number) -> Poly:
-    """max(value, floor).
+def floored(value: Poly, floor: Poly, lowest: Number) -> Poly | None:
+    """max(value, floor), or None if that is unknown.
 
     Args:
         value: Any value.
         floor: What it does not fall below.
         lowest: The lowest finite number of the type.
     """
+    if not all(a.is_finite for a in (*value.atoms, *floor.atoms)):
+        return None  # a constant that may be no number
     constant = floor.constant
     if constant is None or constant > HIDING_VALUE or value.constant is not None:
         return maximum(value, floor)
@@ -53,9 +55,10 @@ def floored(value: Poly, floor: Poly, lowest: Number) -> Poly:
     return maximum(value, floor) if found is None else found
 
 
-def ceiled(value: Poly, ceiling: Poly, lowest: Number) -> Poly:
+def ceiled(value: Poly, ceiling: Poly, lowest: Number) -> Poly | None:
     """min(value, ceiling), as ``floored``."""
-    return -floored(-value, -ceiling, lowest)
+    found = floored(-value, -ceiling, lowest)
+    return None if found is None else -found
 
 
 def _by_case(value: Poly, floor: Number, lowest: Number, cases: int) -> Poly | None:
@@ -92,20 +95,18 @@ def _is_activation(factor: tuple[object, int]) -> bool:
 def clip(interpreter: Interpreter, node: NodeProto, output: int, indices: tuple[Poly, ...]) -> Poly | None:
     """The element of a Clip: the lower bound first, so that the upper one wins where they cross."""
     value: Poly | None = interpreter.element(node.input[0], indices)
-    low, high = (_bound(interpreter, node, *which) for which in ((1, "min", -math.inf), (2, "max", math.inf)))
     lowest = -largest(interpreter.dtype(node.input[0]))
+    low, high = (_bound(interpreter, node, *which) for which in ((1, "min", lowest), (2, "max", -lowest)))
     if low is None or high is None or value is None:
         return None
-    if magnitude(low.constant_term) < INFINITY / 2:
+    if low.constant != -INFINITY:
         value = floored(value, low, lowest)
-    return ceiled(value, high, lowest) if magnitude(high.constant_term) < INFINITY / 2 else value
+    return value if value is None or high.constant == INFINITY else ceiled(value, high, lowest)
 
 
-def _bound(interpreter: Interpreter, node: NodeProto, position: int, name: str, absent: float) -> Poly | None:
-    """A bound of a Clip, an infinite one where it is not given; None where it is unknown."""
+def _bound(interpreter: Interpreter, node: NodeProto, position: int, name: str, absent: Number) -> Poly | None:
+    """A bound of a Clip, the end of the type where it is not given; None where it is unknown."""
     if len(node.input) > position and node.input[position]:
         return interpreter.scalar(node.input[position])
-    given = float_attribute(node, name, absent)
-    if math.isinf(given):
-        return poly(INFINITY if given > 0 else -INFINITY)
-    return poly(Fraction(given))
+    given = float_attribute(node, name, math.nan)
+    return poly(absent) if math.isnan(given) else poly(Fraction(given) if math.isfinite(given) else -absent)

@@ -353,7 +353,7 @@ def _combine(kind: str, value: Poly, counter: Index) -> Poly | None:
         return ind(exists(counter, negation(inverse.condition)))
     if kind == "min" and isinstance(atom, Ind):
         return ONE - ind(exists(counter, negation(atom.condition)))
-    if value.is_integer and not any(not isinstance(a, Index) for a in value.all_atoms()):
+    if kind in ("max", "min") and value.is_integer and all(isinstance(a, Index) for a in value.all_atoms()):
         # An index expression that rises or falls with the counter has its extreme at an end.
         step = value.coefficient_of(counter)
         if step.constant is not None and not (value - step * of(counter)).depends_on(counter):

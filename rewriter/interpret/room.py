@@ -58,13 +58,21 @@ def excluded(extent: Poly, facts: Sequence[Fact], normal: Callable[[Poly], Poly]
     extent = normal(extent)
     if extent.constant is not None:
         return None
-    numbers = _smallest(extent)
     sizes, related = _related(extent, facts, normal)
-    claims = [(normal(fact.left - fact.right), fact.relation) for fact in related]
-    # What was eliminated is an extent as well: it is never negative.
+    claims = [(_in_sizes(fact.left - fact.right, normal), fact.relation) for fact in related]
     raw = free([side for fact in related for side in (fact.left, fact.right)])
-    claims += [(normal(of(size)), ">=") for size in raw]
-    return gap(numbers, [_solvable(sizes, [(extent - small, "="), *claims], {}) for small in numbers])
+    claims += [(normal(of(size)), ">=") for size in raw]  # what was eliminated is an extent as well
+    assumed = free([side for fact in related if fact.by_broadcast for side in (fact.left, fact.right)])
+    targets = [(extent, _smallest(extent))]
+    # An assumption may say no more about any size that it mentions: T = 2 S - 1 leaves T the odd numbers.
+    targets += [(normal(of(size)), SMALL) for size in assumed if not size.name.startswith("?")]
+    for target, numbers in targets:
+        if target.constant is not None:
+            continue
+        missing = gap(numbers, [_solvable(sizes, [(target - small, "="), *claims], {}) for small in numbers])
+        if missing is not None:
+            return missing
+    return None
 
 
 def _smallest(extent: Poly) -> tuple[int, ...]:
@@ -85,7 +93,7 @@ def _related(extent: Poly, facts: Sequence[Fact], normal: Callable[[Poly], Poly]
     """Free sizes that the extent hangs on, directly or by facts, and these facts."""
     sizes = free([extent])
     related: list[Fact] = []
-    waiting = [(fact, free([normal(fact.left), normal(fact.right)])) for fact in facts]
+    waiting = [(fact, free([_in_sizes(side, normal) for side in (fact.left, fact.right)])) for fact in facts]
     growing = True
     while growing:
         growing = False
@@ -95,6 +103,12 @@ def _related(extent: Poly, facts: Sequence[Fact], normal: Callable[[Poly], Poly]
                 related.append(fact)
                 waiting.remove((fact, own))
     return sizes, related
+
+
+def _in_sizes(value: Poly, normal: Callable[[Poly], Poly]) -> Poly:
+    """The value in free sizes.  Only sizes are put in: a min(0, p) that was solved for keeps its own meaning."""
+    mapping: Substitution = {size: normal(of(size)) for size in free([value])}
+    return substitute(value, mapping)
 
 
 def free(values: Sequence[Poly]) -> list[Size]:

@@ -57,7 +57,10 @@ def rounded(dtype: int, value: Poly, keeps: Callable[[Poly], bool] = lambda _: F
 def is_held(value: Poly, bits: int) -> bool:
     """Whether a significand of so many bits holds every number that the value can be, at any length."""
     if not value.is_integer:
-        return False
+        constant = value.constant
+        return constant is not None and any(
+            nearest(d, constant) == constant for d, (_, b) in NARROW.items() if b == bits
+        )
     near, far = interval(value, 1 << 20), interval(value, 1 << 24)
     return near is not None and near == far and max(-near[0], near[1]) <= 1 << bits
 

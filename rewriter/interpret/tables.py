@@ -25,6 +25,7 @@ from ..algebra import (
     Apply,
     Cond,
     Hashed,
+    Index,
     Poly,
     Read,
     Substitution,
@@ -158,11 +159,31 @@ def digits_of(shape: tuple[int, ...], indices: tuple[Poly, ...]) -> tuple[tuple[
     """
     extents: list[int] = []
     places: list[Poly] = []
+    apart, whole = _apart(indices)
     for extent, index in zip(shape, indices, strict=True):
-        found = _digits(extent, index)
+        found = _digits(extent, substitute(index, apart))
+        if found is not None:
+            found = (found[0], substitute(found[1], whole), substitute(found[2], whole))
         extents += [extent] if found is None else [extent // found[0], found[0]]
         places += [index] if found is None else [found[1], found[2]]
     return (tuple(extents), tuple(places)) if len(extents) > len(shape) else None
+
+
+def _apart(indices: tuple[Poly, ...]) -> tuple[Substitution, Substitution]:
+    """Quotients of indices as indices of their own, whose bounds are known; and the way back."""
+    apart: Substitution = {}
+    whole: Substitution = {}
+    for quotient in sorted({a for x in indices for a in x.all_atoms() if isinstance(a, Apply)}):
+        if quotient.function != "floordiv":
+            continue
+        index, group = quotient.arguments[0].single_atom, quotient.arguments[1].constant
+        count = index.bound.constant if isinstance(index, Index) else None
+        if not isinstance(index, Index) or not group or count is None or count % group or index in apart:
+            continue
+        major, minor = Index(f"{index.name}//", poly(count // group)), Index(f"{index.name}%", poly(group))
+        apart.update({index: of(major) * group + of(minor), quotient: of(major)})
+        whole.update({major: of(quotient), minor: of(index) - of(quotient) * group})
+    return apart, whole
 
 
 def _digits(extent: int, index: Poly) -> tuple[int, Poly, Poly] | None:
@@ -283,13 +304,13 @@ def _element(
         divmod_index(interpreter, index, poly(period))[1] if period else index
         for index, period in zip(moving, fitted.periods, strict=True)
     )
+    cut = digits_of(part.shape, moving) if part.size <= MOST_CUT and not any(repeated) else None
+    if cut is not None and (fitted.parameters or not fitted.form):
+        inner = _element(interpreter, (f"{signature[0]}{list(cut[0])}", signature[1]), part.reshape(cut[0]), cut[1])
+        if inner is not None and not any(isinstance(a, Table) and a.data.size >= part.size for a in inner.all_atoms()):
+            return inner
     if fitted.form:
         return -_formula(known, f"-{name}", reduced) if fitted.negated else _formula(known, name, reduced)
-    cut = digits_of(part.shape, moving) if part.size <= MOST_CUT else None
-    if cut is not None:
-        inner = _element(interpreter, (f"{signature[0]}{list(cut[0])}", signature[1]), part.reshape(cut[0]), cut[1])
-        if inner is not None and not any(isinstance(a, Table) and a.data.ndim > 1 for a in inner.all_atoms()):
-            return inner
     if known.entries is None:
         return None
     value = _table(name, known.entries, reduced, fitted.integer or fitted.boolean)

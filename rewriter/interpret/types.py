@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from onnx import NodeProto, TensorProto
 
 from ..algebra import LIKELY, Poly, Read, Size, interval, is_nonnegative, of
-from .rounding import NARROW, absorbed, rounded
+from .rounding import NARROW, absorbed, is_held, rounded
 
 if TYPE_CHECKING:
     from .engine import Interpreter
@@ -37,6 +37,9 @@ CHOOSING = frozenset(
     }
 )
 """Operators whose results are among their operands' elements (or 0 and 1): a type that held those holds them."""
+
+ACCUMULATING = frozenset({"CumSum", "ReduceSum", "ReduceMean", "ReduceProd", "Range", "Sum", "Einsum"})
+"""Operators that round a narrow type after every step, or once: runtimes differ."""
 
 ACTIVATIONS = frozenset({"MatMul", "Gemm", "Einsum", "FusedMatMul", "Softmax"})
 """Operators whose results are scores and probabilities: how a 16-bit type rounds these is no matter of a proof."""
@@ -69,18 +72,20 @@ def settle(interpreter: Interpreter, node: NodeProto, name: str, indices: tuple[
     if dtype in NARROW:
         if value.atoms and all(isinstance(a, Read) for a in value.atoms):
             return _activations(interpreter, name, indices, value)
-        return rounded(dtype, value, partial(_is_activation, interpreter))
+        if node.op_type in ACCUMULATING:
+            return value if is_held(value, NARROW[dtype][1]) else None
+        return rounded(dtype, value, partial(is_activation, interpreter))
     return None
 
 
 def _activations(interpreter: Interpreter, name: str, indices: tuple[Poly, ...], value: Poly) -> Poly:
     """What a narrow type makes of run-time values alone: products are rounded anyway, all else is read as it is."""
-    if _is_activation(interpreter, value):
+    if is_activation(interpreter, value):
         return value
     return of(Read(name, indices, True)) if value.is_integer else interpreter.read(name, indices)
 
 
-def _is_activation(interpreter: Interpreter, value: Poly) -> bool:
+def is_activation(interpreter: Interpreter, value: Poly) -> bool:
     """Whether a value consists of scores and probabilities."""
     reads = [a for a in value.atoms if isinstance(a, Read)]
     if not reads or len(reads) != len(value.atoms):

@@ -242,7 +242,7 @@ class _Check:
             valid[main] = pair.seen(scores, outputs[main], dict(one.numbers))
         bias = self._bias(one, scores) if one.quiet else None
         if bias is not None:
-            valid[BIAS] = bias.visible
+            valid[BIAS] = bias.compared
         return replace(one, valid=valid, bias=bias)
 
     def _bias(self, one: SiteSet, scores: Array | None) -> Bias | None:

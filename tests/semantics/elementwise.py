@@ -49,8 +49,8 @@ def unary(op: str) -> Callable[[int, int], Found]:
 
 def seconds(dtype: int) -> list[object]:
     """Right operands: numbers at which results wrap, truncate or are undefined."""
-    if dtype == T.BOOL:
-        return [True, False]
+    if dtype == T.BOOL or dtype not in ORDINARY:
+        return tame(dtype)[:2]
     if dtype in UNSIGNED:
         return [0, 1, 2, 7, 200]
     if dtype in INTEGERS:
@@ -65,6 +65,7 @@ def _np(dtype: int) -> type:
 def binary(op: str, **attributes: object) -> Callable[[int, int], Found]:
     def cases(version: int, dtype: int) -> Found:
         extra = f" {attributes}" if attributes else ""
+        five = 5 if dtype in ORDINARY and dtype != T.BOOL else tame(dtype)[1]
         crash = op in ("Div", "Mod") and dtype in INTEGERS
         for (label, make), value in product(operands(dtype), seconds(dtype)):
             # A division by zero, or of the lowest number by -1, may end the process.
@@ -77,9 +78,7 @@ def binary(op: str, **attributes: object) -> Callable[[int, int], Found]:
             if not crash:
                 yield (
                     f"5, {label}{extra}",
-                    lambda g, make=make: g.add(
-                        op, scalar(g, dtype, 1 if dtype == T.BOOL else 5), make(g), **attributes
-                    ),
+                    lambda g, make=make: g.add(op, scalar(g, dtype, five), make(g), **attributes),
                 )
         if dtype in ORDINARY and dtype != T.BOOL and not crash:
             yield f"row, column{extra}", lambda g: g.add(op, g.row(dtype), g.column(dtype), **attributes)

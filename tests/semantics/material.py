@@ -14,6 +14,7 @@ T = TensorProto
 
 INTEGERS = (T.INT8, T.INT16, T.INT32, T.INT64, T.UINT8, T.UINT16, T.UINT32, T.UINT64)
 FLOATS = (T.FLOAT16, T.FLOAT, T.DOUBLE, T.BFLOAT16)
+SMALL = tuple(getattr(T, n) for n in ("INT2", "UINT2") if hasattr(T, n))
 UNSIGNED = (T.UINT8, T.UINT16, T.UINT32, T.UINT64)
 ORDINARY = (*INTEGERS, *FLOATS, T.BOOL)
 
@@ -26,8 +27,10 @@ def numpy_of(dtype: int) -> np.dtype[np.generic]:
     return np.dtype(helper.tensor_dtype_to_np_dtype(dtype))
 
 
-def edges(dtype: int) -> list[float | int | bool]:
+def edges(dtype: int) -> list[object]:
     """Numbers at which rules go wrong."""
+    if dtype not in ORDINARY:
+        return tame(dtype)
     if dtype == T.BOOL:
         return [True, False]
     if dtype in INTEGERS:
@@ -37,8 +40,10 @@ def edges(dtype: int) -> list[float | int | bool]:
     return [0.0, 1.0, -1.0, 0.5, -2.5, 3.75, 255.0, -2050.0, -65504.0, largest, np.inf, -np.inf, np.nan]
 
 
-def tame(dtype: int) -> list[float | int | bool]:
+def tame(dtype: int) -> list[object]:
     """Numbers of which a product of some stays in range."""
+    if dtype not in ORDINARY:
+        return ["a", "b", "c"] if dtype == T.STRING else [1, 1, 2 if dtype not in SMALL else 1]
     if dtype == T.BOOL:
         return [True, False, True]
     if dtype in UNSIGNED:
@@ -69,7 +74,7 @@ class Graph:
         name = f"c{len(self.initializers)}"
         array = np.asarray(values)
         with np.errstate(all="ignore"):
-            array = array.astype(numpy_of(dtype))
+            array = array.astype(numpy_of(dtype) if array.size or dtype != T.STRING else object)
         self.initializers.append(numpy_helper.from_array(array, name))
         self.initializers[-1].data_type = dtype
         return name

@@ -17,7 +17,11 @@ def judged(op_types: list[str] | None = None, every: int = 1, first: int = 0) ->
     """Cells with their verdicts; only each ``every``-th of them."""
     for number, cell in enumerate(cells(op_types)):
         if number % every == first % every:
-            yield cell, judge(cell.model, cell.target, cell.shapes)
+            try:
+                verdict = judge(cell.model, cell.target, cell.shapes)
+            except Exception as error:  # noqa: BLE001 - of the analysis or of the comparison: both are findings
+                verdict = Verdict("wrong", f"{type(error).__name__}: {error}")
+            yield cell, verdict
 
 
 def main(arguments: list[str] | None = None) -> int:
