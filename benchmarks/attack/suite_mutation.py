@@ -1,10 +1,10 @@
 """Does the fast suite see broken code?  One semantic change at a time, and the tests that should fail.
 
 ``python benchmarks/attack/suite_mutation.py --named`` runs the changes of ``suite_mutations.py``, which are data;
-``--generated 200 --seed 1`` draws changes from the syntax trees of the modules that prove and rewrite: a comparison, a
-bound, a sign, an "and" for an "or", a guard that no longer guards.  Each runs in a copy of the repository.  It prints which
-test killed it or that it survived, and ends with status 1 if any survived that is not listed as equivalent, and with 2 if
-a change does not fit the code any more.
+``--generated 200 --seed 1`` draws changes from the syntax trees of the modules that prove and rewrite: a comparison,
+a bound, a sign, an "and" for an "or", a guard that no longer guards.  Each runs in a copy of the repository.  It prints
+which test killed it or that it survived, and ends with status 1 if any survived that is not listed as equivalent, and
+with 2 if a change does not fit the code any more.
 """
 
 from __future__ import annotations
@@ -87,7 +87,6 @@ def generated(file: str) -> list[Mutation]:
     starts = [0]
     for line in source.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
-    assert source.isascii() or True
     found: list[Mutation] = []
 
     def place(node: ast.AST, *, end: bool = False) -> int:
@@ -120,12 +119,20 @@ def generated(file: str) -> list[Mutation]:
             sign, other = ("+", "-") if isinstance(node.op, ast.Add) else ("-", "+")
             if sign in between:
                 add(start, end, between.replace(sign, other, 1))
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("all", "any", "min", "max"):
+        elif (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id in ("all", "any", "min", "max")
+        ):
             swapped = {"all": "any", "any": "all", "min": "max", "max": "min"}[node.func.id]
             add(place(node.func), place(node.func, end=True), swapped)
         elif isinstance(node, ast.Constant) and type(node.value) is int and 0 <= node.value <= 64:
             add(place(node), place(node, end=True), str(node.value + 1))
-        elif isinstance(node, ast.If) and len(node.body) == 1 and isinstance(node.body[0], ast.Return | ast.Continue | ast.Raise):
+        elif (
+            isinstance(node, ast.If)
+            and len(node.body) == 1
+            and isinstance(node.body[0], ast.Return | ast.Continue | ast.Raise)
+        ):
             add(place(node.test), place(node.test, end=True), "False")
     return found
 
@@ -148,7 +155,9 @@ def killed_by(copy: Path, tests: list[str], seconds: int) -> str | None:
     environment = {**os.environ, "PYTHONPATH": str(copy.parent / "path"), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--no-header", *tests]
     try:
-        run = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=seconds, check=False)
+        run = subprocess.run(
+            command, cwd=copy, env=environment, capture_output=True, text=True, timeout=seconds, check=False
+        )
     except subprocess.TimeoutExpired:
         return f"more than {seconds} s"
     if run.returncode == 0:
