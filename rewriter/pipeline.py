@@ -293,7 +293,7 @@ def _analyse(
     reasons: dict[str, Refusal] = {}
     while True:
         copy, unpacked, restored = _working_copy(original, source.base_dir, keep)
-        analysis = analyse(copy, source.base_dir, binary, progress, exact_bias=exact_bias)
+        analysis = analyse(copy, source.base_dir, binary, progress, exact_bias=exact_bias, kept=keep)
         analysis.kept = keep
         proven = {o for s in analysis.proven for o in s.anchor.output}
         biased = {o for s in analysis.refused for o in s.anchor.output}
