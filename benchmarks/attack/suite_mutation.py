@@ -175,8 +175,10 @@ def main() -> int:
     parser.add_argument("--only", default="", help="files with this in their names")
     parser.add_argument("--seconds", type=int, default=900, help="for the tests of one change")
     parser.add_argument("--tests", nargs="*", default=list(TESTS))
+    parser.add_argument("--without", nargs="*", default=[], metavar="TEST", help="tests that fail as it is")
     parser.add_argument("--list", action="store_true", help="print the changes and run nothing")
     options = parser.parse_args()
+    options.tests += [f"--deselect={name}" for name in options.without]
     chosen = [m for m in named() if options.only in m.file] if options.named else []
     if options.generated:
         every = [m for file in TARGETS if options.only in file for m in generated(file)]
