@@ -52,7 +52,11 @@ def requests() -> tuple[Request, ...]:
             mask = ("float32" if number % 2 else dtype) if kind == "additive" else kind
             found.append(
                 Request.of(
-                    symmetric=symmetric, causal=causal, positions=positions, mask_dtype=mask, dtype=dtype,
+                    symmetric=symmetric,
+                    causal=causal,
+                    positions=positions,
+                    mask_dtype=mask,
+                    dtype=dtype,
                     head_dim=HEAD_DIMS[(number + 3 * place) % len(HEAD_DIMS)],
                 )  # fmt: skip
             )
