@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 Indices = tuple[Poly, ...]
 
-HALF_INFINITY = INFINITY / 2
+HALF_INFINITY = int(INFINITY / 2)
 
 MOVES = (Index, Size, Min0)
 """What changes with the position."""
@@ -143,7 +143,10 @@ def sign(value: Poly) -> Poly:
 
 def _infinities(value: Poly) -> Poly:
     """The terms that may be a floating-point infinity."""
-    return Poly({m: c for m, c in value.terms if magnitude(c) >= HALF_INFINITY or not all(a.is_finite for a, _ in m)})
+    found = {
+        m: c for m, c in value.terms if c >= HALF_INFINITY or c <= -HALF_INFINITY or not all(a.is_finite for a, _ in m)
+    }
+    return Poly(found) if found else ZERO
 
 
 def _may_cancel(left: Poly, right: Poly) -> bool:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -96,8 +97,8 @@ class Table(Hashed):
             return None
         return poly(_exact(float(self.data.min() if lowest else self.data.max())))
 
-    @property
-    def is_finite(self) -> bool:
+    @cached_property
+    def is_finite(self) -> bool:  # type: ignore[override]
         return bool((np.abs(self.data) < float(INFINITY) / 2).all())
 
     @property
