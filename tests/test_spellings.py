@@ -174,7 +174,7 @@ CASES = {
    y = Cast<to=1>(y16)
 """,
         ("p = Div(e, t)", "t1 = Add(t, scale)\n p = Div(e, t1)"),
-        "",
+        "ALB105",
         before=POSITIONS,
         tolerance=2e-2,
     ),
