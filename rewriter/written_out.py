@@ -113,7 +113,8 @@ def _replace(interpreter: Interpreter, editor: Editor, found: WrittenOut) -> tup
 def _scalar(dtype: int, *, lowest: bool) -> npt.NDArray[np.generic]:
     """The lowest finite number of a float type, or zero."""
     kind = helper.tensor_dtype_to_np_dtype(dtype)
-    return np.array(ml_dtypes.finfo(kind).min if lowest else 0, kind)
+    limits = ml_dtypes.finfo(kind)  # type: ignore[no-untyped-call]
+    return np.array(limits.min if lowest else 0, kind)
 
 
 # --- where to look ---------------------------------------------------------------------------------------
@@ -168,7 +169,7 @@ class _Found:
 
     exponent: Poly
     axis: int
-    seen: tuple[Ind, ...] = ()
+    seen: tuple[Poly, ...] = ()
     scores: str = ""
 
 
@@ -192,7 +193,7 @@ def _written_out(interpreter: Interpreter, node: NodeProto) -> WrittenOut | None
     scores = found.scores or _holding(interpreter, name, places, found.exponent, dims)
     if scores is None or not interpreter.dtype(scores):
         return None
-    seen = [_mask(interpreter, name, places, atom, dims) for atom in found.seen]
+    seen = [_mask(interpreter, name, places, wanted, dims) for wanted in found.seen]
     masks = tuple(m for m in seen if m is not None)
     return WrittenOut(node, scores, found.axis, masks) if len(masks) == len(seen) else None
 
@@ -211,12 +212,12 @@ def _holding(
 
 
 def _mask(
-    interpreter: Interpreter, name: str, places: tuple[Poly, ...], atom: Ind, dims: tuple[Poly, ...]
+    interpreter: Interpreter, name: str, places: tuple[Poly, ...], wanted: Poly, dims: tuple[Poly, ...]
 ) -> str | None:
     """A tensor that holds a condition as 0 and 1, and spreads over the scores as the condition does."""
     for (tensor, index), known in interpreter.visited(name, places):
         held = interpreter.dims(tensor)
-        if known != of(atom) or held is None or len(held) > len(dims) or not interpreter.dtype(tensor):
+        if known != wanted or held is None or len(held) > len(dims) or not interpreter.dtype(tensor):
             continue
         offset = len(dims) - len(held)
         axes = zip(held, index, dims[offset:], places[offset:], strict=True)
@@ -230,34 +231,48 @@ def _quotient(interpreter: Interpreter, value: Poly, places: tuple[Poly, ...]) -
 
     Weights of a row of which the mask keeps none may be set to zero: what is divided by is then compared with zero.
     """
-    if len(value.terms) != 1 or value.terms[0][1] != 1 or any(p != 1 for _, p in value.terms[0][0]):
+    inverse = next((a for a in value.sorted_atoms() if isinstance(a, Apply) and a.function == "reciprocal"), None)
+    kept = value.coefficient_of(inverse) if inverse is not None else ZERO
+    weights = [a for a in kept.sorted_atoms() if not isinstance(a, Ind)]
+    if inverse is None or len(weights) != 1 or value != kept * of(inverse):
         return None
-    factors = [a for a, _ in value.terms[0][0]]
-    inverse = next((a for a in factors if isinstance(a, Apply) and a.function == "reciprocal"), None)
-    weights = [a for a in factors if a != inverse and not isinstance(a, Ind)]
-    if inverse is None or len(weights) != 1:
-        return None
+    factor = kept.coefficient_of(weights[0])
     exponent, scores, own = _exponent(interpreter, weights[0], places)
-    if exponent is None:
+    if exponent is None or kept != factor * of(weights[0]):
         return None
-    indicators = [a for a in factors if isinstance(a, Ind)]
     for axis, place in enumerate(places):
         index = place.single_atom
         if not isinstance(index, Index) or own not in (None, axis):
             continue
-        seen = tuple(i for i in indicators if of(i).depends_on(index))
-        guards = [i for i in indicators if i not in seen]
-        if len(guards) > 1 or (scores and not seen):
+        guarded = _unguarded(factor, inverse.arguments[0], index)
+        seen = None if guarded is None else _conditions(guarded[0])
+        if guarded is None or seen is None or (scores and not seen):
             continue
-        term = of(weights[0])
-        for indicator in seen:
-            term = term * of(indicator)
-        total = split(inverse.arguments[0], guards[0])[1] if guards else inverse.arguments[0]
-        if guards and guards[0].condition != less(ZERO, total):
-            continue
-        if _summed_axis(interpreter, term, total, places) == axis:
+        mask, total = guarded
+        if _summed_axis(interpreter, mask * of(weights[0]), total, places) == axis:
             return _Found(exponent, axis, seen, scores)
     return None
+
+
+def _unguarded(factor: Poly, total: Poly, index: Index) -> tuple[Poly, Poly] | None:
+    """(factor, total) where the total is positive, if the weights are zero elsewhere; None if something else is."""
+    for guard in (a for a in factor.sorted_atoms() if isinstance(a, Ind) and not of(a).depends_on(index)):
+        absent, factor = split(factor, guard)
+        total = split(total, guard)[1]
+        if absent != 0 or guard.condition != less(ZERO, total):
+            return None
+    return factor, total
+
+
+def _conditions(mask: Poly) -> tuple[Poly, ...] | None:
+    """The indicators, plain or negated, that a factor of 0 and 1 is the product of; None if it is no such product."""
+    if mask == 1:
+        return ()
+    if isinstance((1 - mask).single_atom, Ind):
+        return (mask,)
+    if len(mask.terms) != 1 or mask.terms[0][1] != 1 or not all(isinstance(a, Ind) for a, _ in mask.terms[0][0]):
+        return None
+    return tuple(of(a) for a, _ in mask.terms[0][0])
 
 
 def _exponent(interpreter: Interpreter, weight: Atom, places: tuple[Poly, ...]) -> tuple[Poly | None, str, int | None]:
