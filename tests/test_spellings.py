@@ -518,6 +518,45 @@ CASES |= {
     ),
 }
 
+TILED = "{" + ", ".join(["0.5, 0.25, 0.125, 0.0625"] * 4) + "}"
+REPEATED = "{" + ", ".join(f"{s}, {s}, {s}, {s}" for s in (0.5, 0.25, 0.125, 0.0625)) + "}"
+
+CASES |= {
+    "as_many_batches_as_heads": Case(
+        """
+   q4 = Reshape(q, apart)
+   k4 = Reshape(k, apart)
+   v4 = Reshape(v, apart)
+   qt = Transpose<perm=[0, 2, 1, 3]>(q4)
+   kt = Transpose<perm=[0, 2, 3, 1]>(k4)
+   vt = Transpose<perm=[0, 2, 1, 3]>(v4)
+   q3 = Reshape(qt, rows)
+   k3 = Reshape(kt, columns)
+   v3 = Reshape(vt, rows)
+   qk = MatMul(q3, k3)
+   scaled = Mul(qk, scale)
+   bias = Mul(each, j)
+   s = Add(scaled, bias)
+   p = Softmax<axis=-1>(s)
+   y = MatMul(p, v3)
+""",
+        (TILED, REPEATED),
+        "ALB200",
+        inputs="float[4,6,32] q, float[4,6,32] k, float[4,6,32] v",
+        output="float[16,6,8] y",
+        before="""
+   extent = Shape<start=1, end=2>(k)
+   keys = Squeeze(extent, axis0)
+   ji = Range(zero, keys, one)
+   j = Cast<to=1>(ji)
+""",
+        constants="float[16,1,1] each = "
+        + TILED
+        + """, int64[4] apart = {0, 0, 4, 8}, int64[3] rows = {16, 6, 8},
+   int64[3] columns = {16, 8, 6}""",
+    ),
+}
+
 
 def model(text: str) -> ModelProto:
     made = onnx.parser.parse_model(text)
