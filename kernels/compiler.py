@@ -165,7 +165,9 @@ def jobs(
         for layout in _widened(request, layouts):
             # A kernel for one row is the general one where masks differ by key only.
             yield from (
-                (x, layout) for x in found if x.engine != "hopper" and ("MASK_ROWS" not in x.options or layout.mask_rows)
+                (x, layout)
+                for x in found
+                if x.engine != "hopper" and ("MASK_ROWS" not in x.options or layout.mask_rows)
             )
 
 

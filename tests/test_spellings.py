@@ -592,3 +592,56 @@ def test_near_miss_is_refused(name: str) -> None:
     assert result.exit_code is ExitCode.NOT_REWRITTEN
     codes = [s.refusal.code.number for s in result.analysis.sites if s.refusal is not None]
     assert set(codes) == ({CASES[name].code} if CASES[name].code else set())
+
+
+ONE_BATCH = """<ir_version: 8, opset_import: ["" : 18]>
+attention (float[N,S,4,8] q, float[N,S,4,8] k, float[N,S,4,8] v) => (float[R,S,8] y)
+<float[4,1] slopes = {0.5, 0.25, 0.125, 0.0625}, int64 zero = {0}, int64 one = {1}, float scale = {0.35355338},
+ int64[1] axis0 = {0}, int64[1] single = {1}, int64[1] four = {4}, int64[1] eight = {8}, int64[3] rest = {-1, 1, 1}>
+{
+   batch = Shape<start=0, end=1>(q)
+   extent = Shape<start=1, end=2>(k)
+   keys = Squeeze(extent, axis0)
+   ji = Range(zero, keys, one)
+   j = Cast<to=1>(ji)
+   to = Concat<axis=0>(batch, single)
+   spread = Expand(slopes, to)
+   each = Reshape(spread, rest)
+   bias = Mul(each, j)
+   rows = Mul(batch, four)
+   shape = Concat<axis=0>(rows, extent, eight)
+   qt = Transpose<perm=[2, 0, 1, 3]>(q)
+   kt = Transpose<perm=[2, 0, 1, 3]>(k)
+   vt = Transpose<perm=[2, 0, 1, 3]>(v)
+   q3 = Reshape(qt, shape)
+   k3 = Reshape(kt, shape)
+   v3 = Reshape(vt, shape)
+   k4 = Transpose<perm=[0, 2, 1]>(k3)
+   qk = MatMul(q3, k4)
+   scaled = Mul(qk, scale)
+   s = Add(scaled, bias)
+   p = Softmax<axis=-1>(s)
+   y = MatMul(p, v3)
+}
+"""
+
+
+def test_a_batch_that_only_can_be_one() -> None:
+    """The slopes are spread to four batches or one, and four of them do not fit the sixteen rows of scores."""
+    original = model(ONE_BATCH)
+    result = rewrite(original, options=Options(verify=False))
+    assert result.exit_code is ExitCode.DONE
+    assert result.model is not None
+    drawn = np.random.default_rng(0).standard_normal((3, 1, 6, 4, 8)).astype(np.float32)
+    feeds = dict(zip("qkv", drawn, strict=True))
+    (wanted,), (got,) = run(original, feeds), run(result.model, feeds)
+    assert np.abs(wanted - got).max() <= TOLERANCE
+
+
+def test_one_of_two_choices_is_none() -> None:
+    """Where another extent was taken to agree by a broadcast as well, either may be what cannot be."""
+    both = ONE_BATCH.replace("float[N,S,4,8] q,", "float[N,S,4,8] q, float[M] other, float[L] more,")
+    both = both.replace("(float[R,S,8] y)", "(float[R,S,8] y, float[A] added)")
+    both = both.replace("   batch = Shape", "   added = Add(other, more)\n   batch = Shape")
+    result = rewrite(model(both), options=Options(verify=False))
+    assert result.fused == []
