@@ -181,6 +181,7 @@ def _slopes(interpreter: Interpreter, plan: Plan, found: list[tuple[Key, Poly]])
     proof = plan.proof
     if plan.slopes is not None:
         claim = f"slopes are read at run time from {view_text(plan.slopes)}"
+        claim += ", times a constant per head" if plan.slope_table is not None else ""
         return Step("slopes", claim, (place_of(interpreter, plan.slopes.tensor),))
     assert proof.slopes is not None
     wanted = proof.slopes.astype(np.float64)

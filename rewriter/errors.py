@@ -229,6 +229,12 @@ class Code(Enum):
         "what is added to the scores grows into an expression far larger than any exported model has",
         "nothing to do: the proof is bounded, so that no file makes it run out of time or memory",
     )
+    QUANTISED = (
+        "ALB405",
+        "quantised-core",
+        "the attention is computed in integers between its query and its output",
+        "leave the products and the softmax of attention out when quantising; quantised projections are no obstacle",
+    )
     PROBE = (
         "ALB500",
         "probe-disagrees",

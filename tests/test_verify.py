@@ -13,6 +13,7 @@ import onnx.parser
 import pytest
 import textgraphs
 from alibi_rewriter import Options, rewrite
+from alibi_rewriter.rewriter import quiet
 from alibi_rewriter.rewriter.function_body import function_proto
 from alibi_rewriter.rewriter.spec import DOMAIN, DOMAIN_VERSION, EmptyRows, FusedAttention, Variant
 from alibi_rewriter.rewriter.verify import (
@@ -23,7 +24,6 @@ from alibi_rewriter.rewriter.verify import (
     verify,
 )
 from alibi_rewriter.rewriter.verify import clone as verify_clone
-from alibi_rewriter.rewriter.verify import runtime as verify_runtime
 from alibi_rewriter.rewriter.verify.clone import float32_clone, read
 from alibi_rewriter.rewriter.verify.draw import Drawer, plan
 from alibi_rewriter.rewriter.verify.mutants import OF_KEY_BIAS, OF_WINDOW, MutantKind, concerns, find_sites, mutate
@@ -601,7 +601,7 @@ def test_missing_onnxruntime_names_the_command(tmp_path: Path, monkeypatch: pyte
     def fail(name: str) -> None:
         raise ImportError(f"No module named {name!r}")
 
-    monkeypatch.setattr(verify_runtime.importlib, "import_module", fail)
+    monkeypatch.setattr(quiet.importlib, "import_module", fail)
     tiny = Tiny()
     with pytest.raises(RuntimeMissingError, match="pip install"):
         run_verify(tmp_path, tiny.original(), tiny.rewritten())
