@@ -72,37 +72,32 @@ class InferenceSession(onnxruntime.InferenceSession):
             options.add_session_config_entry(SKIP, skip)
         self._alibi_model = path_or_bytes if isinstance(path_or_bytes, bytes) else os.fspath(path_or_bytes)
         self._alibi_claimed = 0
-        registered = _register(options, providers)
-        before = claimed_here() if registered else 0
+        problem = _register(options, providers)
+        before = claimed_here() if problem is None else 0
         super().__init__(self._alibi_model, options, providers, provider_options, **more)
-        if registered:
+        if problem is None:
             self._alibi_claimed = claimed_here() - before
             if self._alibi_claimed == 0:
-                _warn("no node of this model runs on them; is it a file that `rewrite` wrote?")
+                problem = "no node of this model runs on them; is it a file that `rewrite` wrote?"
+        if problem is not None:
+            warnings.warn(f"alibi-rewriter's kernels are not used: {problem}", Fallback, stacklevel=2)
 
 
-def _register(options: onnxruntime.SessionOptions, providers: Sequence[Any]) -> bool:
-    """Registers the library; where that is not possible, warns."""
+def _register(options: onnxruntime.SessionOptions, providers: Sequence[Any]) -> str | None:
+    """Registers the library; why that is not possible, or None."""
     names = [provider[0] if isinstance(provider, tuple) else provider for provider in providers]
     others = [name for name in names if name != CPU]
     if others:
-        _warn(f"there are none for {', '.join(map(str, others))}")
-        return False
+        return f"there are none for {', '.join(map(str, others))}"
     try:
         options.register_custom_ops_library(get_library_path())
     except NoLibrary as error:
-        _warn(str(error))
-        return False
-    except onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented as error:  # too old a version says so
+        return str(error)
+    except onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented as error:
         if SKIP in str(error):
             raise ValueError(str(error)) from None
-        _warn(str(error))
-        return False
-    return True
-
-
-def _warn(why: str) -> None:
-    warnings.warn(f"alibi-rewriter's kernels are not used: {why}", Fallback, stacklevel=4)
+        return str(error)  # too old a version
+    return None
 
 
 def claimed_nodes(session: InferenceSession) -> Claim:
