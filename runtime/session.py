@@ -39,7 +39,7 @@ class Claim:
     fused: int
 
 
-class InferenceSession(onnxruntime.InferenceSession):
+class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]  # onnxruntime has no types
     """As ``onnxruntime.InferenceSession``, with the fused kernels where they can be used.
 
     Where they cannot, the nodes run as their function body, and a warning says why.
