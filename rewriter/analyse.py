@@ -13,7 +13,7 @@ from .algebra import TooComplex
 from .decompose import attentions
 from .errors import Code, Refusal, Stage
 from .features import pattern_of, unread
-from .graph import Scope, index_graph, label, opset_versions, walk
+from .graph import Scope, index_graph, label, operator, opset_versions, walk
 from .interpret import Interpreter, UnknownRank
 from .interpret.facts import Facts
 from .interpret.rules import element_rules
@@ -23,6 +23,7 @@ from .plan import Plan, plan
 from .precision import score_types
 from .prove import prove
 from .site import Attention
+from .stopped import Surroundings, surroundings, why_unread, written_out
 
 NOT_ATTENTION = frozenset({Code.SOFTMAX_AXIS, Code.NO_PRODUCT, Code.NO_VALUE_PRODUCT})
 """Refusals of a softmax that is no attention."""
@@ -42,6 +43,7 @@ class Site:
         plan: What to emit, if the site is proven.
         refusal: Why not, otherwise.
         reading: The attention in normal form, as far as the reading that came farthest got.
+        around: Of an anchor between two products of computed tensors that could not be read, what stands around it.
         checked: At how many shapes of more than one key the numeric self-check confirmed the bias.
     """
 
@@ -52,16 +54,21 @@ class Site:
     plan: Plan | None = None
     refusal: Refusal | None = None
     reading: Attention | None = None
+    around: Surroundings | None = None
     checked: int = 0
 
     @property
     def is_attention(self) -> bool:
         """Whether the anchor belongs to an attention at all."""
-        return self.plan is not None or (self.refusal is not None and self.refusal.code not in NOT_ATTENTION)
+        if self.plan is not None or self.around is not None:
+            return True
+        return self.refusal is not None and self.refusal.code not in NOT_ATTENTION
 
     @property
     def is_biased(self) -> bool:
         """Whether something that looks like a position bias is added to the scores."""
+        if self.refusal is not None and self.refusal.code is Code.QUANTISED:
+            return self.around is None or self.around.has_terms
         return self.plan is not None or (self.refusal is not None and self.refusal.code not in UNBIASED)
 
 
@@ -103,6 +110,7 @@ def analyse(
     progress: Callable[[str, int, int], None] | None = None,
     *,
     exact_bias: bool = False,
+    kept: frozenset[str] = frozenset(),
 ) -> Analysis:
     """Judge every attention site.
 
@@ -112,6 +120,7 @@ def analyse(
         binary_inputs: Graph inputs declared to hold only 0 and 1 (see ``--val-range``).
         progress: Told (phase, nodes done, nodes in all) now and then.
         exact_bias: Take a bias that the model rounds to a narrow type for what it was before.
+        kept: Outputs of operators that were left as they are, since reading them leads to nothing.
     """
     root = index_graph(model.graph, opset_versions(model), base_dir)
     analysis = Analysis(root, exact_bias=exact_bias)
@@ -120,7 +129,7 @@ def analyse(
         for number, node in enumerate(nodes):
             if progress is not None and number % 64 == 0:
                 progress("analysing", number, len(nodes))
-            site = _judge(interpreter, node, exact_bias=exact_bias)
+            site = _judge(interpreter, node, kept, exact_bias=exact_bias)
             if site is not None:
                 analysis.sites.append(site)
         analysis.malformed += interpreter.malformed
@@ -144,17 +153,20 @@ def interpreted(root: Scope, binary_inputs: frozenset[str] = frozenset()) -> Ite
         yield interpreter
 
 
-def _judge(interpreter: Interpreter, node: NodeProto, *, exact_bias: bool = False) -> Site | None:
+def _judge(interpreter: Interpreter, node: NodeProto, kept: frozenset[str], *, exact_bias: bool = False) -> Site | None:
     pattern = pattern_of(node)
-    refused = unread(node)
+    refused, around = unread(node), None
     softmax = node.op_type == "Softmax" and node.domain in ("", "ai.onnx")
+    if refused is None and operator(node) == "Div":
+        left = written_out(interpreter, node) if node.output[0] not in kept else None
+        refused, around = left if left is not None else (None, None)
     if pattern is None and not softmax and refused is None:
         return None
     interpreter.accept_rounding(score_types(interpreter, node))
     path = interpreter.scope.path
     site = Site(f"{path}/{label(node)}" if path else label(node), node, interpreter.scope, interpreter)
     if refused is not None:
-        site.refusal = refused
+        site.refusal, site.around = refused, around
         return site
     try:
         readings = (
@@ -162,6 +174,10 @@ def _judge(interpreter: Interpreter, node: NodeProto, *, exact_bias: bool = Fals
         )
     except Refusal as refusal:
         site.refusal = refusal
+        if refusal.code in NOT_ATTENTION and softmax:
+            site.around = surroundings(interpreter.scope, node.input[0], node.output[0])
+            if site.around is not None:
+                site.refusal = why_unread(interpreter, node, site.around, refusal)
         return site
     except TooComplex as reason:
         site.refusal = Refusal(Code.TOO_COMPLEX, Stage.SCORES, label(node), node.input[0], str(reason))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from .algebra import Poly, Read, Size, of, render
+from .algebra import HIDING_VALUE, Poly, Read, Size, magnitude, of, render
 from .errors import Code, Refusal, Stage
 from .graph import label
 from .interpret import Interpreter
 from .interpret.facts import Fact
-from .interpret.room import excluded
+from .interpret.room import excluded, tied
 from .narrow import limits
 from .site import Attention
 
@@ -40,6 +40,16 @@ def check_room(interpreter: Interpreter, attention: Attention) -> list[str]:
                 attention.scores,
                 f"{render(index.bound)} cannot be {small} where {'; '.join(found)}",
             )
+    frame = attention.frame
+    for length in (frame.row, frame.key):
+        if frame.batch is not None and tied(frame.batch.bound, length.bound, facts.learned, facts.normal):
+            raise Refusal(
+                Code.SIZES,
+                Stage.BIAS,
+                label(attention.anchor),
+                attention.scores,
+                f"there would have to be as many sequences as tokens where {'; '.join(found)}",
+            )
     return found + limits(interpreter, attention)
 
 
@@ -69,6 +79,25 @@ def _made(interpreter: Interpreter, attention: Attention) -> list[Fact]:
         if fact.by_broadcast and related:
             result.setdefault(_text(fact), fact)
     return list(result.values())
+
+
+def mask_values(interpreter: Interpreter, attention: Attention, rest: Poly, hides: bool) -> list[str]:
+    """What is taken for granted of masks: (1 - m) * finfo.min brings a hidden key back where m is 2.
+
+    Args:
+        interpreter: Knows which inputs are declared to hold 0 and 1.
+        attention: The site.
+        rest: What is added to visible scores.
+        hides: Whether something else hides keys.
+    """
+    heavy = [m for m, c in rest.terms if magnitude(c) >= -HIDING_VALUE] if hides else []
+    reads = {a.tensor for monomial in heavy for a, _ in monomial if isinstance(a, Read)}
+    found = [f"'{name}' holds 0 and 1 only: another value could bring hidden keys back" for name in sorted(reads)]
+    if interpreter.binary:
+        seen = {tensor for (tensor, _), _ in interpreter.visited(attention.scores, attention.scores_index)}
+        declared = sorted(interpreter.binary & seen)
+        found += [f"'{name}' holds 0 and 1 only, as its declared range says" for name in declared]
+    return found
 
 
 def not_counted_from_front(interpreter: Interpreter, value: Poly) -> Refusal | None:

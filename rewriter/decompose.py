@@ -226,7 +226,9 @@ def _assemble(interpreter: Interpreter, softmax: NodeProto, indices: Indices, fr
     product = score.product
     query, key = _query_and_key(product, frame.key)
     inner = product.inner
-    query_view = find_view(interpreter, *query, present(frame.batch, frame.head, frame.row, inner))
+    query_view = find_view(
+        interpreter, *query, present(frame.batch, frame.head, frame.row, inner), lambda view: _is_whole(view, frame)
+    )
     key_view = find_view(interpreter, *key, present(frame.batch, frame.head, frame.key, inner))
     if query_view is None or key_view is None:
         missing, index = query if query_view is None else key
@@ -259,6 +261,13 @@ def _assemble(interpreter: Interpreter, softmax: NodeProto, indices: Indices, fr
     )
 
 
+def _is_whole(query: View, frame: Frame) -> bool:
+    """Whether a query has a row of its own for every batch, head and row: what repeats them lies below it."""
+    rows = () if frame.row.bound == 1 else (frame.row,)
+    held = query.indices
+    return key_head(query, frame.head) == frame.head and all(i in held for i in present(frame.batch, *rows))
+
+
 def _with_equal_heads(
     interpreter: Interpreter, frame: Frame, key: tuple[str, Indices, Index], key_view: View, weighed: Weighed
 ) -> tuple[View, View]:
@@ -282,7 +291,7 @@ def _with_equal_heads(
     for heads in (key_head(key_view, frame.head), key_head(best, frame.head)):
 
         def fits(view: View, heads: Index | None = heads) -> bool:
-            return key_head(view, frame.head) == heads
+            return key_head(view, frame.head) == heads and all(i in view.indices for i in present(frame.batch))
 
         ours = find_view(interpreter, *key[:2], present(frame.batch, frame.head, frame.key, key[2]), fits)
         theirs = value_of(fits)

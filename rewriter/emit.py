@@ -212,7 +212,12 @@ class _Writer:
         name = self.editor.cast(
             name, self.interpreter.dtype(plan.slopes.tensor), TensorProto.FLOAT, f"{self.site}/slopes"
         )
-        return self._times(name, plan.slope_factor, "slopes", TensorProto.FLOAT)
+        if plan.slope_table is None:
+            return self._times(name, plan.slope_factor, "slopes", TensorProto.FLOAT)
+        factors = (plan.slope_table * plan.slope_factor).astype(np.float32)
+        return self.editor.node(
+            "Mul", [name, self.editor.constant(factors, f"{self.site}/slopes/factor")], f"{self.site}/slopes"
+        )
 
     def _times(self, name: str, factor: Number | float, hint: str, dtype: int) -> str:
         if factor == 1:

@@ -184,7 +184,8 @@ class Code(Enum):
         "ALB207",
         "narrow-type",
         "the bias passes through a number type that does not hold it at every length: it is rounded, or wraps around",
-        "export so that positions and bias are computed in the type of the scores (or in int64 and float32)",
+        "export so that positions and bias are computed in the type of the scores (or in int64 and float32), or take a "
+        "rounded bias for what it was before with --exact-bias",
     )
     MASK_UNKNOWN = (
         "ALB300",
@@ -227,6 +228,12 @@ class Code(Enum):
         "too-complex",
         "what is added to the scores grows into an expression far larger than any exported model has",
         "nothing to do: the proof is bounded, so that no file makes it run out of time or memory",
+    )
+    QUANTISED = (
+        "ALB405",
+        "quantised-core",
+        "the attention is computed in integers between its query and its output",
+        "leave the products and the softmax of attention out when quantising; quantised projections are no obstacle",
     )
     PROBE = (
         "ALB500",

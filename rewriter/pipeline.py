@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import onnx
 from onnx import ModelProto
 
 from . import surgeon, wellformed
-from .algebra import Substitution, poly, substitute
+from .algebra import Poly, Substitution, of, poly, substitute
 from .analyse import Analysis, Site, analyse
 from .edit import Counts, Editor, all_names
 from .emit import emit, is_grouped, variant_of
@@ -36,7 +36,7 @@ from .unpack import unpack_attention
 from .verify import Verification, VerifyOptions, skipped, verify
 from .verify.draw import LARGEST_BATCH
 from .verify.errors import GivenInputError, RuntimeMissingError, VerifyError
-from .verify.lengths import affordable, exceeding
+from .verify.lengths import MOST_SCORES, exceeding
 from .written_out import restore_softmax
 
 FUNCTIONS_SINCE_IR = 8
@@ -293,7 +293,7 @@ def _analyse(
     reasons: dict[str, Refusal] = {}
     while True:
         copy, unpacked, restored = _working_copy(original, source.base_dir, keep)
-        analysis = analyse(copy, source.base_dir, binary, progress, exact_bias=exact_bias)
+        analysis = analyse(copy, source.base_dir, binary, progress, exact_bias=exact_bias, kept=keep)
         analysis.kept = keep
         proven = {o for s in analysis.proven for o in s.anchor.output}
         biased = {o for s in analysis.refused for o in s.anchor.output}
@@ -465,6 +465,7 @@ def _verify(
             sites=sites,
             by_sites=options.verify_sites,
             room=_room(analysis),
+            fit=_fitted(analysis, source.model),
             lengths=tuple(sorted({n for s in analysis.proven if s.plan is not None for n in s.plan.proof.lengths})),
             as_they_are=any(_is_rounded(s.plan.proof) for s in analysis.proven if s.plan is not None),
             exact_bias=options.exact_bias,
@@ -489,6 +490,9 @@ def _is_rounded(proof: Proof) -> bool:
     return bool(proof.rounded.terms or proof.unrounded.terms)
 
 
+Shapes = Mapping[str, tuple[int, ...]]
+"""Of inputs, by name."""
+
 TENSORS_OF_SCORES = 16
 """Tensors of the size of the scores that a model makes on its way through an attention, and after it."""
 
@@ -499,15 +503,55 @@ def _room(analysis: Analysis) -> int:
     for site in analysis.proven:
         assert site.plan is not None
         frame = site.plan.proof.attention.frame
-        entries = 1
+        entries = {VerifyOptions.max_length: 1, max(map(exceeding, site.plan.proof.lengths), default=0): 1}
         for index in frame.order:
             fixed = index.bound.constant
-            drawn = VerifyOptions.max_length if index in (frame.row, frame.key) else LARGEST_BATCH
-            entries *= drawn if fixed is None else max(1, int(fixed))
-        heads = frame.head.bound.constant if frame.head is not None else 1
-        beyond, _ = affordable(site.plan.proof.lengths, int(heads or 1), new_only=True)
-        most = max(most, entries, *(int(heads or 1) * exceeding(length) ** 2 for length in beyond))
+            for length in entries:
+                drawn = length if index in (frame.row, frame.key) else LARGEST_BATCH
+                entries[length] *= drawn if fixed is None else max(1, int(fixed))
+        # What is drawn beyond a length that the proof names is bounded itself.
+        plain, *beyond = entries.values()
+        most = max(most, plain, *(min(one, MOST_SCORES) for one in beyond))
     return most * TENSORS_OF_SCORES * np.dtype(np.float32).itemsize
+
+
+def _fitted(analysis: Analysis, original: ModelProto) -> Callable[[Shapes], Shapes]:
+    """Shapes of inputs as the proofs take them: what is known to be a sum of lengths is made that sum.
+
+    A position per past and new token has a length of its own name, which nothing but the graph ties to the others.
+    """
+    interpreter = analysis.interpreters[0]
+    given = {value.name for value in original.graph.input}
+    extents = {
+        name: tuple(interpreter.facts.normal(extent) for extent in dims)
+        for name, dims in interpreter.extents.items()
+        if dims is not None and name in given
+    }
+
+    def fit(shapes: Shapes) -> Shapes:
+        sizes: Substitution = {}
+        # Caches and activations say how long things are; masks and positions follow.
+        for name in sorted(shapes, key=lambda n: -len(shapes[n])):
+            for extent, number in zip(extents.get(name, ()), shapes[name], strict=False):
+                rest = substitute(extent, sizes)
+                atoms = rest.sorted_atoms()
+                if len(atoms) == 1 and rest.coefficient_of(atoms[0]).constant == 1:
+                    value = (poly(number) - (rest - of(atoms[0]))).constant
+                    if value is not None and value >= 0:
+                        sizes[atoms[0]] = poly(value)
+        return {name: _shape_at(extents.get(name, ()), shape, sizes) for name, shape in shapes.items()}
+
+    return fit
+
+
+def _shape_at(extents: Sequence[Poly], shape: tuple[int, ...], sizes: Substitution) -> tuple[int, ...]:
+    if len(extents) != len(shape):
+        return shape
+    values = [substitute(extent, sizes).constant for extent in extents]
+    return tuple(
+        number if value is None or value < 0 or value != int(value) else int(value)
+        for value, number in zip(values, shape, strict=True)
+    )
 
 
 def _premise(analysis: Analysis) -> Callable[[Mapping[str, tuple[int, ...]]], str | None]:

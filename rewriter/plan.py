@@ -10,11 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
+import numpy as np
+import numpy.typing as npt
 from onnx import TensorProto
 
 from .algebra import (
     Index,
     Poly,
+    Read,
+    of,
 )
 from .edit import float_type
 from .errors import Code, Refusal, Stage
@@ -26,9 +30,12 @@ from .interpret.arithmetic import reciprocal
 from .key_terms import key_bias, split_by_key, takes_key_bias
 from .layout import View, as_view, key_head
 from .mask_plan import Mask, additive_mask, boolean_mask, by_row, indices_in
-from .prove import Proof
+from .prove import Proof, vector
 from .site import Attention
 from .windows import Window
+
+Factors = npt.NDArray[np.float64]
+"""A number per head."""
 
 KNOWN_TYPES = frozenset(TensorProto.DataType.values()) - {TensorProto.UNDEFINED}
 """Element types that have a name."""
@@ -46,6 +53,7 @@ class Plan:
     positions: View | None = None
     slopes: View | None = None
     slope_factor: float = 1.0
+    slope_table: Factors | None = None
     rows: Mask | None = None
     key_bias: Mask | None = None
     scale: View | None = None
@@ -71,7 +79,7 @@ def plan(interpreter: Interpreter, proof: Proof) -> Plan:
         made.positions, scale = _find_positions(interpreter, proof)
         made.slope_factor = scale
     if proof.runtime_slopes is not None:
-        made.slopes, scale = _find_slopes(interpreter, proof)
+        made.slopes, scale, made.slope_table = _find_slopes(interpreter, proof)
         made.slope_factor *= scale
     if proof.attention.factor is not None:
         made.scale, made.divide = _find_scale(interpreter, proof.attention)
@@ -200,8 +208,12 @@ def _proportion(wanted: Poly, value: Poly) -> Fraction | None:
     return ratios.pop() if len(ratios) == 1 else None
 
 
-def _find_slopes(interpreter: Interpreter, proof: Proof) -> tuple[View, float]:
-    """A tensor over (h) that holds the run-time slopes, up to a factor."""
+def _find_slopes(interpreter: Interpreter, proof: Proof) -> tuple[View, float, Factors | None]:
+    """A tensor over (h) that holds the run-time slopes, up to a factor; or one to be multiplied by a constant per head.
+
+    Constant slopes times a scalar that only run time knows need not be a value of the model: it may have multiplied
+    the whole bias.
+    """
     assert proof.runtime_slopes is not None
     attention = proof.attention
     slopes = proof.runtime_slopes
@@ -209,12 +221,27 @@ def _find_slopes(interpreter: Interpreter, proof: Proof) -> tuple[View, float]:
     fitting = {() if head is None else (head,)}
     if head is not None and head.bound == 1:
         fitting.add(())
-    found = _smallest(
-        interpreter, attention, lambda value: _proportion(slopes, value), lambda view: view.indices in fitting
+    found = _held(interpreter, attention, slopes, fitting)
+    if found is not None:
+        return (*found, None)
+    for read in (a for a in slopes.sorted_atoms() if isinstance(a, Read)):
+        numbers = slopes.coefficient_of(read)
+        table = vector(attention, numbers) if numbers * of(read) == slopes else None
+        held = None
+        if table is not None:
+            held = _held(interpreter, attention, of(read), {(), *fitting})
+        if held is not None and table is not None:
+            return (*held, table)
+    raise Refusal(Code.SLOPES_UNKNOWN, Stage.EMIT, label(attention.anchor), attention.scores, f"{slopes!r}")
+
+
+def _held(
+    interpreter: Interpreter, attention: Attention, wanted: Poly, fitting: set[tuple[Index, ...]]
+) -> tuple[View, float] | None:
+    """A tensor with these axes that holds a value, up to a factor."""
+    return _smallest(
+        interpreter, attention, lambda value: _proportion(wanted, value), lambda view: view.indices in fitting
     )
-    if found is None:
-        raise Refusal(Code.SLOPES_UNKNOWN, Stage.EMIT, label(attention.anchor), attention.scores, f"{slopes!r}")
-    return found
 
 
 def _find_scale(interpreter: Interpreter, attention: Attention) -> tuple[View, bool]:

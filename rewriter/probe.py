@@ -209,6 +209,8 @@ def _compare(site: Site, plan: Plan, sizes: dict[Size, int], values: dict[str, A
     slopes = emitted.astype(np.float64) if emitted is not None else None
     if plan.slopes is not None:
         slopes = _spread(plan.slopes, values[plan.slopes.tensor], (frame.head,)) * plan.slope_factor
+        if plan.slope_table is not None:
+            slopes = slopes * plan.slope_table
     elif slopes is not None:
         slopes = slopes * plan.slope_factor
     assert slopes is not None

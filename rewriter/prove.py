@@ -37,7 +37,7 @@ from .algebra import (
     render,
     substitute,
 )
-from .assumptions import check_room, not_counted_from_front
+from .assumptions import check_room, mask_values, not_counted_from_front
 from .errors import Code, Refusal, Stage
 from .graph import label, operator
 from .interpret import Interpreter
@@ -203,7 +203,7 @@ def prove(interpreter: Interpreter, attention: Attention, *, exact_bias: bool = 
         steps.append(f"added to visible scores as it is: {_short(rest)}")
     steps += rounding_step(interpreter)
     steps.append(f"scale on query . key: {float(attention.scale):.9g}")
-    assumptions = check_room(interpreter, attention)
+    assumptions = check_room(interpreter, attention) + mask_values(interpreter, attention, rest, bool(hidden) or causal)
     return Proof(
         attention, pattern.form, causal, values, runtime, positions, rest, hidden, assumptions, steps, window, rounded,
         replaced,
@@ -238,10 +238,12 @@ def _beside(interpreter: Interpreter, attention: Attention, terms: Poly) -> Poly
 
 def _check_shift(attention: Attention) -> None:
     """Softmax does not see a number that all keys get, but rounding does: next to a huge one nothing else is left."""
+    most = MOST_SHIFT_HALF if attention.half else MOST_SHIFT
+    minima = (a.value for a in attention.terms.atoms if isinstance(a, Min0))
+    if any(magnitude(value.constant_term) > most for value in minima):
+        return  # a bound on the bias: no number that all keys get, and nothing that will be proven
     added = shift(attention.terms)
-    if magnitude(added) <= (MOST_SHIFT_HALF if attention.half else MOST_SHIFT) and not hides(
-        attention.terms, half=attention.half
-    ):
+    if magnitude(added) <= most and not hides(attention.terms, half=attention.half):
         return
     raise Refusal(
         Code.FINITE_MASK,

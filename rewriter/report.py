@@ -186,9 +186,9 @@ def to_text(
                 lines.extend(escape(f"    {row}") for row in details[site.name])
         elif site.plan is not None:
             lines.extend(_accepted(site, site.plan, explain=explain or verbose))
-        elif site.is_biased or ((explain or verbose) and site.is_attention):
+        elif site.is_biased or site.around is not None or ((explain or verbose) and site.is_attention):
             lines.extend(_refused(site))
-    plain = [s for s in result.analysis.sites if s.is_attention and not s.is_biased]
+    plain = [s for s in result.analysis.sites if s.is_attention and not s.is_biased and s.around is None]
     if plain and not (explain or verbose):
         lines.append(f"  {len(plain)} attention site{_s(len(plain))} without an ALiBi bias left as {_they(len(plain))}")
     if not result.analysis.proven:

@@ -115,7 +115,10 @@ def take_scores(interpreter: Interpreter, softmax: NodeProto, indices: Indices) 
         return Scores(contraction, read, scale * contraction.alpha, Poly(terms), visible, half=half)
     if scale:
         factor[()] = scale
-    return Scores(contraction, read, contraction.alpha, Poly(terms), visible, Poly(factor), half)
+    scaling, number = Poly(factor), contraction.alpha
+    if len(scaling.terms) == 1:  # the number in front needs no tensor that holds it
+        number, scaling = number * scaling.terms[0][1], Poly({scaling.terms[0][0]: 1})
+    return Scores(contraction, read, number, Poly(terms), visible, scaling, half)
 
 
 def _without_maximum(interpreter: Interpreter, value: Poly, visible: tuple[Cond, ...], key: Index, half: bool) -> Poly:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 
+import evidence
 import numpy as np
 import onnx
 import pytest
@@ -25,6 +26,7 @@ from alibi_rewriter.rewriter.spec import (
     MaskKind,
     Variant,
 )
+from evidence import Level
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -217,6 +219,7 @@ def test_body_equals_oracle(op_type: str, empty_rows: EmptyRows, dtype: type[np.
         model = model_of(variant, 17, arrays, grouped=grouped, empty_rows=empty_rows, scale=0.3535, window=window)
         wanted = expect(variant, arrays, 0.3535, empty_rows, window)
         assert_close(run(model, variant, arrays), wanted, dtype, f"{op_type} {shape}")
+    evidence.record("onnxruntime", Level.FLOAT64, [op_type], where="CPU")
 
 
 @pytest.mark.parametrize("op_type", [member.op_type for member in FAMILY_MEMBERS if member.mask != "none"])
@@ -313,6 +316,8 @@ def test_every_opset(opset: int) -> None:
                 continue  # what key bias and window add is the same lines in every member
             wanted = expect(variant, arrays, -0.75, EmptyRows.ZERO, (2, 1))
             assert_close(run(model, variant, arrays), wanted, dtype, f"{variant.op_type} opset {opset}")
+    built = [m.op_type for m in FAMILY_MEMBERS if not m.window or opset >= WINDOW_OPSET]
+    evidence.record("onnxruntime", Level.GRAPH, built, where="CPU")
 
 
 def test_opset_below_minimum_is_refused() -> None:

@@ -400,3 +400,33 @@ def test_forms_that_are_refused_say_what_is_not_understood(form: str) -> None:
     (refusal,) = refusals(make())
     assert refusal.code.number == code, str(refusal)
     assert detail in refusal.detail
+
+
+@pytest.mark.parametrize(
+    ("make", "value"),
+    [
+        (attention, -np.inf),
+        (attention, LOWEST),
+        (multi_head, LOWEST),
+        (grouped, LOWEST),
+        (grouped, -np.inf),
+    ],
+    ids=["attention-inf", "attention-lowest", "multi-head-lowest", "grouped-lowest", "grouped-inf"],
+)
+def test_rows_without_keys_yield_what_the_operator_yields(make: Callable[[], ModelProto], value: float) -> None:
+    """Zeros or the mean of the values: that depends on the operator and on what hides the keys."""
+    model = make()
+    (node,) = (n for n in model.graph.node if n.op_type.endswith("Attention"))
+    place = next(p.inputs["bias"] for p in PATTERNS if p.op_type == node.op_type)
+    model.graph.input.append(helper.make_tensor_value_info("seen", BOOL, ["B", 1, 1, "S"]))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(value, np.float32), "hidden"))
+    masked = helper.make_node("Where", ["seen", node.input[place], "hidden"], ["masked"])
+    model.graph.node.insert(list(model.graph.node).index(node), masked)
+    node.input[place] = "masked"
+    rewritten = fused(model)
+    feeds = draw(model, {"B": 2, "S": 6})
+    feeds["seen"] = np.ones((2, 1, 1, 6), bool)
+    feeds["seen"][1] = False
+    wanted, got = run(model, feeds)[0], run(rewritten, feeds)[0]
+    assert np.isfinite(wanted).all()
+    assert np.abs(wanted - got).max() < TOLERANCE

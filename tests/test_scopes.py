@@ -1,4 +1,4 @@
-"""What is known about sizes holds where it was learned: not beside a branch, not after a loop, not beside dead nodes."""
+"""What is known about sizes holds where it was learned: not beside a branch, after a loop or beside dead nodes."""
 
 from __future__ import annotations
 
@@ -43,27 +43,31 @@ def one_length(graph: Graph) -> str:
     return graph.add("Add", graph.add("Mul", "q", "k"), "v")
 
 
-def branches(*, offset: bool, also_outside: bool = False) -> ModelProto:
-    """If: one branch adds queries and keys, the other attends; equal lengths are implied by the first alone."""
+def branches(*, offset: bool, first: bool = False, also_outside: bool = False) -> ModelProto:
+    """If: one branch adds queries and keys, the other attends; equal lengths are implied by the former alone."""
     graph = Graph()
     graph.operands("S", "T")
     graph.input("same", (), BOOL)
     then, other = Graph(prefix="then_"), Graph(prefix="else_")
-    then_result, else_result = one_length(then), attended(other, offset=offset)
-    made = graph.add("If", "same", then_branch=then.body(then_result), else_branch=other.body(else_result))
+    attending, adding = (then, other) if first else (other, then)
+    results = {id(attending): attended(attending, offset=offset), id(adding): one_length(adding)}
+    bodies = {f"{b.prefix}branch": b.body(results[id(b)]) for b in (then, other)}
+    made = graph.add("If", "same", **bodies)
     if also_outside:
         made = graph.add("Add", made, graph.add("Mul", one_length(graph), graph.const(0.5)))
     return graph.model(made)
 
 
-def test_a_branch_teaches_its_sibling_nothing() -> None:
+@pytest.mark.parametrize("first", [False, True])
+def test_a_branch_teaches_its_sibling_nothing(first: bool) -> None:
     """Without the offset the bias is ALiBi for equal lengths only, and only the other branch needs those."""
-    assert codes(branches(offset=False)) == ["ALB203"]
+    assert codes(branches(offset=False, first=first)) == ["ALB203"]
 
 
-def test_a_branch_with_the_right_offset_is_rewritten() -> None:
-    model = branches(offset=True)
-    found = list(gaps(model, fused(model), SIZES, {"same": np.array(False)}))
+@pytest.mark.parametrize("first", [False, True])
+def test_a_branch_with_the_right_offset_is_rewritten(first: bool) -> None:
+    model = branches(offset=True, first=first)
+    found = list(gaps(model, fused(model), SIZES, {"same": np.array(first)}))
     assert len(found) == len(SIZES)
     assert max(found) < 2e-5
 

@@ -35,7 +35,7 @@ def interval(value: Poly, limit: int = LIKELY) -> Interval | None:
     low: Number = 0
     high: Number = 0
     for monomial, coefficient in value.terms:
-        factor: Interval | None = (1, 1)
+        factor: Interval = (1, 1)
         extents: set[Size] = set()
         counted = 0
         for atom, power in monomial:

@@ -16,10 +16,12 @@ from ..algebra import (
     Apply,
     Cond,
     Ind,
+    Min0,
     Number,
     Poly,
     Read,
     absolute,
+    at_most_zero,
     conjunction,
     disjunction,
     equal,
@@ -105,7 +107,32 @@ def _multiply(left: Poly, right: Poly) -> Poly | None:
                 return one * other if other.constant in (1, -1) else None
             # Three times an infinity, or a tenth of it, is an infinity.
             return (one - infinite) * other + infinite * (1 if other.constant > 0 else -1)
-    return left * right
+    return _ramps(left * right)
+
+
+def _ramps(value: Poly) -> Poly:
+    """[p <= 0] * min(0, p) is min(0, p): where an integer p is not below zero, both are zero."""
+    atoms = value.atoms
+    if not any(isinstance(a, Ind) for a in atoms) or not any(isinstance(a, Min0) for a in atoms):
+        return value
+    result = ZERO
+    for monomial, coefficient in value.terms:
+        ramps = [a.value for a, _ in monomial if isinstance(a, Min0) and a.is_integer]
+        bounds = {a: at_most_zero(a.condition) for a, _ in monomial if isinstance(a, Ind)}
+        idle = {a for a, bound in bounds.items() if bound is not None and any(bound - r in (0, 1) for r in ramps)}
+        result = result + Poly({tuple(f for f in monomial if f[0] not in idle): coefficient})
+    return result
+
+
+def sign(value: Poly) -> Poly:
+    """-1, 0 or 1; of an integer that is [0 < value] - [value < 0]."""
+    for atom in value.sorted_atoms():
+        lowest = atom.extreme(lowest=True)
+        if lowest is not None and (lowest.constant or 0) > 0 and all((atom, 1) in m for m, _ in value.terms):
+            return sign(value.coefficient_of(atom))
+    if value.constant is None and value.is_integer:
+        return ind(less(ZERO, value)) - ind(less(value, ZERO))
+    return apply_function("Sign", value)
 
 
 def _infinities(value: Poly) -> Poly:
@@ -377,4 +404,5 @@ RULES: dict[str, Callable[[Interpreter, NodeProto, int, Indices], Poly | None]] 
     "Relu": lambda i, n, o, x: maximum(i.element(n.input[0], x), ZERO),
     "Reciprocal": lambda i, n, o, x: reciprocal(i.element(n.input[0], x)),
     **{name: _unary(name) for name in FUNCTIONS},
+    "Sign": lambda i, n, o, x: sign(i.element(n.input[0], x)),
 }

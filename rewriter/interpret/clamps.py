@@ -35,7 +35,7 @@ MOST_CASES = 6
 
 def largest(dtype: int) -> Number:
     """The largest finite number of a float type; larger than any number for other types."""
-    return {**LARGEST, TensorProto.FLOAT: LARGEST_FLOAT32}.get(dtype, INFINITY)
+    return LARGEST_FLOAT32 if dtype == TensorProto.FLOAT else LARGEST.get(dtype, INFINITY)
 
 
 def floored(value: Poly, floor: Poly, lowest: Number) -> Poly | None:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from onnx import NodeProto, TensorProto
 
-from ..algebra import Cond, Index, Poly, Read, Size, TooComplex, ind, is_nonpositive, of, poly
+from ..algebra import Apply, Cond, Index, Poly, Read, Size, TooComplex, ind, is_nonpositive, of, poly
 from ..graph import Array, Scope, label
 from .facts import Facts
 from .known import is_known
@@ -280,6 +280,17 @@ class Interpreter:
         """Whether two extents are equal by what is known."""
         return self.facts.equal(left, right)
 
+    def agree(self, extent: Poly, other: Poly, node: NodeProto) -> bool:
+        """Whether two extents of broadcast operands are equal, or can be taken for equal by what is assumed then.
+
+        A number of steps, such as floor((S + 63) / 64), is 1 for many S: that it is equal to S is no assumption.
+        """
+        if self.same(extent, other):
+            return True
+        if any(isinstance(a, Apply) for a in (extent - other).all_atoms()):
+            return False
+        return self.facts.learn(extent, other, label(node), by_broadcast=True)
+
     def aligned(self, name: str, indices: tuple[Poly, ...], out: tuple[Poly, ...], node: NodeProto) -> tuple[Poly, ...]:
         """The index into a broadcast operand, for an index into the result (shape ``out``).
 
@@ -297,7 +308,7 @@ class Interpreter:
                 result.append(poly(0))
                 continue
             wanted = out[offset + axis]
-            if not self.same(extent, wanted) and not self.facts.learn(extent, wanted, label(node), by_broadcast=True):
+            if not self.agree(extent, wanted, node):
                 raise Misaligned(name)  # it may be spread for some sizes, and not for others
             result.append(indices[offset + axis])
         return tuple(result)

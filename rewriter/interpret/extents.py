@@ -38,7 +38,7 @@ def broadcast(interpreter: Interpreter, shapes: list[tuple[Poly, ...]], node: No
             if chosen == 1 or (interpreter.is_single(chosen) and not interpreter.is_single(extent)):
                 chosen = extent
             elif not interpreter.is_single(extent) and not interpreter.same(chosen, extent):
-                interpreter.facts.learn(chosen, extent, label(node), by_broadcast=True)
+                interpreter.agree(chosen, extent, node)
                 if extent.constant is not None:
                     chosen = extent
         result.append(interpreter.facts.normal(chosen))

@@ -14,6 +14,7 @@ from onnx import NodeProto
 from ..algebra import (
     ZERO,
     Poly,
+    Read,
     Size,
     is_nonnegative,
     is_nonpositive,
@@ -247,7 +248,8 @@ def _clamp(interpreter: Interpreter, bound: Poly, extent: Poly, node: NodeProto)
     """A Slice bound as a position in [0, extent]: negative ones count from the end.
 
     A bound such as 64 - S, of either sign, is taken to be non-negative (the buffer is long enough), and
-    that is recorded as an assumption.  None for one such as 1 - S, of which that cannot be assumed.
+    that is recorded as an assumption.  None for one such as 1 - S, of which that cannot be assumed, and for one that is
+    read at run time.
     """
     bound = interpreter.facts.normal(bound)
     extent = interpreter.facts.normal(extent)
@@ -258,7 +260,7 @@ def _clamp(interpreter: Interpreter, bound: Poly, extent: Poly, node: NodeProto)
         return minimum(bound, extent)
     if is_nonpositive(bound):
         return maximum(ZERO, bound + extent)
-    if not interpreter.facts.assume_nonnegative(bound, label(node)):
+    if any(isinstance(a, Read) for a in bound.atoms) or not interpreter.facts.assume_nonnegative(bound, label(node)):
         return None
     return interpreter.facts.normal(minimum(bound, extent))
 

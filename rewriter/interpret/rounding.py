@@ -17,13 +17,18 @@ from ..algebra import INFINITY, Apply, Atom, Ind, Number, Poly, interval, magnit
 NARROW: dict[int, tuple[str, int]] = {TensorProto.FLOAT16: ("float16", 11), TensorProto.BFLOAT16: ("bfloat16", 8)}
 """Float types that do not hold all positions: name, and bits of the significand.  Integers are exact up to 2^bits."""
 
-SMALLEST = {TensorProto.FLOAT16: -24, TensorProto.BFLOAT16: -133}
+SMALLEST: dict[int, int] = {TensorProto.FLOAT16: -24, TensorProto.BFLOAT16: -133}
 """Exponent of the smallest positive number."""
 
-LARGEST = {TensorProto.FLOAT16: Fraction(65504), TensorProto.BFLOAT16: Fraction(255 << 120)}
+LARGEST: dict[int, Fraction] = {TensorProto.FLOAT16: Fraction(65504), TensorProto.BFLOAT16: Fraction(255 << 120)}
 """The largest finite number."""
 
-PRECISION = {TensorProto.FLOAT: 24, TensorProto.DOUBLE: 53, TensorProto.FLOAT16: 11, TensorProto.BFLOAT16: 8}
+PRECISION: dict[int, int] = {
+    TensorProto.FLOAT: 24,
+    TensorProto.DOUBLE: 53,
+    TensorProto.FLOAT16: 11,
+    TensorProto.BFLOAT16: 8,
+}
 """Bits of the significand."""
 
 MOST_CASES = 4

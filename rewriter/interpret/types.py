@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from onnx import NodeProto, TensorProto
 
-from ..algebra import LIKELY, Poly, Read, Size, interval, is_nonnegative, of
+from ..algebra import LIKELY, Poly, Read, interval, is_nonnegative, of
 from .rounding import NARROW, absorbed, is_held, rounded
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def _is_in_range(interpreter: Interpreter, name: str, value: Poly, dtype: int) -
         return False
     if found[0] < lowest and not (lowest == 0 and is_nonnegative(value)):
         return False
-    if dtype != TensorProto.INT64 and any(isinstance(a, Size | Read) for a in value.all_atoms()):
+    if dtype != TensorProto.INT64 and interval(value, LIKELY << 1) != found:
         interpreter.limited.setdefault(name, dtype)
     return True
 

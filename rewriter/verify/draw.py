@@ -250,7 +250,9 @@ class Drawer:
             return rng.integers(0, entry.bound, shape).astype(entry.dtype)
         if entry.kind is Kind.POSITIONS:
             length = shape[-1] if shape else 1
-            return np.broadcast_to(np.arange(length) + case.sizes.past, shape).astype(entry.dtype)
+            # Of the new tokens, or of the past ones as well.
+            first = case.sizes.past if length <= case.sizes.new else 0
+            return np.broadcast_to(np.arange(length) + first, shape).astype(entry.dtype)
         if entry.kind is Kind.BOOLEAN:
             return np.full(shape, (case.sizes.past > 0) != case.turned)
         if entry.kind is Kind.INTEGER:

@@ -22,6 +22,7 @@ class OutputError:
         left_out: Numbers left out: at padded tokens, or not finite in the original.
         nan_rows: Rows (last axis) with NaN in the original, out of scope.
         scope: Which part was compared, in words.
+        place: Index of the element where the difference is largest beside its limit; empty where nothing differs.
     """
 
     output: str
@@ -32,6 +33,7 @@ class OutputError:
     left_out: int
     nan_rows: int
     scope: str
+    place: tuple[int, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -260,6 +262,9 @@ class Verification:
             measured = "nothing to compare"
         else:
             measured = f"worst {worst.max_abs:.1e} (limit {worst.limit:.1e}) at output {worst.output!r}"
+            if not worst.passed:
+                found = next(one.name for one in self.sets if worst in one.outputs)
+                measured += f", index {list(worst.place)}, input set {found!r}"
         power = "" if self.power is None else f"; {self.power.summary()}"
         how = "float32"
         if self.by_sites is not None:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
+
 from ..hidden import scratch
 from ..memory import available_memory
 from .as_they_are import compare_as_they_are
@@ -27,8 +29,9 @@ from .report import SetResult, Verification
 from .rounding import describe, rounding_allowances, tables
 from .runs import Runs, run_cases, run_rewritten
 from .runtime import Arrays, Model, Session, import_onnxruntime
-from .sizes import Symbols
+from .sizes import Fitted, Symbols
 from .usage import Input, describe_inputs
+from .widen import nodes
 
 _BIAS_THAT_MATTERS = 4.0
 """slope * length at which a bias decides which keys count: exp(-4) is 2 %."""
@@ -78,6 +81,8 @@ def verify(
         load_inputs(options.inputs, inputs)  # what does not fit is said before anything is loaded
     too_large = _too_large(sources, options)
     by_sites = too_large or ("as asked for" if options.by_sites else None)
+    if by_sites is None and options.sites is not None and options.inputs is None:
+        by_sites = _quantises_activations(sources[0].model.proto)
     if too_large is not None and options.sites is None:
         return skipped(
             f"{too_large}; the proofs and the numeric self-check hold, but to compare outputs run it where there is "
@@ -189,7 +194,8 @@ def _run_original(
     if options.inputs is not None:
         runs.add(load_inputs(options.inputs, inputs, sequence_first=turned))
     else:
-        drawer = Drawer(inputs, symbols, options.val_ranges, half_values=narrow, sequence_first=turned)
+        shapes = Fitted(symbols, inputs, options.fit)
+        drawer = Drawer(inputs, shapes, options.val_ranges, half_values=narrow, sequence_first=turned)
         heads = max((len(site.slopes or ()) for site in find_sites(clones[1].proto)), default=1)
         beyond, left_out = affordable(options.lengths, heads, new_only=not symbols.has_past)
         cases = plan(inputs, symbols, _long_length(clones[1], options), beyond)
@@ -232,6 +238,20 @@ def _long_length(rewritten: Model, options: VerifyOptions) -> int:
     # Compared as floats: a slope may be so small that its length is infinite.
     wanted = _BIAS_THAT_MATTERS / min(slopes) if slopes else math.inf
     return max(1, math.ceil(min(options.max_length, max(_SHORTEST_LONG, wanted))))
+
+
+def _quantises_activations(original: onnx.ModelProto) -> str | None:
+    """Why whole models cannot be compared: a range is taken over a whole tensor, of padded tokens as well.
+
+    What is at padded tokens is nobody's result, and original and rewritten may differ there.  Through the range they
+    would then differ everywhere, by as much as a step of the quantisation.
+    """
+    found = next((node for node in nodes(original) if node.op_type in RANGE_TAKERS), None)
+    return None if found is None else f"{found.op_type} takes ranges over whole tensors, padded tokens included"
+
+
+RANGE_TAKERS = frozenset({"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"})
+"""Operators that quantise activations by a range that they find when they run."""
 
 
 def _too_large(sources: Sequence[Source], options: VerifyOptions) -> str | None:

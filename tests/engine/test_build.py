@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import evidence
 import onnx
 import pytest
 from alibi_rewriter import Options, rewrite
@@ -30,6 +31,7 @@ from alibi_rewriter.engine.targets import images_for
 from alibi_rewriter.plugin import library_path
 from alibi_rewriter.rewriter.edit import set_attribute
 from alibi_rewriter.rewriter.errors import EngineFailed, ExitCode, MissingDependency, PluginNotUsed, UsageError
+from evidence import Level
 from test_versions import attention
 
 DATA = Path(__file__).parents[1] / "data"
@@ -96,6 +98,8 @@ def test_every_family_becomes_an_engine(family: str, tmp_path: Path, capsys: pyt
     assert not any(a.name == ATTRIBUTE for n in fused_nodes(onnx.load(target)) for a in n.attribute), (
         "it stays portable"
     )
+    members = [node.op_type for node in fused_nodes(onnx.load(target))]
+    evidence.record("rtx", Level.PLAN, members, where=f"TensorRT-RTX {engine['version']}, CPU", what=source.stem)
     # The same file without the plugin: TensorRT compiles the function bodies.
     assert main([*common, "--strategy", "native"]) == ExitCode.DONE
     engine = json.loads(report.read_text())["engine"]

@@ -8,10 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import evidence
 import lean_registry
 import pytest
 from alibi_rewriter.engine import versions
 from alibi_rewriter.plugin import library_path
+from evidence import Level
 
 ROOT = Path(__file__).parents[2]
 NATIVE = ROOT / "native"
@@ -39,6 +41,7 @@ def test_the_registry_takes_the_library(version: str) -> None:
     found = lean_registry.run(wheels(version), LIBRARY)
     assert found.wrong == [] and found.version == version
     assert found.checks > 40 * len(lean_registry.members())
+    evidence.record("registry", Level.REGISTRY, lean_registry.members(), where=f"lean runtime {version}, CPU")
 
 
 @SLOW

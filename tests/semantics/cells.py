@@ -86,12 +86,26 @@ def types(op_type: str, version: int) -> list[int]:
     return sorted(found)
 
 
-def cells(op_types: list[str] | None = None) -> Iterator[Cell]:
-    """All cells, in a fixed order."""
+@dataclass(frozen=True)
+class Plan:
+    """A cell that has not been built yet: there are a hundred thousand."""
+
+    op_type: str
+    version: int
+    dtype: int
+    case: str
+    build: Build
+
+    def cell(self) -> Cell:
+        graph = Graph(max(self.version, FIRST_OPSET))
+        target = self.build(graph)
+        return Cell(self.op_type, self.version, self.dtype, self.case, graph.model(), target)
+
+
+def plans(op_types: list[str] | None = None) -> Iterator[Plan]:
+    """All cells to be, in a fixed order."""
     for op_type in op_types or sorted(KNOWN):
         for version in versions(op_type):
             for dtype in types(op_type, version):
                 for case, build in CASES[op_type](version, dtype):
-                    graph = Graph(max(version, FIRST_OPSET))
-                    target = build(graph)
-                    yield Cell(op_type, version, dtype, case, graph.model(), target)
+                    yield Plan(op_type, version, dtype, case, build)

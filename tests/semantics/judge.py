@@ -66,21 +66,35 @@ def judge(model: ModelProto, target: str, shapes: tuple[tuple[int, int], ...]) -
         value = interpreter.element(target, tuple(of(a) for a in axes))
         if reads_itself(value, target):
             value = None
+    single = {} if value is not None or dims is None else one_by_one(interpreter, target, dims)
     ran = 0
     for seed, (rows, columns) in enumerate(shapes):
         found = computed(model, feed(model, rows, columns, seed))
         ran += len(found)
-        wrong = [(name, compare(interpreter, target, value, axes, values)) for name, values in found]
+        wrong = [(name, compare(interpreter, target, value, axes, values, single)) for name, values in found]
         # Where runtimes disagree (about what the standard leaves open) one of them has to be right.
         disputed = len(wrong) > 1 and not _alike(found, target)
         if any(t for _, t in wrong) and (not disputed or all(t for _, t in wrong)):
             name, text = next((n, t) for n, t in wrong if t)
             return Verdict("wrong", f"{name} at R={rows}, S={columns}: {text}")
     if not ran:
-        return Verdict("unjudged" if value is not None else "unknown")
-    if value is None:
+        return Verdict("unjudged" if value is not None or single else "unknown")
+    if value is None and not single:
         return Verdict("unknown")
-    return Verdict("bounded" if interpreter.limited else "exact")
+    return Verdict("bounded" if interpreter.limited or interpreter.facts.learned else "exact")
+
+
+def one_by_one(interpreter: Interpreter, target: str, dims: tuple[Poly, ...]) -> dict[tuple[int, ...], Poly]:
+    """Elements at numbers, for a small tensor of which no element is known at an index that moves."""
+    extents = [d.constant for d in dims]
+    if any(e is None for e in extents) or not 0 < math.prod(int(e or 0) for e in extents) <= 8:
+        return {}
+    found = {}
+    for place in np.ndindex(*(int(e or 0) for e in extents)):
+        value = interpreter.element(target, tuple(poly(p) for p in place))
+        if not reads_itself(value, target):
+            found[place] = value
+    return found
 
 
 def interpret(model: ModelProto) -> Interpreter:
@@ -146,14 +160,21 @@ def _session(model: ModelProto, ort: object) -> object:
 
 
 def compare(
-    interpreter: Interpreter, target: str, value: Poly | None, axes: tuple[Index, ...], values: dict[str, Array]
+    interpreter: Interpreter,
+    target: str,
+    symbolic: Poly | None,
+    axes: tuple[Index, ...],
+    values: dict[str, Array],
+    single: dict[tuple[int, ...], Poly],
 ) -> str:
     """What is wrong about the extents, the type or an element; empty for nothing."""
     actual = values[target]
     if not isinstance(actual, np.ndarray | np.generic):
-        return f"no tensor but {type(actual).__name__}" if value is not None else ""
+        return f"no tensor but {type(actual).__name__}" if symbolic is not None else ""
     actual = np.asarray(actual)
     sizes = known_sizes(interpreter, values)
+    if not assumed(interpreter, sizes, values):
+        return ""
     dims = interpreter.dims(target)
     if dims is not None:
         if len(dims) != actual.ndim:
@@ -163,9 +184,10 @@ def compare(
             if said is not None and said != own:
                 return f"extent {said} of axis {axis} instead of {own}"
     dtype = interpreter.dtype(target)
-    if value is None:
-        return ""
     for place in places(actual.shape):
+        value = symbolic if symbolic is not None else single.get(place)
+        if value is None:
+            continue
         mapping: Substitution = {**sizes, **{a: poly(p) for a, p in zip(axes, place, strict=True)}}
         if actual.dtype.kind in "OUSc":
             if not is_copy(value, mapping, values, actual[place]):
@@ -179,6 +201,15 @@ def compare(
         if not agrees(said, actual[place], dtype):
             return f"{shown(said)} instead of {actual[place]!r} at {list(place)}: {value}"
     return ""
+
+
+def assumed(interpreter: Interpreter, sizes: Substitution, values: dict[str, Array]) -> bool:
+    """Whether what the interpreter took as given about sizes holds here."""
+    for fact in interpreter.facts.learned:
+        found = number(fact.left - fact.right, sizes, values)
+        if found is not None and (found < 0 if fact.relation == ">=" else found != 0):
+            return False
+    return True
 
 
 def places(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -264,9 +295,12 @@ def is_undefined(value: Poly, said: Fraction | int | None, actual: object) -> bo
 def is_copy(value: Poly, mapping: Substitution, values: dict[str, Array], actual: object) -> bool:
     """Whether a value that is no real number is said to be the element of another tensor that it is."""
     atom = substitute(value, mapping).single_atom
-    if not isinstance(atom, Read) or any(i.constant is None for i in atom.indices):
+    if not isinstance(atom, Read):
         return False
-    place = tuple(int(i.constant) for i in atom.indices if i.constant is not None)
+    found = [number(i, mapping, values) for i in atom.indices]
+    if any(n is None for n in found):
+        return False
+    place = tuple(int(n) for n in found if n is not None)
     return bool(np.asarray(values[atom.tensor])[place] == actual)
 
 

@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 
-from .cells import Cell, cells
+from .cells import Cell, plans
 from .judge import Verdict, judge
 
 KINDS = ("exact", "bounded", "unknown", "unjudged", "wrong")
@@ -15,13 +15,19 @@ KINDS = ("exact", "bounded", "unknown", "unjudged", "wrong")
 
 def judged(op_types: list[str] | None = None, every: int = 1, first: int = 0) -> Iterator[tuple[Cell, Verdict]]:
     """Cells with their verdicts; only each ``every``-th of them."""
-    for number, cell in enumerate(cells(op_types)):
+    for number, plan in enumerate(plans(op_types)):
         if number % every == first % every:
+            cell = plan.cell()
             try:
                 verdict = judge(cell.model, cell.target, cell.shapes)
             except Exception as error:  # noqa: BLE001 - of the analysis or of the comparison: both are findings
                 verdict = Verdict("wrong", f"{type(error).__name__}: {error}")
             yield cell, verdict
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,10 +42,10 @@ def main(arguments: list[str] | None = None) -> int:
         counts.setdefault(cell.op_type, Counter())[verdict.kind] += 1
         if verdict.kind == "wrong" and len(shown) < given.wrong and (cell.op_type, cell.case) not in shown:
             shown.add((cell.op_type, cell.case))
-            print(f"WRONG {cell.name}: {verdict.detail[:300]}", flush=True)
+            say(f"WRONG {cell.name}: {verdict.detail[:300]}")
     total: Counter[str] = sum(counts.values(), Counter())
     for op_type, own in (*sorted(counts.items()), ("all", total)):
-        print(f"{op_type:16} {sum(own.values()):6} cells: " + ", ".join(f"{own[k]} {k}" for k in KINDS))
+        say(f"{op_type:16} {sum(own.values()):6} cells: " + ", ".join(f"{own[k]} {k}" for k in KINDS))
     return 1 if total["wrong"] else 0
 
 
