@@ -127,7 +127,8 @@ def _scaled_behind(interpreter: Interpreter, attention: Attention, found: list[t
 
 def _bias(interpreter: Interpreter, plan: Plan, found: list[tuple[Key, Poly]]) -> Step:
     attention = plan.proof.attention
-    claim = f"bias = {bias_text(plan.proof)}, up to a constant per row, for every head and at every index"
+    before = "before it was rounded, " if plan.proof.rounded.terms else ""
+    claim = f"{before}bias = {bias_text(plan.proof)}, up to a constant per row, for every head and at every index"
     passed_on = {m for m, _ in plan.proof.rest.terms}
     added = bias_adder(attention, found)
     tensor = bias_tensor(attention, [e for e in found if not {m for m, _ in e[1].terms if m} <= passed_on])

@@ -184,7 +184,8 @@ class Code(Enum):
         "ALB207",
         "narrow-type",
         "the bias passes through a number type that does not hold it at every length: it is rounded, or wraps around",
-        "export so that positions and bias are computed in the type of the scores (or in int64 and float32)",
+        "export so that positions and bias are computed in the type of the scores (or in int64 and float32), or take a "
+        "rounded bias for what it was before with --exact-bias",
     )
     MASK_UNKNOWN = (
         "ALB300",

@@ -5,7 +5,8 @@ plugin), so its form is chosen for speed there, for TensorRT's own attention fus
 
 * the scale multiplies the query, in the query's type, ahead of the first matrix product;
 * the bias is *computed* from ranges, relative to the row, and everything that hides a key sits inside the
-  expression that is added (a ``Where`` after the addition costs a materialised S_q x S_kv tensor);
+  expression that is added (a ``Where`` after the addition, or a second addition for the masks, costs a
+  materialised S_q x S_kv tensor);
 * what does not depend on the head -- distance, causality, window, masks -- is computed once for all heads: per
   head there are two passes over S_q x S_kv ahead of the sum with the dot products, one where nothing is hidden;
 * between the two matrix products everything is float32.

@@ -13,7 +13,7 @@ from .interpret.movement import source
 from .layout import as_view
 from .mask_plan import Leaf, Mask, Op, additive_mask
 from .prove import Proof
-from .spec import KEY_BIAS_HAS_KERNELS
+from .spec import PREFER_KEY_BIAS
 
 
 def split_by_key(proof: Proof) -> tuple[Poly, Poly]:
@@ -26,12 +26,13 @@ def split_by_key(proof: Proof) -> tuple[Poly, Poly]:
 def takes_key_bias(proof: Proof, per_key: Poly) -> bool:
     """Whether these terms become a key bias; otherwise they are an additive mask, which says the same.
 
-    An additive mask [B, 1, 1, S_kv] stays one as long as only masks have kernels, unless its node has none anyway.
+    An additive mask [B, 1, 1, S_kv] stays one as long as masks are preferred, but not beside a window, where it would
+    be the only mask that is left.
     """
     if not per_key.depends_on(proof.attention.frame.key):
         return False
     head = proof.attention.frame.head
-    return KEY_BIAS_HAS_KERNELS or proof.window.bounded or (head is not None and per_key.depends_on(head))
+    return PREFER_KEY_BIAS or proof.window.bounded or (head is not None and per_key.depends_on(head))
 
 
 def key_bias(interpreter: Interpreter, proof: Proof, per_key: Poly) -> Mask:

@@ -158,8 +158,9 @@ FAMILY_MEMBERS: tuple[Variant, ...] = _family()
 KERNEL_MEMBERS: tuple[Variant, ...] = tuple(member for member in FAMILY_MEMBERS if member.has_kernels)
 """The members that have kernels.  A plugin library registers exactly these."""
 
-KEY_BIAS_HAS_KERNELS: bool = any(member.key_bias for member in KERNEL_MEMBERS)
-"""Whether a key bias is as good as an additive mask [B, 1, 1, S_kv] everywhere; as long as not, the mask stays."""
+PREFER_KEY_BIAS = False
+"""The one switch between an additive mask [B, 1, 1, S_kv] and a key bias, which say the same: what is emitted where
+either would do.  Masks are what all kernels take."""
 
 BY_OP_TYPE: dict[str, Variant] = {member.op_type: member for member in FAMILY_MEMBERS}
 

@@ -116,6 +116,16 @@ KNOWN = {
 }
 
 EITHER = {
+    "remainder of a signed distance": (DISTANCE + "y = Mod<fmod=1>(d, three)", ", int64 three = {3}"),
+    "scatter from the end": (
+        "places = Unsqueeze(at, axis1)\n wide = Pad(count, behind, fill)\n y = ScatterND(wide, places, new)",
+        ", int64[1] at = {-1}, int64[1] new = {90}, int64[2] behind = {0, 2}, int64 fill = {77}",
+    ),
+    "scatter elements from the end": (
+        "wide = Pad(count, behind, fill)\n y = ScatterElements<axis=0>(wide, at, new)",
+        ", int64[1] at = {-1}, int64[1] new = {90}, int64[2] behind = {0, 2}, int64 fill = {77}",
+    ),
+    "mean of integers": (DISTANCE + "y = ReduceMean<keepdims=0>(d, axis1)", ""),
     "sum from the end": ("ones = Expand(one, shape)\n y = CumSum<reverse=1>(ones, zero)", ""),
     "sum from the end without itself": (
         "ones = Expand(one, shape)\n y = CumSum<reverse=1, exclusive=1>(ones, zero)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import numpy.typing as npt
 import onnx
 import pytest
 from alibi_rewriter import Options, rewrite
-from alibi_rewriter.rewriter.errors import Code
+from alibi_rewriter.cli import main
+from alibi_rewriter.rewriter.errors import Code, ExitCode
 from alibi_rewriter.rewriter.pipeline import RewriteResult
 from onnx import ModelProto, TensorProto
 from test_windows import feeds, model_of
@@ -195,10 +197,17 @@ def test_a_term_by_head_and_key_is_a_key_bias(extents: str) -> None:
     assert np.abs(wanted - got).max() <= 2e-5
 
 
-def test_a_mask_by_key_stays_an_additive_mask_as_long_as_only_that_has_kernels() -> None:
+def test_a_mask_by_key_stays_an_additive_mask_unless_a_key_bias_is_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
     original = model_of(["s = Add(biased, mask)"], inputs=", float[B,1,1,T] mask")
-    result = rewrite(original, options=Options(verify=False))
-    assert [f.variant.op_type for _, f in result.fused] == ["AlibiAttentionLinearAdditiveMask"]
+    given = {**feeds(3, 9), "mask": np.random.default_rng(3).standard_normal((2, 1, 1, 9)).astype(np.float32)}
+    given["mask"][0, ..., :4] = -np.inf
+    (wanted,) = run(original, given)
+    for preferred, name in ((False, "AdditiveMask"), (True, "KeyBias")):
+        monkeypatch.setattr("alibi_rewriter.rewriter.key_terms.PREFER_KEY_BIAS", preferred)
+        result = rewrite(original, options=Options(verify=False))
+        assert result.model is not None
+        assert [f.variant.op_type for _, f in result.fused] == [f"AlibiAttentionLinear{name}"]
+        assert np.abs(wanted - run(result.model, given)[0]).max() <= 2e-5
 
 
 FINITE = {
@@ -244,3 +253,46 @@ def test_a_finite_causal_table_is_passed_on() -> None:
     for rows, keys in ((9, 9), (3, 12)):
         (wanted,), (got,) = run(original, feeds(rows, keys)), run(result.model, feeds(rows, keys))
         assert np.abs(wanted - got).max() <= 2e-5
+
+
+def test_what_is_said_of_a_rounded_bias(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, report = tmp_path / "model.onnx", tmp_path / "report.json"
+    onnx.save(rounding(BFLOAT16, padded=True), path)
+    assert main(["explain", str(path), "--json", str(report)]) == 0
+    said = capsys.readouterr().out
+    assert "with the bias as it is rounded, by key" in said
+    assert "before it was rounded, bias = slope[h] * j" in said
+    assert "key bias: added to visible scores and passed on unchanged: " in said
+    assert "round_bfloat16(" in said
+    # The formula adds the rounded bias once.
+    assert "+ slope[h] * j" not in said
+    (site,) = json.loads(report.read_text())["sites"]
+    assert (site["proof"]["key_bias"], site["proof"]["rounding"], site["proof"]["window"]) == (True, "kept", None)
+
+
+def test_what_is_said_of_a_window(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, report = tmp_path / "model.onnx", tmp_path / "report.json"
+    onnx.save(model_of(["visible = LessOrEqual(back, two)", "s = Where(visible, biased, low)"]), path)
+    assert main(["explain", str(path), "--json", str(report)]) == 0
+    said = capsys.readouterr().out
+    assert "with window (2 keys before the row)" in said
+    assert "over the keys j with i + (S_kv - S_q) - j <= 2" in said
+    assert "<- LessOrEqual" in said
+    assert "no mask: every key is visible" not in said
+    (site,) = json.loads(report.read_text())["sites"]
+    assert site["proof"]["window"] == {"left": 2, "right": -1}
+
+
+@pytest.mark.parametrize("option", ["--engine", "--embed-kernels"])
+def test_no_engine_of_members_without_kernels(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Said before anything is written or verified; --strategy native is not held up."""
+    path = tmp_path / "model.onnx"
+    onnx.save(model_of(["visible = LessOrEqual(back, two)", "s = Where(visible, biased, low)"]), path)
+    monkeypatch.setattr("alibi_rewriter.engine.build.check_request", lambda *_, **__: None)
+    assert main([str(path), option]) == ExitCode.ENGINE_FAILED
+    said = capsys.readouterr().err
+    assert "(scores 's') becomes AlibiAttentionLinearWindow" in said
+    assert "--strategy native" in said
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx"]

@@ -5,7 +5,8 @@
 #include "cpu/problem.h"
 
 #pragma GCC push_options
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // of GCC 12's own header
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // both of GCC 12's own header
 #pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,f16c,prefer-vector-width=512")
 namespace alibi::cpu {
 namespace {
@@ -19,7 +20,7 @@ constexpr int W = 16;
 constexpr int kMostVectors = 4;  // of queries in a panel
 constexpr int kTile = 64;
 constexpr int kDecodeRows = 4;
-constexpr int keysAtOnce(int vectors) { return vectors == 4 ? 6 : vectors == 3 ? 8 : 12; }
+constexpr int keysAtOnce(int vectors) { return vectors == 4 ? 6 : 8; }
 
 inline V set1(float x) { return (V)_mm512_set1_ps(x); }
 inline V fma(V a, V b, V c) { return (V)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
