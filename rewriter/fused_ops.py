@@ -16,6 +16,7 @@ from .graph import float_attribute, int_attribute, label
 from .interpret import Interpreter
 from .interpret.arithmetic import exact
 from .interpret.digits import divide, floordiv
+from .interpret.engine import UnknownRank
 from .layout import View, find_view, index_of
 from .masks import Masked, is_half, unmask
 from .site import Attention, Frame
@@ -231,7 +232,11 @@ def _bias(
         frame.key.bound,
     )
     full = tuple(poly(0) if extent == 1 else index for index, extent in zip(full, out, strict=True))
-    index = interpreter.aligned(bias, full, out, node)
+    try:
+        index = interpreter.aligned(bias, full, out, node)
+    except UnknownRank:
+        detail = "whether the bias is spread over an axis or as long as it depends on sizes"
+        raise Refusal(Code.LAYOUT, Stage.SCORES, label(node), bias, detail) from None
     value = interpreter.element(bias, index)
     if interpreter.dtype(bias) == TensorProto.BOOL:
         raise Refusal(Code.NO_BIAS, Stage.SCORES, label(node), bias, "the mask is boolean")
