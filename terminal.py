@@ -19,12 +19,12 @@ _VERDICTS = (
 """Beginnings of lines and the colour of what they match; text stays text without them."""
 
 
-def is_lively(stream: TextIO) -> bool:
+def is_lively(stream: TextIO | None) -> bool:
     """Whether colours and bars make sense: a terminal with Unicode, and no wish against them (https://no-color.org)."""
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return False
     try:
-        return stream.isatty() and "utf" in (stream.encoding or "utf-8").lower()
+        return stream is not None and stream.isatty() and "utf" in (stream.encoding or "utf-8").lower()
     except ValueError:  # closed
         return False
 

@@ -7,18 +7,20 @@ from pathlib import Path
 
 from .rewriter.errors import UsageError
 from .rewriter.hidden import make_file, remove_leftovers
+from .rewriter.place import put
 
 
-def write_file(target: Path, content: bytes, option: str) -> None:
+def write_file(target: Path, content: bytes, option: str, like: Path | None = None) -> None:
     """Write a file beside nothing half-written.
 
     Args:
         target: Where to.  What an earlier run that was killed left beside it is removed.
         content: What.
         option: The option that chose the target, for the message.
+        like: What it is made from; nobody else than may read that may read it.
 
     Raises:
-        UsageError: It cannot be written.
+        UsageError: It cannot be written, or something else than a regular file has that name.
     """
     try:
         remove_leftovers(target)
@@ -28,8 +30,7 @@ def write_file(target: Path, content: bytes, option: str) -> None:
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
-            hidden.path.chmod(0o644)
-            os.replace(hidden.path, target)
+            put(hidden.path, target, option, like)
         finally:
             hidden.remove()
     except OSError as error:

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from onnx import ModelProto
 
-from ..kernels.cache import cached_bundle
-from ..kernels.compiler import DESCRIPTION, CompileError, Worker
+from ..kernels.cache import Wanted, open_bundle
+from ..kernels.compiler import CompileError, Worker
 from ..kernels.configurations import can_skip
-from ..kernels.description import Description
 from ..rewriter.edit import set_attribute
 from ..rewriter.errors import EngineFailed, MissingDependency
 from .container import encode
@@ -23,7 +22,7 @@ from .targets import Images
 ATTRIBUTE = "kernels"
 """The node attribute (a STRING, binary) that the plugin library reads its kernels from."""
 
-TRITON = "pip install 'alibi-rewriter[engine]'"
+NO_TRITON = "compiling kernels needs Triton, which is not installed. Run: pip install 'alibi-rewriter[engine]'"
 
 
 @dataclass
@@ -56,6 +55,7 @@ def attach_kernels(
     skip: bool = False,
     cache: Path | None = None,
     progress: Callable[[str], None] = lambda _: None,
+    note: Callable[[str], None] = lambda _: None,
 ) -> Attached:
     """Give every fused node of a model its compiled kernels.
 
@@ -66,6 +66,7 @@ def attach_kernels(
         skip: With certified skipping of far keys, where it is defined (docs/kernels.md).
         cache: Where compiled kernels are kept; the user's cache folder by default.
         progress: Told what is being compiled.
+        note: Told why kernels in the cache are not used.
 
     Raises:
         EngineFailed: A node has no kernels, or a kernel does not compile.
@@ -78,7 +79,7 @@ def attach_kernels(
             kind = (need.request, need.mask_rows)
             if kind not in made:
                 progress(_name(need))
-                made[kind] = _bundle(need, images, skip, cache or cache_root(), worker)
+                made[kind] = _bundle(need, images, skip, cache or cache_root(), worker, note)
                 attached.bundles[_name(need)] = len(made[kind])
             set_attribute(node, ATTRIBUTE, made[kind])
             attached.nodes.append(need.node)
@@ -94,24 +95,18 @@ def _name(need: Need) -> str:
     return f"{request.op_type} {request.dtype} D={widths}"
 
 
-def _bundle(need: Need, images: Images, skip: bool, cache: Path, worker: Worker) -> bytes:
+def _bundle(need: Need, images: Images, skip: bool, cache: Path, worker: Worker, note: Callable[[str], None]) -> bytes:
     try:
-        directory = cached_bundle(
-            need.request,
-            cache,
-            images.architectures,
-            layouts=(need.layout,),
-            skip=skip and can_skip(need.request),
-            worker=worker,
-        )
-        description = Description.from_json((directory / DESCRIPTION).read_text())
+        wanted = Wanted(need.request, images.architectures, (need.layout,), skip and can_skip(need.request))
+        directory, description = open_bundle(wanted, cache, worker=worker, note=note)
         return encode(description, directory, machine_code=images.machine_code, ptx=images.ptx)
     except (CompileError, LookupError) as error:
         if importlib.util.find_spec("triton") is None:
-            raise MissingDependency(f"compiling kernels needs Triton, which is not installed. Run: {TRITON}") from error
+            raise MissingDependency(NO_TRITON) from error
         raise EngineFailed(f"the kernels of '{need.node}' ({_name(need)}) do not compile: {error}") from error
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a file that changed after it was looked at is a ValueError
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise EngineFailed(
-            f"compiled kernels cannot be kept in '{cache}': {error.strerror}. Set XDG_CACHE_HOME to a folder that can "
+            f"compiled kernels cannot be kept in '{cache}': {reason}. Set XDG_CACHE_HOME to a folder that can "
             "be written."
         ) from error

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..rewriter.errors import AlibiError, EngineFailed, MissingDependency, UsageError
+from . import versions
 from .job import BACKENDS
 from .options import AUTO
 from .process import INSTALL, run_child
 from .targets import RTX_SUPPORTED, RTX_TARGETS, text
-
-OLDEST = {"tensorrt": (10, 1), "tensorrt-rtx": (1, 7)}
-"""First versions that take our plugin."""
 
 FUNCTION_LOSES_SINCE = (10, 7)
 """From this version of TensorRT on a registered plugin is preferred to a model-local function."""
@@ -32,13 +30,17 @@ class Backend:
     @property
     def number(self) -> tuple[int, int]:
         """Major and minor version."""
-        major, minor, *_ = [*self.version.split("."), "0"]
-        return int(major), int(minor)
+        return versions.number(self.version)
 
     @property
     def takes_plugins(self) -> bool:
-        """Whether it is new enough for our plugin."""
-        return self.number >= OLDEST[self.name]
+        """Whether nothing is known against it with our plugin."""
+        return versions.unfit(self.name, self.version) is None
+
+    @property
+    def caution(self) -> str:
+        """What to say about it if it was not tested; empty if it was."""
+        return versions.caution(self.name, self.version)
 
     @property
     def needs_no_functions(self) -> bool:
@@ -91,11 +93,11 @@ def choose(name: str, *, plugin: bool) -> Backend:
             reasons.append(error)
             continue
         if plugin and not found.takes_plugins:
-            oldest = ".".join(map(str, OLDEST[candidate]))
+            why, first = versions.unfit(candidate, found.version), versions.first_fit(candidate)
             reasons.append(
                 EngineFailed(
-                    f"{candidate} {found.version} takes no plugins of this kind; {oldest} is the first that does. "
-                    f"Run: {INSTALL[candidate]}, or build with --strategy native."
+                    f"{candidate} {found.version} does not work with the plugin: {why}; {first} is the first "
+                    f"that does. Run: {INSTALL[candidate]}, or build with --strategy native."
                 )
             )
             continue

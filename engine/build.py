@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,16 +13,18 @@ from onnx import ModelProto
 
 from ..plugin import library_path
 from ..rewriter import hidden
-from ..rewriter.errors import EngineFailed, PluginNotUsed, UsageError
+from ..rewriter.errors import EngineFailed, MissingDependency, PluginNotUsed, UsageError
 from ..rewriter.io import data_files
+from ..rewriter.place import check_place, put, same_file
 from ..rewriter.spec import DOMAIN
 from ..writing import write_file
-from .attach import Attached, attach_kernels
+from .accumulation import FLOAT32, statement, widen_bodies
+from .attach import NO_TRITON, Attached, attach_kernels
 from .backends import Backend, choose
 from .devices import devices
 from .facts import EngineFacts
 from .job import BuildJob
-from .needs import fused_nodes
+from .needs import fused_nodes, require_kernels
 from .options import STRATEGIES, EngineOptions, Reporter
 from .plan_file import read_plan
 from .process import Event, run_child
@@ -56,11 +59,15 @@ def build_engine(model: Path, plan: Path, options: EngineOptions, reporter: Repo
     fused = len(fused_nodes(content))
     if not fused:
         raise EngineFailed(f"'{model}' holds no fused node. Rewrite it first: rewrite {model} --engine")
+    if options.strategy != "native":
+        require_kernels(content)
     # Names, ranks and targets are checked before anything heavy is done.
     profile = make_profile(content, model.parent, options.shapes)
     for line in profile.lines():
         reporter.say(f"profile {line}")
     backend = choose(options.backend, plugin=options.strategy != "native")
+    if backend.caution and options.strategy != "native":
+        reporter.say(f"warning: {backend.caution}")
     targets = backend.targets(options.targets)
     builder = _Builder(content, model, plan, options, reporter, profile, backend, targets, fused)
     if options.strategy == "native":
@@ -70,11 +77,63 @@ def build_engine(model: Path, plan: Path, options: EngineOptions, reporter: Repo
     return builder.fastest()
 
 
+def check_request(options: EngineOptions, *, engine: bool, embed: bool) -> None:
+    """Whether what the build needs is here, as far as that can be said without a model.
+
+    Args:
+        options: What to build.
+        engine: An engine is asked for.
+        embed: Kernels in the model are asked for.
+
+    Raises:
+        UsageError: TensorRT cannot build for a target.
+        MissingDependency: TensorRT or Triton is not installed.
+        EngineFailed: TensorRT is too old, or there is no GPU to build for.
+        PluginNotUsed: The plugin library is missing.
+    """
+    plugin = options.strategy != "native"
+    if (embed or (engine and plugin)) and importlib.util.find_spec("triton") is None:
+        raise MissingDependency(NO_TRITON)
+    if not engine:
+        return
+    if plugin:
+        _library()
+    targets = choose(options.backend, plugin=plugin).targets(options.targets)
+    if plugin and not targets:
+        _present()
+
+
+def _library() -> Path:
+    """The plugin library of this installation."""
+    library = library_path()
+    if library is None:
+        raise PluginNotUsed(
+            "this installation has no plugin library, because there was no C++ compiler when it was installed. "
+            "Install g++ and run: pip install --force-reinstall --no-deps alibi-rewriter"
+        )
+    return library
+
+
 def _check_place(plan: Path, model: Path) -> None:
-    if plan.is_dir() or not plan.parent.is_dir():
-        raise UsageError(f"the engine cannot be written to '{plan}'. Give a file in a folder that exists.")
-    if plan.exists() and plan.samefile(model):
+    if same_file(plan, model):
         raise UsageError(f"the engine '{plan}' is the model itself. Choose another --engine.")
+    check_place(plan, "--engine")
+    for place in (plan, model):
+        check_name(place)
+
+
+def check_name(place: Path) -> None:
+    """TensorRT takes names as text.
+
+    Raises:
+        UsageError: It is none.
+    """
+    try:
+        str(place.absolute()).encode("utf-8")
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"'{place.absolute()}' holds a byte that is no UTF-8, which TensorRT does not take. Rename it."
+        ) from None
 
 
 @dataclass
@@ -91,12 +150,7 @@ class _Builder:
 
     def plugin(self, timing: int = 0) -> EngineFacts:
         """With our kernels."""
-        library = library_path()
-        if library is None:
-            raise PluginNotUsed(
-                "this installation has no plugin library, because there was no C++ compiler when it was installed. "
-                "Install g++ and run: pip install --force-reinstall --no-deps alibi-rewriter"
-            )
+        library = _library()
         images = images_for(self.targets or _present())
         content = ModelProto()
         content.CopyFrom(self.content)  # --strategy auto builds from the same model again, without the plugin
@@ -106,6 +160,7 @@ class _Builder:
             images,
             skip=self.options.skip,
             progress=lambda name: self.reporter.say(f"compiling kernels: {name}"),
+            note=self.reporter.say,
         )
         if self.backend.needs_no_functions:
             remove_functions(content)
@@ -124,7 +179,12 @@ class _Builder:
 
     def native(self, timing: int = 0) -> EngineFacts:
         """With TensorRT's own attention: the function bodies are compiled, nothing of ours runs."""
-        return self._build(self.content, None, False, timing)
+        content = self.content
+        if self.options.accumulate == FLOAT32:
+            content = ModelProto()
+            content.CopyFrom(self.content)
+            widen_bodies(content)
+        return self._build(content, None, False, timing)
 
     def fastest(self) -> EngineFacts:
         """Whatever runs faster here; the plugin where nothing can be timed."""
@@ -142,7 +202,7 @@ class _Builder:
                 self.reporter.say(f"strategy {name}: {time:.3f} ms per call")
             if kept.library is not None and not kept.library_embedded:
                 kept.library = kept.library.replace(wanted.with_name(kept.library.name))
-            kept.plan.replace(wanted)
+            put(kept.plan, wanted, "--engine", self.model)
         kept.plan, kept.timings = wanted, timings
         if not timings:
             kept.not_executed.append(
@@ -168,18 +228,17 @@ class _Builder:
             finally:
                 source.remove()
             facts = self._checked(made, result, library is not None)
-            made.chmod(0o644)
-            made.replace(self.plan)
+            put(made, self.plan, "--engine", self.model)
         return facts
 
     def _job(self, source: Path, made: Path, library: Path | None, embed: bool, timing: int) -> BuildJob:
         return BuildJob(
             self.backend.name,
-            str(source),
-            str(made),
+            str(source.absolute()),  # the child works in a folder of its own
+            str(made.absolute()),
             {name: [list(s) for s in shapes] for name, shapes in self.profile.shapes.items()},
             self.targets,
-            None if library is None else str(library),
+            None if library is None else str(library.absolute()),
             embed,
             self.fused,
             timing,
@@ -207,6 +266,9 @@ class _Builder:
             seconds=float(result["seconds"]),
             peak_bytes=int(result["peak_bytes"]),
         )
+        if plugin:
+            facts.caution = self.backend.caution
+        facts.accumulation = statement(facts.strategy, self.options.accumulate, self.backend.name, self.backend.version)
         if "milliseconds" in result:
             facts.timings[facts.strategy] = float(result["milliseconds"])
         else:
@@ -249,6 +311,7 @@ def embed_kernels(model: Path, options: EngineOptions, reporter: Reporter | None
     """
     reporter = reporter or Reporter()
     content = onnx.load(model, load_external_data=False)
+    require_kernels(content)
     images = images_for(options.targets or (80, 86, 89, 90, 100, 120))
     attached = attach_kernels(
         content,
@@ -256,8 +319,9 @@ def embed_kernels(model: Path, options: EngineOptions, reporter: Reporter | None
         images,
         skip=options.skip,
         progress=lambda name: reporter.say(f"compiling kernels: {name}"),
+        note=reporter.say,
     )
-    write_file(model, content.SerializeToString(deterministic=True), "-o")
+    write_file(model, content.SerializeToString(deterministic=True), "-o", model)
     return attached
 
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..rewriter.errors import AlibiError, UsageError
+from ..rewriter.errors import AlibiError, EngineFailed, UsageError
+from .accumulation import CHOICES, DEFAULT
 from .job import BACKENDS
 from .options import AUTO, STRATEGIES, EngineOptions, Reporter
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
+
     from ..rewriter.pipeline import RewriteResult
+    from ..rewriter.plan import Plan
 
 KINDS = ("min", "opt", "max")
 TRTEXEC = {"min": "--minShapes", "opt": "--optShapes", "max": "--maxShapes"}
@@ -30,9 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--engine", metavar="PATH", nargs="?", const=Path(), type=Path, help="build an engine (default: STEM.engine)"
     )
-    group.add_argument("--backend", choices=(AUTO, *BACKENDS), default=AUTO, metavar="NAME", help=", ".join(BACKENDS))
+    group.add_argument("--backend", choices=(AUTO, *BACKENDS), metavar="NAME", help=", ".join(BACKENDS))
+    group.add_argument("--strategy", choices=STRATEGIES, metavar="S", help="plugin, native (function bodies) or auto")
     group.add_argument(
-        "--strategy", choices=STRATEGIES, default="plugin", metavar="S", help="plugin, native (function bodies) or auto"
+        "--accumulate", choices=CHOICES, metavar="T", help="float32: with native, ask for sums of float32"
     )
     group.add_argument("--target", metavar="SM", action="append", default=[], help="GPUs to build for: sm_80,sm_89")
     for kind in KINDS:
@@ -84,10 +91,16 @@ class Request:
         """The request of a command line, or None if it asks for no engine and no kernels.
 
         Raises:
-            UsageError: A shape or target is not written as it has to be, or MODEL stands behind --engine.
+            UsageError: A shape or target is not written as it has to be, an option has nothing to say something about,
+                or MODEL stands behind --engine.
         """
-        if getattr(options, "engine", None) is None and not getattr(options, "embed_kernels", False):
-            return None
+        embed = getattr(options, "embed_kernels", False)
+        if getattr(options, "engine", None) is None:
+            _refuse_idle(options, embed)
+            if not embed:
+                return None
+        if getattr(options, "inline", False):
+            raise UsageError("--inline leaves no fused node to build an engine from. Give it in a run of its own.")
         if options.engine is not None and options.engine.suffix == ".onnx":
             # The option takes a path, so `rewrite --engine model.onnx` takes the model for the engine.
             raise UsageError(f"--engine '{options.engine}' looks like a model. Put MODEL first: rewrite MODEL --engine")
@@ -96,14 +109,67 @@ class Request:
 
         shapes = {kind: parse_shapes(f"--{kind}-shapes", getattr(options, f"{kind}_shapes")) for kind in KINDS}
         wanted = EngineOptions(
-            backend=options.backend,
-            strategy=options.strategy,
+            backend=options.backend or AUTO,
+            strategy=options.strategy or STRATEGIES[0],
             targets=parse_targets(options.target),
             shapes=shapes,
             embed_plugin=YES.get(options.embed_plugin),
             skip=options.skip,
+            accumulate=options.accumulate or DEFAULT,
         )
         return cls(options.engine, options.embed_kernels, wanted, options.explain, options.verbose)
+
+    def plan_of(self, model: Path) -> Path:
+        """Where the engine of a written model goes."""
+        assert self.engine is not None
+        return self.engine if self.engine != Path() else model.with_suffix(".engine")
+
+    def check(self, model: ModelProto, base_dir: Path) -> None:
+        """What can be known to fail before anything is rewritten fails here.
+
+        Args:
+            model: The original.
+            base_dir: Where its external data lie.
+
+        Raises:
+            UsageError: A shape names no input or does not fit, or a target cannot be built for.
+            MissingDependency: TensorRT or Triton is not installed.
+            EngineFailed: TensorRT is too old, or there is no GPU to build for.
+            PluginNotUsed: The plugin library is missing.
+        """
+        from .build import check_name, check_request
+        from .profiles import make_profile
+        from .shapes import check_shapes, inputs_of
+
+        for kind in KINDS:
+            check_shapes(f"--{kind}-shapes", self.options.shapes[kind], inputs_of(model))
+        if any(self.options.shapes.values()):
+            make_profile(model, base_dir, self.options.shapes)
+        for place in (base_dir, self.engine):
+            if place is not None:
+                check_name(place)
+        check_request(self.options, engine=self.engine is not None, embed=self.embed)
+
+    def check_sites(self, plans: Iterable[Plan]) -> None:
+        """What can be known to fail once it is known which nodes there will be.
+
+        Raises:
+            EngineFailed: A node belongs to a member of the family that has no kernels.
+        """
+        from ..rewriter.emit import variant_of
+        from ..rewriter.graph import label
+        from .needs import NATIVE_INSTEAD, unserved
+
+        if not self.embed and self.options.strategy == "native":
+            return
+        for plan in plans:
+            variant = variant_of(plan)
+            if not variant.has_kernels:
+                attention = plan.proof.attention
+                raise EngineFailed(
+                    f"attention '{label(attention.anchor)}' (scores '{attention.scores}') becomes {variant.op_type}, "
+                    f"and there are no kernels for its {unserved(variant)} yet. {NATIVE_INSTEAD}"
+                )
 
     def carry_out(self, result: RewriteResult) -> Outcome:
         """Builds what was asked for from a rewritten model, or from one that was rewritten before."""
@@ -133,9 +199,24 @@ class Request:
             lines.append(f"attached {size:.1f} MiB of kernels to {len(attached.nodes)} nodes of {model}")
         if self.engine is None:
             return Outcome(tuple(lines), done=before)
-        plan = self.engine if self.engine != Path() else model.with_suffix(".engine")
+        plan = self.plan_of(model)
         facts = build_engine(model, plan, self.options, progress)
         return Outcome((*lines, *facts.lines(explain=self.explain)), facts.to_json(), done=before)
+
+
+def _refuse_idle(options: argparse.Namespace, embed: bool) -> None:
+    """Options of an engine that is not asked for would do nothing.
+
+    Raises:
+        UsageError: One was given.
+    """
+    names = ["backend", "strategy", "accumulate", "embed_plugin", *(f"{kind}_shapes" for kind in KINDS)]
+    names += [] if embed else ["target", "skip"]
+    for name in names:
+        if getattr(options, name, None):
+            option = f"--{name.replace('_', '-')}"
+            more = " or --embed-kernels" if name in ("target", "skip") else ""
+            raise UsageError(f"{option} is about an engine. Give it with --engine{more}.")
 
 
 class Progress(Reporter):
@@ -150,13 +231,17 @@ class Progress(Reporter):
 
     def _say(self, text: str) -> None:
         self._clear()
-        sys.stderr.write(f"[{time.monotonic() - self.started:6.1f} s] {text}\n")
+        self._write(f"[{time.monotonic() - self.started:6.1f} s] {text}\n")
+
+    def _write(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):  # the terminal is gone, or the file is full: the work goes on
+            sys.stderr.write(text)
+            sys.stderr.flush()
 
     def _event(self, event: dict[str, Any]) -> None:
         if event["event"] == "progress" and self.terminal:
             done, steps = int(event["done"]), max(1, int(event["steps"]))
-            sys.stderr.write(f"{CLEAR_LINE}{event['phase'][:50]} {done}/{steps}")
-            sys.stderr.flush()
+            self._write(f"{CLEAR_LINE}{event['phase'][:50]} {done}/{steps}")
             self.drawn = True
         elif event["event"] == "parsed":
             self._say(f"parsed: {event['layers']} layers, {event['plugin_layers']} of them plugins")
@@ -165,6 +250,5 @@ class Progress(Reporter):
 
     def _clear(self) -> None:
         if self.drawn:
-            sys.stderr.write(CLEAR_LINE)
-            sys.stderr.flush()
+            self._write(CLEAR_LINE)
             self.drawn = False

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ..plugin import library_path, self_test
 from ..rewriter.errors import AlibiError
 from ..rewriter.version import __version__
+from . import versions
 from .backends import probe
 from .devices import devices, driver_version
 from .job import BACKENDS
@@ -19,8 +20,8 @@ from .targets import RTX_SUPPORTED, text
 PACKAGES = (
     ("numpy", "numpy", "the pass", "pip install alibi-rewriter"),
     ("onnx", "onnx", "the pass", "pip install alibi-rewriter"),
-    ("onnx-graphsurgeon", "onnx_graphsurgeon", "the pass", "pip install alibi-rewriter"),
     ("onnxruntime", "onnxruntime", "verification", "pip install 'alibi-rewriter[cpu]'"),
+    ("onnx-graphsurgeon", "onnx_graphsurgeon", "rewrite(graph) in Python", "pip install onnx-graphsurgeon"),
     ("triton", "triton", "compiling kernels", "pip install 'alibi-rewriter[engine]'"),
 )
 """Distribution, import name, what it is for, what installs it."""
@@ -90,10 +91,12 @@ def _backend(name: str) -> Finding:
         missing = _version(name if name == "tensorrt" else "tensorrt-rtx-cu13") is None
         return Finding(name, "not installed" if missing else str(error), False, INSTALL[name])
     if not backend.takes_plugins:
-        return Finding(name, f"{backend.version}: too old for the plugin", False, INSTALL[name])
-    note = ""
+        why = versions.unfit(name, backend.version)
+        return Finding(name, f"{backend.version}: not used with the plugin: {why}", False, INSTALL[name])
+    entry = versions.tested(name, backend.version)
+    note = f"; tested: {entry.depth.value}" if entry is not None else f"; not tested: {backend.caution}"
     if backend.needs_no_functions:
-        note = "; function bodies are removed for it, because it would prefer them to the plugin"
+        note += "; function bodies are removed for it, because it would prefer them to the plugin"
     return Finding(name, f"{backend.version}, takes the plugin{note}", True)
 
 

@@ -25,6 +25,8 @@ class EngineFacts:
         library: The plugin library that has to be loaded, if it does not travel in the plan.
         timings: Milliseconds per call by strategy, where a device could run them.
         not_executed: What was not run, and why.
+        accumulation: What the attention was asked to be summed in.
+        caution: What is not known about this version of TensorRT; empty if it was tested.
         seconds: Time of the build.
         peak_bytes: Largest memory of the build process.
     """
@@ -44,6 +46,8 @@ class EngineFacts:
     library_embedded: bool = False
     timings: dict[str, float] = field(default_factory=dict)
     not_executed: list[str] = field(default_factory=list)
+    caution: str = ""
+    accumulation: str = ""
     seconds: float = 0.0
     peak_bytes: int = 0
 
@@ -95,6 +99,8 @@ class EngineFacts:
             "embedded": self.embedded,
             "load": self.load_instructions(),
             "not_executed": self.not_executed,
+            "accumulation": self.accumulation or None,
+            "caution": self.caution or None,
             "build_seconds": round(self.seconds, 3),
             "build_peak_bytes": self.peak_bytes,
         }
@@ -109,8 +115,10 @@ class EngineFacts:
         ]
         for name, time in self.timings.items():
             found.append(f"  {name}: {time:.3f} ms per call")
+        found += [f"  attention accumulates in: {self.accumulation}"] if self.accumulation else []
         found += [f"  in the plan: {item}" for item in self.embedded]
         found += [f"  not executed: {item}" for item in self.not_executed]
+        found += [f"  warning: {self.caution}"] if self.caution else []
         if explain:
             for name, text in self.load_instructions().items():
                 found += [f"  load it in {name}:", *(f"    {line}" for line in text.splitlines())]

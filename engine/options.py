@@ -22,6 +22,7 @@ class EngineOptions:
         shapes: For ``min``, ``opt`` and ``max`` the shapes by input name.
         embed_plugin: Whether the plugin library travels in the plan; None for the backend's default.
         skip: Attach kernels with certified skipping.
+        accumulate: ``float32`` asks TensorRT's own attention (``native``) for sums of float32; ``default`` does not.
     """
 
     backend: str = AUTO
@@ -30,6 +31,7 @@ class EngineOptions:
     shapes: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
     embed_plugin: bool | None = None
     skip: bool = False
+    accumulate: str = "default"
 
 
 @dataclass

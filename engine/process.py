@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
+from .. import isolation
+from ..rewriter import hidden
 from ..rewriter.errors import AlibiError, EngineFailed, MissingDependency, PluginNotUsed, UsageError
 
 Event = dict[str, Any]
@@ -46,16 +48,18 @@ def run_child(
         PluginNotUsed: TensorRT did not use the plugin everywhere.
         MissingDependency: The backend is not installed.
     """
-    read, write = os.pipe()
-    with tempfile.TemporaryFile() as output:
+    with _workplace() as (output, place):
+        read, write = os.pipe()
         try:
-            process = subprocess.Popen(
-                [sys.executable, "-m", f"{__package__}.child", *arguments],
+            process = isolation.start(
+                "engine.child",
+                arguments,
+                folder=place.path,
+                variables={"ALIBI_EVENTS": str(write)},
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
-                pass_fds=(write, *locks),
-                env={**os.environ, "ALIBI_EVENTS": str(write)},
+                pass_fds=(write, place.handle, *locks),
             )
         except BaseException:
             os.close(read)
@@ -78,6 +82,21 @@ def run_child(
         own = [line.removeprefix(OWN_LOG) for line in said.splitlines() if line.startswith(OWN_LOG)]
         raise _error(str(last["kind"]), "; ".join([str(last["message"]), *dict.fromkeys(own)]), backend)
     raise EngineFailed(_death(status, said, backend))
+
+
+@contextlib.contextmanager
+def _workplace() -> Iterator[tuple[IO[bytes], hidden.Hidden]]:
+    """Where the child's words go, and a folder that it works in."""
+    with contextlib.ExitStack() as held:
+        try:
+            output = held.enter_context(tempfile.TemporaryFile())
+            place = held.enter_context(hidden.scratch_folder())
+        except OSError as error:
+            raise EngineFailed(
+                f"there is no room for the build process among the temporary files: {error.strerror}. Set TMPDIR to a "
+                "folder that can be written."
+            ) from error
+        yield output, place
 
 
 def _converse(process: subprocess.Popen[bytes], read: int, job: str, on_event: Callable[[Event], None]) -> Event | None:

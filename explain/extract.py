@@ -148,7 +148,7 @@ def write_pairs(found: Sequence[Pair], folder: Path, model: Path | None) -> list
             target = folder / f"{number:02d}-{_file_name(pair.site)}.{when}.onnx"
             if model is not None and target.exists() and target.samefile(model):
                 raise UsageError(f"'{target}' is the model itself. Choose another --extract.")
-            write_file(target, part.SerializeToString(deterministic=True), "--extract")
+            write_file(target, part.SerializeToString(deterministic=True), "--extract", model)
             written.append(target)
     return written
 

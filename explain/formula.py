@@ -7,7 +7,7 @@ from ..rewriter.layout import View
 from ..rewriter.plan import Plan
 from ..rewriter.prove import Proof
 from ..rewriter.site import Attention
-from ..rewriter.spec import BiasForm
+from ..rewriter.spec import UNBOUNDED, BiasForm
 
 WIDTH = 400
 """Characters of one formula; a term of a thousand characters explains nothing."""
@@ -54,13 +54,16 @@ def formula(plan: Plan) -> tuple[str, ...]:
         f"{view_text(plan.output)} = sum_j softmax_j({score}) * {view_text(attention.value)}",
         f"{score} = {number(float(attention.scale))}{factor} * "
         f"sum_d {view_text(attention.query)} * {view_text(attention.key)}",
-        _term(bias_text(proof)),
     ]
+    if not proof.rounded.terms:
+        lines.append(_term(bias_text(proof)))
     if proof.rest.terms:
         lines.append(_term(short(render(proof.rest))))
     conditions = visibility(proof)
     if conditions:
         lines.append(f"    over the keys j with {' and '.join(conditions)}")
+    if proof.rounded.terms:
+        lines.append(f"before it was rounded, the bias is {bias_text(proof)}")
     if proof.positions is not None:
         lines.append(f"position[b, j] = {short(render(proof.positions.value))}")
     if proof.runtime_slopes is not None:
@@ -87,6 +90,10 @@ def bias_text(proof: Proof) -> str:
 def visibility(proof: Proof) -> list[str]:
     """The conditions under which a key is visible."""
     own = ["j <= i + (S_kv - S_q)"] if proof.causal else []
+    if proof.window.left != UNBOUNDED:
+        own.append(f"i + (S_kv - S_q) - j <= {proof.window.left}")
+    if proof.window.right != UNBOUNDED:
+        own.append(f"j - i - (S_kv - S_q) <= {proof.window.right}")
     return own + [short(c.text) for c in proof.hidden]
 
 

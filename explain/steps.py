@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import NodeProto
 
-from ..rewriter.algebra import Cond, Ind, Index, Monomial, Poly, Read, at_most_zero, of, render
+from ..rewriter.algebra import ZERO, Cond, Ind, Index, Monomial, Poly, Read, at_most_zero, of, render
 from ..rewriter.errors import Refusal
 from ..rewriter.interpret import Interpreter
 from ..rewriter.interpret.engine import Key
+from ..rewriter.key_terms import split_by_key
 from ..rewriter.mask_plan import Leaf, Mask
 from ..rewriter.plan import Plan
 from ..rewriter.prove import vector
@@ -27,8 +28,8 @@ class Step:
     """One claim of a proof.
 
     Attributes:
-        about: ``product``, ``scale``, ``bias``, ``slopes``, ``positions``, ``causality``, ``padding``, ``mask``,
-            ``values``, ``rows``, ``privacy`` or ``premise``.
+        about: ``product``, ``scale``, ``bias``, ``slopes``, ``positions``, ``causality``, ``window``, ``padding``,
+            ``mask``, ``key bias``, ``values``, ``rows``, ``privacy`` or ``premise``.
         claim: What is true.
         rests_on: Where in the model it was read.
     """
@@ -53,10 +54,13 @@ def steps(interpreter: Interpreter, plan: Plan) -> tuple[Step, ...]:
         claim = f"positions are integers counted at run time, held by {view_text(plan.positions)}"
         made.append(Step("positions", claim, (place_of(interpreter, plan.positions.tensor),)))
     made.append(_causality(interpreter, plan, found))
+    made.extend(_window(interpreter, plan, found))
     made.extend(_padding(interpreter, plan, found))
-    if proof.rest.terms:
-        claim = f"added to visible scores and passed on unchanged: {short(render(proof.rest), 200)}"
-        made.append(Step("mask", claim, _mask_places(interpreter, plan.additive)))
+    per_key, other = split_by_key(proof) if plan.key_bias is not None else (ZERO, proof.rest)
+    for about, terms, mask in (("key bias", per_key, plan.key_bias), ("mask", other, plan.additive)):
+        if terms.terms:
+            claim = f"added to visible scores and passed on unchanged: {short(render(terms), 200)}"
+            made.append(Step(about, claim, _mask_places(interpreter, mask)))
     made.append(_values(interpreter, plan))
     rows = "zeros" if plan.zero_rows else "the mean of the values"
     made.append(Step("rows", f"a row without any visible key yields {rows}", tuple(_guard(interpreter, plan))))
@@ -123,9 +127,11 @@ def _scaled_behind(interpreter: Interpreter, attention: Attention, found: list[t
 
 def _bias(interpreter: Interpreter, plan: Plan, found: list[tuple[Key, Poly]]) -> Step:
     attention = plan.proof.attention
-    claim = f"bias = {bias_text(plan.proof)}, up to a constant per row, for every head and at every index"
+    before = "before it was rounded, " if plan.proof.rounded.terms else ""
+    claim = f"{before}bias = {bias_text(plan.proof)}, up to a constant per row, for every head and at every index"
+    passed_on = {m for m, _ in plan.proof.rest.terms}
     added = bias_adder(attention, found)
-    tensor = bias_tensor(attention, found)
+    tensor = bias_tensor(attention, [e for e in found if not {m for m, _ in e[1].terms if m} <= passed_on])
     places = []
     if added is not None:
         places.append(place_of(interpreter, added))
@@ -175,6 +181,7 @@ def _slopes(interpreter: Interpreter, plan: Plan, found: list[tuple[Key, Poly]])
     proof = plan.proof
     if plan.slopes is not None:
         claim = f"slopes are read at run time from {view_text(plan.slopes)}"
+        claim += ", times a constant per head" if plan.slope_table is not None else ""
         return Step("slopes", claim, (place_of(interpreter, plan.slopes.tensor),))
     assert proof.slopes is not None
     wanted = proof.slopes.astype(np.float64)
@@ -218,6 +225,16 @@ def _bound_is(interpreter: Interpreter, condition: Cond, distance: Poly) -> bool
     return bound is not None and interpreter.facts.normal(bound) == distance
 
 
+def _window(interpreter: Interpreter, plan: Plan, found: list[tuple[Key, Poly]]) -> list[Step]:
+    window = plan.proof.window
+    made = []
+    for condition in window.conditions:
+        tensor = deepest(found, lambda _, value, c=condition: mentions(interpreter, value, c))  # type: ignore[misc]
+        place = place_of_node(plan.proof.attention.anchor) if tensor is None else place_of(interpreter, tensor)
+        made.append(Step("window", f"{window.text}: {short(condition.text, 200)}", (place,)))
+    return made
+
+
 def _padding(interpreter: Interpreter, plan: Plan, found: list[tuple[Key, Poly]]) -> list[Step]:
     proof = plan.proof
     frame = proof.attention.frame
@@ -229,7 +246,7 @@ def _padding(interpreter: Interpreter, plan: Plan, found: list[tuple[Key, Poly]]
         tensor = deepest(found, lambda _, value, c=condition: mentions(interpreter, value, c))  # type: ignore[misc]
         places = () if tensor is None else (place_of(interpreter, tensor),)
         made.append(Step(about, f"a key is visible only if {short(condition.text, 200)}", places))
-    if not made and not proof.rest.terms and not proof.causal:
+    if not made and not proof.rest.terms and not proof.causal and not proof.window.bounded:
         made.append(Step("padding", "no mask: every key is visible"))
     return made
 

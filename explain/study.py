@@ -53,7 +53,9 @@ def study(result: RewriteResult, binary: Collection[str] = ()) -> Study:
         result: The run.
         binary: Inputs that were declared to hold 0 and 1 only.
     """
-    model, analysis = pipeline._analyse(result.source.model, result.source, frozenset(binary))
+    model, analysis = pipeline._analyse(
+        result.source.model, result.source, frozenset(binary), exact_bias=result.analysis.exact_bias
+    )
     verdicts = {s.name: s for s in result.analysis.sites}
     for site in analysis.sites:
         own = verdicts.get(site.name)

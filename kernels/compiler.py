@@ -13,14 +13,15 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from .. import isolation
+from ..rewriter import hidden
 from .configurations import Configuration, configurations
 from .description import Buffer, Condition, Description, Extent, Factor, Selection
 from .variants import MASK_DTYPES, MAX_SPLITS, Layout, Request
@@ -49,18 +50,21 @@ class CompileError(RuntimeError):
 
 @dataclass
 class Worker:
-    """A compiling process; use as a context manager."""
+    """A compiling process in a folder of its own; use as a context manager."""
 
     process: subprocess.Popen[str] | None = None
+    _held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def __enter__(self) -> Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.process is not None:
-            self._pipe(self.process.stdin).close()
+            with contextlib.suppress(BrokenPipeError):
+                self._pipe(self.process.stdin).close()
             self.process.wait()
             self.process = None
+        self._held.close()
 
     @staticmethod
     def _pipe(pipe: IO[str] | None) -> IO[str]:
@@ -75,10 +79,7 @@ class Worker:
             CompileError: If the job fails or the process dies.
         """
         if self.process is None or self.process.poll() is not None:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", f"{__package__}.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL, text=True, env={**os.environ, **QUIET},
-            )  # fmt: skip
+            self.process = self._start()
         requests, answers = self._pipe(self.process.stdin), self._pipe(self.process.stdout)
         try:
             requests.write(json.dumps(job) + "\n")
@@ -92,6 +93,15 @@ class Worker:
         if "error" in answer:
             raise CompileError(f"{job['role']} for sm_{job['arch']}: {answer['error']}")
         return dict(answer["result"])
+
+    def _start(self) -> subprocess.Popen[str]:
+        place = self._held.enter_context(hidden.scratch_folder())
+        # Triton keeps what it compiled, too: here, and not where somebody else may have put something.
+        variables = {**QUIET, "TRITON_HOME": str(place.path), "TRITON_CACHE_DIR": str(place.path / "cache")}
+        return isolation.start(
+            "kernels.worker", folder=place.path, variables=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, text=True, pass_fds=(place.handle,),
+        )  # fmt: skip
 
 
 def _grid(configuration: Configuration) -> tuple[Extent, Extent, Extent]:
@@ -205,7 +215,7 @@ def job_of(request: Request, configuration: Configuration, layout: Layout, direc
         "layout": dataclasses.asdict(layout),
         "arch": configuration.arch,
         "options": configuration.options,
-        "directory": str(directory),
+        "directory": str(directory.absolute()),
     }
 
 

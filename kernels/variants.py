@@ -53,6 +53,8 @@ class Request:
     def __post_init__(self) -> None:
         if self.op_type not in BY_OP_TYPE:
             raise ValueError(f"no such fused node: {self.op_type!r}")
+        if not self.variant.has_kernels:
+            raise ValueError(f"there are no kernels for {self.op_type} yet")
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype {self.dtype!r} is not one of {', '.join(DTYPES)}")
         for name in ("head_dim", "value_dim"):

@@ -70,7 +70,15 @@ def _verdict(report: Record) -> str:
         4: ("bad", "verification failed: nothing was written"),
         5: ("bad", "the engine could not be built"),
         6: ("bad", "the plugin is missing or not used"),
+        8: ("bad", "it could not be verified: nothing was written"),
     }.get(status if isinstance(status, int) else -1, ("warning", "see below"))
+    census = report.get("census") or {}
+    if status == 0 and census.get("refused"):
+        kind, words = "warning", "rewritten in part, as allowed"
+    elif status == 0 and not census.get("proven"):
+        kind, words = "good", "rewritten already"
+    elif status == 0 and census.get("rewritten") and not report.get("verification"):
+        kind, words = "warning", f"{words}; not verified, as asked for"
     output = (report.get("output") or {}).get("path")
     written = f"; written to {code(output)}" if output else "; no model was written"
     return f"<p><span class='verdict {kind}'>{words}</span> (exit code {esc(status)}){written}</p>"

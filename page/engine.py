@@ -37,6 +37,10 @@ def engine_section(report: Record) -> str:
         rows.append(["plugin layers", f"<span class='{kind}'>{esc(found)} of {esc(expected)} expected</span>"])
     if engine.get("embedded"):
         rows.append(["embedded in the plan", esc(", ".join(map(str, engine["embedded"])), 400)])
+    if engine.get("accumulation"):
+        rows.append(["attention accumulates in", esc(engine["accumulation"], 400)])
+    if engine.get("caution"):
+        rows.append(["warning", esc(engine["caution"], 400)])
     if engine.get("not_executed"):
         rows.append(["not executed", esc("; ".join(map(str, engine["not_executed"])), 800)])
     body = table(["", ""], rows) if rows else ""

@@ -1,16 +1,50 @@
-"""Attention operators that other tools emit, as data: where their operands are and how they are laid out.
+"""Attention operators that other tools emit, as data: where their operands are and what is understood of the rest.
 
-    softmax(scale * query . key^T + bias [+ causality]) . value
+    softmax(scale * query . key^T + bias [+ causality, windows]) . value
 
 Layouts name the axes of an operand: ``bhsd`` is [B, H, S, D], ``bs(hd)`` is [B, S, H*D].  A tensor of rank 3
-is taken as the packed one.  Everything an operator can do besides is listed as an input or attribute that
-has to be absent (or neutral), so a new feature of an operator refuses a site instead of being ignored.
+is taken as the packed one.
+
+The table is an allow-list.  An input, an attribute or an output that it does not name refuses a site, and so does a
+version of the operator that it does not name, since a version may give old names a new meaning.
+``tests/test_operators.py`` compares it with the schemas of the installed onnx and onnxruntime.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
+
+READ: Final = "read"
+"""An attribute that the analysis reads."""
+
+ANY: Final = "any"
+"""An attribute that changes nothing as long as the inputs and outputs it belongs to are absent."""
+
+OWN_TYPE: Final = "own-type"
+"""Among values: the element type of the query."""
+
+Allowed = str | tuple[float | str, ...]
+"""``READ``, ``ANY``, or the values that change nothing."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """An attribute that limits how far from its own position a row sees keys; -1 or absent for no limit.
+
+    Attributes:
+        attribute: Its name.
+        before: It counts keys before the row, otherwise keys after it.
+        own: How many of the keys that it counts are the row's own: 1 or 0.
+        causal_only: What it means without causality is not described.
+    """
+
+    attribute: str
+    before: bool
+    own: int = 0
+    causal_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -20,32 +54,46 @@ class OperatorPattern:
     Attributes:
         domain: Its domain.
         op_type: Its name.
-        inputs: Positions of query, key, value, bias (added to the scaled product), and past key and value.
-        neutral: Attributes that must be absent or have this value.
-        absent: Input positions that must be empty.
+        versions: Versions of its schema that this table describes.
+        signature: Names of its inputs, in order.
+        inputs: Positions of query, key, value, bias (added to the scaled product), and past key and value; all
+            others must be empty, except those of ``lengths``.
+        attributes: Per attribute, what is understood of it.
+        results: Names of its outputs, in order.
         heads: Attribute with the number of query heads (for packed operands).
         key_heads: Attribute with the number of key heads, if it may differ.
-        causal: Attribute that says whether it is causal, or None if ``always_causal`` decides.
-        always_causal: The operator is causal by definition.
+        causal: Attribute that says whether it is causal.
+        causal_unless_said: What that attribute is if it is absent.
+        from_last: Its causality is aligned with the last key; otherwise row 0 sees the cache and key 0.
+        windows: Attributes that limit the distance of keys; rows count as for causality.
+        zero_scale_is_default: A scale of 0 stands for 1 / sqrt(D); otherwise it is a scale of 0.
         lengths: Positions of (valid length - 1 per batch, total length), which must prove to be S_kv.
         outputs: Positions of present key and value.
         unused: Positions of outputs that must be unused.
-        zero_rows: A row without any visible key yields zeros (otherwise the mean of all values).
+        zero_rows_at: A row of which all keys get this score or a lower one from the mask yields zeros; None if
+            no row does.  Other rows without visible keys yield the mean of the values that causality leaves.
+        short_bias_since: Version from which a bias may have fewer columns than there are keys; the others are hidden.
     """
 
     domain: str
     op_type: str
+    versions: tuple[int, ...]
+    signature: tuple[str, ...]
     inputs: Mapping[str, int]
-    neutral: Mapping[str, float] = field(default_factory=dict)
-    absent: tuple[int, ...] = ()
+    attributes: Mapping[str, Allowed]
+    results: tuple[str, ...]
     heads: str = "num_heads"
     key_heads: str = ""
-    causal: str | None = None
-    always_causal: bool = False
+    causal: str = ""
+    causal_unless_said: bool = False
+    from_last: bool = False
+    windows: tuple[Bound, ...] = ()
+    zero_scale_is_default: bool = True
     lengths: tuple[int, int] | None = None
     outputs: Mapping[str, int] = field(default_factory=dict)
     unused: tuple[int, ...] = ()
-    zero_rows: bool = False
+    zero_rows_at: float | None = None
+    short_bias_since: int = 1 << 16
 
 
 PATTERNS: tuple[OperatorPattern, ...] = (
@@ -53,37 +101,116 @@ PATTERNS: tuple[OperatorPattern, ...] = (
     OperatorPattern(
         domain="",
         op_type="Attention",
+        versions=(23, 24, 25),
+        signature=("Q", "K", "V", "attn_mask", "past_key", "past_value", "nonpad_kv_seqlen"),
         inputs={"query": 0, "key": 1, "value": 2, "bias": 3, "past_key": 4, "past_value": 5},
-        neutral={"softcap": 0.0},
-        absent=(6,),
+        attributes={
+            "is_causal": READ,
+            "kv_num_heads": READ,
+            "left_window_size": READ,
+            "q_num_heads": READ,
+            "qk_matmul_output_mode": ANY,
+            "right_window_size": READ,
+            "scale": READ,
+            "softcap": (0.0,),
+            "softmax_precision": (OWN_TYPE, 1, 11),  # float32 and float64
+        },
+        results=("Y", "present_key", "present_value", "qk_matmul_output"),
         heads="q_num_heads",
         key_heads="kv_num_heads",
         causal="is_causal",
+        windows=(Bound("left_window_size", before=True), Bound("right_window_size", before=False)),
+        zero_scale_is_default=False,
         outputs={"present_key": 1, "present_value": 2},
         unused=(3,),
-        zero_rows=True,
+        zero_rows_at=-math.inf,
+        short_bias_since=24,
     ),
     # com.microsoft.MultiHeadAttention: the bias is input 5.
     OperatorPattern(
         domain="com.microsoft",
         op_type="MultiHeadAttention",
+        versions=(1,),
+        signature=(
+            *("query", "key", "value", "bias", "key_padding_mask", "attention_bias", "past_key", "past_value"),
+            *("past_sequence_length", "cache_indirection"),
+        ),
         inputs={"query": 0, "key": 1, "value": 2, "bias": 5, "past_key": 6, "past_value": 7},
-        absent=(3, 4, 8, 9),
+        attributes={"mask_filter_value": ANY, "num_heads": READ, "scale": READ, "unidirectional": READ},
+        results=("output", "present_key", "present_value", "qk"),
         causal="unidirectional",
         outputs={"present_key": 1, "present_value": 2},
         unused=(3,),
     ),
-    # com.microsoft.GroupQueryAttention is causal, aligned with the last key, and takes the bias as input 10.
+    # com.microsoft.GroupQueryAttention is aligned with the last key, and takes the bias as input 10.
     OperatorPattern(
         domain="com.microsoft",
         op_type="GroupQueryAttention",
+        versions=(1,),
+        signature=(
+            *("query", "key", "value", "past_key", "past_value", "seqlens_k", "total_sequence_length"),
+            *("cos_cache", "sin_cache", "position_ids", "attention_bias", "head_sink", "k_scale", "v_scale"),
+            *("q_norm_weight", "k_norm_weight", "query_seqlens"),
+        ),
         inputs={"query": 0, "key": 1, "value": 2, "bias": 10, "past_key": 3, "past_value": 4},
-        neutral={"do_rotary": 0, "softcap": 0.0, "local_window_size": -1, "smooth_softmax": 0, "rotary_interleaved": 0},
-        absent=(7, 8, 9, 11),
+        attributes={
+            "causal": READ,
+            "do_rotary": (0,),
+            "k_norm_epsilon": ANY,
+            "k_quant_type": ("NONE",),
+            "kv_cache_bit_width": (0,),
+            "kv_num_heads": READ,
+            "local_window_size": READ,
+            "num_heads": READ,
+            "q_norm_epsilon": ANY,
+            "qk_norm_epsilon": ANY,
+            "qk_output": (0,),
+            "rotary_interleaved": (0,),
+            "scale": READ,
+            "sliding_window_cache": (0,),
+            "smooth_softmax": (0,),
+            "softcap": (0.0,),
+            "v_quant_type": ("NONE",),
+        },
+        results=("output", "present_key", "present_value", "output_qk"),
         key_heads="kv_num_heads",
-        always_causal=True,
+        causal="causal",
+        causal_unless_said=True,
+        from_last=True,
+        windows=(Bound("local_window_size", before=True, own=1, causal_only=True),),
         lengths=(5, 6),
         outputs={"present_key": 1, "present_value": 2},
         unused=(3,),
+        zero_rows_at=-3.4028234663852886e38,
     ),
 )
+
+PACKED = OperatorPattern(
+    domain="com.microsoft",
+    op_type="Attention",
+    versions=(1,),
+    signature=("input", "weights", "bias", "mask_index", "past", "attention_bias", "past_sequence_length"),
+    inputs={"input": 0, "weights": 1, "projection": 2, "padding": 3, "bias": 5},
+    attributes={
+        "do_rotary": (0,),
+        "mask_filter_value": ANY,
+        "num_heads": READ,
+        "past_present_share_buffer": (0,),
+        "qkv_hidden_sizes": READ,
+        "rotary_embedding_dim": (0,),
+        "scale": READ,
+        "unidirectional": READ,
+    },
+    results=("output", "present"),
+    unused=(1,),
+)
+"""com.microsoft.Attention holds the projections; ``rewriter/unpack.py`` makes a MultiHeadAttention of it."""
+
+UNREAD: Mapping[tuple[str, str], int] = {
+    ("com.microsoft", "DecoderMaskedMultiHeadAttention"): 4,
+    ("com.microsoft", "DecoderMaskedSelfAttention"): 5,
+    ("com.microsoft", "PackedAttention"): 5,
+    ("com.microsoft", "PackedMultiHeadAttention"): 6,
+    ("com.microsoft", "QOrderedAttention"): 19,
+}
+"""Attention operators that are not read, and where their bias would be: with one they are refused by name."""

@@ -12,14 +12,18 @@ from . import fused_ops
 from .algebra import TooComplex
 from .decompose import attentions
 from .errors import Code, Refusal, Stage
-from .graph import Scope, index_graph, label, opset_versions, walk
+from .features import pattern_of, unread
+from .graph import Scope, index_graph, label, operator, opset_versions, walk
 from .interpret import Interpreter, UnknownRank
+from .interpret.facts import Facts
 from .interpret.rules import element_rules
 from .interpret.shapes import infer
 from .liveness import check_private
 from .plan import Plan, plan
+from .precision import score_types
 from .prove import prove
 from .site import Attention
+from .stopped import Surroundings, surroundings, why_unread, written_out
 
 NOT_ATTENTION = frozenset({Code.SOFTMAX_AXIS, Code.NO_PRODUCT, Code.NO_VALUE_PRODUCT})
 """Refusals of a softmax that is no attention."""
@@ -39,6 +43,7 @@ class Site:
         plan: What to emit, if the site is proven.
         refusal: Why not, otherwise.
         reading: The attention in normal form, as far as the reading that came farthest got.
+        around: Of an anchor between two products of computed tensors that could not be read, what stands around it.
         checked: At how many shapes of more than one key the numeric self-check confirmed the bias.
     """
 
@@ -49,16 +54,21 @@ class Site:
     plan: Plan | None = None
     refusal: Refusal | None = None
     reading: Attention | None = None
+    around: Surroundings | None = None
     checked: int = 0
 
     @property
     def is_attention(self) -> bool:
         """Whether the anchor belongs to an attention at all."""
-        return self.plan is not None or (self.refusal is not None and self.refusal.code not in NOT_ATTENTION)
+        if self.plan is not None or self.around is not None:
+            return True
+        return self.refusal is not None and self.refusal.code not in NOT_ATTENTION
 
     @property
     def is_biased(self) -> bool:
         """Whether something that looks like a position bias is added to the scores."""
+        if self.refusal is not None and self.refusal.code is Code.QUANTISED:
+            return self.around is None or self.around.has_terms
         return self.plan is not None or (self.refusal is not None and self.refusal.code not in UNBIASED)
 
 
@@ -72,6 +82,7 @@ class Analysis:
         malformed: Nodes that contradict their inputs.
         interpreters: One per graph, outer ones first.
         kept: Packed operators that were left as they are in the working copy.
+        exact_bias: A bias that the model rounds was taken for what it was before.
     """
 
     root: Scope
@@ -79,6 +90,7 @@ class Analysis:
     malformed: list[str] = field(default_factory=list)
     interpreters: list[Interpreter] = field(default_factory=list)
     kept: frozenset[str] = frozenset()
+    exact_bias: bool = False
 
     @property
     def proven(self) -> list[Site]:
@@ -96,6 +108,9 @@ def analyse(
     base_dir: Path,
     binary_inputs: frozenset[str] = frozenset(),
     progress: Callable[[str, int, int], None] | None = None,
+    *,
+    exact_bias: bool = False,
+    kept: frozenset[str] = frozenset(),
 ) -> Analysis:
     """Judge every attention site.
 
@@ -104,15 +119,17 @@ def analyse(
         base_dir: Where external data lie.
         binary_inputs: Graph inputs declared to hold only 0 and 1 (see ``--val-range``).
         progress: Told (phase, nodes done, nodes in all) now and then.
+        exact_bias: Take a bias that the model rounds to a narrow type for what it was before.
+        kept: Outputs of operators that were left as they are, since reading them leads to nothing.
     """
     root = index_graph(model.graph, opset_versions(model), base_dir)
-    analysis = Analysis(root)
+    analysis = Analysis(root, exact_bias=exact_bias)
     for interpreter in interpreted(root, binary_inputs):
         nodes = interpreter.scope.graph.node
         for number, node in enumerate(nodes):
             if progress is not None and number % 64 == 0:
                 progress("analysing", number, len(nodes))
-            site = _judge(interpreter, node)
+            site = _judge(interpreter, node, kept, exact_bias=exact_bias)
             if site is not None:
                 analysis.sites.append(site)
         analysis.malformed += interpreter.malformed
@@ -129,32 +146,45 @@ def interpreted(root: Scope, binary_inputs: frozenset[str] = frozenset()) -> Ite
         if parent is not None:
             interpreter.extents.update(parent.extents)
             interpreter.dtypes.update(parent.dtypes)
-            interpreter.facts = parent.facts
+            interpreter.counted.update(parent.counted)
+            interpreter.facts = Facts(parent=parent.facts)
         infer(interpreter, list(scope.graph.node))
         interpreters[id(scope)] = interpreter
         yield interpreter
 
 
-def _judge(interpreter: Interpreter, node: NodeProto) -> Site | None:
-    pattern = fused_ops.pattern_of(node)
+def _judge(interpreter: Interpreter, node: NodeProto, kept: frozenset[str], *, exact_bias: bool = False) -> Site | None:
+    pattern = pattern_of(node)
+    refused, around = unread(node), None
     softmax = node.op_type == "Softmax" and node.domain in ("", "ai.onnx")
-    if pattern is None and not softmax:
+    if refused is None and operator(node) == "Div":
+        left = written_out(interpreter, node) if node.output[0] not in kept else None
+        refused, around = left if left is not None else (None, None)
+    if pattern is None and not softmax and refused is None:
         return None
+    interpreter.accept_rounding(score_types(interpreter, node))
     path = interpreter.scope.path
     site = Site(f"{path}/{label(node)}" if path else label(node), node, interpreter.scope, interpreter)
+    if refused is not None:
+        site.refusal, site.around = refused, around
+        return site
     try:
         readings = (
             attentions(interpreter, node) if pattern is None else [fused_ops.attention(interpreter, node, pattern)]
         )
     except Refusal as refusal:
         site.refusal = refusal
+        if refusal.code in NOT_ATTENTION and softmax:
+            site.around = surroundings(interpreter.scope, node.input[0], node.output[0])
+            if site.around is not None:
+                site.refusal = why_unread(interpreter, node, site.around, refusal)
         return site
     except TooComplex as reason:
         site.refusal = Refusal(Code.TOO_COMPLEX, Stage.SCORES, label(node), node.input[0], str(reason))
         return site
     for reading in readings:
         try:
-            site.plan = _prove(interpreter, reading)
+            site.plan = _prove(interpreter, reading, exact_bias)
         except UnknownRank as unknown:
             site.refusal = site.refusal or Refusal(
                 Code.LAYOUT, Stage.EMIT, label(node), str(unknown), "the rank of this tensor is unknown"
@@ -173,7 +203,7 @@ def _judge(interpreter: Interpreter, node: NodeProto) -> Site | None:
     return site
 
 
-def _prove(interpreter: Interpreter, attention: Attention) -> Plan:
-    made = plan(interpreter, prove(interpreter, attention))
+def _prove(interpreter: Interpreter, attention: Attention, exact_bias: bool) -> Plan:
+    made = plan(interpreter, prove(interpreter, attention, exact_bias=exact_bias))
     check_private(interpreter, made)
     return made

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from .algebra import Poly, Read, Size, of, render
+from .algebra import HIDING_VALUE, Poly, Read, Size, magnitude, of, render
 from .errors import Code, Refusal, Stage
 from .graph import label
 from .interpret import Interpreter
+from .interpret.facts import Fact
 from .interpret.room import excluded
+from .narrow import limits
 from .site import Attention
 
 
@@ -16,8 +18,18 @@ def check_room(interpreter: Interpreter, attention: Attention) -> list[str]:
     Raises:
         Refusal: Taken together they exclude one token, or several, or such a batch.
     """
-    found = assumptions(interpreter, attention)
     facts = interpreter.facts
+    made = _made(interpreter, attention)
+    found = [_text(fact) for fact in made]
+    unknown = next((fact for fact in made if _known_at_run_time(interpreter, fact)), None)
+    if unknown is not None:
+        raise Refusal(
+            Code.SIZES,
+            Stage.BIAS,
+            unknown.node,
+            attention.scores,
+            f"that {render(unknown.left)} is {render(unknown.right)} is only known at run time; it could be 1 as well",
+        )
     for index in attention.frame.order:
         small = excluded(index.bound, facts.learned, facts.normal)
         if small is not None:
@@ -28,26 +40,54 @@ def check_room(interpreter: Interpreter, attention: Attention) -> list[str]:
                 attention.scores,
                 f"{render(index.bound)} cannot be {small} where {'; '.join(found)}",
             )
-    return found
+    return found + limits(interpreter, attention)
 
 
-def assumptions(interpreter: Interpreter, attention: Attention) -> list[str]:
+def _text(fact: Fact) -> str:
+    return f"{render(fact.left)} {fact.relation} {render(fact.right)} (node '{fact.node}')"
+
+
+def _known_at_run_time(interpreter: Interpreter, fact: Fact) -> bool:
+    """Whether two extents are taken to agree of which one is decided by data: it is as likely to be 1 and spread."""
+    atoms = fact.left.all_atoms() | fact.right.all_atoms()
+    unnamed = {a for a in atoms if isinstance(a, Size) and a.name.startswith("?")} - interpreter.counted
+    return fact.relation == "=" and (bool(unnamed) or any(isinstance(a, Read) for a in atoms))
+
+
+def _made(interpreter: Interpreter, attention: Attention) -> list[Fact]:
     """Equalities by broadcast, and signs of indices, that extents of this site rest on."""
     bounds = [interpreter.facts.normal(i.bound) for i in attention.frame.order]
     sizes = {a for i in attention.frame.order for a in i.bound.all_atoms()}
     fixed = {b.constant for b in bounds} - {None}
-    result = []
+    result: dict[str, Fact] = {}
     for fact in interpreter.facts.learned:
         own = fact.left.all_atoms() | fact.right.all_atoms()
         normal = interpreter.facts.normal(fact.left).all_atoms() | interpreter.facts.normal(fact.right).all_atoms()
         # An extent that was found to be a number leaves no trace in the site but that number.
         numbers = {interpreter.facts.normal(of(a)).constant for a in own if isinstance(a, Size)} if fixed else set()
         related = sizes & (own | normal) or fixed & numbers
-        if fact.by_broadcast and related and not any(a.key.startswith("?") for a in own):
-            text = f"{render(fact.left)} {fact.relation} {render(fact.right)} (node '{fact.node}')"
-            if text not in result:
-                result.append(text)
-    return result
+        if fact.by_broadcast and related:
+            result.setdefault(_text(fact), fact)
+    return list(result.values())
+
+
+def mask_values(interpreter: Interpreter, attention: Attention, rest: Poly, hides: bool) -> list[str]:
+    """What is taken for granted of masks: (1 - m) * finfo.min brings a hidden key back where m is 2.
+
+    Args:
+        interpreter: Knows which inputs are declared to hold 0 and 1.
+        attention: The site.
+        rest: What is added to visible scores.
+        hides: Whether something else hides keys.
+    """
+    heavy = [m for m, c in rest.terms if magnitude(c) >= -HIDING_VALUE] if hides else []
+    reads = {a.tensor for monomial in heavy for a, _ in monomial if isinstance(a, Read)}
+    found = [f"'{name}' holds 0 and 1 only: another value could bring hidden keys back" for name in sorted(reads)]
+    if interpreter.binary:
+        seen = {tensor for (tensor, _), _ in interpreter.visited(attention.scores, attention.scores_index)}
+        declared = sorted(interpreter.binary & seen)
+        found += [f"'{name}' holds 0 and 1 only, as its declared range says" for name in declared]
+    return found
 
 
 def not_counted_from_front(interpreter: Interpreter, value: Poly) -> Refusal | None:

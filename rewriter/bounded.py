@@ -6,14 +6,17 @@ memory arena of its own with a limit, so that such a graph fails with an error a
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from .graph import Array
 
 
-def session(runtime: Any, content: bytes, settings: Any, limit: int | None) -> Any:
+def session(runtime: Any, content: bytes, settings: Any, limit: int | None, folder: Path | None = None) -> Any:
     """A session on the CPU.
 
     Args:
@@ -21,6 +24,7 @@ def session(runtime: Any, content: bytes, settings: Any, limit: int | None) -> A
         content: The model.
         settings: Of the session; changed.
         limit: Bytes that its tensors may take together; None for no limit.  Before onnxruntime 1.23 there is none.
+        folder: Where the files of external data are, if there are any.
 
     Raises:
         Exception: onnxruntime does not take the model; its errors have no common base.
@@ -29,10 +33,29 @@ def session(runtime: Any, content: bytes, settings: Any, limit: int | None) -> A
     if limited:
         settings.add_session_config_entry("session.use_env_allocators", "1")
     try:
-        return runtime.InferenceSession(content, settings, providers=["CPUExecutionProvider"])
+        with contextlib.ExitStack() as held:
+            if folder is not None:
+                name = held.enter_context(_as_text(folder.resolve()))
+                settings.add_session_config_entry("session.model_external_initializers_file_folder_path", name)
+            return runtime.InferenceSession(content, settings, providers=["CPUExecutionProvider"])
     finally:
         if limited:
             _register(runtime, 0)  # the session keeps its own; whoever comes next is not limited
+
+
+@contextlib.contextmanager
+def _as_text(folder: Path) -> Iterator[str]:
+    """A name of a folder that onnxruntime takes: file systems allow bytes that are no UTF-8, it does not."""
+    try:
+        str(folder).encode("utf-8")
+    except UnicodeEncodeError:
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            yield f"/proc/self/fd/{handle}"
+        finally:
+            os.close(handle)
+    else:
+        yield str(folder)
 
 
 def _register(runtime: Any, limit: int) -> bool:

@@ -11,7 +11,7 @@ from .algebra import ZERO, Index, Number, Poly, of
 from .graph import float_attribute, int_attribute, label
 from .interpret import Interpreter
 from .interpret.arithmetic import exact
-from .interpret.generators import einsum_labels
+from .interpret.equations import einsum_labels
 
 Indices = tuple[Poly, ...]
 
@@ -81,16 +81,20 @@ def _batch(interpreter: Interpreter, dims: tuple[Poly, ...], batch: Indices) -> 
 
 
 def _einsum(interpreter: Interpreter, node: NodeProto, indices: Indices) -> Contraction | None:
-    terms, result = einsum_labels(node)
+    terms, result = einsum_labels(node, [interpreter.rank(name) for name in node.input])
     if result is None or len(terms) != 2 or len(result) != len(indices):
         return None
     summed = sorted({c for t in terms for c in t} - set(result))
     if len(summed) != 1 or any(summed[0] not in t for t in terms):
         return None
-    dims = interpreter.dims(node.input[0])
-    if dims is None:
+    held = [interpreter.dims(name) for name in node.input]
+    dims = held[0]
+    if dims is None or held[1] is None:
         return None
-    inner = Index(f"d:{node.output[0]}", dims[terms[0].index(summed[0])])
+    summed_over = [d[t.index(summed[0])] for d, t in zip((dims, held[1]), terms, strict=True)]
+    if any(interpreter.is_single(e) != interpreter.is_single(summed_over[0]) for e in summed_over):
+        return None  # an extent of 1 that is spread along the sum
+    inner = Index(f"d:{node.output[0]}", summed_over[0])
     place = {**dict(zip(result, indices, strict=True)), summed[0]: of(inner)}
     operand_index = []
     for name, term in zip(node.input, terms, strict=True):

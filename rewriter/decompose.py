@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import permutations
 
 from onnx import NodeProto
@@ -12,24 +13,30 @@ from .algebra import (
     Substitution,
     of,
     poly,
+    render,
     substitute,
 )
 from .contraction import Contraction
 from .errors import Code, Refusal, Stage
 from .graph import label
 from .interpret import Interpreter
+from .interpret.digits import floordiv
 from .layout import (
+    View,
+    as_view,
     discover_splits,
     find_view,
     index_of,
     indices_of,
+    key_head,
+    origin,
     present,
     quotient,
     softmax_axis,
 )
 from .scores import Scores, take_scores
 from .site import Attention, Frame
-from .values import take_values, value_product
+from .values import Weighed, take_values, value_product
 
 Indices = tuple[Poly, ...]
 Operand = tuple[str, Indices]
@@ -56,7 +63,7 @@ def attentions(interpreter: Interpreter, softmax: NodeProto) -> list[Attention]:
         raise Refusal(Code.SOFTMAX_AXIS, Stage.ANCHOR, label(softmax), softmax.input[0], f"rank {len(dims)}")
     readings = []
     for indices in _split_axes(interpreter, softmax, _axis_names(dims, axis)):
-        readings += _readings(take_scores(interpreter, softmax, indices), indices)
+        readings += _readings(interpreter, take_scores(interpreter, softmax, indices), indices)
     if not readings:
         raise Refusal(
             Code.SOFTMAX_AXIS,
@@ -134,14 +141,16 @@ def _by_content(interpreter: Interpreter, index: Index) -> list[tuple[Index, Pol
     return [(index, poly(coefficient)), (index, Poly({monomial: 1}))]
 
 
-def _readings(score: Scores, indices: Indices) -> list[tuple[Indices, Frame]]:
+def _readings(interpreter: Interpreter, score: Scores, indices: Indices) -> list[tuple[Indices, Frame]]:
     """Assignments of batch, head and row to the axes, under which keys do not depend on the row."""
     names = list(dict.fromkeys(indices_of(indices)))
     key = next(i for i in names if i.name == "j")
-    (_, query_side), (_, key_side) = _query_and_key(score.product, key)
+    (_, query_side), (repeated, key_side) = _query_and_key(score.product, key)
+    key_side = origin(interpreter, repeated, key_side)
     others = [i for i in names if i != key]
+    grouped = _grouped(indices, others, query_side, key_side, key)
     if len(others) > 3:
-        return []
+        return grouped
     if not others:
         return [_reading(indices, {}, key)]
     roles = {1: ["i"], 2: ["h", "i"], 3: ["b", "h", "i"]}[len(others)]
@@ -160,6 +169,38 @@ def _readings(score: Scores, indices: Indices) -> list[tuple[Indices, Frame]]:
     if not found and len(others) < 3:
         # S_q == 1: there is no row axis at all.
         found.append(_reading(indices, dict(zip(others, ["b", "h"][-len(others) :], strict=True)), key))
+    return found + grouped
+
+
+def _grouped(
+    indices: Indices, others: list[Index], query_side: Indices, key_side: Indices, key: Index
+) -> list[tuple[Indices, Frame]]:
+    """Readings in which a head is two axes: one that keys have too, and one of the queries that share them.
+
+    Of the axes that keys have one may be the batch instead, and of those that only queries have one is the row;
+    the shapes do not tell, so the bias decides.
+    """
+    shared = [o for o in others if any(x.depends_on(o) for x in key_side)]
+    own = [o for o in others if o not in shared and any(x.depends_on(o) for x in query_side)]
+    if not 1 <= len(shared) <= 2 or not 1 <= len(own) <= 2 or len(shared) + len(own) != len(others):
+        return []
+    found = []
+    for row in reversed(own) if len(own) == 2 else (None,):
+        group = next(o for o in own if o != row)
+        for major in reversed(shared):
+            batch = next((o for o in shared if o != major), None)
+            if major.bound.constant is None or group.bound.constant is None:
+                continue
+            head = Index("h", major.bound * group.bound)
+            first = floordiv(of(head), group.bound)
+            renamed: Substitution = {major: first, group: of(head) - first * group.bound}
+            row_index = Index("i", poly(1) if row is None else row.bound)
+            if row is not None:
+                renamed[row] = of(row_index)
+            batch_index = None if batch is None else Index("b", batch.bound)
+            if batch is not None and batch_index is not None:
+                renamed[batch] = of(batch_index)
+            found.append((tuple(substitute(x, renamed) for x in indices), Frame(batch_index, head, row_index, key)))
     return found
 
 
@@ -185,15 +226,17 @@ def _assemble(interpreter: Interpreter, softmax: NodeProto, indices: Indices, fr
     product = score.product
     query, key = _query_and_key(product, frame.key)
     inner = product.inner
-    key_heads = (frame.batch, frame.head, frame.key, inner)
-    query_view = find_view(interpreter, *query, present(frame.batch, frame.head, frame.row, inner))
-    key_view = find_view(interpreter, *key, present(*key_heads))
+    query_view = find_view(
+        interpreter, *query, present(frame.batch, frame.head, frame.row, inner), lambda view: _is_whole(view, frame)
+    )
+    key_view = find_view(interpreter, *key, present(frame.batch, frame.head, frame.key, inner))
     if query_view is None or key_view is None:
         missing, index = query if query_view is None else key
         raise Refusal(
             Code.LAYOUT, Stage.SCORES, label(product.node), missing, f"indexed [{', '.join(map(repr, index))}]"
         )
-    value_view, output_view, zero_rows = take_values(interpreter, softmax, indices, frame, score.visible)
+    weighed = take_values(interpreter, softmax, indices, frame, score.visible)
+    key_view, value_view = _with_equal_heads(interpreter, frame, (*key, inner), key_view, weighed)
     return Attention(
         anchor=softmax,
         scope=interpreter.scope,
@@ -206,8 +249,9 @@ def _assemble(interpreter: Interpreter, softmax: NodeProto, indices: Indices, fr
         query=query_view,
         key=key_view,
         value=value_view,
-        output=output_view,
-        zero_rows=zero_rows,
+        output=weighed.output,
+        half=score.half,
+        zero_rows=weighed.zero_rows,
         product=product.node.output[0],
         factor=score.factor,
         steps=[
@@ -215,3 +259,53 @@ def _assemble(interpreter: Interpreter, softmax: NodeProto, indices: Indices, fr
             f" * {query[0]} . {key[0]} ({product.node.op_type} '{label(product.node)}')",
         ],
     )
+
+
+def _is_whole(query: View, frame: Frame) -> bool:
+    """Whether a query has a row of its own for every batch, head and row: what repeats them lies below it."""
+    rows = () if frame.row.bound == 1 else (frame.row,)
+    held = query.indices
+    return key_head(query, frame.head) == frame.head and all(i in held for i in present(frame.batch, *rows))
+
+
+def _with_equal_heads(
+    interpreter: Interpreter, frame: Frame, key: tuple[str, Indices, Index], key_view: View, weighed: Weighed
+) -> tuple[View, View]:
+    """Keys and values with the same heads: of one the repeated heads may be all that there is, of the other not.
+
+    Raises:
+        Refusal: They have other heads wherever they are taken from, or cannot be brought into a layout at all.
+    """
+    values, values_index, feature = weighed.values, weighed.values_index, weighed.feature
+
+    def value_of(fits: Callable[[View], bool]) -> View | None:
+        wanted = present(frame.batch, frame.head, frame.key, feature)
+        found = find_view(interpreter, values, values_index, wanted, fits)
+        if found is None or found.factor != 1:
+            found = as_view(interpreter, values, values_index)
+        return found if found is not None and fits(found) else None
+
+    best = value_of(lambda view: True)
+    if best is None:
+        raise Refusal(Code.LAYOUT, Stage.SCORES, label(weighed.node), values)
+    for heads in (key_head(key_view, frame.head), key_head(best, frame.head)):
+
+        def fits(view: View, heads: Index | None = heads) -> bool:
+            return key_head(view, frame.head) == heads and all(i in view.indices for i in present(frame.batch))
+
+        ours = find_view(interpreter, *key[:2], present(frame.batch, frame.head, frame.key, key[2]), fits)
+        theirs = value_of(fits)
+        if ours is not None and theirs is not None:
+            return ours, theirs
+    raise Refusal(
+        Code.LAYOUT,
+        Stage.SCORES,
+        label(weighed.node),
+        values,
+        f"keys have {_count(key_view, frame.head)} heads, values {_count(best, frame.head)}",
+    )
+
+
+def _count(view: View, head: Index | None) -> str:
+    heads = key_head(view, head)
+    return "1" if heads is None else render(heads.bound)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from onnx import TensorProto, helper
 
@@ -9,7 +11,7 @@ from .algebra import HIDDEN_BELOW, Index, Number, Poly
 from .edit import Editor, set_metadata
 from .graph import label
 from .interpret import Interpreter
-from .layout import View
+from .layout import View, key_head
 from .mask_plan import Leaf, Mask
 from .plan import Plan
 from .spec import DOMAIN, BiasForm, EmptyRows, FusedAttention, MaskKind, Variant
@@ -30,13 +32,20 @@ def variant_of(plan: Plan) -> Variant:
     elif plan.boolean is not None:
         mask = MaskKind.BOOLEAN
     causal = plan.proof.causal and plan.proof.form is BiasForm.LINEAR
-    return Variant(plan.proof.form.value, causal, plan.positions is not None, mask.value)
+    return Variant(
+        plan.proof.form.value,
+        causal,
+        plan.positions is not None,
+        mask.value,
+        plan.key_bias is not None,
+        plan.proof.window.bounded,
+    )
 
 
 def is_grouped(plan: Plan) -> bool:
     """Whether keys have fewer heads than queries."""
     head = plan.proof.attention.frame.head
-    return head is not None and head not in plan.proof.attention.key.indices
+    return key_head(plan.proof.attention.key, head) != head
 
 
 def emit(
@@ -59,11 +68,11 @@ def emit(
     frame = attention.frame
     writer = _Writer(interpreter, editor, plan, site)
     query = writer.operand(attention.query, (frame.batch, frame.head, frame.row), plan.dtype, "query")
-    key_head = _key_head(attention.key, frame.head)
+    heads = key_head(attention.key, frame.head)
     # With a cache the operand holds the new keys only, which is an index of its own.
     new = next((i for i in attention.key.indices if i.name == frame.key.name), frame.key)
-    key = writer.operand(attention.key, (frame.batch, key_head, new), plan.dtype, "key")
-    value = writer.operand(attention.value, (frame.batch, key_head, new), plan.dtype, "value")
+    key = writer.operand(attention.key, (frame.batch, heads, new), plan.dtype, "key")
+    value = writer.operand(attention.value, (frame.batch, heads, new), plan.dtype, "value")
     for name, tensor in (("key", key), ("value", value)):
         past = attention.past.get(f"past_{name}")
         present = attention.extra_outputs.get(f"present_{name}", "")
@@ -83,21 +92,18 @@ def emit(
         inputs.append(writer.mask(plan))
     if plan.positions is not None:
         inputs.append(writer.positions(plan.positions, (frame.batch, frame.key)))
-    policy = EmptyRows.ZERO if zero_rows and variant.mask != MaskKind.NONE.value else EmptyRows.MEAN
-    fused = FusedAttention(variant, float(np.float32(float(attention.scale))), policy)
+    if plan.key_bias is not None:
+        inputs.append(writer.key_bias(plan, plan.key_bias))
+    hides = variant.mask != MaskKind.NONE.value or variant.key_bias or variant.window
+    policy = EmptyRows.ZERO if zero_rows and hides else EmptyRows.MEAN
+    window = plan.proof.window
+    fused = FusedAttention(variant, float(np.float32(float(attention.scale))), policy, window.left, window.right)
     target = plan.output.tensor
     anchor = editor.producer(target)
     editor.take_over(target)
     writer.output(plan, fused, inputs, ir_version)
     editor.place(before=anchor)
     return fused
-
-
-def _key_head(view: View, head: Index | None) -> Index | None:
-    """The head index that keys have: the query's, one per group, or none."""
-    if head is None or head in view.indices:
-        return head
-    return next((i for i in view.indices if i.name == f"{head.name}_kv"), None)
 
 
 class _Writer:
@@ -120,17 +126,39 @@ class _Writer:
 
     def operand(self, view: View, roles: tuple[Index | None, ...], dtype: int, hint: str) -> str:
         """query, key or value as [B, H, S, D]."""
-        named = [r for r in roles if r is not None]
-        feature = [i for i in view.indices if i not in named]
-        value = self.arrange(view, (*roles, feature[0] if feature else None), hint)
+        value = self.arrange(view, (*roles, _feature(view, roles)), hint)
         return self.editor.cast(value, self.interpreter.dtype(view.tensor), dtype, f"{self.site}/{hint}")
 
     def arrange(self, view: View, roles: tuple[Index | None, ...], hint: str) -> str:
         """A tensor with one axis per role, in order; an axis of extent 1 for an absent role."""
         name, axes = self._split(self._cut(view, hint), hint)
+        digits = next((d for d in view.digits if d.whole in roles), None)
+        if digits is not None:
+            place = roles.index(digits.whole)
+            apart = (*roles[:place], digits.major, digits.minor, *roles[place + 1 :])
+            return self._merged(self._ordered(name, axes, apart, hint), apart, place, hint)
+        return self._ordered(name, axes, roles, hint)
+
+    def _merged(self, name: str, roles: tuple[Index | None, ...], place: int, hint: str) -> str:
+        """Two neighbouring axes as one."""
+        extents = [1 if r is None else r.bound.constant for r in roles]
+        known = [None if e is None else int(e) for e in extents]
+        first, second = known[place], known[place + 1]
+        assert first is not None and second is not None, "heads are counted"
+        kept = [(axis, e) for axis, e in enumerate(known) if axis != place + 1]
+        target = [first * second if axis == place else ((name, axis) if e is None else e) for axis, e in kept]
+        return self.editor.reshape(name, target, f"{self.site}/{hint}")
+
+    def _ordered(self, name: str, axes: list[tuple[Index, ...]], roles: tuple[Index | None, ...], hint: str) -> str:
+        """Axes of single indices in the order of the roles, one of extent 1 for an absent one."""
         held = {n for names in axes for n in names}
         if [names[0] if names else None for names in axes] == [r if r in held else None for r in roles]:
             return name
+        wanted = [r if r in held else None for r in roles]
+        empty = _surplus([names[0] if names else None for names in axes], wanted)
+        kept = [names[0] if names else None for axis, names in enumerate(axes) if axis not in empty]
+        if kept == wanted:
+            return self.editor.squeeze(name, empty, f"{self.site}/{hint}")
         empty = [a for a, names in enumerate(axes) if not names]
         name = self.editor.squeeze(name, empty, f"{self.site}/{hint}")
         present = [names[0] for names in axes if names]
@@ -152,7 +180,7 @@ class _Writer:
                 self.editor.integers([axis], f"{self.site}/axis"),
             ]
             name = self.editor.node("Slice", [name, *bounds], f"{self.site}/{hint}")
-        return View(name, view.axes, view.factor)
+        return replace(view, tensor=name)
 
     def _split(self, view: View, hint: str) -> tuple[str, list[tuple[Index, ...]]]:
         """Cut merged axes: [B*H, S, D] becomes [B, H, S, D]."""
@@ -175,15 +203,21 @@ class _Writer:
     def slopes(self, plan: Plan) -> str:
         """[H] float32: an initializer, or the model's own run-time value."""
         if plan.slopes is None:
-            assert plan.proof.slopes is not None
-            values = (plan.proof.slopes.astype(np.float64) * plan.slope_factor).astype(np.float32)
+            slopes = plan.proof.emitted_slopes
+            assert slopes is not None
+            values = (slopes.astype(np.float64) * plan.slope_factor).astype(np.float32)
             return self.editor.constant(values, f"{self.site}/slopes")
         head = plan.proof.attention.frame.head
         name = self.arrange(plan.slopes, (head,), "slopes")
         name = self.editor.cast(
             name, self.interpreter.dtype(plan.slopes.tensor), TensorProto.FLOAT, f"{self.site}/slopes"
         )
-        return self._times(name, plan.slope_factor, "slopes", TensorProto.FLOAT)
+        if plan.slope_table is None:
+            return self._times(name, plan.slope_factor, "slopes", TensorProto.FLOAT)
+        factors = (plan.slope_table * plan.slope_factor).astype(np.float32)
+        return self.editor.node(
+            "Mul", [name, self.editor.constant(factors, f"{self.site}/slopes/factor")], f"{self.site}/slopes"
+        )
 
     def _times(self, name: str, factor: Number | float, hint: str, dtype: int) -> str:
         if factor == 1:
@@ -207,7 +241,7 @@ class _Writer:
         if plan.additive is None:
             assert plan.boolean is not None
             return self._boolean(plan, plan.boolean)
-        added, dtype = self._additive(plan, plan.additive)
+        added, dtype = self._additive(plan.additive, plan.proof.attention.frame.scores)
         if plan.boolean is None:
             return added
         visible = self._boolean(plan, plan.boolean)
@@ -215,22 +249,26 @@ class _Writer:
         added = self.editor.cast(added, dtype, TensorProto.FLOAT, f"{self.site}/mask")
         return self.editor.node("Where", [visible, added, hidden], f"{self.site}/mask")
 
-    def _leaf(self, plan: Plan, leaf: Mask) -> tuple[str, int]:
-        assert isinstance(leaf, Leaf)
+    def key_bias(self, plan: Plan, added: Mask) -> str:
+        """[B or 1, H or 1, S_kv] float32."""
         frame = plan.proof.attention.frame
-        roles = (frame.batch, frame.head, frame.row, frame.key)
-        return self.arrange(leaf.view, roles, "mask"), self.interpreter.dtype(leaf.view.tensor)
+        name, dtype = self._additive(added, (frame.batch, frame.head, frame.key), "key_bias")
+        return self.editor.cast(name, dtype, TensorProto.FLOAT, f"{self.site}/key_bias")
+
+    def _leaf(self, leaf: Mask, roles: tuple[Index | None, ...], hint: str = "mask") -> tuple[str, int]:
+        assert isinstance(leaf, Leaf)
+        return self.arrange(leaf.view, roles, hint), self.interpreter.dtype(leaf.view.tensor)
 
     def _boolean(self, plan: Plan, mask: Mask) -> str:
         if isinstance(mask, Leaf):
-            name, dtype = self._leaf(plan, mask)
+            name, dtype = self._leaf(mask, plan.proof.attention.frame.scores)
             if mask.test == "visible":
                 name = self.editor.cast(name, dtype, TensorProto.FLOAT, f"{self.site}/mask")
                 limit = self.editor.constant(np.array(HIDDEN_BELOW, np.float32), f"{self.site}/hiding")
                 return self.editor.node("Greater", [name, limit], f"{self.site}/visible")
             return self.editor.cast(name, dtype, TensorProto.BOOL, f"{self.site}/mask")
         if mask.kind in COMPARISONS:
-            value, dtype = self._leaf(plan, mask.parts[0])
+            value, dtype = self._leaf(mask.parts[0], plan.proof.attention.frame.scores)
             bound = self.editor.constant(
                 np.array(float(mask.factor)).astype(helper.tensor_dtype_to_np_dtype(dtype)), f"{self.site}/bound"
             )
@@ -243,17 +281,17 @@ class _Writer:
             name = self.editor.node({"and": "And", "or": "Or"}[mask.kind], [name, other], f"{self.site}/mask")
         return name
 
-    def _additive(self, plan: Plan, mask: Mask) -> tuple[str, int]:
+    def _additive(self, mask: Mask, roles: tuple[Index | None, ...], hint: str = "mask") -> tuple[str, int]:
         if isinstance(mask, Leaf):
-            return self._leaf(plan, mask)
-        made = [self._additive(plan, p) for p in mask.parts]
+            return self._leaf(mask, roles, hint)
+        made = [self._additive(p, roles, hint) for p in mask.parts]
         dtype = made[0][1] if len({d for _, d in made}) == 1 else TensorProto.FLOAT
-        names = [self.editor.cast(n, d, dtype, f"{self.site}/mask") for n, d in made]
+        names = [self.editor.cast(n, d, dtype, f"{self.site}/{hint}") for n, d in made]
         if mask.kind == "mul":
-            return self._times(names[0], mask.factor, "mask", dtype), dtype
+            return self._times(names[0], mask.factor, hint, dtype), dtype
         name = names[0]
         for other in names[1:]:
-            name = self.editor.node({"add": "Add", "sub": "Sub"}[mask.kind], [name, other], f"{self.site}/mask")
+            name = self.editor.node({"add": "Add", "sub": "Sub"}[mask.kind], [name, other], f"{self.site}/{hint}")
         return name, dtype
 
     # --- output ----------------------------------------------------------------------------------------
@@ -263,9 +301,8 @@ class _Writer:
         view = plan.output
         frame = plan.proof.attention.frame
         dtype = self.interpreter.dtype(view.tensor)
-        present = view.indices
-        feature = next((i for i in present if i not in (frame.batch, frame.head, frame.row)), None)
-        roles: tuple[Index | None, ...] = (frame.batch, frame.head, frame.row, feature)
+        roles: tuple[Index | None, ...] = (frame.batch, frame.head, frame.row)
+        roles = (*roles, _feature(view, roles))
         steps = self._after(view, roles, dtype, plan.dtype)
         name = view.tensor if not steps and plan.rows is None else ""
         made = self.editor.node(
@@ -300,6 +337,12 @@ class _Writer:
         steps: list[tuple[str, list[int | tuple[str, int]]]] = []
         if dtype and dtype != own:
             steps.append(("Cast", [dtype]))
+        for digits in view.digits:
+            place = roles.index(digits.whole)
+            apart = (*roles[:place], digits.major, digits.minor, *roles[place + 1 :])
+            sources = [*range(place), -1, -1, *range(place + 1, len(roles))]
+            steps.append(("Reshape", [_extent(r, axis) for r, axis in zip(apart, sources, strict=True)]))
+            roles = apart
         absent = [a for a, r in enumerate(roles) if r is None or r not in view.indices]
         if absent:
             steps.append(("Squeeze", list(absent)))
@@ -323,6 +366,30 @@ class _Writer:
             return self.editor.cast(value, self.plan.dtype, numbers[0], hint, output=target)
         moves = {"Transpose": self.editor.transpose, "Squeeze": self.editor.squeeze, "Unsqueeze": self.editor.unsqueeze}
         return moves[kind](value, numbers, hint, output=target)
+
+
+def _surplus(axes: list[Index | None], wanted: list[Index | None]) -> list[int]:
+    """Axes of extent 1 that have to go, from left to right, to make one list the other where that can be."""
+    surplus = []
+    place = 0
+    for axis, index in enumerate(axes):
+        if index is None and (place >= len(wanted) or wanted[place] is not None):
+            surplus.append(axis)
+        else:
+            place += 1
+    return surplus
+
+
+def _feature(view: View, roles: tuple[Index | None, ...]) -> Index | None:
+    """The one index of a view that has none of the roles, nor is half of one that has."""
+    halves = [half for d in view.digits if d.whole in roles for half in (d.major, d.minor)]
+    return next((i for i in view.indices if i not in roles and i not in halves), None)
+
+
+def _extent(index: Index | None, axis: int) -> int | tuple[str, int]:
+    """The extent of an axis as part of a Reshape target: a number, or that of an axis of the value before."""
+    constant = 1 if index is None else index.bound.constant
+    return ("", axis) if constant is None else int(constant)
 
 
 def _merged_shape(view: View) -> list[int | tuple[str, int]]:

@@ -24,6 +24,7 @@ class ExitCode(IntEnum):
     ENGINE_FAILED = 5
     PLUGIN_NOT_USED = 6
     INPUT_REJECTED = 7
+    NOT_VERIFIED = 8
 
 
 class AlibiError(Exception):
@@ -179,6 +180,13 @@ class Code(Enum):
         "the bias would be proven only for sizes that no real run has",
         "export so that indices count from the front and every size can be 1 and more",
     )
+    NARROW_TYPE = (
+        "ALB207",
+        "narrow-type",
+        "the bias passes through a number type that does not hold it at every length: it is rounded, or wraps around",
+        "export so that positions and bias are computed in the type of the scores (or in int64 and float32), or take a "
+        "rounded bias for what it was before with --exact-bias",
+    )
     MASK_UNKNOWN = (
         "ALB300",
         "mask-not-expressible",
@@ -220,6 +228,12 @@ class Code(Enum):
         "too-complex",
         "what is added to the scores grows into an expression far larger than any exported model has",
         "nothing to do: the proof is bounded, so that no file makes it run out of time or memory",
+    )
+    QUANTISED = (
+        "ALB405",
+        "quantised-core",
+        "the attention is computed in integers between its query and its output",
+        "leave the products and the softmax of attention out when quantising; quantised projections are no obstacle",
     )
     PROBE = (
         "ALB500",

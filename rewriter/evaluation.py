@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from . import bounded
+from . import bounded, quiet
 from .algebra import Poly, Size, TooComplex, substitute
 from .algebra import poly as as_poly
 from .graph import Array, read_tensor
 from .interpret import Interpreter
-from .interpret.generators import einsum_labels
+from .interpret.equations import einsum_labels
 from .interpret.shapes import has_known_extents
 from .memory import available_memory
 
@@ -105,7 +105,7 @@ def _multiplications(node: NodeProto, interpreter: Interpreter, sizes: dict[Size
     if made is None or any(n is None for n in operands):
         return MAX_WORK + 1
     if node.op_type == "Einsum":
-        terms, _ = einsum_labels(node)
+        terms, _ = einsum_labels(node, [interpreter.rank(name) for name in node.input])
         extents: dict[str, int] = {}
         for name, term in zip(node.input, terms, strict=False):
             for letter, extent in zip(term, interpreter.dims(name) or (), strict=False):
@@ -138,7 +138,7 @@ def evaluator(model: ModelProto, base_dir: Path | None) -> Evaluate | None:
             if tensor.data_location == TensorProto.EXTERNAL:
                 tensor.CopyFrom(numpy_helper.from_array(np.array(read_tensor(tensor, base_dir)), tensor.name))
     try:
-        import onnxruntime
+        onnxruntime = quiet.onnxruntime()
     except ImportError:
         from onnx.reference import ReferenceEvaluator
 
@@ -149,12 +149,9 @@ def evaluator(model: ModelProto, base_dir: Path | None) -> Evaluate | None:
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 4
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    if base_dir is not None:
-        # Large tables are mapped by onnxruntime, not loaded here.
-        folder = str(base_dir.resolve())
-        settings.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
     try:
-        session = bounded.session(onnxruntime, model.SerializeToString(), settings, MAX_BYTES)
+        # Large tables are mapped by onnxruntime, not loaded here.
+        session = bounded.session(onnxruntime, model.SerializeToString(), settings, MAX_BYTES, base_dir)
     except Exception:  # noqa: BLE001 - a type or an operator that this build of onnxruntime has not
         return None
 

@@ -7,21 +7,18 @@ from fractions import Fraction
 
 from onnx import NodeProto, TensorProto
 
-from ..patterns.operators import PATTERNS, OperatorPattern
+from ..patterns.operators import Bound, OperatorPattern
 from .algebra import Cond, Index, Poly, conjunction, conjuncts, less_equal, of, poly
 from .errors import Code, Refusal, Stage
+from .features import check_features, version_of
+from .graph import attribute as attribute_of
 from .graph import float_attribute, int_attribute, label
 from .interpret import Interpreter
+from .interpret.arithmetic import exact
 from .interpret.digits import divide, floordiv
 from .layout import View, find_view, index_of
-from .masks import unmask
+from .masks import Masked, is_half, unmask
 from .site import Attention, Frame
-
-
-def pattern_of(node: NodeProto) -> OperatorPattern | None:
-    """The pattern of an attention operator, or None."""
-    domain = "" if node.domain == "ai.onnx" else node.domain
-    return next((p for p in PATTERNS if p.domain == domain and p.op_type == node.op_type), None)
 
 
 def attention(interpreter: Interpreter, node: NodeProto, pattern: OperatorPattern) -> Attention:
@@ -31,9 +28,14 @@ def attention(interpreter: Interpreter, node: NodeProto, pattern: OperatorPatter
         Refusal: It uses a feature that the fused node has not, or its axes cannot be named.
     """
     operands = {name: node.input[p] for name, p in pattern.inputs.items() if p < len(node.input) and node.input[p]}
-    _check_features(interpreter, node, pattern)
     if "bias" not in operands:
         raise Refusal(Code.NO_BIAS, Stage.ANCHOR, label(node), "", f"{node.op_type} has no bias input")
+    check_features(interpreter, node, pattern)
+    missing = [n for n in ("query", "key", "value") if n not in operands]
+    if missing:
+        raise Refusal(
+            Code.FEATURE, Stage.ANCHOR, label(node), "", f"it has no {missing[0]} of its own (packed operands)"
+        )
     query, key, value = (operands[n] for n in ("query", "key", "value"))
     heads, key_heads, width = _heads(interpreter, node, pattern, query, key)
     query_dims, key_dims = _dims(interpreter, node, query), _dims(interpreter, node, key)
@@ -51,6 +53,10 @@ def attention(interpreter: Interpreter, node: NodeProto, pattern: OperatorPatter
     key_head = floordiv(of(head), group) if group != 1 else of(head)
     new_column = column if cached == 0 else Index("j", new_keys)
     value_dims = _dims(interpreter, node, value)
+    if len(value_dims) == 4 and not interpreter.same(value_dims[1], key_heads):
+        raise Refusal(
+            Code.LAYOUT, Stage.SCORES, label(node), value, f"{value_dims[1]!r} heads of values, {key_heads!r} of keys"
+        )
     value_width = value_dims[3] if len(value_dims) == 4 else divide(value_dims[2], key_heads)
     if value_width is None:
         raise Refusal(Code.LAYOUT, Stage.SCORES, label(node), value)
@@ -66,10 +72,16 @@ def attention(interpreter: Interpreter, node: NodeProto, pattern: OperatorPatter
         for name in ("key", "value"):
             if views[name].factor != 1:
                 views[name] = View(views[name].tensor, views[name].axes)
-    terms, visible, bias_index = _bias(interpreter, node, operands["bias"], batch, frame)
-    visible += _own_causality(interpreter, node, pattern, frame, cached)
+    bias = operands["bias"]
+    _check_columns(interpreter, node, pattern, bias, total)
+    half = is_half(interpreter, bias)
+    masked, bias_index = _bias(interpreter, node, bias, batch, frame, half)
+    causality = _own_causality(interpreter, node, pattern, frame, cached)
     scale = float_attribute(node, "scale", 0.0)
     width_constant = width.constant
+    given = attribute_of(node, "scale") is not None
+    if given and not pattern.zero_scale_is_default and not scale > 0:
+        raise Refusal(Code.FEATURE, Stage.ANCHOR, label(node), "", f"scale = {scale:g} has no square root that scales")
     if not scale:
         if not width_constant:
             why = "not fixed" if width_constant is None else "zero"
@@ -89,38 +101,23 @@ def attention(interpreter: Interpreter, node: NodeProto, pattern: OperatorPatter
         anchor=node,
         scope=interpreter.scope,
         frame=frame,
-        scores=operands["bias"],
+        scores=bias,
         scores_index=bias_index,
         scale=Fraction(scale) * views["query"].factor * views["key"].factor,
-        terms=terms,
-        visible=conjuncts(conjunction(visible)),
+        terms=masked.value,
+        visible=conjuncts(conjunction((*masked.visible, *causality))),
+        half=half,
         query=views["query"],
         key=views["key"],
         value=views["value"],
         output=View(out, axes),
-        zero_rows=pattern.zero_rows,
+        zero_rows=pattern.zero_rows_at is not None and masked.hidden_at <= exact(pattern.zero_rows_at),
         extra_outputs={
             name: node.output[p] for name, p in pattern.outputs.items() if p < len(node.output) and node.output[p]
         },
         past={n: operands[n] for n in ("past_key", "past_value") if n in operands},
         steps=[f"{node.op_type} '{label(node)}': scale {scale:.9g}, bias '{operands['bias']}'"],
     )
-
-
-def _check_features(interpreter: Interpreter, node: NodeProto, pattern: OperatorPattern) -> None:
-    for name, neutral in pattern.neutral.items():
-        given = float_attribute(node, name, neutral)
-        if given != neutral:
-            raise Refusal(Code.FEATURE, Stage.ANCHOR, label(node), "", f"{name} = {given:g}")
-    for position in pattern.absent:
-        if position < len(node.input) and node.input[position]:
-            raise Refusal(
-                Code.FEATURE, Stage.ANCHOR, label(node), node.input[position], f"input {position} is connected"
-            )
-    for position in pattern.unused:
-        output = node.output[position] if position < len(node.output) else ""
-        if output and interpreter.scope.consumers.get(output):
-            raise Refusal(Code.ESCAPES, Stage.LIVENESS, label(node), output)
 
 
 def _dims(interpreter: Interpreter, node: NodeProto, tensor: str) -> tuple[Poly, ...]:
@@ -189,9 +186,25 @@ def _bhsd(batch: Poly, head: Poly, position: Index, last: Index) -> tuple[Index,
     return tuple(i for i in found if i is not None)
 
 
+def _check_columns(interpreter: Interpreter, node: NodeProto, pattern: OperatorPattern, bias: str, keys: Poly) -> None:
+    """A bias with fewer columns than keys hides the others: where that may be, nothing tells which.
+
+    Raises:
+        Refusal: The bias does not surely have a column for every key.
+    """
+    dims = interpreter.dims(bias)
+    if (
+        dims
+        and version_of(interpreter.scope, pattern) >= pattern.short_bias_since
+        and not interpreter.same(dims[-1], keys)
+    ):
+        detail = f"the bias has {dims[-1]!r} columns for {keys!r} keys; keys without a column are hidden"
+        raise Refusal(Code.FEATURE, Stage.MASK, label(node), bias, detail)
+
+
 def _bias(
-    interpreter: Interpreter, node: NodeProto, bias: str, batch: Poly, frame: Frame
-) -> tuple[Poly, tuple[Cond, ...], tuple[Poly, ...]]:
+    interpreter: Interpreter, node: NodeProto, bias: str, batch: Poly, frame: Frame, half: bool
+) -> tuple[Masked, tuple[Poly, ...]]:
     dims = interpreter.dims(bias)
     if dims is None or len(dims) > 4:
         raise Refusal(Code.LAYOUT, Stage.SCORES, label(node), bias, "the bias has an unknown rank")
@@ -208,29 +221,49 @@ def _bias(
     value = interpreter.element(bias, index)
     if interpreter.dtype(bias) == TensorProto.BOOL:
         raise Refusal(Code.NO_BIAS, Stage.SCORES, label(node), bias, "the mask is boolean")
-    visible, terms = unmask(value)
-    return terms, visible, index
+    return unmask(value, half=half), index
 
 
 def _own_causality(
     interpreter: Interpreter, node: NodeProto, pattern: OperatorPattern, frame: Frame, cached: Poly
 ) -> tuple[Cond, ...]:
-    causal = pattern.always_causal or (pattern.causal is not None and int_attribute(node, pattern.causal, 0) != 0)
+    """What the operator itself hides by position: later keys, and those beyond its windows."""
+    causal = int_attribute(node, pattern.causal, int(pattern.causal_unless_said)) != 0
     if pattern.lengths is not None:
         _check_lengths(interpreter, node, pattern.lengths, frame)
-    if not causal:
+    windows = _windows(node, pattern, causal)
+    if not causal and not windows:
         return ()
     # Operators with a cache count query rows behind it; without one, row i sees keys 0 .. i.
-    offset = interpreter.facts.normal(frame.offset if pattern.always_causal else cached)
+    offset = interpreter.facts.normal(frame.offset if pattern.from_last else cached)
     if not interpreter.facts.equal(offset, frame.offset):
         raise Refusal(
             Code.CAUSALITY,
             Stage.MASK,
             label(node),
             "",
-            f"row 0 sees keys up to {offset!r}, the last row would have to see all {frame.key.bound!r}",
+            f"row 0 counts as key {offset!r}, the last row would have to count as the last of {frame.key.bound!r}",
         )
-    return (less_equal(of(frame.key), of(frame.row) + offset),)
+    key, row = of(frame.key), of(frame.row) + offset
+    conditions = [less_equal(key, row)] if causal else []
+    for bound, width in windows:
+        conditions.append(less_equal(row - key if bound.before else key - row, poly(width)))
+    return tuple(conditions)
+
+
+def _windows(node: NodeProto, pattern: OperatorPattern, causal: bool) -> list[tuple[Bound, int]]:
+    """The bounds that a node sets, and how far a key may be from its row's own position."""
+    found = []
+    for bound in pattern.windows:
+        given = int_attribute(node, bound.attribute, -1)
+        if given == -1:
+            continue
+        width = given - bound.own
+        if width < 0 or (bound.causal_only and not causal):
+            why = "without causality" if width >= 0 else "which leaves the row's own key out or means nothing"
+            raise Refusal(Code.FEATURE, Stage.ANCHOR, label(node), "", f"{bound.attribute} = {given}, {why}")
+        found.append((bound, width))
+    return found
 
 
 def _check_lengths(interpreter: Interpreter, node: NodeProto, positions: tuple[int, int], frame: Frame) -> None:

@@ -16,7 +16,7 @@ from .algebra import (
 from .graph import operator
 from .interpret import Interpreter
 from .interpret.movement import source
-from .layout import View, index_of, unify
+from .layout import View, index_of, reshaped, unify
 from .prove import Proof
 
 
@@ -36,7 +36,7 @@ def row_guard(interpreter: Interpreter, proof: Proof, output: View) -> View | No
         if followed is None or len(uses) != 1 or uses[0].node is None:
             return None
         view, node = followed, uses[0].node
-    if operator(node) != "Where" or view.merged:
+    if operator(node) != "Where" or not view.clean:
         return None
     dims = interpreter.dims(node.output[0])
     if dims is None or len(dims) != len(view.axes):
@@ -67,6 +67,8 @@ def follow(interpreter: Interpreter, output: View, node: NodeProto | None) -> Vi
     dims = interpreter.dims(node.output[0])
     if dims is None:
         return None
+    if operator(node) == "Reshape":
+        return reshaped(interpreter, output, node.output[0], dims)
     unknown = tuple(index_of(f"o{a}", d) for a, d in enumerate(dims))
     moved = source(interpreter, node, 0, unknown)
     if moved is None or moved[0] != output.tensor:
@@ -80,4 +82,4 @@ def follow(interpreter: Interpreter, output: View, node: NodeProto | None) -> Vi
         if isinstance(atom, Index) and atom not in bound:
             return None
         axes.append((bound[atom],) if isinstance(atom, Index) else ())
-    return View(node.output[0], tuple(axes))
+    return View(node.output[0], tuple(axes), digits=output.digits)

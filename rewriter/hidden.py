@@ -107,8 +107,13 @@ def scratch() -> Iterator[Path]:
     Raises:
         OSError: It cannot be made.
     """
-    with folder(Path(tempfile.gettempdir()) / "scratch") as made:
+    with scratch_folder() as made:
         yield made.path
+
+
+def scratch_folder() -> contextlib.AbstractContextManager[Hidden]:
+    """Like :func:`scratch`, with the lock: for a child that goes on working there."""
+    return folder(Path(tempfile.gettempdir()) / "scratch")
 
 
 def remove_leftovers(wanted: Path) -> None:

@@ -13,6 +13,7 @@ from onnx import GraphProto, ModelProto, TensorProto
 
 from .errors import ModelRejected, UsageError
 from .graph import bodies
+from .place import check_place, same_file
 from .stored import declared_bytes
 
 MAX_FILE = (1 << 31) - 1
@@ -47,9 +48,9 @@ def load(path: Path) -> Source:
     Raises:
         ModelRejected: It is missing, no ONNX model, or refers to data unsafely.
     """
-    if not path.is_file():
-        raise ModelRejected(f"'{path}' is not a file. Give the path of an .onnx model.")
     try:
+        if not path.is_file():
+            raise ModelRejected(f"'{path}' is not a file. Give the path of an .onnx model.")
         if path.stat().st_size > MAX_FILE:
             raise ModelRejected(
                 f"'{path}' is larger than 2 GiB, which protobuf cannot read. Export with external data."
@@ -67,7 +68,10 @@ def load(path: Path) -> Source:
     base_dir = path.parent
     external = list(external_tensors(model))
     for tensor in external:
-        _check_external(path, base_dir, tensor)
+        try:
+            _check_external(path, base_dir, tensor)
+        except OSError as error:
+            raise ModelRejected(f"'{path}': its data '{error.filename}' cannot be read: {error.strerror}.") from error
     data = tuple(sorted({_entries(t).get("location", "") for t in external}))
     return Source(path, model, base_dir, hashlib.sha256(content).hexdigest(), data)
 
@@ -136,19 +140,14 @@ def _check_external(path: Path, base_dir: Path, tensor: TensorProto) -> None:
 
 
 def check_target(source: Source, target: Path) -> None:
-    """The output may not be the input or one of the files it needs.
+    """The output may not be the input or one of the files it needs, nor replace what is no file.
 
     Raises:
-        UsageError: It is, or its folder does not exist.
+        UsageError: It is, or it cannot be written there.
     """
-    if not target.parent.is_dir():
-        raise UsageError(f"the folder '{target.parent}' of the output does not exist. Make it, or choose another -o.")
-    if target.is_dir():
-        raise UsageError(f"the output '{target}' is a folder. Give a file name with -o.")
-    if source.path is None:
-        return
-    if target.exists() and target.samefile(source.path):
+    if source.path is not None and same_file(target, source.path):
         raise UsageError(f"the output '{target}' is the input itself. Choose another name with -o.")
+    check_place(target, "-o")
     for location in source.data:
         if target.resolve() in ((source.base_dir / location).resolve(), (target.parent / location).resolve()):
             raise UsageError(f"the output '{target}' has the name of the model's data file. Choose another -o.")

@@ -6,15 +6,16 @@ tensor has axes ((b, h), (s), (d)).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from onnx import NodeProto
 
-from .algebra import ONE, Apply, Index, Number, Poly, min0, of, poly
+from .algebra import ONE, Apply, Atom, Index, Number, Poly, Substitution, min0, of, poly, substitute
 from .graph import int_attribute
 from .interpret import Interpreter
-from .interpret.digits import divide
+from .interpret.digits import divide, floordiv
 from .interpret.movement import source
 
 MAX_HOPS = 24
@@ -33,12 +34,14 @@ class View:
         axes: Per axis, the indices merged in it (major first); empty for an axis of extent 1.
         factor: What the tensor still has to be multiplied with.
         prefix: Axes of which only the first part is meant (a mask longer than the keys).
+        digits: Indices that it has as two axes of their own, such as heads as [key heads, members of a group].
     """
 
     tensor: str
     axes: tuple[tuple[Index, ...], ...]
     factor: Number = Fraction(1)
     prefix: tuple[int, ...] = ()
+    digits: tuple[Digits, ...] = ()
 
     @property
     def merged(self) -> bool:
@@ -46,36 +49,34 @@ class View:
         return any(len(a) > 1 for a in self.axes)
 
     @property
+    def clean(self) -> bool:
+        """Whether every index has an axis of its own, and none has two."""
+        return not self.merged and not self.digits
+
+    @property
     def indices(self) -> tuple[Index, ...]:
         """All named indices, in memory order."""
         return tuple(i for axis in self.axes for i in axis)
 
 
-def radix(interpreter: Interpreter, index: Poly, groups: dict[Poly, Index]) -> tuple[Index, ...] | None:
+def radix(interpreter: Interpreter, index: Poly) -> tuple[Index, ...] | None:
     """The indices merged in one axis: ``b * H + h`` gives (b, h); None if it is no such merge.
 
     Args:
         interpreter: For equalities between sizes.
         index: The index expression of one axis.
-        groups: Replacements for digits, e.g. ``h // G`` by the index of the key's head.
     """
-    if index in groups:
-        return (groups[index],)
     if index.constant is not None:
         return () if index == 0 else None
     parts: list[tuple[Index, Poly]] = []
     rest = index
     for atom in index.sorted_atoms():
-        if isinstance(atom, Apply) and of(atom) in groups:
-            named = groups[of(atom)]
-        elif isinstance(atom, Index):
-            named = atom
-        else:
+        if not isinstance(atom, Index):
             continue
         stride = rest.coefficient_of(atom)
         if not stride.terms:
             continue
-        parts.append((named, stride))
+        parts.append((atom, stride))
         rest = rest - stride * of(atom)
     if rest != 0:
         return None
@@ -99,9 +100,11 @@ def as_view(interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...], *,
     axes = []
     prefix: list[int] = []
     seen: set[Index] = set()
-    groups = _key_heads(indices)
+    cut = digits_in(indices)
     for position, index in enumerate(indices):
-        names = radix(interpreter, interpreter.facts.normal(index), groups)
+        digits = substitute(index, {a: p for d in cut for a, p in d.replacement.items()})
+        names = radix(interpreter, interpreter.facts.normal(digits))
+        names = None if names is None else joined(names, cut)
         if names is None or any(n in seen for n in names):
             return None
         dims = interpreter.dims(tensor)
@@ -114,22 +117,83 @@ def as_view(interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...], *,
             prefix.append(position)
         seen.update(names)
         axes.append(names)
-    return View(tensor, tuple(axes), prefix=tuple(prefix))
+    both = tuple(d for d in cut if d.major in seen and d.minor in seen)
+    return View(tensor, tuple(axes), prefix=tuple(prefix), digits=both)
 
 
-def _key_heads(indices: tuple[Poly, ...]) -> dict[Poly, Index]:
-    """Grouped-query attention reads key head ``h // G``: an index of its own, with H / G values."""
-    found: dict[Poly, Index] = {}
+@dataclass(frozen=True)
+class Digits:
+    """An index cut in two, ``whole = major * G + minor``: key head and member of the group, for instance."""
+
+    whole: Index
+    major: Index
+    minor: Index
+
+    @property
+    def replacement(self) -> Substitution:
+        """What puts the digits in place of the index and of its quotient."""
+        group = self.minor.bound
+        return {self.whole: of(self.major) * group + of(self.minor), _quotient(self.whole, group): of(self.major)}
+
+
+def digits_of(index: Index, group: Poly) -> Digits | None:
+    """The digits of an index by a group size, or None where its extent is no multiple."""
+    count = divide(index.bound, group)
+    if count is None:
+        return None
+    return Digits(index, Index(f"{index.name}_kv", count), Index(f"{index.name}_in", group))
+
+
+def digits_in(indices: tuple[Poly, ...]) -> list[Digits]:
+    """Indices of which only ``h // G`` is used somewhere, as by the keys of grouped-query attention."""
+    found: dict[Index, Digits] = {}
     for index in indices:
         for atom in index.sorted_atoms():
             if isinstance(atom, Apply) and atom.function == "floordiv":
-                head, group = atom.arguments
-                single = head.single_atom
-                if isinstance(single, Index) and group.constant:
-                    heads = divide(single.bound, group)
-                    if heads is not None:
-                        found[of(atom)] = Index(f"{single.name}_kv", heads)
-    return found
+                whole, group = atom.arguments
+                single = whole.single_atom
+                if isinstance(single, Index) and group.constant and single not in found:
+                    digits = digits_of(single, group)
+                    if digits is not None:
+                        found[single] = digits
+    return list(found.values())
+
+
+def joined(names: tuple[Index, ...], cut: list[Digits]) -> tuple[Index, ...]:
+    """Names of an axis in which both digits of an index stand side by side: that is the index itself."""
+    for digits in cut:
+        pair = (digits.major, digits.minor)
+        for place in range(len(names) - 1):
+            if names[place : place + 2] == pair:
+                names = (*names[:place], digits.whole, *names[place + 2 :])
+                break
+    return names
+
+
+def reshaped(interpreter: Interpreter, view: View, tensor: str, dims: tuple[Poly, ...]) -> View | None:
+    """The view of a tensor with these extents that a Reshape makes of another one; None where it cuts an index."""
+    names = list(view.indices)
+    axes: list[tuple[Index, ...]] = []
+    for extent in dims:
+        own: list[Index] = []
+        total = ONE
+        while names and not (own and interpreter.same(total, extent)) and not (extent == 1 and not own):
+            own.append(names.pop(0))
+            total = total * own[-1].bound
+        if not interpreter.same(total, extent):
+            return None
+        axes.append(joined(tuple(own), list(view.digits)))
+    if names:
+        return None
+    held = {n for axis in axes for n in axis}
+    left = tuple(d for d in view.digits if d.whole not in held)
+    return View(tensor, tuple(axes), digits=left)
+
+
+def _quotient(index: Index, group: Poly) -> Atom:
+    quotient = floordiv(of(index), group).single_atom
+    assert quotient is not None
+    return quotient
 
 
 def _covers(interpreter: Interpreter, names: tuple[Index, ...], extent: Poly) -> bool:
@@ -155,23 +219,43 @@ def scalar_factor(interpreter: Interpreter, node: NodeProto) -> tuple[str, Numbe
     return None
 
 
+def key_head(view: View, head: Index | None) -> Index | None:
+    """The head index that keys or values have: the query's, one per group, or none."""
+    if head is None or head in view.indices or any(d.whole == head for d in view.digits):
+        return head
+    return next((i for i in view.indices if i.name == f"{head.name}_kv"), None)
+
+
 def find_view(
-    interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...], wanted: tuple[Index, ...]
+    interpreter: Interpreter,
+    tensor: str,
+    indices: tuple[Poly, ...],
+    wanted: tuple[Index, ...],
+    fits: Callable[[View], bool] = lambda view: True,
 ) -> View | None:
     """The best tensor to take an operand from: walk up through pure movement and constant factors.
 
     Preferred is a tensor whose axes are single indices in the order ``wanted``; then one whose axes are
-    single; then any (the operand itself, say [B*H, S, D]).  Factors met on the way are collected.
+    single; then any (the operand itself, say [B*H, S, D]), best without heads that are cut in two.  Factors met on
+    the way are collected.
+
+    Args:
+        interpreter: For what tensors are made of.
+        tensor: The operand of the product.
+        indices: The index in it.
+        wanted: The indices of a canonical layout, in order.
+        fits: Which views may be taken.
     """
     best: tuple[tuple[int, int, int], View] | None = None
     factor: Number = Fraction(1)
     peels = 0
     for hop in range(MAX_HOPS):
         view = as_view(interpreter, tensor, indices)
-        if view is not None:
-            view = View(view.tensor, view.axes, factor)
+        if view is not None and fits(view):
+            view = replace(view, factor=factor)
             order = tuple(i for i in wanted if i in view.indices)
             rank = 2 if view.merged else (0 if view.indices == order and len(view.axes) == 4 else 1)
+            rank = 3 if view.digits else rank
             if best is None or (rank, -peels, hop) < best[0]:
                 best = ((rank, -peels, hop), view)
         step = _above(interpreter, tensor, indices)
@@ -202,6 +286,16 @@ def _above(
     return None if moved is None else (*moved, Fraction(1))
 
 
+def origin(interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...]) -> tuple[Poly, ...]:
+    """The index in the tensor that an operand is a copy of: where it is repeated, the copies do not matter."""
+    for _ in range(MAX_HOPS):
+        step = _above(interpreter, tensor, indices)
+        if step is None:
+            break
+        tensor, indices, _factor = step
+    return indices
+
+
 def discover_splits(interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...]) -> list[tuple[Index, Poly]]:
     """Where a Reshape upstream cuts an index in two, e.g. [B, S, H, D] behind a [B*H, S, D] operand."""
     interpreter.splits.clear()
@@ -217,7 +311,7 @@ def discover_splits(interpreter: Interpreter, tensor: str, indices: tuple[Poly, 
 
 def unify(interpreter: Interpreter, pattern: Poly, value: tuple[Index, ...], found: dict[Index, Index]) -> bool:
     """Bind the indices of ``pattern`` (an axis in unknown indices) to the known ones merged in that axis."""
-    names = radix(interpreter, pattern, {})
+    names = radix(interpreter, pattern)
     if names is None or len(names) != len(value):
         return False
     for unknown, known in zip(names, value, strict=True):

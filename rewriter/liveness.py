@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from .errors import Code, Refusal, Stage
 from .graph import label
 from .interpret import Interpreter
+from .layout import View
+from .mask_plan import Leaf, Op
 from .plan import Plan
 
 
@@ -44,3 +48,22 @@ def check_private(interpreter: Interpreter, plan: Plan) -> None:
                     Code.CROSSES_SCOPE, Stage.LIVENESS, label(use.node), name, f"'{name}' is used in {use.scope.path}"
                 )
             pending.extend(o for o in use.node.output if o)
+    _check_inputs(plan, seen)
+
+
+def _check_inputs(plan: Plan, from_scores: set[str]) -> None:
+    """Nothing that the fused node will read may be made from scores: they would have to be computed for it."""
+    pending = [getattr(plan, f.name) for f in fields(plan) if f.name != "output"]  # whatever a member may take
+    read: list[str] = []
+    while pending:
+        found = pending.pop()
+        if isinstance(found, Op):
+            pending.extend(found.parts)
+        elif isinstance(found, Leaf):
+            read.append(found.view.tensor)
+        elif isinstance(found, View):
+            read.append(found.tensor)
+    made = sorted(set(read) & from_scores)
+    if made:
+        anchor = label(plan.proof.attention.anchor)
+        raise Refusal(Code.ESCAPES, Stage.LIVENESS, anchor, made[0], f"'{made[0]}' is made from the scores")

@@ -16,7 +16,6 @@ from .algebra import (
     Number,
     Poly,
     Read,
-    Sum,
     ind,
     of,
 )
@@ -51,6 +50,13 @@ class Op:
 
 
 Mask = Leaf | Op
+
+
+def indices_in(mask: Mask) -> frozenset[Index]:
+    """The indices that a mask depends on."""
+    if isinstance(mask, Leaf):
+        return frozenset(mask.view.indices)
+    return frozenset().union(*(indices_in(part) for part in mask.parts))
 
 
 def by_row(proof: Proof) -> tuple[tuple[Cond, ...], tuple[Cond, ...]]:
@@ -168,7 +174,7 @@ def _from_scores(interpreter: Interpreter, proof: Proof, conditions: list[Cond])
             break
         if any(isinstance(a, Read) and a.tensor == attention.product for a in value.all_atoms()):
             continue
-        hidden = {c.key for c in unmask(value)[0]}
+        hidden = {c.key for c in unmask(value, half=attention.half).visible}
         if not hidden & missing or not hidden <= allowed:
             continue
         view = as_view(interpreter, tensor, indices, parts=True)
@@ -222,7 +228,8 @@ def _rest(
         Refusal: The part cannot be separated.
     """
     attention = proof.attention
-    conditions, value = unmask(interpreter.element(tensor, indices))
+    masked = unmask(interpreter.element(tensor, indices), half=attention.half)
+    conditions, value = masked.visible, masked.value
     if _is_bias(proof, value):
         return None
     if not any(_is_rest(proof, m) for m, _ in value.terms):
@@ -287,10 +294,7 @@ def _is_bias(proof: Proof, value: Poly) -> bool:
 
 
 def _is_rest(proof: Proof, monomial: Monomial) -> bool:
-    """Whether a monomial is part of what is passed on: run-time values that are no product and no position."""
-    atoms = frozenset(x for a, _ in monomial for x in of(a).all_atoms())
-    if not any(isinstance(a, Read | Sum) for a in atoms):
-        return False
+    """Whether a monomial is part of what is passed on, which no product is."""
     if any(isinstance(a, Read) and a.tensor == proof.attention.product for a, _ in monomial):
         return False
     return monomial in {m for m, _ in proof.rest.terms}

@@ -4,33 +4,40 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import ModelProto
 
-from . import wellformed
-from .algebra import Substitution, poly, substitute
+from . import surgeon, wellformed
+from .algebra import Poly, Substitution, of, poly, substitute
 from .analyse import Analysis, Site, analyse
 from .edit import Counts, Editor, all_names
 from .emit import emit, is_grouped, variant_of
-from .errors import ExitCode, MissingDependency, ModelRejected, UsageError
+from .errors import ExitCode, MissingDependency, ModelRejected, Refusal, UsageError
 from .evaluation import beyond_memory
 from .function_body import MINIMUM_OPSET, function_proto
 from .graph import Array, opset_versions, walk
 from .hidden import scratch
+from .inlining import beside, inline_functions, verify_inlined
 from .io import Source, check_target, load
 from .normalise import normalise
 from .pairs import SitePairs
 from .probe import probe
+from .prove import Proof
 from .spec import DOMAIN, DOMAIN_VERSION, FusedAttention
 from .staging import Staged
+from .unfold import unfold_masks
 from .unpack import unpack_attention
 from .verify import Verification, VerifyOptions, skipped, verify
+from .verify.draw import LARGEST_BATCH
 from .verify.errors import GivenInputError, RuntimeMissingError, VerifyError
+from .verify.lengths import MOST_SCORES, exceeding
+from .written_out import restore_softmax
 
 FUNCTIONS_SINCE_IR = 8
 """Model-local functions exist from this IR version on."""
@@ -50,8 +57,12 @@ class Options:
         val_ranges: (lowest, highest) per graph input, both included.  An integer input declared to be
             in 0 .. 1 may be taken as a boolean by the proof.
         verify_sites: Verify each attention site alone, without weights, even if the whole model fits into memory.
+        exact_bias: Where the model rounds its bias to a narrow type on the way to wide scores, leave the rounding out.
+        inline: Write the function bodies in place of the fused nodes, for runtimes that refuse local functions.
         copy_data: Give the output data files of its own, even in the original's folder.
         progress: Told (phase, work done, work in all) now and then; the work in all may be 0 for unknown.
+        check: Told the source once it was read, with None, and again with the analysis.  It may raise an
+            ``AlibiError``, which ends the run before anything is rewritten or written.
     """
 
     allow_partial: bool = False
@@ -63,7 +74,10 @@ class Options:
     val_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     copy_data: bool = False
     verify_sites: bool = False
+    exact_bias: bool = False
+    inline: bool = False
     progress: Callable[[str, int, int], None] | None = None
+    check: Callable[[Source, Analysis | None], None] | None = None
 
 
 @dataclass
@@ -81,6 +95,7 @@ class RewriteResult:
         exit_code: What the command line returns.
         seconds: Time per phase.
         notes: What else the user should know.
+        rewritten_before: Fused nodes that the input holds, where there is nothing else to rewrite.
         left: Per rewritten site that still has one, a tensor of S_q x S_kv elements (a mask, or a bias that
             something else uses) in the rewritten graph.
     """
@@ -97,15 +112,25 @@ class RewriteResult:
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)
+    rewritten_before: int = 0
+
+    def graph(self) -> Any:
+        """The rewritten model as a ``gs.Graph`` of onnx-graphsurgeon; the original where nothing was rewritten.
+
+        Raises:
+            MissingDependency: onnx-graphsurgeon is not installed.
+        """
+        return surgeon.to_graph(self.source.model if self.model is None else self.model)
 
 
 def rewrite(
-    model: ModelProto | str | Path, output: str | Path | None = None, *, options: Options | None = None
+    model: ModelProto | str | Path | Any, output: str | Path | None = None, *, options: Options | None = None
 ) -> RewriteResult:
     """Fuse every attention of a model whose added bias is proven to be ALiBi.
 
     Args:
-        model: An ONNX file, or a model in memory (its external data must be absolute or absent).
+        model: An ONNX file, or a model in memory (its external data must be absolute or absent), also as a
+            ``gs.Graph`` of onnx-graphsurgeon; ``result.graph()`` then gives one back.
         output: Where to write the rewritten model; ``<stem>.alibi.onnx`` beside the input by default.
             A model in memory is only written if this is given.
         options: See ``Options``.
@@ -128,15 +153,21 @@ def rewrite(
         check_target(source, target)
     clock.lap("load")
     original = source.model
+    if options.check is not None:
+        options.check(source, None)
     _check_versions(source)
     binary = frozenset(n for n, (low, high) in options.val_ranges.items() if low >= 0 and high <= 1)
     wellformed.check(original)
-    copy, analysis = _analyse(original, source, binary, options.progress)
+    copy, analysis = _analyse(original, source, binary, options.progress, exact_bias=options.exact_bias)
+    if options.check is not None:
+        options.check(source, analysis)
     result = RewriteResult(source, analysis, seconds=clock.seconds)
     if analysis.malformed:
         some = ", ".join(analysis.malformed[:5])
         result.notes.append(f"nodes that contradict their inputs, so their results were taken for unknown: {some}")
     clock.lap("analyse")
+    if options.exact_bias and not any(s.plan.proof.unrounded.terms for s in analysis.proven if s.plan is not None):
+        result.notes.append("--exact-bias changes nothing: no bias that is proven is rounded to a narrower type")
     if options.probe:
         probe(copy, analysis, source.base_dir)
         unchecked = [s.name for s in analysis.proven if not s.checked]
@@ -145,16 +176,26 @@ def rewrite(
             result.notes.append(f"the numeric self-check could not evaluate the bias at several keys of: {some}")
         clock.lap("probe")
     if not analysis.proven or (analysis.refused and not options.allow_partial) or options.dry_run:
-        partial = bool(analysis.refused) or not analysis.proven
-        result.exit_code = ExitCode.NOT_REWRITTEN if partial else ExitCode.DONE
+        result.exit_code = _without_a_rewrite(original, analysis, result, options)
         return result
     sites = None
     if options.verify:
-        sites = SitePairs.of(copy, analysis, source.base_dir, lambda: _working_copy(original, analysis.kept)[0])
+
+        def again() -> ModelProto:
+            return _working_copy(original, source.base_dir, analysis.kept)[0]
+
+        sites = SitePairs.of(copy, analysis, source.base_dir, again)
     _emit_all(copy, analysis, result)
     clock.lap("edit")
+    if options.inline:
+        copy = _inline(source, copy, result, options, sites)
+        clock.lap("verify")
+        result.notes.append("function bodies are in place of the fused nodes, as asked for: no kernel replaces them")
+        options = dataclasses.replace(options, verify=False)
     result.model = copy
-    if target is not None:
+    if result.verification is not None and result.verification.status in UNVERIFIED:
+        pass
+    elif target is not None:
         _write(source, copy, target, result, options, sites, clock)
     elif options.verify:
         with scratch() as folder:
@@ -162,11 +203,48 @@ def rewrite(
             with Staged(copy, folder / "rewritten.onnx", base_dir) as staged:
                 result.verification = _verify(source, staged, analysis, options, sites)
         clock.lap("verify")
-    if result.verification is not None and result.verification.status == "failed":
-        result.exit_code = ExitCode.VERIFICATION_FAILED
-        return result
-    result.exit_code = ExitCode.NOT_REWRITTEN if analysis.refused else ExitCode.DONE
+    # What could not be compared is not written either: an unverified model is what --no-verify asks for.
+    status = "passed" if result.verification is None else result.verification.status
+    result.exit_code = UNVERIFIED.get(status, ExitCode.DONE)
     return result
+
+
+def _inline(
+    source: Source, rewritten: ModelProto, result: RewriteResult, options: Options, sites: SitePairs | None
+) -> ModelProto:
+    """The model with its function bodies in place of the calls, verified in two steps.
+
+    What is compared with the original, and attacked with mutants, is the model with functions; the one without has
+    to compute what that does.
+    """
+    inlined = inline_functions(rewritten)
+    if not options.verify:
+        return inlined
+    base_dir = source.base_dir if source.data else None
+    with (
+        scratch() as folder,
+        Staged(rewritten, folder / "rewritten.onnx", base_dir) as staged,
+        Staged(inlined, folder / "inlined.onnx", base_dir) as second,
+    ):
+        found = _verify(source, staged, result.analysis, options, sites)
+        if found.status == "passed":
+            found = beside(found, verify_inlined(staged.path, second.path, staged.data_dir, options.seed))
+        result.verification = found
+    return inlined
+
+
+UNVERIFIED = {"failed": ExitCode.VERIFICATION_FAILED, "skipped": ExitCode.NOT_VERIFIED}
+
+
+def _without_a_rewrite(original: ModelProto, analysis: Analysis, result: RewriteResult, options: Options) -> ExitCode:
+    """How a run ends that rewrites nothing."""
+    if analysis.proven:
+        return ExitCode.NOT_REWRITTEN if analysis.refused and not options.allow_partial else ExitCode.DONE
+    before = sum(node.domain == DOMAIN for node in original.graph.node)
+    if before and not analysis.refused:
+        result.rewritten_before = before
+        return ExitCode.DONE
+    return ExitCode.NOT_REWRITTEN
 
 
 def _write(
@@ -185,14 +263,14 @@ def _write(
             options.progress("copying data files", done, whole)
 
     base_dir = source.base_dir if source.data else None
-    with Staged(rewritten, target, base_dir, own_data=options.copy_data) as staged:
+    with Staged(rewritten, target, base_dir, own_data=options.copy_data, like=source.path) as staged:
         if options.copy_data:
             staged.bring_data(copied)
         clock.lap("save")
         if options.verify:
             result.verification = _verify(source, staged, result.analysis, options, sites)
             clock.lap("verify")
-            if result.verification.status == "failed":
+            if result.verification.status in UNVERIFIED:
                 return
         staged.commit(copied)
         result.output, result.sha256 = target, staged.sha256
@@ -204,23 +282,50 @@ def _analyse(
     source: Source,
     binary: frozenset[str],
     progress: Callable[[str, int, int], None] | None = None,
+    *,
+    exact_bias: bool = False,
 ) -> tuple[ModelProto, Analysis]:
-    """Analyse a working copy; packed operators are unpacked only where that leads to a rewrite."""
+    """Analyse a working copy; it differs from the model only where that leads to a rewrite.
+
+    Where a site is refused although its bias looks like one, its softmax stays a node: the refusal speaks of it.
+    """
     keep: frozenset[str] = frozenset()
+    reasons: dict[str, Refusal] = {}
     while True:
-        copy, unpacked = _working_copy(original, keep)
-        analysis = analyse(copy, source.base_dir, binary, progress)
+        copy, unpacked, restored = _working_copy(original, source.base_dir, keep)
+        analysis = analyse(copy, source.base_dir, binary, progress, exact_bias=exact_bias, kept=keep)
         analysis.kept = keep
         proven = {o for s in analysis.proven for o in s.anchor.output}
-        if unpacked <= proven:
+        biased = {o for s in analysis.refused for o in s.anchor.output}
+        superfluous = unpacked - proven
+        if proven:  # something will be written
+            superfluous |= {quotient for made, quotient in restored.items() if made not in proven | biased}
+        if not superfluous:
+            _give_reasons(analysis, reasons)
             return copy, analysis
-        keep |= unpacked - proven
+        reasons |= {
+            o: s.refusal for s in analysis.sites if s.refusal is not None for o in s.anchor.output if o in unpacked
+        }
+        keep |= superfluous
 
 
-def _working_copy(original: ModelProto, keep: frozenset[str]) -> tuple[ModelProto, frozenset[str]]:
-    """A copy that is easier to read, and the packed operators that were unpacked in it."""
+def _give_reasons(analysis: Analysis, reasons: Mapping[str, Refusal]) -> None:
+    """An operator that is left packed is refused for what was found when it was not."""
+    for site in analysis.sites:
+        reason = next((reasons[o] for o in site.anchor.output if o in reasons), None)
+        if site.plan is None and reason is not None:
+            known = site.scope.owner(reason.tensor) is not None
+            site.refusal = dataclasses.replace(reason, tensor=reason.tensor if known else "")
+
+
+def _working_copy(
+    original: ModelProto, base_dir: Path, keep: frozenset[str]
+) -> tuple[ModelProto, frozenset[str], dict[str, str]]:
+    """A copy that is easier to read; operators with their packed parts and masks as nodes, Softmax nodes restored."""
     copy = normalise(original)
-    return copy, frozenset(unpack_attention(copy, keep))
+    unpacked = unpack_attention(copy, keep)
+    unpacked |= unfold_masks(copy, base_dir, keep)
+    return copy, unpacked, restore_softmax(copy, base_dir, keep)
 
 
 class _Clock:
@@ -234,7 +339,9 @@ class _Clock:
         self._last = now
 
 
-def _source(model: ModelProto | str | Path) -> Source:
+def _source(model: ModelProto | str | Path | Any) -> Source:
+    if surgeon.is_graph(model):
+        model = surgeon.to_model(model)
     if isinstance(model, ModelProto):
         return Source(None, model, Path.cwd(), "")
     return load(Path(model))
@@ -357,6 +464,11 @@ def _verify(
             premise=_premise(analysis),
             sites=sites,
             by_sites=options.verify_sites,
+            room=_room(analysis),
+            fit=_fitted(analysis, source.model),
+            lengths=tuple(sorted({n for s in analysis.proven if s.plan is not None for n in s.plan.proof.lengths})),
+            as_they_are=any(_is_rounded(s.plan.proof) for s in analysis.proven if s.plan is not None),
+            exact_bias=options.exact_bias,
         )
         if options.progress is not None:
             settings = dataclasses.replace(settings, progress=options.progress)
@@ -373,13 +485,83 @@ def _verify(
             raise ModelRejected(str(error)) from error
 
 
+def _is_rounded(proof: Proof) -> bool:
+    """Whether the model rounds this bias, and it is kept so or is not."""
+    return bool(proof.rounded.terms or proof.unrounded.terms)
+
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Of inputs, by name."""
+
+TENSORS_OF_SCORES = 16
+"""Tensors of the size of the scores that a model makes on its way through an attention, and after it."""
+
+
+def _room(analysis: Analysis) -> int:
+    """Bytes that the attentions' scores take at the lengths that a verification draws, or that the model fixes."""
+    most = 0
+    for site in analysis.proven:
+        assert site.plan is not None
+        frame = site.plan.proof.attention.frame
+        entries = {VerifyOptions.max_length: 1, max(map(exceeding, site.plan.proof.lengths), default=0): 1}
+        for index in frame.order:
+            fixed = index.bound.constant
+            for length in entries:
+                drawn = length if index in (frame.row, frame.key) else LARGEST_BATCH
+                entries[length] *= drawn if fixed is None else max(1, int(fixed))
+        # What is drawn beyond a length that the proof names is bounded itself.
+        plain, *beyond = entries.values()
+        most = max(most, plain, *(min(one, MOST_SCORES) for one in beyond))
+    return most * TENSORS_OF_SCORES * np.dtype(np.float32).itemsize
+
+
+def _fitted(analysis: Analysis, original: ModelProto) -> Callable[[Shapes], Shapes]:
+    """Shapes of inputs as the proofs take them: what is known to be a sum of lengths is made that sum.
+
+    A position per past and new token has a length of its own name, which nothing but the graph ties to the others.
+    """
+    interpreter = analysis.interpreters[0]
+    given = {value.name for value in original.graph.input}
+    extents = {
+        name: tuple(interpreter.facts.normal(extent) for extent in dims)
+        for name, dims in interpreter.extents.items()
+        if dims is not None and name in given
+    }
+
+    def fit(shapes: Shapes) -> Shapes:
+        sizes: Substitution = {}
+        # Caches and activations say how long things are; masks and positions follow.
+        for name in sorted(shapes, key=lambda n: -len(shapes[n])):
+            for extent, number in zip(extents.get(name, ()), shapes[name], strict=False):
+                rest = substitute(extent, sizes)
+                atoms = rest.sorted_atoms()
+                if len(atoms) == 1 and rest.coefficient_of(atoms[0]).constant == 1:
+                    value = (poly(number) - (rest - of(atoms[0]))).constant
+                    if value is not None and value >= 0:
+                        sizes[atoms[0]] = poly(value)
+        return {name: _shape_at(extents.get(name, ()), shape, sizes) for name, shape in shapes.items()}
+
+    return fit
+
+
+def _shape_at(extents: Sequence[Poly], shape: tuple[int, ...], sizes: Substitution) -> tuple[int, ...]:
+    if len(extents) != len(shape):
+        return shape
+    values = [substitute(extent, sizes).constant for extent in extents]
+    return tuple(
+        number if value is None or value < 0 or value != int(value) else int(value)
+        for value, number in zip(values, shape, strict=True)
+    )
+
+
 def _premise(analysis: Analysis) -> Callable[[Mapping[str, tuple[int, ...]]], str | None]:
     """What the proofs take as given about extents: that a buffer is long enough, for instance.
 
     Beyond it the original reads its buffers from the wrong end, so there is nothing to agree with.
     """
-    interpreter = analysis.proven[0].interpreter
-    facts = [f for f in interpreter.facts.learned if f.relation == ">="]
+    interpreter = analysis.interpreters[0]
+    every = (f for s in analysis.proven for f in s.interpreter.facts.learned if f.relation == ">=")
+    facts = list(dict.fromkeys(every))
 
     def outside(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
         sizes: Substitution = {}

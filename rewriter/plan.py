@@ -7,25 +7,35 @@ changed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
+import numpy as np
+import numpy.typing as npt
 from onnx import TensorProto
 
 from .algebra import (
     Index,
     Poly,
+    Read,
+    of,
 )
 from .edit import float_type
 from .errors import Code, Refusal, Stage
+from .function_body import WINDOW_OPSET
 from .graph import label
 from .guard import follow, row_guard
 from .interpret import Interpreter
 from .interpret.arithmetic import reciprocal
-from .layout import View, as_view
-from .mask_plan import Mask, additive_mask, boolean_mask, by_row
-from .prove import Proof
+from .key_terms import key_bias, split_by_key, takes_key_bias
+from .layout import View, as_view, key_head
+from .mask_plan import Mask, additive_mask, boolean_mask, by_row, indices_in
+from .prove import Proof, vector
 from .site import Attention
+from .windows import Window
+
+Factors = npt.NDArray[np.float64]
+"""A number per head."""
 
 KNOWN_TYPES = frozenset(TensorProto.DataType.values()) - {TensorProto.UNDEFINED}
 """Element types that have a name."""
@@ -43,7 +53,9 @@ class Plan:
     positions: View | None = None
     slopes: View | None = None
     slope_factor: float = 1.0
+    slope_table: Factors | None = None
     rows: Mask | None = None
+    key_bias: Mask | None = None
     scale: View | None = None
     divide: bool = False
     zero_rows: bool = False
@@ -57,31 +69,52 @@ def plan(interpreter: Interpreter, proof: Proof) -> Plan:
         Refusal: A mask, the positions or the slopes cannot be taken from existing tensors.
     """
     attention = proof.attention
+    if interpreter.scope.opset.get("", 1) < WINDOW_OPSET:
+        proof = replace(proof, hidden=(*proof.window.conditions, *proof.hidden), window=Window())
+    if proof.rounded.terms:
+        proof = replace(proof, positions=None, runtime_slopes=None)  # these are in the key bias
     dtype = _common_type(interpreter, proof)
     made = Plan(proof, _lift_output(interpreter, attention.output), dtype, zero_rows=attention.zero_rows)
     if proof.positions is not None:
         made.positions, scale = _find_positions(interpreter, proof)
         made.slope_factor = scale
     if proof.runtime_slopes is not None:
-        made.slopes, scale = _find_slopes(interpreter, proof)
+        made.slopes, scale, made.slope_table = _find_slopes(interpreter, proof)
         made.slope_factor *= scale
     if proof.attention.factor is not None:
         made.scale, made.divide = _find_scale(interpreter, proof.attention)
     keys, rows = by_row(proof)
-    if rows and (made.zero_rows or attention.frame.head is None or attention.frame.head in attention.key.indices):
+    if rows and (made.zero_rows or key_head(attention.key, attention.frame.head) == attention.frame.head):
         made.rows = boolean_mask(interpreter, proof, rows)
-    else:
+    if made.rows is None or attention.frame.key in indices_in(made.rows):
+        made.rows = None  # no tensor says it per row: the condition is one on keys like any other
         keys = proof.hidden
     if keys:
         made.boolean = boolean_mask(interpreter, proof, keys)
-    if proof.rest.terms:
-        made.additive = additive_mask(interpreter, proof)
+    _find_added(interpreter, made)
     guard = row_guard(interpreter, proof, made.output)
     if guard is not None:
         made.output = guard
         made.zero_rows = True
         made.notes.append("a guard that sets rows without keys to zero is part of the fused node")
     return made
+
+
+def _find_added(interpreter: Interpreter, made: Plan) -> None:
+    """What is added besides the bias: by key alone as key bias where that is better, all else as a mask."""
+    proof = made.proof
+    if not proof.rest.terms:
+        return
+    per_key, other = split_by_key(proof)
+    if takes_key_bias(proof, per_key):
+        try:
+            made.key_bias = key_bias(interpreter, proof, per_key)
+            made.additive = additive_mask(interpreter, replace(proof, rest=other)) if other.terms else None
+            return
+        except Refusal:
+            # The two come out of one tensor, or it has no axis of keys: a mask says the same.
+            made.key_bias = None
+    made.additive = additive_mask(interpreter, proof)
 
 
 def _common_type(interpreter: Interpreter, proof: Proof) -> int:
@@ -95,19 +128,19 @@ def _common_type(interpreter: Interpreter, proof: Proof) -> int:
 
 
 def _lift_output(interpreter: Interpreter, output: View) -> View:
-    """Replace [B*H, S, D] by the [B, H, S, D] that a single consumer reshapes it to."""
+    """Replace [B*H, S, D] by the [B, H, S, D] that a single consumer reshapes it to; whole heads for cut ones."""
     current = output
     for _ in range(4):
-        if not current.merged:
+        if current.clean or (output.digits and not current.digits):
             return current
         uses = interpreter.scope.consumers.get(current.tensor, [])
         if len(uses) != 1 or uses[0].scope is not interpreter.scope or uses[0].position != 0:
-            return output
+            break
         followed = follow(interpreter, current, uses[0].node)
         if followed is None:
-            return output
+            break
         current = followed
-    return current if not current.merged else output
+    return current if current.clean else output
 
 
 # --- positions and slopes --------------------------------------------------------------------------------
@@ -175,8 +208,12 @@ def _proportion(wanted: Poly, value: Poly) -> Fraction | None:
     return ratios.pop() if len(ratios) == 1 else None
 
 
-def _find_slopes(interpreter: Interpreter, proof: Proof) -> tuple[View, float]:
-    """A tensor over (h) that holds the run-time slopes, up to a factor."""
+def _find_slopes(interpreter: Interpreter, proof: Proof) -> tuple[View, float, Factors | None]:
+    """A tensor over (h) that holds the run-time slopes, up to a factor; or one to be multiplied by a constant per head.
+
+    Constant slopes times a scalar that only run time knows need not be a value of the model: it may have multiplied
+    the whole bias.
+    """
     assert proof.runtime_slopes is not None
     attention = proof.attention
     slopes = proof.runtime_slopes
@@ -184,12 +221,27 @@ def _find_slopes(interpreter: Interpreter, proof: Proof) -> tuple[View, float]:
     fitting = {() if head is None else (head,)}
     if head is not None and head.bound == 1:
         fitting.add(())
-    found = _smallest(
-        interpreter, attention, lambda value: _proportion(slopes, value), lambda view: view.indices in fitting
+    found = _held(interpreter, attention, slopes, fitting)
+    if found is not None:
+        return (*found, None)
+    for read in (a for a in slopes.sorted_atoms() if isinstance(a, Read)):
+        numbers = slopes.coefficient_of(read)
+        table = vector(attention, numbers) if numbers * of(read) == slopes else None
+        held = None
+        if table is not None:
+            held = _held(interpreter, attention, of(read), {(), *fitting})
+        if held is not None and table is not None:
+            return (*held, table)
+    raise Refusal(Code.SLOPES_UNKNOWN, Stage.EMIT, label(attention.anchor), attention.scores, f"{slopes!r}")
+
+
+def _held(
+    interpreter: Interpreter, attention: Attention, wanted: Poly, fitting: set[tuple[Index, ...]]
+) -> tuple[View, float] | None:
+    """A tensor with these axes that holds a value, up to a factor."""
+    return _smallest(
+        interpreter, attention, lambda value: _proportion(wanted, value), lambda view: view.indices in fitting
     )
-    if found is None:
-        raise Refusal(Code.SLOPES_UNKNOWN, Stage.EMIT, label(attention.anchor), attention.scores, f"{slopes!r}")
-    return found
 
 
 def _find_scale(interpreter: Interpreter, attention: Attention) -> tuple[View, bool]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from .algebra import HIDDEN_BELOW, Index, Poly, Read, Size
+from .algebra import HIDDEN_BELOW, Index, Poly, Size
 from .analyse import Analysis, Site
 from .errors import Code, Refusal, Stage
 from .evaluation import MAX_ELEMENTS, Evaluate, elements, evaluator, is_small, number
@@ -23,6 +23,7 @@ from .graph import Array, label, numpy_type, subgraphs
 from .interpret import Interpreter
 from .layout import View
 from .measure import Floats, allowed, gather, shape_extents
+from .numeric import Grid
 from .plan import Plan
 from .spec import BiasForm
 
@@ -204,9 +205,12 @@ def _compare(site: Site, plan: Plan, sizes: dict[Size, int], values: dict[str, A
         return
     rows, keys = np.arange(shape[2]), np.arange(shape[3])
     own = rows[:, None] + (shape[3] - shape[2])
-    slopes = proof.slopes.astype(np.float64) if proof.slopes is not None else None
+    emitted = proof.emitted_slopes
+    slopes = emitted.astype(np.float64) if emitted is not None else None
     if plan.slopes is not None:
         slopes = _spread(plan.slopes, values[plan.slopes.tensor], (frame.head,)) * plan.slope_factor
+        if plan.slope_table is not None:
+            slopes = slopes * plan.slope_table
     elif slopes is not None:
         slopes = slopes * plan.slope_factor
     assert slopes is not None
@@ -227,12 +231,22 @@ def _compare(site: Site, plan: Plan, sizes: dict[Size, int], values: dict[str, A
     if proof.causal and (visible & (keys > own)).any():
         _contradict(site, plan, "a key after the row is visible")
         return
-    mask = _evaluate(proof.rest, values, order, shape, interpreter, sizes)
-    if mask is None:
+    near = proof.window.sees(shape[2], shape[3])
+    if not attention.product:
+        visible = visible & near  # likewise
+    if (visible & ~near).any():
+        _contradict(site, plan, "a key outside of the window is visible")
         return
     first = np.argmax(visible, axis=-1)[..., None]
-    # Relative to the first visible key a mask of huge numbers is exact; the constant in front of it is not known.
-    rest = np.where(visible, rest - (mask - np.take_along_axis(mask, first, -1)), 0.0)
+    rest = np.where(visible, rest, 0.0)
+    grid = Grid(interpreter, order, shape, sizes, values)
+    for monomial, coefficient in proof.rest.terms:
+        # Term by term: relative to the first visible key a mask of huge numbers is exact, and swallows no other term.
+        term = grid.evaluate(Poly({monomial: coefficient}))
+        if term is None:
+            return
+        term = np.broadcast_to(term, shape)
+        rest = np.where(visible, rest - (term - np.take_along_axis(term, first, -1)), 0.0)
     gap = np.where(visible, rest - np.take_along_axis(rest, first, -1), 0.0)
     scale = np.abs(np.where(visible, scores, 0.0)).max(initial=1.0)
     tolerance = scale * (4e-2 if narrow else 1e-5) + 1e-6
@@ -240,29 +254,6 @@ def _compare(site: Site, plan: Plan, sizes: dict[Size, int], values: dict[str, A
         _contradict(site, plan, f"the evaluated bias is off by {np.abs(gap).max():.3g} at shape {shape}")
     elif shape[3] > 1:
         site.checked += 1
-
-
-def _evaluate(
-    value: Poly,
-    values: dict[str, Array],
-    order: tuple[Index | None, ...],
-    shape: list[int],
-    interpreter: Interpreter,
-    sizes: dict[Size, int],
-) -> Floats | None:
-    """A polynomial over what the evaluation has at hand, for all (b, h, i, j); None if it needs more."""
-    total = np.zeros(shape)
-    for monomial, coefficient in value.terms:
-        term = np.full(shape, float(coefficient))
-        for atom, power in monomial:
-            if not isinstance(atom, Read) or atom.tensor not in values:
-                return None
-            found = gather(atom.indices, values[atom.tensor], order, shape, interpreter, sizes)
-            if found is None:
-                return None
-            term = term * found**power
-        total = total + term
-    return total
 
 
 def _contradict(site: Site, plan: Plan, detail: str) -> None:

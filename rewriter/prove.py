@@ -21,6 +21,7 @@ from .algebra import (
     ZERO,
     Atom,
     Cond,
+    Ind,
     Index,
     Min0,
     Monomial,
@@ -36,14 +37,17 @@ from .algebra import (
     render,
     substitute,
 )
-from .assumptions import check_room, not_counted_from_front
+from .assumptions import check_room, mask_values, not_counted_from_front
 from .errors import Code, Refusal, Stage
 from .graph import label, operator
 from .interpret import Interpreter
 from .interpret.tables import Table, misfit
-from .masks import apply_order, ramps
+from .masks import MOST_SHIFT, MOST_SHIFT_HALF, apply_order, hides, ramps, shift
+from .narrow import check_types, rounding_step
+from .rounded import rounding_bounds, take_rounded, unrounded
 from .site import Attention
-from .spec import BiasForm
+from .spec import UNBOUNDED, BiasForm
+from .windows import Window, take_windows
 
 Slopes = npt.NDArray[np.float32]
 
@@ -73,7 +77,10 @@ class Proof:
         runtime_slopes: The slope of head h as a polynomial, where ``slopes`` is None.
         positions: Key positions from the attention mask, if they are not the key's index.
         rest: What else is added to visible scores (an additive mask), zero if nothing.
-        hidden: Conditions for visibility besides causality.
+        hidden: Conditions for visibility besides causality and window.
+        window: How far from its position a row sees keys.
+        rounded: The bias as the model rounds it, where that is not what slope times distance is; part of ``rest``.
+        unrounded: The same where it is replaced by what it was before, as asked for (``--exact-bias``).
         assumptions: Equalities that the proof takes from operators that would also broadcast.
         steps: The derivation.
     """
@@ -88,6 +95,23 @@ class Proof:
     hidden: tuple[Cond, ...]
     assumptions: list[str] = field(default_factory=list)
     steps: list[str] = field(default_factory=list)
+    window: Window = field(default_factory=Window)
+    rounded: Poly = ZERO
+    unrounded: Poly = ZERO
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Numbers of keys beyond which the site computes something else than below: where it has to be looked at."""
+        sides = [keys + 1 for keys in (self.window.left, self.window.right) if keys != UNBOUNDED]
+        return tuple(sorted({*sides, *rounding_bounds(self.rounded + self.unrounded)}))
+
+    @property
+    def emitted_slopes(self) -> Slopes | None:
+        """The slopes that the fused node gets: zeros where the whole bias is a key bias."""
+        if not self.rounded.terms:
+            return self.slopes
+        head = self.attention.frame.head
+        return np.zeros(1 if head is None else int(head.bound.constant or 0), np.float32)
 
 
 MOST_HEADS = 1 << 14
@@ -105,8 +129,13 @@ class _Parts:
     dropped: list[Poly] = field(default_factory=list)
 
 
-def prove(interpreter: Interpreter, attention: Attention) -> Proof:
+def prove(interpreter: Interpreter, attention: Attention, *, exact_bias: bool = False) -> Proof:
     """Prove that the terms of a site are ALiBi plus a mask.
+
+    Args:
+        interpreter: Answers what elements are.
+        attention: The site.
+        exact_bias: Take a bias that the model rounds to a narrow type for what it was before.
 
     Raises:
         Refusal: With the furthest stage reached, and the monomial, table or condition that does not fit.
@@ -120,18 +149,27 @@ def prove(interpreter: Interpreter, attention: Attention) -> Proof:
             attention.scores,
             "the factor is no number that float32 holds",
         )
+    _check_shift(attention)
     steps = list(attention.steps)
     causal, hidden = _causality(interpreter, attention, steps)
     terms = interpreter.facts.normal(attention.terms)
     distance = interpreter.facts.normal(of(frame.key) - of(frame.row) - frame.offset)
     if causal:
         terms = apply_order(terms, distance)
+    window, hidden = take_windows(interpreter, hidden, distance, causal=causal)
+    if window.bounded:
+        steps.append(f"{window.text}: {' and '.join(c.text[:200] for c in window.conditions)}")
     for condition in hidden:
         known = at_most_zero(condition)
         if known is not None:
             terms = apply_order(terms, interpreter.facts.normal(known))
     terms = ramps(terms)
-    parts = _sort(attention, terms)
+    rounded, exact = take_rounded(frame, terms)
+    replaced = terms - unrounded(terms) if exact_bias else ZERO
+    if replaced.terms:
+        rounded, exact, terms = ZERO, ZERO, unrounded(terms)
+        steps.append(f"not rounded, as asked for, although the model rounds it: {_short(replaced)}")
+    parts = _sort(interpreter, attention, terms - rounded + exact)
     slope, pattern = _form(interpreter, attention, parts, distance)
     positions: Positions | None = None
     if _are_positions(interpreter, attention, parts):
@@ -158,11 +196,62 @@ def prove(interpreter: Interpreter, attention: Attention) -> Proof:
     for condition in hidden:
         steps.append(f"a key is visible only if {condition.text[:200]}")
     rest = Poly(parts.rest)
+    if rounded.terms:
+        rest = _beside(interpreter, attention, terms - rounded) + rounded
+        steps.append(f"the bias is rounded, and kept as it is for every head and key: {_short(rounded)}")
     if rest.terms:
         steps.append(f"added to visible scores as it is: {_short(rest)}")
+    steps += rounding_step(interpreter)
     steps.append(f"scale on query . key: {float(attention.scale):.9g}")
-    assumptions = check_room(interpreter, attention)
-    return Proof(attention, pattern.form, causal, values, runtime, positions, rest, hidden, assumptions, steps)
+    assumptions = check_room(interpreter, attention) + mask_values(interpreter, attention, rest, bool(hidden) or causal)
+    return Proof(
+        attention, pattern.form, causal, values, runtime, positions, rest, hidden, assumptions, steps, window, rounded,
+        replaced,
+    )  # fmt: skip
+
+
+def _beside(interpreter: Interpreter, attention: Attention, terms: Poly) -> Poly:
+    """What is added beside a bias that is rounded: masks, and nothing that has slopes of its own.
+
+    Raises:
+        Refusal: Part of the bias is rounded and part is not.
+    """
+    head = attention.frame.head
+    if head is not None and head.bound.constant is None:
+        raise Refusal(
+            Code.SLOPES_UNKNOWN, Stage.BIAS, label(attention.anchor), attention.scores, "the number of heads is unknown"
+        )
+    parts = _sort(interpreter, attention, terms)
+    for place, factor in parts.counted.items():
+        _add_rest(parts, Poly({place: 1}) * factor)
+    sloped = [parts.linear, *parts.kinks.values(), *(f for f in parts.counted.values() if f.constant is None)]
+    if any(value.terms for value in sloped):
+        raise Refusal(
+            Code.NARROW_TYPE,
+            Stage.BIAS,
+            label(attention.anchor),
+            attention.scores,
+            f"a part of the bias is rounded, and a part is not: {_short(sum(sloped, ZERO))}",
+        )
+    return Poly(parts.rest)
+
+
+def _check_shift(attention: Attention) -> None:
+    """Softmax does not see a number that all keys get, but rounding does: next to a huge one nothing else is left."""
+    most = MOST_SHIFT_HALF if attention.half else MOST_SHIFT
+    minima = (a.value for a in attention.terms.atoms if isinstance(a, Min0))
+    if any(magnitude(value.constant_term) > most for value in minima):
+        return  # a bound on the bias: no number that all keys get, and nothing that will be proven
+    added = shift(attention.terms)
+    if magnitude(added) <= most and not hides(attention.terms, half=attention.half):
+        return
+    raise Refusal(
+        Code.FINITE_MASK,
+        Stage.MASK,
+        label(attention.anchor),
+        attention.scores,
+        f"every key gets {float(added):.6g}, which hides none from the others but takes the digits of all scores",
+    )
 
 
 # --- masks -----------------------------------------------------------------------------------------------
@@ -191,12 +280,14 @@ def _causality(interpreter: Interpreter, attention: Attention, steps: list[str])
 # --- sorting monomials -----------------------------------------------------------------------------------
 
 
-def _sort(attention: Attention, terms: Poly) -> _Parts:
+def _sort(interpreter: Interpreter, attention: Attention, terms: Poly) -> _Parts:
     frame = attention.frame
     parts = _Parts()
     for monomial, coefficient in terms.terms:
         whole = Poly({monomial: coefficient})
         atoms = whole.all_atoms()
+        if frame.key in atoms:
+            check_types(interpreter, attention, whole)
         runtime = any(isinstance(a, Read) for a in atoms) or any(isinstance(a, Sum) for a in atoms)
         if frame.key not in atoms:
             if (
@@ -215,6 +306,8 @@ def _sort(attention: Attention, terms: Poly) -> _Parts:
             continue
         if place == ((frame.key, 1),):
             parts.linear = parts.linear + factor
+        elif factor.constant is not None and all(_is_mask(a) for a, _ in place):
+            parts.rest[monomial] = coefficient
         elif len(place) == 1 and place[0][1] == 1 and isinstance(place[0][0], Min0):
             kink = place[0][0].value
             parts.kinks[kink] = parts.kinks.get(kink, ZERO) + factor
@@ -232,6 +325,11 @@ def _belongs_to_head(head: Index | None, atom: Atom) -> bool:
     """Whether an atom is a function of the head alone: a slope table, a run-time slope, a size."""
     inside = of(atom).all_atoms()
     return not any(isinstance(a, Index) and a != head for a in inside)
+
+
+def _is_mask(atom: Atom) -> bool:
+    """Whether an atom has two values: a condition, or a table of zeros and one finite number, which hides no key."""
+    return isinstance(atom, Ind) or (isinstance(atom, Table) and np.unique(atom.data).size <= 2)
 
 
 def _is_runtime(place: Monomial) -> bool:

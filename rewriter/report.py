@@ -15,6 +15,7 @@ from .graph import label
 from .kinds import sentence
 from .pipeline import RewriteResult
 from .plan import Plan
+from .prove import Proof
 from .version import __version__
 
 SCHEMA_VERSION = 1
@@ -119,7 +120,10 @@ def _proof(plan: Plan, checked: int) -> dict[str, object]:
         "slopes": slopes,
         "slopes_at_run_time": plan.slopes.tensor if plan.slopes else None,
         "key_positions": plan.positions.tensor if plan.positions else None,
+        "key_bias": plan.key_bias is not None,
+        "rounding": _rounding(proof),
         "mask": {"boolean": plan.boolean is not None, "additive": plan.additive is not None},
+        "window": {"left": proof.window.left, "right": proof.window.right} if proof.window.bounded else None,
         "bindings": {
             "query": attention.query.tensor,
             "key": attention.key.tensor,
@@ -133,6 +137,13 @@ def _proof(plan: Plan, checked: int) -> dict[str, object]:
         "self_check": checked,
         "bias_bytes": bias_bytes(plan),
     }
+
+
+def _rounding(proof: Proof) -> str | None:
+    """What became of a rounding of the bias to a narrow type, if the model has one."""
+    if proof.rounded.terms:
+        return "kept"
+    return "left out" if proof.unrounded.terms else None
 
 
 def bias_bytes(plan: Plan) -> str:
@@ -175,9 +186,9 @@ def to_text(
                 lines.extend(escape(f"    {row}") for row in details[site.name])
         elif site.plan is not None:
             lines.extend(_accepted(site, site.plan, explain=explain or verbose))
-        elif site.is_biased or ((explain or verbose) and site.is_attention):
+        elif site.is_biased or site.around is not None or ((explain or verbose) and site.is_attention):
             lines.extend(_refused(site))
-    plain = [s for s in result.analysis.sites if s.is_attention and not s.is_biased]
+    plain = [s for s in result.analysis.sites if s.is_attention and not s.is_biased and s.around is None]
     if plain and not (explain or verbose):
         lines.append(f"  {len(plain)} attention site{_s(len(plain))} without an ALiBi bias left as {_they(len(plain))}")
     if not result.analysis.proven:
@@ -237,12 +248,15 @@ def _accepted(site: Site, plan: Plan, *, explain: bool) -> list[str]:
         name
         for name, present in (
             ("key positions", plan.positions is not None),
+            ("the bias as it is rounded, by key", bool(plan.proof.rounded.terms)),
+            ("key bias", plan.key_bias is not None and not plan.proof.rounded.terms),
+            (plan.proof.window.text, plan.proof.window.bounded),
             ("boolean mask", plan.boolean is not None),
             ("additive mask", plan.additive is not None),
         )
         if present
     ]
-    with_what = f" with {' and '.join(extras)}" if extras else ""
+    with_what = f" with {', '.join(extras[:-1])}{' and ' if extras[:-1] else ''}{extras[-1]}" if extras else ""
     row = f"  {site.name}: {kind}{proof.form.value}{heads}, scale {float(proof.attention.scale):.6g}{with_what}"
     lines = [escape(row)]
     if explain:
@@ -293,18 +307,28 @@ def _precision(precision: Mapping[str, Any]) -> list[str]:
     return [*lines, *precision["notes"]]
 
 
+def _cure(result: RewriteResult) -> str:
+    """What helps where nothing could be compared."""
+    cure = result.verification.cure if result.verification is not None else ""
+    return f"{cure} --no-verify writes it unverified.".strip()
+
+
 def _verdict(result: RewriteResult, counts: Mapping[str, int]) -> str:
     code = result.exit_code
     if code is ExitCode.DONE and result.output is not None:
-        return escape(f"wrote {result.output}")
+        left = f", in which {counts['refused']} biased site(s) are unchanged, as allowed" if counts["refused"] else ""
+        return escape(f"wrote {result.output}{left}")
+    if result.rewritten_before:
+        number = result.rewritten_before
+        return f"nothing was written: rewritten already ({number} fused node{_s(number)}), nothing else to rewrite"
+    if code is ExitCode.NOT_VERIFIED:
+        return f"NOT written: it could not be verified (exit 8). {_cure(result)}"
     if code is ExitCode.DONE:
         return "nothing was written (dry run)" if not result.fused else "done"
     if code is ExitCode.VERIFICATION_FAILED:
         return (
             "NOT written: the rewritten model does not compute what the original computes (exit 4). Report this model."
         )
-    if result.output is not None:
-        return escape(f"wrote {result.output}, in which {counts['refused']} biased site(s) are unchanged (exit 3)")
     if counts["proven"]:
         return (
             f"NOT written: {counts['refused']} of {counts['biased']} biased sites cannot be rewritten. "

@@ -17,6 +17,10 @@ from .algebra import (
     Number,
     Poly,
     Read,
+    conjunction,
+    conjuncts,
+    implies,
+    magnitude,
     of,
     split,
 )
@@ -25,7 +29,8 @@ from .errors import Code, Refusal, Stage
 from .graph import int_attribute, label
 from .interpret import Interpreter
 from .layout import indices_of
-from .masks import unmask
+from .masks import is_half, unmask
+from .reductions import reduction
 
 Indices = tuple[Poly, ...]
 
@@ -40,6 +45,7 @@ class Scores:
     terms: Poly
     visible: tuple[Cond, ...]
     factor: Poly | None = None
+    half: bool = False
 
 
 def take_scores(interpreter: Interpreter, softmax: NodeProto, indices: Indices) -> Scores:
@@ -49,7 +55,9 @@ def take_scores(interpreter: Interpreter, softmax: NodeProto, indices: Indices) 
         Refusal: It is not linear in one product of query and key.
     """
     whole = interpreter.element(softmax.input[0], indices)
-    visible, value = unmask(whole)
+    half = is_half(interpreter, softmax.input[0])
+    masked = unmask(whole, half=half)
+    visible, value = masked.visible, masked.value
     key = next((a for a in sorted(indices_of(indices)) if a.name == "j"), None)
     if key is None:
         raise Refusal(Code.NO_BIAS, Stage.ANCHOR, label(softmax), softmax.input[0], "there is only one key")
@@ -74,6 +82,7 @@ def take_scores(interpreter: Interpreter, softmax: NodeProto, indices: Indices) 
             "several matrix products are added: " + ", ".join(r.tensor for r, _ in products),
         )
     read, contraction = products[0]
+    value = _without_maximum(interpreter, value, visible, key, half)
     scale: Number = 0
     factor: dict[Monomial, Number] = {}
     terms: dict[Monomial, Number] = {}
@@ -103,10 +112,40 @@ def take_scores(interpreter: Interpreter, softmax: NodeProto, indices: Indices) 
                 f"the product is multiplied by {' * '.join(factors)[:200]}",
             )
     if not factor:
-        return Scores(contraction, read, scale * contraction.alpha, Poly(terms), visible)
+        return Scores(contraction, read, scale * contraction.alpha, Poly(terms), visible, half=half)
     if scale:
         factor[()] = scale
-    return Scores(contraction, read, contraction.alpha, Poly(terms), visible, Poly(factor))
+    scaling, number = Poly(factor), contraction.alpha
+    if len(scaling.terms) == 1:  # the number in front needs no tensor that holds it
+        number, scaling = number * scaling.terms[0][1], Poly({scaling.terms[0][0]: 1})
+    return Scores(contraction, read, number, Poly(terms), visible, scaling, half)
+
+
+def _without_maximum(interpreter: Interpreter, value: Poly, visible: tuple[Cond, ...], key: Index, half: bool) -> Poly:
+    """The score without the largest score of its row, which softmax does not see.
+
+    A number that is the same for a whole row cancels, as long as it is one that a score can have: the largest one of
+    a row that sees some key is.  So what the maximum is taken of may hide no more keys than the scores themselves.
+    """
+    for atom in value.sorted_atoms():
+        found = reduction(interpreter, atom, "ReduceMax") if isinstance(atom, Read) else None
+        if found is None or not value.coefficient_of(atom).constant:
+            continue
+        dims = interpreter.dims(found.tensor)
+        if dims is None or not interpreter.same(dims[found.axis], key.bound):
+            continue
+        whole = interpreter.element(found.tensor, found.at(of(key)))
+        masked = unmask(whole, half=half)
+        conditions, largest = masked.visible, masked.value
+        if not _products(interpreter, largest, key) or atom in value.coefficient_of(atom).atoms:
+            continue
+        rest = value - value.coefficient_of(atom) * of(atom)
+        seen = conjunction(visible)
+        hides_less = all(any(implies(v, c) for v in conjuncts(seen)) for c in conditions)
+        moderate = all(magnitude(c) < -HIDING_VALUE for m, c in largest.terms if m)
+        if hides_less and (moderate or largest == rest):
+            value = rest
+    return value
 
 
 def _finite_mask(score: Poly, indicators: list[Ind]) -> Number | None:

@@ -26,6 +26,11 @@ class Frame:
         return tuple(i for i in (self.batch, self.head, self.row, self.key) if i is not None)
 
     @property
+    def scores(self) -> tuple[Index | None, ...]:
+        """The roles of the axes of [B, H, S_q, S_kv]; None where the site has no such axis."""
+        return (self.batch, self.head, self.row, self.key)
+
+    @property
     def offset(self) -> Poly:
         """S_kv - S_q: the key index of query row 0."""
         return self.key.bound - self.row.bound
@@ -47,6 +52,7 @@ class Attention:
         visible: Conditions under which a key is visible, all of which must hold.
         query, key, value: The operands, as views over (b, h, i, d), (b, h, j, d) and (b, h, j, e).
         output: The tensor that the fused node replaces, as a view over (b, h, i, e).
+        half: The scores are float16, whose lowest number hides a key.
         zero_rows: Rows without keys yield zeros in the original (a guard or the operator says so).
         product: Output of the query-key product; empty for fused operators.
         extra_outputs: Further outputs of a fused operator, by name: ``key`` or ``value`` to be provided.
@@ -65,6 +71,7 @@ class Attention:
     key: View
     value: View
     output: View
+    half: bool = False
     zero_rows: bool = False
     factor: Poly | None = None
     product: str = ""

@@ -102,6 +102,7 @@ class SitePair:
         if proof.causal:
             keys, rows = np.arange(extents[3]), np.arange(extents[2])
             visible = visible & (keys <= rows[:, None] + (extents[3] - extents[2]))
+        visible = visible & proof.window.sees(extents[2], extents[3])
         return found, np.asarray(visible, np.bool_)
 
     def seen(self, scores: Array | None, output: Array, sizes: dict[Size, int]) -> Array:

@@ -6,7 +6,8 @@ body, the kernels and the TensorRT plugin -- takes its names and its meaning fro
 
 Meaning, in exact arithmetic, for every batch ``b``, head ``h`` and query row ``i``::
 
-    score[j]  = scale * dot(query[b, h, i], key[b, h // G, j]) + slopes[h] * d(i, j) + mask[b, h, i, j]
+    score[j]  = scale * dot(query[b, h, i], key[b, h // G, j]) + slopes[h] * d(i, j)
+                + mask[b, h, i, j] + key_bias[b, h, j]
     output    = sum_j softmax_j(score) * value[b, h // G, j]             over the visible keys j
 
 with ``G = H / H_kv`` and ``row(i) = i + (S_kv - S_q)``, the key index of query row ``i`` (queries are
@@ -21,12 +22,13 @@ aligned with the *last* keys, so a KV cache needs no special case):
 The linear form is written relative to the row.  A constant added to a whole row of scores is free
 (softmax is invariant under it), but the absolute form ``slope * j`` loses the scores in 16 bits.
 
-A key ``j`` is *visible* to row ``i`` when all of these hold: ``causal == 0`` or ``j <= row(i)``; a
-boolean mask is True; an additive mask is above the lowest finite float32.  A row without any visible
-key yields the mean of ``value`` over all S_kv keys (``empty_rows = "mean"``: what a decomposed Softmax
-gives when every score of the row is ``finfo.min``) or zeros (``empty_rows = "zero"``: what ONNX
-``Attention`` gives).  Neither is NaN, so such a row can never reach a valid token: there its weight is
-an exact zero, and zero times a finite number is zero.
+A key ``j`` is *visible* to row ``i`` when all of these hold: ``causal == 0`` or ``j <= row(i)``;
+``window_left == -1`` or ``row(i) - j <= window_left``; ``window_right == -1`` or ``j - row(i) <=
+window_right``; a boolean mask is True; an additive mask, ``key_bias`` and the sum of both are above the
+lowest finite float32.  A row without any visible key yields the mean of ``value`` over all S_kv keys
+(``empty_rows = "mean"``: what a decomposed Softmax gives when every score of the row is ``finfo.min``) or
+zeros (``empty_rows = "zero"``: what ONNX ``Attention`` gives).  Neither is NaN, so such a row can never
+reach a valid token: there its weight is an exact zero, and zero times a finite number is zero.
 """
 
 from __future__ import annotations
@@ -41,7 +43,13 @@ PLUGIN_VERSION = "1"
 FAMILY = "AlibiAttention"
 
 LOWEST_FLOAT32 = -3.4028234663852886e38
-"""An additive mask at or below this hides its key; also the score of a hidden key in the function body."""
+"""An additive mask or key bias at or below this hides its key; also a hidden key's score in the function body."""
+
+UNBOUNDED = -1
+"""A window that does not end on this side."""
+
+LARGEST_WINDOW = (1 << 24) - 1
+"""Distances up to this one are exact in float32, and so is a comparison with it."""
 
 
 class BiasForm(Enum):
@@ -72,12 +80,22 @@ class Variant:
 
     TensorRT's ONNX parser finds plugins and functions by ``op_type`` alone and takes no empty inputs,
     so every input signature and every distinct body needs an ``op_type`` of its own.
+
+    Attributes:
+        form: Value of a :class:`BiasForm`.
+        causal: Keys after the row are hidden.
+        positions: There is an input ``key_positions``.
+        mask: Value of a :class:`MaskKind`.
+        key_bias: There is an input ``key_bias``.
+        window: The node has attributes ``window_left`` and ``window_right``.
     """
 
     form: str
     causal: bool
     positions: bool
     mask: str
+    key_bias: bool = False
+    window: bool = False
 
     @property
     def op_type(self) -> str:
@@ -87,8 +105,10 @@ class Variant:
         else:
             shape = "Causal" if self.causal else "Linear"
         positions = "Positions" if self.positions else ""
+        key_bias = "KeyBias" if self.key_bias else ""
+        window = "Window" if self.window else ""
         mask = "" if self.mask == MaskKind.NONE.value else f"{self.mask.capitalize()}Mask"
-        return f"{FAMILY}{shape}{positions}{mask}"
+        return f"{FAMILY}{shape}{positions}{key_bias}{window}{mask}"
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -98,7 +118,19 @@ class Variant:
             names.append("mask")
         if self.positions:
             names.append("key_positions")
+        if self.key_bias:
+            names.append("key_bias")
         return tuple(names)
+
+    @property
+    def can_hide(self) -> bool:
+        """Whether a node of this member can have a row without any visible key."""
+        return self.causal or self.window or self.key_bias or self.mask != MaskKind.NONE.value
+
+    @property
+    def has_kernels(self) -> bool:
+        """Whether the kernels and the TensorRT plugin know this member; onnxruntime runs every one."""
+        return not self.key_bias and not self.window
 
 
 def _family() -> tuple[Variant, ...]:
@@ -112,12 +144,23 @@ def _family() -> tuple[Variant, ...]:
         (symmetric, False, False),
     )
     return tuple(
-        Variant(form, causal, positions, mask.value) for form, causal, positions in shapes for mask in MaskKind
+        Variant(form, causal, positions, mask.value, key_bias, window)
+        for key_bias in (False, True)
+        for window in (False, True)
+        for form, causal, positions in shapes
+        for mask in MaskKind
     )
 
 
 FAMILY_MEMBERS: tuple[Variant, ...] = _family()
-"""The closed family: 15 members.  A plugin library registers exactly these."""
+"""The closed family: 60 members."""
+
+KERNEL_MEMBERS: tuple[Variant, ...] = tuple(member for member in FAMILY_MEMBERS if member.has_kernels)
+"""The members that have kernels.  A plugin library registers exactly these."""
+
+PREFER_KEY_BIAS = False
+"""The one switch between an additive mask [B, 1, 1, S_kv] and a key bias, which say the same: what is emitted where
+either would do.  Masks are what all kernels take."""
 
 BY_OP_TYPE: dict[str, Variant] = {member.op_type: member for member in FAMILY_MEMBERS}
 
@@ -130,14 +173,29 @@ class FusedAttention:
         variant: Decides ``op_type``, inputs and body.
         scale: Multiplies the dot products, before the bias is added.
         empty_rows: What a row without any visible key yields.
+        window_left: Keys further before the row are hidden; -1 for no bound.  Members with a window only.
+        window_right: Keys further after the row are hidden; likewise.
+
+    Raises:
+        ValueError: A window is given to a member without one, or is below -1.
     """
 
     variant: Variant
     scale: float
     empty_rows: EmptyRows = EmptyRows.MEAN
+    window_left: int = UNBOUNDED
+    window_right: int = UNBOUNDED
+
+    def __post_init__(self) -> None:
+        sides = (self.window_left, self.window_right)
+        if min(sides) < UNBOUNDED or max(sides) > LARGEST_WINDOW:
+            raise ValueError(f"a window has from 0 to {LARGEST_WINDOW} keys on a side, or -1: {sides}")
+        if not self.variant.window and sides != (UNBOUNDED, UNBOUNDED):
+            raise ValueError(f"{self.variant.op_type} has no window")
 
     def attributes(self) -> dict[str, float | int | str]:
         """The node's ONNX attributes; every one is present on every node (no defaults to guess)."""
+        window = {"window_left": self.window_left, "window_right": self.window_right}
         return {
             "bias": self.variant.form,
             "causal": int(self.variant.causal),
@@ -146,4 +204,5 @@ class FusedAttention:
             "plugin_namespace": PLUGIN_NAMESPACE,
             "plugin_version": PLUGIN_VERSION,
             "scale": self.scale,
+            **(window if self.variant.window else {}),
         }

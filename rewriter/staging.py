@@ -20,6 +20,7 @@ from onnx import ModelProto
 from .errors import UsageError
 from .hidden import Hidden, make_file, remove_leftovers
 from .io import data_files, external_tensors
+from .place import file_mode, put
 
 CHUNK = 64 << 20
 """Bytes copied at once: enough to be fast, and few enough to show progress."""
@@ -39,6 +40,7 @@ class Staged:
         target: The name that it gets with ``commit``.
         base_dir: The folder that the model's external data are relative to; None if it has none.
         own_data: Copy the external data to files named after the target, even in the same folder.
+        like: What it was made from; nobody else than may read that may read it.
 
     Attributes:
         path: The hidden file.
@@ -49,8 +51,17 @@ class Staged:
         UsageError: The folder cannot be written, or another data file is in the way.
     """
 
-    def __init__(self, model: ModelProto, target: Path, base_dir: Path | None, *, own_data: bool = False) -> None:
+    def __init__(
+        self,
+        model: ModelProto,
+        target: Path,
+        base_dir: Path | None,
+        *,
+        own_data: bool = False,
+        like: Path | None = None,
+    ) -> None:
         self._target = target
+        self._like = like
         self._base_dir = base_dir
         self._copies: dict[Path, Path] = {}  # data file of the output -> where its bytes are
         self._committed = False
@@ -103,8 +114,7 @@ class Staged:
         """
         self.bring_data(progress)
         try:
-            self.path.chmod(0o644)
-            os.replace(self.path, self._target)
+            put(self.path, self._target, "-o", self._like)
         except OSError as error:
             raise self._cannot(error) from error
         self._committed = True
@@ -173,7 +183,7 @@ class Staged:
 
             copy_bytes(data, hidden, tell)
             done += data.stat().st_size
-            hidden.chmod(0o644)
+            hidden.chmod(file_mode(wanted, data))
             copies.append(hidden)
         # All of them are there before the first gets its name: a run that is killed leaves no part of a set.
         for hidden, (wanted, data) in zip(copies, missing.items(), strict=True):
@@ -185,7 +195,8 @@ class Staged:
             os.link(hidden, wanted)
             hidden.unlink()  # one link again: onnx refuses data files that have several
         except FileExistsError:
-            _is_there(wanted, data)
+            if not _is_there(wanted, data):  # a link to nowhere
+                raise
             return
         except OSError:  # a file system without hard links
             os.replace(hidden, wanted)

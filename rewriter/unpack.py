@@ -1,6 +1,6 @@
 """com.microsoft.Attention holds the projections of query, key and value; here they become nodes of their own.
 
-    Attention(x, W, b, bias)  =  MultiHeadAttention(q, k, v, bias)   with   q, k, v = split(x @ W + b)
+    Attention(x, W, b, padding, bias)  =  MultiHeadAttention(q, k, v, padding, bias)   with   q, k, v = split(x @ W + b)
 
 That is what the operator computes, so the rewritten graph means the same; operators whose site is not
 rewritten in the end are left packed (see ``pipeline``).
@@ -13,13 +13,17 @@ from typing import Any
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
+from ..patterns.operators import PACKED
 from .edit import all_names, arrange
+from .features import unsupported
 from .graph import float_attribute, int_attribute, ints_attribute, label, opset_versions
 from .io import graphs
 
-BIAS_INPUT = 5
-UNSUPPORTED_INPUTS = (3, 4, 6)
-"""mask_index, past, past_sequence_length."""
+PADDING_INPUT = PACKED.inputs["padding"]
+BIAS_INPUT = PACKED.inputs["bias"]
+
+FILTER_VALUE = -10000.0
+"""What onnxruntime adds to the scores of padded keys unless it is told otherwise."""
 
 
 def unpack_attention(model: ModelProto, keep: frozenset[str] = frozenset()) -> frozenset[str]:
@@ -62,10 +66,10 @@ def _unpack(
     inputs = list(node.input)
     if len(inputs) <= BIAS_INPUT or not inputs[BIAS_INPUT]:
         return None
-    if any(p < len(inputs) and inputs[p] for p in UNSUPPORTED_INPUTS):
+    if unsupported(node, PACKED, PACKED.versions[-1]) is not None:
         return None
     shape = weights.get(inputs[1])
-    if shape is None or len(shape) != 2 or int_attribute(node, "do_rotary", 0):
+    if shape is None or len(shape) != 2:
         return None
     sizes = ints_attribute(node, "qkv_hidden_sizes") or [shape[1] // 3] * 3
     if sum(sizes) != shape[1]:
@@ -98,10 +102,12 @@ def _unpack(
         settings["scale"] = scale
     if int_attribute(node, "unidirectional", 0):
         settings["unidirectional"] = 1
+    if inputs[PADDING_INPUT]:
+        settings["mask_filter_value"] = float_attribute(node, "mask_filter_value", FILTER_VALUE)
     made.append(
         helper.make_node(
             "MultiHeadAttention",
-            [*parts, "", "", inputs[BIAS_INPUT]],
+            [*parts, "", inputs[PADDING_INPUT], inputs[BIAS_INPUT]],
             [node.output[0]],
             name=node.name,
             domain="com.microsoft",

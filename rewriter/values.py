@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from onnx import NodeProto
 
 from .algebra import (
+    ONE,
     Apply,
     Cond,
     Ind,
@@ -12,7 +15,8 @@ from .algebra import (
     Poly,
     Read,
     Substitution,
-    conjuncts,
+    conjunction,
+    ind,
     of,
     substitute,
 )
@@ -20,29 +24,52 @@ from .contraction import contract, is_contraction
 from .errors import Code, Refusal, Stage
 from .graph import Scope, label, operator
 from .interpret import Interpreter
+from .interpret.digits import floordiv
 from .interpret.movement import RULES as MOVEMENT
 from .interpret.movement import dropout_is_live
 from .layout import (
     View,
     as_view,
-    find_view,
     index_of,
     indices_of,
-    present,
     quotient,
     radix,
 )
+from .masks import under
 from .site import Frame
 
 Indices = tuple[Poly, ...]
 
-PASS_THROUGH = frozenset({"Cast", "CastLike", "Where", "IsNaN", "Not", *MOVEMENT})
-"""Operators that may stand between the softmax and the product with the values."""
+PASS_THROUGH = frozenset({"Cast", "CastLike", "Where", "IsNaN", "Not", "Mul", "Add", *MOVEMENT})
+"""Operators that may stand between the softmax and the product with the values, which is looked for behind them.
+
+What they do to the probabilities is looked at afterwards: they may copy them, or hide once more what is hidden."""
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """What the probabilities weigh, and what comes out.
+
+    Attributes:
+        node: The product.
+        values: The value operand.
+        values_index: Its index, in the names of the site.
+        feature: The index that is free in it.
+        output: The product's output.
+        zero_rows: Whether rows without keys are set to zero on the way.
+    """
+
+    node: NodeProto
+    values: str
+    values_index: Indices
+    feature: Index
+    output: View
+    zero_rows: bool
 
 
 def take_values(
     interpreter: Interpreter, softmax: NodeProto, indices: Indices, frame: Frame, visible: tuple[Cond, ...]
-) -> tuple[View, View, bool]:
+) -> Weighed:
     """The value operand, the output, and whether rows without keys are set to zero on the way."""
     node, position = value_product(interpreter, softmax)
     out = node.output[0]
@@ -90,13 +117,10 @@ def take_values(
     bound[free[0]] = of(Index("e", free[0].bound))
     feature = Index("e", free[0].bound)
     value_index = tuple(substitute(x, bound) for x in values_index)
-    value_view = find_view(interpreter, values, value_index, present(frame.batch, frame.head, frame.key, feature))
-    if value_view is None or value_view.factor != 1:
-        value_view = as_view(interpreter, values, value_index)
     output_view = as_view(interpreter, out, tuple(substitute(x, bound) for x in places))
-    if value_view is None or output_view is None:
-        raise Refusal(Code.LAYOUT, Stage.SCORES, label(node), values)
-    return value_view, output_view, zero_rows
+    if output_view is None:
+        raise Refusal(Code.LAYOUT, Stage.SCORES, label(node), out)
+    return Weighed(node, values, value_index, feature, output_view, zero_rows)
 
 
 def _undivided(value: Poly) -> list[tuple[Index, Poly]]:
@@ -131,16 +155,15 @@ def _probability(
             # Of the same element, before or after a cast.
             if operator(node) == "IsNaN" and interpreter.element(node.input[0], probe.indices) == of(reads[0]):
                 return reads[0], True
-    if len(reads) == 1 and reads[0].tensor == softmax.output[0]:
-        bound = _bind(interpreter, indices, reads[0].indices)
-        factor = weight.coefficient_of(reads[0])
-        if bound is not None and weight == factor * of(reads[0]):
-            kept = substitute(factor, bound).single_atom
-            if isinstance(kept, Ind):
-                known = {c.key for c in visible}
-                parts = {c.key for c in conjuncts(kept.condition)}
-                if parts <= known:
-                    return reads[0], parts == known
+    of_softmax = [r for r in reads if r.tensor == softmax.output[0]]
+    if len(of_softmax) == 1:
+        bound = _bind(interpreter, indices, of_softmax[0].indices)
+        factor = weight.coefficient_of(of_softmax[0])
+        if bound is not None and weight == factor * of(of_softmax[0]):
+            kept = substitute(factor, bound)
+            seen = conjunction(visible)
+            if under(kept, seen) == 1:
+                return of_softmax[0], kept == ind(seen)
     return None, False
 
 
@@ -153,12 +176,33 @@ def _bind(interpreter: Interpreter, frame_index: Indices, read_index: Indices) -
         if isinstance(single, Index):
             bound[single] = known
             continue
-        names = radix(interpreter, unknown, {})
-        targets = radix(interpreter, known, {})
-        if names is None or targets is None or len(names) != len(targets):
+        names = radix(interpreter, unknown)
+        targets = radix(interpreter, known)
+        if names is None or targets is None:
+            return None
+        if len(targets) == 1 and len(names) > 1:
+            digits = _digits(interpreter, names, targets[0])
+            if digits is None:
+                return None
+            bound.update(digits)
+            continue
+        if len(names) != len(targets):
             return None
         bound.update({n: of(t) for n, t in zip(names, targets, strict=True)})
     return bound
+
+
+def _digits(interpreter: Interpreter, names: tuple[Index, ...], known: Index) -> Substitution | None:
+    """The digits of a known index that unknown ones are: heads that rows of a group were folded with."""
+    found: Substitution = {}
+    rest, extent = of(known), ONE
+    for name in reversed(names):
+        extent = extent * name.bound
+        major = floordiv(rest, name.bound)
+        found[name] = rest - major * name.bound
+        rest = major
+    found[names[0]] = found[names[0]] + rest * names[0].bound
+    return found if interpreter.same(extent, known.bound) else None
 
 
 def value_product(interpreter: Interpreter, softmax: NodeProto) -> tuple[NodeProto, int]:

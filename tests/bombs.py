@@ -562,6 +562,14 @@ def a_loop_without_an_end() -> ModelProto:
     return beside(made, [node("Loop", ["often", "go", "start"], "r", body=body)], "r")
 
 
+@verified
+def a_chain_of_concat() -> ModelProto:
+    """Four kilobytes, 2**34 numbers: each node doubles what the one before made, and few are left in the end."""
+    made = read("accept_linear")
+    nodes = [node("Concat", [f"c{k - 1}" if k else "y"] * 2, f"c{k}", axis=0) for k in range(24)]
+    return beside(made, [*nodes, node("ReduceMax", ["c23"], "r", keepdims=0)], "r")
+
+
 # --- running them ----------------------------------------------------------------------------------------
 
 

@@ -432,7 +432,7 @@ def _command(path: Path, effort: Effort) -> str:
     said = StringIO()
     with redirect_stdout(StringIO()), redirect_stderr(said):
         code = main(words)
-    if code in (ExitCode.DONE, ExitCode.NOT_REWRITTEN):
+    if code in (ExitCode.DONE, ExitCode.NOT_REWRITTEN, ExitCode.NOT_VERIFIED):
         return "verdict"
     if code == ExitCode.VERIFICATION_FAILED and _assumes(report):
         return "verdict"  # an input on which what the proof assumes, and the report says, does not hold

@@ -15,11 +15,14 @@ def attention(
     slopes: NDArray[np.generic],
     mask: NDArray[np.generic] | None = None,
     key_positions: NDArray[np.generic] | None = None,
+    key_bias: NDArray[np.generic] | None = None,
     *,
     scale: float,
     bias: str,
     causal: bool,
     empty_rows: str = "mean",
+    window_left: int = -1,
+    window_right: int = -1,
 ) -> NDArray[np.float64]:
     """Attention with an ALiBi bias; shapes and meaning as in the specification.
 
@@ -34,6 +37,8 @@ def attention(
         mask = np.broadcast_to(mask, (batches, heads, s_q, s_kv))
     if key_positions is not None:
         key_positions = np.broadcast_to(key_positions, (batches, s_kv))
+    if key_bias is not None:
+        key_bias = np.broadcast_to(key_bias, (batches, heads, s_kv))
     output = np.zeros((batches, heads, s_q, v.shape[3]))
     for b in range(batches):
         for h in range(heads):
@@ -43,6 +48,10 @@ def attention(
                 for j in range(s_kv):
                     if causal and j > row:
                         continue
+                    if window_left >= 0 and row - j > window_left:
+                        continue
+                    if window_right >= 0 and j - row > window_right:
+                        continue
                     entry = 0.0
                     if mask is not None and mask.dtype == np.bool_:
                         if not mask[b, h, i, j]:
@@ -50,6 +59,11 @@ def attention(
                     elif mask is not None:
                         entry = min(float(mask[b, h, i, j]), -LOWEST)
                         if entry <= LOWEST:
+                            continue
+                    if key_bias is not None:
+                        own = min(float(key_bias[b, h, j]), -LOWEST)
+                        entry += own
+                        if own <= LOWEST or entry <= LOWEST:
                             continue
                     if bias == "symmetric":
                         distance = -float(abs(row - j))

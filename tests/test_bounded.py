@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc and limit
 MOST_SECONDS = 30
 """Of one file; most take a tenth of a second, and the slowest four on an idle machine."""
 
-MOST_MEBIBYTES = 700
+MOST_MEBIBYTES = 900
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_a_bomb_does_not_go_off(found: dict[str, dict[str, Any]], name: str) -> 
     """A verdict or one clear error, in time and in memory."""
     one = found[name]
     for said in (one["said"], one["said_site_by_site"]):
-        assert said.startswith(("DONE", "NOT_REWRITTEN", "ModelRejected: ")), said
+        assert said.startswith(("DONE", "NOT_REWRITTEN", "NOT_VERIFIED", "ModelRejected: ")), said
     assert one["seconds"] < MOST_SECONDS
     assert one["peak"] < MOST_MEBIBYTES, f"{one['peak']} MiB"
 
@@ -43,18 +43,19 @@ def test_a_bomb_does_not_go_off(found: dict[str, dict[str, Any]], name: str) -> 
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("a_loop_without_an_end", "DONE skipped"),
-        ("an_output_of_terabytes", "DONE skipped"),
-        ("an_input_of_gigabytes", "DONE skipped"),
-        ("a_negative_extent", "DONE skipped"),
+        ("a_loop_without_an_end", "NOT_VERIFIED skipped"),
+        ("an_output_of_terabytes", "NOT_VERIFIED skipped"),
+        ("an_input_of_gigabytes", "NOT_VERIFIED skipped"),
+        ("a_negative_extent", "NOT_VERIFIED skipped"),
         ("an_extent_of_five_thousand_digits", "DONE passed"),
         ("an_extent_that_is_a_digit_and_no_number", "DONE passed"),
         ("functions_without_attention_that_multiply", "once its local functions are inlined"),
         ("a_function_of_megabytes_called_often", "grows by"),
         ("an_initializer_of_many_axes", "100000 axes"),
         ("a_rank_that_doubles", "axes; no more than 64"),
-        ("a_vector_that_doubles", "DONE skipped"),
+        ("a_vector_that_doubles", "NOT_VERIFIED skipped"),
         ("a_mask_added_to_itself", "ALB300"),
+        ("a_chain_of_concat", "DONE passed"),  # site by site, because the whole takes too much
     ],
 )
 def test_what_is_said_about_it(found: dict[str, dict[str, Any]], name: str, why: str) -> None:

@@ -188,7 +188,7 @@ def test_version_and_help(capsys: Printed) -> None:
     assert __version__ in capsys.readouterr().out
     assert main(["--help"]) == 0
     helped = capsys.readouterr().out
-    for code in range(8):
+    for code in range(9):
         assert f"{code} " in helped
     assert main([]) == 2
 
@@ -271,7 +271,7 @@ def test_allow_partial(partly: Path, capsys: Printed) -> None:
     assert main([str(partly)]) == 3
     assert names(partly.parent) == ["partly.onnx"]
     assert "--allow-partial" in capsys.readouterr().out
-    assert main([str(partly), "--allow-partial"]) == 3
+    assert main([str(partly), "--allow-partial"]) == 0, "what was asked for was done"
     target = partly.with_name("partly.alibi.onnx")
     written = onnx.load(target)
     assert fused(written) == ["AlibiAttentionLinear"]
@@ -279,7 +279,7 @@ def test_allow_partial(partly: Path, capsys: Printed) -> None:
     original = two_layers()
     feeds = feeds_of(original, 0)
     np.testing.assert_allclose(run(written, feeds)[0], run(original, feeds)[0], atol=2e-5)
-    assert "1 biased site(s) are unchanged" in capsys.readouterr().out
+    assert "1 biased site(s) are unchanged, as allowed" in capsys.readouterr().out
 
 
 def test_unbiased_attention_is_no_partial_rewrite(tmp_path: Path) -> None:
@@ -423,13 +423,14 @@ def test_control_characters_are_escaped(tmp_path: Path, evil: str, source: str, 
 def test_nothing_else_is_printed(tmp_path: Path, capsys: Printed) -> None:
     made = read("accept_linear")
     for node in made.graph.node:
-        node.name = "\x1b[2J" + node.op_type  # two nodes Mul, so their names are equal
+        node.name = "\x1b[2J" + node.op_type  # two nodes Mul, so their names are equal: onnxruntime takes no such model
     path = tmp_path / "model.onnx"
     onnx.save(made, path)
-    assert main([str(path), "--json", "-"]) == 0
+    assert main([str(path), "--json", "-"]) == ExitCode.NOT_VERIFIED == 8
     out = capsys.readouterr().out
     assert "\x1b" not in out
-    assert json.loads(out)["exit_code"] == 0
+    assert json.loads(out)["exit_code"] == 8
+    assert names(tmp_path) == ["model.onnx"]
 
 
 def test_line_feeds_in_names_are_escaped(tmp_path: Path, capsys: Printed) -> None:

@@ -17,6 +17,7 @@ from alibi_rewriter.plugin import library_path
 from alibi_rewriter.rewriter.errors import Code, ExitCode
 from alibi_rewriter.rewriter.pipeline import Options, rewrite
 from alibi_rewriter.rewriter.spec import FAMILY_MEMBERS
+from evidence import Level
 
 ROOT = Path(__file__).parent.parent
 
@@ -228,6 +229,31 @@ def test_every_key_of_the_report_is_documented(tmp_path: Path) -> None:
     assert found - covered == set()
     unused = {d for d in documented if not d.startswith("engine") and not any(k.startswith(d) for k in found)}
     assert unused == set()
+
+
+def test_what_was_executed_is_what_was_recorded() -> None:
+    """The page is made from the record, whose levels and members exist; ``docs/executed.py`` makes both."""
+    found = importlib.util.spec_from_file_location("executed", ROOT / "docs" / "executed.py")
+    assert found is not None and found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    record = json.loads(module.RECORD.read_text(encoding="utf-8"))
+    if os.environ.get("REGENERATE"):
+        module.TARGET.write_text(module.page(record), encoding="utf-8")
+    assert module.TARGET.read_text(encoding="utf-8") == module.page(record)
+    known = {member.op_type for member in FAMILY_MEMBERS}
+    assert {m for members in module.families().values() for m in members} == known
+    for entry in record["counted"]:
+        assert entry["runtime"] in module.RUNTIMES and entry["level"] in module.LEVELS and entry["member"] in known
+        assert entry["checks"] > 0
+    assert {level.value for level in Level} <= set(module.LEVELS)
+    # Evidence replaces what was recorded for its runtime and level, and nothing else.
+    one = {"runtime": "plugin", "level": "float64", "member": "AlibiAttentionCausal", "where": "a GPU", "what": ""}
+    both = module.merged(record, [one, one])
+    assert [e for e in both["counted"] if e["runtime"] == "plugin" and e["level"] == "float64"] == [
+        {**{k: v for k, v in one.items() if k != "what"}, "checks": 2, "models": []}
+    ]
+    assert "float64, 1 of 3" in module.page(both)
 
 
 def test_the_picture_is_up_to_date() -> None:

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import evidence
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -22,6 +23,7 @@ import pytest
 from alibi_rewriter.rewriter.errors import ExitCode
 from alibi_rewriter.rewriter.pipeline import Options, RewriteResult, rewrite
 from alibi_rewriter.rewriter.report import to_json
+from evidence import Level
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 ort = pytest.importorskip("onnxruntime")
@@ -141,6 +143,8 @@ def test_computes_the_same_at_valid_tokens(name: str) -> None:
             if want.dtype.kind == "f" and want.ndim < 4:  # a cache holds rows of padded tokens too
                 compared += _compare(want, have, inputs, tolerance, f"{tag}: {output.name}")
     assert compared > 0
+    members = [n.op_type for n in nodes_of(result.model.graph) if n.domain == "alibi"]
+    evidence.record("onnxruntime", Level.END_TO_END, members, where="CPU", what=name)
 
 
 def _compare(want: Array, have: Array, feeds: Arrays, tolerance: float, what: str) -> int:

@@ -5,10 +5,17 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 
+import evidence
 import numpy as np
 import onnx
 import pytest
-from alibi_rewriter.rewriter.function_body import MINIMUM_OPSET, function_proto, function_text
+from alibi_rewriter.rewriter.function_body import (
+    MINIMUM_OPSET,
+    SLOPES_PER_HEAD,
+    WINDOW_OPSET,
+    function_proto,
+    function_text,
+)
 from alibi_rewriter.rewriter.spec import (
     BY_OP_TYPE,
     DOMAIN,
@@ -19,6 +26,7 @@ from alibi_rewriter.rewriter.spec import (
     MaskKind,
     Variant,
 )
+from evidence import Level
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -64,6 +72,7 @@ def model_of(
     grouped: bool,
     empty_rows: EmptyRows,
     scale: float,
+    window: tuple[int, int] = (-1, -1),
 ) -> onnx.ModelProto:
     """A model of one fused node whose inputs are graph inputs with symbolic dimensions."""
     query_type = TYPES[arrays[0].dtype]
@@ -72,7 +81,7 @@ def model_of(
         list(variant.inputs),
         ["output"],
         domain=DOMAIN,
-        **FusedAttention(variant, scale, empty_rows).attributes(),
+        **FusedAttention(variant, scale, empty_rows, *window_of(variant, window)).attributes(),
     )
     inputs = [
         helper.make_tensor_value_info(
@@ -90,6 +99,11 @@ def model_of(
         opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid(DOMAIN, DOMAIN_VERSION)],
         ir_version=IR_VERSION,
     )
+
+
+def window_of(variant: Variant, window: tuple[int, int]) -> tuple[int, int]:
+    """The window that a node of this member has: none, where it takes none."""
+    return window if variant.window else (-1, -1)
 
 
 def run(model: onnx.ModelProto, variant: Variant, arrays: list[NDArray[np.generic]]) -> NDArray[np.generic]:
@@ -148,14 +162,34 @@ def draw_arrays(
     if variant.positions:
         kept = rng.random((1 if one_position_row else sizes.batches, sizes.s_kv)) < 0.7
         arrays.append(((np.cumsum(kept, axis=1) - 1) * kept).astype(np.float32))
+    if variant.key_bias:
+        # Every combination of [B|1, H|1, S_kv], soft values and hiding ones.
+        own = tuple(size if rng.random() < 0.5 else 1 for size in (sizes.batches, sizes.heads))
+        key_bias = rng.standard_normal((*own, sizes.s_kv)).astype(np.float32)
+        low = np.array([FINFO_MIN, -np.inf, *([np.inf, -1e4, 3e38, -3e38] if hostile else [])], np.float32)
+        key_bias = np.where(rng.random(key_bias.shape) < 0.3, rng.choice(low, key_bias.shape), key_bias)
+        arrays.append(key_bias.astype(np.float32))
     return arrays
 
 
 def expect(
-    variant: Variant, arrays: list[NDArray[np.generic]], scale: float, empty_rows: EmptyRows
+    variant: Variant,
+    arrays: list[NDArray[np.generic]],
+    scale: float,
+    empty_rows: EmptyRows,
+    window: tuple[int, int] = (-1, -1),
 ) -> NDArray[np.float64]:
     named = dict(zip(variant.inputs, arrays, strict=True))
-    return attention(**named, scale=scale, bias=variant.form, causal=variant.causal, empty_rows=empty_rows.value)
+    left, right = window_of(variant, window)
+    return attention(
+        **named,
+        scale=scale,
+        bias=variant.form,
+        causal=variant.causal,
+        empty_rows=empty_rows.value,
+        window_left=left,
+        window_right=right,
+    )
 
 
 def assert_close(
@@ -168,6 +202,10 @@ def assert_close(
     assert float(np.abs(actual.astype(np.float64) - wanted).max()) <= limit * scale, reason
 
 
+WINDOWS = ((2, -1), (0, 0), (-1, 0), (1, 2), (-1, -1), (5, 1))
+"""One for each of ``SHAPES``."""
+
+
 @pytest.mark.parametrize("op_type", list(BY_OP_TYPE))
 @pytest.mark.parametrize("empty_rows", list(EmptyRows))
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
@@ -177,9 +215,11 @@ def test_body_equals_oracle(op_type: str, empty_rows: EmptyRows, dtype: type[np.
     for index, shape in enumerate(SHAPES):
         grouped = shape.heads != shape.kv_heads
         arrays = draw_arrays(rng, variant, shape, dtype, one_position_row=index % 2 == 1)
-        model = model_of(variant, 17, arrays, grouped=grouped, empty_rows=empty_rows, scale=0.3535)
-        wanted = expect(variant, arrays, 0.3535, empty_rows)
+        window = WINDOWS[index]
+        model = model_of(variant, 17, arrays, grouped=grouped, empty_rows=empty_rows, scale=0.3535, window=window)
+        wanted = expect(variant, arrays, 0.3535, empty_rows, window)
         assert_close(run(model, variant, arrays), wanted, dtype, f"{op_type} {shape}")
+    evidence.record("onnxruntime", Level.FLOAT64, [op_type], where="CPU")
 
 
 @pytest.mark.parametrize("op_type", [member.op_type for member in FAMILY_MEMBERS if member.mask != "none"])
@@ -189,10 +229,10 @@ def test_masks_of_every_broadcast_shape(op_type: str, empty_rows: EmptyRows) -> 
     shape = Shape(2, 4, 2, 3, 5, 4, 4)
     rng = np.random.default_rng(11)
     first = draw_arrays(rng, variant, shape, np.float32)
-    model = model_of(variant, 18, first, grouped=True, empty_rows=empty_rows, scale=0.5)
+    model = model_of(variant, 18, first, grouped=True, empty_rows=empty_rows, scale=0.5, window=(3, 1))
     for mask_shape in itertools.product((False, True), repeat=4):
         arrays = draw_arrays(rng, variant, shape, np.float32, mask_shape=mask_shape)
-        wanted = expect(variant, arrays, 0.5, empty_rows)
+        wanted = expect(variant, arrays, 0.5, empty_rows, (3, 1))
         assert_close(run(model, variant, arrays), wanted, np.float32, f"{op_type} {mask_shape}")
 
 
@@ -211,11 +251,20 @@ def test_hostile_additive_entries(op_type: str, empty_rows: EmptyRows, dtype: ty
         assert np.isfinite(actual).all()
         # In float32 a score of -1e4 is known to 1e-3, one of -65504 to 8e-3, and a score of +inf, that is of
         # 3e38, not at all: where such scores are a row's best ones, the dot products drown in them.
-        mask = np.broadcast_to(arrays[4], (*wanted.shape[:3], shape.s_kv)).astype(np.float64)
-        visible = mask > FINFO_MIN
+        named = dict(zip(variant.inputs, arrays, strict=True))
+        mask = np.zeros((*wanted.shape[:3], shape.s_kv))
+        visible = np.ones(mask.shape, bool)
+        for entries in (named.get("mask"), named.get("key_bias")):
+            if entries is not None:
+                own = np.minimum(entries.astype(np.float64), -FINFO_MIN)
+                own = own[:, :, None] if own.ndim == 3 else own
+                visible = visible & (own > FINFO_MIN)
+                mask = mask + own
+        visible = visible & (mask > FINFO_MIN)
         if variant.causal:
             visible = visible & np.tril(np.ones(mask.shape[2:], bool), shape.s_kv - shape.s_q)
         best = np.where(visible, mask, -np.inf).max(axis=-1)
+        # A window of (-1, -1) hides nothing.
         ordinary = (np.abs(best) < 100) | ~visible.any(axis=-1)
         far = ~ordinary & (best < 0)
         limit = 2e-6 if dtype is np.float32 else 6e-3
@@ -252,20 +301,67 @@ def test_huge_mask_entry_does_not_reveal_a_later_key() -> None:
 def test_every_opset(opset: int) -> None:
     rng = np.random.default_rng(opset)
     shape = Shape(2, 4, 2, 3, 5, 4, 3)
-    for variant in FAMILY_MEMBERS:
+    for number, variant in enumerate(FAMILY_MEMBERS):
+        if variant.window and opset < WINDOW_OPSET:
+            continue
         for dtype in (np.float32, np.float16):
             arrays = draw_arrays(rng, variant, shape, dtype)
-            model = model_of(variant, opset, arrays, grouped=True, empty_rows=EmptyRows.ZERO, scale=-0.75)
+            model = model_of(
+                variant, opset, arrays, grouped=True, empty_rows=EmptyRows.ZERO, scale=-0.75, window=(2, 1)
+            )
             onnx.checker.check_model(model, full_check=True)
             if dtype is np.float16 and not (variant.mask == "additive" and variant.causal):
-                continue  # float16 differs in casts only; two members show that
-            wanted = expect(variant, arrays, -0.75, EmptyRows.ZERO)
+                continue  # float16 differs in casts only; some members show that
+            if not variant.has_kernels and (number + opset) % 5:
+                continue  # what key bias and window add is the same lines in every member
+            wanted = expect(variant, arrays, -0.75, EmptyRows.ZERO, (2, 1))
             assert_close(run(model, variant, arrays), wanted, dtype, f"{variant.op_type} opset {opset}")
+    built = [m.op_type for m in FAMILY_MEMBERS if not m.window or opset >= WINDOW_OPSET]
+    evidence.record("onnxruntime", Level.GRAPH, built, where="CPU")
 
 
 def test_opset_below_minimum_is_refused() -> None:
     with pytest.raises(ValueError, match="opset 11"):
         function_proto(FAMILY_MEMBERS[0], 10, grouped=False, zero_rows=False, query_type=TensorProto.FLOAT)
+    windowed = next(member for member in FAMILY_MEMBERS if member.window)
+    with pytest.raises(ValueError, match="opset 12"):
+        function_proto(windowed, 11, grouped=False, zero_rows=False, query_type=TensorProto.FLOAT)
+
+
+def test_every_combination_of_windows_and_lengths() -> None:
+    """Against the oracle: no bound, 0, 1 and more than there are keys on either side, more rows than keys too."""
+    rng = np.random.default_rng(19)
+    for op_type in ("AlibiAttentionCausalWindow", "AlibiAttentionSymmetricWindow", "AlibiAttentionLinearKeyBiasWindow"):
+        variant = BY_OP_TYPE[op_type]
+        for s_q, s_kv in ((1, 5), (4, 4), (6, 3), (2, 7)):
+            arrays = draw_arrays(rng, variant, Shape(2, 2, 1, s_q, s_kv, 3, 2), np.float32)
+            for window in itertools.product((-1, 0, 1, 9), repeat=2):
+                for empty_rows in EmptyRows:
+                    model = model_of(variant, 17, arrays, grouped=True, empty_rows=empty_rows, scale=0.5, window=window)
+                    wanted = expect(variant, arrays, 0.5, empty_rows, window)
+                    assert_close(run(model, variant, arrays), wanted, np.float32, f"{op_type} {s_q}x{s_kv} {window}")
+
+
+def test_a_key_bias_and_a_mask_hide_each_for_itself() -> None:
+    """The lowest number of one and the highest of the other have the sum zero, which hides nothing."""
+    variant = BY_OP_TYPE["AlibiAttentionLinearKeyBiasAdditiveMask"]
+    shape = Shape(1, 1, 1, 2, 4, 2, 2)
+    arrays = draw_arrays(np.random.default_rng(5), variant, shape, np.float32)
+    arrays[4] = np.array([np.inf, -np.inf, 0.0, -3e38], np.float32).reshape(1, 1, 1, 4)
+    arrays[5] = np.array([-np.inf, np.inf, 0.0, -3e38], np.float32).reshape(1, 1, 4)
+    model = model_of(variant, 17, arrays, grouped=False, empty_rows=EmptyRows.MEAN, scale=1.0)
+    actual = run(model, variant, arrays)
+    assert_close(actual, expect(variant, arrays, 1.0, EmptyRows.MEAN), np.float32, "opposite extremes")
+    np.testing.assert_allclose(actual, np.broadcast_to(arrays[2][:, :, 2:3], actual.shape), rtol=1e-6)
+
+
+def test_windows_that_are_none() -> None:
+    causal, windowed = BY_OP_TYPE["AlibiAttentionCausal"], BY_OP_TYPE["AlibiAttentionCausalWindow"]
+    assert "window_left" not in FusedAttention(causal, 1.0).attributes()
+    assert FusedAttention(windowed, 1.0, window_left=4).attributes()["window_right"] == -1
+    for variant, window in ((causal, (4, -1)), (windowed, (-2, -1)), (windowed, (0, 1 << 24))):
+        with pytest.raises(ValueError, match="window"):
+            FusedAttention(variant, 1.0, EmptyRows.MEAN, *window)
 
 
 def test_body_has_only_what_the_file_needs() -> None:
@@ -282,6 +378,22 @@ def test_body_has_only_what_the_file_needs() -> None:
     # TensorRT fuses a Where inside the bias; behind the addition it would materialise the mask.
     scores = plain.index("scores = Add")
     assert plain.index("Where") < scores and "Where" not in plain[scores:]
+
+
+@pytest.mark.parametrize("op_type", list(BY_OP_TYPE))
+def test_two_passes_per_head_before_the_sum(op_type: str) -> None:
+    """What does not depend on the head is computed once for all heads, however many a file has."""
+    variant = BY_OP_TYPE[op_type]
+    body = function_proto(variant, 17, grouped=False, zero_rows=True, query_type=TensorProto.FLOAT)
+    per_head = {SLOPES_PER_HEAD, "dots"}
+    passes = []
+    for node in body.node:
+        if per_head & set(node.input) and node.op_type != "Softmax":
+            per_head.update(node.output)
+            passes.append(node.op_type)
+        elif node.op_type == "Softmax":
+            break
+    assert passes == (["Mul", "Add", "Add"] if variant.can_hide else ["Mul", "Add"])
 
 
 def test_body_is_the_same_text_every_time() -> None:
@@ -311,13 +423,14 @@ def test_any_shape(data: st.DataObject) -> None:
     )
     empty_rows = data.draw(st.sampled_from(EmptyRows))
     scale = data.draw(st.floats(-2, 2, width=32))
-    opset = data.draw(st.integers(MINIMUM_OPSET, 25))
+    opset = data.draw(st.integers(WINDOW_OPSET if variant.window else MINIMUM_OPSET, 25))
+    window = (data.draw(st.integers(-1, 7)), data.draw(st.integers(-1, 7)))
     mask_shape = tuple(data.draw(st.booleans()) for _ in range(4))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     arrays = draw_arrays(
         rng, variant, shape, np.float32, mask_shape=mask_shape, one_position_row=data.draw(st.booleans())
     )
-    model = model_of(variant, opset, arrays, grouped=kv_heads != shape.heads, empty_rows=empty_rows, scale=scale)
-    assert_close(
-        run(model, variant, arrays), expect(variant, arrays, scale, empty_rows), np.float32, f"{variant} {shape}"
-    )
+    grouped = kv_heads != shape.heads
+    model = model_of(variant, opset, arrays, grouped=grouped, empty_rows=empty_rows, scale=scale, window=window)
+    wanted = expect(variant, arrays, scale, empty_rows, window)
+    assert_close(run(model, variant, arrays), wanted, np.float32, f"{variant} {shape} {window}")

@@ -40,7 +40,9 @@ OP_TYPES = {
     "accept_additive_padding": "AlibiAttentionLinearAdditiveMask",
     "accept_boolean_padding": "AlibiAttentionLinearBooleanMask",
     "accept_cache": "AlibiAttentionCausal",
+    "accept_finite_causal_mask": "AlibiAttentionLinearAdditiveMask",
     "accept_group_query_attention": "AlibiAttentionCausal",
+    "accept_key_bias_per_head": "AlibiAttentionLinearKeyBias",
     "accept_key_positions": "AlibiAttentionCausalPositionsBooleanMask",
     "accept_linear_causal": "AlibiAttentionCausal",
     "accept_multi_head_attention_causal": "AlibiAttentionCausal",
@@ -53,6 +55,10 @@ OP_TYPES = {
     "accept_unattended_rows": "AlibiAttentionCausalBooleanMask",
     "accept_where_after_bias": "AlibiAttentionCausal",
     "accept_where_before_bias": "AlibiAttentionCausal",
+    "accept_window_causal": "AlibiAttentionCausalWindow",
+    "accept_window_of_half_the_keys": "AlibiAttentionCausalBooleanMask",
+    "accept_window_symmetric": "AlibiAttentionSymmetricWindow",
+    "accept_window_with_padding": "AlibiAttentionLinearKeyBiasWindow",
 }
 """What a golden graph becomes, where that is not AlibiAttentionLinear."""
 

@@ -46,7 +46,7 @@ def pairs_of(model: onnx.ModelProto) -> list[SitePair]:
     """The sites of a model before and after, as the verification gets them."""
     source = pipeline._source(model)
     copy, analysis = pipeline._analyse(model, source, frozenset())
-    again = pipeline._working_copy(model, analysis.kept)[0]
+    again = pipeline._working_copy(model, Path(), analysis.kept)[0]
     sites = SitePairs.of(copy, analysis, source.base_dir, lambda: again)
     pipeline._emit_all(copy, analysis, RewriteResult(source, analysis))
     found = list(sites.pairs(copy, source.base_dir))

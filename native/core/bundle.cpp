@@ -7,6 +7,7 @@
 #include <mutex>
 #include <stdexcept>
 
+#include "core/call.h"
 #include "core/inflate.h"
 
 namespace alibi {
@@ -19,7 +20,8 @@ constexpr uint32_t kMostItems = 4096;  // of any list
 
 constexpr char const* kSizes[] = {"batch", "heads", "kv_heads", "group", "s_q", "s_kv", "head_dim", "value_dim",
                                   "splits", "multiprocessors", "rows", "surplus"};
-constexpr char const* kTensors[] = {"query", "key", "value", "output", "slopes", "mask", "key_positions"};
+constexpr char const* kTensors[] = {"query", "key", "value", "output", "slopes", "mask", "key_positions",
+                                    "key_bias"};
 constexpr char const* kScratch[] = {"key_norms", "reach", "partial", "partial_sums", "ticket", "previous"};
 constexpr char const* kStrides[] = {"query_batch", "query_head", "query_row", "key_batch", "key_head", "key_row",
                                     "value_batch", "value_head", "value_row", "output_batch", "output_head",
@@ -110,15 +112,22 @@ private:
     std::string_view rest_;
 };
 
+// A size that an extent may be made of: all that count something.
+Size readCount(Reader& in) {
+    Size const size = in.word<Size>(kSizes, "size");
+    if (size == Size::surplus) malformed("'surplus' may be negative and is no extent");
+    return size;
+}
+
 Extent readExtent(Reader& in) {
     Extent extent;
     extent.factors.resize(in.items());
     for (Factor& factor : extent.factors) {
         factor.sizes.resize(in.items());
-        for (Size& size : factor.sizes) size = in.word<Size>(kSizes, "size");
+        for (Size& size : factor.sizes) size = readCount(in);
         factor.divisor = in.inRange(1, std::numeric_limits<int32_t>::max(), "a divisor");
     }
-    if (in.flag()) extent.atMost = in.word<Size>(kSizes, "size");
+    if (in.flag()) extent.atMost = readCount(in);
     return extent;
 }
 
@@ -296,13 +305,13 @@ int64_t elementBytes(Type type) {
 }
 
 int64_t Extent::value(Sizes const& sizes) const {
-    int64_t product = 1;
+    int64_t whole = 1;
     for (Factor const& factor : factors) {
         int64_t inner = 1;
-        for (Size size : factor.sizes) inner *= at(sizes, size);
-        product *= (inner + factor.divisor - 1) / factor.divisor;
+        for (Size size : factor.sizes) inner = product(inner, at(sizes, size));
+        whole = product(whole, sum(inner, factor.divisor - 1) / factor.divisor);
     }
-    return atMost ? std::min(product, at(sizes, *atMost)) : product;
+    return atMost ? std::min(whole, at(sizes, *atMost)) : whole;
 }
 
 bool Condition::holds(Sizes const& sizes) const {

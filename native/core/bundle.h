@@ -16,7 +16,7 @@ namespace alibi {
 enum class Size : uint8_t {
     batch, heads, kv_heads, group, s_q, s_kv, head_dim, value_dim, splits, multiprocessors, rows, surplus, count
 };
-enum class Tensor : uint8_t { query, key, value, output, slopes, mask, key_positions, count };
+enum class Tensor : uint8_t { query, key, value, output, slopes, mask, key_positions, key_bias, count };
 enum class Scratch : uint8_t { key_norms, reach, partial, partial_sums, ticket, previous, count };
 enum class Stride : uint8_t {
     query_batch, query_head, query_row, key_batch, key_head, key_row, value_batch, value_head, value_row,

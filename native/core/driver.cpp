@@ -8,6 +8,15 @@
 #include <mutex>
 #include <stdexcept>
 
+// These moved from libdl to libc in 2.34 and got a new version there; the old one still answers, everywhere.
+#if defined(__x86_64__)
+__asm__(".symver dlopen,dlopen@GLIBC_2.2.5");
+__asm__(".symver dlsym,dlsym@GLIBC_2.2.5");
+#elif defined(__aarch64__)
+__asm__(".symver dlopen,dlopen@GLIBC_2.17");
+__asm__(".symver dlsym,dlsym@GLIBC_2.17");
+#endif
+
 namespace alibi {
 namespace {
 

@@ -1,6 +1,7 @@
 #include "core/node.h"
 
-#include <cstring>
+#include <algorithm>
+#include <cmath>
 #include <stdexcept>
 
 namespace alibi {
@@ -9,147 +10,160 @@ namespace {
 constexpr char const* kCure = ". Build with `rewrite MODEL --engine`, or attach kernels with --embed-kernels";
 
 [[noreturn]] void refuse(Member const& member, std::string const& what) {
-    throw std::runtime_error(std::string(member.opType) + ": " + what);
+    throw std::runtime_error(member.opType + ": " + what);
 }
 
-std::string_view text(abi::Field const& field) {
-    std::string_view found(static_cast<char const*>(field.data), static_cast<size_t>(field.length));
-    return found.substr(0, found.find('\0'));
+void name(Member& member) {
+    member.opType = "AlibiAttention";
+    member.opType += member.form == Form::symmetric ? "Symmetric" : member.causal ? "Causal" : "Linear";
+    if (member.positions) member.opType += "Positions";
+    if (member.keyBias) member.opType += "KeyBias";
+    if (member.window) member.opType += "Window";
+    if (member.masking == Masking::boolean) member.opType += "BooleanMask";
+    if (member.masking == Masking::additive) member.opType += "AdditiveMask";
+    member.inputs = {Tensor::query, Tensor::key, Tensor::value, Tensor::slopes};
+    if (member.masking != Masking::none) member.inputs.push_back(Tensor::mask);
+    if (member.positions) member.inputs.push_back(Tensor::key_positions);
+    if (member.keyBias) member.inputs.push_back(Tensor::key_bias);
 }
 
-void expectField(Member const& member, abi::Field const& field, int32_t type) {
-    if (field.type != type || field.data == nullptr || field.length < 1) {
-        refuse(member, std::string("attribute '") + field.name + "' is of another type than the specification says");
+std::vector<Member> derive() {
+    struct Shape {
+        Form form;
+        bool causal;
+        bool positions;
+    };
+    // A causal symmetric bias is the causal linear one, and a symmetric one counts places, so neither has more members.
+    constexpr Shape kShapes[] = {{Form::linear, true, false}, {Form::linear, true, true}, {Form::linear, false, false},
+                                 {Form::linear, false, true}, {Form::symmetric, false, false}};
+    std::vector<Member> members;
+    for (bool keyBias : {false, true}) {
+        for (bool window : {false, true}) {
+            for (Shape const& shape : kShapes) {
+                for (Masking masking : {Masking::none, Masking::boolean, Masking::additive}) {
+                    Member member{"", shape.form, shape.causal, shape.positions, keyBias, window, masking, {}};
+                    name(member);
+                    members.push_back(member);
+                }
+            }
+        }
     }
+    return members;
 }
 
-Operand describe(abi::TensorDesc const& desc, std::array<int32_t, 4> const& axes) {
-    Operand operand;
-    operand.present = true;
-    operand.type = typeOf(desc.type);
-    std::array<int64_t, 4> strides{};
-    int64_t stride = 1;
-    for (int32_t axis = desc.dims.rank - 1; axis >= 0; --axis) {
-        strides[static_cast<size_t>(axis)] = stride;
-        stride *= desc.dims.d[axis];
+int64_t expectWindow(Member const& member, char const* attribute, int64_t size) {
+    if (!member.window && size != kUnbounded) refuse(member, std::string("it has no ") + attribute);
+    if (size < kUnbounded || size > kLargestWindow) {
+        refuse(member, std::string(attribute) + " is " + std::to_string(size) + ", which is neither -1 nor from 0 to "
+                           + std::to_string(kLargestWindow));
     }
-    for (int32_t axis = 0; axis < desc.dims.rank; ++axis) {
-        auto const place = static_cast<size_t>(desc.dims.rank == 4 ? axes[static_cast<size_t>(axis)] : axis);
-        operand.shape[static_cast<size_t>(axis)] = desc.dims.d[place];
-        operand.strides[static_cast<size_t>(axis)] = strides[place];
-    }
-    return operand;
+    return size;
 }
 
 constexpr std::array<int32_t, 4> kAsIs = {0, 1, 2, 3};
 
+bool wide(Tensor tensor) {
+    return tensor == Tensor::query || tensor == Tensor::key || tensor == Tensor::value || tensor == Tensor::output;
+}
+
+void checkLayout(Member const& member, std::string const& layout) {
+    std::string sorted = layout;
+    std::sort(sorted.begin(), sorted.end());
+    if (sorted != "BDHS" || layout.back() != 'D') {
+        refuse(member, "layout '" + layout.substr(0, 40) + "' is not an order of B, H, S and, last, D");
+    }
+}
+
 }  // namespace
 
 std::vector<Member> const& family() {
-    static std::vector<Member> const members = {
-        {"AlibiAttentionCausal", false, false},
-        {"AlibiAttentionCausalBooleanMask", true, false},
-        {"AlibiAttentionCausalAdditiveMask", true, false},
-        {"AlibiAttentionCausalPositions", false, true},
-        {"AlibiAttentionCausalPositionsBooleanMask", true, true},
-        {"AlibiAttentionCausalPositionsAdditiveMask", true, true},
-        {"AlibiAttentionLinear", false, false},
-        {"AlibiAttentionLinearBooleanMask", true, false},
-        {"AlibiAttentionLinearAdditiveMask", true, false},
-        {"AlibiAttentionLinearPositions", false, true},
-        {"AlibiAttentionLinearPositionsBooleanMask", true, true},
-        {"AlibiAttentionLinearPositionsAdditiveMask", true, true},
-        {"AlibiAttentionSymmetric", false, false},
-        {"AlibiAttentionSymmetricBooleanMask", true, false},
-        {"AlibiAttentionSymmetricAdditiveMask", true, false},
-    };
-    return members;
+    static auto const* const members = new std::vector<Member>(derive());  // never destroyed: registries keep names
+    return *members;
 }
 
-Tensor Member::input(int32_t position) const {
-    constexpr Tensor kFirst[] = {Tensor::query, Tensor::key, Tensor::value, Tensor::slopes};
-    if (position < 4) return kFirst[position];
-    return position == 4 && mask ? Tensor::mask : Tensor::key_positions;
-}
-
-Type typeOf(int32_t dataType) {
-    switch (dataType) {
-        case abi::kFloat: return Type::float32;
-        case abi::kHalf: return Type::float16;
-        case abi::kBFloat16: return Type::bfloat16;
-        case abi::kBool: return Type::boolean;
-        default: return Type::none;
-    }
-}
-
-std::shared_ptr<Node const> Node::of(Member const& member, abi::Fields const& fields) {
+std::shared_ptr<Node const> Node::of(Member const& member, Attributes const& attributes) {
     auto node = std::make_shared<Node>();
     node->member = &member;
-    bool scaled = false;
-    for (int32_t i = 0; i < fields.count; ++i) {
-        abi::Field const& field = fields.fields[i];
-        std::string_view const name = field.name == nullptr ? "" : field.name;
-        if (field.data == nullptr || field.length < 1) continue;  // the parser offers absent attributes so
-        if (name == "scale") {
-            expectField(member, field, abi::kFieldFloat32);
-            std::memcpy(&node->scale, field.data, sizeof node->scale);
-            scaled = true;
-        } else if (name == "empty_rows") {
-            expectField(member, field, abi::kFieldChar);
-            std::string_view const policy = text(field);
-            if (policy != "mean" && policy != "zero") refuse(member, "empty_rows is neither 'mean' nor 'zero'");
-            node->emptyMean = policy == "mean";
-        } else if (name == "layout") {
-            expectField(member, field, abi::kFieldChar);
-            node->layout = text(field);
-        } else if (name == "kernels") {
-            expectField(member, field, abi::kFieldChar);
-            std::string_view const bytes(static_cast<char const*>(field.data), static_cast<size_t>(field.length));
-            try {
-                node->bundle = Bundle::read(bytes);
-            } catch (std::exception const& error) {
-                refuse(member, error.what() + std::string(kCure));
-            }
-        }
+    if (!attributes.scale) refuse(member, "attribute 'scale' is missing");
+    node->scale = *attributes.scale;
+    if (!std::isfinite(node->scale)) refuse(member, "attribute 'scale' is not finite");
+    if (attributes.emptyRows != "mean" && attributes.emptyRows != "zero") {
+        refuse(member, "empty_rows is neither 'mean' nor 'zero'");
     }
-    if (!scaled) refuse(member, "attribute 'scale' is missing");
-    std::array<bool, 4> seen{};
-    for (int32_t axis : node->axes()) seen[static_cast<size_t>(axis)] = true;
-    bool const permutation = node->layout.size() == 4 && seen[0] && seen[1] && seen[2] && seen[3];
-    if (!permutation || node->layout.back() != 'D') {
-        refuse(member, "layout '" + node->layout + "' is not an order of B, H, S and, last, D");
+    node->emptyMean = attributes.emptyRows == "mean";
+    node->windowLeft = expectWindow(member, "window_left", attributes.windowLeft);
+    node->windowRight = expectWindow(member, "window_right", attributes.windowRight);
+    node->layout = attributes.layout;
+    checkLayout(member, node->layout);
+    if (attributes.kernels.empty()) return node;
+    try {
+        node->bundle = Bundle::read(attributes.kernels);
+    } catch (std::exception const& error) {
+        refuse(member, error.what() + std::string(kCure));
     }
-    if (!node->bundle) refuse(member, std::string("no kernels are attached to this node") + kCure);
     if (node->bundle->opType != member.opType) {
-        refuse(member, "its attached kernels are for " + node->bundle->opType + kCure);
+        refuse(member, "its attached kernels are for " + node->bundle->opType.substr(0, 80) + kCure);
     }
-    if ((node->bundle->maskType != Type::none) != member.mask) {
-        refuse(member, std::string("its attached kernels disagree about the mask") + kCure);
-    }
+    Type const mask = node->bundle->maskType;
+    bool const fits = member.masking == Masking::none ? mask == Type::none
+        : member.masking == Masking::boolean          ? mask == Type::boolean
+                                                      : mask != Type::none && mask != Type::boolean;
+    if (!fits) refuse(member, std::string("its attached kernels disagree about the mask") + kCure);
     return node;
 }
 
 std::array<int32_t, 4> Node::axes() const {
     std::array<int32_t, 4> places{};
     constexpr char kAxes[] = {'B', 'H', 'S', 'D'};
-    for (size_t i = 0; i < 4; ++i) {
-        size_t const found = layout.find(kAxes[i]);
-        places[i] = found == std::string::npos || found > 3 ? 0 : static_cast<int32_t>(found);
-    }
+    for (size_t i = 0; i < 4; ++i) places[i] = static_cast<int32_t>(layout.find(kAxes[i]));
     return places;
 }
 
-Call Node::call(abi::TensorDesc const* in, abi::TensorDesc const* out) const {
+Call Node::call(Described const* inputs, size_t count, Described const& output) const {
+    if (count != member->inputs.size()) {
+        refuse(*member, std::to_string(count) + " inputs instead of " + std::to_string(member->inputs.size()));
+    }
     Call made;
     made.scale = scale;
     made.emptyMean = emptyMean;
-    for (int32_t i = 0; i < member->inputs(); ++i) {
-        Tensor const tensor = member->input(i);
-        bool const large = tensor == Tensor::query || tensor == Tensor::key || tensor == Tensor::value;
-        made[tensor] = describe(in[i], large ? axes() : kAsIs);
+    made.windowLeft = windowLeft;
+    made.windowRight = windowRight;
+    try {
+        for (size_t i = 0; i < count; ++i) {
+            Tensor const tensor = member->inputs[i];
+            made[tensor] = describe(tensor, inputs[i], wide(tensor) ? axes() : kAsIs);
+        }
+        made[Tensor::output] = describe(Tensor::output, output, axes());
+        check(made);
+        Operand const& mask = made[Tensor::mask];
+        if (mask.present && (mask.type == Type::boolean) != (member->masking == Masking::boolean)) {
+            throw std::runtime_error("mask is of type " + std::string(nameOf(mask.type)));
+        }
+    } catch (std::runtime_error const& error) {
+        refuse(*member, error.what());
     }
-    made[Tensor::output] = describe(out[0], axes());
     return made;
+}
+
+Described Node::output(Described const* inputs, size_t count) const {
+    if (count != member->inputs.size()) {
+        refuse(*member, std::to_string(count) + " inputs instead of " + std::to_string(member->inputs.size()));
+    }
+    for (size_t i = 0; i < count; ++i) {
+        Tensor const tensor = member->inputs[i];
+        if (inputs[i].rank != rankOf(tensor)) {
+            refuse(*member, std::string(nameOf(tensor)) + " has " + std::to_string(inputs[i].rank)
+                                + " dimensions instead of " + std::to_string(rankOf(tensor)));
+        }
+    }
+    Described found = inputs[0];
+    auto const last = static_cast<size_t>(axes()[3]);
+    found.extents[last] = inputs[2].extents[last];
+    return found;
+}
+
+void requireKernels(Node const& node) {
+    if (!node.bundle) refuse(*node.member, std::string("no kernels are attached to this node") + kCure);
 }
 
 }  // namespace alibi

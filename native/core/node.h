@@ -1,48 +1,75 @@
-// What a node says: its member of the family, its attributes, the layout of its tensors.
+// What a node says: its member of the family, its attributes, the layout of its tensors.  Every front reads them from
+// its runtime into `Attributes`; what is checked and what is refused is the same for all.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "tensorrt/abi.h"
-#include "core/plan.h"
+#include "core/call.h"
 
 namespace alibi {
 
-// A member of the family AlibiAttention*: which inputs it has, by position.
-struct Member {
-    char const* opType;
-    bool mask;
-    bool positions;
+enum class Form : uint8_t { linear, symmetric };
+enum class Masking : uint8_t { none, boolean, additive };
 
-    int32_t inputs() const { return 4 + (mask ? 1 : 0) + (positions ? 1 : 0); }
-    Tensor input(int32_t position) const;
+// A member of the family AlibiAttention*: everything that its op_type says.
+struct Member {
+    std::string opType;
+    Form form = Form::linear;
+    bool causal = false;
+    bool positions = false;
+    bool keyBias = false;
+    bool window = false;
+    Masking masking = Masking::none;
+    std::vector<Tensor> inputs;  // in order
+
+    // Whether the GPU kernels, and with them the TensorRT plugin, know this member.
+    bool hasKernels() const { return !keyBias && !window; }
 };
 
+// The closed family, as rewriter/spec.py derives it; a test compares the two.
 std::vector<Member> const& family();
 
-// The attributes of a node, validated.  Immutable; shared by all clones of a plugin.
+// The attributes of a node as its runtime hands them over; what is absent is empty.
+struct Attributes {
+    std::optional<float> scale;
+    std::string_view emptyRows = "mean";
+    std::string_view layout = "BHSD";
+    std::string_view kernels;
+    int64_t windowLeft = kUnbounded;
+    int64_t windowRight = kUnbounded;
+};
+
+// A node's attributes, validated.  Immutable; shared by everybody who runs it.
 struct Node {
     Member const* member = nullptr;
     float scale = 1.0F;
     bool emptyMean = true;
+    int64_t windowLeft = kUnbounded;
+    int64_t windowRight = kUnbounded;
     std::string layout = "BHSD";
-    std::shared_ptr<Bundle const> bundle;
+    std::shared_ptr<Bundle const> bundle;  // null if no kernels are attached
 
     // Throws std::runtime_error with one sentence that says what is wrong and what to do.
-    static std::shared_ptr<Node const> of(Member const& member, abi::Fields const& fields);
+    static std::shared_ptr<Node const> of(Member const& member, Attributes const& attributes);
 
     // Where the axes B, H, S, D of a tensor are in memory order.
     std::array<int32_t, 4> axes() const;
 
-    // The operands of a call, without addresses.
-    Call call(abi::TensorDesc const* in, abi::TensorDesc const* out) const;
+    // The operands of a call, without addresses.  Throws std::runtime_error with one sentence if the number of inputs,
+    // a rank, a type or an extent is not what the specification says.
+    Call call(Described const* inputs, size_t count, Described const& output) const;
+
+    // The output of these inputs; throws as `call` does if query and value are not of rank 4.
+    Described output(Described const* inputs, size_t count) const;
 };
 
-Type typeOf(int32_t dataType);
+// Throws std::runtime_error with the cure if the node has no kernels attached.
+void requireKernels(Node const& node);
 
 }  // namespace alibi

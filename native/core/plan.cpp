@@ -6,48 +6,26 @@
 namespace alibi {
 namespace {
 
+constexpr int64_t kMostExtent = int64_t{1} << 31;  // of one axis
+
 [[noreturn]] void refuse(std::string const& what) { throw std::runtime_error(what); }
 
-std::string text(std::array<int64_t, 4> const& shape, size_t rank) {
-    std::string out = "[";
-    for (size_t i = 0; i < rank; ++i) out += (i ? ", " : "") + std::to_string(shape[i]);
-    return out + "]";
+void expectWidth(char const* name, int64_t width, int64_t compiled) {
+    if (width == compiled) return;
+    refuse(std::string(name) + " is " + std::to_string(width) + " wide, but the kernels were compiled for "
+           + std::to_string(compiled));
 }
 
-void expect(char const* name, Operand const& operand, Type type, std::array<int64_t, 4> const& shape, size_t rank) {
-    if (operand.type != type) refuse(std::string(name) + " is not of the type that the kernels were compiled for");
-    if (!std::equal(shape.begin(), shape.begin() + static_cast<long>(rank), operand.shape.begin())) {
-        refuse(std::string(name) + " is " + text(operand.shape, rank) + " instead of " + text(shape, rank));
-    }
-    if (rank == 4 && operand.strides[3] != 1) refuse(std::string(name) + ": its last dimension is not dense");
-}
-
-void check(Bundle const& bundle, Call const& call) {
-    auto const [batch, heads, sQ, width] = call[Tensor::query].shape;
-    int64_t const kvHeads = call[Tensor::value].shape[1];
-    int64_t const sKv = call[Tensor::value].shape[2];
-    expect("query", call[Tensor::query], bundle.dtype, {batch, heads, sQ, bundle.headDim}, 4);
-    expect("key", call[Tensor::key], bundle.dtype, {batch, kvHeads, sKv, bundle.headDim}, 4);
-    expect("value", call[Tensor::value], bundle.dtype, {batch, kvHeads, sKv, bundle.valueDim}, 4);
-    expect("output", call[Tensor::output], bundle.dtype, {batch, heads, sQ, bundle.valueDim}, 4);
-    expect("slopes", call[Tensor::slopes], Type::float32, {heads}, 1);
-    if (kvHeads > 0 && heads % kvHeads != 0) {
-        refuse(std::to_string(heads) + " heads over " + std::to_string(kvHeads) + " key heads");
+void checkFits(Bundle const& bundle, Call const& call) {
+    check(call);
+    expectWidth("query", call.width(), bundle.headDim);
+    expectWidth("value", call.valueWidth(), bundle.valueDim);
+    if (call[Tensor::query].type != bundle.dtype) {
+        refuse(std::string("query is of type ") + nameOf(call[Tensor::query].type)
+               + ", but the kernels were compiled for " + nameOf(bundle.dtype));
     }
     Operand const& mask = call[Tensor::mask];
-    if (mask.present != (bundle.maskType != Type::none)) refuse("the mask is not what the kernels were compiled for");
-    if (mask.present) {
-        std::array<int64_t, 4> const full{batch, heads, sQ, sKv};
-        bool fits = mask.type == bundle.maskType;
-        for (size_t i = 0; i < 4; ++i) fits = fits && (mask.shape[i] == 1 || mask.shape[i] == full[i]);
-        if (!fits) refuse("mask " + text(mask.shape, 4) + " does not fit " + text(full, 4) + " or is of another type");
-    }
-    Operand const& positions = call[Tensor::key_positions];
-    if (positions.present) {
-        bool const fits = positions.type == Type::float32 && positions.shape[1] == sKv
-            && (positions.shape[0] == 1 || positions.shape[0] == batch) && positions.strides[1] == 1;
-        if (!fits) refuse("key_positions " + text(positions.shape, 2) + " do not fit [batch, S_kv] in float32");
-    }
+    if (mask.type != bundle.maskType) refuse("the mask is not what the kernels were compiled for");
 }
 
 void setStrides(Plan& plan, Call const& call) {
@@ -59,11 +37,9 @@ void setStrides(Plan& plan, Call const& call) {
     }
     Operand const& mask = call[Tensor::mask];
     for (size_t axis = 0; axis < 4; ++axis) {
-        plan.strides[static_cast<size_t>(Stride::mask_batch) + axis] =
-            !mask.present || mask.shape[axis] == 1 ? 0 : mask.strides[axis];
+        plan.strides[static_cast<size_t>(Stride::mask_batch) + axis] = mask.broadcast(axis);
     }
-    Operand const& positions = call[Tensor::key_positions];
-    stride(Stride::positions_batch) = !positions.present || positions.shape[0] == 1 ? 0 : positions.strides[0];
+    stride(Stride::positions_batch) = call[Tensor::key_positions].broadcast(0);
 }
 
 bool multiple(void const* pointer, int64_t of) { return reinterpret_cast<uintptr_t>(pointer) % static_cast<uint64_t>(of) == 0; }
@@ -150,7 +126,13 @@ int64_t splitsOf(Bundle const& bundle, int64_t programs, int64_t sKv, int64_t mu
     return std::max<int64_t>(1, std::min(most, multiprocessors * selection.programsPerMultiprocessor / programs));
 }
 
-int64_t padded(int64_t bytes) { return (bytes + kWorkspaceAlignment - 1) / kWorkspaceAlignment * kWorkspaceAlignment; }
+int64_t padded(int64_t bytes) {
+    return sum(bytes, kWorkspaceAlignment - 1) / kWorkspaceAlignment * kWorkspaceAlignment;
+}
+
+int64_t bytesOf(Buffer const& buffer, Sizes const& sizes) {
+    return padded(product(buffer.elementBytes, buffer.extent.value(sizes)));
+}
 
 Sizes sizesOf(Bundle const& bundle, int64_t batch, int64_t heads, int64_t kvHeads, int64_t sQ, int64_t sKv,
               int64_t multiprocessors) {
@@ -174,14 +156,14 @@ Sizes sizesOf(Bundle const& bundle, int64_t batch, int64_t heads, int64_t kvHead
 }  // namespace
 
 Plan makePlan(Bundle const& bundle, Call const& call, Device const& device, int32_t alternative) {
-    check(bundle, call);
+    checkFits(bundle, call);
     auto const [batch, heads, sQ, width] = call[Tensor::query].shape;
-    int64_t const kvHeads = call[Tensor::value].shape[1];
-    int64_t const sKv = call[Tensor::value].shape[2];
+    int64_t const kvHeads = call.kvHeads();
+    int64_t const sKv = call.keys();
     Plan plan;
-    plan.empty = batch * heads * sQ * bundle.valueDim == 0 || kvHeads * sKv == 0;
+    plan.empty = batch == 0 || heads == 0 || sQ == 0 || kvHeads == 0 || sKv == 0;
     if (plan.empty) return plan;
-    int64_t const multiprocessors = std::min(device.multiprocessors, kMostMultiprocessors);
+    int64_t const multiprocessors = std::clamp<int64_t>(device.multiprocessors, 1, kMostMultiprocessors);
     plan.sizes = sizesOf(bundle, batch, heads, kvHeads, sQ, sKv, multiprocessors);
     setStrides(plan, call);
     Chooser const chooser(bundle, call, device, plan);
@@ -189,7 +171,7 @@ Plan makePlan(Bundle const& bundle, Call const& call, Device const& device, int3
     std::array<Kernel const*, 3> chosen{};
     if (at(plan.sizes, Size::rows) <= bundle.selection.decodeRows) {
         Kernel const& whole = chooser.choose(Role::decode);
-        int64_t const programs = whole.grid[1].value(plan.sizes) * batch * kvHeads;
+        int64_t const programs = product(whole.grid[1].value(plan.sizes), product(batch, kvHeads));
         at(plan.sizes, Size::splits) = splitsOf(bundle, programs, sKv, multiprocessors);
         if (at(plan.sizes, Size::splits) == 1) {
             chosen = {&whole};
@@ -217,7 +199,7 @@ Plan makePlan(Bundle const& bundle, Call const& call, Device const& device, int3
         });
         if (!used) continue;
         plan.offsets[name] = plan.workspaceBytes;
-        plan.workspaceBytes += padded(buffer.elementBytes * buffer.extent.value(plan.sizes));
+        plan.workspaceBytes = sum(plan.workspaceBytes, bytesOf(buffer, plan.sizes));
     }
     for (Kernel const* kernel : chosen) {
         if (kernel == nullptr) continue;
@@ -235,6 +217,9 @@ Plan makePlan(Bundle const& bundle, Call const& call, Device const& device, int3
 }
 
 int64_t workspaceBound(Bundle const& bundle, int64_t batch, int64_t heads, int64_t kvHeads, int64_t sQ, int64_t sKv) {
+    for (int64_t extent : {batch, heads, kvHeads, sQ, sKv}) {
+        if (extent < 0 || extent > kMostExtent) refuse("an extent of " + std::to_string(extent) + " is beyond 32 bits");
+    }
     int64_t const group = heads / std::max<int64_t>(1, kvHeads);
     auto const bytes = [&](Sizes const& sizes, bool split) {
         int64_t total = 0;
@@ -244,21 +229,23 @@ int64_t workspaceBound(Bundle const& bundle, int64_t batch, int64_t heads, int64
                 && std::any_of(bundle.kernels.begin(), bundle.kernels.end(), [&](Kernel const& kernel) {
                        return kernel.uses(Argument::Kind::scratch, static_cast<uint8_t>(buffer.name));
                    });
-            if (used) total += padded(buffer.elementBytes * buffer.extent.value(sizes));
+            if (used) total = sum(total, bytesOf(buffer, sizes));
         }
         return total;
     };
     Sizes sizes = sizesOf(bundle, batch, heads, kvHeads, sQ, sKv, kMostMultiprocessors);
     int64_t bound = group * sQ > bundle.selection.decodeRows ? bytes(sizes, false) : 0;
-    // A split decode needs most at some size in between: small batches get more chunks.
+    // A split decode needs most at some batch in between: small batches get more chunks.  The need grows with the batch
+    // and with the rows, so the largest of each are enough for every number of chunks.
     int64_t const rows = std::min(sQ, bundle.selection.decodeRows / std::max<int64_t>(1, group));
     int64_t const programsAtMost = kMostMultiprocessors * bundle.selection.programsPerMultiprocessor;
-    for (int64_t b = 1; b <= std::min(batch, programsAtMost); ++b) {
-        for (int64_t s = 1; s <= rows; ++s) {
-            sizes = sizesOf(bundle, b, heads, kvHeads, s, sKv, kMostMultiprocessors);
-            at(sizes, Size::splits) = splitsOf(bundle, b * std::max<int64_t>(1, kvHeads), sKv, kMostMultiprocessors);
-            if (at(sizes, Size::splits) > 1) bound = std::max(bound, bytes(sizes, true));
-        }
+    int64_t const chunks = splitsOf(bundle, 1, sKv, kMostMultiprocessors);
+    for (int64_t splits = 2; rows > 0 && splits <= chunks; ++splits) {
+        int64_t const largest = std::min(batch, programsAtMost / splits / std::max<int64_t>(1, kvHeads));
+        if (largest < 1) break;
+        sizes = sizesOf(bundle, largest, heads, kvHeads, rows, sKv, kMostMultiprocessors);
+        at(sizes, Size::splits) = splits;
+        bound = std::max(bound, bytes(sizes, true));
     }
     return bound;
 }

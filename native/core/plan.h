@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "core/bundle.h"
+#include "core/call.h"
 
 namespace alibi {
 
@@ -16,23 +16,6 @@ constexpr int64_t kWorkspaceAlignment = 256;
 // The workspace is asked for when the engine is built, perhaps without a GPU; a device with more multiprocessors than
 // this is treated as if it had so many.
 constexpr int64_t kMostMultiprocessors = 512;
-
-struct Operand {
-    void const* pointer = nullptr;
-    Type type = Type::none;
-    std::array<int64_t, 4> shape{};    // in the node's terms: [B, H, S, D]; slopes [H], key_positions [B, S_kv]
-    std::array<int64_t, 4> strides{};  // in elements
-    bool present = false;
-};
-
-struct Call {
-    std::array<Operand, static_cast<size_t>(Tensor::count)> operands;
-    float scale = 1.0F;
-    bool emptyMean = true;
-
-    Operand& operator[](Tensor tensor) { return operands[static_cast<size_t>(tensor)]; }
-    Operand const& operator[](Tensor tensor) const { return operands[static_cast<size_t>(tensor)]; }
-};
 
 struct Device {
     Service service;
@@ -57,7 +40,7 @@ struct Plan {
 // Throws std::runtime_error if the call does not fit the bundle or no kernel serves it.
 Plan makePlan(Bundle const& bundle, Call const& call, Device const& device, int32_t alternative = 0);
 
-// What any call within these largest sizes may need, on any device.
+// What any call within these largest sizes may need, on any device.  Throws std::runtime_error beyond 62 bits.
 int64_t workspaceBound(Bundle const& bundle, int64_t batch, int64_t heads, int64_t kvHeads, int64_t sQ, int64_t sKv);
 
 // How many prefill kernels of one architecture may serve the same call, at most.

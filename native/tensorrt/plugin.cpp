@@ -10,10 +10,11 @@
 #include <string>
 #include <vector>
 
-#include "tensorrt/abi.h"
 #include "core/driver.h"
-#include "tensorrt/logging.h"
 #include "core/node.h"
+#include "tensorrt/abi.h"
+#include "tensorrt/fields.h"
+#include "tensorrt/logging.h"
 
 namespace alibi {
 namespace {
@@ -43,7 +44,7 @@ public:
             {"kernels", bytes.data(), abi::kFieldChar, static_cast<int32_t>(bytes.size())},
         }};
         collection_ = {static_cast<int32_t>(fieldsToStore_.size()), fieldsToStore_.data()};
-        identity_ = std::string(node_->member->opType) + "/" + std::to_string(node_->scale) + "/" + emptyRows_ + "/"
+        identity_ = node_->member->opType + "/" + std::to_string(node_->scale) + "/" + emptyRows_ + "/"
             + node_->layout + "/" + std::to_string(std::hash<std::string>()(bytes));
     }
 
@@ -65,7 +66,7 @@ public:
     }
 
     // IPluginV3OneCore
-    char const* pluginName() const noexcept override { return node_->member->opType; }
+    char const* pluginName() const noexcept override { return node_->member->opType.c_str(); }
     char const* pluginVersion() const noexcept override { return kVersion; }
     char const* pluginNamespace() const noexcept override { return kNamespace; }
 
@@ -74,6 +75,8 @@ public:
                       int32_t outputs) noexcept override {
         return guarded("configurePlugin", -1, [&] {
             expectCount(inputs, outputs);
+            for (int32_t i = 0; i < inputs; ++i) expectRank(node_->member->inputs[static_cast<size_t>(i)], in[i].desc.dims);
+            expectRank(Tensor::output, out[0].desc.dims);
             expectWidth("query", in[0].desc.dims, node_->bundle->headDim);
             expectWidth("key", in[1].desc.dims, node_->bundle->headDim);
             expectWidth("value", in[2].desc.dims, node_->bundle->valueDim);
@@ -93,7 +96,7 @@ public:
                          int32_t outputs, void*) noexcept override {
         return guarded("getOutputShapes", -1, [&] {
             expectCount(inputs, outputs);
-            if (in[0].rank != 4 || in[2].rank != 4) throw std::runtime_error("query and value have to be of rank 4");
+            for (int32_t i = 0; i < inputs; ++i) expectRank(node_->member->inputs[static_cast<size_t>(i)], in[i]);
             out[0] = in[0];
             auto const width = static_cast<size_t>(node_->axes()[3]);
             out[0].d[width] = in[2].d[width];
@@ -104,9 +107,11 @@ public:
                         int32_t outputs) noexcept override {
         return guarded("supportsFormatCombination", false, [&] {
             expectCount(inputs, outputs);
+            if (position < 0 || position > inputs) throw std::runtime_error("there is no such input or output");
             abi::TensorDesc const& desc = inOut[position].desc;
             if (desc.format != abi::kLinear) return false;
-            Tensor const tensor = position == inputs ? Tensor::output : node_->member->input(position);
+            Tensor const tensor = position == inputs ? Tensor::output
+                                                         : node_->member->inputs[static_cast<size_t>(position)];
             Type expected = node_->bundle->dtype;
             if (tensor == Tensor::slopes || tensor == Tensor::key_positions) expected = Type::float32;
             if (tensor == Tensor::mask) expected = node_->bundle->maskType;
@@ -118,6 +123,7 @@ public:
                           int32_t outputs) const noexcept override {
         return guarded("getWorkspaceSize", size_t{0}, [&] {
             expectCount(inputs, outputs);
+            for (int32_t i = 0; i < 3; ++i) expectRank(node_->member->inputs[static_cast<size_t>(i)], in[i].desc.dims);
             auto const axes = node_->axes();
             auto const extent = [&](int32_t input, size_t axis) {
                 return std::max({int64_t{1}, in[input].max.d[axes[axis]], in[input].desc.dims.d[axes[axis]]});
@@ -144,20 +150,23 @@ public:
                           int32_t outputs) noexcept override {
         return guarded("onShapeChange", -1, [&] {
             expectCount(inputs, outputs);
+            std::vector<Described> given;
+            for (int32_t i = 0; i < inputs; ++i) given.push_back(describedAs(in[i]));
+            Call const call = node_->call(given.data(), given.size(), describedAs(out[0]));
             prepare();
-            session_->call = node_->call(in, out);
+            session_->call = call;
             replan();
             return 0;
         });
     }
-    int32_t enqueue(abi::TensorDesc const*, abi::TensorDesc const* outDesc, void const* const* in,
-                    void* const* out, void* workspace, void* stream) noexcept override {
+    int32_t enqueue(abi::TensorDesc const*, abi::TensorDesc const*, void const* const* in, void* const* out,
+                    void* workspace, void* stream) noexcept override {
         return guarded("enqueue", -1, [&] {
             if (!session_) throw std::runtime_error("onShapeChange was not called before");
             Session& session = *session_;
             bool aligned = reinterpret_cast<uintptr_t>(out[0]) % 16 == 0;
-            for (int32_t i = 0; i < node_->member->inputs(); ++i) {
-                session.call[node_->member->input(i)].pointer = in[i];
+            for (size_t i = 0; i < node_->member->inputs.size(); ++i) {
+                session.call[node_->member->inputs[i]].pointer = in[i];
                 aligned = aligned && reinterpret_cast<uintptr_t>(in[i]) % 16 == 0;
             }
             session.call[Tensor::output].pointer = out[0];
@@ -165,7 +174,7 @@ public:
             if (!session.planned || !aligned) replan();
             session.planned = aligned;
             if (session.plan.empty) {
-                zeroOutput(outDesc[0], out[0], stream);
+                zeroOutput(stream);
                 return 0;
             }
             if (session.plan.workspaceBytes > 0 && workspace == nullptr) {
@@ -192,13 +201,19 @@ private:
     }
 
     void expectCount(int32_t inputs, int32_t outputs) const {
-        if (inputs != node_->member->inputs() || outputs != 1) {
-            throw std::runtime_error(std::string(node_->member->opType) + " takes "
-                                     + std::to_string(node_->member->inputs()) + " inputs and has one output");
+        size_t const wanted = node_->member->inputs.size();
+        if (inputs < 0 || static_cast<size_t>(inputs) != wanted || outputs != 1) {
+            throw std::runtime_error(node_->member->opType + " takes " + std::to_string(wanted)
+                                     + " inputs and has one output");
         }
     }
+    template <typename Dims>  // known ones or symbolic ones
+    static void expectRank(Tensor tensor, Dims const& dims) {
+        if (dims.rank == rankOf(tensor)) return;
+        throw std::runtime_error(std::string(nameOf(tensor)) + " has " + std::to_string(dims.rank)
+                                 + " dimensions instead of " + std::to_string(rankOf(tensor)));
+    }
     void expectWidth(char const* name, abi::Dims const& dims, int64_t width) const {
-        if (dims.rank != 4) throw std::runtime_error(std::string(name) + " has to be of rank 4");
         int64_t const found = dims.d[node_->axes()[3]];
         if (found >= 0 && found != width) {
             throw std::runtime_error(std::string(name) + " is " + std::to_string(found)
@@ -220,10 +235,11 @@ private:
         session_->plan = makePlan(*node_->bundle, session_->call, device, std::max(0, tactic_ - 1));
         session_->planned = true;
     }
-    void zeroOutput(abi::TensorDesc const& desc, void* pointer, void* stream) const {
-        auto bytes = static_cast<size_t>(elementBytes(node_->bundle->dtype));
-        for (int32_t axis = 0; axis < desc.dims.rank; ++axis) bytes *= static_cast<size_t>(desc.dims.d[axis]);
-        if (bytes > 0) fillZero(pointer, bytes, stream);
+    void zeroOutput(void* stream) const {
+        Operand const& output = session_->call[Tensor::output];
+        int64_t bytes = elementBytes(output.type);
+        for (int64_t extent : output.shape) bytes *= extent;  // cannot overflow: `describe` bounds it
+        if (bytes > 0) fillZero(const_cast<void*>(output.pointer), static_cast<size_t>(bytes), stream);
     }
 
     std::shared_ptr<Node const> node_;
@@ -241,7 +257,10 @@ public:
 
     abi::Plugin* create(char const* layer, abi::Fields const* fields, int32_t) noexcept override {
         try {
-            return new Attention(Node::of(member_, fields == nullptr ? abi::Fields{0, nullptr} : *fields));
+            auto const given = attributesOf(member_, fields == nullptr ? abi::Fields{0, nullptr} : *fields);
+            auto const node = Node::of(member_, given);
+            requireKernels(*node);
+            return new Attention(node);
         } catch (std::exception const& error) {
             logError(layer == nullptr ? "createPlugin" : layer, error.what());
         } catch (...) {
@@ -259,7 +278,7 @@ public:
         static constexpr abi::Fields kCollection{4, kFields};
         return &kCollection;
     }
-    char const* pluginName() const noexcept override { return member_.opType; }
+    char const* pluginName() const noexcept override { return member_.opType.c_str(); }
     char const* pluginVersion() const noexcept override { return kVersion; }
     char const* pluginNamespace() const noexcept override { return kNamespace; }
 
@@ -271,7 +290,9 @@ private:
 std::vector<abi::Versioned*> const& creators() {
     static auto const* const made = [] {
         auto* const list = new std::vector<abi::Versioned*>();
-        for (Member const& member : family()) list->push_back(new Maker(member));
+        for (Member const& member : family()) {
+            if (member.hasKernels()) list->push_back(new Maker(member));
+        }
         return list;
     }();
     return *made;

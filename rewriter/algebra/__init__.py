@@ -59,6 +59,7 @@ from .conditions import (
     nonzero,
     split,
 )
+from .intervals import ELEMENTS, LIKELY, Interval, interval
 from .polynomial import (
     HIDDEN_BELOW,
     HIDING_VALUE,
@@ -81,11 +82,13 @@ from .polynomial import (
 )
 
 __all__ = [
+    "ELEMENTS",
     "FALSE",
     "HIDDEN_BELOW",
     "HIDING_VALUE",
     "INFINITY",
     "LARGEST_FLOAT32",
+    "LIKELY",
     "ONE",
     "TRUE",
     "ZERO",
@@ -95,6 +98,7 @@ __all__ = [
     "Hashed",
     "Ind",
     "Index",
+    "Interval",
     "Min0",
     "Monomial",
     "Number",
@@ -114,6 +118,7 @@ __all__ = [
     "identify",
     "implies",
     "ind",
+    "interval",
     "is_nonnegative",
     "is_nonpositive",
     "less",

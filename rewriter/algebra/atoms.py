@@ -155,3 +155,10 @@ class Apply(Hashed):
 
     def substitute(self, mapping: Substitution) -> Poly:
         return self.rebuild(*(substitute(a, mapping) for a in self.arguments))
+
+    def extreme(self, *, lowest: bool) -> Poly | None:
+        from .bounds import is_nonnegative
+
+        if self.function == "floordiv" and lowest and all(is_nonnegative(a) for a in self.arguments):
+            return ZERO
+        return None

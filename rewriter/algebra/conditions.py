@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from .atoms import Hashed, Index, Read
-from .bounds import is_nonnegative, is_nonpositive
+from .bounds import MOST_PIECES, Min0, is_nonnegative, is_nonpositive
 from .polynomial import (
     LARGEST_FLOAT32,
     MOST_DEPTH,
@@ -201,6 +201,9 @@ def _compare(kind: str, value: Poly) -> Cond:
                 conjunction((negation(indicator.condition), _compare(kind, absent))),
             )
         )
+    pieces = None if kind == "eq" else _pieces(kind, value)
+    if pieces is not None:
+        return pieces
     if value.constant_term <= -LARGEST_FLOAT32 and kind != "eq" and _moderate(value - value.constant_term):
         return TRUE  # finfo.min < x holds for every finite x
     if value.constant_term >= LARGEST_FLOAT32 and _moderate(value - value.constant_term):
@@ -231,6 +234,19 @@ def _compare(kind: str, value: Poly) -> Cond:
     if kind == "eq" and isinstance(value.single_atom, Read):
         return negation(Cond("read", value))  # x != 0 is what a cast of x to bool says
     return Cond(kind, value)
+
+
+def _pieces(kind: str, value: Poly) -> Cond | None:
+    """min(a, b) <= 0 is a <= 0 or b <= 0, and max(a, b) <= 0 both: a distance inside a window has two ends."""
+    if sum(isinstance(a, Min0) for a in value.all_atoms()) > MOST_PIECES:
+        return None
+    for atom in value.sorted_atoms():
+        factor = value.coefficient_of(atom).constant if isinstance(atom, Min0) else None
+        if factor and isinstance(atom, Min0):
+            rest = value - factor * of(atom)
+            ends = (_compare(kind, rest), _compare(kind, rest + factor * atom.value))
+            return disjunction(ends) if factor > 0 else conjunction(ends)
+    return None
 
 
 def _moderate(value: Poly) -> bool:
@@ -353,6 +369,10 @@ def implies(premise: Cond, conclusion: Cond) -> bool:
     """Whether one simple condition implies another: equal ones, and x <= 0 implies y <= 0 if y <= x."""
     if premise == conclusion:
         return True
+    if conclusion.kind == "or":
+        return any(implies(premise, part) for part in conclusion.parts)
+    if conclusion.kind == "and":
+        return all(implies(premise, part) for part in conclusion.parts)
     x, y = at_most_zero(premise), at_most_zero(conclusion)
     return x is not None and y is not None and is_nonpositive(y - x)
 

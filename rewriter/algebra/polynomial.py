@@ -94,6 +94,11 @@ class Atom:
         return False
 
     @property
+    def is_finite(self) -> bool:
+        """Whether the value is never an infinity that is known before run time."""
+        return True
+
+    @property
     def sign(self) -> int | None:
         """+1 for a value that is never negative, -1 for one that is never positive, None if unknown."""
         return None
@@ -270,7 +275,7 @@ def render(value: Poly) -> str:
 
 def identify(value: Poly) -> str:
     """Like ``render``, but different values always have different texts (indices carry their bounds)."""
-    return " ".join(f"{c}" + "".join(f"*{a.key}^{p}" for a, p in m) for m, c in value.terms)
+    return " ".join(f"{c}" + "".join(f"*{a.key}^{p}" for a, p in m) for m, c in value.terms) or "0"
 
 
 def _render_number(value: Number) -> str:

@@ -10,39 +10,48 @@ from typing import TYPE_CHECKING
 from onnx import NodeProto, TensorProto
 
 from ..algebra import (
-    HIDING_VALUE,
     INFINITY,
     ONE,
     ZERO,
     Apply,
+    Cond,
     Ind,
-    Index,
     Min0,
+    Number,
     Poly,
-    Size,
+    Read,
     absolute,
+    at_most_zero,
     conjunction,
     disjunction,
     equal,
     ind,
+    interval,
     is_nonnegative,
     less,
     less_equal,
     magnitude,
     maximum,
-    minimum,
     negation,
     nonzero,
     of,
     poly,
 )
-from ..graph import float_attribute, int_attribute
+from ..graph import int_attribute
+from .clamps import ceiled, clip, floored, largest
 from .digits import floordiv
+from .rounding import PRECISION
+from .types import INTEGERS, is_activation
 
 if TYPE_CHECKING:
     from .engine import Interpreter
 
 Indices = tuple[Poly, ...]
+
+HALF_INFINITY = INFINITY / 2
+
+HUGE = 1 << 100
+"""Far beyond any score, far below the largest float32."""
 
 
 def exact(value: float) -> Fraction:
@@ -79,11 +88,76 @@ def _binary(
     return rule
 
 
+def _add(left: Poly, right: Poly) -> Poly | None:
+    return None if _may_cancel(left, right) else left + right
+
+
+def _subtract(left: Poly, right: Poly) -> Poly | None:
+    return None if _may_cancel(left, -right) else left - right
+
+
+def _multiply(left: Poly, right: Poly) -> Poly | None:
+    for one, other in ((left, right), (right, left)):
+        if _infinities(one).terms and not other.constant:
+            return None  # an infinity times zero is no number
+    for one, other in ((left, right), (right, left)):
+        infinite = _infinities(one)
+        if infinite.terms and other.constant:
+            if any(not a.is_finite for a in infinite.atoms):
+                return one * other if other.constant in (1, -1) else None
+            # Three times an infinity, or a tenth of it, is an infinity.
+            return (one - infinite) * other + infinite * (1 if other.constant > 0 else -1)
+    return _ramps(left * right)
+
+
+def _ramps(value: Poly) -> Poly:
+    """[p <= 0] * min(0, p) is min(0, p): where an integer p is not below zero, both are zero."""
+    atoms = value.atoms
+    if not any(isinstance(a, Ind) for a in atoms) or not any(isinstance(a, Min0) for a in atoms):
+        return value
+    result = ZERO
+    for monomial, coefficient in value.terms:
+        ramps = [a.value for a, _ in monomial if isinstance(a, Min0) and a.is_integer]
+        bounds = {a: at_most_zero(a.condition) for a, _ in monomial if isinstance(a, Ind)}
+        idle = {a for a, bound in bounds.items() if bound is not None and any(bound - r in (0, 1) for r in ramps)}
+        result = result + Poly({tuple(f for f in monomial if f[0] not in idle): coefficient})
+    return result
+
+
+def sign(value: Poly) -> Poly:
+    """-1, 0 or 1; of an integer that is [0 < value] - [value < 0]."""
+    for atom in value.sorted_atoms():
+        lowest = atom.extreme(lowest=True)
+        if lowest is not None and (lowest.constant or 0) > 0 and all((atom, 1) in m for m, _ in value.terms):
+            return sign(value.coefficient_of(atom))
+    if value.constant is None and value.is_integer:
+        return ind(less(ZERO, value)) - ind(less(value, ZERO))
+    return apply_function("Sign", value)
+
+
+def _infinities(value: Poly) -> Poly:
+    """The terms that may be a floating-point infinity."""
+    return Poly({m: c for m, c in value.terms if magnitude(c) >= HALF_INFINITY or not all(a.is_finite for a, _ in m)})
+
+
+def _may_cancel(left: Poly, right: Poly) -> bool:
+    """Whether one operand may be +inf where the other is -inf, or where nothing is known about it."""
+    one, other = _infinities(left), _infinities(right)
+    if not one.terms or not other.terms:
+        return False
+    spans = interval(one), interval(other)
+    if spans[0] is None or spans[1] is None:
+        return True
+    return (spans[0][0] < 0 < spans[1][1]) or (spans[1][0] < 0 < spans[0][1])
+
+
 def _divide(left: Poly, right: Poly) -> Poly | None:
+    if _infinities(right).terms:
+        return None
     divisor = right.constant
     if divisor is not None:
-        return left / divisor if divisor else None
-    return left * reciprocal(right)
+        return _multiply(left, poly(Fraction(1) / divisor)) if divisor else None
+    return left * reciprocal(right) if left.terms else None  # 0 / 0 is no number
 
 
 def reciprocal(value: Poly) -> Poly:
@@ -105,57 +179,24 @@ def _integer_divide(left: Poly, right: Poly) -> Poly | None:
 
 
 def _div(interpreter: Interpreter, node: NodeProto, output: int, indices: Indices) -> Poly | None:
-    from .engine import INTEGER_TYPES
-
-    whole = interpreter.dtype(node.input[0]) in INTEGER_TYPES
+    whole = interpreter.dtype(node.input[0]) in INTEGERS
     return _binary(_integer_divide if whole else _divide)(interpreter, node, output, indices)
 
 
-def clamp_floor(value: Poly, floor: Poly) -> Poly:
-    """max(value, floor).  A floor that hides keys by itself only touches scores that are hidden already."""
-    constant = floor.constant
-    if constant is not None and constant <= HIDING_VALUE and value.constant is None and not _is_position(value):
-        return value
-    return maximum(value, floor)
+def _clamp(
+    function: Callable[[Poly, Poly, Number], Poly | None],
+) -> Callable[[Interpreter, NodeProto, int, Indices], Poly | None]:
+    """Max or Min of any number of operands; a constant bound comes second."""
 
+    def rule(interpreter: Interpreter, node: NodeProto, output: int, indices: Indices) -> Poly | None:
+        lowest = -largest(interpreter.dtype(node.output[0]))
 
-def _is_position(value: Poly) -> bool:
-    """Whether a value counts tokens: a bound on it is one on the distance, however large it is."""
-    return value.is_integer and any(isinstance(a, Index | Size | Min0) for a in value.atoms)
+        def both(left: Poly, right: Poly) -> Poly | None:
+            return function(right, left, lowest) if left.constant is not None else function(left, right, lowest)
 
+        return _binary(both)(interpreter, node, output, indices)
 
-def _max(left: Poly, right: Poly) -> Poly | None:
-    if left.constant is not None and left.constant <= HIDING_VALUE:
-        left, right = right, left
-    return clamp_floor(left, right)
-
-
-def _min(left: Poly, right: Poly) -> Poly | None:
-    for value, ceiling in ((left, right), (right, left)):
-        constant = ceiling.constant
-        if constant is not None and constant >= -HIDING_VALUE and value.constant is None and not _is_position(value):
-            return value
-    return minimum(left, right)
-
-
-def _clip(interpreter: Interpreter, node: NodeProto, output: int, indices: Indices) -> Poly | None:
-    value = interpreter.element(node.input[0], indices)
-    low: Poly | None = None
-    high: Poly | None = None
-    if len(node.input) > 1 and node.input[1]:
-        low = interpreter.scalar(node.input[1])
-    elif (given := float_attribute(node, "min", -math.inf)) > -3e38:
-        low = poly(exact(given))
-    if len(node.input) > 2 and node.input[2]:
-        high = interpreter.scalar(node.input[2])
-    elif (given := float_attribute(node, "max", math.inf)) < 3e38:
-        high = poly(exact(given))
-    if low is not None:
-        value = clamp_floor(value, low)
-    if high is not None:
-        clipped = _min(value, high)
-        value = clipped if clipped is not None else value
-    return value
+    return rule
 
 
 def _where(interpreter: Interpreter, node: NodeProto, output: int, indices: Indices) -> Poly | None:
@@ -175,7 +216,7 @@ def _where(interpreter: Interpreter, node: NodeProto, output: int, indices: Indi
 
 def _given(value: Poly, test: Poly, outcome: int) -> Poly:
     """The value on the branch where ``test`` (an indicator, or one minus one) has the outcome."""
-    from ..algebra import Ind, split
+    from ..algebra import split
 
     atom = test.single_atom
     if not isinstance(atom, Ind):
@@ -213,22 +254,26 @@ FUNCTIONS: dict[str, Callable[[float], float]] = {
     "Cos": math.cos,
 }
 
-NARROW_INTEGERS = frozenset({TensorProto.INT8, TensorProto.UINT8, TensorProto.INT16, TensorProto.UINT16})
+NUMBERS = frozenset({*INTEGERS, *PRECISION, TensorProto.BOOL})
+"""Types that elements are calculated in; of others (of 8 bits and less, text) nothing is known."""
 
 _ROUNDING = frozenset({"Floor", "Ceil", "Round"})
+_INTEGER = _ROUNDING | {"Sign"}
 
 
 def apply_function(name: str, value: Poly) -> Poly:
     """``name(value)``: a number if the value is one, otherwise a function of it."""
     constant = value.constant
-    if constant is not None and magnitude(constant) < INFINITY / 2:
+    if constant is not None and magnitude(constant) < HALF_INFINITY:
         try:
-            return poly(exact(float(FUNCTIONS[name](float(constant)))))
+            number = exact(float(FUNCTIONS[name](float(constant))))
         except (ValueError, OverflowError):
-            pass
+            number = INFINITY
+        if magnitude(number) < HALF_INFINITY:
+            return poly(number)
     if name in _ROUNDING and value.is_integer:
         return value
-    return of(Apply(name, (value,), lambda v: apply_function(name, v), integer=name in _ROUNDING))
+    return of(Apply(name, (value,), lambda v: apply_function(name, v), integer=name in _INTEGER))
 
 
 def _unary(name: str) -> Callable[[Interpreter, NodeProto, int, Indices], Poly | None]:
@@ -248,15 +293,29 @@ def power(base: Poly, exponent: Poly) -> Poly:
         return result
     if b is not None and e is not None:
         try:
-            return poly(exact(float(b) ** float(e)))
+            number = exact(float(b) ** float(e))
         except (ValueError, OverflowError, ZeroDivisionError, TypeError):
-            pass
+            number = INFINITY
+        if magnitude(number) < HALF_INFINITY:
+            return poly(number)
     return of(Apply("pow", (base, exponent), power))
 
 
-def modulo(left: Poly, right: Poly) -> Poly | None:
-    """Left mod right for non-negative integers."""
-    return left - floordiv(left, right) * right if left.is_integer and right.is_integer else None
+def _power(base: Poly, exponent: Poly) -> Poly | None:
+    return None if _infinities(base).terms or _infinities(exponent).terms else power(base, exponent)
+
+
+def _mod(interpreter: Interpreter, node: NodeProto, output: int, indices: Indices) -> Poly | None:
+    """The remainder with the sign of the divisor; with that of the dividend (fmod) where both are non-negative."""
+    operands = _operands(interpreter, node, indices)
+    if operands is None or any(not o.is_integer for o in operands):
+        return None
+    left, right = operands
+    if _infinities(left).terms or _infinities(right).terms or not (right.constant or is_nonnegative(right - 1)):
+        return None
+    if int_attribute(node, "fmod", 0) and not (is_nonnegative(left) and is_nonnegative(right)):
+        return None
+    return left - floordiv(left, right) * right
 
 
 def _cast(interpreter: Interpreter, node: NodeProto, output: int, indices: Indices) -> Poly | None:
@@ -270,17 +329,12 @@ def _cast_like(interpreter: Interpreter, node: NodeProto, output: int, indices: 
 
 def convert(interpreter: Interpreter, name: str, indices: Indices, target: int) -> Poly | None:
     """The element cast to another type: exact for numbers, a test for bool, a truncation for integers."""
-    from .engine import INTEGER_TYPES
-
     value = interpreter.element(name, indices)
-    if target in NARROW_INTEGERS and value.constant is None and not isinstance(value.single_atom, Ind):
-        return None  # larger values would wrap around
+    if interpreter.dtype(name) not in NUMBERS:
+        return None
     if target == TensorProto.BOOL:
         return ind(nonzero(value))
-    if target in INTEGER_TYPES and not value.is_integer:
-        constant = value.constant
-        return poly(math.trunc(constant)) if constant is not None else truncate(value)
-    return value
+    return truncate(value) if target in INTEGERS else value
 
 
 def truncate(value: Poly) -> Poly:
@@ -293,7 +347,7 @@ def truncate(value: Poly) -> Poly:
 
 def _isnan(interpreter: Interpreter, node: NodeProto, output: int, indices: Indices) -> Poly | None:
     value = interpreter.element(node.input[0], indices)
-    return ZERO if value.is_integer or value.constant is not None else None
+    return ZERO if value.is_integer or value.constant is not None else None  # a constant NaN is a read
 
 
 def _xor(left: Poly, right: Poly) -> Poly:
@@ -301,30 +355,46 @@ def _xor(left: Poly, right: Poly) -> Poly:
     return ind(disjunction((conjunction((a, negation(b))), conjunction((negation(a), b)))))
 
 
-def _equal(left: Poly, right: Poly) -> Poly:
-    return ind(equal(left, right))
+def _comparison(
+    compare: Callable[[Poly, Poly], Cond],
+) -> Callable[[Interpreter, NodeProto, int, Indices], Poly | None]:
+    def rule(interpreter: Interpreter, node: NodeProto, output: int, indices: Indices) -> Poly | None:
+        operands = _operands(interpreter, node, indices)
+        if operands is None or interpreter.dtype(node.input[0]) not in NUMBERS:
+            return None
+        if not all(a.is_finite for o in operands for a in o.atoms):
+            return None
+        left, right = operands
+        if any(magnitude(c) >= HUGE for o in operands for _, c in o.terms):
+            # Scores are smaller than the lowest number of their type hides; a mask of the model's inputs may hold it.
+            given = [a for o in operands for a in o.all_atoms() if isinstance(a, Read) and not a.integer]
+            if not all(is_activation(interpreter, of(a)) for a in given):
+                return None
+        return ind(compare(left, right))
+
+    return rule
 
 
 RULES: dict[str, Callable[[Interpreter, NodeProto, int, Indices], Poly | None]] = {
-    "Add": _binary(lambda a, b: a + b),
-    "Sum": _binary(lambda a, b: a + b),
-    "Sub": _binary(lambda a, b: a - b),
-    "Mul": _binary(lambda a, b: a * b),
+    "Add": _binary(_add),
+    "Sum": _binary(_add),
+    "Sub": _binary(_subtract),
+    "Mul": _binary(_multiply),
     "Div": _div,
-    "Mod": _binary(modulo),
-    "Max": _binary(_max),
-    "Min": _binary(_min),
-    "Pow": _binary(power),
+    "Mod": _mod,
+    "Max": _clamp(floored),
+    "Min": _clamp(ceiled),
+    "Pow": _binary(_power),
     "And": _binary(lambda a, b: ind(conjunction((nonzero(a), nonzero(b))))),
     "Or": _binary(lambda a, b: ind(disjunction((nonzero(a), nonzero(b))))),
     "Xor": _binary(_xor),
-    "Equal": _binary(_equal),
-    "Less": _binary(lambda a, b: ind(less(a, b))),
-    "LessOrEqual": _binary(lambda a, b: ind(less_equal(a, b))),
-    "Greater": _binary(lambda a, b: ind(less(b, a))),
-    "GreaterOrEqual": _binary(lambda a, b: ind(less_equal(b, a))),
+    "Equal": _comparison(equal),
+    "Less": _comparison(less),
+    "LessOrEqual": _comparison(less_equal),
+    "Greater": _comparison(lambda a, b: less(b, a)),
+    "GreaterOrEqual": _comparison(lambda a, b: less_equal(b, a)),
     "Where": _where,
-    "Clip": _clip,
+    "Clip": clip,
     "Cast": _cast,
     "CastLike": _cast_like,
     "IsNaN": _isnan,
@@ -334,4 +404,5 @@ RULES: dict[str, Callable[[Interpreter, NodeProto, int, Indices], Poly | None]] 
     "Relu": lambda i, n, o, x: maximum(i.element(n.input[0], x), ZERO),
     "Reciprocal": lambda i, n, o, x: reciprocal(i.element(n.input[0], x)),
     **{name: _unary(name) for name in FUNCTIONS},
+    "Sign": lambda i, n, o, x: sign(i.element(n.input[0], x)),
 }

@@ -11,7 +11,9 @@ from ..algebra import (
     Monomial,
     Number,
     Poly,
+    ind,
     is_nonnegative,
+    less_equal,
     of,
     poly,
     upper_bound,
@@ -142,10 +144,36 @@ def divmod_index(interpreter: Interpreter, linear: Poly, weight: Poly) -> tuple[
         if isinstance(atom, Index):
             stride = remainder.coefficient_of(atom)
             divisor = divide(weight, stride)
-            if divisor is not None and divisor != 1:
+            if divisor is not None and divisor != 1 and not is_nonnegative(divisor - atom.bound):
                 interpreter.splits.append((atom, divisor))
                 break
+    else:
+        carried = _carried(quotient, remainder, weight)
+        if carried is not None:
+            return carried
     return quotient + floordiv(remainder, weight), remainder - floordiv(remainder, weight) * weight
+
+
+def _carried(quotient: Poly, remainder: Poly, weight: Poly) -> tuple[Poly, Poly] | None:
+    """(linear // weight, linear % weight) where the quotient is one of two neighbours: a comparison tells which.
+
+    A shift by one that grows with the row, as in relative attention, reads rows of S elements as rows of S + 1.
+    """
+    if len(weight.terms) > 1:
+        lead = Poly({weight.terms[-1][0]: weight.terms[-1][1]})
+        more, _ = _multiples(remainder, lead)
+        quotient, remainder = quotient + more, remainder - more * weight
+    for _ in range(2):
+        if is_nonnegative(remainder):
+            break
+        quotient, remainder = quotient - 1, remainder + weight
+    bound = upper_bound(remainder)
+    if not is_nonnegative(remainder) or bound is None or not is_nonnegative(2 * weight - 1 - bound):
+        return None
+    if is_nonnegative(weight - 1 - bound):
+        return quotient, remainder
+    beyond = ind(less_equal(weight, remainder))
+    return quotient + beyond, remainder - beyond * weight
 
 
 def _multiples(value: Poly, weight: Poly) -> tuple[Poly, Poly]:
@@ -176,4 +204,16 @@ def floordiv(value: Poly, divisor: Poly) -> Poly:
         bound = upper_bound(value)
         if bound is not None and is_nonnegative(divisor - 1 - bound):
             return ZERO
+    for stride in _strides(value, divisor):
+        whole, rest = _multiples(value, stride)
+        bound = upper_bound(rest)
+        inner = divide(divisor, stride)
+        if inner is not None and is_nonnegative(rest) and bound is not None and is_nonnegative(stride - 1 - bound):
+            return floordiv(whole, inner)  # (h * S + i) // (2 * S) is h // 2
     return of(Apply("floordiv", (value, divisor), floordiv, integer=True))
+
+
+def _strides(value: Poly, divisor: Poly) -> list[Poly]:
+    """What indices are multiplied by, where it divides the divisor."""
+    found = [value.coefficient_of(a) for a in value.sorted_atoms() if isinstance(a, Index)]
+    return [s for s in found if s != 1 and s != divisor and divide(divisor, s) is not None]

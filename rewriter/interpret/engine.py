@@ -9,9 +9,11 @@ from typing import TypeVar
 
 from onnx import NodeProto, TensorProto
 
-from ..algebra import Cond, Index, Poly, Read, Size, TooComplex, ind, is_nonpositive, of, poly
+from ..algebra import Apply, Cond, Index, Poly, Read, Size, TooComplex, ind, is_nonpositive, of, poly
 from ..graph import Array, Scope, label
 from .facts import Facts
+from .known import is_known
+from .types import settle
 
 Key = tuple[str, tuple[Poly, ...]]
 ElementRule = Callable[["Interpreter", NodeProto, int, tuple[Poly, ...]], Poly | None]
@@ -44,8 +46,21 @@ INTEGER_TYPES = frozenset(
 )
 
 
+MOVING = frozenset(
+    {
+        *("Identity", "Dropout", "Transpose", "Unsqueeze", "Squeeze", "Expand", "Tile", "Reshape", "Flatten"),
+        *("Slice", "Gather", "GatherND", "GatherElements", "Split"),
+    }
+)
+"""Operators that hand elements on as they are."""
+
+
 class UnknownRank(LookupError):
     """An index into a tensor is wanted whose rank nobody knows; the tensor's name is the argument."""
+
+
+class Misaligned(UnknownRank):
+    """How a broadcast operand lies in the result is unknown; the tensor's name is the argument."""
 
 
 @dataclass
@@ -66,9 +81,13 @@ class Interpreter:
         binary: Graph inputs that are declared to hold 0 and 1 only.
         extents: Shape per tensor; None where the rank is unknown.  Filled by ``shapes.infer``.
         dtypes: Element type per tensor (``TensorProto`` constants), 0 where unknown.
-        facts: Equalities between sizes.
+        facts: Equalities between sizes that hold in this graph.
         malformed: Nodes that contradict themselves, in the order in which they were met.
         too_complex: Tensors whose elements outgrew what is calculated with, and how.
+        counted: Sizes that nobody named but that a number of elements decides (the -1 of a Reshape).
+        inexact: Narrow float types whose rounding is that of the scores themselves, and not part of a value.
+        limited: Tensors of a narrow integer type that holds their elements at realistic sizes only, with that type.
+        wrapping: Tensors of an integer type that does not hold their elements at realistic sizes, with that type.
         splits: (index, divisor) pairs met where a Reshape cuts through a single index: how that axis
             is made of several.
     """
@@ -79,11 +98,15 @@ class Interpreter:
     extents: dict[str, tuple[Poly, ...] | None] = field(default_factory=dict)
     dtypes: dict[str, int] = field(default_factory=dict)
     facts: Facts = field(default_factory=Facts)
+    inexact: frozenset[int] = frozenset()
+    limited: dict[str, int] = field(default_factory=dict)
+    wrapping: dict[str, int] = field(default_factory=dict)
     splits: list[tuple[Index, Poly]] = field(default_factory=list)
     answers: dict[Key, Answer] = field(default_factory=dict)
     table_fits: dict[object, object] = field(default_factory=dict)
     malformed: dict[str, None] = field(default_factory=dict)
     too_complex: dict[str, str] = field(default_factory=dict)
+    counted: set[Size] = field(default_factory=set)
     _reading: list[list[Key]] = field(default_factory=list)
     _work: int = 0
     _fresh: int = 0
@@ -101,13 +124,23 @@ class Interpreter:
         return None if dims is None else len(dims)
 
     def fresh_size(self) -> Poly:
-        """An extent that nothing is known about yet."""
+        """An extent that nothing is known about yet, and that no other graph of the model calls so."""
         self._fresh += 1
-        return of(Size(f"?{self._fresh}"))
+        return of(Size(f"?{self.scope.path}:{self._fresh}" if self.scope.path else f"?{self._fresh}"))
 
     def dtype(self, name: str) -> int:
         """The element type, 0 if unknown."""
         return self.dtypes.get(name, 0)
+
+    def accept_rounding(self, types: frozenset[int]) -> None:
+        """Take the rounding of these types for that of the scores: elements are asked for a site of such a type."""
+        if types != self.inexact:
+            self.inexact = types
+            self.answers.clear()
+
+    def understands(self, node: NodeProto) -> bool:
+        """Whether a node is a standard operator with nothing about it that no rule knows."""
+        return node.domain in ("", "ai.onnx") and is_known(node, self.scope.opset.get("", 0))
 
     # --- elements ----------------------------------------------------------------------------------
 
@@ -168,15 +201,18 @@ class Interpreter:
         if array is not None:
             return constant_element(self, name, array, indices)
         node = self.scope.producer(name)
-        if node is not None:
-            domain = "" if node.domain == "ai.onnx" else node.domain
-            rule = self.rules.get((domain, node.op_type))
+        if node is not None and self.understands(node):
+            rule = self.rules.get(("", node.op_type))
             if rule is not None:
-                output = list(node.output).index(name)
-                value = self.guarded(node, lambda: rule(self, node, output, indices), name)
+                value = self.guarded(node, lambda: self._apply(rule, node, name, indices), name)
                 if value is not None:
                     return self.facts.normal(value)
         return self.read(name, indices)
+
+    def _apply(self, rule: ElementRule, node: NodeProto, name: str, indices: tuple[Poly, ...]) -> Poly | None:
+        """What an operator makes, as far as the type of its result holds it."""
+        value = rule(self, node, list(node.output).index(name), indices)
+        return value if value is None or node.op_type in MOVING else settle(self, node, name, indices, value)
 
     def guarded(self, node: NodeProto, rule: Callable[[], Answered], name: str = "") -> Answered | None:
         """What a rule says; None, as for an unknown operator, where the node contradicts itself.
@@ -196,8 +232,10 @@ class Interpreter:
     def read(self, name: str, indices: tuple[Poly, ...]) -> Poly:
         """The element as a run-time read."""
         dtype = self.dtype(name)
-        value = of(Read(name, indices, dtype in INTEGER_TYPES or dtype == TensorProto.BOOL or name in self.binary))
-        return ind(Cond("read", value)) if dtype == TensorProto.BOOL or name in self.binary else value
+        boolean = dtype == TensorProto.BOOL or name in self.binary
+        # What wraps around is an integer of any size: none that a rule may calculate with.
+        value = of(Read(name, indices, boolean or (dtype in INTEGER_TYPES and name not in self.wrapping)))
+        return ind(Cond("read", value)) if boolean else value
 
     def integers(self, name: str) -> list[Poly] | None:
         """All elements of a small rank-0 or rank-1 tensor (a shape, a list of axes), or None."""
@@ -242,11 +280,23 @@ class Interpreter:
         """Whether two extents are equal by what is known."""
         return self.facts.equal(left, right)
 
+    def agree(self, extent: Poly, other: Poly, node: NodeProto) -> bool:
+        """Whether two extents of broadcast operands are equal, or can be taken for equal by what is assumed then.
+
+        A number of steps, such as floor((S + 63) / 64), is 1 for many S: that it is equal to S is no assumption.
+        """
+        if self.same(extent, other):
+            return True
+        if any(isinstance(a, Apply) for a in (extent - other).all_atoms()):
+            return False
+        return self.facts.learn(extent, other, label(node), by_broadcast=True)
+
     def aligned(self, name: str, indices: tuple[Poly, ...], out: tuple[Poly, ...], node: NodeProto) -> tuple[Poly, ...]:
         """The index into a broadcast operand, for an index into the result (shape ``out``).
 
         Raises:
             UnknownRank: The operand's rank is unknown.
+            Misaligned: Whether it has one element along an axis, or as many as the result, is unknown.
         """
         dims = self.dims(name)
         if dims is None:
@@ -258,10 +308,22 @@ class Interpreter:
                 result.append(poly(0))
                 continue
             wanted = out[offset + axis]
-            if not self.same(extent, wanted):
-                self.facts.learn(extent, wanted, label(node), by_broadcast=True)
+            if not self.agree(extent, wanted, node):
+                raise Misaligned(name)  # it may be spread for some sizes, and not for others
             result.append(indices[offset + axis])
         return tuple(result)
+
+    @contextlib.contextmanager
+    def nothing_learned(self) -> Iterator[None]:
+        """What is learned inside is forgotten: for nodes that may never run."""
+        own, before = self.facts, self.facts.version
+        self.facts = Facts(parent=own)
+        try:
+            yield
+        finally:
+            if self.facts.version != before:
+                self.answers.clear()
+            self.facts = own
 
     def visited(self, name: str, indices: tuple[Poly, ...]) -> Iterator[tuple[Key, Poly]]:
         """Every element that the given one was computed from, itself first, nearest first."""

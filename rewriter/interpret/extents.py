@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from onnx import NodeProto
 
-from ..algebra import ONE, ZERO, Poly, maximum, poly
+from ..algebra import ONE, ZERO, Poly, Read, Size, maximum, poly
 from ..graph import MAX_RANK, int_attribute, ints_attribute, label
-from .digits import divide
-from .generators import einsum_labels
-from .movement import axes_of, slice_bounds, split_sizes
+from .digits import divide, floordiv
+from .equations import einsum_labels
+from .movement import axes_of, reduced_axes, slice_bounds, split_sizes, squeezed_axes
 
 if TYPE_CHECKING:
     from .engine import Interpreter
@@ -36,7 +38,7 @@ def broadcast(interpreter: Interpreter, shapes: list[tuple[Poly, ...]], node: No
             if chosen == 1 or (interpreter.is_single(chosen) and not interpreter.is_single(extent)):
                 chosen = extent
             elif not interpreter.is_single(extent) and not interpreter.same(chosen, extent):
-                interpreter.facts.learn(chosen, extent, label(node), by_broadcast=True)
+                interpreter.agree(chosen, extent, node)
                 if extent.constant is not None:
                     chosen = extent
         result.append(interpreter.facts.normal(chosen))
@@ -81,10 +83,9 @@ def _squeeze(interpreter: Interpreter, node: NodeProto, inputs: list[Dims]) -> l
     dims = inputs[0]
     if dims is None:
         return [None]
-    axes = axes_of(interpreter, node)
-    if axes is None:
-        return [tuple(d for d in dims if d != 1)]
-    dropped = {a % len(dims) for a in axes}
+    dropped = squeezed_axes(interpreter, node, dims)
+    if dropped is None:
+        return [None]
     return [tuple(d for a, d in enumerate(dims) if a not in dropped)]
 
 
@@ -124,12 +125,22 @@ def _reshape(interpreter: Interpreter, node: NodeProto, inputs: list[Dims]) -> l
         elif extent == -1:
             result.append(None)
         else:
-            result.append(interpreter.facts.normal(extent))
+            result.append(_given(interpreter, extent))
     if None not in result:
         return [tuple(d for d in result if d is not None)]
     inferred = None if dims is None else _remaining(interpreter, list(dims), [d for d in result if d is not None])
-    filler = inferred if inferred is not None else interpreter.fresh_size()
+    filler = inferred
+    if filler is None:
+        filler = interpreter.fresh_size()
+        if dims is not None:
+            interpreter.counted.update(a for a in filler.atoms if isinstance(a, Size))
     return [tuple(filler if d is None else d for d in result)]
+
+
+def _given(interpreter: Interpreter, extent: Poly) -> Poly:
+    """An extent as a Reshape is given it: one that is read at run time may be -1 or 0, which mean something else."""
+    known = interpreter.facts.normal(extent)
+    return interpreter.fresh_size() if any(isinstance(a, Read) for a in known.all_atoms()) else known
 
 
 def _remaining(interpreter: Interpreter, whole: list[Poly], known: list[Poly]) -> Poly | None:
@@ -226,14 +237,15 @@ def _range(interpreter: Interpreter, node: NodeProto, inputs: list[Dims]) -> lis
     start, limit, step = (interpreter.scalar(n) for n in node.input)
     if start is None or limit is None or step is None or not step.constant:
         return [(interpreter.fresh_size(),)]
-    span = limit - start
-    if step.constant in (1, -1):
-        extent = span * step.constant
-        constant = extent.constant
-        return [(poly(max(0, int(constant))) if constant is not None else maximum(ZERO, extent),)]
+    span, stride = limit - start, Fraction(step.constant)
     if span.constant is not None:
-        return [(poly(max(0, -int(-span.constant // step.constant))),)]
-    return [(interpreter.fresh_size(),)]
+        return [(poly(max(0, math.ceil(span.constant / stride))),)]
+    if not span.is_integer or stride.denominator != 1:
+        return [(interpreter.fresh_size(),)]
+    if abs(stride) == 1:
+        return [(maximum(ZERO, span * int(stride)),)]
+    count = span * (1 if stride > 0 else -1) + (abs(stride) - 1)
+    return [(maximum(ZERO, floordiv(count, poly(abs(int(stride))))),)]
 
 
 def _constant_of_shape(interpreter: Interpreter, node: NodeProto, inputs: list[Dims]) -> list[Dims]:
@@ -266,7 +278,7 @@ def _gemm(interpreter: Interpreter, node: NodeProto, inputs: list[Dims]) -> list
 
 
 def _einsum(interpreter: Interpreter, node: NodeProto, inputs: list[Dims]) -> list[Dims]:
-    terms, result = einsum_labels(node)
+    terms, result = einsum_labels(node, [None if d is None else len(d) for d in inputs])
     if result is None:
         return [None]
     sizes: dict[str, Poly] = {}
@@ -276,7 +288,7 @@ def _einsum(interpreter: Interpreter, node: NodeProto, inputs: list[Dims]) -> li
         for letter, extent in zip(term, dims, strict=True):
             if letter in sizes and not interpreter.is_single(sizes[letter]) and not interpreter.is_single(extent):
                 if not interpreter.same(sizes[letter], extent):
-                    interpreter.facts.learn(sizes[letter], extent, label(node), by_broadcast=False)
+                    interpreter.facts.learn(sizes[letter], extent, label(node), by_broadcast=True)
             elif letter not in sizes or interpreter.is_single(sizes[letter]):
                 sizes[letter] = extent
     return [tuple(sizes[c] for c in result)]
@@ -286,12 +298,9 @@ def _reduce(interpreter: Interpreter, node: NodeProto, inputs: list[Dims]) -> li
     dims = inputs[0]
     if dims is None:
         return [None]
-    axes = axes_of(interpreter, node)
-    if axes is None:
-        if len(node.input) > 1 and node.input[1]:
-            return [None]
-        axes = [] if int_attribute(node, "noop_with_empty_axes", 0) else list(range(len(dims)))
-    reduced = {a % len(dims) for a in axes}
+    reduced = reduced_axes(interpreter, node, len(dims))
+    if reduced is None:
+        return [None]
     keep = int_attribute(node, "keepdims", 1)
     return [tuple(ONE if a in reduced else d for a, d in enumerate(dims) if keep or a not in reduced)]
 

@@ -2,6 +2,9 @@
 
 ``Add`` of [B, S] and [B2, S2] only runs if the extents agree (or are 1).  Exporters name the same extent
 differently in different places, so such equalities are learned from the operators, never from names.
+
+A fact holds where its node surely runs.  A branch of an If may never run, nor the body of a Loop: what they imply
+holds inside of them only.  So every graph has facts of its own, which see those of the graphs around it.
 """
 
 from __future__ import annotations
@@ -39,26 +42,42 @@ class Fact:
 
 @dataclass
 class Facts:
-    """Learned equalities, kept as a substitution that normalises polynomials.
+    """Learned equalities of one scope, kept as a substitution that normalises polynomials.
+
+    What is asked is answered by what this scope and the scopes around it know; what is learned stays inside.
 
     Attributes:
-        learned: What is taken as given, in the order in which it was learned.
-        rejected: Assumptions that were not made, since they would exclude short sequences.
-        version: Grows with everything that is learned.
+        parent: The facts of the scope around this one.
     """
 
-    learned: list[Fact] = field(default_factory=list)
-    rejected: list[Fact] = field(default_factory=list)
-    version: int = 0
+    parent: Facts | None = None
+    _learned: list[Fact] = field(default_factory=list)
+    _rejected: list[Fact] = field(default_factory=list)
     _mapping: Substitution = field(default_factory=dict)
+    _unsettled: set[Poly] = field(default_factory=set)
+
+    @property
+    def learned(self) -> list[Fact]:
+        """What is taken as given here, outer scopes first, in the order in which it was learned."""
+        return [*(self.parent.learned if self.parent is not None else ()), *self._learned]
+
+    @property
+    def rejected(self) -> list[Fact]:
+        """Assumptions that were not made, since they would exclude short sequences."""
+        return [*(self.parent.rejected if self.parent is not None else ()), *self._rejected]
+
+    @property
+    def version(self) -> int:
+        """Grows with everything that is learned here or around."""
+        return len(self._learned) + (self.parent.version if self.parent is not None else 0)
 
     def normal(self, value: Poly) -> Poly:
         """The value with everything that is known put in."""
-        if not self._mapping:
+        if not self._knows_any():
             return value
         try:
             for _ in range(8):
-                known = {a: self._settled(a) for a in value.all_atoms() if a in self._mapping}
+                known = {a: self._settled(a) for a in value.all_atoms() if self._known(a) is not None}
                 if not known:
                     break
                 value = substitute(value, known)
@@ -66,12 +85,27 @@ class Facts:
             pass  # as it is, it is right as well
         return value
 
+    def _knows_any(self) -> bool:
+        return bool(self._mapping) or (self.parent is not None and self.parent._knows_any())
+
+    def _known(self, atom: Atom) -> Poly | None:
+        """What an atom is replaced by here, or in the nearest scope around that replaces it."""
+        facts: Facts | None = self
+        while facts is not None:
+            value = facts._mapping.get(atom)
+            if value is not None:
+                return value
+            facts = facts.parent
+        return None
+
     def equal(self, left: Poly, right: Poly) -> bool:
         """Whether both are the same by what is known so far."""
         return left == right or self.normal(left - right) == 0
 
     def learn(self, left: Poly, right: Poly, node: str, *, by_broadcast: bool) -> bool:
-        """Take ``left == right`` as given; False if that is impossible or cannot be used.
+        """Take ``left == right`` as given; False if that is impossible or cannot be put into polynomials.
+
+        What cannot be put in is noted all the same: whoever goes on as if it held rests on it.
 
         Args:
             left: One extent.
@@ -84,6 +118,9 @@ class Facts:
             return difference == 0
         pivot = _pivot(difference)
         if pivot is None:
+            if difference not in self._unsettled:
+                self._unsettled.add(difference)
+                self._learned.append(Fact(left, right, node, by_broadcast))
             return False
         coefficient = difference.coefficient_of(pivot).constant
         assert coefficient is not None
@@ -91,8 +128,7 @@ class Facts:
         if isinstance(pivot, Size) and is_nonpositive(value):
             return False  # an empty axis is no reason to call two extents equal
         self._mapping[pivot] = value
-        self.learned.append(Fact(left, right, node, by_broadcast))
-        self.version += 1
+        self._learned.append(Fact(left, right, node, by_broadcast))
         return True
 
     def _settled(self, atom: Atom) -> Poly:
@@ -104,19 +140,24 @@ class Facts:
         seen = {atom}
         pending = [atom]
         while pending:
-            value = self._mapping[pending[-1]]
-            inside = [a for a in value.all_atoms() if a in self._mapping]
-            later = [a for a in inside if a not in seen and self._is_replaced(self._mapping[a])]
+            value = self._replacement(pending[-1])
+            inside = [a for a in value.all_atoms() if self._known(a) is not None]
+            later = [a for a in inside if a not in seen and self._is_replaced(self._replacement(a))]
             seen.update(later)
             pending.extend(later)
             if not later:
                 current = pending.pop()
                 if inside:
-                    self._mapping[current] = substitute(value, {a: self._mapping[a] for a in inside})
-        return self._mapping[atom]
+                    self._mapping[current] = substitute(value, {a: self._replacement(a) for a in inside})
+        return self._replacement(atom)
+
+    def _replacement(self, atom: Atom) -> Poly:
+        value = self._known(atom)
+        assert value is not None
+        return value
 
     def _is_replaced(self, value: Poly) -> bool:
-        return any(a in self._mapping for a in value.all_atoms())
+        return any(self._known(a) is not None for a in value.all_atoms())
 
     def assume_nonnegative(self, value: Poly, node: str) -> bool:
         """Take ``value >= 0`` as given: a Slice that starts at ``value`` counts from the front.
@@ -126,7 +167,7 @@ class Facts:
         if not leaves_room(self.normal(value)):
             fact = Fact(value, poly(0), node, True, ">=")
             if fact not in self.rejected:
-                self.rejected.append(fact)
+                self._rejected.append(fact)
             return False
         piece = self.normal(min0(self.normal(value)))
         atoms = [a for a in piece.sorted_atoms() if isinstance(a, Min0)]
@@ -137,8 +178,7 @@ class Facts:
             return False
         replacement = (pivot_times(atoms[0], coefficient) - piece) / coefficient
         self._mapping[atoms[0]] = replacement
-        self.learned.append(Fact(value, poly(0), node, True, ">="))
-        self.version += 1
+        self._learned.append(Fact(value, poly(0), node, True, ">="))
         return True
 
 

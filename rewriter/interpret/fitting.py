@@ -5,6 +5,7 @@ Tables may be larger than memory: nothing here holds more than a block of one at
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
@@ -19,6 +20,9 @@ from .solvers import FORMS, SOLVERS, Floats, Sample, Solution
 
 Pattern = tuple[tuple[int, ...], ...]
 """Linear conditions ``sum(sign * position) <= limit``, each (*signs, limit)."""
+
+HIDING_WIDE = float(-(1 << 25))
+"""In float32, bfloat16 and float64 a score at or below this may hide its key; -65504 is a number like any other."""
 
 SAMPLED_ROWS = 96
 """Rows of a large table that a formula is guessed from: first, last and some between."""
@@ -93,6 +97,16 @@ def fit(part: Array, periods: tuple[int, ...]) -> Fit:
     return blank
 
 
+def hiding_value(dtype: np.dtype[np.generic]) -> float:
+    """What an entry of a table has to be to hide its key: the lowest float16 in that type, far less in wider ones.
+
+    A table of positions or of a steep bias may well go down to -65504 in float32; integers hide nothing.
+    """
+    if dtype.kind in "iu":
+        return -math.inf
+    return float(HIDING_VALUE) if dtype == np.float16 else HIDING_WIDE
+
+
 def _survey(part: Array) -> tuple[bool, bool]:
     """Whether to negate the table, and whether it is free of NaN and of +inf then.
 
@@ -105,7 +119,7 @@ def _survey(part: Array) -> tuple[bool, bool]:
     for place in blocks(part.shape):
         values = np.asarray(part[place], np.float64)
         above = above or bool(np.isposinf(values).any())
-        hiding = hiding or bool((values <= float(HIDING_VALUE)).any())
+        hiding = hiding or bool((values <= hiding_value(part.dtype)).any())
         nan = nan or bool(np.isnan(values).any())
         release(part)
     return above and not hiding, not nan and not (above and hiding)
@@ -127,7 +141,7 @@ class _Entries:
         value = np.asarray(stored, np.float64)
         if self.negated:
             value = -value
-        visible = ~(value <= float(HIDING_VALUE))
+        visible = ~(value <= hiding_value(self.array.dtype))
         value = np.where(visible, value, 0.0)
         unit = np.zeros_like(value)
         if not np.issubdtype(self.array.dtype, np.integer):

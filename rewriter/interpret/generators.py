@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import numpy as np
 from onnx import NodeProto, TensorProto
 
 from ..algebra import (
@@ -15,12 +16,15 @@ from ..algebra import (
     Ind,
     Index,
     Poly,
+    Read,
     Sum,
     at_most_zero,
     conjunction,
     equal,
     exists,
     ind,
+    is_nonnegative,
+    is_nonpositive,
     less,
     less_equal,
     maximum,
@@ -32,7 +36,8 @@ from ..algebra import (
 )
 from ..graph import attribute, float_attribute, int_attribute, ints_attribute, read_tensor
 from .arithmetic import exact
-from .movement import axes_of
+from .equations import einsum_labels
+from .movement import reduced_axes
 
 if TYPE_CHECKING:
     from .engine import Interpreter
@@ -73,21 +78,32 @@ def _constant_of_shape(interpreter: Interpreter, node: NodeProto, output: int, i
     if value is None:
         return ZERO
     array = read_tensor(value, interpreter.scope.base_dir) if isinstance(value, TensorProto) else None
-    return None if array is None else poly(exact(float(array.reshape(-1)[0])))
+    if array is None or array.size != 1:
+        return None
+    number = array.reshape(-1)[0]
+    if np.issubdtype(array.dtype, np.integer):
+        return poly(int(number))
+    return None if np.isnan(float(number)) else poly(exact(float(number)))
 
 
 def _cumsum(interpreter: Interpreter, node: NodeProto, output: int, indices: Indices) -> Poly | None:
     axes = interpreter.constants(node.input[1])
-    if not axes or int_attribute(node, "reverse", 0):
+    dims = interpreter.dims(node.input[0])
+    if not axes or dims is None:
         return None
     axis = axes[0] % len(indices)
-    exclusive = int_attribute(node, "exclusive", 0)
-    dims = interpreter.dims(node.input[0])
-    if dims is None:
-        return None
     counter = Index(f"#{node.output[0]}", dims[axis])
     term = interpreter.element(node.input[0], (*indices[:axis], of(counter), *indices[axis + 1 :]))
-    return _running_sum(term, counter, indices[axis] + (0 if exclusive else 1))
+    own = 0 if int_attribute(node, "exclusive", 0) else 1
+    if int_attribute(node, "reverse", 0):
+        whole = _running_sum(term, counter, dims[axis])
+        before = _running_sum(term, counter, indices[axis] + (1 - own))
+        found = None if whole is None or before is None else whole - before
+    else:
+        found = _running_sum(term, counter, indices[axis] + own)
+    if found is None and term.is_integer:
+        return of(Read(node.output[0], indices, integer=True))  # whatever type counts them
+    return found
 
 
 def _running_sum(term: Poly, counter: Index, count: Poly) -> Poly | None:
@@ -204,8 +220,8 @@ def _scatter_nd(interpreter: Interpreter, node: NodeProto, output: int, indices:
     """``data`` with a box of it replaced, when the indices name a box: x[a:b, c:d] = updates."""
     if attribute(node, "reduction", b"none") not in (b"none", "none"):
         return None
-    index_dims = interpreter.dims(node.input[1])
-    if index_dims is None or index_dims[-1].constant is None:
+    dims, index_dims = interpreter.dims(node.input[0]), interpreter.dims(node.input[1])
+    if dims is None or index_dims is None or index_dims[-1].constant is None:
         return None
     depth = int(index_dims[-1].constant)
     outer = len(index_dims) - 1
@@ -213,7 +229,9 @@ def _scatter_nd(interpreter: Interpreter, node: NodeProto, output: int, indices:
     position: list[Poly | None] = [None] * outer
     inside: list[Cond] = []
     for k in range(depth):
-        target = interpreter.element(node.input[1], (*where, poly(k)))
+        target = inside_extent(interpreter, interpreter.element(node.input[1], (*where, poly(k))), dims[k])
+        if target is None:
+            return None
         moving = [axis for axis in range(outer) if target.depends_on(*where[axis].atoms)]
         if not moving:
             inside.append(equal(indices[k], target))
@@ -238,6 +256,19 @@ def _scatter_nd(interpreter: Interpreter, node: NodeProto, output: int, indices:
     return interpreter.element(node.input[0], indices) * (ONE - test) + test * updated
 
 
+def inside_extent(interpreter: Interpreter, index: Poly, extent: Poly) -> Poly | None:
+    """An index that a Scatter uses, counted from the front; None where it may be negative for some sizes only.
+
+    One that is too large ends the original with an error; a constant one is known to be there nevertheless, since
+    an axis of unknown extent has few entries in some runs.
+    """
+    index = interpreter.facts.normal(index)
+    if is_nonpositive(index + 1):
+        index = index + extent
+    there = index.constant is None or is_nonnegative(interpreter.facts.normal(extent - 1 - index))
+    return index if there and is_nonnegative(index) else None
+
+
 def _scatter_elements(interpreter: Interpreter, node: NodeProto, output: int, indices: Indices) -> Poly | None:
     """``data`` with one slice along an axis replaced: x[:, 3] = updates."""
     if attribute(node, "reduction", b"none") not in (b"none", "none"):
@@ -251,8 +282,8 @@ def _scatter_elements(interpreter: Interpreter, node: NodeProto, output: int, in
     ):
         return None
     inner = (*indices[:axis], ZERO, *indices[axis + 1 :])
-    target = interpreter.element(node.input[1], inner)
-    if target.constant is None:
+    target = inside_extent(interpreter, interpreter.element(node.input[1], inner), data[axis])
+    if target is None or target.constant is None:
         return None
     test = ind(equal(indices[axis], target))
     old = interpreter.element(node.input[0], indices)
@@ -270,12 +301,9 @@ def _reduce(kind: str) -> Callable[[Interpreter, NodeProto, int, Indices], Poly 
         dims = interpreter.dims(node.input[0])
         if dims is None:
             return None
-        axes = axes_of(interpreter, node)
-        if axes is None:
-            if len(node.input) > 1 and node.input[1]:
-                return None
-            axes = [] if int_attribute(node, "noop_with_empty_axes", 0) else list(range(len(dims)))
-        reduced = sorted({a % len(dims) for a in axes})
+        reduced = reduced_axes(interpreter, node, len(dims))
+        if reduced is None:
+            return None
         keep = int_attribute(node, "keepdims", 1)
         counters = {a: Index(f"#{node.output[0]}.{a}", dims[a]) for a in reduced}
         rest = iter(indices)
@@ -325,10 +353,10 @@ def _combine(kind: str, value: Poly, counter: Index) -> Poly | None:
         return ind(exists(counter, negation(inverse.condition)))
     if kind == "min" and isinstance(atom, Ind):
         return ONE - ind(exists(counter, negation(atom.condition)))
-    if value.is_integer and not any(not isinstance(a, Index) for a in value.all_atoms()):
+    if kind in ("max", "min") and value.is_integer and all(isinstance(a, Index) for a in value.all_atoms()):
         # An index expression that rises or falls with the counter has its extreme at an end.
         step = value.coefficient_of(counter)
-        if step.constant is not None:
+        if step.constant is not None and not (value - step * of(counter)).depends_on(counter):
             last = (step.constant > 0) == (kind == "max")
             return substitute(value, {counter: counter.bound - 1 if last else ZERO})
     return None
@@ -350,30 +378,19 @@ def _matmul(interpreter: Interpreter, node: NodeProto, output: int, indices: Ind
 
 def _einsum(interpreter: Interpreter, node: NodeProto, output: int, indices: Indices) -> Poly | None:
     """An Einsum that sums over nothing is a product of elements."""
-    terms, result = einsum_labels(node)
+    terms, result = einsum_labels(node, [interpreter.rank(name) for name in node.input])
     if result is None or any(label not in result for term in terms for label in term):
         return None
-    place = dict(zip(result, indices, strict=False))
+    place = dict(zip(result, indices, strict=True))
     value = ONE
     for name, term in zip(node.input, terms, strict=True):
-        value = value * interpreter.element(name, tuple(place[c] for c in term))
+        dims = interpreter.dims(name)
+        if dims is None or len(dims) != len(term):
+            return None
+        single = [interpreter.is_single(d) for d in dims]  # spread over the others, as in a broadcast
+        at = (ZERO if one else place[c] for c, one in zip(term, single, strict=True))
+        value = value * interpreter.element(name, tuple(at))
     return value
-
-
-def einsum_labels(node: NodeProto) -> tuple[list[str], str | None]:
-    """Labels of the operands and of the result; None where an ellipsis or a repeated label is used."""
-    equation = attribute(node, "equation", b"")
-    text = (equation.decode() if isinstance(equation, bytes) else str(equation)).replace(" ", "")
-    if "." in text or not text:
-        return [], None
-    left, arrow, result = text.partition("->")
-    terms = left.split(",")
-    if not arrow:
-        letters = sorted(set(left) - {","})
-        result = "".join(c for c in letters if left.count(c) == 1)
-    if any(len(set(t)) != len(t) for t in (*terms, result)):
-        return [], None
-    return terms, result
 
 
 RULES: dict[str, Callable[[Interpreter, NodeProto, int, Indices], Poly | None]] = {

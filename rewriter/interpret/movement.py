@@ -14,6 +14,7 @@ from onnx import NodeProto
 from ..algebra import (
     ZERO,
     Poly,
+    Read,
     Size,
     is_nonnegative,
     is_nonpositive,
@@ -35,9 +36,7 @@ SourceRule = Callable[["Interpreter", NodeProto, int, tuple[Poly, ...]], Source 
 
 def source(interpreter: Interpreter, node: NodeProto, output: int, indices: tuple[Poly, ...]) -> Source | None:
     """The element that the given output element is a copy of, or None if the operator is no pure movement."""
-    if node.domain not in ("", "ai.onnx"):
-        return None
-    rule = RULES.get(node.op_type)
+    rule = RULES.get(node.op_type) if interpreter.understands(node) else None
     return (
         interpreter.guarded(node, lambda: _of_rank(interpreter, rule(interpreter, node, output, indices)))
         if rule
@@ -76,11 +75,44 @@ def axes_of(interpreter: Interpreter, node: NodeProto, position: int = 1) -> lis
     return axes
 
 
+def reduced_axes(interpreter: Interpreter, node: NodeProto, rank: int) -> list[int] | None:
+    """The axes that a reduction runs over, ascending; None where they are only known at run time."""
+    axes = axes_of(interpreter, node)
+    if axes is None and len(node.input) > 1 and node.input[1]:
+        return None
+    if not axes:  # absent or empty
+        return [] if int_attribute(node, "noop_with_empty_axes", 0) else list(range(rank))
+    return sorted({_axis(a, rank) for a in axes})
+
+
+def _axis(axis: int, rank: int) -> int:
+    """An axis counted from the front.
+
+    Raises:
+        IndexError: There is no such axis.
+    """
+    if not -rank <= axis < rank:
+        raise IndexError(f"no axis {axis} of {rank}")
+    return axis % rank
+
+
+def squeezed_axes(interpreter: Interpreter, node: NodeProto, dims: tuple[Poly, ...]) -> set[int] | None:
+    """The axes that a Squeeze removes, or None: which axes have an extent of 1 may show at run time only."""
+    axes = axes_of(interpreter, node)
+    if axes:
+        return {_axis(a, len(dims)) for a in axes}
+    if axes is not None or (len(node.input) > 1 and node.input[1]):
+        return None  # an empty list, which runtimes read in two ways, or one that is not known
+    if any(d.constant is None for d in dims):
+        return None
+    return {a for a, d in enumerate(dims) if d == 1}
+
+
 def _unsqueeze(interpreter: Interpreter, node: NodeProto, output: int, indices: tuple[Poly, ...]) -> Source | None:
     axes = axes_of(interpreter, node)
     if axes is None:
         return None
-    dropped = {a % len(indices) for a in axes}
+    dropped = {_axis(a, len(indices)) for a in axes}
     return node.input[0], tuple(x for axis, x in enumerate(indices) if axis not in dropped)
 
 
@@ -88,10 +120,9 @@ def _squeeze(interpreter: Interpreter, node: NodeProto, output: int, indices: tu
     dims = interpreter.dims(node.input[0])
     if dims is None:
         return None
-    axes = axes_of(interpreter, node)
-    if axes is None:
-        axes = [a for a, d in enumerate(dims) if d == 1]
-    dropped = {a % len(dims) for a in axes}
+    dropped = squeezed_axes(interpreter, node, dims)
+    if dropped is None:
+        return None
     rest = iter(indices)
     return node.input[0], tuple(ZERO if axis in dropped else next(rest) for axis in range(len(dims)))
 
@@ -217,7 +248,8 @@ def _clamp(interpreter: Interpreter, bound: Poly, extent: Poly, node: NodeProto)
     """A Slice bound as a position in [0, extent]: negative ones count from the end.
 
     A bound such as 64 - S, of either sign, is taken to be non-negative (the buffer is long enough), and
-    that is recorded as an assumption.  None for one such as 1 - S, of which that cannot be assumed.
+    that is recorded as an assumption.  None for one such as 1 - S, of which that cannot be assumed, and for one that is
+    read at run time.
     """
     bound = interpreter.facts.normal(bound)
     extent = interpreter.facts.normal(extent)
@@ -228,7 +260,7 @@ def _clamp(interpreter: Interpreter, bound: Poly, extent: Poly, node: NodeProto)
         return minimum(bound, extent)
     if is_nonpositive(bound):
         return maximum(ZERO, bound + extent)
-    if not interpreter.facts.assume_nonnegative(bound, label(node)):
+    if any(isinstance(a, Read) for a in bound.atoms) or not interpreter.facts.assume_nonnegative(bound, label(node)):
         return None
     return interpreter.facts.normal(minimum(bound, extent))
 

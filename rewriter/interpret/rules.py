@@ -5,7 +5,7 @@ from __future__ import annotations
 from onnx import NodeProto
 
 from ..algebra import Poly
-from . import arithmetic, generators, movement
+from . import arithmetic, generators, inverses, movement
 from .engine import ElementRule, Interpreter
 
 
@@ -19,4 +19,5 @@ def element_rules() -> dict[tuple[str, str], ElementRule]:
     table: dict[tuple[str, str], ElementRule] = {("", name): _moved for name in movement.RULES}
     table.update({("", name): rule for name, rule in arithmetic.RULES.items()})
     table.update({("", name): rule for name, rule in generators.RULES.items()})
+    table.update({("", name): rule for name, rule in inverses.RULES.items()})
     return table

@@ -6,6 +6,7 @@ to give one input axis a readable name; that two axes are equal is always learne
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,12 @@ from onnx import NodeProto, TensorProto, ValueInfoProto
 
 from ..algebra import Poly, Size, of, poly
 from ..errors import ModelRejected
-from ..graph import MAX_RANK, attribute, int_attribute, label
+from ..graph import MAX_RANK, Scope, attribute, int_attribute, label, subgraphs
 from ..spec import BY_OP_TYPE, DOMAIN, MaskKind
+from . import contrib
 from .extents import RULES, Dims, broadcast
+from .known import KNOWN
+from .schemas import inferred
 
 if TYPE_CHECKING:
     from .engine import Interpreter
@@ -23,7 +27,8 @@ if TYPE_CHECKING:
 MAX_EXTENT = 1 << 63
 """Extents are int64."""
 
-KNOWN_DOMAINS = ("", "ai.onnx", "com.microsoft")
+STANDARD = ("", "ai.onnx")
+KNOWN_DOMAINS = (*STANDARD, "com.microsoft")
 
 BOOLEAN_RESULTS = frozenset(
     {"Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "And", "Or", "Xor", "Not", "IsNaN", "IsInf"}
@@ -53,6 +58,8 @@ SAME_AS_FIRST = frozenset(
 
 def has_known_extents(node: NodeProto) -> bool:
     """Whether there is a rule for the extents of what a node makes."""
+    if node.domain == "com.microsoft" and node.op_type in contrib.RULES:
+        return True
     known = node.op_type in RULES or node.op_type in ELEMENTWISE or node.op_type in SAME_AS_FIRST
     return known and node.domain in KNOWN_DOMAINS
 
@@ -67,19 +74,57 @@ def infer(interpreter: Interpreter, nodes: list[NodeProto]) -> None:
         if tensor.name not in scope.inputs:
             interpreter.extents[tensor.name] = tuple(poly(d) for d in tensor.dims)
             interpreter.dtypes[tensor.name] = tensor.data_type
+    running = _running(scope)
     for node in nodes:
-        interpreter.guarded(node, partial(_infer_types, interpreter, node))
-        dims_list = interpreter.guarded(node, partial(_infer_dims, interpreter, node)) or []
-        for position, name in enumerate(node.output):
-            if not name:
-                continue
-            dims = dims_list[position] if position < len(dims_list) else None
-            hint = hints.get(name)
-            if hint is not None and not interpreter.dtypes.get(name):
-                interpreter.dtypes[name] = hint.type.tensor_type.elem_type
-            if dims is None and hint is not None:
-                dims = _hinted(interpreter, hint)
-            interpreter.extents[name] = interpreter.guarded(node, partial(_normal, interpreter, node, dims))
+        if id(node) in running:
+            _infer_node(interpreter, node, hints)
+        else:
+            with interpreter.nothing_learned():
+                _infer_node(interpreter, node, hints)
+
+
+def _running(scope: Scope) -> set[int]:
+    """Nodes (by identity) that the outputs of a graph need: a runtime drops the others, whatever they would require."""
+    found: set[int] = set()
+    pending = sorted(scope.outputs)
+    seen: set[str] = set()
+    while pending:
+        name = pending.pop()
+        node = scope.producers.get(name)
+        if name in seen or node is None:
+            continue
+        seen.add(name)
+        if id(node) not in found:
+            found.add(id(node))
+            pending.extend(node.input)
+            pending.extend(_captured(node))
+    return found
+
+
+def _captured(node: NodeProto) -> Iterator[str]:
+    """Names that the bodies inside a node mention: what they take from outside is among them."""
+    pending = [body for _, body in subgraphs(node)]
+    while pending:
+        body = pending.pop()
+        yield from (value.name for value in body.output)
+        for inner in body.node:
+            yield from inner.input
+            pending.extend(deeper for _, deeper in subgraphs(inner))
+
+
+def _infer_node(interpreter: Interpreter, node: NodeProto, hints: Mapping[str, ValueInfoProto]) -> None:
+    interpreter.guarded(node, partial(_infer_types, interpreter, node))
+    dims_list = interpreter.guarded(node, partial(_infer_dims, interpreter, node)) or []
+    for position, name in enumerate(node.output):
+        if not name:
+            continue
+        dims = dims_list[position] if position < len(dims_list) else None
+        hint = hints.get(name)
+        if hint is not None and not interpreter.dtypes.get(name):
+            interpreter.dtypes[name] = hint.type.tensor_type.elem_type
+        if dims is None and hint is not None:
+            dims = _hinted(interpreter, hint)
+        interpreter.extents[name] = interpreter.guarded(node, partial(_normal, interpreter, node, dims))
 
 
 def _normal(interpreter: Interpreter, node: NodeProto, dims: Dims) -> Dims:
@@ -160,10 +205,18 @@ def _infer_types(interpreter: Interpreter, node: NodeProto) -> None:
         result = interpreter.dtype(node.input[1])
     elif kind in ("MatMulInteger", "ConvInteger"):
         result = TensorProto.INT32
-    elif kind in ("QuantizeLinear", "DynamicQuantizeLinear"):
+    elif kind == "QuantizeLinear":
+        zero = node.input[2] if len(node.input) > 2 else ""
+        result = interpreter.dtype(zero) if zero else int_attribute(node, "output_dtype", 0) or TensorProto.UINT8
+    elif kind == "DynamicQuantizeLinear":
         result = TensorProto.UINT8
-    else:
+    elif kind in contrib.RULES and node.domain == "com.microsoft":
+        position = contrib.TYPED_BY.get(kind, len(node.input))
+        result = interpreter.dtype(node.input[position]) if position < len(node.input) else 0
+    elif has_known_extents(node):
         result = first or next((d for n in node.input if n and (d := interpreter.dtype(n))), 0)
+    else:
+        result = 0  # an operator without a rule may make another type than it takes
     for name in node.output:
         if name:
             interpreter.dtypes[name] = result
@@ -174,6 +227,8 @@ def _infer_dims(interpreter: Interpreter, node: NodeProto) -> list[Dims]:
     inputs = [interpreter.dims(n) if n else None for n in node.input]
     if node.domain == DOMAIN and kind in BY_OP_TYPE:
         return [_fused_attention(interpreter, node, inputs)]
+    if kind in KNOWN and node.domain in STANDARD and not interpreter.understands(node):
+        return [None] * len(node.output)
     if kind in RULES and node.domain in KNOWN_DOMAINS:
         return RULES[kind](interpreter, node, inputs)
     if node.domain not in KNOWN_DOMAINS:
@@ -185,7 +240,13 @@ def _infer_dims(interpreter: Interpreter, node: NodeProto) -> list[Dims]:
         return [broadcast(interpreter, [d for d in known if d is not None], node)]
     if kind in SAME_AS_FIRST:
         return [inputs[0]] * len(node.output) if inputs else [None]
-    return [None] * len(node.output)
+    if node.domain == "com.microsoft":
+        return contrib.RULES[kind](interpreter, node, inputs) if kind in contrib.RULES else [None] * len(node.output)
+    found = inferred(interpreter, node)
+    for name, (dtype, _) in zip(node.output, found, strict=True):
+        if name:
+            interpreter.dtypes[name] = dtype
+    return [dims for _, dims in found]
 
 
 def _fused_attention(interpreter: Interpreter, node: NodeProto, inputs: list[Dims]) -> Dims:

@@ -8,6 +8,7 @@ the part that a short test would use.  Entries that hide a key (-inf, finfo.min)
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -24,11 +25,15 @@ from ..algebra import (
     Apply,
     Cond,
     Hashed,
+    Index,
     Poly,
+    Read,
     Substitution,
     absolute,
     conjunction,
     ind,
+    is_nonnegative,
+    is_nonpositive,
     less_equal,
     magnitude,
     min0,
@@ -50,8 +55,15 @@ Floats = npt.NDArray[np.float64]
 MOST_ROWS = 1 << 12
 """Rows of a table without a formula that are looked at for a message."""
 
+MOST_CUT = 1 << 20
+"""Elements of a table whose axes are cut where its index holds two."""
+
 LARGE = 1 << 22
 """Elements of a table without a formula beyond which it is no atom, but a read like any other tensor."""
+
+
+LARGEST_INTEGER = 1 << 53
+"""Tables of larger integers are no atoms: float64, in which entries are kept, would round them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,9 +88,13 @@ class Table(Hashed):
         return self.indices
 
     def extreme(self, *, lowest: bool) -> Poly | None:
-        if not self.data.size or not np.isfinite(self.data).all():
+        if not self.data.size or not self.is_finite:
             return None
         return poly(_exact(float(self.data.min() if lowest else self.data.max())))
+
+    @property
+    def is_finite(self) -> bool:
+        return bool((np.abs(self.data) < float(INFINITY) / 2).all())
 
     @property
     def sign(self) -> int | None:
@@ -128,21 +144,72 @@ def table(name: str, data: Floats, indices: tuple[Poly, ...], integer: bool = Fa
 
 
 def _table(name: str, held: Values, indices: tuple[Poly, ...], integer: bool = False) -> Poly:
-    return _entry(name, held.data, tuple(indices[a] for a in held.axes), integer, held.tag)
+    own = tuple(indices[a] for a in held.axes)
+    cut = digits_of(held.data.shape, own) if held.data.size <= MOST_CUT else None
+    if cut is not None:
+        return _table(name, values(held.data.reshape(cut[0])), cut[1], integer)
+    return _entry(name, held.data, own, integer, held.tag)
+
+
+def digits_of(shape: tuple[int, ...], indices: tuple[Poly, ...]) -> tuple[tuple[int, ...], tuple[Poly, ...]] | None:
+    """A shape and an index with each axis cut that holds two indices: [S*H] at H*i + h is [S, H] at (i, h).
+
+    None where no axis is cut.  Both digits have to stay within their extents for every index, so that the element is
+    the same one.
+    """
+    extents: list[int] = []
+    places: list[Poly] = []
+    apart, whole = _apart(indices)
+    for extent, index in zip(shape, indices, strict=True):
+        found = _digits(extent, substitute(index, apart))
+        if found is not None:
+            found = (found[0], substitute(found[1], whole), substitute(found[2], whole))
+        extents += [extent] if found is None else [extent // found[0], found[0]]
+        places += [index] if found is None else [found[1], found[2]]
+    return (tuple(extents), tuple(places)) if len(extents) > len(shape) else None
+
+
+def _apart(indices: tuple[Poly, ...]) -> tuple[Substitution, Substitution]:
+    """Quotients of indices as indices of their own, whose bounds are known; and the way back."""
+    apart: Substitution = {}
+    whole: Substitution = {}
+    for quotient in sorted({a for x in indices for a in x.all_atoms() if isinstance(a, Apply)}):
+        if quotient.function != "floordiv":
+            continue
+        index, group = quotient.arguments[0].single_atom, quotient.arguments[1].constant
+        count = index.bound.constant if isinstance(index, Index) else None
+        if not isinstance(index, Index) or not group or count is None or count % group or index in apart:
+            continue
+        major, minor = Index(f"{index.name}//", poly(count // group)), Index(f"{index.name}%", poly(group))
+        apart.update({index: of(major) * group + of(minor), quotient: of(major)})
+        whole.update({major: of(quotient), minor: of(index) - of(quotient) * group})
+    return apart, whole
+
+
+def _digits(extent: int, index: Poly) -> tuple[int, Poly, Poly] | None:
+    """(K, q, r) with index = K * q + r, 0 <= r < K and 0 <= q < extent / K."""
+    factors = sorted({int(c) for _, c in index.terms if isinstance(c, int) and 1 < c < extent and extent % c == 0})
+    for factor in factors:
+        quotient = {m: int(c) // factor for m, c in index.terms if m and isinstance(c, int) and c % factor == 0}
+        major = Poly(dict(quotient))
+        minor = index - major * factor
+        inside = is_nonnegative(minor) and is_nonpositive(minor - (factor - 1))
+        if inside and minor.terms and is_nonnegative(major) and is_nonpositive(major - (extent // factor - 1)):
+            return factor, major, minor
+    return None
 
 
 def _entry(name: str, data: Floats, indices: tuple[Poly, ...], integer: bool, tag: str) -> Poly:
     positions = [i.constant for i in indices]
     if all(p is not None for p in positions):
         place = tuple(int(p) for p in positions if p is not None)
-        if all(-n <= p < n for p, n in zip(place, data.shape, strict=True)):
+        if all(-n <= p < n for p, n in zip(place, data.shape, strict=True)) and _is_number(float(data[place])):
             return poly(_exact(float(data[place])))
     return of(Table(name, indices, data, integer, tag))
 
 
 def _exact(value: float) -> Fraction | int:
-    if np.isnan(value):
-        return INFINITY * 2  # compares equal to nothing that a model computes
+    """A number, not NaN, as a fraction."""
     if np.isinf(value):
         return INFINITY if value > 0 else -INFINITY
     result = Fraction(value)
@@ -171,13 +238,19 @@ def constant_element(interpreter: Interpreter, name: str, array: Array, indices:
             axes.append(axis)
     part = array[tuple(kept)]
     if not moving:
+        if array.dtype.kind in "biu" or np.issubdtype(array.dtype, np.integer):
+            return poly(int(part))
         number = float(part)
-        if array.dtype == np.bool_:
-            return poly(int(number))
-        return poly(int(part)) if np.issubdtype(array.dtype, np.integer) else poly(_exact(number))
+        return poly(_exact(number)) if _is_number(number) else table(name, np.array(number), ())
     signature = (name, tuple(k if isinstance(k, int) else -1 for k in kept))
     value = _element(interpreter, signature, part, tuple(moving))
-    return interpreter.read(name, indices) if value is None else value
+    # An integer of a constant may be as large as its type allows, other than those that a run is given.
+    return of(Read(name, indices)) if value is None else value
+
+
+def _is_number(value: float) -> bool:
+    """Whether a float is calculated with: no NaN, and nothing of float64 beyond what infinity is here."""
+    return math.isinf(value) or abs(value) < INFINITY / 2
 
 
 def _still_axes(interpreter: Interpreter, name: str, array: Array) -> tuple[int, ...]:
@@ -203,7 +276,9 @@ class _Fitted:
         entries: Values | None = None
         if not fitted.form and fitted.data.size <= LARGE:
             with np.errstate(all="ignore"):
-                entries = values(fitted.data.astype(np.float64))
+                data = fitted.data.astype(np.float64)
+                if fitted.data.dtype.kind not in "iu" or not (np.abs(data) > LARGEST_INTEGER).any():
+                    entries = values(data)
         return cls(fitted, tuple(values(c) for c in fitted.coefficients), entries)
 
 
@@ -229,6 +304,11 @@ def _element(
         divmod_index(interpreter, index, poly(period))[1] if period else index
         for index, period in zip(moving, fitted.periods, strict=True)
     )
+    cut = digits_of(part.shape, moving) if part.size <= MOST_CUT and not any(repeated) else None
+    if cut is not None and (fitted.parameters or not fitted.form):
+        inner = _element(interpreter, (f"{signature[0]}{list(cut[0])}", signature[1]), part.reshape(cut[0]), cut[1])
+        if inner is not None and not any(isinstance(a, Table) and a.data.size >= part.size for a in inner.all_atoms()):
+            return inner
     if fitted.form:
         return -_formula(known, f"-{name}", reduced) if fitted.negated else _formula(known, name, reduced)
     if known.entries is None:

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from .. import function_body
 from ..algebra import HIDDEN_BELOW
 from ..spec import DOMAIN
 from .rounding import UNIT_ROUNDOFF
@@ -46,6 +47,7 @@ class Bias:
         rows: The rows that are looked at.
         reference: The key that each is measured from, [B, H, rows, 1].
         visible: True where a row sees a key that can have weight.
+        hidden: True where a row that sees another key does not see this one, whatever weight it would have.
         values: The bias, 0 where it is not visible.
         allowance: How far another one may be from it: a unit in the last place of the type that it is stored in, and
             the rounding of a slope, which is a float32.
@@ -54,6 +56,7 @@ class Bias:
     rows: Array
     reference: Array
     visible: Array
+    hidden: Array
     values: Array
     allowance: Array
 
@@ -70,6 +73,7 @@ class Bias:
         most = max(1, _MOST_ENTRIES // max(1, batch * heads * keys))
         rows = np.unique(np.linspace(0, length - 1, min(length, most)).astype(np.int64))
         scores, visible = scores[:, :, rows].astype(np.float64), visible[:, :, rows]
+        hidden = ~visible & visible.any(axis=-1, keepdims=True)
         # Masks of the lowest float16 leave a key to be seen or not, as the bias beside them has it.
         visible = visible & (scores > HIDDEN_BELOW / 2)
         visible = visible & (scores > np.where(visible, scores, -np.inf).max(axis=-1, keepdims=True) - _NO_WEIGHT)
@@ -78,17 +82,24 @@ class Bias:
         measured = np.take_along_axis(scores, reference, -1)
         unit = _ULP * max(UNIT_ROUNDOFF[name] for name in stored) + UNIT_ROUNDOFF["float32"]
         allowance = unit * (np.abs(scores) + np.abs(measured))
-        return cls(rows, reference, visible, np.where(visible, scores - measured, 0.0), allowance)
+        return cls(rows, reference, visible, hidden, np.where(visible, scores - measured, 0.0), allowance)
 
     def seen_in(self, scores: Array) -> Array:
-        """The same of other scores, whose shape is the same or can be spread to it.
+        """The same of other scores, whose shape is the same or can be spread to it; a huge one at a key seen in vain.
 
         Raises:
             ValueError: It cannot.
         """
         whole = np.broadcast_to(scores, (*self.values.shape[:2], *scores.shape[2:]))[:, :, self.rows]
         whole = np.broadcast_to(whole, self.values.shape).astype(np.float64)
-        return np.where(self.visible, whole - np.take_along_axis(whole, self.reference, -1), 0.0)
+        bias = np.where(self.visible, whole - np.take_along_axis(whole, self.reference, -1), 0.0)
+        return np.where(self.hidden & (whole > HIDDEN_BELOW / 2), float(-HIDDEN_BELOW), bias)
+
+    @property
+    def compared(self) -> Array:
+        """True at the entries that tell something."""
+        compared: Array = self.visible | self.hidden
+        return compared
 
 
 def with_scores(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -96,7 +107,7 @@ def with_scores(proto: onnx.ModelProto) -> onnx.ModelProto:
     changed = deepcopy(proto)
     (node,) = (n for n in changed.graph.node if n.domain == DOMAIN)
     body = next(f for f in changed.functions if (f.domain, f.name) == (node.domain, node.op_type))
-    body.output.append("scores")
+    body.output.append(function_body.SCORES)
     node.output.append(SCORES)
     changed.graph.output.append(helper.make_tensor_value_info(SCORES, TensorProto.FLOAT, None))
     return changed

@@ -66,6 +66,8 @@ def verify_by_sites(
         else "the model as a whole was not run",
     ]
     scope += [f"site {result.site}: {result.skipped}" for result in results if result.skipped is not None]
+    if options.as_they_are:
+        scope.append("the rounding of the bias to a narrow type: sites are computed in wider ones")
     notes = [f"{result.site}: {note}" for result in own for note in result.notes]
     if options.inputs is not None:
         notes.append("the given inputs were not used: they are inputs of the whole model")

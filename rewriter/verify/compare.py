@@ -108,14 +108,17 @@ def _compare_output(
     chosen = valid & ~np.broadcast_to(rows_out, wanted.shape)
     compared = int(chosen.sum())
     finite = wanted[chosen & np.isfinite(wanted)]
+    place: tuple[int, ...]
     magnitude = max(1.0, float(np.abs(finite).max(initial=0.0)))
     limits = np.broadcast_to(relative * magnitude + np.asarray(allowance, np.float64), wanted.shape)
     if other is None or other.shape != original.shape:
-        max_abs, limit = float("inf"), relative * magnitude
+        max_abs, limit, place = float("inf"), relative * magnitude, ()
         scope = "all: the rewritten model has no such output of that shape"
     else:
-        max_abs, limit = _worst_difference(wanted[chosen], other.astype(np.float64)[chosen], limits[chosen])
+        max_abs, limit, worst = _worst_difference(wanted[chosen], other.astype(np.float64)[chosen], limits[chosen])
         limit = limit or relative * magnitude
+        flat = np.flatnonzero(chosen)[worst] if max_abs else 0
+        place = tuple(int(i) for i in np.unravel_index(flat, wanted.shape)) if max_abs else ()
     return OutputError(
         output=name,
         max_abs=max_abs,
@@ -125,6 +128,7 @@ def _compare_output(
         left_out=int(wanted.size) - compared,
         nan_rows=nan_rows,
         scope=scope,
+        place=place,
     )
 
 
@@ -161,16 +165,16 @@ def _rows_with_nan(value: Array) -> int:
     return int(np.isnan(value).any(axis=-1).sum()) if value.ndim else int(np.isnan(value))
 
 
-def _worst_difference(wanted: Array, other: Array, limits: Array) -> tuple[float, float]:
-    """The difference that is largest beside its limit, and that limit; (0, 0) where nothing is compared."""
+def _worst_difference(wanted: Array, other: Array, limits: Array) -> tuple[float, float, int]:
+    """The difference that is largest beside its limit, that limit, and where; zeros where nothing is compared."""
     if wanted.size == 0:
-        return 0.0, 0.0
+        return 0.0, 0.0, 0
     same = wanted == other  # also for infinities
     with np.errstate(invalid="ignore"):
         difference = np.where(same, 0.0, np.abs(wanted - other))
     difference = np.where(np.isnan(difference), np.inf, difference)
     worst = int(np.argmax(difference / limits))
-    return float(difference[worst]), float(limits[worst])
+    return float(difference[worst]), float(limits[worst]), worst
 
 
 def out_of_scope(sets: Sequence[InputSet], outputs: Sequence[Arrays], errors: Sequence[OutputError]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import numpy as np
 from ..graph import MAX_RANK
 from ..memory import available_memory
 from .errors import MemoryLimitError, RunError
+from .lengths import exceeding
 from .runtime import Array, Arrays
 from .sizes import Relation, Sizes, Symbols
 from .usage import Input, Kind
@@ -22,7 +23,10 @@ HIDDEN = -1e4
 
 _FEWEST_SETS = 3
 
-_BYTES_PER_NUMBER = 32
+LARGEST_BATCH = 3
+"""Sequences in an input set, at most."""
+
+BYTES_PER_NUMBER = 32
 """While a number is drawn, cast and handed over."""
 
 
@@ -84,18 +88,24 @@ class InputSet:
     valid: Mapping[str, Array] | None = None
 
 
+def longest(one: InputSet) -> int:
+    """The longest axis of any input: how long the sequences of a set are, as far as that can be told."""
+    return max((extent for array in one.arrays.values() for extent in array.shape), default=0)
+
+
 def is_masked(inputs: Sequence[Input]) -> bool:
     """Whether some input says which tokens are padded."""
     return any(entry.kind in (Kind.PADDING_MASK, Kind.WIDE_MASK) for entry in inputs)
 
 
-def standard_cases(has_new: bool, has_past: bool, long: int) -> list[Case]:
+def standard_cases(has_new: bool, has_past: bool, long: int, beyond: Sequence[int] = ()) -> list[Case]:
     """The cases that are tried on every model, the cheap ones first.
 
     Args:
         has_new: Whether the number of new tokens is free.
         has_past: Whether there may be keys that are already there.
         long: Length at which even the smallest slope matters.
+        beyond: Lengths that are to be exceeded, too.
     """
     cases = [
         Case("short", Sizes(2, 7, 0), Padding.NONE),
@@ -120,6 +130,12 @@ def standard_cases(has_new: bool, has_past: bool, long: int) -> list[Case]:
             Case("long cache", Sizes(1, 2, long - 2), Padding.NONE),
             Case("long cache, left padding", Sizes(2, 1, long - 1), Padding.LEFT),
         ]
+    for length in beyond:
+        more = exceeding(length)
+        if has_past:
+            cases.append(Case(f"a cache beyond {length} tokens", Sizes(1, 2, more - 2), Padding.NONE))
+        elif has_new:
+            cases.append(Case(f"beyond {length} tokens", Sizes(1, more, 0), Padding.NONE))
     return cases
 
 
@@ -130,16 +146,17 @@ def unpadded(case: Case) -> Case:
     return case if case.padding is Padding.NONE else replace(case, name=name, padding=Padding.NONE)
 
 
-def plan(inputs: Sequence[Input], symbols: Symbols, long: int) -> tuple[Case, ...]:
+def plan(inputs: Sequence[Input], symbols: Symbols, long: int, beyond: Sequence[int] = ()) -> tuple[Case, ...]:
     """Chooses the cases, the cheap ones first.
 
     Args:
         inputs: The model's inputs.
         symbols: Their symbolic dimensions.
         long: Length at which even the smallest slope matters.
+        beyond: Lengths that are to be exceeded, too.
     """
     masked = is_masked(inputs)
-    cases = standard_cases(symbols.has_new, symbols.has_past, long)
+    cases = standard_cases(symbols.has_new, symbols.has_past, long, beyond)
     chosen: dict[tuple[object, ...], Case] = {}
     for case in cases:
         case = case if masked else unpadded(case)
@@ -224,7 +241,7 @@ class Drawer:
                 raise RunError(f"input {entry.name!r} would have the shape {list(shape[:8])}")
             numbers += math.prod(shape)
         available = available_memory()
-        if available is not None and numbers * _BYTES_PER_NUMBER > available:
+        if available is not None and numbers * BYTES_PER_NUMBER > available:
             raise MemoryLimitError(f"inputs of {numbers} numbers take more memory than is available")
 
     def _values(self, rng: np.random.Generator, entry: Input, shape: tuple[int, ...], case: Case) -> Array:
@@ -233,7 +250,9 @@ class Drawer:
             return rng.integers(0, entry.bound, shape).astype(entry.dtype)
         if entry.kind is Kind.POSITIONS:
             length = shape[-1] if shape else 1
-            return np.broadcast_to(np.arange(length) + case.sizes.past, shape).astype(entry.dtype)
+            # Of the new tokens, or of the past ones as well.
+            first = case.sizes.past if length <= case.sizes.new else 0
+            return np.broadcast_to(np.arange(length) + first, shape).astype(entry.dtype)
         if entry.kind is Kind.BOOLEAN:
             return np.full(shape, (case.sizes.past > 0) != case.turned)
         if entry.kind is Kind.INTEGER:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from .draw import InputSet, input_set
+from ..memory import available_memory
+from .archive import read_arrays
+from .draw import BYTES_PER_NUMBER, InputSet, input_set
 from .errors import GivenInputError
 from .runtime import Array, Arrays
 from .usage import Input
@@ -25,7 +26,8 @@ def load_inputs(path: Path, inputs: Sequence[Input], *, sequence_first: bool = F
     Raises:
         GivenInputError: If the file cannot be read or an array does not fit; the message names all misfits.
     """
-    arrays = _read(path)
+    available = available_memory()
+    arrays = read_arrays(path, None if available is None else available // BYTES_PER_NUMBER)
     wanted = {entry.name: entry for entry in inputs}
     faults = [f"{name!r} is not an input of the model" for name in arrays if name not in wanted]
     faults += [f"{name!r} is missing" for name in wanted if name not in arrays]
@@ -65,17 +67,6 @@ def check_ranges(ranges: Mapping[str, tuple[float, float]], inputs: Sequence[Inp
                 raise GivenInputError(f"value range of {name!r} must be whole numbers of {dtype}: [{low}, {high}]")
         elif dtype.kind != "f":
             raise GivenInputError(f"{name!r} is of type {dtype} and takes no value range")
-
-
-def _read(path: Path) -> Arrays:
-    try:
-        file = np.load(path, allow_pickle=False)
-        if isinstance(file, np.ndarray):
-            raise GivenInputError(f"{path}: holds one array; an .npz file with one array per input is needed")
-        with file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise GivenInputError(f"{path}: cannot be read as an .npz file of plain arrays: {error}") from error
 
 
 def _type_fault(entry: Input, array: Array) -> str | None:

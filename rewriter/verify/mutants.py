@@ -8,7 +8,7 @@ computed; the mask's and the row's meaning is changed in a copy of the function 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -16,8 +16,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ..function_body import function_proto
-from ..spec import BY_OP_TYPE, DOMAIN, BiasForm, EmptyRows, MaskKind, Variant
+from ..function_body import ROWS, function_proto
+from ..spec import BY_OP_TYPE, DOMAIN, UNBOUNDED, BiasForm, EmptyRows, MaskKind, Variant
 
 
 class MutantKind(Enum):
@@ -31,6 +31,17 @@ class MutantKind(Enum):
     CAUSALITY = "causality_changed"
     KEY_OFFSET = "key_position_offset_by_one"
     ROW_OFFSET = "row_position_offset_by_one"
+    KEY_BIAS_DROPPED = "key_bias_dropped"
+    KEY_BIAS_SHIFTED = "key_bias_shifted_by_one_key"
+    KEY_BIAS_ROLLED = "key_bias_heads_rolled"
+    WINDOW_WIDER = "window_wider_by_one"
+    WINDOW_TURNED = "window_sides_swapped"
+
+
+OF_KEY_BIAS = frozenset({MutantKind.KEY_BIAS_DROPPED, MutantKind.KEY_BIAS_SHIFTED, MutantKind.KEY_BIAS_ROLLED})
+OF_WINDOW = frozenset({MutantKind.WINDOW_WIDER, MutantKind.WINDOW_TURNED})
+_WITHOUT_SLOPES = frozenset({MutantKind.CAUSALITY, MutantKind.ROW_OFFSET, *OF_KEY_BIAS, *OF_WINDOW})
+"""Mistakes that show where all slopes are zero."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,7 @@ class Site:
         scale: Its attribute.
         empty_rows: Its attribute.
         slopes: Their values, None if computed at run time.
+        window: Its attributes window_left and window_right; -1 where there is none.
     """
 
     index: int
@@ -52,6 +64,7 @@ class Site:
     scale: float
     empty_rows: str
     slopes: tuple[float, ...] | None
+    window: tuple[int, int] = (UNBOUNDED, UNBOUNDED)
 
 
 def find_sites(proto: onnx.ModelProto) -> tuple[Site, ...]:
@@ -70,9 +83,20 @@ def find_sites(proto: onnx.ModelProto) -> tuple[Site, ...]:
                 scale=float(attributes.get("scale", 1.0)),
                 empty_rows=rows.decode() if isinstance(rows, bytes) else str(rows),
                 slopes=constants.get(node.input[3]),
+                window=(
+                    int(attributes.get("window_left", UNBOUNDED)),
+                    int(attributes.get("window_right", UNBOUNDED)),
+                ),
             )
         )
     return tuple(sites)
+
+
+def concerns(kind: MutantKind, site: Site) -> bool:
+    """Whether the node has what a mistake of this kind is about; there is nothing to say where it has not."""
+    if kind in OF_KEY_BIAS:
+        return site.variant.key_bias
+    return kind not in OF_WINDOW or site.variant.window
 
 
 def not_applicable(kind: MutantKind, site: Site) -> str | None:
@@ -83,12 +107,14 @@ def not_applicable(kind: MutantKind, site: Site) -> str | None:
     if slopes is not None:
         if kind is MutantKind.HEADS_ROLLED and len(set(slopes)) == 1:
             return "all heads have the same slope"
-        if kind not in (MutantKind.CAUSALITY, MutantKind.ROW_OFFSET) and not any(slopes):
+        if kind not in _WITHOUT_SLOPES and not any(slopes):
             return "all slopes are zero"
     symmetric = site.variant.form == BiasForm.SYMMETRIC.value
     if kind is MutantKind.KEY_OFFSET and symmetric:
         return "a symmetric bias has no key positions of its own; see the row offset"
-    if kind is MutantKind.ROW_OFFSET and not (symmetric or site.variant.causal):
+    if kind is MutantKind.WINDOW_TURNED and site.window[0] == site.window[1]:
+        return "the window has as many keys before the row as after it"
+    if kind is MutantKind.ROW_OFFSET and not (symmetric or site.variant.causal or site.variant.window):
         return "in the linear form the row's own position is a constant of the row, which softmax removes"
     return None
 
@@ -213,9 +239,9 @@ def _swap_scale_order(edit: Edit) -> None:
 def _change_causality(edit: Edit) -> None:
     variant = edit.site.variant
     if variant.form == BiasForm.SYMMETRIC.value:
-        other = Variant(BiasForm.LINEAR.value, False, False, variant.mask)
+        other = replace(variant, form=BiasForm.LINEAR.value)
     else:
-        other = Variant(variant.form, not variant.causal, variant.positions, variant.mask)
+        other = replace(variant, causal=not variant.causal)
     edit.use_body(other, list(edit.node.input), lambda body: None)
 
 
@@ -226,29 +252,64 @@ def _shift_odd_keys(edit: Edit) -> None:
     odd = edit.add("Cast", edit.add("Mod", keys, edit.constant(2, np.int64)), to=TensorProto.FLOAT)
     variant = edit.site.variant
     if variant.positions:
-        edit.node.input[-1] = edit.add("Add", edit.node.input[-1], odd)
+        place = variant.inputs.index("key_positions")
+        edit.node.input[place] = edit.add("Add", edit.node.input[place], odd)
         return
     positions = edit.add("Add", edit.add("Cast", keys, to=TensorProto.FLOAT), odd)
     row = edit.add("Reshape", positions, edit.constant([1, -1], np.int64))
-    with_positions = Variant(variant.form, variant.causal, True, variant.mask)
-    edit.use_body(with_positions, [*edit.node.input, row], lambda body: None)
+    with_positions = replace(variant, positions=True)
+    inputs = list(edit.node.input)
+    inputs.insert(with_positions.inputs.index("key_positions"), row)
+    edit.use_body(with_positions, inputs, lambda body: None)
 
 
 def _shift_rows(edit: Edit) -> None:
     """row(i) - 1 instead of row(i): in the distance, and in what a causal row sees."""
 
     def shift(body: onnx.FunctionProto) -> None:
-        where, cast = next((index, node) for index, node in enumerate(body.node) if node.output[0] == "rows_float")
+        where, cast = next((index, node) for index, node in enumerate(body.node) if node.output[0] == ROWS)
         cast.output[0] = "rows_unshifted"
         back = helper.make_node(
             "Constant", [], ["row_shift"], value=numpy_helper.from_array(np.asarray(-1, np.float32))
         )
-        body.node.insert(where + 1, helper.make_node("Add", ["rows_unshifted", "row_shift"], ["rows_float"]))
+        body.node.insert(where + 1, helper.make_node("Add", ["rows_unshifted", "row_shift"], [ROWS]))
         body.node.insert(where + 1, back)
 
     edit.use_body(edit.site.variant, list(edit.node.input), shift)
 
 
+def _key_bias(edit: Edit) -> tuple[int, str]:
+    place = edit.site.variant.inputs.index("key_bias")
+    return place, edit.node.input[place]
+
+
+def _drop_key_bias(edit: Edit) -> None:
+    place, name = _key_bias(edit)
+    shape = edit.add("Shape", name)
+    edit.node.input[place] = edit.add("Expand", edit.constant(0.0, np.float32), shape)
+
+
+def _roll_key_bias(edit: Edit, axis: int) -> None:
+    """By one head or one key; the first becomes the last."""
+    place, name = _key_bias(edit)
+    along, zero, one = (edit.constant([number], np.int64) for number in (axis, 0, 1))
+    end = edit.constant([2**31 - 1], np.int64)
+    tail = edit.add("Slice", name, one, end, along)
+    head = edit.add("Slice", name, zero, one, along)
+    edit.node.input[place] = edit.add("Concat", tail, head, axis=axis)
+
+
+def _set_window(edit: Edit, window: Sequence[int]) -> None:
+    for attribute in edit.node.attribute:
+        if attribute.name in WINDOW:
+            attribute.i = window[WINDOW.index(attribute.name)]
+
+
+def _widen_window(edit: Edit) -> None:
+    _set_window(edit, [keys if keys == UNBOUNDED else keys + 1 for keys in edit.site.window])
+
+
+WINDOW = ("window_left", "window_right")
 _HUGE = float(np.finfo(np.float32).max)
 _EDITS: dict[MutantKind, Callable[[Edit], None]] = {
     MutantKind.BIAS_DROPPED: _drop_bias,
@@ -259,12 +320,17 @@ _EDITS: dict[MutantKind, Callable[[Edit], None]] = {
     MutantKind.CAUSALITY: _change_causality,
     MutantKind.KEY_OFFSET: _shift_odd_keys,
     MutantKind.ROW_OFFSET: _shift_rows,
+    MutantKind.KEY_BIAS_DROPPED: _drop_key_bias,
+    MutantKind.KEY_BIAS_SHIFTED: lambda edit: _roll_key_bias(edit, 2),
+    MutantKind.KEY_BIAS_ROLLED: lambda edit: _roll_key_bias(edit, 1),
+    MutantKind.WINDOW_WIDER: _widen_window,
+    MutantKind.WINDOW_TURNED: lambda edit: _set_window(edit, edit.site.window[::-1]),
 }
 
 
 def has_mask(site: Site) -> bool:
-    """Whether the fused node takes a mask, which may hide what causality hides."""
-    return site.variant.mask != MaskKind.NONE.value
+    """Whether the fused node takes a mask or has a window, which may hide what causality hides."""
+    return site.variant.mask != MaskKind.NONE.value or site.variant.window or site.variant.key_bias
 
 
 def _fused(proto: onnx.ModelProto) -> Iterator[tuple[Any, onnx.NodeProto]]:

@@ -46,6 +46,13 @@ class VerifyOptions:
         progress: Told (phase, work done, work in all) now and then.
         sites: The attention sites, for comparing them one by one; None if there is no analysis at hand.
         by_sites: Compare site by site even if the whole model fits into memory.
+        lengths: Numbers of keys at which the proofs change what they say (the end of a window, the last integer that
+            a narrow type holds): sequences on both sides are drawn, ``max_length`` or not.
+        as_they_are: The bias passes through a type that a float32 clone does not round to, so that the models are
+            compared as they are as well.
+        exact_bias: They are known to differ there, and by how much is said.
+        fit: Makes drawn shapes of inputs, by name, agree with what the proofs know about their lengths.
+        room: Bytes that the scores of the model's attention take at the lengths that are drawn.
     """
 
     seed: int = 0
@@ -59,3 +66,8 @@ class VerifyOptions:
     progress: Callable[[str, int, int], None] = lambda phase, done, whole: None
     sites: Sites | None = None
     by_sites: bool = False
+    lengths: tuple[int, ...] = ()
+    as_they_are: bool = False
+    exact_bias: bool = False
+    room: int = 0
+    fit: Callable[[Mapping[str, tuple[int, ...]]], Mapping[str, tuple[int, ...]]] = lambda shapes: shapes

@@ -15,7 +15,7 @@ from ..spec import BiasForm
 from .compare import RELATIVE_LIMIT, Allowance, Layout, compare
 from .draw import InputSet
 from .errors import RunError
-from .mutants import MutantKind, Site, find_sites, has_mask, mutate, not_applicable
+from .mutants import MutantKind, Site, concerns, find_sites, has_mask, mutate, not_applicable
 from .report import MutantResult, PowerResult
 from .runtime import Array, Arrays, Model, Session
 
@@ -81,7 +81,10 @@ def check_power(
     seen: set[str] = set()
     for number, kind in enumerate(kinds):
         progress("running mutants", number, len(kinds))
-        for label, chosen in _groups(sites):
+        for label, group in _groups(sites):
+            chosen = [site for site in group if concerns(kind, site)]
+            if not chosen:
+                continue
             reasons = [not_applicable(kind, site) for site in chosen]
             applicable = [site for site, reason in zip(chosen, reasons, strict=True) if reason is None]
             if not applicable:
@@ -161,6 +164,8 @@ def _equivalence(kind: MutantKind, sites: Sequence[Site], baseline: Baseline, *,
             "the mask input hides every later key by itself: a later key of nonzero weight would change an "
             "output, and no output bit differs"
         )
+    if kind is MutantKind.KEY_BIAS_ROLLED:
+        return "the key bias is the same for all heads: no output bit differs"
     if kind is MutantKind.HEADS_ROLLED and all(site.slopes is None for site in sites):
         return "the slopes, computed at run time, are the same for all heads: no output bit differs"
     return None

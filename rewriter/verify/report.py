@@ -22,6 +22,7 @@ class OutputError:
         left_out: Numbers left out: at padded tokens, or not finite in the original.
         nan_rows: Rows (last axis) with NaN in the original, out of scope.
         scope: Which part was compared, in words.
+        place: Index of the element where the difference is largest beside its limit; empty where nothing differs.
     """
 
     output: str
@@ -32,6 +33,7 @@ class OutputError:
     left_out: int
     nan_rows: int
     scope: str
+    place: tuple[int, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -214,6 +216,7 @@ class Verification:
         out_of_scope: What is not compared, in words.
         notes: What else a reader should know: lengths that the original refuses, and the like.
         skipped_reason: Why nothing was compared; None if something was.
+        cure: What would help then, in a sentence.
         sites: One entry per site where sites were compared one by one; ``by_sites`` says why, and is None where
             whole models were compared.
     """
@@ -227,6 +230,7 @@ class Verification:
     skipped_reason: str | None = None
     sites: tuple[SiteResult, ...] = ()
     by_sites: str | None = None
+    cure: str = ""
 
     @property
     def passed(self) -> bool:
@@ -258,6 +262,9 @@ class Verification:
             measured = "nothing to compare"
         else:
             measured = f"worst {worst.max_abs:.1e} (limit {worst.limit:.1e}) at output {worst.output!r}"
+            if not worst.passed:
+                found = next(one.name for one in self.sets if worst in one.outputs)
+                measured += f", index {list(worst.place)}, input set {found!r}"
         power = "" if self.power is None else f"; {self.power.summary()}"
         how = "float32"
         if self.by_sites is not None:

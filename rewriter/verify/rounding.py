@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from ..function_body import DISTANCE, KEY_COUNT, KEYS, SLOPES_PER_HEAD
 from .clone import Source
 from .compare import Allowance, Layout, compare
 from .draw import InputSet
@@ -166,7 +167,7 @@ def _with_input(proto: onnx.ModelProto, sites: Sequence[Site]) -> onnx.ModelProt
     """The model with one more input [B, H, S_q, S_kv], which is added to slope times distance."""
 
     def disturb(body: onnx.FunctionProto) -> None:
-        product = ["slopes_per_head", "distance"]
+        product = [SLOPES_PER_HEAD, DISTANCE]
         where, node = next((k, n) for k, n in enumerate(body.node) if list(n.input) == product)
         bias, node.output[0] = node.output[0], "bias_exact"
         body.node.insert(where + 1, helper.make_node("Add", ["bias_exact", NOISE], [bias]))
@@ -185,22 +186,22 @@ def _with_noise(proto: onnx.ModelProto, sites: Sequence[Site], unit: float) -> o
     """The model with distance(i, j) + unit * S_kv * (-1)^j instead of distance(i, j)."""
 
     def disturb(body: onnx.FunctionProto) -> None:
-        where, node = next((index, node) for index, node in enumerate(body.node) if node.output[0] == "distance")
+        where, node = next((index, node) for index, node in enumerate(body.node) if node.output[0] == DISTANCE)
         node.output[0] = "distance_exact"
         steps = [
             _constant("noise_two", np.asarray(2, np.int64)),
-            helper.make_node("Mod", ["keys", "noise_two"], ["noise_odd"]),
+            helper.make_node("Mod", [KEYS, "noise_two"], ["noise_odd"]),
             helper.make_node("Cast", ["noise_odd"], ["noise_odd_float"], to=TensorProto.FLOAT),
             _constant("noise_minus_two", np.asarray(-2, np.float32)),
             helper.make_node("Mul", ["noise_odd_float", "noise_minus_two"], ["noise_steps"]),
             _constant("noise_one", np.asarray(1, np.float32)),
             helper.make_node("Add", ["noise_steps", "noise_one"], ["noise_signs"]),
-            helper.make_node("Cast", ["S_kv"], ["noise_length"], to=TensorProto.FLOAT),
+            helper.make_node("Cast", [KEY_COUNT], ["noise_length"], to=TensorProto.FLOAT),
             _constant("noise_unit", np.asarray(unit, np.float32)),
             helper.make_node("Mul", ["noise_length", "noise_unit"], ["noise_size"]),
             helper.make_node("Mul", ["noise_signs", "noise_size"], ["noise"]),
             # [S_kv] against [.., S_q, S_kv]
-            helper.make_node("Add", ["distance_exact", "noise"], ["distance"]),
+            helper.make_node("Add", ["distance_exact", "noise"], [DISTANCE]),
         ]
         for step in reversed(steps):
             body.node.insert(where + 1, step)

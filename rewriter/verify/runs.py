@@ -26,6 +26,7 @@ class Runs:
         outputs: The original's outputs on each.
         notes: What it did not take, in words.
         premise: Says why shapes are outside of what was proven, or None.
+        starved: Why a set was refused that takes more memory than there is for it; empty if none was.
     """
 
     session: Session | None
@@ -33,6 +34,7 @@ class Runs:
     outputs: list[Arrays] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     premise: Callable[[Mapping[str, tuple[int, ...]]], str | None] | None = None
+    starved: str = ""
 
     def try_set(self, one: InputSet) -> str | None:
         """Runs the original; keeps the set and returns None, or says why it is refused."""
@@ -44,6 +46,9 @@ class Runs:
             outputs = self.session.run(one.arrays)
         except LimitError:
             raise
+        except MemoryLimitError as error:
+            self.starved = str(error)
+            return self.starved
         except RunError as error:
             return str(error)
         self.sets.append(one)

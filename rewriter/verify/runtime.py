@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from .. import bounded
+from .. import bounded, quiet
 from ..memory import available_memory
+from ..stored import declared_bytes
 from .errors import LimitError, MemoryLimitError, RunError, RuntimeMissingError
 from .widen import TO_FLOAT64, widen
 
@@ -22,6 +22,13 @@ INSTALL_COMMAND = 'pip install "onnxruntime>=1.20"'
 
 SHARE_OF_MEMORY = 0.5
 """Of what is available, for the tensors of a session; outputs are copied once, and compared in float64."""
+
+MOST_BYTES = 1 << 29
+"""Memory that the tensors of a session get besides the weights and what the attention needs (``Model.room``).
+
+A file of a few bytes can ask for as much as there is.  What needs more than this is compared site by site."""
+
+_WEIGHTS_FACTOR = 3
 
 MOST_SECONDS = 1800.0
 """For one run of a model: some need minutes, and some never end."""
@@ -40,11 +47,13 @@ class Model:
         proto: The model; its external tensors, if any, are not loaded.
         folder: Where the files of its external tensors are; None if it has none.
         wide: Run it in float64: every float32 becomes a float64 when it is loaded.
+        room: Bytes that its scores take; None if its tensors may take whatever there is, because the user says so.
     """
 
     proto: onnx.ModelProto
     folder: Path | None
     wide: bool = False
+    room: int | None = 0
 
 
 def import_onnxruntime() -> ModuleType:
@@ -54,7 +63,7 @@ def import_onnxruntime() -> ModuleType:
         RuntimeMissingError: If it is not installed.
     """
     try:
-        return importlib.import_module("onnxruntime")
+        return quiet.onnxruntime()
     except ImportError as error:
         raise RuntimeMissingError(
             f"the verification runs both models in onnxruntime, which cannot be imported ({error}). "
@@ -85,19 +94,19 @@ class Session:
         options.log_severity_level = 4
         # Packed copies of the weights pay off after many runs only, and double the memory.
         options.add_session_config_entry("session.disable_prepacking", "1")
-        if model.folder is not None:
-            options.add_session_config_entry(
-                "session.model_external_initializers_file_folder_path", str(model.folder.resolve())
-            )
         proto = model.proto
         if model.wide:
             proto = onnx.ModelProto()
             proto.CopyFrom(model.proto)
             widen(proto, TO_FLOAT64)
         available = available_memory()
-        limit = None if available is None else int(available * SHARE_OF_MEMORY)
+        content = proto.SerializeToString()
+        limits = [] if available is None else [int(available * SHARE_OF_MEMORY)]
+        if model.room is not None:
+            weights = len(content) + sum(declared_bytes(t) for t in proto.graph.initializer if _is_external(t))
+            limits.append(MOST_BYTES + (1 + model.wide) * (_WEIGHTS_FACTOR * weights + model.room))
         try:
-            self._session = bounded.session(ort, proto.SerializeToString(), options, limit)
+            self._session = bounded.session(ort, content, options, min(limits, default=None), model.folder)
         except Exception as error:  # onnxruntime's exceptions share no base but Exception
             raise _run_error(error) from error
         self._runtime = ort
@@ -140,6 +149,10 @@ _FLOATS: dict[str, type[np.floating[Any]]] = {
     "tensor(float)": np.float32,
     "tensor(double)": np.float64,
 }
+
+
+def _is_external(tensor: onnx.TensorProto) -> bool:
+    return bool(tensor.data_location == onnx.TensorProto.EXTERNAL)
 
 
 def _run_error(error: Exception) -> RunError:

@@ -114,7 +114,9 @@ def inputs_of(pair: SitePair, described: Mapping[str, Input]) -> tuple[Input, ..
     return tuple(found)
 
 
-def cases_of(drawer: SiteDrawer, inputs: Sequence[Input], long: int, *, quiet: bool) -> list[Case]:
+def cases_of(
+    drawer: SiteDrawer, inputs: Sequence[Input], long: int, *, quiet: bool, beyond: Sequence[int] = ()
+) -> list[Case]:
     """The usual cases, each length once, and those with queries of zero.
 
     Args:
@@ -122,10 +124,11 @@ def cases_of(drawer: SiteDrawer, inputs: Sequence[Input], long: int, *, quiet: b
         inputs: The inputs of the site.
         long: A length at which the smallest slope matters.
         quiet: Whether the query can be zero.
+        beyond: Lengths that are to be exceeded, too.
     """
     masked = is_masked(inputs)
     chosen: dict[tuple[object, ...], Case] = {}
-    for case in standard_cases(drawer.has_new, drawer.has_past, long):
+    for case in standard_cases(drawer.has_new, drawer.has_past, long, beyond):
         case = case if masked else unpadded(case)
         chosen.setdefault((drawer.settled(case.sizes), case.padding), case)
     cases = list(chosen.values())

@@ -24,6 +24,7 @@ from .compare import Allowance, Layout, compare
 from .draw import InputSet
 from .errors import LimitError, RunError
 from .identity import identity
+from .lengths import affordable
 from .mutants import MutantKind, find_sites
 from .options import VerifyOptions
 from .power import Baseline, check_power, no_progress
@@ -125,7 +126,7 @@ class _Check:
             source = source_of(deepcopy(proto), folder)
             place = scratch / str(number)
             place.mkdir()
-            self.clones.append(float32_clone(source, place))
+            self.clones.append(replace(float32_clone(source, place), room=options.room))
             self.narrow = self.narrow or bool(source.narrow)
         self.stored = ("float32", *tables(source_of(deepcopy(pair.original), pair.folders[0]), pair.heads))
 
@@ -142,7 +143,13 @@ class _Check:
         drawer = SiteDrawer(self.pair, self.inputs, options, half_values=self.narrow)
         run_cases(
             runs,
-            cases_of(drawer, self.inputs, self._long(), quiet=self.pair.query is not None),
+            cases_of(
+                drawer,
+                self.inputs,
+                self._long(),
+                quiet=self.pair.query is not None,
+                beyond=affordable(options.lengths, self.pair.heads, new_only=not drawer.has_past)[0],
+            ),
             drawer,
             (Relation.PAST_AND_NEW,),
             options.seed,
@@ -235,7 +242,7 @@ class _Check:
             valid[main] = pair.seen(scores, outputs[main], dict(one.numbers))
         bias = self._bias(one, scores) if one.quiet else None
         if bias is not None:
-            valid[BIAS] = bias.visible
+            valid[BIAS] = bias.compared
         return replace(one, valid=valid, bias=bias)
 
     def _bias(self, one: SiteSet, scores: Array | None) -> Bias | None:

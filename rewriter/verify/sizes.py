@@ -9,7 +9,7 @@ original model.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -132,6 +132,30 @@ class Symbols:
             # A bare attention's keys hold all tokens; only beside keys as long as the query are there past ones.
             roles = {symbol: Role.TOTAL if role is Role.PAST else role for symbol, role in roles.items()}
         return roles
+
+
+class Fitted:
+    """Shapes by symbols, made to agree with what is known about lengths.
+
+    Args:
+        symbols: Which size each symbol is, as far as shapes say.
+        inputs: The model's inputs.
+        fit: Changes the shapes of all inputs, by name.
+    """
+
+    def __init__(
+        self,
+        symbols: Symbols,
+        inputs: Sequence[Input],
+        fit: Callable[[Mapping[str, tuple[int, ...]]], Mapping[str, tuple[int, ...]]],
+    ) -> None:
+        self._symbols = symbols
+        self._inputs = inputs
+        self._fit = fit
+
+    def shape(self, entry: Input, sizes: Sizes, relation: Relation) -> tuple[int, ...]:
+        """The shape of one input of a set."""
+        return self._fit({one.name: self._symbols.shape(one, sizes, relation) for one in self._inputs})[entry.name]
 
 
 def _fixed_sizes(inputs: Sequence[Input], sequence_first: bool) -> dict[Role, int]:

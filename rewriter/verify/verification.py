@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import onnx
 
 from ..hidden import scratch
 from ..memory import available_memory
+from .as_they_are import compare_as_they_are
 from .by_sites import sharpen, verify_by_sites
 from .clone import Source, float32_clone, read
 from .compare import TOLERANCE, Allowance, Layout, compare, find_layouts, out_of_scope
-from .draw import Drawer, plan
+from .draw import Drawer, InputSet, longest, plan
 from .errors import LimitError, RunError
 from .given import check_ranges, load_inputs
+from .lengths import affordable
 from .mutants import find_sites
 from .options import VerifyOptions
 from .orientation import is_sequence_first
@@ -24,8 +29,9 @@ from .report import SetResult, Verification
 from .rounding import describe, rounding_allowances, tables
 from .runs import Runs, run_cases, run_rewritten
 from .runtime import Arrays, Model, Session, import_onnxruntime
-from .sizes import Symbols
+from .sizes import Fitted, Symbols
 from .usage import Input, describe_inputs
+from .widen import nodes
 
 _BIAS_THAT_MATTERS = 4.0
 """slope * length at which a bias decides which keys count: exp(-4) is 2 %."""
@@ -36,7 +42,12 @@ _MEMORY_FACTOR = 2.5
 
 
 def verify(
-    original: Path, rewritten: Path, *, options: VerifyOptions | None = None, data_dir: Path | None = None
+    original: Path,
+    rewritten: Path,
+    *,
+    options: VerifyOptions | None = None,
+    data_dir: Path | None = None,
+    original_dir: Path | None = None,
 ) -> Verification:
     """Compares an original model with its rewritten form on drawn inputs, in onnxruntime on the CPU.
 
@@ -47,6 +58,7 @@ def verify(
         rewritten: ONNX file of the rewritten model, likewise.
         options: What to draw; defaults if None.
         data_dir: Where the rewritten model's external data are; its own folder if None.
+        original_dir: The same of the original.
 
     Returns:
         The result; ``status`` is "failed" for a difference and "skipped" where nothing could be compared.
@@ -59,7 +71,7 @@ def verify(
     """
     options = options or VerifyOptions()
     import_onnxruntime()
-    sources = read(original), read(rewritten, data_dir)
+    sources = read(original, original_dir), read(rewritten, data_dir)
     try:
         inputs = describe_inputs(sources[0].model.proto)
     except RunError as error:
@@ -69,6 +81,8 @@ def verify(
         load_inputs(options.inputs, inputs)  # what does not fit is said before anything is loaded
     too_large = _too_large(sources, options)
     by_sites = too_large or ("as asked for" if options.by_sites else None)
+    if by_sites is None and options.sites is not None and options.inputs is None:
+        by_sites = _quantises_activations(sources[0].model.proto)
     if too_large is not None and options.sites is None:
         return skipped(
             f"{too_large}; the proofs and the numeric self-check hold, but to compare outputs run it where there is "
@@ -89,7 +103,9 @@ def _verify(
     for index, source in enumerate(sources):
         place = scratch / str(index)
         place.mkdir()
-        clones.append(float32_clone(source, place))
+        # Given inputs may be as large as the user makes them.
+        room = options.room if options.inputs is None else None
+        clones.append(replace(float32_clone(source, place), room=room))
     try:
         return _compared(sources, clones, folder, inputs, scratch, options)
     except LimitError as error:
@@ -106,13 +122,19 @@ def _compared(
 ) -> Verification:
     narrow = bool(sources[0].narrow or sources[1].narrow)
     try:
-        runs, symbols = _run_original(clones[0], inputs, _long_length(clones[1], options), narrow, options)
+        runs, symbols = _run_original(clones, inputs, narrow, options)
     except LimitError:
         raise
     except RunError as error:
         return skipped(f"onnxruntime does not load the original: {error}")
+    if not runs.sets and runs.starved and options.sites is not None and options.inputs is None:
+        return verify_by_sites(sources, folder, inputs, scratch, options, "as a whole it takes too much memory")
     if not runs.sets:
-        return skipped(f"the original runs on none of the inputs: {'; '.join(runs.notes)}")
+        # The one that a user can mend: declared ranges, or what is drawn without them.
+        cure = "Narrow --val-range to what the model takes" if options.val_ranges else "Declare values with --val-range"
+        return skipped(
+            f"the original runs on none of the inputs: {'; '.join(runs.notes)}", cure=f"{cure}, or give --inputs."
+        )
     layouts = find_layouts(runs.sets, runs.outputs)
     options.progress("running the output", 0, 0)
     failures, outputs = run_rewritten(clones[1], runs.sets, threads=options.threads)
@@ -144,6 +166,12 @@ def _compared(
         if power.weak and options.sites is not None and options.inputs is None:
             power, failed = sharpen(power, sources[1], folder, inputs, scratch, options)
             sets = (*sets, *failed)
+    if options.as_they_are and complete:
+        measured, notes = compare_as_they_are(
+            sources, _ends(runs.sets), layouts, exact_bias=options.exact_bias, threads=options.threads
+        )
+        sets = (*sets, *measured)
+        runs.notes.extend(notes)
     precision = None
     if narrow:
         precision = measure_precision(sources, runs.sets, runs.outputs, layouts, threads=options.threads)
@@ -152,10 +180,10 @@ def _compared(
 
 
 def _run_original(
-    original: Model, inputs: Sequence[Input], long: int, narrow: bool, options: VerifyOptions
+    clones: Sequence[Model], inputs: Sequence[Input], narrow: bool, options: VerifyOptions
 ) -> tuple[Runs, Symbols]:
     """Draws or loads the input sets and runs the original on them; raises RunError if it cannot be loaded."""
-    session = Session(original, threads=options.threads)
+    session = Session(clones[0], threads=options.threads)
     turned = is_sequence_first(session, inputs, options.seed)
     symbols = Symbols(inputs, sequence_first=turned)
     inputs = settle_polarity(session, inputs, symbols, options.seed)
@@ -166,12 +194,26 @@ def _run_original(
     if options.inputs is not None:
         runs.add(load_inputs(options.inputs, inputs, sequence_first=turned))
     else:
-        drawer = Drawer(inputs, symbols, options.val_ranges, half_values=narrow, sequence_first=turned)
-        run_cases(runs, plan(inputs, symbols, long), drawer, symbols.relations, options.seed, options.progress)
+        shapes = Fitted(symbols, inputs, options.fit)
+        drawer = Drawer(inputs, shapes, options.val_ranges, half_values=narrow, sequence_first=turned)
+        heads = max((len(site.slopes or ()) for site in find_sites(clones[1].proto)), default=1)
+        beyond, left_out = affordable(options.lengths, heads, new_only=not symbols.has_past)
+        cases = plan(inputs, symbols, _long_length(clones[1], options), beyond)
+        run_cases(runs, cases, drawer, symbols.relations, options.seed, options.progress)
+        if left_out:
+            runs.notes.append(
+                f"no sequence beyond {left_out[0]} tokens was compared, where the proof changes: its scores take too "
+                "much memory"
+            )
     if turned:
         runs.notes.append("inputs are read as [S, B, ...], as the original reads them")
     runs.close()
     return runs, symbols
+
+
+def _ends(sets: Sequence[InputSet]) -> list[InputSet]:
+    """The first set and the longest ones: on both sides of what a narrow type holds."""
+    return [*sets[:1], *sorted(sets[1:], key=longest)[-2:]]
 
 
 def _compare_sets(
@@ -198,6 +240,20 @@ def _long_length(rewritten: Model, options: VerifyOptions) -> int:
     return max(1, math.ceil(min(options.max_length, max(_SHORTEST_LONG, wanted))))
 
 
+def _quantises_activations(original: onnx.ModelProto) -> str | None:
+    """Why whole models cannot be compared: a range is taken over a whole tensor, of padded tokens as well.
+
+    What is at padded tokens is nobody's result, and original and rewritten may differ there.  Through the range they
+    would then differ everywhere, by as much as a step of the quantisation.
+    """
+    found = next((node for node in nodes(original) if node.op_type in RANGE_TAKERS), None)
+    return None if found is None else f"{found.op_type} takes ranges over whole tensors, padded tokens included"
+
+
+RANGE_TAKERS = frozenset({"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"})
+"""Operators that quantise activations by a range that they find when they run."""
+
+
 def _too_large(sources: Sequence[Source], options: VerifyOptions) -> str | None:
     limit = options.memory_limit if options.memory_limit is not None else available_memory()
     needed = int(_MEMORY_FACTOR * max(source.float32_bytes for source in sources))
@@ -206,6 +262,6 @@ def _too_large(sources: Sequence[Source], options: VerifyOptions) -> str | None:
     return f"a float32 clone of it needs about {needed >> 20} MiB of memory, and {limit >> 20} MiB are available"
 
 
-def skipped(reason: str, notes: Sequence[str] = ()) -> Verification:
-    """A verification in which nothing was compared, and why."""
-    return Verification((), None, None, TOLERANCE, (), tuple(notes), reason)
+def skipped(reason: str, notes: Sequence[str] = (), cure: str = "") -> Verification:
+    """A verification in which nothing was compared, why, and what would help."""
+    return Verification((), None, None, TOLERANCE, (), tuple(notes), reason, cure=cure)

@@ -43,6 +43,17 @@ def host_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def plan_dump(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The library's planning as a program, with the sanitizers on."""
-    sources = [str(SOURCES / "core" / f"{name}.cpp") for name in ("bundle", "plan", "inflate")]
+    sources = [str(SOURCES / "core" / f"{name}.cpp") for name in ("bundle", "call", "inflate", "node", "plan")]
     target = tmp_path_factory.mktemp("plan") / "plan_dump"
     return compiled("plan_dump.cpp", target, "-fsanitize=address,undefined", *sources)
+
+
+SANITIZED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+
+
+@pytest.fixture(scope="session")
+def sanitized_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The plugin library with the sanitizers on and every symbol visible."""
+    sources = [str(path) for folder in ("core", "tensorrt") for path in sorted((SOURCES / folder).glob("*.cpp"))]
+    target = tmp_path_factory.mktemp("sanitized") / "libsanitized.so"
+    return compiled(sources[0], target, *SANITIZED, "-fPIC", "-shared", *sources[1:])

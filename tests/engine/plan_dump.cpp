@@ -1,13 +1,15 @@
 // Prints the plans of the plugin library for calls read from standard input, for comparison with kernels/plan.py.
 //
 //   plan_dump BUNDLE
-// One call per line: arch multiprocessors alternative, then 7 operands of: present type 4 shape 4 strides pointer.
+//   plan_dump --family     prints the members that the libraries register instead: op_type form causal inputs
+// One call per line: arch multiprocessors alternative, then 8 operands of: present type 4 shape 4 strides pointer.
 // One answer per line: the kernels with their grids, splits, workspace and offsets; or "error" and the reason.
 #include <fstream>
 #include <iostream>
 #include <iterator>
 #include <sstream>
 
+#include "core/node.h"
 #include "core/plan.h"
 
 using namespace alibi;
@@ -47,10 +49,20 @@ std::string answer(Bundle const& bundle, std::istringstream& line) {
     return out.str();
 }
 
+void printFamily() {
+    for (Member const& member : family()) {
+        std::cout << member.opType << ' ' << (member.form == Form::symmetric ? "symmetric" : "linear") << ' '
+                  << member.causal;
+        for (Tensor tensor : member.inputs) std::cout << ' ' << nameOf(tensor);
+        std::cout << '\n';
+    }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
     if (argc != 2) return 2;
+    if (std::string(argv[1]) == "--family") return printFamily(), 0;
     std::ifstream stream(argv[1], std::ios::binary);
     std::string const bytes{std::istreambuf_iterator<char>(stream), {}};
     auto const bundle = Bundle::read(bytes);

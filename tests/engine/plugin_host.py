@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from alibi_rewriter.plugin import library_path
+from alibi_rewriter.rewriter.spec import KERNEL_MEMBERS
 
 MAX_DIMS = 8
 DATA_TYPES = {"float32": 0, "float16": 1, "bool": 4, "bfloat16": 7}
@@ -47,7 +48,7 @@ class Host:
         self.library.hostWorkspace.restype = ctypes.c_int64
         self.library.hostEnqueueCost.restype = ctypes.c_double
         self.library.hostLaunchCost.restype = ctypes.c_double
-        assert self.library.hostOpen(str(library).encode()) == 15
+        assert self.library.hostOpen(str(library).encode()) == len(KERNEL_MEMBERS)
 
     @property
     def message(self) -> str:

@@ -7,10 +7,13 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
+import evidence
 import onnx
 import pytest
 from alibi_rewriter import Options, rewrite
@@ -20,6 +23,7 @@ from alibi_rewriter.engine.attach import ATTRIBUTE, attach_kernels
 from alibi_rewriter.engine.build import EngineOptions, build_engine, embed_kernels, remove_functions
 from alibi_rewriter.engine.job import BuildJob
 from alibi_rewriter.engine.needs import fused_nodes
+from alibi_rewriter.engine.options import Reporter
 from alibi_rewriter.engine.plan_file import read_plan
 from alibi_rewriter.engine.process import run_child
 from alibi_rewriter.engine.shim import SONAME, shared_object
@@ -27,6 +31,8 @@ from alibi_rewriter.engine.targets import images_for
 from alibi_rewriter.plugin import library_path
 from alibi_rewriter.rewriter.edit import set_attribute
 from alibi_rewriter.rewriter.errors import EngineFailed, ExitCode, MissingDependency, PluginNotUsed, UsageError
+from evidence import Level
+from test_versions import attention
 
 DATA = Path(__file__).parents[1] / "data"
 RTX = "tensorrt-rtx"
@@ -92,11 +98,49 @@ def test_every_family_becomes_an_engine(family: str, tmp_path: Path, capsys: pyt
     assert not any(a.name == ATTRIBUTE for n in fused_nodes(onnx.load(target)) for a in n.attribute), (
         "it stays portable"
     )
+    members = [node.op_type for node in fused_nodes(onnx.load(target))]
+    evidence.record("rtx", Level.PLAN, members, where=f"TensorRT-RTX {engine['version']}, CPU", what=source.stem)
     # The same file without the plugin: TensorRT compiles the function bodies.
     assert main([*common, "--strategy", "native"]) == ExitCode.DONE
     engine = json.loads(report.read_text())["engine"]
     assert engine["plugin_layers"] == {"expected": 0, "found": 0}
     assert read_plan(plan).bundles == 0
+
+
+@needs_rtx
+def test_native_attention_is_asked_for_sums_of_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The body that TensorRT gets casts its operands; the model is not changed."""
+    parsed: list[onnx.ModelProto] = []
+    real = build_module.run_child
+
+    def seen(arguments: list[str], backend: str, **options: Any) -> Any:
+        if arguments == ["build"]:
+            parsed.append(onnx.load(BuildJob.from_json(options["job"]).model))
+        return real(arguments, backend, **options)
+
+    monkeypatch.setattr(build_module, "run_child", seen)
+    model = tmp_path / "m.onnx"
+    onnx.save(attention("AlibiAttentionCausal", onnx.TensorProto.FLOAT16, 18), model)
+    before, lines = model.read_bytes(), []
+    for wanted in ("default", "float32"):
+        options = EngineOptions(backend=RTX, strategy="native", targets=(89,), accumulate=wanted)
+        facts = build_engine(model, tmp_path / "m.engine", options)
+        lines += facts.lines()
+        assert facts.to_json()["accumulation"] == facts.accumulation
+    assert [line for line in lines if "accumulates" in line and "left to TensorRT" in line]
+    assert [line for line in lines if "accumulates" in line and "float32, asked for by casts" in line]
+    plain, wide = (m.functions[0] for m in parsed)
+    assert [n.op_type for n in wide.node[:3]] == ["Cast"] * 3 != [n.op_type for n in plain.node[:3]]
+    assert model.read_bytes() == before
+
+
+def test_a_version_that_was_not_tested_is_named(bloom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(tmp_path, monkeypatch, version="1.9.0")
+    said: list[str] = []
+    reporter = Reporter(said.append)
+    with pytest.raises((EngineFailed, MissingDependency)):
+        build_engine(bloom, tmp_path / "m.engine", EngineOptions(backend=RTX, targets=(89,)), reporter)
+    assert any("1.9.0 is newer than 1.7, the last that was tested; checked here" in line for line in said)
 
 
 @needs_rtx
@@ -232,7 +276,7 @@ def test_nonsense_is_refused_before_anything_heavy(
 
 
 def test_the_engine_needs_a_place(bloom: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="folder that exists"):
+    with pytest.raises(UsageError, match="does not exist"):
         build_engine(bloom, tmp_path / "nowhere" / "m.engine", EngineOptions())
     with pytest.raises(UsageError, match="is the model itself"):
         build_engine(bloom, bloom, EngineOptions())
@@ -241,7 +285,11 @@ def test_the_engine_needs_a_place(bloom: Path, tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_one_error(
     bloom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*arguments: object, **options: object) -> None:
+    real = build_module.hidden.make_folder
+
+    def full(wanted: Path) -> object:
+        if wanted.parent != tmp_path:
+            return real(wanted)  # temporary files
         raise OSError(28, "No space left on device", str(tmp_path))
 
     pretend(tmp_path, monkeypatch, version="1.7.1")
@@ -249,6 +297,10 @@ def test_a_folder_that_cannot_be_written_is_one_error(
     for strategy in ("native", "auto"):
         with pytest.raises(UsageError, match="No space left on device"):
             build_engine(bloom, tmp_path / "m.engine", EngineOptions(backend=RTX, strategy=strategy))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with pytest.raises(EngineFailed, match=r"No space left on device.*TMPDIR"):
+        build_engine(bloom, tmp_path / "m.engine", EngineOptions(backend=RTX))
 
 
 @needs_rtx
@@ -330,7 +382,9 @@ def pretend(
     package = folder / "stand-in"
     package.mkdir(exist_ok=True)
     text = f"""
-        import os, signal
+        import ctypes, os, signal
+        real = ctypes.CDLL  # the parser's core library is taken for found
+        ctypes.CDLL = lambda name, *a, **k: None if name == {SONAME!r} else real(name, *a, **k)
         __version__ = "{version}"
         class LayerType: PLUGIN_V3 = 1
         class ILogger:
@@ -344,12 +398,7 @@ def pretend(
             return Registry()
     """
     (package / f"{name}.py").write_text(textwrap.dedent(text))
-    # The parser's core library is taken for found.
-    (package / "sitecustomize.py").write_text(
-        "import ctypes\nreal = ctypes.CDLL\n"
-        f"ctypes.CDLL = lambda name, *a, **k: None if name == {SONAME!r} else real(name, *a, **k)\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(package), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.syspath_prepend(str(package))
 
 
 @pytest.mark.parametrize(
@@ -375,7 +424,9 @@ def test_a_child_that_dies_becomes_one_error(
 
 def test_a_version_without_plugins_is_refused(bloom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(tmp_path, monkeypatch, version="1.4.0.76")
-    with pytest.raises(EngineFailed, match=r"1\.4\.0\.76 takes no plugins.*1\.7 is the first"):
+    with pytest.raises(
+        EngineFailed, match=r"1\.4\.0\.76 does not work with the plugin: it takes no plugins; 1\.7 is the first"
+    ):
         build_engine(bloom, tmp_path / "m.engine", EngineOptions(backend=RTX))
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 import onnx
 import pytest
 from alibi_rewriter import Options, rewrite
+from alibi_rewriter.engine.build import EngineOptions, build_engine, embed_kernels
 from alibi_rewriter.engine.needs import needs
 from alibi_rewriter.engine.profiles import make_profile
 from alibi_rewriter.engine.shapes import inputs_of, parse_shapes
 from alibi_rewriter.engine.targets import images_for, parse_targets
 from alibi_rewriter.kernels.compiler import ARCHITECTURES
+from alibi_rewriter.kernels.variants import Request
 from alibi_rewriter.rewriter.errors import EngineFailed, UsageError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -176,3 +178,34 @@ def test_what_no_kernel_takes_is_refused_by_name(dims: list[int | str], elem: in
         list(needs(single(dims, elem), Path()))
     assert "'node'" in str(caught.value)
     assert "native" in str(caught.value)
+
+
+@pytest.mark.parametrize(("op_type", "cause"), [
+    ("AlibiAttentionCausalWindow", "window"),
+    ("AlibiAttentionCausalKeyBias", "input key_bias"),
+    ("AlibiAttentionSymmetricKeyBiasWindow", "input key_bias and window"),
+])  # fmt: skip
+def test_members_without_kernels_are_refused_before_any_work(
+    op_type: str, cause: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = single([1, 2, 4, 64])
+    node = model.graph.node[0]
+    node.op_type = op_type
+    if "KeyBias" in op_type:
+        node.input.append("kb")
+        model.graph.input.append(helper.make_tensor_value_info("kb", TensorProto.FLOAT, [1, 2, 4]))
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path)
+    for module, name in (("build", "make_profile"), ("build", "attach_kernels"), ("build", "images_for")):
+        monkeypatch.setattr(f"alibi_rewriter.engine.{module}.{name}", lambda *_, **__: pytest.fail("work was begun"))
+    for start in (
+        lambda: build_engine(path, tmp_path / "model.engine", EngineOptions(strategy="plugin")),
+        lambda: build_engine(path, tmp_path / "model.engine", EngineOptions(strategy="auto")),
+        lambda: embed_kernels(path, EngineOptions()),
+    ):
+        with pytest.raises(EngineFailed, match="no kernels") as caught:
+            start()
+        assert f"'node': there are no kernels for {op_type} yet, because of its {cause}" in str(caught.value)
+        assert "--strategy native" in str(caught.value)
+    with pytest.raises(ValueError, match="no kernels"):
+        Request(op_type, "float16", 64, 64)

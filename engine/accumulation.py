@@ -1,0 +1,84 @@
+"""What attention is accumulated in: TensorRT's own, in float16, sums in float16 unless the operands are cast.
+
+TensorRT documents from 11.3 on that query, key and value cast to float32 around the attention make it one attention
+of 16-bit operands with sums of float32.  The casts go into the function bodies: one body serves all nodes of a kind,
+and the graph around the nodes stays what it is.
+"""
+
+from __future__ import annotations
+
+from onnx import FunctionProto, ModelProto, NodeProto, TensorProto, helper
+
+from ..rewriter.spec import DOMAIN
+from . import versions
+
+DEFAULT, FLOAT32 = "default", "float32"
+CHOICES = (DEFAULT, FLOAT32)
+
+DOCUMENTED = (11, 3)
+"""The first version of TensorRT whose documentation says so."""
+
+OPERANDS = ("query", "key", "value")
+NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+
+
+def widen_bodies(model: ModelProto) -> int:
+    """Let every function body of the fused family cast its operands to float32, and its result back.
+
+    Args:
+        model: A rewritten model; changed.
+
+    Returns:
+        How many bodies were changed.
+    """
+    bodies = [function for function in model.functions if function.domain == DOMAIN]
+    for body in bodies:
+        _widen(body)
+    return len(bodies)
+
+
+def _widen(body: FunctionProto) -> None:
+    wide = {name: f"{name}_float32" for name in (*OPERANDS, body.output[0])}
+    narrow = [_cast_back(node) for node in body.node if _narrows(node)]
+    for node in body.node:
+        if _narrows(node):
+            node.attribute[0].i = TensorProto.FLOAT
+        node.input[:] = [wide.get(name, name) for name in node.input]
+        node.output[:] = [wide.get(name, name) for name in node.output]
+    before = [helper.make_node("Cast", [name], [wide[name]], to=TensorProto.FLOAT) for name in OPERANDS]
+    result = body.output[0]
+    # Before opset 15 there is no CastLike, and the body is written for one type.
+    back = narrow[0] if narrow else helper.make_node("CastLike", ["", OPERANDS[0]], [""])
+    if not narrow and _opset(body) < 15:
+        back = helper.make_node("Identity", [""], [""])
+    back.input[0], back.output[0] = wide[result], result
+    nodes = [*before, *body.node, back]
+    del body.node[:]
+    body.node.extend(nodes)
+
+
+def _narrows(node: NodeProto) -> bool:
+    return node.op_type == "Cast" and node.attribute[0].i in NARROW
+
+
+def _cast_back(node: NodeProto) -> NodeProto:
+    copy = NodeProto()
+    copy.CopyFrom(node)
+    return copy
+
+
+def _opset(body: FunctionProto) -> int:
+    return next(entry.version for entry in body.opset_import if entry.domain == "")
+
+
+def statement(strategy: str, wanted: str, backend: str, version: str) -> str:
+    """What the plan was asked for, for the report."""
+    if strategy == "plugin":
+        return "float32, by our kernels"
+    if wanted == DEFAULT:
+        return "left to TensorRT, which accumulates float16 attention in float16 (--accumulate float32 asks for more)"
+    asked = "float32, asked for by casts around the attention"
+    if backend == "tensorrt" and versions.number(version) >= DOCUMENTED:
+        return asked
+    name = versions.TITLES[backend]
+    return f"{asked}; TensorRT documents that from {'.'.join(map(str, DOCUMENTED))} on, {name} {version} does not"

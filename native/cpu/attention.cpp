@@ -1,0 +1,285 @@
+#include "cpu/attention.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "cpu/problem.h"
+
+namespace alibi::cpu {
+namespace {
+
+constexpr int64_t kSkipFrom = 1000;       // keys; below, finding out costs more than it saves
+constexpr int64_t kDecodeFrom = 4;        // query rows up to which lanes are columns
+constexpr int64_t kMostTasks = 64;        // handed to the threads at once; each takes tickets until none is left
+constexpr int64_t kKeysPerChunk = 1024;   // of a decode that has fewer heads than a machine may have threads
+constexpr int64_t kDecodeUnits = 32;
+
+bool supports(Kernels const& kernels) {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    bool const avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    if (&kernels == &kAvx2) return avx2;
+    if (&kernels == &kAvx512) {
+        return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")
+            && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
+    }
+#endif
+    return &kernels == &kPortable;
+}
+
+std::vector<Kernels const*> known() {
+#if defined(__x86_64__)
+    return {&kAvx512, &kAvx2, &kPortable};
+#else
+    return {&kPortable};
+#endif
+}
+
+std::atomic<Kernels const*> chosen{nullptr};
+
+Kernels const& kernels() {
+    Kernels const* found = chosen.load(std::memory_order_acquire);
+    if (found != nullptr) return *found;
+    for (Kernels const* one : known()) {
+        if (found == nullptr && supports(*one)) found = one;
+    }
+    chosen.store(found, std::memory_order_release);
+    return *found;
+}
+
+struct Free {
+    void operator()(void* memory) const { std::free(memory); }
+};
+using Memory = std::unique_ptr<float, Free>;
+
+Memory allocate(size_t bytes) {
+    auto* const memory = static_cast<float*>(std::aligned_alloc(64, (std::max<size_t>(bytes, 1) + 63) / 64 * 64));
+    if (memory == nullptr) throw std::bad_alloc();
+    return Memory(memory);
+}
+
+int64_t side(int64_t window) { return window == kUnbounded ? kFar : window; }
+
+char const* bytes(Operand const& operand) { return static_cast<char const*>(operand.pointer); }
+
+void copyStrides(Operand const& operand, int64_t (&to)[3]) { std::copy_n(operand.strides.begin(), 3, to); }
+
+Problem problemOf(Call const& call, Member const& member) {
+    Problem p{};
+    Operand const& mask = call[Tensor::mask];
+    Operand const& positions = call[Tensor::key_positions];
+    Operand const& bias = call[Tensor::key_bias];
+    p.type = call[Tensor::query].type;
+    p.keyType = p.type;
+    p.maskType = mask.present ? mask.type : Type::none;
+    p.symmetric = member.form == Form::symmetric;
+    p.emptyMean = call.emptyMean;
+    p.query = bytes(call[Tensor::query]);
+    p.key = bytes(call[Tensor::key]);
+    p.value = bytes(call[Tensor::value]);
+    p.output = const_cast<char*>(bytes(call[Tensor::output]));
+    p.slopes = static_cast<float const*>(call[Tensor::slopes].pointer);
+    p.mask = mask.present ? bytes(mask) : nullptr;
+    p.positions = positions.present ? static_cast<float const*>(positions.pointer) : nullptr;
+    p.keyBias = bias.present ? static_cast<float const*>(bias.pointer) : nullptr;
+    p.batch = call.batch();
+    p.heads = call.heads();
+    p.kvHeads = call.kvHeads();
+    p.group = p.heads / p.kvHeads;
+    p.rows = call.rows();
+    p.keys = call.keys();
+    p.width = call.width();
+    p.valueWidth = call.valueWidth();
+    copyStrides(call[Tensor::query], p.queryStrides);
+    copyStrides(call[Tensor::key], p.keyStrides);
+    copyStrides(call[Tensor::value], p.valueStrides);
+    copyStrides(call[Tensor::output], p.outputStrides);
+    for (size_t axis = 0; axis < 4; ++axis) p.maskStrides[axis] = mask.broadcast(axis);
+    p.positionsBatch = positions.broadcast(0);
+    p.keyBiasBatch = bias.broadcast(0);
+    p.keyBiasHead = bias.broadcast(1);
+    p.scale = call.scale;
+    p.left = side(call.windowLeft);
+    p.right = member.causal ? std::min<int64_t>(0, side(call.windowRight)) : side(call.windowRight);
+    p.skipBits = 24;
+    return p;
+}
+
+// Calls `body(unit, scratch)` for 0 .. units - 1 on the threads.
+template <typename Body>
+void forEach(Threads& threads, int64_t units, size_t scratchBytes, Body const& body) {
+    struct Work {
+        Body const& body;
+        int64_t units;
+        size_t scratchBytes;
+        std::atomic<int64_t> ticket{0};
+        std::atomic<bool> failed{false};
+    } work{body, units, scratchBytes};
+    auto const task = [](void* context, size_t) {
+        Work& shared = *static_cast<Work*>(context);
+        try {
+            Memory const scratch = allocate(shared.scratchBytes);
+            for (int64_t unit; (unit = shared.ticket.fetch_add(1, std::memory_order_relaxed)) < shared.units;) {
+                shared.body(unit, scratch.get());
+            }
+        } catch (...) {
+            shared.failed = true;
+        }
+    };
+    threads.run(std::min(units, kMostTasks), task, &work);
+    if (work.failed) throw std::bad_alloc();
+}
+
+// Keys and values of 16 bits become float32 once, dense.
+struct Widened {
+    Memory key;
+    Memory value;
+};
+
+Widened widenKeys(Problem& p, Threads& threads) {
+    Widened made;
+    if (p.keyType == Type::float32) return made;
+    int64_t const heads = p.batch * p.kvHeads;
+    made.key = allocate(static_cast<size_t>(heads * p.keys * p.width) * sizeof(float));
+    made.value = allocate(static_cast<size_t>(heads * p.keys * p.valueWidth) * sizeof(float));
+    float* const key = made.key.get();
+    float* const value = made.value.get();
+    Kernels const& kernel = kernels();
+    forEach(threads, heads, 0, [&](int64_t unit, float*) {
+        int64_t const b = unit / p.kvHeads;
+        int64_t const h = unit % p.kvHeads;
+        for (int64_t j = 0; j < p.keys; ++j) {
+            char const* const k = p.key + 2 * (b * p.keyStrides[0] + h * p.keyStrides[1] + j * p.keyStrides[2]);
+            char const* const v = p.value + 2 * (b * p.valueStrides[0] + h * p.valueStrides[1] + j * p.valueStrides[2]);
+            kernel.widen(p.keyType, k, key + (unit * p.keys + j) * p.width, p.width);
+            kernel.widen(p.keyType, v, value + (unit * p.keys + j) * p.valueWidth, p.valueWidth);
+        }
+    });
+    p.key = reinterpret_cast<char const*>(key);
+    p.value = reinterpret_cast<char const*>(value);
+    p.keyType = Type::float32;
+    int64_t const keyStrides[3] = {p.kvHeads * p.keys * p.width, p.keys * p.width, p.width};
+    int64_t const valueStrides[3] = {p.kvHeads * p.keys * p.valueWidth, p.keys * p.valueWidth, p.valueWidth};
+    std::copy_n(keyStrides, 3, p.keyStrides);
+    std::copy_n(valueStrides, 3, p.valueStrides);
+    return made;
+}
+
+void prefill(Problem p, Skipping skipping, Threads& threads) {
+    Kernels const& kernel = kernels();
+    Widened const widened = widenKeys(p, threads);
+    Memory norms;
+    if (skipping != Skipping::none && p.keys >= kSkipFrom) {
+        int64_t const heads = p.batch * p.kvHeads;
+        norms = allocate(static_cast<size_t>(heads * blocks(p.keys)) * sizeof(float));
+        float* const into = norms.get();
+        forEach(threads, heads, 0, [&](int64_t unit, float*) {
+            kernel.norms(p, unit / p.kvHeads, unit % p.kvHeads, into + unit * blocks(p.keys));
+        });
+        p.norms = into;
+        p.skipUnderflow = skipping == Skipping::underflow;
+    }
+    int64_t const tiles = (p.rows + kernel.tile - 1) / kernel.tile;
+    forEach(threads, p.batch * p.heads * tiles, kernel.prefillScratch(p), [&](int64_t unit, float* scratch) {
+        // Later rows see more keys; the longest work comes first.
+        int64_t const row = (tiles - 1 - unit % tiles) * kernel.tile;
+        int64_t const head = unit / tiles;
+        auto const rows = static_cast<int>(std::min(kernel.tile, p.rows - row));
+        kernel.prefill(p, head / p.heads, head % p.heads, row, rows, scratch);
+    });
+}
+
+// The shares of all chunks, [chunk][row]; of row r of one key head.
+void combine(Problem const& p, int64_t unit, std::vector<Share> const& chunks, int64_t r, float* sum) {
+    float top = -std::numeric_limits<float>::infinity();
+    for (Share const& share : chunks) {
+        if (share.sum[r] != 0.0F && !(share.top[r] <= top)) top = share.top[r];
+    }
+    float total = 0;
+    std::fill_n(sum, p.valueWidth, 0.0F);
+    for (Share const& share : chunks) {
+        if (share.sum[r] == 0.0F) continue;
+        float const weight = std::exp2(share.top[r] - top);
+        total += weight * share.sum[r];
+        for (int64_t x = 0; x < p.valueWidth; ++x) sum[x] += weight * share.values[r * p.valueWidth + x];
+    }
+    if (total == 0.0F) {
+        if (p.emptyMean) kernels().mean(p, unit / p.kvHeads, unit % p.kvHeads, sum);
+        return;
+    }
+    for (int64_t x = 0; x < p.valueWidth; ++x) sum[x] /= total;
+}
+
+void decode(Problem const& p, Threads& threads) {
+    Kernels const& kernel = kernels();
+    int64_t const heads = p.batch * p.kvHeads;
+    int64_t const rows = p.group * p.rows;
+    int64_t const wanted = std::max<int64_t>(1, kDecodeUnits / heads);
+    int64_t const chunks = std::clamp<int64_t>(p.keys / kKeysPerChunk, 1, wanted);
+    int64_t const perChunk = (blocks(p.keys) + chunks - 1) / chunks * kBlock;
+    int64_t const floats = rows * (p.valueWidth + 2);
+    Memory const shares = allocate(static_cast<size_t>(heads * chunks * floats) * sizeof(float));
+    auto const shareOf = [&](int64_t unit) {
+        float* const at = shares.get() + unit * floats;
+        return Share{at, at + rows, at + 2 * rows};
+    };
+    forEach(threads, heads * chunks, kernel.decodeScratch(p), [&](int64_t unit, float* scratch) {
+        int64_t const from = unit % chunks * perChunk;
+        int64_t const to = std::min(p.keys, from + perChunk);
+        int64_t const head = unit / chunks;
+        kernel.decode(p, head / p.kvHeads, head % p.kvHeads, std::min(from, to), to, shareOf(unit), scratch);
+    });
+    std::vector<Share> of(static_cast<size_t>(chunks));
+    std::vector<float> sum(static_cast<size_t>(p.valueWidth));
+    int64_t const size = elementBytes(p.type);
+    for (int64_t head = 0; head < heads; ++head) {
+        for (int64_t chunk = 0; chunk < chunks; ++chunk) of[static_cast<size_t>(chunk)] = shareOf(head * chunks + chunk);
+        for (int64_t r = 0; r < rows; ++r) {
+            combine(p, head, of, r, sum.data());
+            int64_t const h = head % p.kvHeads * p.group + r / p.rows;
+            char* const out = p.output + size * (head / p.kvHeads * p.outputStrides[0] + h * p.outputStrides[1]
+                                                 + r % p.rows * p.outputStrides[2]);
+            kernel.narrow(p.type, sum.data(), out, p.valueWidth);
+        }
+    }
+}
+
+void fillZero(Call const& call) {
+    Operand const& output = call[Tensor::output];
+    int64_t size = elementBytes(output.type);
+    for (int64_t extent : output.shape) size *= extent;
+    std::memset(const_cast<void*>(output.pointer), 0, static_cast<size_t>(size));
+}
+
+}  // namespace
+
+void attention(Call const& call, Member const& member, Skipping skipping, Threads& threads) {
+    if (call.batch() == 0 || call.heads() == 0 || call.rows() == 0 || call.valueWidth() == 0) return;
+    if (call.keys() == 0) return fillZero(call);
+    Problem const p = problemOf(call, member);
+    if (p.rows <= kDecodeFrom) {
+        decode(p, threads);
+    } else {
+        prefill(p, skipping, threads);
+    }
+}
+
+char const* instructionSet() { return kernels().name; }
+
+bool useInstructionSet(std::string_view name) {
+    for (Kernels const* one : known()) {
+        if (name != one->name || !supports(*one)) continue;
+        chosen.store(one, std::memory_order_release);
+        return true;
+    }
+    return false;
+}
+
+}  // namespace alibi::cpu

@@ -1,0 +1,263 @@
+#include "onnxruntime/op.h"
+
+#include <algorithm>
+#include <array>
+
+namespace alibi::ort {
+namespace {
+
+constexpr ElementType kTypes[] = {kFloat, kFloat16, kBFloat16};
+
+thread_local int64_t claimed = 0;
+
+Type typeOf(int32_t element) {
+    switch (element) {
+        case kFloat: return Type::float32;
+        case kFloat16: return Type::float16;
+        case kBFloat16: return Type::bfloat16;
+        case kBool: return Type::boolean;
+        default: return Type::none;
+    }
+}
+
+std::string text(Table const& table, KernelInfo const* info, char const* name, char const* absent) {
+    size_t size = 0;
+    if (!table.tried(kAttributeString, info, name, static_cast<char*>(nullptr), &size) || size == 0) return absent;
+    std::string found(size, '\0');
+    table.call(kAttributeString, info, name, found.data(), &size);
+    found.resize(size > 0 ? size - 1 : 0);  // without the NUL
+    return found;
+}
+
+int64_t number(Table const& table, KernelInfo const* info, char const* name, int64_t absent) {
+    int64_t found = absent;
+    return table.tried(kAttributeInt64, info, name, &found) ? found : absent;
+}
+
+struct Dimensions {
+    int32_t type = kUndefined;
+    std::vector<int64_t> extents;
+    std::vector<char const*> names;
+};
+
+class Info {  // OrtTensorTypeAndShapeInfo, which is released
+public:
+    Info(Table const& table, TensorInfo* info) : table_(table), info_(info) {}
+    Info(Info const&) = delete;
+    ~Info() { table_.release(kReleaseTensorTypeAndShapeInfo, info_); }
+    TensorInfo const* get() const { return info_; }
+
+private:
+    Table const& table_;
+    TensorInfo* info_;
+};
+
+Dimensions dimensions(Table const& table, TensorInfo const* info) {
+    Dimensions found;
+    size_t rank = 0;
+    table.call(kGetTensorElementType, info, &found.type);
+    table.call(kGetDimensionsCount, info, &rank);
+    found.extents.resize(rank);
+    found.names.resize(rank);
+    table.call(kGetDimensions, info, found.extents.data(), rank);
+    table.call(kGetSymbolicDimensions, info, found.names.data(), rank);
+    return found;
+}
+
+Dimensions shapeInput(Table const& table, ShapeContext const* context, size_t input) {
+    // It belongs to the context: releasing it would release it twice.
+    TensorInfo* info = nullptr;
+    table.call(kShapeGetInput, context, input, &info);
+    return dimensions(table, info);
+}
+
+// The output is as the query, and as wide as the value.  What is not known yet stays so.
+void inferOutput(Table const& table, ShapeContext* context) {
+    Dimensions output = shapeInput(table, context, 0);
+    Dimensions const value = shapeInput(table, context, 2);
+    if (output.extents.size() != 4 || value.extents.size() != 4) return;
+    output.extents[3] = value.extents[3];  // every layout ends in D
+    output.names[3] = value.names[3];
+    TensorInfo* made = nullptr;
+    table.call(kCreateTensorTypeAndShapeInfo, &made);
+    Info const owned(table, made);
+    table.call(kSetTensorElementType, made, output.type);
+    table.call(kSetDimensions, made, static_cast<int64_t const*>(output.extents.data()), output.extents.size());
+    table.call(kSetSymbolicDimensions, made, output.names.data(), output.names.size());
+    table.call(kShapeSetOutput, static_cast<ShapeContext const*>(context), size_t{0}, owned.get());
+}
+
+// onnxruntime hands the table to a kernel but not to shape inference.
+Api const* remembered = nullptr;
+
+Status* inferShape(CustomOp const*, ShapeContext* context) {
+    Table const table(remembered);
+    return table.guarded(kFail, [&] { inferOutput(table, context); });
+}
+
+class Pool final : public cpu::Threads {
+public:
+    Pool(Table const& table, KernelContext const* context) : table_(table), context_(context) {}
+
+    void run(int64_t count, void (*task)(void*, size_t), void* context) override {
+        if (count == 1) return task(context, 0);
+        table_.call(kParallelFor, context_, task, static_cast<size_t>(count), size_t{0}, context);
+    }
+
+private:
+    Table const& table_;
+    KernelContext const* context_;
+};
+
+class CpuKernel {
+public:
+    CpuKernel(Op const& op, Api const* api, KernelInfo const* info) : table_(api), skipping_(op.skipping) {
+        Given const given(table_, info, false);
+        node_ = Node::of(*op.member, given.attributes);
+        claim(1);
+    }
+    CpuKernel(CpuKernel const&) = delete;
+    ~CpuKernel() { claim(-1); }
+
+    Status* compute(KernelContext* context) const noexcept {
+        return table_.guarded(kInvalidArgument, [&] {
+            Call const call = bind(table_, *node_, context);
+            Pool pool(table_, context);
+            cpu::attention(call, *node_->member, skipping_, pool);
+        });
+    }
+
+private:
+    Table table_;
+    cpu::Skipping skipping_;
+    std::shared_ptr<Node const> node_;
+};
+
+std::unique_ptr<Op> makeCpuOp(Member const& member, ElementType type, ElementType maskType, cpu::Skipping skipping) {
+    auto op = std::make_unique<Op>();
+    describe(*op, member, type, maskType);
+    op->skipping = skipping;
+    op->provider = [](CustomOp const*) { return "CPUExecutionProvider"; };
+    op->createKernelV2 = [](CustomOp const* given, Api const* api, KernelInfo const* info, void** kernel) {
+        return Table(api).guarded(kInvalidArgument, [&] { *kernel = new CpuKernel(self(given), api, info); });
+    };
+    op->computeV2 = [](void* kernel, KernelContext* context) { return static_cast<CpuKernel*>(kernel)->compute(context); };
+    op->destroy = [](void* kernel) { delete static_cast<CpuKernel*>(kernel); };
+    return op;
+}
+
+}  // namespace
+
+int64_t claimedHere() { return claimed; }
+void claim(int64_t more) { claimed += more; }
+
+void rememberTable(Api const* api) { remembered = api; }
+
+Given::Given(Table const& table, KernelInfo const* info, bool withKernels) {
+    float scale = 0;
+    if (table.tried(kAttributeFloat, info, "scale", &scale)) attributes.scale = scale;
+    emptyRows_ = text(table, info, "empty_rows", "mean");
+    layout_ = text(table, info, "layout", "BHSD");
+    if (withKernels) kernels_ = text(table, info, "kernels", "");
+    attributes.emptyRows = emptyRows_;
+    attributes.layout = layout_;
+    attributes.kernels = kernels_;
+    attributes.windowLeft = number(table, info, "window_left", kUnbounded);
+    attributes.windowRight = number(table, info, "window_right", kUnbounded);
+}
+
+Input read(Table const& table, Value const* value) {
+    Input found;
+    TensorInfo* made = nullptr;
+    table.call(kGetTensorTypeAndShape, value, &made);
+    Info const info(table, made);
+    int32_t type = kUndefined;
+    size_t rank = 0;
+    table.call(kGetTensorElementType, info.get(), &type);
+    table.call(kGetDimensionsCount, info.get(), &rank);
+    found.described.type = typeOf(type);
+    found.described.rank = static_cast<int32_t>(std::min<size_t>(rank, 1000));
+    if (rank <= static_cast<size_t>(kMostRank)) {
+        table.call(kGetDimensions, info.get(), found.described.extents.data(), rank);
+    }
+    table.call(kGetTensorMutableData, const_cast<Value*>(value), &found.data);
+    return found;
+}
+
+Call bind(Table const& table, Node const& node, KernelContext* context) {
+    std::vector<Tensor> const& tensors = node.member->inputs;
+    std::array<Described, static_cast<size_t>(Tensor::count)> given;
+    std::array<void*, static_cast<size_t>(Tensor::count)> data{};
+    for (size_t i = 0; i < tensors.size(); ++i) {
+        Value const* value = nullptr;
+        table.call(kGetInput, static_cast<KernelContext const*>(context), i, &value);
+        Input const input = read(table, value);
+        given[i] = input.described;
+        data[i] = input.data;
+    }
+    Described const output = node.output(given.data(), tensors.size());
+    Call call = node.call(given.data(), tensors.size(), output);
+    for (size_t i = 0; i < tensors.size(); ++i) call[tensors[i]].pointer = data[i];
+    Value* made = nullptr;
+    void* target = nullptr;
+    table.call(kGetOutput, context, size_t{0}, static_cast<int64_t const*>(output.extents.data()), size_t{4}, &made);
+    table.call(kGetTensorMutableData, made, &target);
+    call[Tensor::output].pointer = target;
+    return call;
+}
+
+void describe(Op& op, Member const& member, ElementType type, ElementType maskType) {
+    op.version = kApiVersion;
+    op.member = &member;
+    op.type = type;
+    op.maskType = maskType;
+    op.name = [](CustomOp const* given) { return self(given).member->opType.c_str(); };
+    op.inputCount = [](CustomOp const* given) { return self(given).member->inputs.size(); };
+    op.inputType = [](CustomOp const* given, size_t i) -> int32_t {
+        switch (self(given).member->inputs[i]) {
+            case Tensor::query:
+            case Tensor::key:
+            case Tensor::value: return self(given).type;
+            case Tensor::mask: return self(given).maskType;
+            default: return kFloat;
+        }
+    };
+    op.outputCount = [](CustomOp const*) -> size_t { return 1; };
+    op.outputType = [](CustomOp const* given, size_t) -> int32_t { return self(given).type; };
+    op.inputCharacteristic = [](CustomOp const*, size_t) { return kRequired; };
+    op.outputCharacteristic = [](CustomOp const*, size_t) { return kRequired; };
+    op.inputMemory = [](CustomOp const*, size_t) { return kDefaultMemory; };
+    op.variadicInputs = [](CustomOp const*) { return 1; };
+    op.variadicInputsSame = [](CustomOp const*) { return 1; };
+    op.variadicOutputs = [](CustomOp const*) { return 1; };
+    op.variadicOutputsSame = [](CustomOp const*) { return 1; };
+    op.inferShape = inferShape;
+    op.startVersion = [](CustomOp const*) { return 1; };
+    op.endVersion = [](CustomOp const*) { return 0x7FFFFFFF; };
+}
+
+std::vector<std::unique_ptr<Op>> makeOps(std::unique_ptr<Op> (*make)(Member const&, ElementType, ElementType, cpu::Skipping),
+                                         cpu::Skipping skipping) {
+    std::vector<std::unique_ptr<Op>> made;
+    for (Member const& member : family()) {
+        for (ElementType type : kTypes) {
+            if (member.masking != Masking::additive) {
+                made.push_back(make(member, type, member.masking == Masking::boolean ? kBool : kUndefined, skipping));
+                continue;
+            }
+            for (ElementType maskType : kTypes) made.push_back(make(member, type, maskType, skipping));
+        }
+    }
+    return made;
+}
+
+std::vector<std::unique_ptr<Op>> const& cpuOps(cpu::Skipping skipping) {
+    using Ops = std::vector<std::unique_ptr<Op>>;
+    // Sessions keep pointers to ops, and may outlive the static objects of this library.
+    static auto const* const made = new std::array<Ops, 3>{makeOps(makeCpuOp, cpu::Skipping::none),
+                                                           makeOps(makeCpuOp, cpu::Skipping::underflow),
+                                                           makeOps(makeCpuOp, cpu::Skipping::certified)};
+    return (*made)[static_cast<size_t>(skipping)];
+}
+
+}  // namespace alibi::ort

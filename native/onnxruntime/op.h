@@ -1,0 +1,55 @@
+// The fused nodes as custom ops of onnxruntime.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "core/node.h"
+#include "cpu/attention.h"
+#include "onnxruntime/abi.h"
+#include "onnxruntime/table.h"
+
+namespace alibi::ort {
+
+// onnxruntime tells ops of one name apart by their types, so there is one for each combination.
+struct Op : CustomOp {
+    Member const* member = nullptr;
+    ElementType type = kUndefined;      // of query, key, value and the output
+    ElementType maskType = kUndefined;  // kUndefined without a mask
+    cpu::Skipping skipping = cpu::Skipping::underflow;
+};
+
+inline Op const& self(CustomOp const* op) { return *static_cast<Op const*>(op); }
+
+// What is the same for every provider: names, types, shape inference.
+void describe(Op& op, Member const& member, ElementType type, ElementType maskType);
+
+// Every member in every combination of types, on the CPU.  Made once for each way of skipping, never destroyed.
+std::vector<std::unique_ptr<Op>> const& cpuOps(cpu::Skipping skipping);
+
+// The attributes of a node; everything that a kernel needs to know about it.
+struct Given {
+    Given(Table const& table, KernelInfo const* info, bool withKernels);
+    Attributes attributes;
+
+private:
+    std::string emptyRows_;
+    std::string layout_;
+    std::string kernels_;
+};
+
+// A tensor of a call with its address.
+struct Input {
+    Described described;
+    void* data = nullptr;
+};
+Input read(Table const& table, Value const* value);
+
+// The inputs of a call, its output made, and the operands of both.
+Call bind(Table const& table, Node const& node, KernelContext* context);
+
+// How many nodes the calling thread has kernels for: made and not yet destroyed.
+int64_t claimedHere();
+void claim(int64_t more);
+
+}  // namespace alibi::ort

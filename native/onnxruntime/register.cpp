@@ -1,0 +1,83 @@
+// What onnxruntime calls when a session's options are told to use this library.
+#include <cstdio>
+#include <cstring>
+
+#include "onnxruntime/op.h"
+
+namespace alibi::ort {
+namespace {
+
+constexpr char const* kDomain = "alibi";
+constexpr char const* kSkipKey = "alibi.skip";
+constexpr int kOldestMinor = 20;
+
+// Reads "1.32.0"; throws with one sentence unless it is a version whose interface is known.
+void expectKnown(char const* version) {
+    int major = 0;
+    int minor = 0;
+    bool const read = version != nullptr && std::sscanf(version, "%d.%d", &major, &minor) == 2;
+    if (read && major == 1 && minor >= kOldestMinor) return;
+    throw std::runtime_error("libalibi_onnxruntime.so works with onnxruntime 1.20 and later versions 1.x; this is "
+                             + (version == nullptr ? std::string("an unknown version") : std::string(version).substr(0, 40)));
+}
+
+cpu::Skipping skippingOf(Table const& table, SessionOptions const* options) {
+    int32_t there = 0;
+    table.call(kHasSessionConfigEntry, options, kSkipKey, &there);
+    if (there == 0) return cpu::Skipping::underflow;
+    char value[16] = {};
+    size_t size = sizeof value;
+    bool const fits = table.tried(kGetSessionConfigEntry, options, kSkipKey, static_cast<char*>(value), &size);
+    if (fits && std::strcmp(value, "none") == 0) return cpu::Skipping::none;
+    if (fits && std::strcmp(value, "underflow") == 0) return cpu::Skipping::underflow;
+    if (fits && std::strcmp(value, "certified") == 0) return cpu::Skipping::certified;
+    throw std::runtime_error(std::string("session configuration '") + kSkipKey
+                             + "' is neither 'none' nor 'underflow' nor 'certified'");
+}
+
+void registerAll(Table const& table, SessionOptions* options) {
+    cpu::Skipping const skipping = skippingOf(table, options);
+    Domain* domain = nullptr;
+    table.call(kCreateCustomOpDomain, kDomain, &domain);
+    try {
+        for (auto const& op : cpuOps(skipping)) {
+            table.call(kCustomOpDomainAdd, domain, static_cast<CustomOp const*>(op.get()));
+        }
+        table.call(kAddCustomOpDomain, options, domain);
+    } catch (...) {
+        table.release(kReleaseCustomOpDomain, domain);
+        throw;
+    }
+    // The options keep a pointer to the domain, and onnxruntime does not say when the last session is closed.
+}
+
+}  // namespace
+
+void rememberTable(Api const* api);
+
+}  // namespace alibi::ort
+
+#define ALIBI_EXPORT extern "C" __attribute__((visibility("default")))
+
+ALIBI_EXPORT alibi::ort::Status* RegisterCustomOps(alibi::ort::SessionOptions* options,
+                                                   alibi::ort::ApiBase const* base) noexcept {
+    using namespace alibi::ort;
+    // An older runtime prints to stderr when it is asked for an interface that it does not have: read its version first.
+    Table const first(base->get(kFirstApi));
+    return first.guarded(kNotImplemented, [&] {
+        expectKnown(base->version());
+        Api const* const api = base->get(kApiVersion);
+        if (api == nullptr) throw std::runtime_error("onnxruntime does not offer the interface of its version 1.18");
+        rememberTable(api);
+        registerAll(Table(api), options);
+    });
+}
+
+// How many nodes the calling thread has kernels for.
+ALIBI_EXPORT int64_t alibiClaimedNodes() noexcept { return alibi::ort::claimedHere(); }
+
+// The instruction set of the CPU kernels, and another one for tests: 1 if it is there.
+ALIBI_EXPORT char const* alibiInstructionSet() noexcept { return alibi::cpu::instructionSet(); }
+ALIBI_EXPORT int32_t alibiUseInstructionSet(char const* name) noexcept {
+    return alibi::cpu::useInstructionSet(name) ? 1 : 0;
+}

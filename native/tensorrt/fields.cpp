@@ -1,0 +1,68 @@
+#include "tensorrt/fields.h"
+
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+
+namespace alibi {
+namespace {
+
+std::string_view bytesOf(abi::Field const& field) {
+    return {static_cast<char const*>(field.data), static_cast<size_t>(field.length)};
+}
+
+std::string_view textOf(abi::Field const& field) { return bytesOf(field).substr(0, bytesOf(field).find('\0')); }
+
+void expectType(Member const& member, abi::Field const& field, int32_t type) {
+    if (field.type == type) return;
+    throw std::runtime_error(member.opType + ": attribute '" + field.name
+                             + "' is of another type than the specification says");
+}
+
+}  // namespace
+
+Type typeOf(int32_t dataType) {
+    switch (dataType) {
+        case abi::kFloat: return Type::float32;
+        case abi::kHalf: return Type::float16;
+        case abi::kBFloat16: return Type::bfloat16;
+        case abi::kBool: return Type::boolean;
+        default: return Type::none;
+    }
+}
+
+Attributes attributesOf(Member const& member, abi::Fields const& fields) {
+    Attributes found;
+    for (int32_t i = 0; i < fields.count; ++i) {
+        abi::Field const& field = fields.fields[i];
+        std::string_view const name = field.name == nullptr ? "" : field.name;
+        if (field.data == nullptr || field.length < 1) continue;  // the parser offers absent attributes so
+        if (name == "scale") {
+            expectType(member, field, abi::kFieldFloat32);
+            float scale = 0;
+            std::memcpy(&scale, field.data, sizeof scale);
+            found.scale = scale;
+        } else if (name == "empty_rows") {
+            expectType(member, field, abi::kFieldChar);
+            found.emptyRows = textOf(field);
+        } else if (name == "layout") {
+            expectType(member, field, abi::kFieldChar);
+            found.layout = textOf(field);
+        } else if (name == "kernels") {
+            expectType(member, field, abi::kFieldChar);
+            found.kernels = bytesOf(field);
+        }
+    }
+    return found;
+}
+
+Described describedAs(abi::TensorDesc const& desc) {
+    Described found;
+    found.type = typeOf(desc.type);
+    found.rank = desc.dims.rank;
+    auto const known = std::clamp<int32_t>(desc.dims.rank, 0, kMostRank);
+    std::copy_n(desc.dims.d, known, found.extents.begin());
+    return found;
+}
+
+}  // namespace alibi

@@ -1,0 +1,112 @@
+"""Max, Min and Clip: exact, or left out where they provably change nothing but how far hidden keys are hidden."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from onnx import NodeProto, TensorProto
+
+from ..algebra import (
+    HIDING_VALUE,
+    INFINITY,
+    LARGEST_FLOAT32,
+    Ind,
+    Number,
+    Poly,
+    Read,
+    interval,
+    magnitude,
+    maximum,
+    of,
+    poly,
+    split,
+)
+from ..graph import float_attribute
+from .rounding import LARGEST
+
+if TYPE_CHECKING:
+    from .engine import Interpreter
+
+MOST_CASES = 6
+"""Indicators that are told apart; each doubles the cases."""
+
+
+def largest(dtype: int) -> Number:
+    """The largest finite number of a float type; larger than any number for other types."""
+    return LARGEST_FLOAT32 if dtype == TensorProto.FLOAT else LARGEST.get(dtype, INFINITY)
+
+
+def floored(value: Poly, floor: Poly, lowest: Number) -> Poly | None:
+    """max(value, floor), or None if that is unknown.
+
+    Args:
+        value: Any value.
+        floor: What it does not fall below.
+        lowest: The lowest finite number of the type.
+    """
+    if not all(a.is_finite for a in (*value.atoms, *floor.atoms)):
+        return None  # a constant that may be no number
+    constant = floor.constant
+    if constant is None or constant > HIDING_VALUE or value.constant is not None:
+        return maximum(value, floor)
+    found = _by_case(value, constant, lowest, MOST_CASES)
+    return maximum(value, floor) if found is None else found
+
+
+def ceiled(value: Poly, ceiling: Poly, lowest: Number) -> Poly | None:
+    """min(value, ceiling), as ``floored``."""
+    found = floored(-value, -ceiling, lowest)
+    return None if found is None else -found
+
+
+def _by_case(value: Poly, floor: Number, lowest: Number, cases: int) -> Poly | None:
+    """max(value, floor) for a floor that hides keys, case by case; None where nothing can be said about a case."""
+    indicator = next((a for a in value.sorted_atoms() if isinstance(a, Ind)), None)
+    if indicator is not None:
+        if not cases:
+            return None
+        absent, present = (_by_case(part, floor, lowest, cases - 1) for part in split(value, indicator))
+        return None if absent is None or present is None else absent + of(indicator) * (present - absent)
+    constant = value.constant_term
+    if value.constant is not None:
+        return poly(max(constant, floor))
+    others = [magnitude(c) for m, c in value.terms if m]
+    if constant <= -INFINITY / 2 and max(others) < INFINITY / 2:
+        return poly(floor)
+    if floor <= lowest:
+        return value  # no finite number is below it; a run-time mask of -inf hides as much as the lowest number
+    # Products of query and key, and additive masks, are small against a hiding value, or hide keys themselves.
+    bare = Poly({m: c for m, c in value.terms if not (len(m) == 1 and _is_activation(m[0]))})
+    span = interval(bare)
+    if span is None:
+        return None
+    if span[0] >= floor:
+        return value
+    return poly(floor) if span[1] < floor - LARGEST_FLOAT32 / 2 and max(others) < 1 << 32 else None
+
+
+def _is_activation(factor: tuple[object, int]) -> bool:
+    atom, power = factor
+    return isinstance(atom, Read) and not atom.integer and power == 1
+
+
+def clip(interpreter: Interpreter, node: NodeProto, output: int, indices: tuple[Poly, ...]) -> Poly | None:
+    """The element of a Clip: the lower bound first, so that the upper one wins where they cross."""
+    value: Poly | None = interpreter.element(node.input[0], indices)
+    lowest = -largest(interpreter.dtype(node.input[0]))
+    low, high = (_bound(interpreter, node, *which) for which in ((1, "min", lowest), (2, "max", -lowest)))
+    if low is None or high is None or value is None:
+        return None
+    if low.constant != -INFINITY:
+        value = floored(value, low, lowest)
+    return value if value is None or high.constant == INFINITY else ceiled(value, high, lowest)
+
+
+def _bound(interpreter: Interpreter, node: NodeProto, position: int, name: str, absent: Number) -> Poly | None:
+    """A bound of a Clip, the end of the type where it is not given; None where it is unknown."""
+    if len(node.input) > position and node.input[position]:
+        return interpreter.scalar(node.input[position])
+    given = float_attribute(node, name, math.nan)
+    return poly(absent) if math.isnan(given) else poly(Fraction(given) if math.isfinite(given) else -absent)

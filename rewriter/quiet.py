@@ -1,0 +1,34 @@
+"""onnxruntime, imported without its telemetry.
+
+Its Linux wheels from 1.29 on record what is run, names of graphs included, in ``~/.cache/Microsoft``, and look up a
+server.  A tool that reads other people's models does not ask for that: it is off unless the user says otherwise.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from types import ModuleType
+
+SWITCH = "ORT_DISABLE_TELEMETRY"
+"""What onnxruntime looks at when it is imported; a user's own setting is left alone."""
+
+
+def onnxruntime() -> ModuleType:
+    """The module ``onnxruntime``.
+
+    Raises:
+        ImportError: It is not installed, or cannot be loaded.
+    """
+    if SWITCH in os.environ:
+        return importlib.import_module("onnxruntime")
+    os.environ[SWITCH] = "1"
+    try:
+        module = importlib.import_module("onnxruntime")
+    finally:
+        del os.environ[SWITCH]  # it belongs to the process, and not to us
+    # Imported before by somebody else, or a version that looks later.
+    disable = getattr(module, "disable_telemetry_events", None)
+    if disable is not None:
+        disable()
+    return module

@@ -1,0 +1,308 @@
+"""``rewrite MODEL``: what was asked for is checked first, then carried out, then said."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import os
+import re
+import traceback
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .ending import Outputs, complain, printable, show
+from .engine import command as engine
+from .entry import interruptible
+from .rewriter.errors import AlibiError, ExitCode, UsageError
+from .rewriter.place import STANDARD_OUTPUT, check_place, same_file
+from .rewriter.version import __version__
+from .terminal import coloured, is_lively
+from .writing import write_file
+
+if TYPE_CHECKING:
+    from .explain import Look
+    from .rewriter.analyse import Analysis
+    from .rewriter.io import Source
+    from .rewriter.pipeline import RewriteResult
+
+
+@dataclass
+class Run:
+    """One run of the command.
+
+    Attributes:
+        options: The command line.
+        outputs: What it may write.
+        request: The engine and kernels that are asked for.
+        ranges: Declared values of inputs.
+        site: Which sites are shown.
+        notes: Lines for the end of the report.
+    """
+
+    options: argparse.Namespace
+    outputs: Outputs
+    request: engine.Request | None
+    ranges: dict[str, tuple[float, float]]
+    site: re.Pattern[str] | None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def looks(self) -> bool:
+        """Whether explanations are asked for."""
+        return bool(self.options.explain or self.options.report or self.options.extract)
+
+    @property
+    def texts(self) -> dict[str, Path]:
+        """Where text goes, by option."""
+        wanted = {"--json": self.options.json, "--report": self.options.report}
+        return {name: place for name, place in wanted.items() if place is not None}
+
+    @property
+    def says_on_stderr(self) -> bool:
+        """Whether standard output belongs to a report."""
+        return STANDARD_OUTPUT in self.texts.values()
+
+    # --- before ------------------------------------------------------------------------------------------
+
+    def check_places(self) -> None:
+        """Before anything is done: every output has a place of its own that can be written.
+
+        Raises:
+            UsageError: One has not.
+        """
+        from .rewriter.pipeline import default_target
+
+        options = self.options
+        model = options.output or default_target(options.model)
+        files = {} if options.dry_run else {"-o": model}
+        files |= {name: place for name, place in self.texts.items() if place != STANDARD_OUTPUT}
+        if self.request is not None and self.request.engine is not None:
+            files["--engine"] = self.request.plan_of(options.model if options.dry_run else model)
+        for name, place in files.items():
+            others = [options.model, *(p for n, p in files.items() if n != name)]
+            if name == "-o":
+                continue  # what it may not be is checked with the model
+            if any(same_file(place, other) for other in others):
+                raise UsageError(f"{name} '{place}' is the model or another output. Choose another {name}.")
+            check_place(place, name)
+        if list(self.texts.values()).count(STANDARD_OUTPUT) > 1:
+            raise UsageError("--json and --report cannot both go to standard output. Give one of them a file.")
+        if options.extract is not None:
+            _check_folder(options.extract)
+            self.outputs.expect_in(options.extract)
+        self.outputs.expect(*files.values())
+        if "--engine" in files:
+            self.outputs.expect(files["--engine"].with_name("libalibi_plugin.so"))
+
+    def check(self, source: Source, analysis: Analysis | None) -> None:
+        """Told what was read, then what was found; whatever can be seen to fail fails here, before anything is written.
+
+        Raises:
+            AlibiError: It would fail.
+        """
+        if analysis is None:
+            if self.request is not None:
+                self.request.check(source.model, source.base_dir)
+            return
+        if self.site is not None and not any(s.is_attention and self.site.search(s.name) for s in analysis.sites):
+            names = ", ".join(f"'{s.name}'" for s in analysis.sites[:8] if s.is_attention)
+            raise UsageError(f"--site '{self.site.pattern}' matches no attention site. There are: {names or 'none'}.")
+        written = not self.options.dry_run and (self.options.allow_partial or not analysis.refused)
+        if self.request is not None and written:
+            self.request.check_sites(site.plan for site in analysis.sites if site.plan is not None)
+
+    # --- the run -----------------------------------------------------------------------------------------
+
+    def carry_out(self) -> int:
+        """Rewrite, build, explain, report; returns the exit code."""
+        from .rewriter.report import to_json, to_text
+
+        result = self._rewrite()
+        report = to_json(result)
+        built = engine.Outcome() if self.request is None else self.request.carry_out(result)
+        if built.facts is not None:
+            report["engine"] = built.facts
+        code = ExitCode.DONE if built.done else result.exit_code
+        if built.error is not None:
+            code = built.error.exit_code
+        report["exit_code"] = int(code)
+        details: dict[str, list[str]] | None = None
+        failure: Exception | None = None
+        page = ""
+        if self.looks:
+            try:
+                details, page = self._see(result, report)
+            except AlibiError:
+                raise
+            except Exception as error:  # a bug of ours: the run itself is done, and what it found is still said
+                failure = error
+        text = to_text(result, explain=self.options.explain, verbose=self.options.verbose, details=details)
+        text = "\n".join([text, *built.lines, *self.notes])
+        problem = self._say(text, json.dumps(report, indent=2, allow_nan=False) + "\n", page)
+        if built.error is not None:
+            raise built.error
+        if failure is not None:
+            return broken(failure, verbose=self.options.verbose, state="The run itself is done.")
+        if problem is not None:
+            complain(f"error: {problem} ({self.outputs.state()})")
+            return int(code) or int(ExitCode.USAGE)
+        return int(code)
+
+    def _rewrite(self) -> RewriteResult:
+        import sys
+
+        from .rewriter.pipeline import Options, rewrite
+        from .rewriter.progress import ProgressBar
+
+        interruptible()
+        options = self.options
+        with ProgressBar(sys.stderr) as progress:
+            return rewrite(
+                options.model,
+                options.output,
+                options=Options(
+                    allow_partial=options.allow_partial,
+                    dry_run=options.dry_run,
+                    verify=not options.no_verify,
+                    verify_sites=options.verify_sites,
+                    exact_bias=options.exact_bias,
+                    inline=options.inline,
+                    seed=options.seed,
+                    inputs=options.inputs,
+                    val_ranges=self.ranges,
+                    copy_data=options.copy_external_data,
+                    progress=progress.update,
+                    check=self.check,
+                ),
+            )
+
+    def _see(self, result: RewriteResult, report: dict[str, object]) -> tuple[dict[str, list[str]] | None, str]:
+        """Explanations for the report, the page, and the subgraphs that were asked for."""
+        import sys
+
+        from .explain import Look, page_facts, write_pairs
+
+        options = self.options
+        look: Look = Look(result, _binary(self.ranges), self.site)
+        look.explain(report)
+        page = ""
+        if options.report is not None:
+            from .page import to_html
+
+            page_facts(look, report)
+            page = to_html(report)
+            if options.report != STANDARD_OUTPUT:
+                self._write(options.report, page, "--report")
+                self.notes.append(printable(f"page: {options.report}"))
+        if options.extract is not None:
+            written = write_pairs(look.pairs(), options.extract, result.source.path)
+            self.notes.append(printable(f"subgraphs: {len(written)} files in {options.extract}"))
+        bars = not self.says_on_stderr and is_lively(sys.stdout)
+        return (look.lines(bars=bars) if options.explain else None), page
+
+    def _say(self, text: str, report: str, page: str) -> str | None:
+        """The report wherever it is wanted; returns why standard output could not be written."""
+        import sys
+
+        place = self.options.json
+        if place is not None and place != STANDARD_OUTPUT:
+            self._write(place, report, "--json")
+        if self.says_on_stderr:
+            complain_lines(text)
+            return show(report if place == STANDARD_OUTPUT else page, raw=True)
+        return show(coloured(text) if is_lively(sys.stdout) else text)
+
+    def _write(self, place: Path, content: str, option: str) -> None:
+        # Names may hold bytes that are no UTF-8, as file systems allow.
+        write_file(place, content.encode("utf-8", "backslashreplace"), option, self.options.model)
+
+
+def prepare(options: argparse.Namespace, outputs: Outputs, commands: Collection[str]) -> Run:
+    """A run that is worth starting.
+
+    Args:
+        options: The command line.
+        outputs: Gets to know what may be written.
+        commands: Names of the commands, for who misspelled one.
+
+    Raises:
+        UsageError: Options contradict each other, are written wrongly, or name a place that cannot be written.
+    """
+    word = str(options.model)
+    if not os.path.lexists(options.model):
+        close = difflib.get_close_matches(word, commands, n=1, cutoff=0.75)
+        if close:
+            raise UsageError(f"'{word}' is neither a file nor a command. Did you mean: rewrite {close[0]}?")
+    ranges = dict(parse_range(text) for group in options.val_range for text in group)
+    run = Run(options, outputs, engine.Request.of(options), ranges, _pattern(options.site))
+    if run.site is not None and not run.looks:
+        raise UsageError("--site chooses what is shown: give it with --explain, --report or --extract.")
+    run.check_places()
+    return run
+
+
+def parse_range(text: str) -> tuple[str, tuple[float, float]]:
+    """``name:[lo,hi]`` as (name, (lo, hi)).
+
+    Raises:
+        UsageError: It is written otherwise.
+    """
+    match = RANGE.fullmatch(text.strip())
+    try:
+        if match is None:
+            raise ValueError
+        low, high = float(match.group(2)), float(match.group(3))
+        if not low <= high:
+            raise ValueError
+    except ValueError:
+        raise UsageError(
+            f"--val-range '{text}' is not NAME:[LO,HI] with LO <= HI. Example: input_ids:[0,1000]"
+        ) from None
+    return match.group(1), (low, high)
+
+
+RANGE = re.compile(r"(.+):\[([^,\]]+),([^,\]]+)\]")
+
+
+def broken(error: Exception, *, verbose: bool, state: str) -> int:
+    """Say that there is a bug of ours, and what it leaves behind."""
+    if verbose:
+        complain_lines("".join(traceback.format_exception(error)))
+    complain(
+        f"error: internal error in alibi-rewriter {__version__}: {type(error).__name__}: {error}. "
+        f"{state} Please report it with the output of --verbose."
+    )
+    return int(ExitCode.INTERNAL)
+
+
+def complain_lines(text: str) -> None:
+    """Several lines on standard error."""
+    for line in text.splitlines():
+        complain(line)
+
+
+def _binary(ranges: dict[str, tuple[float, float]]) -> Sequence[str]:
+    return [n for n, (low, high) in ranges.items() if low >= 0 and high <= 1]
+
+
+def _pattern(text: str | None) -> re.Pattern[str] | None:
+    try:
+        return None if text is None else re.compile(text)
+    except re.error as error:
+        raise UsageError(f"--site '{text}' is no regular expression: {error}. Example: --site 'layers\\.0'") from None
+
+
+def _check_folder(folder: Path) -> None:
+    """A folder for files of ours: there, or to be made."""
+    if folder == STANDARD_OUTPUT:
+        raise UsageError("--extract -: only text goes to standard output. Give a folder.")
+    if folder.is_dir():
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise UsageError(f"the folder '{folder}' cannot be written. Choose another --extract.")
+    elif os.path.lexists(folder):
+        raise UsageError(f"--extract '{folder}' is no folder. Choose another --extract.")
+    elif not os.access(folder.parent, os.W_OK | os.X_OK):
+        raise UsageError(f"the folder '{folder}' cannot be made. Choose another --extract.")

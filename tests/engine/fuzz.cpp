@@ -1,0 +1,245 @@
+// Throws made-up kernels, attributes, counts, ranks, types and extents at the core and at the plugin, for the sanitizers.
+//
+//   fuzz BUNDLE SEED ROUNDS
+// Nothing is expected of an answer but that there is one: a refusal with a sentence, or a plan within CUDA's limits.
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "core/inflate.h"
+#include "core/plan.h"
+#include "tensorrt/abi.h"
+#include "tensorrt/fields.h"
+
+extern "C" alibi::abi::Versioned* const* getCreators(int32_t& count);
+extern "C" void setLoggerFinder(alibi::abi::LoggerFinder* finder);
+
+using namespace alibi;
+
+namespace {
+
+constexpr size_t kHeader = 28;  // of a bundle: magic, two lengths, checksum
+std::mt19937_64 random_;
+
+struct Silent final : abi::Logger, abi::LoggerFinder {
+    size_t messages = 0;
+    void log(int32_t, char const* message) noexcept override { messages += std::strlen(message) > 0 ? 1 : 0; }
+    abi::Logger* find() override { return this; }
+};
+
+uint64_t below(uint64_t limit) { return random_() % limit; }
+bool chance(uint64_t oneIn) { return below(oneIn) == 0; }
+
+int64_t extent() {
+    constexpr int64_t kStrange[] = {0, -1, INT64_MIN, INT64_MAX, INT64_MAX / 2, int64_t{1} << 31, int64_t{1} << 32,
+                                    int64_t{1} << 48, 65536, 1024};
+    return chance(12) ? kStrange[below(std::size(kStrange))] : static_cast<int64_t>(1 + below(9));
+}
+
+// A body that was made up, in the format that the reader expects: stored blocks and the right checksum.
+std::string packed(std::string const& body) {
+    std::string stream;
+    for (size_t at = 0; at < body.size() || at == 0; at += 65535) {
+        auto const length = static_cast<uint16_t>(std::min<size_t>(65535, body.size() - at));
+        auto const inverse = static_cast<uint16_t>(~length);
+        stream += static_cast<char>(at + 65535 >= body.size() ? 1 : 0);
+        stream.append(reinterpret_cast<char const*>(&length), 2).append(reinterpret_cast<char const*>(&inverse), 2);
+        stream.append(body, at, length);
+    }
+    uint32_t crc = ~0U;
+    for (char byte : stream) {
+        crc ^= static_cast<uint8_t>(byte);
+        for (int bit = 0; bit < 8; ++bit) crc = (crc >> 1) ^ ((crc & 1) ? 0xEDB88320U : 0U);
+    }
+    crc = ~crc;
+    uint64_t const lengths[2] = {stream.size(), body.size()};
+    std::string whole("ALIBIK\0\1", 8);
+    whole.append(reinterpret_cast<char const*>(lengths), 16).append(reinterpret_cast<char const*>(&crc), 4);
+    return whole + stream;
+}
+
+// Numbers are eight bytes, lengths four, texts plain: each kind of change hits one of them.
+std::string changed(std::string body) {
+    for (uint64_t left = below(4); left > 0; --left) {
+        size_t const at = below(std::min<size_t>(body.size() - 8, 6000));
+        int64_t const number = extent();
+        switch (below(4)) {
+            case 0: body[at] = static_cast<char>(below(256)); break;
+            case 1: std::memcpy(&body[at], &number, 8); break;
+            case 2: body[at] = static_cast<char>(body[at] ^ (1 << below(8))); break;
+            default: body.erase(at, below(9)); break;
+        }
+    }
+    return body;
+}
+
+abi::Dims dims(int32_t rank) {
+    abi::Dims made{};
+    made.rank = rank;
+    for (int64_t& size : made.d) size = extent();
+    return made;
+}
+
+abi::TensorDesc tensor(Tensor meant, int32_t type) {
+    abi::TensorDesc desc{};
+    desc.dims = dims(chance(6) ? static_cast<int32_t>(below(11)) - 1 : rankOf(meant));
+    constexpr int32_t kTypes[] = {abi::kFloat, abi::kHalf, abi::kBool, abi::kBFloat16, abi::kInt32, abi::kInt64, 99, -1};
+    desc.type = chance(6) ? kTypes[below(std::size(kTypes))] : type;
+    desc.format = chance(20) ? 1 : abi::kLinear;
+    return desc;
+}
+
+// Extents that mostly belong together, so that more than the first check is reached.
+void agree(std::vector<abi::TensorDesc>& descs, Member const& member) {
+    if (chance(3)) return;
+    int64_t const batch = extent(), kvHeads = extent(), heads = kvHeads > 9 || kvHeads < 0 ? extent() : kvHeads * (chance(2) ? 1 : 2), sQ = extent(), sKv = extent();
+    int64_t const full[] = {batch, heads, sQ, sKv};
+    auto const set = [](abi::TensorDesc& desc, std::initializer_list<int64_t> extents) {
+        std::copy(extents.begin(), extents.end(), desc.dims.d);
+    };
+    set(descs[0], {batch, heads, sQ, 64});
+    set(descs[1], {batch, kvHeads, sKv, 64});
+    set(descs[2], {batch, kvHeads, sKv, 64});
+    set(descs[3], {heads});
+    for (size_t i = 4; i < member.inputs.size(); ++i) {
+        if (member.inputs[i] == Tensor::key_bias) set(descs[i], {chance(2) ? 1 : batch, chance(2) ? 1 : heads, sKv});
+        if (member.inputs[i] == Tensor::key_positions) set(descs[i], {chance(2) ? 1 : batch, sKv});
+        if (member.inputs[i] != Tensor::mask) continue;
+        for (size_t axis = 0; axis < 4; ++axis) descs[i].dims.d[axis] = chance(2) ? 1 : full[axis];
+    }
+    set(descs.back(), {batch, heads, sQ, 64});
+}
+
+Member const& memberOf(std::string const& opType) {
+    for (Member const& member : family()) {
+        if (member.opType == opType) return member;
+    }
+    return family()[below(family().size())];
+}
+
+void planning(std::string const& bytes) {
+    std::shared_ptr<Bundle const> bundle;
+    try {
+        bundle = Bundle::read(bytes);
+    } catch (std::runtime_error const&) {
+        return;
+    }
+    alternatives(*bundle);
+    Node node;
+    node.member = &memberOf(bundle->opType);
+    for (int round = 0; round < 4; ++round) {
+        std::vector<abi::TensorDesc> descs;
+        for (Tensor meant : node.member->inputs) descs.push_back(tensor(meant, meant == Tensor::slopes ? abi::kFloat : abi::kBFloat16));
+        descs.push_back(tensor(Tensor::output, abi::kBFloat16));
+        agree(descs, *node.member);
+        try {
+            std::vector<Described> given;
+            for (auto const& desc : descs) given.push_back(describedAs(desc));
+            Call call = node.call(given.data(), given.size() - 1, given.back());
+            Device const device{bundle->serve(chance(2) ? 90 : 80), chance(4) ? extent() : 132};
+            Plan const plan = makePlan(*bundle, call, device, static_cast<int32_t>(below(3)));
+            for (Launch const& launch : plan.launches) {
+                if (launch.grid[0] < 1 || launch.grid[1] < 1 || launch.grid[1] > 65535 || launch.grid[2] > 65535) std::abort();
+            }
+        } catch (std::runtime_error const&) {
+        }
+        try {
+            if (workspaceBound(*bundle, extent(), extent(), extent(), extent(), extent()) < 0) std::abort();
+        } catch (std::runtime_error const&) {
+        }
+    }
+}
+
+struct Text {
+    std::string value;
+    abi::Field field;
+};
+
+void asPlugin(abi::Versioned* const* creators, int32_t count, std::string const& bytes, std::string const& opType) {
+    auto* maker = static_cast<abi::Creator*>(creators[below(static_cast<uint64_t>(count))]);
+    for (int32_t i = 0; i < count && !chance(8); ++i) {
+        auto* const other = static_cast<abi::Creator*>(creators[i]);
+        if (opType == other->pluginName()) maker = other;
+    }
+    Member const& member = memberOf(maker->pluginName());
+    float const scale = chance(9) ? -1e38F * 10.0F : 0.125F;
+    std::string const layout = chance(5) ? "BS" : chance(3) ? "BSHD" : "BHSD";
+    std::string const rows = chance(9) ? "" : chance(2) ? "mean" : "zero";
+    std::vector<abi::Field> fields = {
+        {"scale", &scale, abi::kFieldFloat32, 1},
+        {"layout", layout.c_str(), abi::kFieldChar, static_cast<int32_t>(layout.size() + 1)},
+        {"empty_rows", rows.c_str(), abi::kFieldChar, static_cast<int32_t>(rows.size() + 1)},
+        {"kernels", bytes.data(), abi::kFieldChar, static_cast<int32_t>(bytes.size())},
+    };
+    if (chance(9)) fields[below(4)].type = static_cast<int32_t>(below(9));
+    if (chance(9)) fields[below(4)].data = nullptr;
+    if (chance(9)) fields[below(4)].name = nullptr;
+    if (chance(9)) fields[below(4)].length = -static_cast<int32_t>(below(9));
+    if (chance(9)) fields.erase(fields.begin() + static_cast<long>(below(4)));
+    abi::Fields const collection{static_cast<int32_t>(fields.size()), fields.data()};
+    std::unique_ptr<abi::Plugin> const plugin(maker->create("layer", &collection, abi::kBuilding));
+    if (!plugin) return;
+    auto* const build = static_cast<abi::Build*>(plugin->capability(abi::kBuild));
+    auto* const runtime = static_cast<abi::Runtime*>(plugin->capability(abi::kRuntime));
+    for (int round = 0; round < 8; ++round) {
+        std::vector<abi::TensorDesc> descs;
+        for (Tensor meant : member.inputs) descs.push_back(tensor(meant, meant == Tensor::slopes ? abi::kFloat : abi::kBFloat16));
+        descs.push_back(tensor(Tensor::output, abi::kBFloat16));
+        agree(descs, member);
+        auto inputs = static_cast<int32_t>(member.inputs.size());
+        if (chance(6)) {
+            inputs = static_cast<int32_t>(below(9));
+            descs.resize(static_cast<size_t>(inputs) + 1, descs.back());
+        }
+        std::vector<abi::DynamicTensorDesc> dynamic;
+        std::vector<abi::DimsExprs> symbols(static_cast<size_t>(inputs));
+        std::vector<int32_t> types(static_cast<size_t>(inputs));
+        for (auto const& desc : descs) dynamic.push_back({desc, desc.dims, desc.dims, desc.dims});
+        for (size_t i = 0; i < symbols.size(); ++i) symbols[i].rank = descs[i].dims.rank;
+        abi::DimsExprs shape{};
+        int32_t type = 0;
+        build->outputShapes(symbols.data(), inputs, nullptr, 0, &shape, 1, nullptr);
+        build->outputTypes(&type, 1, types.data(), inputs);
+        build->supportsFormat(static_cast<int32_t>(below(12)) - 1, dynamic.data(), inputs, 1);
+        build->configure(dynamic.data(), inputs, dynamic.data() + inputs, 1);
+        build->workspaceBytes(dynamic.data(), inputs, dynamic.data() + inputs, 1);
+        std::unique_ptr<abi::Plugin> const attached(runtime->attachToContext(nullptr));
+        auto* const running = static_cast<abi::Runtime*>(attached->capability(abi::kRuntime));
+        running->setTactic(static_cast<int32_t>(below(5)));
+        running->onShapeChange(descs.data(), inputs, &descs.back(), 1);
+        std::vector<void const*> in(static_cast<size_t>(inputs) + 1);
+        void* out[1] = {};
+        running->enqueue(descs.data(), &descs.back(), in.data(), out, nullptr, nullptr);
+    }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    if (argc != 4) return 2;
+    std::ifstream stream(argv[1], std::ios::binary);
+    std::string const whole{std::istreambuf_iterator<char>(stream), {}};
+    uint64_t length = 0;
+    std::memcpy(&length, whole.data() + 16, sizeof length);
+    std::string const body = inflate(std::string_view(whole).substr(kHeader), length);
+    random_.seed(static_cast<uint64_t>(std::atoll(argv[2])));
+    Silent silent;
+    setLoggerFinder(&silent);
+    int32_t count = 0;
+    auto const creators = getCreators(count);
+    std::string const opType = Bundle::read(whole)->opType;
+    for (long round = std::atol(argv[3]); round > 0; --round) {
+        std::string const bytes = chance(4) ? whole : packed(changed(body));
+        planning(bytes);
+        asPlugin(creators, count, bytes, opType);
+    }
+    std::printf("%zu messages\n", silent.messages);
+    return 0;
+}

@@ -1,0 +1,181 @@
+"""One operator at a time: the element that the interpreter tells is the one that onnxruntime computes.
+
+A rule may also say that it does not know; a case says which of the two it expects.  The systematic test over all
+operators and types is another one: here are the edges that a change of a single line in a rule would get wrong.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx.parser
+import pytest
+from alibi_rewriter.rewriter.algebra import Index, Poly, Read, Size, of, poly, substitute
+from alibi_rewriter.rewriter.graph import index_graph, opset_versions
+from alibi_rewriter.rewriter.interpret import Interpreter
+from alibi_rewriter.rewriter.interpret.rules import element_rules
+from alibi_rewriter.rewriter.interpret.shapes import infer
+
+ort = pytest.importorskip("onnxruntime")
+
+SIZES = (1, 2, 5, 8)
+"""Of n."""
+
+DISTANCE = "col = Unsqueeze(count, axis1)\n d = Sub(count, col)\n"
+"""Key less row, as a square."""
+
+
+def element(body: str, constants: str = "", kind: str = "int64") -> tuple[onnx.ModelProto, Poly | None, list[Index]]:
+    """The model whose ``y`` a body makes of ``n``, the element of y, and its indices.
+
+    ``count`` is [0 .. n-1], ``zero`` and ``one`` are scalars.
+    """
+    text = f"""
+    <ir_version: 8, opset_import: ["" : 18]>
+    g (float[n] x) => ({kind}{"[k, l]" if body.startswith(DISTANCE) and "keepdims=0" not in body else "[k]"} y)
+    <int64 zero = {{0}}, int64 one = {{1}}, int64[1] axis0 = {{0}}, int64[1] axis1 = {{1}} {constants}>
+    {{
+       shape = Shape(x)
+       extent = Squeeze(shape, axis0)
+       count = Range(zero, extent, one)
+       {body}
+    }}
+    """
+    model = onnx.parser.parse_model(text)
+    interpreter = Interpreter(index_graph(model.graph, opset_versions(model), Path()), element_rules())
+    infer(interpreter, list(model.graph.node))
+    found = interpreter.dims("y")
+    if found is None:
+        return model, None, []
+    axes = [Index(f"a{k}", extent) for k, extent in enumerate(found)]
+    return model, interpreter.element("y", tuple(of(a) for a in axes)), axes
+
+
+def computed(model: onnx.ModelProto, n: int) -> npt.NDArray[Any]:
+    settings = ort.SessionOptions()
+    settings.log_severity_level = 4
+    session = ort.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"x": np.zeros(n, np.float32)})
+    return np.asarray(found)
+
+
+def is_known(value: Poly | None) -> bool:
+    return value is not None and not any(isinstance(a, Read) for a in value.all_atoms())
+
+
+def agree(body: str, constants: str = "", kind: str = "int64", sizes: tuple[int, ...] = SIZES) -> bool:
+    """Compares every element at every size; returns whether there was anything to compare."""
+    model, value, axes = element(body, constants, kind)
+    if not is_known(value):
+        return False
+    assert value is not None
+    for n in sizes:
+        wanted = computed(model, n)
+        for place in product(*(_ends(extent) for extent in wanted.shape)):
+            numbers = {a: poly(p) for a, p in zip(axes, place, strict=True)}
+            found = substitute(substitute(value, numbers), {Size("n"): poly(n)}).constant
+            assert found is not None, f"{value!r} is not decided at {place} of {wanted.shape}"
+            assert found == wanted[place], f"n = {n}, element {place}: {found} and not {wanted[place]}"
+    return True
+
+
+def _ends(extent: int) -> list[int]:
+    return list(range(extent)) if extent <= 40 else [0, 1, 255, 65503, 65504, 65505, extent - 2, extent - 1]
+
+
+KNOWN = {
+    "sum from the front": ("ones = Add(zero, one)\n all = Expand(ones, shape)\n y = CumSum(all, zero)", ""),
+    "sum without itself": ("ones = Expand(one, shape)\n y = CumSum<exclusive=1>(ones, zero)", ""),
+    "pad behind": ("y = Pad(count, pads, fill)", ", int64[2] pads = {0, 3}, int64 fill = {77}"),
+    "pad before": ("y = Pad(count, pads, fill)", ", int64[2] pads = {2, 0}, int64 fill = {77}"),
+    "pad both": ("y = Pad(count, pads, fill)", ", int64[2] pads = {1, 1}, int64 fill = {77}"),
+    "pad one axis": (
+        DISTANCE + "y = Pad(d, pads, fill, axis1)",
+        ", int64[2] pads = {1, 2}, int64 fill = {77}",
+    ),
+    "scatter a box": (
+        "places = Unsqueeze(two, axis1)\n wide = Pad(count, behind, fill)\n y = ScatterND(wide, places, new)",
+        ", int64[2] two = {1, 2}, int64[2] new = {90, 91}, int64[2] behind = {0, 5}, int64 fill = {77}",
+    ),
+    "scatter the last of a box": (
+        "at = Add(count, one)\n places = Unsqueeze(at, axis1)\n wide = Pad(count, behind, fill)\n"
+        "y = ScatterND(wide, places, count)",
+        ", int64[2] behind = {0, 3}, int64 fill = {77}",
+    ),
+    "half of a position": ("y = Div(count, two)", ", int64 two = {2}"),
+    "residue of a position": ("y = Mod(count, three)", ", int64 three = {3}"),
+    "triangle below": (DISTANCE + "t = Abs(d)\n y = Trilu<upper=0>(t, minus)", ", int64 minus = {-1}"),
+    "triangle above": (DISTANCE + "t = Abs(d)\n y = Trilu<upper=1>(t, one)", ""),
+    "less or equal": (DISTANCE + "c = LessOrEqual(d, zero)\n y = Cast<to=7>(c)", ""),
+    "less": (DISTANCE + "c = Less(d, zero)\n y = Cast<to=7>(c)", ""),
+    "largest distance": (DISTANCE + "y = ReduceMax<keepdims=0>(d, axis1)", ""),
+}
+
+EITHER = {
+    "sum from the end": ("ones = Expand(one, shape)\n y = CumSum<reverse=1>(ones, zero)", ""),
+    "sum from the end without itself": (
+        "ones = Expand(one, shape)\n y = CumSum<reverse=1, exclusive=1>(ones, zero)",
+        "",
+    ),
+    "half of a signed distance": (DISTANCE + "y = Div(d, two)", ", int64 two = {2}"),
+    "a distance by a negative number": ("y = Div(count, two)", ", int64 two = {-2}"),
+    "residue of a signed distance": (DISTANCE + "y = Mod(d, three)", ", int64 three = {3}"),
+    "scatter that adds": (
+        "places = Unsqueeze(at, axis1)\n wide = Pad(count, behind, fill)\n"
+        'y = ScatterND<reduction="add">(wide, places, new)',
+        ", int64[2] at = {1, 2}, int64[2] new = {90, 91}, int64[2] behind = {0, 5}, int64 fill = {77}",
+    ),
+    "scatter elements that add": (
+        'wide = Pad(count, behind, fill)\n y = ScatterElements<axis=0, reduction="add">(wide, at, new)',
+        ", int64[1] at = {1}, int64[1] new = {90}, int64[2] behind = {0, 2}, int64 fill = {77}",
+    ),
+    "pad that reflects": ('y = Pad<mode="edge">(count, pads)', ", int64[2] pads = {1, 2}"),
+    "pad that cuts": (
+        "wide = Pad(count, behind, fill)\n y = Pad(wide, pads, fill)",
+        ", int64[2] behind = {0, 4}, int64[2] pads = {-1, -2}, int64 fill = {77}",
+    ),
+    "square root of integers": ("y = Pow(count, half)", ", float half = {0.5}"),
+}
+
+FAR = {
+    "a bound at 65504": ("y = Min(count, bound)", ", int64 bound = {65504}", "int64"),
+    "a bound at 65504 on the other side": ("y = Min(bound, count)", ", int64 bound = {65504}", "int64"),
+    "a floor at -65504": ("m = Neg(count)\n y = Max(m, bound)", ", int64 bound = {-65504}", "int64"),
+    "clipped at 65504": (
+        "f = Cast<to=1>(count)\n y = Clip(f, low, high)",
+        ", float low = {-65504}, float high = {65504}",
+        "float",
+    ),
+    "clipped below at -65504": (
+        "f = Cast<to=1>(count)\n m = Neg(f)\n y = Clip(m, low, high)",
+        ", float low = {-65504}, float high = {65504}",
+        "float",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", KNOWN)
+def test_elements_that_are_known(case: str) -> None:
+    assert agree(*KNOWN[case])
+
+
+@pytest.mark.parametrize("case", EITHER)
+def test_elements_are_right_or_unknown(case: str) -> None:
+    agree(*EITHER[case], sizes=(2, 5, 8))
+
+
+@pytest.mark.parametrize("case", FAR)
+def test_bounds_far_away(case: str) -> None:
+    """A bound of the size of a mask is no mask to a position: sequences are longer than 65504."""
+    body, constants, kind = FAR[case]
+    agree(body, constants, kind, sizes=(3, 70000))
+
+
+def test_a_wrong_element_would_be_seen() -> None:
+    model, value, axes = element("y = CumSum(count, zero)")
+    assert computed(model, 4).tolist() == [0, 1, 3, 6]
+    assert not is_known(value) or len(axes) == 1

@@ -1,0 +1,207 @@
+"""Single rules of the proof and of the emitter, at the edge where a change of one line would make them wrong.
+
+Each model is written out here, small: it has to be refused for the reason that is named, or to compute the same.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import onnx.parser
+import pytest
+from alibi_rewriter.rewriter.algebra import (
+    Index,
+    Size,
+    conjunction,
+    disjunction,
+    ind,
+    less_equal,
+    min0,
+    of,
+    poly,
+)
+from alibi_rewriter.rewriter.errors import Code
+from alibi_rewriter.rewriter.masks import apply_order, under
+from alibi_rewriter.rewriter.pipeline import Options, RewriteResult, rewrite
+from onnx import ModelProto
+from textgraphs import run
+
+pytest.importorskip("onnxruntime")
+
+S, T = of(Size("S")), of(Size("T"))
+I, J = of(Index("i", S)), of(Index("j", T))  # noqa: E741
+ALONE = Options(verify=False, probe=False)
+
+
+def model(body: str, inputs: str = "", constants: str = "") -> ModelProto:
+    """An attention over 4 heads: the body makes its scores ``s``.
+
+    ``d`` is key less row, as floats, and ``later`` is true at keys after the row.
+    """
+    return onnx.parser.parse_model(f"""
+    <ir_version: 8, opset_import: ["" : 17]>
+    attention (float[B,4,S,8] q, float[B,4,S,8] k, float[B,4,S,8] v {inputs}) => (float[B,4,S,8] y)
+    <float[4,1,1] slopes = {{0.5, 0.25, 0.125, 0.0625}}, int64 zero = {{0}}, int64 one = {{1}},
+     float scale = {{0.35355338}}, int64[1] axis0 = {{0}}, int64[1] axis1 = {{1}}, float low = {{-3.4028235e38}},
+     float none = {{0}} {constants}>
+    {{
+       extent = Shape<start=2, end=3>(k)
+       keys = Squeeze(extent, axis0)
+       ji = Range(zero, keys, one)
+       rcol = Unsqueeze(ji, axis1)
+       rel = Sub(ji, rcol)
+       d = Cast<to=1>(rel)
+       later = Greater(ji, rcol)
+       kt = Transpose<perm=[0, 1, 3, 2]>(k)
+       qk = MatMul(q, kt)
+       scaled = Mul(qk, scale)
+       {body}
+       p = Softmax<axis=-1>(s)
+       y = MatMul(p, v)
+    }}
+    """)
+
+
+def alone(proto: ModelProto) -> RewriteResult:
+    return rewrite(proto, options=ALONE)
+
+
+def refusal(proto: ModelProto) -> Code:
+    """The code of the only site, which has to be refused by the proof alone."""
+    (site,) = alone(proto).analysis.sites
+    assert site.refusal is not None, "it was fused"
+    return site.refusal.code
+
+
+def difference(proto: ModelProto, more: dict[str, npt.NDArray[np.generic]] | None = None, length: int = 9) -> float:
+    """How far the fused model is from the original."""
+    random = np.random.default_rng(5)
+    feeds: dict[str, npt.NDArray[np.generic]] = {
+        n: random.standard_normal((2, 4, length, 8)).astype(np.float32) for n in ("q", "k", "v")
+    }
+    feeds |= more or {}
+    made = alone(proto).model
+    assert made is not None, "it was refused"
+    return float(np.abs(run(proto, feeds)[0] - run(made, feeds)[0]).max())
+
+
+# --- both sides of a symmetric bias -----------------------------------------------------------------------
+
+
+def two_sided(ratio: float) -> ModelProto:
+    """Slopes after the row that are ``ratio`` times those before it."""
+    return model(
+        """
+       before = Min(d, none)
+       after = Max(d, none)
+       far = Mul(after, ratio)
+       distance = Sub(before, far)
+       bias = Mul(slopes, distance)
+       s = Add(scaled, bias)""",
+        constants=f", float ratio = {{{ratio!r}}}",
+    )
+
+
+def test_slopes_on_both_sides_that_are_the_same() -> None:
+    assert difference(two_sided(1.0)) < 1e-5
+
+
+@pytest.mark.parametrize("ratio", [1 + 2.0**-9, 1 - 2.0**-9, 1 + 2.0**-12, 1 + 2.0**-18, 0.5, 0.0])
+def test_slopes_on_both_sides_that_differ(ratio: float) -> None:
+    assert refusal(two_sided(ratio)) is Code.NOT_LINEAR
+
+
+# --- where the order of key and row is known ---------------------------------------------------------------
+
+CAUSAL = J - I
+
+
+@pytest.mark.parametrize("shift", [0, 1, 5])
+def test_a_kink_at_or_before_the_row_is_resolved(shift: int) -> None:
+    """Where j <= i, min(0, j - i - 1) is j - i - 1 as well, and min(0, i - j + 1) is zero."""
+    assert apply_order(min0(CAUSAL - shift), CAUSAL) == CAUSAL - shift
+    assert apply_order(2 * min0(CAUSAL - shift), CAUSAL) == 2 * (CAUSAL - shift)
+
+
+@pytest.mark.parametrize("shift", [1, 2, 5])
+def test_a_kink_after_the_row_is_not(shift: int) -> None:
+    """Where j <= i, min(0, j - i + 2) may be zero or not; so may min(0, i - j - 2)."""
+    before = min0(CAUSAL + shift)
+    assert apply_order(before, CAUSAL) == before
+    assert apply_order(before, 3 * CAUSAL) == before
+
+
+@pytest.mark.parametrize("shift", [1, 3])
+def test_a_kink_before_the_row_refuses_a_causal_site(shift: int) -> None:
+    """A distance that is clipped to zero for the last keys before the row."""
+    proto = model(
+        """
+       moved = Add(d, shift)
+       kink = Min(moved, none)
+       bias = Mul(slopes, kink)
+       added = Add(scaled, bias)
+       s = Where(later, low, added)""",
+        constants=f", float shift = {{{shift}}}",
+    )
+    assert refusal(proto) in (Code.OFFSET, Code.NOT_LINEAR)
+
+
+def test_a_condition_of_which_a_part_is_known_is_not_known() -> None:
+    known = less_equal(J, I)
+    both = conjunction((known, less_equal(I - J, poly(3))))
+    value = 7 * ind(both)
+    assert under(value, known) == value
+    assert under(value, both) == poly(7)
+    assert under(7 * ind(known), both) == poly(7)
+
+
+def test_a_condition_that_is_excluded_is_decided() -> None:
+    known = less_equal(J, I)
+    assert under(7 * ind(less_equal(I + 1, J)), known) == poly(0)
+    either = disjunction((less_equal(I + 1, J), less_equal(I - J, poly(3))))
+    assert under(7 * ind(either), known) in (7 * ind(either), 7 * ind(less_equal(I - J, poly(3))))
+
+
+def test_a_bias_that_only_some_visible_keys_get() -> None:
+    """[j <= i and i - j <= 3] * slope * d: keys that are farther get nothing, and are visible."""
+    proto = model(
+        """
+       near = Greater(d, minus)
+       earlier = Not(later)
+       both = And(near, earlier)
+       full = Mul(slopes, d)
+       bias = Where(both, full, none)
+       added = Add(scaled, bias)
+       s = Where(later, low, added)""",
+        constants=", float minus = {-4}",
+    )
+    refusal(proto)
+
+
+# --- tensors that are longer than the keys -----------------------------------------------------------------
+
+
+def longer_mask() -> ModelProto:
+    """A padding mask [B, M] of which the keys get the first S entries, after it has been made additive."""
+    return model(
+        """
+       wide = Unsqueeze(m, axes12)
+       hiding = Where(wide, none, low)
+       kept = Slice(hiding, axis0, extent, axis3)
+       bias = Mul(slopes, d)
+       biased = Add(bias, kept)
+       s = Add(scaled, biased)""",
+        inputs=", bool[B,M] m",
+        constants=", int64[2] axes12 = {1, 2}, int64[1] axis3 = {3}",
+    )
+
+
+def test_the_first_part_of_a_longer_mask_is_taken() -> None:
+    random = np.random.default_rng(7)
+    mask = random.random((2, 20)) < 0.6
+    mask[:, 4] = True
+    assert difference(longer_mask(), {"m": mask}) < 1e-5
+    mask = np.ones((2, 20), np.bool_)
+    mask[:, 0] = False  # hidden: only the first entry, and the first after the keys
+    mask[:, 9] = False
+    assert difference(longer_mask(), {"m": mask}) < 1e-5
