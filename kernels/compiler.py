@@ -164,9 +164,8 @@ def jobs(
             yield from ((x, Layout(contiguous=False)) for x in found if x.engine == "hopper")
         for layout in _widened(request, layouts):
             # A kernel for one row is the general one where masks differ by key only.
-            yield from (
-                (x, layout) for x in found if x.engine != "hopper" and ("MASK_ROWS" not in x.options or layout.mask_rows)
-            )
+            portable = (x for x in found if x.engine != "hopper")
+            yield from ((x, layout) for x in portable if layout.mask_rows or "MASK_ROWS" not in x.options)
 
 
 def compile_bundle(

@@ -85,9 +85,13 @@ def configurations(request: Request, arch: int, *, skip: bool = False) -> list[C
     for role in roles:
         matching = [rule for rule in _rules() if rule["role"] == role and _applies(rule, request, arch)]
         complete = False
+        # Engines with a kernel for all sizes: further rules for them would never be reached.
+        settled: set[str] = set()
         for rule in (rule for rule in matching if not rule.get("alternative")):
             if complete:
                 break
+            if rule["engine"] in settled:
+                continue
             options = dict(rule.get("options", {}))
             conditions = tuple(Condition(**condition) for condition in rule.get("conditions", []))
             tile = Tile(*rule["tile"])
@@ -96,6 +100,8 @@ def configurations(request: Request, arch: int, *, skip: bool = False) -> list[C
                 worth = (*conditions, Condition("s_kv", at_least=SKIP_FROM), Condition("surplus", at_least=0))
                 found.append(Configuration(role, rule["engine"], arch, tile, {**options, "SKIP": True}, worth))
             found.append(Configuration(role, rule["engine"], arch, tile, options, conditions))
+            if not conditions:
+                settled.add(rule["engine"])
             # The Hopper kernel has conditions of its own and needs something behind it.
             complete = not conditions and rule["engine"] == "portable"
         if not complete:

@@ -125,7 +125,8 @@ def alibi_prefill_hopper(
     sizes = Sizes(gl.to_tensor(batch_size), gl.to_tensor(heads), gl.to_tensor(group), gl.to_tensor(s_q),
                   gl.to_tensor(s_kv))  # fmt: skip
     shared = Shared(query_tile, key_tile, value_tile, output_tile, vector_tile, told, term_tile, picks, ones, notes,
-                    verdicts, doubts, bounds, query_full, query_empty, key_full, value_full, freed, verdict, weighed, certain, ready)  # fmt: skip
+                    verdicts, doubts, bounds, query_full, query_empty, key_full, value_full, freed, verdict, weighed,
+                    certain, ready)  # fmt: skip
     # Spelled out: a tuple that is given a name turns its constants into tensors.
     if CONSUMERS == 3:
         gl.warp_specialize([

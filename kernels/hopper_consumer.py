@@ -21,6 +21,7 @@ from .hopper_shared import (
     END,
     EXTRA,
     FIRST,
+    FORM_CAUSAL,
     FORM_SYMMETRIC,
     HEAD,
     LEFT,
@@ -234,7 +235,7 @@ def _consume_pass(
                     left = read(shared, slot, LEFT)
                     right = read(shared, slot, RIGHT)
                     stop = edges + left + right
-        if settings.MASK:
+        if settings.MASK and (settings.FORM == FORM_CAUSAL or not STEADY):
             # The mean of all values, for rows that see no key; a loop of its own keeps it out of the one above.
             seen_from = read(shared, slot, SEEN_FROM)
             stop += read(shared, slot, EXTRA)

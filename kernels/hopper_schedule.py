@@ -18,6 +18,7 @@ from .hopper_shared import (
     END,
     EXTRA,
     FIRST,
+    FORM_CAUSAL,
     FORM_SYMMETRIC,
     HEAD,
     LARGEST,
@@ -43,7 +44,7 @@ from .hopper_shared import (
 )  # fmt: skip
 from .hopper_skipping import AHEAD, needed_blocks, worth_a_try
 from .hopper_tiles import block_at, blocks_of, order, place_of, tile_of, visible_keys
-from .hopper_weights import natural
+from .hopper_weights import by_vector, natural
 
 
 @gluon.constexpr_function
@@ -91,12 +92,6 @@ def _all_plain(loaded, start, s_kv, settings):
         told = loaded == 0
     key = start + gl.arange(0, settings.BLOCK_N, layout=_by_key())
     return gl.max((told & (key < s_kv)).to(gl.int32), 0) == 0
-
-
-@gluon.jit
-def _is_plain(plain_blocks, number):
-    """Whether a block is known to be one that the mask says nothing about."""
-    return (((plain_blocks >> (number & 63)) & 1) != 0) & (number < 64)
 
 
 @gluon.jit
@@ -150,7 +145,7 @@ def produce(
     served = gl.to_tensor(0)
     certified = gl.to_tensor(0)
     tiles = gl.cdiv(sizes.s_q, rows)
-    size, bundles, rounds = order(tiles, sizes, settings)
+    size, bundles, rounds, places = order(tiles, sizes, settings)
     s_kv = sizes.s_kv
     passes = gl.to_tensor(1)
     number_of_pass = gl.to_tensor(0)
@@ -166,12 +161,13 @@ def produce(
         per_natural = gl.to_tensor(1.0)
     within = gl.to_tensor(settings.STEADY)
     per_scale = 1.0 / scale_natural
-    # Which of the first 64 blocks the mask of this batch entry is known to say nothing about.
-    plain_blocks = gl.to_tensor(0).to(gl.int64)
-    # The same of another entry: tiles that follow each other come from two, because every other round is dealt backwards.
+    # From which block to which the mask of this batch entry is known to say nothing.
+    plain_from = gl.to_tensor(0)
+    plain_to = gl.to_tensor(0)
+    # The same of another entry: tiles that follow each other come from two; every other round is dealt backwards.
     scanned_b = gl.to_tensor(-1)
     begin_seen_b, begin_b, end_b, begin_near_b, end_near_b = begin_seen, begin, end, begin_near, end_near
-    plain_blocks_b = plain_blocks
+    plain_from_b, plain_to_b = plain_from, plain_to
     # Places whose terms are not zero.
     told = gl.to_tensor(0)
     turn = gl.to_tensor(0)
@@ -190,7 +186,7 @@ def produce(
             if settings.SKIP:
                 if number_of_pass == 0:
                     number = coming // (size * tiles)
-                    row, pair = tile_of(number, coming - number * size * tiles, size, tiles, sizes, settings)
+                    row, pair = tile_of(number, coming - number * size * tiles, size, tiles, bundles, sizes, settings)
                     exists = coming < tiles * sizes.batch * sizes.heads
                     more = exists
                     if exists:
@@ -202,7 +198,7 @@ def produce(
                     # Back along the tickets that this program had.
                     more = drawn >= 0
                     number = drawn // (size * tiles)
-                    row, pair = tile_of(number, drawn - number * size * tiles, size, tiles, sizes, settings)
+                    row, pair = tile_of(number, drawn - number * size * tiles, size, tiles, bundles, sizes, settings)
                     taken = more
                     if more:
                         turn -= 1
@@ -210,10 +206,10 @@ def produce(
                         if settings.STEADY:
                             taken = in_doubt(shared, turn, settings)
             else:
-                number = place // rounds
+                number = gl.minimum(place // rounds, bundles)
                 index = place_of(number, place - number * rounds, size, tiles, settings)
-                row, pair = tile_of(number, index, size, tiles, sizes, settings)
-                more = place < bundles * rounds
+                row, pair = tile_of(number, index, size, tiles, bundles, sizes, settings)
+                more = place < places
                 exists = more & (row >= 0)
                 taken = exists
                 if settings.STEADY:
@@ -229,22 +225,33 @@ def produce(
                 slope = slope_natural * per_natural
                 if settings.MASK:
                     if batch != scanned:
-                        begin_seen, begin_seen_b = begin_seen_b, begin_seen
+                        scanned, scanned_b = scanned_b, scanned
                         begin, begin_b = begin_b, begin
                         end, end_b = end_b, end
-                        begin_near, begin_near_b = begin_near_b, begin_near
-                        end_near, end_near_b = end_near_b, end_near
-                        plain_blocks, plain_blocks_b = plain_blocks_b, plain_blocks
-                        scanned, scanned_b = scanned_b, scanned
+                        plain_from, plain_from_b = plain_from_b, plain_from
+                        plain_to, plain_to_b = plain_to_b, plain_to
+                        if settings.ADDITIVE:
+                            begin_seen, begin_seen_b = begin_seen_b, begin_seen
+                            begin_near, begin_near_b = begin_near_b, begin_near
+                            end_near, end_near_b = end_near_b, end_near
                     if batch != scanned:
                         begin_seen, begin, end, begin_near, end_near = visible_keys(
                             mask, batch, mask_batch, mask_column, s_kv, within, settings
                         )
                         scanned = batch
-                        plain_blocks = gl.to_tensor(0).to(gl.int64)
+                        plain_from = gl.to_tensor(0)
+                        plain_to = gl.to_tensor(0)
+                    if not settings.ADDITIVE:
+                        begin_seen, begin_near, end_near = begin, begin, end
                 first, crossings, tail, left, right, extra, seen_from = blocks_of(
                     row, begin, end, begin_near, end_near, begin_seen, empty_mean, sizes, settings
                 )
+                if settings.MASK and settings.STEADY and settings.FORM != FORM_CAUSAL:
+                    if (empty_mean != 0) & within:
+                        # A batch entry without visible keys is left to the second pass, like rows that are not to be
+                        # trusted: what the first one does not do does not take its registers.
+                        extra = gl.to_tensor(0)
+                        seen_from = gl.to_tensor(0)
                 own = 0.0
                 if settings.POSITIONS:
                     last_row = gl.minimum(row * rows + rows, sizes.s_q) - 1 + s_kv - sizes.s_q
@@ -255,7 +262,7 @@ def produce(
                 if settings.SKIP:
                     if worth_a_try(slope, s_kv) & (left + right > AHEAD):
                         sure = crossings + tail + AHEAD
-                asked = not (_is_plain(plain_blocks, first) & within)
+                asked = not (within & (plain_from <= first) & (first < plain_to))
                 if VECTOR:
                     loaded, position = _ask(
                         mask, key_positions, batch, mask_batch, mask_column, positions_batch, first * BLOCK_N,
@@ -277,11 +284,15 @@ def produce(
                         if not settings.POSITIONS:
                             if asked & within:
                                 tells = not _all_plain(loaded, number * BLOCK_N, s_kv, settings)
-                                bit = gl.to_tensor(1).to(gl.int64) << (number & 63)
-                                plain_blocks |= gl.where(tells | (number > 63), 0, bit)
+                                if not tells:
+                                    # The blocks of a tile come in order: what is plain becomes one range.
+                                    none = plain_from == plain_to
+                                    plain_from = gl.where(none | (number == plain_from - 1), number, plain_from)
+                                    plain_to = gl.where(none | (number == plain_to), number + 1, plain_to)
                         next_number = block_at(j + 1, first, crossings, tail, left, right, s_kv, BLOCK_N)
                         # Nothing is asked of blocks that are known to be plain, nor of those of the mean.
-                        asked = (j + 1 < keyed) & (not (_is_plain(plain_blocks, next_number) & within))
+                        known = within & (plain_from <= next_number) & (next_number < plain_to)
+                        asked = (j + 1 < keyed) & (not known)
                         if asked:
                             loaded, position = _ask(
                                 mask, key_positions, batch, mask_batch, mask_column, positions_batch,
@@ -300,7 +311,7 @@ def produce(
                         place_bit = 1 << stage
                         if tells | ((told & place_bit) != 0):
                             terms = _key_terms(here, here_position, slope_natural, own, settings)
-                            if within:
+                            if within & (not by_vector(settings, settings.STEADY)):
                                 # Zeros where a block that is plain comes to a place whose terms are not.
                                 terms = gl.where(tells, terms * per_scale, 0.0)
                                 told = gl.where(tells, told | place_bit, told & ~place_bit)

@@ -146,8 +146,8 @@ class Shared:
 
     @gluon.constexpr_function
     def __init__(self, query_tile, key_tile, value_tile, output_tile, vector_tile, told, term_tile, picks, ones,
-                 notes, verdicts, doubts, bounds, query_full, query_empty, key_full, value_full, freed, verdict, weighed, certain,
-                 ready):  # fmt: skip
+                 notes, verdicts, doubts, bounds, query_full, query_empty, key_full, value_full, freed, verdict,
+                 weighed, certain, ready):  # fmt: skip
         self.query_tile = query_tile
         self.key_tile = key_tile
         self.value_tile = value_tile

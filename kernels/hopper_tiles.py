@@ -1,8 +1,9 @@
 """Tiles and blocks of the Hopper kernel: which tile a program takes, and which blocks of keys that tile needs."""
 
 # Compile-time parameters are in capitals, as is the custom in Triton.  Kernels are compiled, never called as
-# Python: Triton's language has no types to check them with.
-# ruff: noqa: N803, N806
+# Python: Triton's language has no types to check them with.  Conditions at compile time stay apart from those at run
+# time: ``and`` would turn them into tensors.
+# ruff: noqa: N803, N806, SIM102
 # mypy: ignore-errors
 
 from __future__ import annotations
@@ -21,9 +22,15 @@ NEAR = gl.constexpr(-64.0)
 FEW_TILES = gl.constexpr(8)
 
 
+@gluon.constexpr_function
+def _apart(settings):
+    """Whether the first rows of all pairs are dealt apart from the others: see ``tile_of``."""
+    return settings.MASK and settings.FORM == FORM_CAUSAL
+
+
 @gluon.jit
 def order(tiles, sizes, settings):
-    """How the tiles go round: (pairs of batch and head in a bundle, bundles, rounds of a bundle)."""
+    """How tiles go round: (pairs of batch and head in a bundle, bundles, rounds of a bundle, rounds of all)."""
     pairs = sizes.batch * sizes.heads
     size = pairs
     bundles = gl.to_tensor(1)
@@ -32,29 +39,43 @@ def order(tiles, sizes, settings):
         fitting = gl.maximum((settings.BUNDLE_MIB * 1048576) // (sizes.s_kv * width) * sizes.group, 1)
         size = gl.cdiv(pairs, gl.cdiv(pairs, fitting))
         bundles = gl.cdiv(pairs, size)
-    return size, bundles, gl.cdiv(size * tiles, gl.num_programs(0))
+    rounds = gl.cdiv(size * tiles, gl.num_programs(0))
+    places = bundles * rounds
+    if _apart(settings):
+        rounds = gl.maximum(gl.cdiv(size * (tiles - 1), gl.num_programs(0)), 1)
+        places = bundles * rounds + gl.cdiv(pairs, gl.num_programs(0))
+    return size, bundles, rounds, places
 
 
 @gluon.jit
-def tile_of(number, index, size, tiles, sizes, settings):
+def tile_of(number, index, size, tiles, bundles, sizes, settings):
     """The ``index``-th tile of a bundle: (row tile, pair); the row is -1 if there is none.
 
     Keys and values are read from memory once if the programs that need them run at about the same time.  Where
     all tiles cost the same, those of a pair follow each other.  Causal tiles do not: there the pairs go in bundles
-    whose keys and values fit the L2 cache, and within a bundle the rows with the most keys come first.
+    whose keys and values fit the L2 cache, and within a bundle the rows with the most keys come first.  With a mask the
+    first rows may see no key and have to read all values: those of all pairs are a bundle of their own, the last.
     """
     if settings.FORM == FORM_CAUSAL:
         count = gl.minimum(size, sizes.batch * sizes.heads - number * size)
+        end = count * tiles
+        if _apart(settings):
+            end = count * (tiles - 1)
+            if number == bundles:
+                count = sizes.batch * sizes.heads
+                end = count
         row = tiles - 1 - index // count
-        if settings.MASK:
-            # The first rows may have to read all values, if no key is visible to them.
-            row = gl.where(index < count, 0, row + 1)
         pair = number * size + index % count
+        if _apart(settings):
+            if number == bundles:
+                row = gl.to_tensor(0)
+                pair = index
     else:
         count = size
+        end = count * tiles
         row = index % tiles
         pair = index // tiles
-    return gl.where(index < count * tiles, row, -1), pair
+    return gl.where(index < end, row, -1), pair
 
 
 @gluon.jit
@@ -111,8 +132,9 @@ def _end(added, start, floor):
 
 @gluon.jit
 def visible_keys(mask, batch, mask_batch, mask_column, s_kv, within, settings):
-    """Of one batch entry: the first visible key; of the keys that this pass reads, and of those near zero, the first
-    and the end.  A first one that does not exist is s_kv, and the end then 0.
+    """Of one batch entry: the first visible key; the first and the end of what this pass reads, and of keys near zero.
+
+    Of no keys the first is s_kv and the end 0.
 
     A boolean mask has one kind of visible key.  Of an additive one the first pass (``within``) leaves out what is
     at or below FAR at both ends; tiles whose rows have no other keys are done again, with all visible ones.

@@ -67,8 +67,14 @@ def _lines(intercepts, gradient, settings):
 
 @gluon.constexpr_function
 def by_vector(settings, STEADY):
-    """Whether a vector brings what differs by key only, bias included; else the products have it already."""
-    return (settings.MASK or settings.POSITIONS) and not STEADY
+    """Whether a vector brings what differs by key only, bias included; else the products have it already.
+
+    Positions say something about every key; where they do not come by a product of their own (TERMS), a vector in the
+    FMA's addend costs an addition for two scores, one on the products an addition for each.
+    """
+    if settings.POSITIONS:
+        return not (STEADY and settings.TERMS)
+    return settings.MASK and not STEADY
 
 
 @gluon.constexpr_function
@@ -90,12 +96,10 @@ def vector_of(shared, step, column, settings, STEADY: gl.constexpr):
 @gluon.jit
 def with_terms(products, step, shared, settings, STEADY: gl.constexpr):
     """The products and what differs by key only, where that has not come by a product of its own (TERMS)."""
-    if STEADY and not settings.TERMS and (settings.MASK or settings.POSITIONS):
+    if STEADY and settings.MASK and not (settings.TERMS or settings.POSITIONS):
         LAYOUT: gl.constexpr = gl.SliceLayout(0, scores_layout(settings))
         stage = stage_of(step, settings)
-        if settings.POSITIONS:
-            products += shared.vector_tile.index(stage).load(LAYOUT)[None, :]
-        elif is_told(shared, stage):
+        if is_told(shared, stage):
             products += shared.vector_tile.index(stage).load(LAYOUT)[None, :]
     return products
 

@@ -154,7 +154,8 @@ EXACT = {
     ),
     "a slope written at index -1": (
         "t = ScatterND (flat, at, new)\n s = Reshape (t, shape)\n bias = Mul (distance_float, s)",
-        "float[4] flat = {0.5, 0.25, 0.125, 0.0625}, int64[1,1] at = {-1}, float[1] new = {3}, int64[3] shape = {4,1,1}",
+        "float[4] flat = {0.5, 0.25, 0.125, 0.0625}, int64[1,1] at = {-1}, float[1] new = {3}, "
+        "int64[3] shape = {4,1,1}",
     ),
     "the sign times the absolute value": ("s = Sign (linear)\n a = Abs (linear)\n bias = Mul (s, a)", ""),
     "counted backwards": (

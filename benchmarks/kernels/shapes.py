@@ -9,9 +9,9 @@ from alibi_rewriter.kernels.variants import ELEMENT_BYTES, Layout, Request
 INPUTS = ("none", "key padding", "right padding", "boolean rows", "additive rows", "positions")
 """What an attention may have besides query, key and value."""
 EXPORTED_INPUTS = ("additive keys", "causal rows", "boolean heads", "positions and padding")
-"""Further ones, as exports have them: an additive mask [B, 1, 1, S_kv] that hides keys at the right by the lowest number
-of the type, a boolean mask [B, 1, S_q, S_kv] that repeats the causal one, one [B, H, 1, S_kv] with padding at the left,
-positions that count the keys behind such padding."""
+"""Further ones, as exports have them: an additive mask [B, 1, 1, S_kv] that hides keys at the right by the lowest
+number of the type, a boolean mask [B, 1, S_q, S_kv] that repeats the causal one, one [B, H, 1, S_kv] with padding at
+the left, positions that count the keys behind such padding."""
 
 
 def paper_slopes(heads: int) -> list[float]:

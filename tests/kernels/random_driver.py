@@ -50,16 +50,11 @@ def requests() -> tuple[Request, ...]:
             if dtype == "float32" and number % 3:
                 continue
             mask = ("float32" if number % 2 else dtype) if kind == "additive" else kind
-            found.append(
-                Request.of(
-                    symmetric=symmetric,
-                    causal=causal,
-                    positions=positions,
-                    mask_dtype=mask,
-                    dtype=dtype,
-                    head_dim=HEAD_DIMS[(number + 3 * place) % len(HEAD_DIMS)],
-                )  # fmt: skip
+            head_dim = HEAD_DIMS[(number + 3 * place) % len(HEAD_DIMS)]
+            one = Request.of(
+                symmetric=symmetric, causal=causal, positions=positions, mask_dtype=mask, dtype=dtype, head_dim=head_dim
             )
+            found.append(one)
     return tuple(found)
 
 
@@ -174,8 +169,8 @@ def draw(number: int, all_requests: Sequence[Request]) -> Drawn:
         step = torch.randint(0, 3, (dice.choice((1, batch)), s_kv), device="cuda")
         positions = step.cumsum(1).float()
     title = (
-        f"{number}: {request.op_type} {request.dtype} mask {request.mask_dtype} {batch}x{heads}/{kv_heads} {s_q}x{s_kv} "
-        f"D{depth} {'/'.join(hows)} query x{sharp:g} slopes x{factor:g} {name}"
+        f"{number}: {request.op_type} {request.dtype} mask {request.mask_dtype} {batch}x{heads}/{kv_heads} "
+        f"{s_q}x{s_kv} D{depth} {'/'.join(hows)} query x{sharp:g} slopes x{factor:g} {name}"
     )
     return Drawn(title, request, query, key, value, slopes, mask, positions, dice.random() < 0.7)
 
