@@ -76,6 +76,7 @@ enum Place : size_t {
     kReleaseMemoryInfo = 94,
     kReleaseTensorTypeAndShapeInfo = 99,
     kReleaseCustomOpDomain = 101,
+    kAddSessionConfigEntry = 130,
     kGetGpuComputeStream = 193,
     kHasSessionConfigEntry = 237,
     kGetSessionConfigEntry = 238,
