@@ -62,7 +62,7 @@ def explain_parser() -> argparse.ArgumentParser:
 
 def bench_parser() -> argparse.ArgumentParser:
     """The argument parser of ``rewrite bench MODEL``."""
-    from .bench.options import add_arguments
+    from .speed.options import add_arguments
 
     made = _parser("rewrite bench", "Time the original against the rewritten model on this machine, in onnxruntime.")
     add_arguments(made)
@@ -193,7 +193,7 @@ def _taken(options: argparse.Namespace) -> Path | None:
 
 
 def _bench(words: list[str], outputs: Outputs) -> int:
-    from .bench.command import carry_out
+    from .speed.command import carry_out
 
     options = bench_parser().parse_args(words)
     ranges = dict(parse_range(text) for group in options.val_range for text in group)

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from .bench import bench_section
 from .engine import engine_section
 from .evidence import bias_section, memory_section, precision_section, slopes_section, verification_section
 from .markup import code, details, esc, section, table
 from .sites import drawing_section, sites_section
+from .speed import bench_section
 
 Record = Mapping[str, Any]
 

@@ -43,7 +43,7 @@ class Runner:
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed in close()
         try:
             self._process = start(
-                "bench.child",
+                "speed.child",
                 folder=folder,
                 variables={"ALIBI_ANSWERS": str(write)},
                 stdin=subprocess.PIPE,

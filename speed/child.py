@@ -50,7 +50,7 @@ class Server:
         def make() -> Any:
             if not library:
                 return onnxruntime.InferenceSession(path, options, providers=providers)
-            from ..runtime import InferenceSession
+            from ..runtime.session import InferenceSession
 
             return InferenceSession(path, options, providers=providers)
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import onnx
 import pytest
-from alibi_rewriter.bench import measure as measuring
-from alibi_rewriter.bench.cases import Cases
-from alibi_rewriter.bench.measure import Contender, Measured, Row, measure
-from alibi_rewriter.bench.process import RunFailed, Runner
-from alibi_rewriter.bench.report import to_json, to_text
 from alibi_rewriter.cli import main
 from alibi_rewriter.page import to_html
+from alibi_rewriter.speed import measure as measuring
+from alibi_rewriter.speed.cases import Cases
+from alibi_rewriter.speed.measure import Contender, Measured, Row, measure
+from alibi_rewriter.speed.process import RunFailed, Runner
+from alibi_rewriter.speed.report import to_json, to_text
 
 pytest.importorskip("onnxruntime")
 
