@@ -191,7 +191,11 @@ MUTATIONS: tuple[tuple[str, str, str], ...] = (
         "at(plan.sizes, Size::rows) <= bundle.selection.decodeRows",
         "at(plan.sizes, Size::rows) < bundle.selection.decodeRows",
     ),
-    ("native/core/plan.cpp", "sum(bytes, kWorkspaceAlignment - 1) / kWorkspaceAlignment", "bytes / kWorkspaceAlignment"),
+    (
+        "native/core/plan.cpp",
+        "sum(bytes, kWorkspaceAlignment - 1) / kWorkspaceAlignment",
+        "bytes / kWorkspaceAlignment",
+    ),
 )
 
 EQUIVALENT: dict[tuple[str, str, str], str] = {}
