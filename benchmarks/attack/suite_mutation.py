@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from suite_mutations import EQUIVALENT, MUTATIONS, TESTS
+from suite_mutations import EQUIVALENT, MUTATIONS, TESTS, TESTS_OF_NATIVE
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGETS = (
@@ -199,7 +199,8 @@ def main() -> int:
             end = mutation.start + len(mutation.old)
             (copy / mutation.file).write_text(source[: mutation.start] + mutation.new + source[end:], encoding="utf-8")
             start = time.perf_counter()
-            killer = killed_by(copy, options.tests, options.seconds)
+            native = list(TESTS_OF_NATIVE) if mutation.file.endswith(".cpp") else None
+            killer = killed_by(copy, native or options.tests, options.seconds)
             (copy / mutation.file).write_text(source, encoding="utf-8")
             reason = EQUIVALENT.get((mutation.file, mutation.old, mutation.new))
             kind = "killed" if killer else "equivalent" if reason else "SURVIVED"

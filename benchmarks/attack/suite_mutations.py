@@ -14,6 +14,9 @@ TESTS = (
 )
 """Relevant tests, quick ones first."""
 
+TESTS_OF_NATIVE = ("tests/engine/test_plugin_library.py::test_the_library_plans_as_the_model_does",)
+"""For changes of C++, which has to be compiled."""
+
 MUTATIONS: tuple[tuple[str, str, str], ...] = (
     # --- survivors of b65f32f
     ("rewriter/prove.py", "np.maximum(np.abs(a), np.abs(b)) * 2.0**-22", "np.maximum(np.abs(a), np.abs(b)) * 2.0**-8"),
@@ -177,6 +180,22 @@ MUTATIONS: tuple[tuple[str, str, str], ...] = (
     ),
     ("rewriter/emit.py", '"Div" if self.plan.divide else "Mul"', '"Mul"'),
     ("rewriter/emit.py", "present.index(r) for r in order", "order.index(r) for r in present"),
+    # --- how launches are planned
+    ("native/core/plan.cpp", "if (skip-- == 0) break;", "break;"),
+    ("native/core/plan.cpp", "if (!kernel.maskRows && layout_.maskRows) return false;", ""),
+    ("native/core/plan.cpp", "if (kernel.contiguous && !layout_.contiguous) return false;", ""),
+    ("native/core/plan.cpp", "operand.strides[axis] * bytes % 16 == 0", "operand.strides[axis] % 16 == 0"),
+    ("native/core/plan.cpp", "at(sizes, Size::surplus) = sKv - sQ;", "at(sizes, Size::surplus) = sQ - sKv;"),
+    (
+        "native/core/plan.cpp",
+        "at(plan.sizes, Size::rows) <= bundle.selection.decodeRows",
+        "at(plan.sizes, Size::rows) < bundle.selection.decodeRows",
+    ),
+    (
+        "native/core/plan.cpp",
+        "sum(bytes, kWorkspaceAlignment - 1) / kWorkspaceAlignment",
+        "bytes / kWorkspaceAlignment",
+    ),
 )
 
 EQUIVALENT: dict[tuple[str, str, str], str] = {}
