@@ -7,7 +7,7 @@ from .errors import Code, Refusal, Stage
 from .graph import label
 from .interpret import Interpreter
 from .interpret.facts import Fact
-from .interpret.room import excluded
+from .interpret.room import excluded, tied
 from .narrow import limits
 from .site import Attention
 
@@ -39,6 +39,16 @@ def check_room(interpreter: Interpreter, attention: Attention) -> list[str]:
                 label(attention.anchor),
                 attention.scores,
                 f"{render(index.bound)} cannot be {small} where {'; '.join(found)}",
+            )
+    frame = attention.frame
+    for length in (frame.row, frame.key):
+        if frame.batch is not None and tied(frame.batch.bound, length.bound, facts.learned, facts.normal):
+            raise Refusal(
+                Code.SIZES,
+                Stage.BIAS,
+                label(attention.anchor),
+                attention.scores,
+                f"there would have to be as many sequences as tokens where {'; '.join(found)}",
             )
     return found + limits(interpreter, attention)
 

@@ -126,8 +126,9 @@ def hides(value: Poly, *, half: bool = False) -> bool:
         if own is None:
             return False
         reach += own
-    limit = Fraction(HIDDEN_BELOW) if half else Fraction(HIDING_WIDE)
-    return ceiling <= limit and ceiling <= -reach
+    if half:
+        return ceiling <= Fraction(HIDDEN_BELOW) and ceiling <= -reach
+    return ceiling <= Fraction(HIDING_WIDE) and ceiling <= -2 * reach  # halfway there is no score at all
 
 
 def _reach(monomial: Monomial, coefficient: Number, half: bool) -> Fraction | None:
@@ -170,14 +171,13 @@ def _size(atom: Atom, half: bool) -> Fraction | None:
 
 
 def shift(value: Poly) -> Fraction:
-    """What every key gets at least, towards zero: a number that is added to all keys of all rows."""
+    """What a number that is added to the scores comes to at the keys that it hides least."""
     value = value - _runtime_masks(value, 100)  # (1 - m) * -10000 is 0 where m is 1
-    low = high = Fraction(value.constant_term)
+    highest = Fraction(value.constant_term)
     for monomial, coefficient in value.terms:
         if monomial and all(isinstance(a, Ind) for a, _ in monomial):
-            low += min(Fraction(0), Fraction(coefficient))
-            high += max(Fraction(0), Fraction(coefficient))
-    return low if low > 0 else min(high, Fraction(0))
+            highest += max(Fraction(0), Fraction(coefficient))
+    return highest
 
 
 def unmask(score: Poly, *, half: bool = False) -> Masked:

@@ -254,6 +254,22 @@ def _check_shift(attention: Attention) -> None:
     )
 
 
+def _check_dropped(attention: Attention, value: Poly) -> None:
+    """The same for what the keys of one row or head get: a number times the row, say."""
+    ((monomial, coefficient),) = value.terms
+    limit = MOST_SHIFT_HALF if attention.half else MOST_SHIFT
+    # The constant itself is part of a mask, (1 - m) * finfo.min; with an indicator it hides a whole row.
+    if monomial and magnitude(coefficient) > limit and not any(isinstance(a, Ind) for a in value.all_atoms()):
+        raise Refusal(
+            Code.FINITE_MASK,
+            Stage.MASK,
+            label(attention.anchor),
+            attention.scores,
+            f"every key of a row gets {_short(value)}, which takes the digits of all scores",
+            term=value,
+        )
+
+
 # --- masks -----------------------------------------------------------------------------------------------
 
 
@@ -297,6 +313,8 @@ def _sort(interpreter: Interpreter, attention: Attention, terms: Poly) -> _Parts
             ):
                 parts.rest[monomial] = coefficient
             else:
+                if not runtime:
+                    _check_dropped(attention, whole)
                 parts.dropped.append(whole)
             continue
         place = tuple((a, p) for a, p in monomial if not _belongs_to_head(frame.head, a))

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from alibi_rewriter.cli import explain_parser, main, parser
+from alibi_rewriter.cli import bench_parser, explain_parser, main, parser
 from alibi_rewriter.explain.refused import STAGES
 from alibi_rewriter.plugin import library_path
 from alibi_rewriter.rewriter.errors import Code, ExitCode
@@ -86,7 +86,7 @@ def test_options_are_documented() -> None:
     readme = usage()
     options = {
         o
-        for made in (parser(), explain_parser())
+        for made in (parser(), explain_parser(), bench_parser())
         for action in made._actions
         for o in action.option_strings
         if o.startswith("--")
@@ -173,7 +173,10 @@ def test_sessions_are_real(page: Path, command: str, output: str, tmp_path: Path
     assert normal(done.stdout) == normal(output)
 
 
-@pytest.mark.parametrize(("page", "heading"), [("deployment", "## onnxruntime"), ("command-line", "## Python")])
+@pytest.mark.parametrize(
+    ("page", "heading"),
+    [("deployment", "## onnxruntime, on"), ("deployment", "## onnxruntime, with"), ("command-line", "## Python")],
+)
 def test_python_in_pages_runs(page: str, heading: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxruntime")
     text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")

@@ -106,6 +106,10 @@ KNOWN = {
         "y = ScatterND(wide, places, count)",
         ", int64[2] behind = {0, 3}, int64 fill = {77}",
     ),
+    "scatter from the end": (
+        "places = Unsqueeze(at, axis1)\n wide = Pad(count, behind, fill)\n y = ScatterND(wide, places, new)",
+        ", int64[1] at = {-1}, int64[1] new = {90}, int64[2] behind = {0, 2}, int64 fill = {77}",
+    ),
     "half of a position": ("y = Div(count, two)", ", int64 two = {2}"),
     "residue of a position": ("y = Mod(count, three)", ", int64 three = {3}"),
     "triangle below": (DISTANCE + "t = Abs(d)\n y = Trilu<upper=0>(t, minus)", ", int64 minus = {-1}"),
@@ -116,6 +120,22 @@ KNOWN = {
 }
 
 EITHER = {
+    "scatter elements from the end": (
+        "wide = Pad(count, behind, fill)\n y = ScatterElements<axis=0>(wide, at, new)",
+        ", int64[1] at = {-1}, int64[1] new = {90}, int64[2] behind = {0, 2}, int64 fill = {77}",
+    ),
+    "scatter where the index is negative for some sizes": (
+        "less = Sub(extent, three)\n at = Unsqueeze(less, axis0)\n places = Unsqueeze(at, axis1)\n"
+        "wide = Pad(count, behind, fill)\n y = ScatterND(wide, places, new)",
+        ", int64 three = {3}, int64[1] new = {90}, int64[2] behind = {0, 2}, int64 fill = {77}",
+    ),
+    "scatter elements where the index is negative for some sizes": (
+        "less = Sub(extent, three)\n at = Unsqueeze(less, axis0)\n"
+        "wide = Pad(count, behind, fill)\n y = ScatterElements<axis=0>(wide, at, new)",
+        ", int64 three = {3}, int64[1] new = {90}, int64[2] behind = {0, 2}, int64 fill = {77}",
+    ),
+    "remainder of a signed distance": (DISTANCE + "y = Mod<fmod=1>(d, three)", ", int64 three = {3}"),
+    "mean of integers": (DISTANCE + "y = ReduceMean<keepdims=0>(d, axis1)", ""),
     "sum from the end": ("ones = Expand(one, shape)\n y = CumSum<reverse=1>(ones, zero)", ""),
     "sum from the end without itself": (
         "ones = Expand(one, shape)\n y = CumSum<reverse=1, exclusive=1>(ones, zero)",

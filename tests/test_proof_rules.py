@@ -178,6 +178,83 @@ def test_a_bias_that_only_some_visible_keys_get() -> None:
     refusal(proto)
 
 
+# --- huge numbers at visible keys --------------------------------------------------------------------------
+
+
+def lifted(visible: float, hidden: float, name: str = "later") -> ModelProto:
+    """Keys that are not hidden get a number as well."""
+    return model(
+        f"""
+       lift = Where({name}, hide, show)
+       bias = Mul(slopes, d)
+       added = Add(scaled, bias)
+       s = Add(added, lift)""",
+        constants=f", float hide = {{{hidden}}}, float show = {{{visible}}}",
+    )
+
+
+@pytest.mark.parametrize("visible", [3.4028235e38, 1e9, 65504.0])
+def test_a_huge_number_at_visible_keys_refuses(visible: float) -> None:
+    """Their scores lose all their digits to it, though softmax does not see a number that a whole row gets."""
+    assert refusal(lifted(visible, 0.0)) is Code.FINITE_MASK
+
+
+@pytest.mark.parametrize("visible", [0.0, 1.0, -3.0])
+def test_a_small_number_at_visible_keys_does_not(visible: float) -> None:
+    assert difference(lifted(visible, -3.4028235e38)) < 1e-5
+
+
+def test_a_huge_number_times_a_padding_mask_refuses() -> None:
+    """mask * 3.4e38 in place of (mask - 1) * 3.4e38, beside a causal mask that is turned as well."""
+    proto = model(
+        """
+       lift = Where(later, none, high)
+       kept = Cast<to=1>(m)
+       raised = Mul(kept, high)
+       wide = Unsqueeze(raised, axes12)
+       bias = Mul(slopes, d)
+       added = Add(scaled, bias)
+       causal = Add(added, lift)
+       s = Add(causal, wide)""",
+        inputs=", bool[B,S] m",
+        constants=", int64[2] axes12 = {1, 2}, float high = {3.4028235e38}",
+    )
+    refusal(proto)
+
+
+@pytest.mark.parametrize("factor", [3.4028235e38, 1e9, -65504.0])
+def test_a_huge_number_times_the_row_refuses(factor: float) -> None:
+    """Softmax does not see what a whole row gets, but next to it nothing is left of the bias."""
+    proto = model(
+        """
+       rows = Cast<to=1>(rcol)
+       huge = Mul(rows, factor)
+       bias = Mul(slopes, d)
+       moved = Add(bias, huge)
+       s = Add(scaled, moved)""",
+        constants=f", float factor = {{{factor}}}",
+    )
+    assert refusal(proto) is Code.FINITE_MASK
+
+
+# --- assumptions about sizes ---------------------------------------------------------------------------------
+
+
+def test_as_many_sequences_as_tokens_is_no_assumption() -> None:
+    """A range over the batch in place of the keys: it broadcasts where the batch is 1, and nowhere else."""
+    proto = model(
+        """
+       size = Shape<start=0, end=1>(k)
+       batch = Squeeze(size, axis0)
+       bi = Range(zero, batch, one)
+       other = Sub(bi, rcol)
+       distance = Cast<to=1>(other)
+       bias = Mul(slopes, distance)
+       s = Add(scaled, bias)"""
+    )
+    assert refusal(proto) is Code.SIZES
+
+
 # --- tensors that are longer than the keys -----------------------------------------------------------------
 
 

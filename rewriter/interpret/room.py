@@ -75,6 +75,24 @@ def excluded(extent: Poly, facts: Sequence[Fact], normal: Callable[[Poly], Poly]
     return None
 
 
+def tied(first: Poly, second: Poly, facts: Sequence[Fact], normal: Callable[[Poly], Poly]) -> bool:
+    """Whether assumptions leave two extents nothing but to be the same number, though neither is one.
+
+    An Add of [B, 1] and [S] runs for B = S and for B = 1: that a model has as many sequences as tokens is not what
+    anybody means.
+    """
+    first, second = normal(first), normal(second)
+    if first.constant is not None or second.constant is not None:
+        return False
+    sizes, related = _related(first + second, facts, normal)
+    if not any(fact.by_broadcast and fact.relation == "=" for fact in related):
+        return False
+    claims = [(_in_sizes(fact.left - fact.right, normal), fact.relation) for fact in related]
+    claims += [(normal(of(size)), ">=") for size in free([side for f in related for side in (f.left, f.right)])]
+    pairs = ((one, other) for one in SMALL[:2] for other in SMALL if one != other)
+    return not any(_solvable(sizes, [(first - a, "="), (second - b, "="), *claims], {}) for a, b in pairs)
+
+
 def _smallest(extent: Poly) -> tuple[int, ...]:
     """The smallest numbers that an extent can be, whatever is assumed.
 

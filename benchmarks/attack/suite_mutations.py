@@ -1,0 +1,202 @@
+"""Semantic changes that the fast suite has to see, and the tests that should: data of ``suite_mutation.py``.
+
+A change is a file, a text that is there exactly once, and the text that takes its place.  The first ten survived all
+tests of commit b65f32f.
+"""
+
+from __future__ import annotations
+
+TESTS = (
+    *("tests/test_proof_rules.py", "tests/test_elements.py", "tests/test_spellings.py", "tests/test_golden.py"),
+    *("tests/test_assumptions.py", "tests/test_exported.py", "tests/semantics", "tests/test_mutation.py"),
+    *("tests/test_algebra.py", "tests/test_tables.py", "tests/test_metamorphic.py", "tests/test_attack.py"),
+    "tests/test_mutants.py",
+)
+"""Relevant tests, quick ones first."""
+
+TESTS_OF_NATIVE = ("tests/engine/test_plugin_library.py::test_the_library_plans_as_the_model_does",)
+"""For changes of C++, which has to be compiled."""
+
+MUTATIONS: tuple[tuple[str, str, str], ...] = (
+    # --- survivors of b65f32f
+    ("rewriter/prove.py", "np.maximum(np.abs(a), np.abs(b)) * 2.0**-22", "np.maximum(np.abs(a), np.abs(b)) * 2.0**-8"),
+    ("rewriter/masks.py", "if ratio > 0 and is_nonpositive(rest):", "if ratio > 0:"),
+    (
+        "rewriter/masks.py",
+        "if all(any(implies(k, c) for k in known) for c in conjuncts(atom.condition)):",
+        "if any(any(implies(k, c) for k in known) for c in conjuncts(atom.condition)):",
+    ),
+    (
+        "rewriter/interpret/generators.py",
+        "inside.append(less(index, extent + before))",
+        "inside.append(less_equal(index, extent + before))",
+    ),
+    (
+        "rewriter/interpret/generators.py",
+        "inside.append(less(indices[k], offset + index_dims[axis]))",
+        "inside.append(less_equal(indices[k], offset + index_dims[axis]))",
+    ),
+    (
+        "rewriter/emit.py",
+        'self.editor.integers([0], f"{self.site}/first")',
+        'self.editor.integers([1], f"{self.site}/first")',
+    ),
+    (
+        "rewriter/interpret/generators.py",
+        'if int_attribute(node, "reverse", 0):',
+        "if False:",
+    ),
+    (
+        "rewriter/interpret/generators.py",
+        '''x[a:b, c:d] = updates."""
+    if attribute(node, "reduction", b"none") not in (b"none", "none"):''',
+        '''x[a:b, c:d] = updates."""
+    if False:''',
+    ),
+    (
+        "rewriter/interpret/arithmetic.py",
+        "if not is_nonnegative(left) or not is_nonnegative(right - 1 if b is not None else right):",
+        "if not is_nonnegative(right - 1 if b is not None else right):",
+    ),
+    ("rewriter/interpret/clamps.py", "if span[0] >= floor:", "if True:"),
+    # --- the interpreter
+    (
+        "rewriter/interpret/arithmetic.py",
+        "if b is not None else right):\n        return None",
+        "if b is not None else right):\n        pass",
+    ),
+    (
+        "rewriter/interpret/arithmetic.py",
+        "return chosen if constant else other",
+        "return other if constant else chosen",
+    ),
+    ("rewriter/interpret/clamps.py", "if floor <= lowest:", "if True:"),
+    (
+        "rewriter/interpret/generators.py",
+        '''x[:, 3] = updates."""
+    if attribute(node, "reduction", b"none") not in (b"none", "none"):''',
+        '''x[:, 3] = updates."""
+    if False:''',
+    ),
+    (
+        "rewriter/interpret/generators.py",
+        "        index = index + extent\n    there",
+        "        index = index\n    there",
+    ),
+    ("rewriter/interpret/generators.py", "return index if there and is_nonnegative(index) else None", "return index"),
+    (
+        "rewriter/interpret/generators.py",
+        'if attribute(node, "mode", b"constant") not in (b"constant", "constant"):',
+        "if False:",
+    ),
+    ("rewriter/interpret/generators.py", 'own = 0 if int_attribute(node, "exclusive", 0) else 1', "own = 1"),
+    (
+        "rewriter/interpret/generators.py",
+        "return maximum(ZERO, minimum(count, ONE - limit))",
+        "return minimum(count, ONE - limit)",
+    ),
+    (
+        "rewriter/interpret/generators.py",
+        "kept = less_equal(row + diagonal, column)",
+        "kept = less_equal(row, column + diagonal)",
+    ),
+    (
+        "rewriter/interpret/generators.py",
+        "kept = less_equal(column, row + diagonal)",
+        "kept = less(column, row + diagonal)",
+    ),
+    (
+        "rewriter/interpret/movement.py",
+        "return minimum(bound, extent)\n    if is_nonpositive",
+        "return bound\n    if is_nonpositive",
+    ),
+    ("rewriter/interpret/movement.py", "return maximum(ZERO, bound + extent)", "return bound + extent"),
+    (
+        "rewriter/interpret/movement.py",
+        "moved[axis] = first + indices[axis] * step",
+        "moved[axis] = first + indices[axis]",
+    ),
+    ("rewriter/interpret/movement.py", "        return extent + index\n", "        return index\n"),
+    ("rewriter/interpret/room.py", "SMALL = tuple(range(1, 9))", "SMALL = tuple(range(2, 9))"),
+    # --- masks
+    ("rewriter/masks.py", "return ceiling <= limit and ceiling <= -reach", "return ceiling <= limit"),
+    ("rewriter/masks.py", "return ceiling <= limit and ceiling <= -reach", "return ceiling <= -reach"),
+    (
+        "rewriter/masks.py",
+        "ceiling += max(Fraction(0), Fraction(coefficient))",
+        "ceiling += min(Fraction(0), Fraction(coefficient))",
+    ),
+    ("rewriter/masks.py", "if low and not high:", "if low:"),
+    ("rewriter/masks.py", "elif high and not low:", "elif high:"),
+    ("rewriter/masks.py", "elif ratio < 0 and is_nonpositive(-rest):", "elif ratio < 0:"),
+    ("rewriter/masks.py", "elif any(implies(k, opposite) for k in known):", "elif known:"),
+    ("rewriter/masks.py", "if quotient.terms and factor == quotient * (ramp / scale):", "if quotient.terms:"),
+    # --- the proof
+    ("rewriter/prove.py", "            if value == distance:", "            if not is_nonpositive(value):"),
+    ("rewriter/prove.py", "if whole_numbers and named <= allowed:", "if named <= allowed:"),
+    ("rewriter/prove.py", "if whole_numbers and named <= allowed:", "if whole_numbers:"),
+    ("rewriter/prove.py", "if any(a == frame.key or isinstance(a, Min0) for a, _ in place):", "if False:"),
+    ("rewriter/prove.py", "linear = linear - factor", "linear = linear + factor"),
+    ("rewriter/prove.py", "elif factor.terms:\n            shift", "elif False:\n            shift"),
+    ("rewriter/prove.py", "    _check_shift(attention)\n", ""),
+    ("rewriter/prove.py", "if frame.key in atoms:\n            check_types", "if False:\n            check_types"),
+    ("rewriter/prove.py", "and not whole_is_finite(whole)", "and False"),
+    ("rewriter/prove.py", "if place == ((frame.key, 1),):", "if place[0][0] == frame.key:"),
+    # --- the reading
+    (
+        "rewriter/decompose.py",
+        "if not any(x.depends_on(row) for x in key_side) and any(x.depends_on(row) for x in query_side):",
+        "if any(x.depends_on(row) for x in query_side):",
+    ),
+    (
+        "rewriter/decompose.py",
+        "scale=score.scale * query_view.factor * key_view.factor,",
+        "scale=score.scale * query_view.factor,",
+    ),
+    (
+        "rewriter/decompose.py",
+        "return (right, left) if any(x.depends_on(key) for x in product.left_index) else (left, right)",
+        "return left, right",
+    ),
+    ("rewriter/decompose.py", "return key_head(view, frame.head) == heads", "return True"),
+    ("rewriter/decompose.py", "if found is None or found.factor != 1:", "if found is None:"),
+    # --- mask plan and emitter
+    (
+        "rewriter/mask_plan.py",
+        "            inverted = True\n        elif condition.kind",
+        "            inverted = False\n        elif condition.kind",
+    ),
+    ("rewriter/mask_plan.py", "if not hidden & missing or not hidden <= allowed:", "if not hidden & missing:"),
+    ("rewriter/mask_plan.py", "bound = -value.constant_term", "bound = value.constant_term"),
+    (
+        "rewriter/mask_plan.py",
+        'parts[0] if len(parts) == 1 else Op("and", tuple(parts))',
+        'parts[0] if len(parts) == 1 else Op("or", tuple(parts))',
+    ),
+    (
+        "rewriter/mask_plan.py",
+        "rows = tuple(c for c in proof.hidden if key not in c.all_atoms())",
+        "rows: tuple[Cond, ...] = ()",
+    ),
+    ("rewriter/emit.py", '"Div" if self.plan.divide else "Mul"', '"Mul"'),
+    ("rewriter/emit.py", "present.index(r) for r in order", "order.index(r) for r in present"),
+    # --- how launches are planned
+    ("native/core/plan.cpp", "if (skip-- == 0) break;", "break;"),
+    ("native/core/plan.cpp", "if (!kernel.maskRows && layout_.maskRows) return false;", ""),
+    ("native/core/plan.cpp", "if (kernel.contiguous && !layout_.contiguous) return false;", ""),
+    ("native/core/plan.cpp", "operand.strides[axis] * bytes % 16 == 0", "operand.strides[axis] % 16 == 0"),
+    ("native/core/plan.cpp", "at(sizes, Size::surplus) = sKv - sQ;", "at(sizes, Size::surplus) = sQ - sKv;"),
+    (
+        "native/core/plan.cpp",
+        "at(plan.sizes, Size::rows) <= bundle.selection.decodeRows",
+        "at(plan.sizes, Size::rows) < bundle.selection.decodeRows",
+    ),
+    (
+        "native/core/plan.cpp",
+        "sum(bytes, kWorkspaceAlignment - 1) / kWorkspaceAlignment",
+        "bytes / kWorkspaceAlignment",
+    ),
+)
+
+EQUIVALENT: dict[tuple[str, str, str], str] = {}
+"""Changes after which the code means the same, and why."""
