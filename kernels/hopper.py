@@ -25,9 +25,9 @@ the plain form.  Blocks about which a mask says nothing are found once per batch
 Blocks before the first and after the last visible key are left out.  Rows that see no key (known beforehand from the
 first visible one) get the mean of ``value`` from extra blocks with equal weights at the end of their tile.
 
-An additive mask is exact whatever it holds.  In the first pass what is at or below -1e38 has no weight, and a row all of
-whose keys are like that is one that shows that its maximum was not good enough (below): the second pass keeps natural
-units, in which -3.3e38 is a number like others.
+An additive mask is exact whatever it holds.  In the first pass what is at or below -1e38 has no weight, and a row all
+of whose keys are like that shows that its maximum was not good enough (below): the second pass keeps natural units, in
+which -3.3e38 is a number like others.
 
 With STEADY the row maximum is looked for in the first blocks only, those that are compared element by element; with
 RAW (bfloat16, whose exponents allow it) scores without their bias stand for it, in half of the first block alone.
