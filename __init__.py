@@ -17,8 +17,20 @@ if TYPE_CHECKING:
     from .rewriter.pipeline import Options as Options
     from .rewriter.pipeline import RewriteResult as RewriteResult
     from .rewriter.pipeline import rewrite as rewrite
+    from .runtime import claimed_nodes as claimed_nodes
+    from .runtime import get_library_path as get_library_path
+    from .runtime.session import InferenceSession as InferenceSession
 
-__all__ = ["AlibiError", "Options", "RewriteResult", "__version__", "rewrite"]
+__all__ = [
+    "AlibiError",
+    "InferenceSession",
+    "Options",
+    "RewriteResult",
+    "__version__",
+    "claimed_nodes",
+    "get_library_path",
+    "rewrite",
+]
 
 
 def __getattr__(name: str) -> object:
@@ -31,4 +43,12 @@ def __getattr__(name: str) -> object:
         from .rewriter import pipeline
 
         return getattr(pipeline, name)
+    if name in ("claimed_nodes", "get_library_path"):
+        from . import runtime
+
+        return getattr(runtime, name)
+    if name == "InferenceSession":
+        from .runtime.session import InferenceSession
+
+        return InferenceSession
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,6 +7,7 @@ import platform
 import sys
 from dataclasses import dataclass
 
+from .. import runtime
 from ..plugin import library_path, self_test
 from ..rewriter.errors import AlibiError
 from ..rewriter.version import __version__
@@ -58,6 +59,7 @@ def examine() -> list[Finding]:
             Finding("onnxruntime and onnxruntime-gpu", "both installed; they overwrite each other", False, cure)
         )
     found.append(_library())
+    found.append(_onnxruntime_library())
     found += [_backend(name) for name in BACKENDS]
     found += _gpus()
     return found
@@ -82,6 +84,18 @@ def _library() -> Finding:
     except OSError as error:
         return Finding("plugin library", str(error), False, reinstall)
     return Finding("plugin library", f"{library.stat().st_size} bytes, self-test passed", True)
+
+
+def _onnxruntime_library() -> Finding:
+    try:
+        path = runtime.get_library_path()
+        runtime.self_test(path)
+    except OSError as error:
+        return Finding("onnxruntime kernels", str(error), False)
+    kernels = runtime.instruction_set(path)
+    return Finding(
+        "onnxruntime kernels", f"CPU ({kernels}), for alibi_rewriter.InferenceSession, self-test passed", True
+    )
 
 
 def _backend(name: str) -> Finding:

@@ -173,7 +173,10 @@ def test_sessions_are_real(page: Path, command: str, output: str, tmp_path: Path
     assert normal(done.stdout) == normal(output)
 
 
-@pytest.mark.parametrize(("page", "heading"), [("deployment", "## onnxruntime"), ("command-line", "## Python")])
+@pytest.mark.parametrize(
+    ("page", "heading"),
+    [("deployment", "## onnxruntime, on"), ("deployment", "## onnxruntime, with"), ("command-line", "## Python")],
+)
 def test_python_in_pages_runs(page: str, heading: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxruntime")
     text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")

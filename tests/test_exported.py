@@ -122,12 +122,27 @@ def test_slopes_and_form(name: str) -> None:
             assert proof["key_positions"] is not None
 
 
+def on_kernels(name: str, model: ModelProto) -> Any:
+    """A session whose fused nodes all run on the CPU kernels."""
+    runtime = pytest.importorskip("alibi_rewriter.runtime.session")
+    try:
+        runtime.get_library_path()
+    except runtime.NoLibrary:
+        pytest.skip("the library was not built: no C++ compiler")
+    made = runtime.InferenceSession(model.SerializeToString())
+    claim = runtime.claimed_nodes(made)
+    assert claim.claimed == claim.fused == EXPECTED[name]["layers"]
+    return made
+
+
+@pytest.mark.parametrize("kernels", [False, True], ids=["function", "kernels"])
 @pytest.mark.parametrize("name", FUSE)
-def test_computes_the_same_at_valid_tokens(name: str) -> None:
+def test_computes_the_same_at_valid_tokens(name: str, kernels: bool) -> None:
     result = rewritten(name)
     assert result.model is not None
     tolerance = TOLERANCE["float16" if "fp16" in name else "float32"]
-    before, after = session(FOLDER / f"{name}.onnx"), session(result.model)
+    before = session(FOLDER / f"{name}.onnx")
+    after = on_kernels(name, result.model) if kernels else session(result.model)
     assert [i.name for i in before.get_inputs()] == [i.name for i in after.get_inputs()]
     assert [o.name for o in before.get_outputs()] == [o.name for o in after.get_outputs()]
     types = {i.name: np.float16 if i.type == "tensor(float16)" else None for i in before.get_inputs()}

@@ -155,8 +155,12 @@ def test_a_clip_of_a_shifted_bias_is_no_bias(bounds: tuple[float, float]) -> Non
     assert codes(graph.model(graph.attend(graph.add("Add", graph.scores(), clipped))))
 
 
-def test_a_condition_over_the_batch_is_a_mask_of_a_valid_shape() -> None:
-    """Entry 1 of the batch is hidden by a ScatterND; no tensor of the graph says that without a key axis."""
+@pytest.mark.parametrize("factor", [1.0, 2000.0])
+def test_a_condition_over_the_batch_is_a_mask_of_a_valid_shape(factor: float) -> None:
+    """Entry 1 of the batch is hidden by a ScatterND; no tensor of the graph says that without a key axis.
+
+    It is read off the bias, which a factor of 2000 takes below -65504 where keys are visible.
+    """
     graph = Graph()
     graph.operands()
     graph.input("m", ("B", "S"), BOOL)
@@ -168,10 +172,11 @@ def test_a_condition_over_the_batch_is_a_mask_of_a_valid_shape() -> None:
         "Expand", graph.const([False], bool), graph.add("Concat", graph.ints(1, 1), extent, extent, axis=0)
     )
     written = graph.add("ScatterND", whole, graph.const([[1]], np.int64), hole)
-    bias = graph.add("Where", written, graph.bias(), graph.const(LOWEST))
+    steep = graph.add("Mul", graph.bias(symmetric=True), graph.const(factor))
+    bias = graph.add("Where", written, steep, graph.const(LOWEST))
     model = graph.model(graph.attend(graph.add("Add", graph.scores(), bias)))
-    found = list(gaps(model, fused(model), [{"B": 2, "S": 5}, {"B": 3, "S": 40}]))
-    assert len(found) == 2
+    found = list(gaps(model, fused(model), [{"B": 2, "S": 5}, {"B": 3, "S": 40}, {"B": 2, "S": 150}]))
+    assert len(found) == 3
     assert max(found) < TOLERANCE
 
 

@@ -22,7 +22,7 @@ constexpr int64_t kKeysPerChunk = 1024;   // of a decode that has fewer heads th
 constexpr int64_t kDecodeUnits = 32;
 
 bool supports(Kernels const& kernels) {
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(ALIBI_PORTABLE_ONLY)
     __builtin_cpu_init();
     bool const avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
     if (&kernels == &kAvx2) return avx2;
@@ -35,7 +35,7 @@ bool supports(Kernels const& kernels) {
 }
 
 std::vector<Kernels const*> known() {
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(ALIBI_PORTABLE_ONLY)
     return {&kAvx512, &kAvx2, &kPortable};
 #else
     return {&kPortable};

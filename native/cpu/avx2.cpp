@@ -1,5 +1,5 @@
 // The kernels for AVX2 with FMA and F16C: eight lanes, 16 registers.
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(ALIBI_PORTABLE_ONLY)
 #include <immintrin.h>
 
 #include "cpu/problem.h"

@@ -1,5 +1,5 @@
 // The kernels for AVX-512 (F, VL, DQ, BW): sixteen lanes, 32 registers.
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(ALIBI_PORTABLE_ONLY)
 #include <immintrin.h>
 
 #include "cpu/problem.h"

@@ -67,7 +67,7 @@ struct Kernels {
 };
 
 extern Kernels const kPortable;
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(ALIBI_PORTABLE_ONLY)
 extern Kernels const kAvx2;
 extern Kernels const kAvx512;
 #endif

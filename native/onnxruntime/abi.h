@@ -1,7 +1,7 @@
 // The part of onnxruntime's C interface that a library of custom ops needs, in our own words.
 //
 // OrtApi is a table of functions that is only ever appended to, so the place of an entry is a constant.  The same holds
-// for OrtCustomOp and its version.  No header of onnxruntime is included or needed; tests/onnxruntime/headers.cpp
+// for OrtCustomOp and its version.  No header of onnxruntime is included or needed; tests/runtime/headers.cpp
 // compares this file with the public one where it is at hand.
 #pragma once
 
@@ -76,6 +76,7 @@ enum Place : size_t {
     kReleaseMemoryInfo = 94,
     kReleaseTensorTypeAndShapeInfo = 99,
     kReleaseCustomOpDomain = 101,
+    kAddSessionConfigEntry = 130,
     kGetGpuComputeStream = 193,
     kHasSessionConfigEntry = 237,
     kGetSessionConfigEntry = 238,

@@ -71,13 +71,18 @@ Dimensions shapeInput(Table const& table, ShapeContext const* context, size_t in
     return dimensions(table, info);
 }
 
-// The output is as the query, and as wide as the value.  What is not known yet stays so.
+// The output is as the query, and as wide as the value.
 void inferOutput(Table const& table, ShapeContext* context) {
     Dimensions output = shapeInput(table, context, 0);
     Dimensions const value = shapeInput(table, context, 2);
     if (output.extents.size() != 4 || value.extents.size() != 4) return;
     output.extents[3] = value.extents[3];  // every layout ends in D
     output.names[3] = value.names[3];
+    for (size_t axis = 0; axis < output.extents.size(); ++axis) {
+        // onnxruntime takes an extent without a name for the number -1, and computes with it.
+        bool const named = output.names[axis] != nullptr && output.names[axis][0] != '\0';
+        if (output.extents[axis] < 0 && !named) return;
+    }
     TensorInfo* made = nullptr;
     table.call(kCreateTensorTypeAndShapeInfo, &made);
     Info const owned(table, made);

@@ -9,6 +9,7 @@ namespace {
 
 constexpr char const* kDomain = "alibi";
 constexpr char const* kSkipKey = "alibi.skip";
+constexpr char const* kRegisteredKey = "alibi.registered";  // left in the options; a session takes a domain only once
 constexpr int kOldestMinor = 20;
 
 // Reads "1.32.0"; throws with one sentence unless it is a version whose interface is known.
@@ -21,10 +22,14 @@ void expectKnown(char const* version) {
                              + (version == nullptr ? std::string("an unknown version") : std::string(version).substr(0, 40)));
 }
 
-cpu::Skipping skippingOf(Table const& table, SessionOptions const* options) {
+bool has(Table const& table, SessionOptions const* options, char const* key) {
     int32_t there = 0;
-    table.call(kHasSessionConfigEntry, options, kSkipKey, &there);
-    if (there == 0) return cpu::Skipping::underflow;
+    table.call(kHasSessionConfigEntry, options, key, &there);
+    return there != 0;
+}
+
+cpu::Skipping skippingOf(Table const& table, SessionOptions const* options) {
+    if (!has(table, options, kSkipKey)) return cpu::Skipping::underflow;
     char value[16] = {};
     size_t size = sizeof value;
     bool const fits = table.tried(kGetSessionConfigEntry, options, kSkipKey, static_cast<char*>(value), &size);
@@ -36,6 +41,7 @@ cpu::Skipping skippingOf(Table const& table, SessionOptions const* options) {
 }
 
 void registerAll(Table const& table, SessionOptions* options) {
+    if (has(table, options, kRegisteredKey)) return;
     cpu::Skipping const skipping = skippingOf(table, options);
     Domain* domain = nullptr;
     table.call(kCreateCustomOpDomain, kDomain, &domain);
@@ -43,6 +49,7 @@ void registerAll(Table const& table, SessionOptions* options) {
         for (auto const& op : cpuOps(skipping)) {
             table.call(kCustomOpDomainAdd, domain, static_cast<CustomOp const*>(op.get()));
         }
+        table.call(kAddSessionConfigEntry, options, kRegisteredKey, "1");
         table.call(kAddCustomOpDomain, options, domain);
     } catch (...) {
         table.release(kReleaseCustomOpDomain, domain);

@@ -1,0 +1,127 @@
+"""onnxruntime's session with the fused kernels registered, that knows how many nodes they took."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..rewriter import quiet
+from .library import NoLibrary, claimed_here, get_library_path
+
+if TYPE_CHECKING:
+    import onnxruntime
+else:
+    onnxruntime = quiet.onnxruntime()
+
+CPU = "CPUExecutionProvider"
+SKIP = "alibi.skip"
+"""Session configuration: ``none``, ``underflow`` (the default) or ``certified``."""
+
+
+class Fallback(UserWarning):
+    """Fused nodes run as their function body; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What became of a model's fused nodes.
+
+    Attributes:
+        claimed: Nodes that run on the library's kernels.
+        fused: Fused nodes in the model.
+    """
+
+    claimed: int
+    fused: int
+
+
+class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]  # onnxruntime has no types
+    """As ``onnxruntime.InferenceSession``, with the fused kernels where they can be used.
+
+    Where they cannot, the nodes run as their function body, and a warning says why.
+
+    Args:
+        path_or_bytes: The model.
+        sess_options: The library is registered in these.
+        providers: Execution providers, the CPU unless told otherwise.
+        provider_options: As onnxruntime takes them.
+        skip: What the kernels may leave out: ``none``; ``underflow``, keys whose weight is 0 in float32; or
+            ``certified``, keys that together are proven to weigh less than 2^-24.  None: as the options say.
+
+    Raises:
+        onnxruntime's own exceptions, for what it does not take.
+    """
+
+    def __init__(
+        self,
+        path_or_bytes: str | bytes | os.PathLike[str],
+        sess_options: onnxruntime.SessionOptions | None = None,
+        providers: Sequence[Any] | None = None,
+        provider_options: Sequence[dict[Any, Any]] | None = None,
+        *,
+        skip: str | None = None,
+        **more: Any,
+    ) -> None:
+        options = onnxruntime.SessionOptions() if sess_options is None else sess_options
+        providers = [CPU] if providers is None else list(providers)
+        if skip is not None:
+            options.add_session_config_entry(SKIP, skip)
+        self._alibi_model = path_or_bytes if isinstance(path_or_bytes, bytes) else os.fspath(path_or_bytes)
+        self._alibi_claimed = 0
+        problem = _register(options, providers)
+        before = claimed_here() if problem is None else 0
+        super().__init__(self._alibi_model, options, providers, provider_options, **more)
+        if problem is None:
+            self._alibi_claimed = claimed_here() - before
+            if self._alibi_claimed == 0:
+                problem = "no node of this model runs on them; is it a file that `rewrite` wrote?"
+        if problem is not None:
+            warnings.warn(f"alibi-rewriter's kernels are not used: {problem}", Fallback, stacklevel=2)
+
+
+def _register(options: onnxruntime.SessionOptions, providers: Sequence[Any]) -> str | None:
+    """Registers the library; why that is not possible, or None."""
+    names = [provider[0] if isinstance(provider, tuple) else provider for provider in providers]
+    others = [name for name in names if name != CPU]
+    if others:
+        return f"there are none for {', '.join(map(str, others))}"
+    try:
+        options.register_custom_ops_library(get_library_path())
+    except NoLibrary as error:
+        return str(error)
+    except onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented as error:
+        if SKIP in str(error):
+            raise ValueError(str(error)) from None
+        return str(error)  # too old a version
+    return None
+
+
+def claimed_nodes(session: InferenceSession) -> Claim:
+    """See :func:`alibi_rewriter.claimed_nodes`."""
+    if not isinstance(session, InferenceSession):
+        raise TypeError("claimed_nodes needs a session that was made by alibi_rewriter.InferenceSession")
+    return Claim(session._alibi_claimed, _fused_nodes(session._alibi_model))
+
+
+def _fused_nodes(model: str | bytes) -> int:
+    """Fused nodes of a model's graph and of the graphs in it."""
+    import onnx
+
+    from ..rewriter.spec import BY_OP_TYPE, DOMAIN
+
+    if isinstance(model, bytes):
+        loaded = onnx.load_model_from_string(model)
+    else:
+        loaded = onnx.load_model(Path(model), load_external_data=False)
+    count, graphs = 0, [loaded.graph]
+    while graphs:
+        for node in graphs.pop().node:
+            count += node.domain == DOMAIN and node.op_type in BY_OP_TYPE
+            for attribute in node.attribute:
+                graphs += [attribute.g] if attribute.HasField("g") else []
+                graphs += attribute.graphs
+    return count

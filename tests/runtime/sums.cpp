@@ -1,0 +1,115 @@
+// Calls the CPU kernels with buffers of exactly the size that the shapes say, from several threads, for the sanitizers.
+//
+//   sums SEED ROUNDS
+#include <cstdio>
+#include <cstdlib>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "cpu/attention.h"
+
+extern "C" int32_t alibiSelfTest() noexcept;
+
+using namespace alibi;
+
+namespace {
+
+class Alone final : public cpu::Threads {
+public:
+    void run(int64_t count, void (*task)(void*, size_t), void* context) override {
+        for (int64_t i = 0; i < count; ++i) task(context, static_cast<size_t>(i));
+    }
+};
+
+struct Case {
+    std::mt19937_64 random;
+    std::vector<std::unique_ptr<char[]>> buffers;
+
+    int64_t upTo(int64_t most) { return 1 + static_cast<int64_t>(random() % static_cast<uint64_t>(most)); }
+
+    void fill(char* bytes, Type type, int64_t count) {
+        std::normal_distribution<float> normal;
+        for (int64_t i = 0; i < count; ++i) {
+            float x = normal(random);
+            if (random() % 50 == 0) x = -INFINITY;
+            uint32_t bits = 0;
+            std::memcpy(&bits, &x, 4);
+            auto const half = static_cast<uint16_t>(type == Type::bfloat16 ? bits >> 16 : 0x3000 + (bits & 0x8FF));
+            if (type == Type::boolean) bytes[i] = static_cast<char>(random() % 4 != 0);
+            else if (type == Type::float32) std::memcpy(bytes + 4 * i, &x, 4);
+            else std::memcpy(bytes + 2 * i, &half, 2);
+        }
+    }
+
+    Operand operand(Type type, std::vector<int64_t> const& shape) {
+        Operand made;
+        made.present = true;
+        made.type = type;
+        int64_t count = 1;
+        for (size_t axis = shape.size(); axis-- > 0;) {
+            made.shape[axis] = shape[axis];
+            made.strides[axis] = count;
+            count *= shape[axis];
+        }
+        buffers.push_back(std::unique_ptr<char[]>(new char[static_cast<size_t>(count * elementBytes(type))]));
+        fill(buffers.back().get(), type, count);
+        made.pointer = buffers.back().get();
+        return made;
+    }
+
+    void run() {
+        constexpr Type kTypes[] = {Type::float32, Type::float16, Type::bfloat16};
+        Member const& member = family()[random() % family().size()];
+        Type const type = kTypes[random() % 3];
+        int64_t const batch = upTo(2), kvHeads = upTo(2), heads = kvHeads * upTo(3);
+        int64_t const rows = random() % 2 ? upTo(5) : upTo(90), keys = random() % 2 ? upTo(90) : upTo(1300);
+        int64_t const width = random() % 2 ? upTo(70) : 16, valueWidth = random() % 2 ? upTo(40) : 32;
+        auto const either = [&](int64_t extent) { return random() % 2 ? extent : 1; };
+        Call call;
+        call.scale = 0.25F;
+        call.emptyMean = random() % 2 == 0;
+        if (member.window) call.windowLeft = upTo(60) - 2, call.windowRight = upTo(60) - 2;
+        call[Tensor::query] = operand(type, {batch, heads, rows, width});
+        call[Tensor::key] = operand(type, {batch, kvHeads, keys, width});
+        call[Tensor::value] = operand(type, {batch, kvHeads, keys, valueWidth});
+        call[Tensor::output] = operand(type, {batch, heads, rows, valueWidth});
+        call[Tensor::slopes] = operand(Type::float32, {heads});
+        if (member.masking != Masking::none) {
+            Type const maskType = member.masking == Masking::boolean ? Type::boolean : kTypes[random() % 3];
+            call[Tensor::mask] = operand(maskType, {either(batch), either(heads), either(rows), either(keys)});
+        }
+        if (member.positions) call[Tensor::key_positions] = operand(Type::float32, {either(batch), keys});
+        if (member.keyBias) call[Tensor::key_bias] = operand(Type::float32, {either(batch), either(heads), keys});
+        check(call);
+        Alone alone;
+        cpu::attention(call, member, static_cast<cpu::Skipping>(random() % 3), alone);
+    }
+};
+
+void rounds(uint64_t seed, long count) {
+    for (long i = 0; i < count; ++i) {
+        Case one;
+        one.random.seed(seed + static_cast<uint64_t>(i));
+        one.run();
+    }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    if (argc != 3) return 2;
+    int const failed = alibiSelfTest();
+    if (failed != 0) return 10 + failed;
+    for (char const* name : {"avx512", "avx2", "portable"}) {
+        if (!cpu::useInstructionSet(name)) continue;
+        auto const seed = static_cast<uint64_t>(std::atoll(argv[1]));
+        std::thread other(rounds, seed + 100000, std::atol(argv[2]));
+        rounds(seed, std::atol(argv[2]));
+        other.join();
+    }
+    return 0;
+}
