@@ -75,6 +75,9 @@ def agree(body: str, constants: str = "", kind: str = "int64", sizes: tuple[int,
     assert value is not None
     for n in sizes:
         wanted = computed(model, n)
+        extents = [substitute(a.bound, {Size("n"): poly(n)}).constant for a in axes]
+        told = [w if e is None else e for e, w in zip(extents, wanted.shape, strict=True)]
+        assert told == list(wanted.shape), f"n = {n}: {extents} and not {wanted.shape}"
         for place in product(*(_ends(extent) for extent in wanted.shape)):
             numbers = {a: poly(p) for a, p in zip(axes, place, strict=True)}
             found = substitute(substitute(value, numbers), {Size("n"): poly(n)}).constant
@@ -117,6 +120,14 @@ KNOWN = {
     "keys after the fifth": (
         DISTANCE + "c = Greater(d, three)\n f = Cast<to=7>(c)\n y = ReduceSum<keepdims=0>(f, axis1)",
         ", int64 three = {3}",
+    ),
+    "rows that are five or more before the key": (
+        DISTANCE + "c = GreaterOrEqual(d, five)\n f = Cast<to=7>(c)\n y = ReduceSum<keepdims=0>(f, axis0)",
+        ", int64 five = {5}",
+    ),
+    "rows after the third key": (
+        DISTANCE + "c = Less(d, minus)\n f = Cast<to=7>(c)\n y = ReduceSum<keepdims=0>(f, axis0)",
+        ", int64 minus = {-3}",
     ),
     "slice beyond the end": ("y = Slice(count, axis0, seven)", ", int64[1] seven = {7}"),
     "slice that begins before the front": (

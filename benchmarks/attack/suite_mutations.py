@@ -120,8 +120,21 @@ MUTATIONS: tuple[tuple[str, str, str], ...] = (
     ("rewriter/interpret/movement.py", "        return extent + index\n", "        return index\n"),
     ("rewriter/interpret/room.py", "SMALL = tuple(range(1, 9))", "SMALL = tuple(range(2, 9))"),
     # --- masks
-    ("rewriter/masks.py", "return ceiling <= limit and ceiling <= -reach", "return ceiling <= limit"),
-    ("rewriter/masks.py", "return ceiling <= limit and ceiling <= -reach", "return ceiling <= -reach"),
+    (
+        "rewriter/masks.py",
+        "return ceiling <= Fraction(HIDDEN_BELOW) and ceiling <= -reach",
+        "return ceiling <= Fraction(HIDDEN_BELOW)",
+    ),
+    (
+        "rewriter/masks.py",
+        "return ceiling <= Fraction(HIDING_WIDE) and ceiling <= -2 * reach",
+        "return ceiling <= Fraction(HIDING_WIDE)",
+    ),
+    (
+        "rewriter/masks.py",
+        "return ceiling <= Fraction(HIDING_WIDE) and ceiling <= -2 * reach",
+        "return ceiling <= -2 * reach",
+    ),
     (
         "rewriter/masks.py",
         "ceiling += max(Fraction(0), Fraction(coefficient))",
@@ -192,7 +205,11 @@ MUTATIONS: tuple[tuple[str, str, str], ...] = (
         "at(plan.sizes, Size::rows) <= bundle.selection.decodeRows",
         "at(plan.sizes, Size::rows) < bundle.selection.decodeRows",
     ),
-    ("native/core/plan.cpp", "sum(bytes, kWorkspaceAlignment - 1) / kWorkspaceAlignment", "bytes / kWorkspaceAlignment"),
+    (
+        "native/core/plan.cpp",
+        "sum(bytes, kWorkspaceAlignment - 1) / kWorkspaceAlignment",
+        "bytes / kWorkspaceAlignment",
+    ),
 )
 
 EQUIVALENT: dict[tuple[str, str, str], str] = {}
