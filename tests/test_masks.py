@@ -58,7 +58,7 @@ def test_a_condition_that_hides_on_both_sides_tells_no_key_from_another() -> Non
 def test_what_all_keys_get_is_a_shift() -> None:
     assert shift(PRODUCT + of(KEY) - 10_000) == -10_000
     assert shift(PRODUCT + of(KEY) - 10_000 + AFTER * 10_000) == 0
-    assert shift(PRODUCT + 5_000 + AFTER * 10_000) == 15_000
+    assert shift(PRODUCT + 5_000 + AFTER * 10_000) == 15_000  # what the keys get that get most
     mask = of(Read("m", (of(KEY),), True))
     assert shift(PRODUCT - 10_000 + mask * 10_000) == 0  # (1 - m) * -10000
 

@@ -172,6 +172,7 @@ def main() -> int:
     parser.add_argument("--named", action="store_true", help="the changes of suite_mutations.py")
     parser.add_argument("--generated", type=int, default=0, metavar="COUNT", help="changes drawn from the syntax trees")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--first", type=int, default=0, help="number of the first one, to go on where a run ended")
     parser.add_argument("--only", default="", help="files with this in their names")
     parser.add_argument("--seconds", type=int, default=900, help="for the tests of one change")
     parser.add_argument("--tests", nargs="*", default=list(TESTS))
@@ -183,6 +184,7 @@ def main() -> int:
     if options.generated:
         every = [m for file in TARGETS if options.only in file for m in generated(file)]
         chosen += random.Random(options.seed).sample(every, min(options.generated, len(every)))
+    chosen = chosen[options.first :]
     sources = {m.file: (ROOT / m.file).read_text(encoding="utf-8") for m in chosen}
     if options.list:
         print(*(m.told(sources[m.file]) for m in chosen), sep="\n")
