@@ -1,6 +1,6 @@
 """Attention operators that other tools emit, as data: where their operands are and what is understood of the rest.
 
-    softmax(scale * query . key^T + bias [+ causality, windows]) . value
+    softmax(scale * query . key^T + bias [+ causality]) . value
 
 Layouts name the axes of an operand: ``bhsd`` is [B, H, S, D], ``bs(hd)`` is [B, S, H*D].  A tensor of rank 3
 is taken as the packed one.
@@ -31,23 +31,6 @@ Allowed = str | tuple[float | str, ...]
 
 
 @dataclass(frozen=True)
-class Bound:
-    """An attribute that limits how far from its own position a row sees keys; -1 or absent for no limit.
-
-    Attributes:
-        attribute: Its name.
-        before: It counts keys before the row, otherwise keys after it.
-        own: How many of the keys that it counts are the row's own: 1 or 0.
-        causal_only: What it means without causality is not described.
-    """
-
-    attribute: str
-    before: bool
-    own: int = 0
-    causal_only: bool = False
-
-
-@dataclass(frozen=True)
 class OperatorPattern:
     """One attention operator.
 
@@ -65,7 +48,6 @@ class OperatorPattern:
         causal: Attribute that says whether it is causal.
         causal_unless_said: What that attribute is if it is absent.
         from_last: Its causality is aligned with the last key; otherwise row 0 sees the cache and key 0.
-        windows: Attributes that limit the distance of keys; rows count as for causality.
         zero_scale_is_default: A scale of 0 stands for 1 / sqrt(D); otherwise it is a scale of 0.
         lengths: Positions of (valid length - 1 per batch, total length), which must prove to be S_kv.
         outputs: Positions of present key and value.
@@ -87,7 +69,6 @@ class OperatorPattern:
     causal: str = ""
     causal_unless_said: bool = False
     from_last: bool = False
-    windows: tuple[Bound, ...] = ()
     zero_scale_is_default: bool = True
     lengths: tuple[int, int] | None = None
     outputs: Mapping[str, int] = field(default_factory=dict)
@@ -107,10 +88,10 @@ PATTERNS: tuple[OperatorPattern, ...] = (
         attributes={
             "is_causal": READ,
             "kv_num_heads": READ,
-            "left_window_size": READ,
+            "left_window_size": (-1,),
             "q_num_heads": READ,
             "qk_matmul_output_mode": ANY,
-            "right_window_size": READ,
+            "right_window_size": (-1,),
             "scale": READ,
             "softcap": (0.0,),
             "softmax_precision": (OWN_TYPE, 1, 11),  # float32 and float64
@@ -119,7 +100,6 @@ PATTERNS: tuple[OperatorPattern, ...] = (
         heads="q_num_heads",
         key_heads="kv_num_heads",
         causal="is_causal",
-        windows=(Bound("left_window_size", before=True), Bound("right_window_size", before=False)),
         zero_scale_is_default=False,
         outputs={"present_key": 1, "present_value": 2},
         unused=(3,),
@@ -160,7 +140,7 @@ PATTERNS: tuple[OperatorPattern, ...] = (
             "k_quant_type": ("NONE",),
             "kv_cache_bit_width": (0,),
             "kv_num_heads": READ,
-            "local_window_size": READ,
+            "local_window_size": (-1,),
             "num_heads": READ,
             "q_norm_epsilon": ANY,
             "qk_norm_epsilon": ANY,
@@ -177,7 +157,6 @@ PATTERNS: tuple[OperatorPattern, ...] = (
         causal="causal",
         causal_unless_said=True,
         from_last=True,
-        windows=(Bound("local_window_size", before=True, own=1, causal_only=True),),
         lengths=(5, 6),
         outputs={"present_key": 1, "present_value": 2},
         unused=(3,),

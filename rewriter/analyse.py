@@ -9,7 +9,7 @@ from pathlib import Path
 from onnx import ModelProto, NodeProto
 
 from . import fused_ops
-from .algebra import TooComplex
+from .algebra import Size, TooComplex, of, poly
 from .decompose import attentions
 from .errors import Code, Refusal, Stage
 from .features import pattern_of, unread
@@ -142,15 +142,29 @@ def interpreted(root: Scope, binary_inputs: frozenset[str] = frozenset()) -> Ite
     interpreters: dict[int, Interpreter] = {}
     for scope in walk(root):
         parent = interpreters.get(id(scope.parent)) if scope.parent is not None else None
-        interpreter = Interpreter(scope, element_rules(), binary=binary_inputs)
-        if parent is not None:
-            interpreter.extents.update(parent.extents)
-            interpreter.dtypes.update(parent.dtypes)
-            interpreter.counted.update(parent.counted)
-            interpreter.facts = Facts(parent=parent.facts)
-        infer(interpreter, list(scope.graph.node))
+        interpreter = _inferred(scope, parent, binary_inputs)
+        if interpreter.facts.choice is not None:
+            # [4, 1] spread by B is a batch of 4 or of 1; where 4 cannot be, it is 1 in every run.
+            again = _inferred(scope, parent, binary_inputs, interpreter.facts.choice)
+            interpreter = interpreter if again.facts.contradicted else again
         interpreters[id(scope)] = interpreter
         yield interpreter
+
+
+def _inferred(
+    scope: Scope, parent: Interpreter | None, binary_inputs: frozenset[str], single: tuple[Size, str] | None = None
+) -> Interpreter:
+    """The interpreter of a scope, with extents and types; ``single`` is a size that is 1, and the node that says so."""
+    interpreter = Interpreter(scope, element_rules(), binary=binary_inputs)
+    if parent is not None:
+        interpreter.extents.update(parent.extents)
+        interpreter.dtypes.update(parent.dtypes)
+        interpreter.counted.update(parent.counted)
+        interpreter.facts = Facts(parent=parent.facts)
+    if single is not None:
+        interpreter.facts.learn(of(single[0]), poly(1), single[1], by_broadcast=True)
+    infer(interpreter, list(scope.graph.node))
+    return interpreter
 
 
 def _judge(interpreter: Interpreter, node: NodeProto, kept: frozenset[str], *, exact_bias: bool = False) -> Site | None:

@@ -24,6 +24,7 @@ from .interpret.digits import floordiv
 from .layout import (
     View,
     as_view,
+    beside,
     discover_splits,
     find_view,
     index_of,
@@ -226,6 +227,14 @@ def _assemble(interpreter: Interpreter, softmax: NodeProto, indices: Indices, fr
     product = score.product
     query, key = _query_and_key(product, frame.key)
     inner = product.inner
+    if frame.batch in beside(interpreter, *query, inner):
+        raise Refusal(
+            Code.SLOPE_NOT_PER_HEAD,
+            Stage.SCORES,
+            label(product.node),
+            query[0],
+            "what would be the batch is part of the features, so the bias differs between batches, not heads",
+        )
     query_view = find_view(
         interpreter, *query, present(frame.batch, frame.head, frame.row, inner), lambda view: _is_whole(view, frame)
     )

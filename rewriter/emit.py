@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from onnx import TensorProto, helper
 
-from .algebra import HIDDEN_BELOW, Index, Number, Poly
+from .algebra import Index, Number, Poly
 from .edit import Editor, set_metadata
 from .graph import label
 from .interpret import Interpreter
@@ -264,7 +264,7 @@ class _Writer:
             name, dtype = self._leaf(mask, plan.proof.attention.frame.scores)
             if mask.test == "visible":
                 name = self.editor.cast(name, dtype, TensorProto.FLOAT, f"{self.site}/mask")
-                limit = self.editor.constant(np.array(HIDDEN_BELOW, np.float32), f"{self.site}/hiding")
+                limit = self.editor.constant(np.array(mask.limit, np.float32), f"{self.site}/hiding")
                 return self.editor.node("Greater", [name, limit], f"{self.site}/visible")
             return self.editor.cast(name, dtype, TensorProto.BOOL, f"{self.site}/mask")
         if mask.kind in COMPARISONS:

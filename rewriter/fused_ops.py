@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from onnx import NodeProto, TensorProto
 
-from ..patterns.operators import Bound, OperatorPattern
+from ..patterns.operators import OperatorPattern
 from .algebra import Cond, Index, Poly, conjunction, conjuncts, less_equal, of, poly
 from .errors import Code, Refusal, Stage
 from .features import check_features, version_of
@@ -16,6 +16,7 @@ from .graph import float_attribute, int_attribute, label
 from .interpret import Interpreter
 from .interpret.arithmetic import exact
 from .interpret.digits import divide, floordiv
+from .interpret.engine import UnknownRank
 from .layout import View, find_view, index_of
 from .masks import Masked, is_half, unmask
 from .site import Attention, Frame
@@ -116,8 +117,22 @@ def attention(interpreter: Interpreter, node: NodeProto, pattern: OperatorPatter
             name: node.output[p] for name, p in pattern.outputs.items() if p < len(node.output) and node.output[p]
         },
         past={n: operands[n] for n in ("past_key", "past_value") if n in operands},
-        steps=[f"{node.op_type} '{label(node)}': scale {scale:.9g}, bias '{operands['bias']}'"],
+        steps=[
+            f"{node.op_type} '{label(node)}': scale {scale:.9g}, bias '{bias}'",
+            *_empty_rows(node, pattern, masked, causal=bool(causality)),
+        ],
     )
+
+
+def _empty_rows(node: NodeProto, pattern: OperatorPattern, masked: Masked, *, causal: bool) -> list[str]:
+    """What is to be said of rows without visible keys: a mean over other keys than the fused node's."""
+    zeros = pattern.zero_rows_at is not None and masked.hidden_at <= exact(pattern.zero_rows_at)
+    if not causal or not masked.visible or zeros:
+        return []
+    return [
+        f"a row whose keys the mask hides or that come after it yields the mean up to the row in {node.op_type}, "
+        "that of all values here; no valid token reads such a row"
+    ]
 
 
 def _dims(interpreter: Interpreter, node: NodeProto, tensor: str) -> tuple[Poly, ...]:
@@ -217,7 +232,11 @@ def _bias(
         frame.key.bound,
     )
     full = tuple(poly(0) if extent == 1 else index for index, extent in zip(full, out, strict=True))
-    index = interpreter.aligned(bias, full, out, node)
+    try:
+        index = interpreter.aligned(bias, full, out, node)
+    except UnknownRank:
+        detail = "whether the bias is spread over an axis or as long as it depends on sizes"
+        raise Refusal(Code.LAYOUT, Stage.SCORES, label(node), bias, detail) from None
     value = interpreter.element(bias, index)
     if interpreter.dtype(bias) == TensorProto.BOOL:
         raise Refusal(Code.NO_BIAS, Stage.SCORES, label(node), bias, "the mask is boolean")
@@ -227,12 +246,10 @@ def _bias(
 def _own_causality(
     interpreter: Interpreter, node: NodeProto, pattern: OperatorPattern, frame: Frame, cached: Poly
 ) -> tuple[Cond, ...]:
-    """What the operator itself hides by position: later keys, and those beyond its windows."""
     causal = int_attribute(node, pattern.causal, int(pattern.causal_unless_said)) != 0
     if pattern.lengths is not None:
         _check_lengths(interpreter, node, pattern.lengths, frame)
-    windows = _windows(node, pattern, causal)
-    if not causal and not windows:
+    if not causal:
         return ()
     # Operators with a cache count query rows behind it; without one, row i sees keys 0 .. i.
     offset = interpreter.facts.normal(frame.offset if pattern.from_last else cached)
@@ -242,28 +259,9 @@ def _own_causality(
             Stage.MASK,
             label(node),
             "",
-            f"row 0 counts as key {offset!r}, the last row would have to count as the last of {frame.key.bound!r}",
+            f"row 0 sees keys up to {offset!r}, the last row would have to see all {frame.key.bound!r}",
         )
-    key, row = of(frame.key), of(frame.row) + offset
-    conditions = [less_equal(key, row)] if causal else []
-    for bound, width in windows:
-        conditions.append(less_equal(row - key if bound.before else key - row, poly(width)))
-    return tuple(conditions)
-
-
-def _windows(node: NodeProto, pattern: OperatorPattern, causal: bool) -> list[tuple[Bound, int]]:
-    """The bounds that a node sets, and how far a key may be from its row's own position."""
-    found = []
-    for bound in pattern.windows:
-        given = int_attribute(node, bound.attribute, -1)
-        if given == -1:
-            continue
-        width = given - bound.own
-        if width < 0 or (bound.causal_only and not causal):
-            why = "without causality" if width >= 0 else "which leaves the row's own key out or means nothing"
-            raise Refusal(Code.FEATURE, Stage.ANCHOR, label(node), "", f"{bound.attribute} = {given}, {why}")
-        found.append((bound, width))
-    return found
+    return (less_equal(of(frame.key), of(frame.row) + offset),)
 
 
 def _check_lengths(interpreter: Interpreter, node: NodeProto, positions: tuple[int, int], frame: Frame) -> None:

@@ -296,6 +296,20 @@ def origin(interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...]) -> 
     return indices
 
 
+def beside(interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...], inner: Index) -> set[Index]:
+    """The indices that share an axis with the features somewhere upstream: heads do, where a projection makes both."""
+    found: set[Index] = set()
+    for _ in range(MAX_HOPS):
+        view = as_view(interpreter, tensor, indices)
+        for names in () if view is None else view.axes:
+            found.update(names if inner in names else ())
+        step = _above(interpreter, tensor, indices)
+        if step is None:
+            break
+        tensor, indices, _factor = step
+    return found - {inner}
+
+
 def discover_splits(interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...]) -> list[tuple[Index, Poly]]:
     """Where a Reshape upstream cuts an index in two, e.g. [B, S, H, D] behind a [B*H, S, D] operand."""
     interpreter.splits.clear()

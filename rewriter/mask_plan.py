@@ -9,6 +9,8 @@ from fractions import Fraction
 from onnx import TensorProto
 
 from .algebra import (
+    HIDDEN_BELOW,
+    LARGEST_FLOAT32,
     ONE,
     Cond,
     Index,
@@ -33,11 +35,12 @@ class Leaf:
     """An existing tensor used in a mask; ``test`` says how to make a condition of it.
 
     ``test``: ``""`` as it is (additive or boolean), ``nonzero``: cast to bool, ``visible``: greater than
-    the hiding value.
+    ``limit``, which lies between what hidden keys and what visible ones score.
     """
 
     view: View
     test: str = ""
+    limit: float = HIDDEN_BELOW
 
 
 @dataclass(frozen=True)
@@ -174,13 +177,15 @@ def _from_scores(interpreter: Interpreter, proof: Proof, conditions: list[Cond])
             break
         if any(isinstance(a, Read) and a.tensor == attention.product for a in value.all_atoms()):
             continue
-        hidden = {c.key for c in unmask(value, half=attention.half).visible}
+        masked = unmask(value, half=attention.half)
+        hidden = {c.key for c in masked.visible}
         if not hidden & missing or not hidden <= allowed:
             continue
         view = as_view(interpreter, tensor, indices, parts=True)
         if view is None or view.merged or not set(view.indices) <= set(order):
             continue
-        found.append(Leaf(view, "visible"))
+        halfway = float(max(masked.hidden_at, -LARGEST_FLOAT32) / 2)
+        found.append(Leaf(view, "visible", HIDDEN_BELOW if attention.half else halfway))
         missing -= hidden
     if missing:
         text = next(c.text for c in conditions if c.key in missing)

@@ -126,8 +126,9 @@ def hides(value: Poly, *, half: bool = False) -> bool:
         if own is None:
             return False
         reach += own
-    limit = Fraction(HIDDEN_BELOW) if half else Fraction(HIDING_WIDE)
-    return ceiling <= limit and ceiling <= -reach
+    if half:
+        return ceiling <= Fraction(HIDDEN_BELOW) and ceiling <= -reach
+    return ceiling <= Fraction(HIDING_WIDE) and ceiling <= -2 * reach  # halfway there is no score at all
 
 
 def _reach(monomial: Monomial, coefficient: Number, half: bool) -> Fraction | None:

@@ -218,7 +218,7 @@ def _find_slopes(interpreter: Interpreter, proof: Proof) -> tuple[View, float, F
     attention = proof.attention
     slopes = proof.runtime_slopes
     head = attention.frame.head
-    fitting = {() if head is None else (head,)}
+    fitting: set[tuple[Index, ...]] = {() if head is None else (head,)}
     if head is not None and head.bound == 1:
         fitting.add(())
     found = _held(interpreter, attention, slopes, fitting)

@@ -30,7 +30,6 @@ from .algebra import (
     Read,
     Sum,
     at_most_zero,
-    is_nonpositive,
     magnitude,
     of,
     poly,
@@ -254,6 +253,22 @@ def _check_shift(attention: Attention) -> None:
     )
 
 
+def _check_dropped(attention: Attention, value: Poly) -> None:
+    """The same for what the keys of one row or head get: a number times the row, say."""
+    ((monomial, coefficient),) = value.terms
+    limit = MOST_SHIFT_HALF if attention.half else MOST_SHIFT
+    # The constant itself is part of a mask, (1 - m) * finfo.min; with an indicator it hides a whole row.
+    if monomial and magnitude(coefficient) > limit and not any(isinstance(a, Ind) for a in value.all_atoms()):
+        raise Refusal(
+            Code.FINITE_MASK,
+            Stage.MASK,
+            label(attention.anchor),
+            attention.scores,
+            f"every key of a row gets {_short(value)}, which takes the digits of all scores",
+            term=value,
+        )
+
+
 # --- masks -----------------------------------------------------------------------------------------------
 
 
@@ -271,7 +286,7 @@ def _causality(interpreter: Interpreter, attention: Attention, steps: list[str])
                 causal = True
                 steps.append(f"causal: a key is visible only if {_short(distance)} <= 0")
                 continue
-            if is_nonpositive(value):
+            if interpreter.facts.is_nonpositive(value):
                 continue  # a bound that the extents imply anyway, such as j < S_kv, hides nothing
         rest.append(condition)
     return causal, tuple(rest)
@@ -297,6 +312,8 @@ def _sort(interpreter: Interpreter, attention: Attention, terms: Poly) -> _Parts
             ):
                 parts.rest[monomial] = coefficient
             else:
+                if not runtime:
+                    _check_dropped(attention, whole)
                 parts.dropped.append(whole)
             continue
         place = tuple((a, p) for a, p in monomial if not _belongs_to_head(frame.head, a))

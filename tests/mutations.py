@@ -533,7 +533,7 @@ def _inserted(edit: _Edit) -> str:
     bound = rng.choice(BOUNDS if not whole else NUMBERS)
     out = edit.fresh("value")
     if choice in ("Min", "Max", "Add", "Sub", "Mul"):
-        if choice == "Max" and bound > 1 << 31:
+        if choice == "Max" and bound > 1 << 16:
             raise Inapplicable  # positions that are no numbers of tokens: all that is left of them is rounding
         value = bound if choice in ("Min", "Max") else rng.choice((1, -1, 2, 0.5, 3, 1.01, -1e4, 65504))
         constant = number(value)

@@ -132,7 +132,6 @@ PLAIN_MISSES = {
     "key-scale": {"ALB104"},
     "after-softmax": {"ALB103"},
     "masked-probabilities": {"ALB103"},
-    "soft-window": {"ALB200"},
     "half-step": {"ALB200", "ALB203"},
     "flipped": {"ALB200"},
     "wrap": {"ALB206"},

@@ -75,6 +75,9 @@ def agree(body: str, constants: str = "", kind: str = "int64", sizes: tuple[int,
     assert value is not None
     for n in sizes:
         wanted = computed(model, n)
+        extents = [substitute(a.bound, {Size("n"): poly(n)}).constant for a in axes]
+        told = [w if e is None else e for e, w in zip(extents, wanted.shape, strict=True)]
+        assert told == list(wanted.shape), f"n = {n}: {extents} and not {wanted.shape}"
         for place in product(*(_ends(extent) for extent in wanted.shape)):
             numbers = {a: poly(p) for a, p in zip(axes, place, strict=True)}
             found = substitute(substitute(value, numbers), {Size("n"): poly(n)}).constant
@@ -106,6 +109,36 @@ KNOWN = {
         "y = ScatterND(wide, places, count)",
         ", int64[2] behind = {0, 3}, int64 fill = {77}",
     ),
+    "scatter from the end": (
+        "places = Unsqueeze(at, axis1)\n wide = Pad(count, behind, fill)\n y = ScatterND(wide, places, new)",
+        ", int64[1] at = {-1}, int64[1] new = {90}, int64[2] behind = {0, 2}, int64 fill = {77}",
+    ),
+    "keys that are five or more before the row": (
+        DISTANCE + "c = LessOrEqual(d, minus)\n f = Cast<to=7>(c)\n y = ReduceSum<keepdims=0>(f, axis1)",
+        ", int64 minus = {-5}",
+    ),
+    "keys after the fifth": (
+        DISTANCE + "c = Greater(d, three)\n f = Cast<to=7>(c)\n y = ReduceSum<keepdims=0>(f, axis1)",
+        ", int64 three = {3}",
+    ),
+    "rows that are five or more before the key": (
+        DISTANCE + "c = GreaterOrEqual(d, five)\n f = Cast<to=7>(c)\n y = ReduceSum<keepdims=0>(f, axis0)",
+        ", int64 five = {5}",
+    ),
+    "rows after the third key": (
+        DISTANCE + "c = Less(d, minus)\n f = Cast<to=7>(c)\n y = ReduceSum<keepdims=0>(f, axis0)",
+        ", int64 minus = {-3}",
+    ),
+    "slice beyond the end": ("y = Slice(count, axis0, seven)", ", int64[1] seven = {7}"),
+    "slice that begins before the front": (
+        "y = Slice(count, minus, far)",
+        ", int64[1] minus = {-7}, int64[1] far = {99}",
+    ),
+    "slice backwards": (
+        "y = Slice(count, last, front, axis0, back)",
+        ", int64[1] last = {-1}, int64[1] front = {-9223372036854775807}, int64[1] back = {-1}",
+    ),
+    "the last entry": ("y = Gather(count, minus)", ", int64[1] minus = {-1}"),
     "half of a position": ("y = Div(count, two)", ", int64 two = {2}"),
     "residue of a position": ("y = Mod(count, three)", ", int64 three = {3}"),
     "triangle below": (DISTANCE + "t = Abs(d)\n y = Trilu<upper=0>(t, minus)", ", int64 minus = {-1}"),
@@ -116,15 +149,21 @@ KNOWN = {
 }
 
 EITHER = {
-    "remainder of a signed distance": (DISTANCE + "y = Mod<fmod=1>(d, three)", ", int64 three = {3}"),
-    "scatter from the end": (
-        "places = Unsqueeze(at, axis1)\n wide = Pad(count, behind, fill)\n y = ScatterND(wide, places, new)",
-        ", int64[1] at = {-1}, int64[1] new = {90}, int64[2] behind = {0, 2}, int64 fill = {77}",
-    ),
     "scatter elements from the end": (
         "wide = Pad(count, behind, fill)\n y = ScatterElements<axis=0>(wide, at, new)",
         ", int64[1] at = {-1}, int64[1] new = {90}, int64[2] behind = {0, 2}, int64 fill = {77}",
     ),
+    "scatter where the index is negative for some sizes": (
+        "less = Sub(extent, three)\n at = Unsqueeze(less, axis0)\n places = Unsqueeze(at, axis1)\n"
+        "wide = Pad(count, behind, fill)\n y = ScatterND(wide, places, new)",
+        ", int64 three = {3}, int64[1] new = {90}, int64[2] behind = {0, 2}, int64 fill = {77}",
+    ),
+    "scatter elements where the index is negative for some sizes": (
+        "less = Sub(extent, three)\n at = Unsqueeze(less, axis0)\n"
+        "wide = Pad(count, behind, fill)\n y = ScatterElements<axis=0>(wide, at, new)",
+        ", int64 three = {3}, int64[1] new = {90}, int64[2] behind = {0, 2}, int64 fill = {77}",
+    ),
+    "remainder of a signed distance": (DISTANCE + "y = Mod<fmod=1>(d, three)", ", int64 three = {3}"),
     "mean of integers": (DISTANCE + "y = ReduceMean<keepdims=0>(d, axis1)", ""),
     "sum from the end": ("ones = Expand(one, shape)\n y = CumSum<reverse=1>(ones, zero)", ""),
     "sum from the end without itself": (

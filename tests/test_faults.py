@@ -54,6 +54,7 @@ import signal, sys
 from pathlib import Path
 from alibi_rewriter import Options, rewrite
 signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background start with it ignored
+rewrite(sys.argv[1], sys.argv[2], options=Options(verify=False))  # imports what it needs
 print("ready", flush=True)
 while True:
     for name in sys.argv[3:]:

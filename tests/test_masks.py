@@ -58,7 +58,7 @@ def test_a_condition_that_hides_on_both_sides_tells_no_key_from_another() -> Non
 def test_what_all_keys_get_is_a_shift() -> None:
     assert shift(PRODUCT + of(KEY) - 10_000) == -10_000
     assert shift(PRODUCT + of(KEY) - 10_000 + AFTER * 10_000) == 0
-    assert shift(PRODUCT + 5_000 + AFTER * 10_000) == 5_000
+    assert shift(PRODUCT + 5_000 + AFTER * 10_000) == 15_000  # what the keys get that get most
     mask = of(Read("m", (of(KEY),), True))
     assert shift(PRODUCT - 10_000 + mask * 10_000) == 0  # (1 - m) * -10000
 
@@ -155,8 +155,12 @@ def test_a_clip_of_a_shifted_bias_is_no_bias(bounds: tuple[float, float]) -> Non
     assert codes(graph.model(graph.attend(graph.add("Add", graph.scores(), clipped))))
 
 
-def test_a_condition_over_the_batch_is_a_mask_of_a_valid_shape() -> None:
-    """Entry 1 of the batch is hidden by a ScatterND; no tensor of the graph says that without a key axis."""
+@pytest.mark.parametrize("factor", [1.0, 2000.0])
+def test_a_condition_over_the_batch_is_a_mask_of_a_valid_shape(factor: float) -> None:
+    """Entry 1 of the batch is hidden by a ScatterND; no tensor of the graph says that without a key axis.
+
+    It is read off the bias, which a factor of 2000 takes below -65504 where keys are visible.
+    """
     graph = Graph()
     graph.operands()
     graph.input("m", ("B", "S"), BOOL)
@@ -168,10 +172,11 @@ def test_a_condition_over_the_batch_is_a_mask_of_a_valid_shape() -> None:
         "Expand", graph.const([False], bool), graph.add("Concat", graph.ints(1, 1), extent, extent, axis=0)
     )
     written = graph.add("ScatterND", whole, graph.const([[1]], np.int64), hole)
-    bias = graph.add("Where", written, graph.bias(), graph.const(LOWEST))
+    steep = graph.add("Mul", graph.bias(symmetric=True), graph.const(factor))
+    bias = graph.add("Where", written, steep, graph.const(LOWEST))
     model = graph.model(graph.attend(graph.add("Add", graph.scores(), bias)))
-    found = list(gaps(model, fused(model), [{"B": 2, "S": 5}, {"B": 3, "S": 40}]))
-    assert len(found) == 2
+    found = list(gaps(model, fused(model), [{"B": 2, "S": 5}, {"B": 3, "S": 40}, {"B": 2, "S": 150}]))
+    assert len(found) == 3
     assert max(found) < TOLERANCE
 
 

@@ -7,12 +7,13 @@ be refused, or what is written has to compute the same.
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnx.parser
 import pytest
 from alibi_rewriter.rewriter.pipeline import Options, RewriteResult, rewrite
 from onnx import ModelProto, numpy_helper
-from textgraphs import run
+from textgraphs import fused, run
 
 pytest.importorskip("onnxruntime")
 
@@ -154,8 +155,8 @@ EXACT = {
     ),
     "a slope written at index -1": (
         "t = ScatterND (flat, at, new)\n s = Reshape (t, shape)\n bias = Mul (distance_float, s)",
-        "float[4] flat = {0.5, 0.25, 0.125, 0.0625}, int64[1,1] at = {-1}, float[1] new = {3}, "
-        "int64[3] shape = {4,1,1}",
+        "float[4] flat = {0.5, 0.25, 0.125, 0.0625}, int64[1,1] at = {-1}, "
+        "float[1] new = {3}, int64[3] shape = {4,1,1}",
     ),
     "the sign times the absolute value": ("s = Sign (linear)\n a = Abs (linear)\n bias = Mul (s, a)", ""),
     "counted backwards": (
@@ -210,3 +211,48 @@ def test_scores_of_a_narrow_type_round_as_the_bias_does() -> None:
     (site,) = rewrite(graph, options=PROOF_ALONE).analysis.sites
     assert site.plan is not None, site.refusal
     assert any("float16" in step for step in site.plan.proof.steps)
+
+
+def with_table(table: npt.NDArray[np.generic], body: str, constants: str = "float unused = {0}") -> ModelProto:
+    graph = model(body, constants)
+    graph.graph.initializer.append(numpy_helper.from_array(table, "table"))
+    return graph
+
+
+def test_a_float16_table_of_a_float32_graph_has_to_be_exact() -> None:
+    """0.7 * j is a line to one unit of float16, and up to 0.5 beside it beyond j = 1463."""
+    cut = "n = Unsqueeze (keys, first)\n cut = Slice (table, first, n, second_axis)\n bias = Cast <to = 1> (cut)"
+    axis = "int64[1] second_axis = {2}"
+    rounds = (np.arange(3000)[None, None] * np.array([0.7, 0.3, 0.1, 0.05])[:, None, None]).astype(np.float16)
+    assert refusal(rewrite(with_table(rounds, cut, axis), options=PROOF_ALONE)) == "ALB201"
+    exact = (np.arange(2048)[None, None] * np.array([0.5, 0.25, 0.125, 0.0625])[:, None, None]).astype(np.float16)
+    assert refusal(rewrite(with_table(exact, cut, axis), options=PROOF_ALONE)) == ""
+
+
+def test_a_hiding_value_that_is_made_small_hides_nothing() -> None:
+    """-1e5 above the diagonal of a table, times 1e-4: future keys get -10, and stay visible."""
+    table = np.triu(np.full((9, 9), -1e5, np.float32), 1)
+    body = "small = Mul (table, tenth)\n bias = Add (linear, small)"
+    graph = with_table(table, body, "float tenth = {0.0001}")
+    result = rewrite(graph, options=PROOF_ALONE)
+    assert "AlibiAttentionCausal" not in (fused(result.model) if result.model is not None else [])
+
+
+def test_a_comparison_that_the_last_bit_decides_is_read_and_not_decided() -> None:
+    """0.1 * 3 * j is 0.3 * j in real numbers; in float32 it is above it for some keys only, and those are masked."""
+    body = (
+        "f = Cast <to = 1> (j)\n a = Mul (f, tenth)\n b = Mul (a, three)\n c = Mul (f, tenths)\n"
+        " above = Greater (b, c)\n penalty = Where (above, lowest, nothing)\n bias = Add (linear, penalty)"
+    )
+    constants = (
+        "float tenth = {0.1}, float three = {3}, float tenths = {0.3}, "
+        "float lowest = {-3.4028235e+38}, float nothing = {0}"
+    )
+    graph = model(body, constants)
+    result = rewrite(graph, options=PROOF_ALONE)
+    if result.model is None:
+        return
+    random = np.random.default_rng(0)
+    feeds = {name: random.standard_normal((1, 4, 40, 8)).astype(np.float32) for name in ("q", "k", "v")}
+    (wanted,), (found,) = run(graph, feeds), run(result.model, feeds)
+    assert np.abs(wanted - found).max() < 2e-4

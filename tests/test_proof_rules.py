@@ -222,6 +222,21 @@ def test_a_huge_number_times_a_padding_mask_refuses() -> None:
     refusal(proto)
 
 
+@pytest.mark.parametrize("factor", [3.4028235e38, 1e9, -65504.0])
+def test_a_huge_number_times_the_row_refuses(factor: float) -> None:
+    """Softmax does not see what a whole row gets, but next to it nothing is left of the bias."""
+    proto = model(
+        """
+       rows = Cast<to=1>(rcol)
+       huge = Mul(rows, factor)
+       bias = Mul(slopes, d)
+       moved = Add(bias, huge)
+       s = Add(scaled, moved)""",
+        constants=f", float factor = {{{factor}}}",
+    )
+    assert refusal(proto) is Code.FINITE_MASK
+
+
 # --- assumptions about sizes ---------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import resource
 import sys
 import time
 import warnings
@@ -26,6 +27,9 @@ import mutations
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = [ROOT / "tests/data", ROOT / "examples", ROOT / "tests/golden"]
+MEMORY = 8 << 30
+"""Bytes of address space: some mutants ask onnxruntime for a range over 2^31 positions."""
+
 BAD = ("wrong", "traceback", "hang")
 
 
@@ -93,6 +97,7 @@ def main() -> int:
     parser.add_argument("--again", type=Path, help="judge the findings of this folder again, and nothing else")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     if options.again:
         return again(options.again, options.folders, options.seconds)
     found = list(usable(options.folders, options.only))

@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from suite_mutations import EQUIVALENT, MUTATIONS, TESTS
+from suite_mutations import EQUIVALENT, MUTATIONS, TESTS, TESTS_OF_NATIVE
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGETS = (
@@ -172,6 +172,7 @@ def main() -> int:
     parser.add_argument("--named", action="store_true", help="the changes of suite_mutations.py")
     parser.add_argument("--generated", type=int, default=0, metavar="COUNT", help="changes drawn from the syntax trees")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--first", type=int, default=0, help="number of the first one, to go on where a run ended")
     parser.add_argument("--only", default="", help="files with this in their names")
     parser.add_argument("--seconds", type=int, default=900, help="for the tests of one change")
     parser.add_argument("--tests", nargs="*", default=list(TESTS))
@@ -183,6 +184,7 @@ def main() -> int:
     if options.generated:
         every = [m for file in TARGETS if options.only in file for m in generated(file)]
         chosen += random.Random(options.seed).sample(every, min(options.generated, len(every)))
+    chosen = chosen[options.first :]
     sources = {m.file: (ROOT / m.file).read_text(encoding="utf-8") for m in chosen}
     if options.list:
         print(*(m.told(sources[m.file]) for m in chosen), sep="\n")
@@ -199,7 +201,8 @@ def main() -> int:
             end = mutation.start + len(mutation.old)
             (copy / mutation.file).write_text(source[: mutation.start] + mutation.new + source[end:], encoding="utf-8")
             start = time.perf_counter()
-            killer = killed_by(copy, options.tests, options.seconds)
+            native = list(TESTS_OF_NATIVE) if mutation.file.endswith(".cpp") else None
+            killer = killed_by(copy, native or options.tests, options.seconds)
             (copy / mutation.file).write_text(source, encoding="utf-8")
             reason = EQUIVALENT.get((mutation.file, mutation.old, mutation.new))
             kind = "killed" if killer else "equivalent" if reason else "SURVIVED"

@@ -7,12 +7,16 @@ tests of commit b65f32f.
 from __future__ import annotations
 
 TESTS = (
-    *("tests/test_proof_rules.py", "tests/test_elements.py", "tests/test_spellings.py", "tests/test_golden.py"),
-    *("tests/test_assumptions.py", "tests/test_exported.py", "tests/semantics", "tests/test_mutation.py"),
-    *("tests/test_algebra.py", "tests/test_tables.py", "tests/test_metamorphic.py", "tests/test_attack.py"),
-    "tests/test_mutants.py",
+    *("tests/test_proof_rules.py", "tests/test_elements.py", "tests/test_masks.py", "tests/test_windows.py"),
+    *("tests/test_number_types.py", "tests/test_scopes.py", "tests/test_assumptions.py", "tests/test_spellings.py"),
+    *("tests/test_key_bias.py", "tests/test_golden.py", "tests/test_exported.py", "tests/test_operators.py"),
+    *("tests/test_mutants.py", "tests/test_mutation.py", "tests/test_algebra.py", "tests/test_tables.py"),
+    *("tests/test_semantics.py", "tests/test_metamorphic.py", "tests/test_attack.py"),
 )
 """Relevant tests, quick ones first."""
+
+TESTS_OF_NATIVE = ("tests/engine/test_plugin_library.py::test_the_library_plans_as_the_model_does",)
+"""For changes of C++, which has to be compiled."""
 
 MUTATIONS: tuple[tuple[str, str, str], ...] = (
     # --- survivors of b65f32f
@@ -116,8 +120,21 @@ MUTATIONS: tuple[tuple[str, str, str], ...] = (
     ("rewriter/interpret/movement.py", "        return extent + index\n", "        return index\n"),
     ("rewriter/interpret/room.py", "SMALL = tuple(range(1, 9))", "SMALL = tuple(range(2, 9))"),
     # --- masks
-    ("rewriter/masks.py", "return ceiling <= limit and ceiling <= -reach", "return ceiling <= limit"),
-    ("rewriter/masks.py", "return ceiling <= limit and ceiling <= -reach", "return ceiling <= -reach"),
+    (
+        "rewriter/masks.py",
+        "return ceiling <= Fraction(HIDDEN_BELOW) and ceiling <= -reach",
+        "return ceiling <= Fraction(HIDDEN_BELOW)",
+    ),
+    (
+        "rewriter/masks.py",
+        "return ceiling <= Fraction(HIDING_WIDE) and ceiling <= -2 * reach",
+        "return ceiling <= Fraction(HIDING_WIDE)",
+    ),
+    (
+        "rewriter/masks.py",
+        "return ceiling <= Fraction(HIDING_WIDE) and ceiling <= -2 * reach",
+        "return ceiling <= -2 * reach",
+    ),
     (
         "rewriter/masks.py",
         "ceiling += max(Fraction(0), Fraction(coefficient))",
@@ -177,6 +194,22 @@ MUTATIONS: tuple[tuple[str, str, str], ...] = (
     ),
     ("rewriter/emit.py", '"Div" if self.plan.divide else "Mul"', '"Mul"'),
     ("rewriter/emit.py", "present.index(r) for r in order", "order.index(r) for r in present"),
+    # --- how launches are planned
+    ("native/core/plan.cpp", "if (skip-- == 0) break;", "break;"),
+    ("native/core/plan.cpp", "if (!kernel.maskRows && layout_.maskRows) return false;", ""),
+    ("native/core/plan.cpp", "if (kernel.contiguous && !layout_.contiguous) return false;", ""),
+    ("native/core/plan.cpp", "operand.strides[axis] * bytes % 16 == 0", "operand.strides[axis] % 16 == 0"),
+    ("native/core/plan.cpp", "at(sizes, Size::surplus) = sKv - sQ;", "at(sizes, Size::surplus) = sQ - sKv;"),
+    (
+        "native/core/plan.cpp",
+        "at(plan.sizes, Size::rows) <= bundle.selection.decodeRows",
+        "at(plan.sizes, Size::rows) < bundle.selection.decodeRows",
+    ),
+    (
+        "native/core/plan.cpp",
+        "sum(bytes, kWorkspaceAlignment - 1) / kWorkspaceAlignment",
+        "bytes / kWorkspaceAlignment",
+    ),
 )
 
 EQUIVALENT: dict[tuple[str, str, str], str] = {}

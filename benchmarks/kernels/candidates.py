@@ -113,10 +113,15 @@ def _hopper() -> Iterator[Kind]:
         long = Shape(4, 16, 16, 4096, 4096, size, True)
         many = Shape(32, 12, 12, 512, 512, size, False)
         if size == 64:
+            positions = dataclasses.replace(long, batch=8, s_q=2048, s_kv=2048, extra="positions")
+            yield Kind(
+                f"hopper {low}-{high} positions", {**for_size, "positions": True},
+                varied(HOPPER_TILES[64][:2], {}, {"TERMS": (True, None)}), _both(positions),
+            )  # fmt: skip
             for causal, masked in itertools.product((False, True), repeat=2):
                 most = 1024 if causal or masked else 512
                 shape = dataclasses.replace(many, batch=64, s_q=most // 2, s_kv=most // 2, causal=causal)
-                purpose = {"masked": True, "key_mask": True} if masked else {"positions": False, "masked": False}
+                purpose = {"masked": True} if masked else {"positions": False, "masked": False}
                 form = {"causal": causal, "symmetric": not causal}
                 yield Kind(
                     f"hopper {low}-{high} short{' causal' if causal else ''}{' key mask' if masked else ''}",
@@ -130,7 +135,7 @@ def _hopper() -> Iterator[Kind]:
         )  # fmt: skip
         padded_keys = dataclasses.replace(long, extra="key padding")
         yield Kind(
-            f"hopper {low}-{high} key mask", {**for_size, "masked": True, "key_mask": True}, candidates,
+            f"hopper {low}-{high} key mask", {**for_size, "masked": True}, candidates,
             _both(padded_keys, dataclasses.replace(padded_keys, causal=False)),
         )  # fmt: skip
 
@@ -149,7 +154,7 @@ FLOAT32_TILES = {
     (129, 256): ((16, 16, 4, 1), (16, 16, 4, 2), (32, 16, 8, 1)),
 }
 DECODE_TILES = (
-    (16, 64, 4, 4), (16, 64, 4, 3), (16, 64, 4, 2), (16, 128, 4, 3), (16, 128, 8, 3), (16, 32, 4, 4), (16, 32, 4, 3),
+    (16, 128, 4, 3), (16, 64, 4, 4), (16, 64, 4, 3), (16, 64, 4, 2), (16, 128, 8, 3), (16, 32, 4, 4), (16, 32, 4, 3),
     (16, 32, 4, 2), (16, 16, 4, 2),
 )  # fmt: skip
 RANGES = ((16, 64, 64), (65, 96, 96), (97, 128, 128), (129, 160, 160), (161, 256, 256))
@@ -196,14 +201,18 @@ def _decode(arch: int) -> Iterator[Kind]:
             if size == 256:
                 yield Kind(f"{role} {low}-{high}", for_size, plain(*DECODE_TILES), of_size)
                 continue
-            yield Kind(f"{role} {low}-{high}", {**for_size, "masked": False}, plain(*DECODE_TILES), of_size)
+            # One row of one head per program: there a mask by head is one by key.
+            single = {**for_size, "masked": True, "conditions": [{"size": "rows", "at_most": 1}]}
+            by_head = (dataclasses.replace(of_size[0], kv_heads=of_size[0].heads, extra="boolean heads"),)
+            one_row = varied(DECODE_TILES, {"MASK_ROWS": False}, {})
+            yield Kind(f"{role} {low}-{high} one row", single, one_row, by_head)
             padded = tuple(dataclasses.replace(shape, extra="key padding") for shape in of_size)
-            yield Kind(f"{role} {low}-{high} mask", {**for_size, "masked": True}, plain(*DECODE_TILES), padded)
+            yield Kind(f"{role} {low}-{high}", for_size, plain(*DECODE_TILES), (*of_size, *padded))
         for low, high in ((16, 64), (65, 256)):
-            single = tuple(dataclasses.replace(s, head_dim=min(high, 128), dtype="float32") for s in timed[:1])
+            alone = tuple(dataclasses.replace(s, head_dim=min(high, 128), dtype="float32") for s in timed[:1])
             yield Kind(
                 f"{role} float32 {low}-{high}", {**base, "element_bytes": 4, "head_dim": [low, high]},
-                plain(*DECODE_TILES), single,
+                plain(*DECODE_TILES), alone,
             )  # fmt: skip
 
 

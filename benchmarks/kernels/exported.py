@@ -155,6 +155,7 @@ def competitors(
         yield "cuDNN, no bias", lambda: [functools.partial(_sdpa, shape.causal and square, None, *x) for x in sets]
     if 2 * shape.heads * shape.s_q * shape.s_kv * (1 if mask is None else mask.shape[0]) <= BIAS_BYTES:
         bias = bias_of(shape, mask, positions)
+        kept.append(bias)
         yield "cuDNN, bias tensor", lambda: [functools.partial(_sdpa, False, bias, *x) for x in sets]
     yield "FlashAttention-3, no bias", lambda: _flash(shape, sets)
     if flex and shape.s_q > 1 and shape.extra != "additive rows":
@@ -169,7 +170,9 @@ def measure(family: str, shape: Shape, paths: dict[Shape, Path], rounds: int, fl
     with torch.cuda.stream(stream):
         for name, make in competitors(shape, paths, stream, kept, flex):
             try:
-                graphs[name] = captured(make(), stream)
+                runs = make()
+                kept.append(runs)  # what a graph reads has to stay
+                graphs[name] = captured(runs, stream)
             except Exception as error:  # noqa: BLE001 - a peer that cannot run is a result
                 torch.cuda.synchronize()
                 errors[name] = f"{type(error).__name__}: {[*str(error).splitlines(), ''][0][:160]}"

@@ -68,6 +68,8 @@ class Atom:
     key: str
     idempotent = False
     """Whether the square is the value itself, as for an indicator."""
+    is_finite = True
+    """Whether the value is never an infinity, or no number, that is known before run time."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -92,11 +94,6 @@ class Atom:
     def is_integer(self) -> bool:
         """Whether the value is an integer."""
         return False
-
-    @property
-    def is_finite(self) -> bool:
-        """Whether the value is never an infinity that is known before run time."""
-        return True
 
     @property
     def sign(self) -> int | None:

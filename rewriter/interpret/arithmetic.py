@@ -16,10 +16,12 @@ from ..algebra import (
     Apply,
     Cond,
     Ind,
+    Index,
     Min0,
     Number,
     Poly,
     Read,
+    Size,
     absolute,
     at_most_zero,
     conjunction,
@@ -40,6 +42,7 @@ from ..algebra import (
 from ..graph import int_attribute
 from .clamps import ceiled, clip, floored, largest
 from .digits import floordiv
+from .exactness import is_exact
 from .rounding import PRECISION
 from .types import INTEGERS, is_activation
 
@@ -48,7 +51,10 @@ if TYPE_CHECKING:
 
 Indices = tuple[Poly, ...]
 
-HALF_INFINITY = INFINITY / 2
+HALF_INFINITY = int(INFINITY / 2)
+
+MOVES = (Index, Size, Min0)
+"""What changes with the position."""
 
 HUGE = 1 << 100
 """Far beyond any score, far below the largest float32."""
@@ -137,7 +143,10 @@ def sign(value: Poly) -> Poly:
 
 def _infinities(value: Poly) -> Poly:
     """The terms that may be a floating-point infinity."""
-    return Poly({m: c for m, c in value.terms if magnitude(c) >= HALF_INFINITY or not all(a.is_finite for a, _ in m)})
+    found = {
+        m: c for m, c in value.terms if c >= HALF_INFINITY or c <= -HALF_INFINITY or not all(a.is_finite for a, _ in m)
+    }
+    return Poly(found) if found else ZERO
 
 
 def _may_cancel(left: Poly, right: Poly) -> bool:
@@ -370,6 +379,10 @@ def _comparison(
             given = [a for o in operands for a in o.all_atoms() if isinstance(a, Read) and not a.integer]
             if not all(is_activation(interpreter, of(a)) for a in given):
                 return None
+        difference = left - right
+        moves = interpreter.dtype(node.input[0]) in PRECISION and any(isinstance(a, MOVES) for a in difference.atoms)
+        if moves and not all(is_exact(interpreter, name) for name in node.input):
+            return None  # the last bit decides
         return ind(compare(left, right))
 
     return rule

@@ -107,6 +107,7 @@ class Interpreter:
     malformed: dict[str, None] = field(default_factory=dict)
     too_complex: dict[str, str] = field(default_factory=dict)
     counted: set[Size] = field(default_factory=set)
+    _known: dict[int, bool] = field(default_factory=dict)
     _reading: list[list[Key]] = field(default_factory=list)
     _work: int = 0
     _fresh: int = 0
@@ -140,7 +141,12 @@ class Interpreter:
 
     def understands(self, node: NodeProto) -> bool:
         """Whether a node is a standard operator with nothing about it that no rule knows."""
-        return node.domain in ("", "ai.onnx") and is_known(node, self.scope.opset.get("", 0))
+        known = self._known.get(id(node))
+        if known is None:
+            known = node.domain in ("", "ai.onnx") and is_known(node, self.scope.opset.get("", 0))
+            if self.scope.producer(node.output[0] if node.output else "") is node:  # and stays where it is
+                self._known[id(node)] = known
+        return known
 
     # --- elements ----------------------------------------------------------------------------------
 

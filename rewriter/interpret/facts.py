@@ -25,6 +25,7 @@ from ..algebra import (
     min0,
     poly,
     substitute,
+    upper_bound,
 )
 from .room import leaves_room
 
@@ -48,9 +49,13 @@ class Facts:
 
     Attributes:
         parent: The facts of the scope around this one.
+        contradicted: Two numbers would have to agree that do not.
+        choice: The size, and the node, of the one choice that led there, if it was one.
     """
 
     parent: Facts | None = None
+    contradicted: bool = False
+    choice: tuple[Size, str] | None = None
     _learned: list[Fact] = field(default_factory=list)
     _rejected: list[Fact] = field(default_factory=list)
     _mapping: Substitution = field(default_factory=dict)
@@ -102,6 +107,17 @@ class Facts:
         """Whether both are the same by what is known so far."""
         return left == right or self.normal(left - right) == 0
 
+    def is_nonpositive(self, value: Poly) -> bool:
+        """Whether ``value <= 0`` holds wherever what is known does: by itself, or by a minimum that was settled."""
+        value = self.normal(value)
+        if is_nonpositive(value):
+            return True
+        bound = upper_bound(value)
+        if bound is None:
+            return False
+        # A buffer of 64 entries that the model reads to its end says min(0, S - 64) == S - 64.
+        return any(self.normal(min0(bound + slack)) == self.normal(bound + slack) for slack in (0, 1))
+
     def learn(self, left: Poly, right: Poly, node: str, *, by_broadcast: bool) -> bool:
         """Take ``left == right`` as given; False if that is impossible or cannot be put into polynomials.
 
@@ -115,6 +131,8 @@ class Facts:
         """
         difference = _without_common_factor(self.normal(left - right))
         if difference.constant is not None:
+            if difference != 0 and not self.contradicted:
+                self.contradicted, self.choice = True, self._only_choice(left, right)
             return difference == 0
         pivot = _pivot(difference)
         if pivot is None:
@@ -130,6 +148,22 @@ class Facts:
         self._mapping[pivot] = value
         self._learned.append(Fact(left, right, node, by_broadcast))
         return True
+
+    def _only_choice(self, left: Poly, right: Poly) -> tuple[Size, str] | None:
+        """The size that was taken for a number although a broadcast leaves it to be 1, if nothing else was chosen.
+
+        Two numbers above 1 that have to agree and do not: whoever runs the model has made the other choice.
+        """
+        numbers = [self.normal(side).constant for side in (left, right)]
+        chosen = [fact for fact in self.learned if fact.by_broadcast]
+        if len(chosen) != 1 or chosen[0].relation != "=" or any(n is None or n <= 1 for n in numbers):
+            return None
+        fact = chosen[0]
+        for size, number in ((fact.left, fact.right), (fact.right, fact.left)):
+            atom, extent = size.single_atom, number.constant
+            if isinstance(atom, Size) and extent is not None and extent > 1 and atom in self._mapping:
+                return atom, fact.node
+        return None
 
     def _settled(self, atom: Atom) -> Poly:
         """What an atom is replaced by, without atoms that were replaced later.

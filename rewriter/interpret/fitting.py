@@ -50,6 +50,7 @@ class Fit:
         form: ``affine``, ``distance``, ``ramp``, ``visible`` (booleans), or empty for no formula.
         coefficients: Of the form, each over the parameters.
         visible: Where a key is visible; None for everywhere.
+        hidden: What stands in all other entries (of the negated table, if the formula is that one's).
     """
 
     periods: tuple[int, ...]
@@ -62,6 +63,7 @@ class Fit:
     form: str = ""
     coefficients: tuple[Floats, ...] = ()
     visible: Pattern | None = None
+    hidden: float = -np.inf
 
 
 def repeating(part: Array, periods: tuple[int, ...]) -> tuple[int, ...]:
@@ -69,17 +71,18 @@ def repeating(part: Array, periods: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(p if p and repeats(part, p, axis) else 0 for axis, p in enumerate(periods))
 
 
-def fit(part: Array, periods: tuple[int, ...]) -> Fit:
+def fit(part: Array, periods: tuple[int, ...], *, exact: bool = False) -> Fit:
     """The formula of a table, if there is one.
 
     Args:
         part: The table.
         periods: Per axis the period after which it repeats, 0 for none.
+        exact: Every entry has to be what the formula says, not to one unit only: how a narrow type rounds matters.
     """
     boolean = part.dtype == np.bool_
     part = part[tuple(slice(0, p) if p else slice(None) for p in periods)]
     negated, finite = (False, True) if boolean else _survey(part)
-    table = _Entries(part, negated)
+    table = _Entries(part, negated, exact)
     blank = Fit(periods, part, negated, bool(np.issubdtype(part.dtype, np.integer)), boolean)
     if finite and part.size and part.ndim <= MOST_AXES:
         for positions in _position_axes(part.shape):
@@ -131,6 +134,7 @@ class _Entries:
 
     array: Array
     negated: bool
+    exact: bool = False
 
     def sample(self, rows: npt.NDArray[np.int64], place: tuple[slice, ...] = ()) -> Sample:
         """Some rows (or a block of them) with their visibility and precision."""
@@ -155,6 +159,21 @@ class _Entries:
             yield place, self.sample(rows, place)
             release(self.array)
 
+    def hidden(self) -> float | None:
+        """What stands where a key is hidden; None where these entries differ."""
+        found: float | None = None
+        for place in blocks(self.array.shape):
+            value = np.asarray(self.array[place], np.float64)
+            value = -value if self.negated else value
+            below = value[value <= float(HIDING_VALUE)]
+            if below.size:
+                first = float(below.flat[0]) if found is None else found
+                if (below != first).any():
+                    return None
+                found = first
+            release(self.array)
+        return -np.inf if found is None else found
+
     def some_rows(self) -> npt.NDArray[np.int64]:
         """All rows of a small slice; of a large one the first, the last and some between."""
         extent = self.array.shape[0]
@@ -175,13 +194,13 @@ class _Slices:
         self.parameters = tuple(a for a in range(rank) if a not in positions)
         self.heads = tuple(table.array.shape[a] for a in self.parameters)
         self._array = np.transpose(table.array, (*self.parameters, *positions))
-        self._negated = table.negated
+        self._table = table
 
     def __len__(self) -> int:
         return int(np.prod(self.heads, dtype=np.int64))
 
     def __iter__(self) -> Iterator[_Entries]:
-        return (_Entries(self._array[head], self._negated) for head in np.ndindex(*self.heads))
+        return (_Entries(self._array[head], self._table.negated, self._table.exact) for head in np.ndindex(*self.heads))
 
 
 def _spacing(dtype: np.dtype[np.generic], size: Floats) -> Floats:
@@ -220,6 +239,9 @@ def _confirm(
     for entries, solution in zip(slices, solutions, strict=True):
         if not _holds(entries, form, solution, visible):
             return None
+    hidden = _Entries(blank.data, blank.negated).hidden() if visible and not blank.boolean else -np.inf
+    if hidden is None:
+        return None
     stacked = np.array(solutions, np.float64)
     coefficients = tuple(stacked[:, k].reshape(slices.heads) for k in range(stacked.shape[1]))
     return Fit(
@@ -233,6 +255,7 @@ def _confirm(
         form,
         coefficients,
         visible or None,
+        hidden,
     )
 
 

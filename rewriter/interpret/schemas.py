@@ -7,6 +7,7 @@ at a time, with a name for every extent that is no number, and what it calls by 
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import onnx.defs
@@ -77,20 +78,14 @@ def _constants(interpreter: Interpreter, node: NodeProto) -> dict[str, onnx.Tens
     found = {}
     for name in node.input:
         dims = interpreter.dims(name) if name else None
-        constants = [d.constant for d in dims] if dims is not None else [None]
-        if any(c is None for c in constants) or _product(constants) > MOST_ELEMENTS:
+        extents = [d.constant for d in dims or ()]
+        known = [int(e) for e in extents if e is not None]
+        if dims is None or len(known) != len(extents) or math.prod(known) > MOST_ELEMENTS:
             continue
         array = interpreter.array(name)
         if array is not None:
             found[name] = numpy_helper.from_array(array, name)
     return found
-
-
-def _product(extents: list[object]) -> int:
-    total = 1
-    for extent in extents:
-        total *= int(extent)  # type: ignore[call-overload]
-    return total
 
 
 def _read(interpreter: Interpreter, found: TypeProto | None, names: dict[str, Poly]) -> Found:

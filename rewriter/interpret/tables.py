@@ -12,10 +12,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from onnx import TensorProto
 
 from ..algebra import (
     HIDING_VALUE,
@@ -45,6 +47,7 @@ from ..algebra.polynomial import shown
 from .blocks import constant_along
 from .digits import divmod_index
 from .fitting import Fit, fit, repeating
+from .rounding import NARROW
 
 if TYPE_CHECKING:
     from ..graph import Array
@@ -61,6 +64,8 @@ MOST_CUT = 1 << 20
 LARGE = 1 << 22
 """Elements of a table without a formula beyond which it is no atom, but a read like any other tensor."""
 
+
+NUMPY_TYPES = {"float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}
 
 LARGEST_INTEGER = 1 << 53
 """Tables of larger integers are no atoms: float64, in which entries are kept, would round them."""
@@ -92,8 +97,8 @@ class Table(Hashed):
             return None
         return poly(_exact(float(self.data.min() if lowest else self.data.max())))
 
-    @property
-    def is_finite(self) -> bool:
+    @cached_property
+    def is_finite(self) -> bool:  # type: ignore[override]
         return bool((np.abs(self.data) < float(INFINITY) / 2).all())
 
     @property
@@ -292,11 +297,13 @@ def _element(
     if repeated is None:
         repeated = interpreter.table_fits[(signature, periods)] = repeating(part, periods)
     assert isinstance(repeated, tuple)
-    key = ("fit", signature, repeated)  # many periods may be tried, few are true
+    narrow = NUMPY_TYPES.get(part.dtype.name, 0)
+    exact = narrow in NARROW and narrow not in interpreter.inexact
+    key = ("fit", signature, repeated, exact)  # many periods may be tried, few are true
     known = interpreter.table_fits.get(key)
     if known is None:
         with np.errstate(all="ignore"):  # infinities are legal entries
-            known = _Fitted.of(fit(part, repeated))
+            known = _Fitted.of(fit(part, repeated, exact=exact))
         interpreter.table_fits[key] = known
     assert isinstance(known, _Fitted)
     fitted = known.fit
@@ -359,7 +366,9 @@ def _formula(known: _Fitted, name: str, indices: tuple[Poly, ...]) -> Poly:
     )
     if fitted.boolean:
         return ind(condition)
-    return value - (ONE - ind(condition)) * INFINITY
+    if math.isinf(fitted.hidden):
+        return value - (ONE - ind(condition)) * INFINITY
+    return ind(condition) * value + (ONE - ind(condition)) * _exact(fitted.hidden)
 
 
 def _test(value: Poly) -> Cond:

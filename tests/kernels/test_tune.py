@@ -55,7 +55,7 @@ def small() -> dict[str, Any]:
             "options": {"PAIRED": True},
         },
         {**hopper, "head_dim": [64, 64], **plain, "causal": False, "tile": [128, 128, 4, 3]},
-        {**hopper, "head_dim": [64, 64], "square": True, "masked": True, "key_mask": True, "tile": [128, 128, 4, 3]},
+        {**hopper, "head_dim": [64, 64], "square": True, "masked": True, "tile": [128, 128, 4, 3]},
         {"role": "decode", "engine": "portable", "arch": [80, 90], "tile": [16, 64, 4, 3]},
         {**portable, "masked": True, "tile": [128, 64, 8, 3]},
         {**portable, "masked": False, "tile": [128, 64, 4, 3]},
