@@ -106,10 +106,13 @@ def test_kernels_stay_within_their_buffers(tmp_path: Path, sanitized: Path) -> N
 
 
 def test_sessions_under_the_address_sanitizer(sanitized: Path) -> None:
-    runtime = subprocess.run([compiler(), "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
+    # The sanitizer finds what it wraps of C++ only if that is there from the start.
+    names = ("libasan.so", "libstdc++.so")
+    asked = [[compiler(), f"-print-file-name={name}"] for name in names]
+    found = [subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() for command in asked]
     environment = {
         **os.environ,
-        "LD_PRELOAD": str(Path(runtime.stdout.strip()).resolve()),
+        "LD_PRELOAD": " ".join(str(Path(name).resolve()) for name in found),
         "ASAN_OPTIONS": "detect_leaks=0",  # Python's own
         "PYTHONMALLOC": "malloc",
     }
