@@ -237,12 +237,15 @@ def _compare(kind: str, value: Poly) -> Cond:
 
 
 def _pieces(kind: str, value: Poly) -> Cond | None:
-    """min(a, b) <= 0 is a <= 0 or b <= 0, and max(a, b) <= 0 both: a distance inside a window has two ends."""
+    """min(a, b) <= 0 is a <= 0 or b <= 0, and max(a, b) <= 0 both: the smaller of two masks shows what both show.
+
+    Of sizes alone nothing is taken apart: which of two extents is the smaller one may be known later.
+    """
     if sum(isinstance(a, Min0) for a in value.all_atoms()) > MOST_PIECES:
         return None
     for atom in value.sorted_atoms():
         factor = value.coefficient_of(atom).constant if isinstance(atom, Min0) else None
-        if factor and isinstance(atom, Min0):
+        if factor and isinstance(atom, Min0) and any(isinstance(a, Read | Ind) for a in atom.value.atoms):
             rest = value - factor * of(atom)
             ends = (_compare(kind, rest), _compare(kind, rest + factor * atom.value))
             return disjunction(ends) if factor > 0 else conjunction(ends)
