@@ -23,6 +23,7 @@ EPILOG = """\
 commands
   rewrite model.onnx --report page.html  writes model.alibi.onnx and a page
   rewrite explain MODEL             why each attention is fused or not; no model
+  rewrite bench MODEL               original against rewritten, on this machine
   rewrite doctor                    what is installed, and what cures each gap
   rewrite completion bash|zsh|fish  a completion script for the shell
 
@@ -55,6 +56,16 @@ def explain_parser() -> argparse.ArgumentParser:
     made = _parser("rewrite explain", "Show why each attention of a model can be fused or not. Writes no model.")
     made.add_argument("model", metavar="MODEL", type=Path, nargs="?", help="the ONNX model; it is never changed")
     _add_seeing(made, explain=False)
+    _add_common(made)
+    return made
+
+
+def bench_parser() -> argparse.ArgumentParser:
+    """The argument parser of ``rewrite bench MODEL``."""
+    from .speed.options import add_arguments
+
+    made = _parser("rewrite bench", "Time the original against the rewritten model on this machine, in onnxruntime.")
+    add_arguments(made)
     _add_common(made)
     return made
 
@@ -181,6 +192,14 @@ def _taken(options: argparse.Namespace) -> Path | None:
     return None
 
 
+def _bench(words: list[str], outputs: Outputs) -> int:
+    from .speed.command import carry_out
+
+    options = bench_parser().parse_args(words)
+    ranges = dict(parse_range(text) for group in options.val_range for text in group)
+    return _shown(carry_out(options, ranges, outputs))
+
+
 def _completion(words: list[str], outputs: Outputs) -> int:
     from .completion import SHELLS, script
 
@@ -190,7 +209,8 @@ def _completion(words: list[str], outputs: Outputs) -> int:
     made.add_argument("shell", choices=SHELLS)
     made.add_argument("-h", "--help", action="help", help="show this help")
     shell = made.parse_args(words).shell
-    return _shown(script(shell, parser(), {"explain": explain_parser()}, {"completion": SHELLS, "doctor": ()}))
+    commands = {"explain": explain_parser(), "bench": bench_parser()}
+    return _shown(script(shell, parser(), commands, {"completion": SHELLS, "doctor": ()}))
 
 
 def _doctor(words: list[str], outputs: Outputs) -> int:
@@ -212,11 +232,16 @@ def _shown(text: str) -> int:
     return int(ExitCode.USAGE)
 
 
-COMMANDS: dict[str, Command] = {"explain": _explain, "doctor": _doctor, "completion": _completion}
+COMMANDS: dict[str, Command] = {
+    "explain": _explain,
+    "bench": _bench,
+    "doctor": _doctor,
+    "completion": _completion,
+}
 """Commands by their name; anything else as the first word is a model."""
 
 
-__all__ = ["COMMANDS", "explain_parser", "main", "parse_range", "parser"]
+__all__ = ["COMMANDS", "bench_parser", "explain_parser", "main", "parse_range", "parser"]
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -18,10 +18,16 @@ Blocks come nearest first: those that the diagonal crosses or that reach past th
 by element), then those left of it going away, then those right of it (symmetric form).  The bias is the one
 of ``prefill``: an FMA along the columns and a scalar per block in the row maximum.
 
-Key padding and key positions differ by key only, so they are a vector that the producer computes for every block and
-puts next to the keys.  Blocks before the first and after the last visible key are left out.  Rows that see no key
-(known beforehand from the first visible one) get the mean of ``value`` from extra blocks with equal weights at the
-end of their tile.
+Masks (boolean or additive) and key positions differ by key only here, so they are a vector that the producer computes
+for every block and puts next to the keys: the consumers add it to the scores before they know them as such.  With TERMS
+it comes by a second, small product instead, ones times the vector cut into three bfloat16, so that the loop is that of
+the plain form.  Blocks about which a mask says nothing are found once per batch entry and cost nothing after that.
+Blocks before the first and after the last visible key are left out.  Rows that see no key (known beforehand from the
+first visible one) get the mean of ``value`` from extra blocks with equal weights at the end of their tile.
+
+An additive mask is exact whatever it holds.  In the first pass what is at or below -1e38 has no weight, and a row all
+of whose keys are like that shows that its maximum was not good enough (below): the second pass keeps natural units, in
+which -3.3e38 is a number like others.
 
 With STEADY the row maximum is looked for in the first blocks only, those that are compared element by element; with
 RAW (bfloat16, whose exponents allow it) scores without their bias stand for it, in half of the first block alone.
@@ -31,7 +37,7 @@ noted again, with the maximum kept block by block.  So the result never depends 
 
 With SKIP far blocks that provably do not matter are left out (``hopper_skipping``).
 
-Needs ``s_q <= s_kv``, and no mask but a boolean one that differs by key only.
+Needs ``s_q <= s_kv``, and no mask but one that differs by key only.
 """
 
 # Compile-time parameters are in capitals, as is the custom in Triton.  Kernels are compiled, never called as

@@ -10,6 +10,7 @@ from .engine import engine_section
 from .evidence import bias_section, memory_section, precision_section, slopes_section, verification_section
 from .markup import code, details, esc, section, table
 from .sites import drawing_section, sites_section
+from .speed import bench_section
 
 Record = Mapping[str, Any]
 
@@ -32,6 +33,7 @@ def to_html(report: Record) -> str:
         precision_section(report),
         memory_section(report),
         engine_section(report),
+        bench_section(report),
     ]
     # Where nothing is proven, the refusals are the news and the measurements are empty.
     refused = bool(report.get("sites")) and not (report.get("census") or {}).get("proven")
@@ -59,6 +61,8 @@ def _contents(report: Record) -> list[tuple[str, str]]:
     ]
     if report.get("engine"):
         found.append(("engine", "engine"))
+    if report.get("bench"):
+        found.append(("bench", "speed"))
     return [*found, ("sites", "sites and proofs"), ("provenance", "provenance")]
 
 

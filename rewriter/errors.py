@@ -39,6 +39,12 @@ class UsageError(AlibiError):
     exit_code = ExitCode.USAGE
 
 
+class NotRewritten(AlibiError):
+    """Something was asked for that needs a rewritten model, and no attention could be fused."""
+
+    exit_code = ExitCode.NOT_REWRITTEN
+
+
 class ModelRejected(AlibiError):
     """The file is not a model that can be read safely and completely."""
 

@@ -30,7 +30,6 @@ from .algebra import (
     Read,
     Sum,
     at_most_zero,
-    is_nonpositive,
     magnitude,
     of,
     poly,
@@ -287,7 +286,7 @@ def _causality(interpreter: Interpreter, attention: Attention, steps: list[str])
                 causal = True
                 steps.append(f"causal: a key is visible only if {_short(distance)} <= 0")
                 continue
-            if is_nonpositive(value):
+            if interpreter.facts.is_nonpositive(value):
                 continue  # a bound that the extents imply anyway, such as j < S_kv, hides nothing
         rest.append(condition)
     return causal, tuple(rest)

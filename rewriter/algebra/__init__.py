@@ -15,8 +15,9 @@ point of this module.  The atoms:
 Values are bounded: an expression that outgrows what exported models need many times over raises ``TooComplex``,
 and who asked for it takes it for unknown.  So no file can make the analysis run out of time or memory.
 
-Arithmetic is that of real numbers: the analysis proves what the model *means*; how a 16-bit type rounds
-it is reported by the verification, not proven here.
+Arithmetic is that of real numbers.  Whether the type of a tensor holds the result is asked in one place
+(``rewriter.interpret.types``), with the numeric bounds of ``interval``.  What float32 loses in the last bits is
+reported by the verification, not proven; integers are exact in it up to 2^24.
 """
 
 from __future__ import annotations

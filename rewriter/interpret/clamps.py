@@ -79,6 +79,11 @@ def _by_case(value: Poly, floor: Number, lowest: Number, cases: int) -> Poly | N
         return value  # no finite number is below it; a run-time mask of -inf hides as much as the lowest number
     # Products of query and key, and additive masks, are small against a hiding value, or hide keys themselves.
     bare = Poly({m: c for m, c in value.terms if not (len(m) == 1 and _is_activation(m[0]))})
+    masks = {
+        m: c for m, c in bare.terms if m and magnitude(c) >= -HIDING_VALUE and all(isinstance(a, Read) for a, _ in m)
+    }
+    if masks and (bare - Poly(masks)).constant is not None:
+        return value  # a mask times a hiding value: what is below the floor is hidden, and stays hidden
     span = interval(bare)
     if span is None:
         return None

@@ -25,6 +25,7 @@ from ..algebra import (
     min0,
     poly,
     substitute,
+    upper_bound,
 )
 from .room import leaves_room
 
@@ -105,6 +106,17 @@ class Facts:
     def equal(self, left: Poly, right: Poly) -> bool:
         """Whether both are the same by what is known so far."""
         return left == right or self.normal(left - right) == 0
+
+    def is_nonpositive(self, value: Poly) -> bool:
+        """Whether ``value <= 0`` holds wherever what is known does: by itself, or by a minimum that was settled."""
+        value = self.normal(value)
+        if is_nonpositive(value):
+            return True
+        bound = upper_bound(value)
+        if bound is None:
+            return False
+        # A buffer of 64 entries that the model reads to its end says min(0, S - 64) == S - 64.
+        return any(self.normal(min0(bound + slack)) == self.normal(bound + slack) for slack in (0, 1))
 
     def learn(self, left: Poly, right: Poly, node: str, *, by_broadcast: bool) -> bool:
         """Take ``left == right`` as given; False if that is impossible or cannot be put into polynomials.

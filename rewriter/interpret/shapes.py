@@ -213,6 +213,8 @@ def _infer_types(interpreter: Interpreter, node: NodeProto) -> None:
     elif kind in contrib.RULES and node.domain == "com.microsoft":
         position = contrib.TYPED_BY.get(kind, len(node.input))
         result = interpreter.dtype(node.input[position]) if position < len(node.input) else 0
+    elif node.domain == DOMAIN and kind in BY_OP_TYPE:
+        result = first  # the type of the query
     elif has_known_extents(node):
         result = first or next((d for n in node.input if n and (d := interpreter.dtype(n))), 0)
     else:

@@ -108,8 +108,12 @@ def run(
         for axis, stride in zip(("batch", "head", "row"), x.stride(), strict=False):
             shared[f"{name}_{axis}"] = stride
 
+    # For one row there is a kernel that reads a mask by head as one by key (``configurations.json``).
+    one_row = {"MASK_ROWS": False} if heads == kv_heads and s_q == 1 and splits == 1 else {}
+
     def launch(kernel: Any, role: str, grid: tuple[int, ...], **more: Any) -> None:
-        values = {**shared, **more, **constants_of(role, request, tile, where, skip)}
+        special = one_row if role == "decode" else {}
+        values = {**shared, **more, **constants_of(role, request, tile, where, skip), **special}
         kernel[grid](**{name: values[name] for name in kernel.arg_names})
 
     if path == "prefill":

@@ -7,9 +7,10 @@ import sys
 
 import pytest
 from alibi_rewriter.kernels.assembler import AssemblyError, reads_parameter, strip_comments, strip_parameters
-from alibi_rewriter.kernels.compiler import ARCHITECTURES, jobs
+from alibi_rewriter.kernels.compiler import ARCHITECTURES, _described, jobs
 from alibi_rewriter.kernels.configurations import can_skip, configurations
 from alibi_rewriter.kernels.variants import Layout, Request, Tile, constants_of, head_chunks
+from alibi_rewriter.rewriter.spec import KERNEL_MEMBERS
 
 PTX = """// made somewhere
 .visible .entry kernel(
@@ -124,3 +125,40 @@ def test_importing_needs_neither_triton_nor_torch() -> None:
     code = "import sys; " + "; ".join(lines) + "; assert not {'triton', 'torch'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert set(ARCHITECTURES) == {80, 86, 89, 90, 100, 120}
+
+
+def hopper_layouts(request: Request, *layouts: Layout) -> list[Layout]:
+    """Of the Hopper images of a bundle."""
+    return [layout for found, layout in jobs(request, [90], layouts, False) if found.engine == "hopper"]
+
+
+@pytest.mark.parametrize("mask_dtype", ["bool", "bfloat16", "float32"])
+def test_masks_by_key_get_a_hopper_image(mask_dtype: str) -> None:
+    kind = "Boolean" if mask_dtype == "bool" else "Additive"
+    for form in ("Causal", "Symmetric", "Linear", "CausalPositions"):
+        request = Request(f"AlibiAttention{form}{kind}Mask", "bfloat16", 64, 64, mask_dtype)
+        assert hopper_layouts(request, Layout()), form
+        assert not hopper_layouts(request, Layout(mask_rows=True)), form
+
+
+def test_one_row_reads_a_mask_by_head_as_one_by_key() -> None:
+    masked = Request("AlibiAttentionCausalBooleanMask", "bfloat16", 128, 128, "bool")
+    for rows, wanted in ((False, [{}]), (True, [{"MASK_ROWS": False}, {}])):
+        found = [
+            configuration
+            for configuration, layout in jobs(masked, [90], [Layout(mask_rows=rows)], False)
+            if configuration.role == "decode" and layout.mask_dense
+        ]
+        assert [configuration.options for configuration in found] == wanted
+    (condition,) = found[0].conditions
+    assert (condition.size, condition.at_most) == ("rows", 1)
+
+
+def test_kernels_of_a_bundle_have_names_of_their_own() -> None:
+    layouts = [Layout(contiguous, rows) for contiguous in (True, False) for rows in (False, True)]
+    masks = {"none": None, "boolean": "bool", "additive": "float32"}
+    for variant in KERNEL_MEMBERS:
+        for size in (8, 32, 64, 128, 256):
+            request = Request(variant.op_type, "bfloat16", size, size, masks[variant.mask])
+            names = [_described({}, found, layout)["name"] for found, layout in jobs(request, [90], layouts, True)]
+            assert len(set(names)) == len(names), request
