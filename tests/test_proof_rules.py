@@ -21,7 +21,7 @@ from alibi_rewriter.rewriter.algebra import (
     poly,
 )
 from alibi_rewriter.rewriter.errors import Code
-from alibi_rewriter.rewriter.masks import apply_order, under
+from alibi_rewriter.rewriter.masks import apply_order, hides, under
 from alibi_rewriter.rewriter.pipeline import Options, RewriteResult, rewrite
 from onnx import ModelProto
 from textgraphs import run
@@ -144,6 +144,12 @@ def test_a_kink_before_the_row_refuses_a_causal_site(shift: int) -> None:
         constants=f", float shift = {{{shift}}}",
     )
     assert refusal(proto) in (Code.OFFSET, Code.NOT_LINEAR)
+
+
+@pytest.mark.parametrize(("slope", "half", "hidden"), [(1, True, True), (20, True, False), (20, False, False)])
+def test_what_hides_a_key_is_below_what_the_bias_reaches(slope: int, half: bool, hidden: bool) -> None:
+    """-65504 hides in float16 as long as the slope does not take visible keys there within 4,096 tokens."""
+    assert hides(poly(-65504) + slope * J, half=half) is hidden
 
 
 def test_a_condition_of_which_a_part_is_known_is_not_known() -> None:
