@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         text = "ids:1x32,mask:1x32 or ids:[1,32] mask:[1,32]" if kind == "min" else "likewise; missing ones are derived"
         group.add_argument(f"--{kind}-shapes", default=[], help=text, **shapes)
         group.add_argument(TRTEXEC[kind], default=argparse.SUPPRESS, help=argparse.SUPPRESS, **shapes)
-    group.add_argument("--embed-plugin", choices=tuple(YES), metavar="yes|no", help="plugin library in the engine")
+    group.add_argument("--embed-plugin", choices=tuple(YES), metavar="Y|N", help="plugin library inside: yes, no")
     group.add_argument("--embed-kernels", action="store_true", help="kernels in the written model, for trtexec")
     group.add_argument("--skip", action="store_true", help="kernels that leave out provably negligible keys")
 
