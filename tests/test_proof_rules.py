@@ -24,7 +24,7 @@ from alibi_rewriter.rewriter.errors import Code
 from alibi_rewriter.rewriter.masks import apply_order, hides, under
 from alibi_rewriter.rewriter.pipeline import Options, RewriteResult, rewrite
 from onnx import ModelProto
-from textgraphs import run
+from textgraphs import read, run
 
 pytest.importorskip("onnxruntime")
 
@@ -258,6 +258,14 @@ def test_as_many_sequences_as_tokens_is_no_assumption() -> None:
        bias = Mul(slopes, distance)
        s = Add(scaled, bias)"""
     )
+    assert refusal(proto) is Code.SIZES
+
+
+def test_as_many_past_tokens_as_new_ones_is_no_assumption() -> None:
+    """A range over the past tokens in place of the rows: with a cache of 9 tokens one new token runs, and 9 do."""
+    proto = read("accept_cache")
+    node = next(n for n in proto.graph.node if n.op_type == "Range" and "rows" in n.input)
+    node.input[1] = "past"
     assert refusal(proto) is Code.SIZES
 
 
