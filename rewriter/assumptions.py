@@ -40,17 +40,27 @@ def check_room(interpreter: Interpreter, attention: Attention) -> list[str]:
                 attention.scores,
                 f"{render(index.bound)} cannot be {small} where {'; '.join(found)}",
             )
-    frame = attention.frame
-    for length in (frame.row, frame.key):
-        if frame.batch is not None and tied(frame.batch.bound, length.bound, facts.learned, facts.normal):
+    for first, second, words in _independent(interpreter, attention):
+        if tied(first, second, facts.learned, facts.normal):
             raise Refusal(
                 Code.SIZES,
                 Stage.BIAS,
                 label(attention.anchor),
                 attention.scores,
-                f"there would have to be as many sequences as tokens where {'; '.join(found)}",
+                f"there would have to be as many {words} where {'; '.join(found)}",
             )
     return found + limits(interpreter, attention)
+
+
+def _independent(interpreter: Interpreter, attention: Attention) -> list[tuple[Poly, Poly, str]]:
+    """Extents that have nothing to do with each other in any real run, and what they count."""
+    frame = attention.frame
+    batch, rows, keys = frame.batch, frame.row.bound, frame.key.bound
+    pairs = [] if batch is None else [(batch.bound, each, "sequences as tokens") for each in (rows, keys)]
+    past = interpreter.facts.normal(keys - rows)
+    if past.terms:
+        pairs.append((past, rows, "past tokens as new ones"))
+    return pairs
 
 
 def _text(fact: Fact) -> str:

@@ -129,6 +129,11 @@ KNOWN = {
         DISTANCE + "c = Less(d, minus)\n f = Cast<to=7>(c)\n y = ReduceSum<keepdims=0>(f, axis0)",
         ", int64 minus = {-3}",
     ),
+    "keys before an antidiagonal": (
+        DISTANCE + "t = Add(count, col)\n c = LessOrEqual(t, four)\n f = Cast<to=7>(c)\n"
+        "y = ReduceSum<keepdims=0>(f, axis1)",
+        ", int64 four = {4}",
+    ),
     "slice beyond the end": ("y = Slice(count, axis0, seven)", ", int64[1] seven = {7}"),
     "slice that begins before the front": (
         "y = Slice(count, minus, far)",

@@ -21,10 +21,10 @@ from alibi_rewriter.rewriter.algebra import (
     poly,
 )
 from alibi_rewriter.rewriter.errors import Code
-from alibi_rewriter.rewriter.masks import apply_order, under
+from alibi_rewriter.rewriter.masks import apply_order, hides, under
 from alibi_rewriter.rewriter.pipeline import Options, RewriteResult, rewrite
 from onnx import ModelProto
-from textgraphs import run
+from textgraphs import read, run
 
 pytest.importorskip("onnxruntime")
 
@@ -146,6 +146,12 @@ def test_a_kink_before_the_row_refuses_a_causal_site(shift: int) -> None:
     assert refusal(proto) in (Code.OFFSET, Code.NOT_LINEAR)
 
 
+@pytest.mark.parametrize(("slope", "half", "hidden"), [(1, True, True), (20, True, False), (20, False, False)])
+def test_what_hides_a_key_is_below_what_the_bias_reaches(slope: int, half: bool, hidden: bool) -> None:
+    """-65504 hides in float16 as long as the slope does not take visible keys there within 4,096 tokens."""
+    assert hides(poly(-65504) + slope * J, half=half) is hidden
+
+
 def test_a_condition_of_which_a_part_is_known_is_not_known() -> None:
     known = less_equal(J, I)
     both = conjunction((known, less_equal(I - J, poly(3))))
@@ -252,6 +258,14 @@ def test_as_many_sequences_as_tokens_is_no_assumption() -> None:
        bias = Mul(slopes, distance)
        s = Add(scaled, bias)"""
     )
+    assert refusal(proto) is Code.SIZES
+
+
+def test_as_many_past_tokens_as_new_ones_is_no_assumption() -> None:
+    """A range over the past tokens in place of the rows: with a cache of 9 tokens one new token runs, and 9 do."""
+    proto = read("accept_cache")
+    node = next(n for n in proto.graph.node if n.op_type == "Range" and "rows" in n.input)
+    node.input[1] = "past"
     assert refusal(proto) is Code.SIZES
 
 
