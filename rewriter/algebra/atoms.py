@@ -22,11 +22,17 @@ from .polynomial import (
 )
 
 
-@dataclass(frozen=True, eq=True)
+@dataclass(frozen=True, eq=False)
 class Size(Atom):
     """An unknown extent of a tensor axis: an integer >= 0."""
 
     name: str
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Size) and self.name == other.name)
 
     @cached_property
     def key(self) -> str:  # type: ignore[override]
@@ -40,12 +46,22 @@ class Size(Atom):
         return mapping.get(self, of(self))
 
 
-@dataclass(frozen=True, eq=True)
+@dataclass(frozen=True, eq=False)
 class Index(Atom):
     """A named axis variable in [0, bound)."""
 
     name: str
     bound: Poly
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Index) and self.name == other.name and self.bound == other.bound)
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.name, self.bound))
 
     @cached_property
     def key(self) -> str:  # type: ignore[override]

@@ -8,6 +8,11 @@ from functools import lru_cache
 
 Number = int | Fraction
 
+NUMBERS = (int, Fraction)
+
+SMALL_NUMBER = 1 << 62
+"""Whole numbers up to here need no look at how long they are."""
+
 MOST_TERMS = 160
 """Terms of a polynomial.  Exported models need some dozens."""
 
@@ -118,7 +123,7 @@ class Poly:
         TooComplex: It has more than ``MOST_TERMS`` terms.
     """
 
-    __slots__ = ("_atoms", "_hash", "_size", "terms")
+    __slots__ = ("_atoms", "_hash", "_inside", "_size", "terms")
 
     def __init__(self, terms: dict[Monomial, Number]) -> None:
         present = [(m, c) for m, c in terms.items() if c]
@@ -129,7 +134,16 @@ class Poly:
         self.terms: tuple[tuple[Monomial, Number], ...] = tuple(present)
         self._hash: int | None = None
         self._atoms: frozenset[Atom] | None = None
+        self._inside: frozenset[Atom] | None = None
         self._size: tuple[int, int] | None = None
+
+    @classmethod
+    def _ordered(cls, terms: tuple[tuple[Monomial, Number], ...]) -> Poly:
+        """The polynomial of terms that are in normal form already."""
+        made = cls.__new__(cls)
+        made.terms = terms
+        made._hash = made._atoms = made._inside = made._size = None
+        return made
 
     def __hash__(self) -> int:
         if self._hash is None:
@@ -139,9 +153,10 @@ class Poly:
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
-        if isinstance(other, int | Fraction):
-            return self.constant == other
-        return isinstance(other, Poly) and hash(self) == hash(other) and self.terms == other.terms
+        if isinstance(other, Poly):
+            same = len(self.terms) == len(other.terms) and hash(self) == hash(other)
+            return same and self.terms == other.terms
+        return isinstance(other, NUMBERS) and self.constant == other
 
     @property
     def constant(self) -> Number | None:
@@ -170,7 +185,10 @@ class Poly:
 
     def all_atoms(self) -> frozenset[Atom]:
         """Atoms at any depth."""
-        return _all_atoms(self)
+        if self._inside is None:
+            below = [child.all_atoms() for atom in self.atoms for child in atom.children]
+            self._inside = self.atoms.union(*below) if below else self.atoms
+        return self._inside
 
     @property
     def single_atom(self) -> Atom | None:
@@ -198,8 +216,7 @@ class Poly:
 
     def depends_on(self, *atoms: Atom) -> bool:
         """Whether any of the atoms occurs, at any depth."""
-        inside = self.all_atoms()
-        return any(a in inside for a in atoms)
+        return not self.all_atoms().isdisjoint(atoms)
 
     def __add__(self, other: Poly | Number) -> Poly:
         other = poly(other)
@@ -215,17 +232,28 @@ class Poly:
     __radd__ = __add__
 
     def __neg__(self) -> Poly:
-        return Poly({m: -c for m, c in self.terms})
+        return Poly._ordered(tuple((m, -c) for m, c in self.terms))
 
     def __sub__(self, other: Poly | Number) -> Poly:
-        return self + -poly(other)
+        other = poly(other)
+        if not other.terms:
+            return self
+        terms = dict(self.terms)
+        for monomial, coefficient in other.terms:
+            terms[monomial] = terms.get(monomial, 0) - coefficient
+        return Poly(terms)
 
     def __rsub__(self, other: Poly | Number) -> Poly:
         return poly(other) - self
 
     def __mul__(self, other: Poly | Number) -> Poly:
-        if isinstance(other, int | Fraction):
-            return self if other == 1 else Poly({m: _bounded(c * other) for m, c in self.terms})
+        if not isinstance(other, Poly):
+            return self._times_number(other)
+        # Most products are by a number, and leave the terms in order.
+        if len(other.terms) == 1 and not other.terms[0][0]:
+            return self._times_number(other.terms[0][1])
+        if len(self.terms) == 1 and not self.terms[0][0]:
+            return other._times_number(self.terms[0][1])
         if len(self.terms) * len(other.terms) > MOST_PRODUCTS:
             raise TooComplex(f"a product of {len(self.terms)} and {len(other.terms)} terms")
         terms: dict[Monomial, Number] = {}
@@ -236,6 +264,11 @@ class Poly:
         return Poly(terms)
 
     __rmul__ = __mul__
+
+    def _times_number(self, number: Number) -> Poly:
+        if number == 1:
+            return self
+        return Poly._ordered(tuple((m, _bounded(c * number)) for m, c in self.terms) if number else ())
 
     def __truediv__(self, other: Number) -> Poly:
         return self * (Fraction(1) / other)
@@ -284,6 +317,8 @@ def _render_number(value: Number) -> str:
 
 
 def _bounded(value: Number) -> Number:
+    if type(value) is int and -SMALL_NUMBER < value < SMALL_NUMBER:
+        return value
     if value.numerator.bit_length() > MOST_BITS or value.denominator.bit_length() > MOST_BITS:
         raise TooComplex("a number of too many digits")
     return value
@@ -327,24 +362,11 @@ def _number(value: Number) -> Poly:
 
 def of(atom: Atom) -> Poly:
     """An atom as a polynomial."""
-    return Poly({((atom, 1),): 1})
+    return Poly._ordered(((((atom, 1),), 1),))
 
 
 ZERO = poly(0)
 ONE = poly(1)
-
-
-@lru_cache(maxsize=1 << 16)
-def _all_atoms(value: Poly) -> frozenset[Atom]:
-    found: set[Atom] = set()
-    pending = [value]
-    while pending:
-        current = pending.pop()
-        for atom in current.atoms:
-            if atom not in found:
-                found.add(atom)
-                pending.extend(atom.children)
-    return frozenset(found)
 
 
 Substitution = dict[Atom, Poly]
@@ -352,7 +374,7 @@ Substitution = dict[Atom, Poly]
 
 def substitute(value: Poly, mapping: Substitution) -> Poly:
     """``value`` with atoms replaced; nested atoms are rebuilt and simplify again."""
-    if not mapping or not any(a in mapping for a in value.all_atoms()):
+    if not mapping or value.all_atoms().isdisjoint(mapping):
         return value
     result = ZERO
     for monomial, coefficient in value.terms:
