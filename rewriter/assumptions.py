@@ -6,7 +6,7 @@ from .algebra import HIDING_VALUE, Poly, Read, Size, magnitude, of, render
 from .errors import Code, Refusal, Stage
 from .graph import label
 from .interpret import Interpreter
-from .interpret.facts import Fact
+from .interpret.facts import Fact, Facts
 from .interpret.room import excluded, tied
 from .narrow import limits
 from .site import Attention
@@ -31,7 +31,7 @@ def check_room(interpreter: Interpreter, attention: Attention) -> list[str]:
             f"that {render(unknown.left)} is {render(unknown.right)} is only known at run time; it could be 1 as well",
         )
     for index in attention.frame.order:
-        small = excluded(index.bound, facts.learned, facts.normal)
+        small = _excluded(facts, index.bound)
         if small is not None:
             raise Refusal(
                 Code.SIZES,
@@ -41,7 +41,7 @@ def check_room(interpreter: Interpreter, attention: Attention) -> list[str]:
                 f"{render(index.bound)} cannot be {small} where {'; '.join(found)}",
             )
     for first, second, words in _independent(interpreter, attention):
-        if tied(first, second, facts.learned, facts.normal):
+        if _tied(facts, first, second):
             raise Refusal(
                 Code.SIZES,
                 Stage.BIAS,
@@ -50,6 +50,16 @@ def check_room(interpreter: Interpreter, attention: Attention) -> list[str]:
                 f"there would have to be as many {words} where {'; '.join(found)}",
             )
     return found + limits(interpreter, attention)
+
+
+def _excluded(facts: Facts, extent: Poly) -> int | None:
+    """Like ``room.excluded``, searched once for all sites of a graph that have the same extent."""
+    return facts.once(("excluded", extent), lambda: excluded(extent, facts.learned, facts.normal))
+
+
+def _tied(facts: Facts, first: Poly, second: Poly) -> bool:
+    """Like ``room.tied``, searched once."""
+    return facts.once(("tied", first, second), lambda: tied(first, second, facts.learned, facts.normal))
 
 
 def _independent(interpreter: Interpreter, attention: Attention) -> list[tuple[Poly, Poly, str]]:

@@ -10,7 +10,9 @@ holds inside of them only.  So every graph has facts of its own, which see those
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from typing import TypeVar, cast
 
 from ..algebra import (
     Atom,
@@ -28,6 +30,8 @@ from ..algebra import (
     upper_bound,
 )
 from .room import leaves_room
+
+Answered = TypeVar("Answered")
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,9 @@ class Facts:
     _rejected: list[Fact] = field(default_factory=list)
     _mapping: Substitution = field(default_factory=dict)
     _unsettled: set[Poly] = field(default_factory=set)
+    _normal: dict[Poly, Poly] = field(default_factory=dict, repr=False)
+    _answers: dict[object, object] = field(default_factory=dict, repr=False)
+    _asked: int = 0
 
     @property
     def learned(self) -> list[Fact]:
@@ -78,8 +85,38 @@ class Facts:
 
     def normal(self, value: Poly) -> Poly:
         """The value with everything that is known put in."""
-        if not self._knows_any():
+        if not value.terms or not self._knows_any():
             return value
+        self._up_to_date()
+        found = self._normal.get(value)
+        if found is None:
+            found = self._normal[value] = self._put_in(value)
+        return found
+
+    def once(self, question: Hashable, answer: Callable[[], Answered]) -> Answered:
+        """The answer to a question about what is known; asked again, it is worked out again if more is known.
+
+        Args:
+            question: What tells the question from all others.
+            answer: Works it out, by these facts and what stands in the question alone.
+        """
+        self._up_to_date()
+        if question not in self._answers:
+            version = self.version
+            found = answer()
+            if version != self.version:
+                return found
+            self._answers[question] = found
+        return cast("Answered", self._answers[question])
+
+    def _up_to_date(self) -> None:
+        """Forget what was worked out before the last thing was learned."""
+        if self._asked != self.version:
+            self._asked = self.version
+            self._normal.clear()
+            self._answers.clear()
+
+    def _put_in(self, value: Poly) -> Poly:
         try:
             for _ in range(8):
                 known = {a: self._settled(a) for a in value.all_atoms() if self._known(a) is not None}

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from typing import TYPE_CHECKING
 
-from ..algebra import Number, Poly, Size, Substitution, of, poly, substitute
+from ..algebra import Atom, Min0, Number, Poly, Size, Substitution, of, poly, substitute
 
 if TYPE_CHECKING:
     from .facts import Fact
@@ -136,8 +136,22 @@ def free(values: Sequence[Poly]) -> list[Size]:
 
 def evaluate(value: Poly, numbers: dict[Size, int]) -> Number | None:
     """The value for given sizes, or None if they do not decide it."""
-    mapping: Substitution = {a: poly(n) for a, n in numbers.items()}
-    return substitute(value, mapping).constant
+    total: Number = 0
+    for monomial, coefficient in value.terms:
+        for atom, power in monomial:
+            number = _number_of(atom, numbers)
+            if number is None:  # what is not a number may still cancel
+                return substitute(value, {a: poly(n) for a, n in numbers.items()}).constant
+            coefficient = coefficient * (number if power == 1 else number**power)
+        total = total + coefficient
+    return total
+
+
+def _number_of(atom: Atom, numbers: dict[Size, int]) -> Number | None:
+    if isinstance(atom, Size):
+        return numbers.get(atom)
+    found = evaluate(atom.value, numbers) if isinstance(atom, Min0) else None
+    return None if found is None else min(0, found)
 
 
 Claim = tuple[Poly, str]
