@@ -302,7 +302,9 @@ def _with_equal_heads(
         def fits(view: View, heads: Index | None = heads) -> bool:
             return key_head(view, frame.head) == heads and all(i in view.indices for i in present(frame.batch))
 
-        ours = find_view(interpreter, *key[:2], present(frame.batch, frame.head, frame.key, key[2]), fits)
+        ours: View | None = key_view  # the best of all is the best of those that fit, if it does
+        if not fits(key_view):
+            ours = find_view(interpreter, *key[:2], present(frame.batch, frame.head, frame.key, key[2]), fits)
         theirs = value_of(fits)
         if ours is not None and theirs is not None:
             return ours, theirs

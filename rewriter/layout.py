@@ -97,12 +97,18 @@ def as_view(interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...], *,
 
     With ``parts``, an axis may be longer than its index: only its beginning is meant then.
     """
+    question = ("view", tensor, indices, parts)
+    return interpreter.facts.once(question, lambda: _as_view(interpreter, tensor, indices, parts))
+
+
+def _as_view(interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...], parts: bool) -> View | None:
     axes = []
     prefix: list[int] = []
     seen: set[Index] = set()
     cut = digits_in(indices)
+    replaced = {a: p for d in cut for a, p in d.replacement.items()}
     for position, index in enumerate(indices):
-        digits = substitute(index, {a: p for d in cut for a, p in d.replacement.items()})
+        digits = substitute(index, replaced)
         names = radix(interpreter, interpreter.facts.normal(digits))
         names = None if names is None else joined(names, cut)
         if names is None or any(n in seen for n in names):
@@ -273,6 +279,13 @@ def _above(
     interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...]
 ) -> tuple[str, tuple[Poly, ...], Number] | None:
     """One step up: the tensor that this one is moved or scaled from, the index in it, and the factor."""
+    question = ("above", tensor, indices, interpreter.inexact)
+    return interpreter.facts.once(question, lambda: _step(interpreter, tensor, indices))
+
+
+def _step(
+    interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...]
+) -> tuple[str, tuple[Poly, ...], Number] | None:
     node = interpreter.scope.producer(tensor)
     if node is None or interpreter.scope.constant(tensor) is not None:
         return None
@@ -314,7 +327,7 @@ def discover_splits(interpreter: Interpreter, tensor: str, indices: tuple[Poly, 
     """Where a Reshape upstream cuts an index in two, e.g. [B, S, H, D] behind a [B*H, S, D] operand."""
     interpreter.splits.clear()
     for _ in range(MAX_HOPS):
-        step = _above(interpreter, tensor, indices)
+        step = _step(interpreter, tensor, indices)  # what was remembered notes no splits
         if step is None or interpreter.splits:
             break
         tensor, indices, _factor = step

@@ -54,6 +54,11 @@ def take_scores(interpreter: Interpreter, softmax: NodeProto, indices: Indices) 
     Raises:
         Refusal: It is not linear in one product of query and key.
     """
+    question = ("scores", softmax.output[0], indices, interpreter.inexact)
+    return interpreter.facts.once(question, lambda: _take_scores(interpreter, softmax, indices))
+
+
+def _take_scores(interpreter: Interpreter, softmax: NodeProto, indices: Indices) -> Scores:
     whole = interpreter.element(softmax.input[0], indices)
     half = is_half(interpreter, softmax.input[0])
     masked = unmask(whole, half=half)

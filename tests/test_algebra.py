@@ -25,6 +25,7 @@ from alibi_rewriter.rewriter.algebra import (
     Read,
     Size,
     Sum,
+    TooComplex,
     absolute,
     conjunction,
     conjuncts,
@@ -448,6 +449,32 @@ def test_facts_change_nothing_where_they_hold(
             facts.learn(fact, ZERO, "node", by_broadcast=True)
     for whole in (_linear(value), min0(_linear(value)), absolute(_linear(value))):
         assert evaluate(facts.normal(whole), env) == evaluate(whole, env)
+
+
+@pytest.mark.parametrize("number", [0, 1, -1, 3, Fraction(2, 3), 1 << 70], ids=str)
+def test_products_by_numbers_are_in_normal_form(number: Number) -> None:
+    """They need no sorting, and are the same value as one that was sorted."""
+    value = 5 - 3 * of(N) * of(J) + of(N) / 2 + of(M) * of(M)
+    sorted_anew = Poly({m: c * number for m, c in reversed(value.terms)})
+    for made in (value * number, number * value, value * poly(number), poly(number) * value):
+        assert (made.terms, hash(made), made.all_atoms()) == (
+            sorted_anew.terms,
+            hash(sorted_anew),
+            sorted_anew.all_atoms(),
+        )
+    assert (-value).terms == (value * -1).terms == (ZERO - value).terms
+    with pytest.raises(TooComplex):
+        value * (1 << 5000)
+
+
+def test_sizes_and_indices_are_what_their_names_and_bounds_say() -> None:
+    assert Size("n") == N
+    assert hash(Size("n")) == hash(N)
+    assert Size("n") != M
+    assert Index("i", of(Size("n"))) == I
+    assert hash(Index("i", of(Size("n")))) == hash(I)
+    assert Index("i", of(M)) != I
+    assert Index("n", of(N)) != N
 
 
 def test_facts_are_used() -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from alibi_rewriter.rewriter.algebra import Poly, Size, minimum, of, poly
+from alibi_rewriter.rewriter.algebra import Poly, Read, Size, absolute, minimum, of, poly, substitute
 from alibi_rewriter.rewriter.errors import Code, ExitCode
 from alibi_rewriter.rewriter.interpret.facts import Facts
-from alibi_rewriter.rewriter.interpret.room import SMALL, excluded, leaves_room
+from alibi_rewriter.rewriter.interpret.room import SMALL, evaluate, excluded, leaves_room
 from alibi_rewriter.rewriter.pipeline import Options, rewrite
 from generator import Spelling, build, repair
 from textgraphs import read, run
@@ -39,6 +39,27 @@ def test_assumptions_that_leave_none(value: Poly) -> None:
     assert not facts.assume_nonnegative(value, "n")
     assert facts.learned == []
     assert [fact.node for fact in facts.rejected] == ["n"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        poly(7),
+        3 * S * S * T - T / 2 + 1,
+        absolute(S - 2 * T) - minimum(S, minimum(T, 4)),
+        S * PAST - T,
+        S * of(Read("count", (S,), True)) - T,
+        (S - 2) * of(Read("count", (), True)),
+    ],
+    ids=lambda v: repr(v),
+)
+def test_a_value_at_given_sizes_is_what_putting_them_in_makes(value: Poly) -> None:
+    """Also where a size is not given, and where what is unknown cancels."""
+    for s in range(4):
+        for t in range(4):
+            numbers = {Size("S"): s, Size("T"): t}
+            assert evaluate(value, numbers) == substitute(value, {a: poly(n) for a, n in numbers.items()}).constant
+    assert evaluate((S - 2) * of(Read("count", (), True)), {Size("S"): 2}) == 0
 
 
 def test_each_leaves_room_but_not_all_together() -> None:

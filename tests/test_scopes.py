@@ -34,6 +34,37 @@ def test_a_child_sees_what_its_parent_knows_and_keeps_its_own() -> None:
     assert other.version == 1
 
 
+def test_answers_are_kept_until_more_is_known_here_or_around() -> None:
+    outer = Facts()
+    inner = Facts(parent=outer)
+    asked: list[int] = []
+
+    def answer() -> bool:
+        asked.append(inner.version)
+        return inner.equal(S, U)
+
+    def answers() -> list[bool]:
+        return [inner.once(("same", S, U), answer) for _ in range(2)]
+
+    assert answers() == [False, False]
+    assert inner.learn(S, T, "inside", by_broadcast=False)
+    assert answers() == [False, False]
+    assert outer.learn(T, U, "outside", by_broadcast=False)
+    assert answers() == [True, True]
+    assert asked == [0, 1, 2]
+
+
+def test_what_is_learned_on_the_way_to_an_answer_spoils_it() -> None:
+    facts = Facts()
+
+    def answer() -> bool:
+        known = facts.equal(S, T)
+        facts.learn(S, T, "on the way", by_broadcast=False)
+        return known
+
+    assert [facts.once("same", answer) for _ in range(2)] == [False, True]
+
+
 def attended(graph: Graph, *, offset: bool) -> str:
     return graph.attend(graph.add("Add", graph.scores(), graph.bias(symmetric=True, offset=offset)))
 
