@@ -40,6 +40,15 @@ def check_room(interpreter: Interpreter, attention: Attention) -> list[str]:
                 attention.scores,
                 f"{render(index.bound)} cannot be {small} where {'; '.join(found)}",
             )
+    pinned = next((fact for fact in made if _pins(interpreter, fact)), None)
+    if pinned is not None:
+        raise Refusal(
+            Code.SIZES,
+            Stage.BIAS,
+            pinned.node,
+            attention.scores,
+            f"{_text(pinned)} leaves one length; the original runs with 1 as well, and computes something else",
+        )
     for first, second, words in _independent(interpreter, attention):
         if _tied(facts, first, second):
             raise Refusal(
@@ -82,6 +91,13 @@ def _known_at_run_time(interpreter: Interpreter, fact: Fact) -> bool:
     atoms = fact.left.all_atoms() | fact.right.all_atoms()
     unnamed = {a for a in atoms if isinstance(a, Size) and a.name.startswith("?")} - interpreter.counted
     return fact.relation == "=" and (bool(unnamed) or any(isinstance(a, Read) for a in atoms))
+
+
+def _pins(interpreter: Interpreter, fact: Fact) -> bool:
+    """Whether a broadcast leaves an open extent but one number: 6 keys meet Q of them, which is 6, or 1 and spread."""
+    named = {a for a in fact.left.all_atoms() | fact.right.all_atoms() if isinstance(a, Size)}
+    numbers = {interpreter.facts.normal(of(a)).constant for a in named if not a.name.startswith("?")}
+    return fact.relation == "=" and bool(numbers - {None, 0, 1})
 
 
 def _made(interpreter: Interpreter, attention: Attention) -> list[Fact]:

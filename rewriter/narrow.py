@@ -34,16 +34,20 @@ def check_types(interpreter: Interpreter, attention: Attention, term: Poly) -> N
     if not interpreter.wrapping:
         return
     for read in sorted(a for a in term.all_atoms() if isinstance(a, Read)):
-        for (tensor, _), _ in interpreter.visited(read.tensor, read.indices):
-            if tensor in interpreter.wrapping:
-                raise Refusal(
-                    Code.NARROW_TYPE,
-                    Stage.BIAS,
-                    label(attention.anchor),
-                    tensor,
-                    f"{_name(interpreter.wrapping[tensor])} does not hold its elements at every length",
-                    term=term,
-                )
+        visited = dict.fromkeys(tensor for (tensor, _), _ in interpreter.visited(read.tensor, read.indices))
+        wrapped = [tensor for tensor in visited if tensor in interpreter.wrapping]
+        if not wrapped:
+            continue
+        # Wider types behind a narrow one hold what it made of the elements: the narrowest is where it happened.
+        tensor = min(reversed(wrapped), key=lambda t: _bits(interpreter.wrapping[t]))
+        raise Refusal(
+            Code.NARROW_TYPE,
+            Stage.BIAS,
+            label(attention.anchor),
+            tensor,
+            f"{_name(interpreter.wrapping[tensor])} does not hold its elements at every length",
+            term=term,
+        )
 
 
 def rounding_step(interpreter: Interpreter) -> list[str]:
@@ -72,3 +76,8 @@ def limits(interpreter: Interpreter, attention: Attention) -> list[str]:
 
 def _name(dtype: int) -> str:
     return TensorProto.DataType.Name(dtype).lower()
+
+
+def _bits(dtype: int) -> int:
+    """The bits of an integer type, as its name says."""
+    return int("".join(c for c in _name(dtype) if c.isdigit()) or 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 from onnx import NodeProto
 
 from .algebra import Read
@@ -88,6 +89,10 @@ def why_unread(interpreter: Interpreter, softmax: NodeProto, around: Surrounding
         stopper, what = _stopper(interpreter, softmax), "the reading of the scores stopped at"
     if stopper is None:
         return refusal
+    factor = _factor_without_number(interpreter, stopper)
+    if factor is not None:
+        detail = f"the factor '{factor}' is no number that float32 holds"
+        return Refusal(Code.SCALE_UNKNOWN, Stage.SCORES, label(stopper), factor, detail)
     detail = f"{what} {stopper.op_type} '{label(stopper)}'" + (f"; {refusal.detail}" if refusal.detail else "")
     return Refusal(refusal.code, refusal.stage, label(stopper), _output(stopper), detail)
 
@@ -203,6 +208,25 @@ def _stopper(interpreter: Interpreter, softmax: NodeProto) -> NodeProto | None:
     reads = sorted(a for a in value.all_atoms() if isinstance(a, Read))
     makers = [interpreter.scope.producer(read.tensor) for read in sorted(reads, key=lambda r: -len(r.indices))]
     return next((n for n in makers if n is not None and not _is_product(n) and operator(n) != "Constant"), None)
+
+
+def _factor_without_number(interpreter: Interpreter, node: NodeProto) -> str | None:
+    """The constant that a node multiplies by or divides by, or what was scaled by before, if it is NaN or infinite."""
+    pending = [node]
+    for _ in range(MOST_NODES):
+        if not pending:
+            return None
+        current = pending.pop()
+        if operator(current) not in ("Mul", "Div"):
+            continue
+        for name in current.input:
+            array = interpreter.array(name)
+            if array is not None and array.dtype.kind == "f" and array.size == 1 and not np.isfinite(array).all():
+                return name
+            producer = interpreter.scope.producer(name)
+            if producer is not None:
+                pending.append(producer)
+    return None
 
 
 def _output(node: NodeProto) -> str:

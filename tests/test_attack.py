@@ -142,7 +142,7 @@ PLAIN_MISSES = {
     "row-far": {"ALB200"},
     "batch-one": {"ALB200"},
     "length-far": {"ALB205"},
-    "narrow-cast": {"ALB202"},
+    "narrow-cast": {"ALB207"},
 }
 
 

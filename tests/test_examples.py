@@ -58,7 +58,7 @@ def test_every_example_has_a_page() -> None:
     index = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     for folder in sorted(p for p in EXAMPLES.iterdir() if p.is_dir() and not p.name.startswith("__")):
         page = (folder / "README.md").read_text(encoding="utf-8")
-        scripts = list(folder.glob("*.py"))
+        scripts = [*folder.glob("*.py"), *folder.glob("*.cpp")]
         assert scripts
         for script in scripts:
             assert script.name in page

@@ -146,6 +146,14 @@ def test_a_kink_before_the_row_refuses_a_causal_site(shift: int) -> None:
     assert refusal(proto) in (Code.OFFSET, Code.NOT_LINEAR)
 
 
+@pytest.mark.parametrize("shift", [0, 1, 5])
+def test_a_kink_where_only_keys_from_the_row_on_are_visible(shift: int) -> None:
+    """Where i <= j, min(0, j - i + 1) is zero, and min(0, j - i - 1) may be zero or not."""
+    after = I - J
+    assert apply_order(min0(CAUSAL + shift), after) == poly(0)
+    assert apply_order(min0(CAUSAL - shift - 1), after) == min0(CAUSAL - shift - 1)
+
+
 @pytest.mark.parametrize(("slope", "half", "hidden"), [(1, True, True), (20, True, False), (20, False, False)])
 def test_what_hides_a_key_is_below_what_the_bias_reaches(slope: int, half: bool, hidden: bool) -> None:
     """-65504 hides in float16 as long as the slope does not take visible keys there within 4,096 tokens."""

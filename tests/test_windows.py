@@ -100,7 +100,7 @@ BANDS: dict[str, tuple[list[str], tuple[bool, int, int]]] = {
         ["far = Abs(d)", "visible = LessOrEqual(far, two)", WHERE],
         (False, 2, 2),
     ),
-    "only its own key": (["far = Abs(d)", "visible = Less(far, one)", WHERE], (True, 0, -1)),
+    "only its own key": (["far = Abs(d)", "visible = Less(far, one)", WHERE], (False, 0, 0)),
     "an additive mask": (
         ["visible = LessOrEqual(back, two)", "mask = Where(visible, none, low)", "s = Add(biased, mask)"],
         (False, 2, -1),
