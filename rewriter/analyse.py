@@ -170,8 +170,9 @@ def _inferred(
 def _judge(interpreter: Interpreter, node: NodeProto, kept: frozenset[str], *, exact_bias: bool = False) -> Site | None:
     pattern = pattern_of(node)
     refused, around = unread(node), None
-    softmax = node.op_type == "Softmax" and node.domain in ("", "ai.onnx")
-    if refused is None and operator(node) == "Div":
+    standard = operator(node)
+    softmax = standard == "Softmax"
+    if refused is None and standard == "Div":
         left = written_out(interpreter, node) if node.output[0] not in kept else None
         refused, around = left if left is not None else (None, None)
     if pattern is None and not softmax and refused is None:

@@ -10,10 +10,13 @@ from .errors import Code, Refusal, Stage
 from .graph import Scope, attribute, label
 from .interpret import Interpreter
 
+BY_OPERATOR = {(p.domain, p.op_type): p for p in reversed(PATTERNS)}
+"""The first pattern of every attention operator."""
+
 
 def pattern_of(node: NodeProto) -> OperatorPattern | None:
     """The pattern of an attention operator, or None."""
-    return next((p for p in PATTERNS if p.domain == _domain(node) and p.op_type == node.op_type), None)
+    return BY_OPERATOR.get((_domain(node), node.op_type))
 
 
 def unread(node: NodeProto) -> Refusal | None:

@@ -23,6 +23,7 @@ from ..patterns.operators import PATTERNS, OperatorPattern
 from .algebra import Poly
 from .analyse import interpreted
 from .edit import all_names, arrange, float_type
+from .features import pattern_of
 from .graph import float_attribute, index_graph, int_attribute, label, opset_versions
 from .io import graphs
 from .unpack import FILTER_VALUE
@@ -95,16 +96,11 @@ def _kinds(model: ModelProto, base_dir: Path) -> dict[str, Kind]:
 
 
 def _is_wanted(node: NodeProto, keep: frozenset[str]) -> bool:
-    pattern = _pattern(node)
+    pattern = pattern_of(node)
     if pattern is None or not _given(node, pattern.inputs["bias"]) or not node.output or node.output[0] in keep:
         return False
     windows = any(int_attribute(node, name, -1) != -1 for name in WINDOWS)
     return windows or any(_given(node, place) for place in MASKING[pattern.op_type])
-
-
-def _pattern(node: NodeProto) -> OperatorPattern | None:
-    domain = "" if node.domain == "ai.onnx" else node.domain
-    return next((p for p in PATTERNS if (p.domain, p.op_type) == (domain, node.op_type)), None)
 
 
 def _given(node: NodeProto, position: int) -> str:
@@ -120,7 +116,7 @@ class _Unfolding:
 
     def run(self) -> bool:
         """Whether there was something to unfold."""
-        pattern = _pattern(self.node)
+        pattern = pattern_of(self.node)
         if pattern is ATTENTION:
             return self._attention()
         return self._multi_head() if pattern is MULTI_HEAD else self._grouped()

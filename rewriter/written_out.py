@@ -31,6 +31,7 @@ from .graph import Scope, index_graph, int_attribute, label, operator, opset_ver
 from .interpret import Interpreter
 from .interpret.movement import RULES as MOVEMENT
 from .interpret.movement import axes_of
+from .io import graphs
 from .layout import index_of, softmax_axis
 from .reductions import reduction
 from .values import value_product
@@ -62,6 +63,9 @@ def restore_softmax(model: ModelProto, base_dir: Path, keep: frozenset[str] = fr
     Returns:
         Per output of a new Softmax node the quotient that it stands for.
     """
+    kinds = {operator(node) for graph in graphs(model) for node in graph.node}
+    if "Exp" not in kinds and not {"Softmax", "Div"} <= kinds:
+        return {}
     versions = opset_versions(model)
     root = index_graph(model.graph, versions, base_dir)
     if not any(True for scope in walk(root) for _ in _quotients(scope)):

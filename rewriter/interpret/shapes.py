@@ -97,7 +97,8 @@ def _running(scope: Scope) -> set[int]:
         if id(node) not in found:
             found.add(id(node))
             pending.extend(node.input)
-            pending.extend(_captured(node))
+            if node.attribute:
+                pending.extend(_captured(node))
     return found
 
 
@@ -141,9 +142,11 @@ def _normal(interpreter: Interpreter, node: NodeProto, dims: Dims) -> Dims:
             f"node '{label(node)}' makes a tensor of {len(dims)} axes; no more than {MAX_RANK} are read. "
             "Export the model again."
         )
-    known = tuple(interpreter.facts.normal(d) for d in dims)
-    if any(d.constant is not None and not 0 <= d.constant < MAX_EXTENT for d in known):
-        raise ValueError("an extent that no tensor has")
+    known = tuple(map(interpreter.facts.normal, dims))
+    for extent in known:
+        number = extent.constant
+        if number is not None and not 0 <= number < MAX_EXTENT:
+            raise ValueError("an extent that no tensor has")
     return known
 
 
