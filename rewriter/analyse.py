@@ -12,7 +12,7 @@ from . import fused_ops
 from .algebra import Size, TooComplex, of, poly
 from .decompose import attentions
 from .errors import Code, Refusal, Stage
-from .features import pattern_of, unread
+from .features import ANCHORS, pattern_of, unread
 from .graph import Scope, index_graph, label, operator, opset_versions, walk
 from .interpret import Interpreter, UnknownRank
 from .interpret.facts import Facts
@@ -168,6 +168,8 @@ def _inferred(
 
 
 def _judge(interpreter: Interpreter, node: NodeProto, kept: frozenset[str], *, exact_bias: bool = False) -> Site | None:
+    if node.op_type not in ANCHORS:
+        return None
     pattern = pattern_of(node)
     refused, around = unread(node), None
     standard = operator(node)

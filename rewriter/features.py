@@ -14,6 +14,10 @@ BY_OPERATOR = {(p.domain, p.op_type): p for p in reversed(PATTERNS)}
 """The first pattern of every attention operator."""
 
 
+ANCHORS = frozenset({"Softmax", "Div", PACKED.op_type, *(p.op_type for p in PATTERNS), *(kind for _, kind in UNREAD)})
+"""Operators, of whatever domain, that may be looked at as the anchor of an attention."""
+
+
 def pattern_of(node: NodeProto) -> OperatorPattern | None:
     """The pattern of an attention operator, or None."""
     return BY_OPERATOR.get((_domain(node), node.op_type))

@@ -96,7 +96,7 @@ def _kinds(model: ModelProto, base_dir: Path) -> dict[str, Kind]:
 
 
 def _is_wanted(node: NodeProto, keep: frozenset[str]) -> bool:
-    pattern = pattern_of(node)
+    pattern = pattern_of(node) if node.op_type in MASKING else None
     if pattern is None or not _given(node, pattern.inputs["bias"]) or not node.output or node.output[0] in keep:
         return False
     windows = any(int_attribute(node, name, -1) != -1 for name in WINDOWS)
