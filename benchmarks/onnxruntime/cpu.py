@@ -2,9 +2,9 @@
 
     python benchmarks/onnxruntime/cpu.py [--lengths 1,8,128,512,2048,8192] [--out results/cpu.md]
 
-Variants run in turn within one process; each figure is the median of one-thread CPU time over several rounds, so a busy
-machine disturbs all alike.  Peak memory is that of a child that makes the session and runs it once, less what the
-child had before.  OpenVINO and PyTorch take part where they can be imported.
+Variants run in turn within one process; each figure is the median of one-thread CPU time over several rounds, so a
+busy machine disturbs all alike.  Peak memory is that of a child that makes the session and runs it once.  OpenVINO and
+PyTorch take part where they can be imported.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -122,19 +121,19 @@ def measure(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]
 
 
 def peak(folder: Path, what: str, kind: str, variant: str, length: int) -> int | None:
-    """MiB that a run of its own adds in a child."""
+    """Peak MiB of a child that makes the session and runs it once."""
     command = [sys.executable, __file__, "--child", str(folder), what, kind, variant, str(length)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return int(done.stdout) if done.returncode == 0 else None
 
 
 def child(folder: str, what: str, kind: str, variant: str, length: str) -> None:
-    """Prints how much the resident memory grew."""
+    """Prints the peak of the resident memory in MiB, as the kernel counts it for this program alone."""
     given = models.feeds(what, kind, 1, int(length))
-    run = prepare(Path(folder), what, kind, variant, given)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    run()
-    sys.stdout.write(str((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024))
+    prepare(Path(folder), what, kind, variant, given)()
+    status = Path("/proc/self/status").read_text()
+    peak_kib = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
+    sys.stdout.write(str(peak_kib // 1024))
 
 
 def table(folder: Path, what: str, kind: str, lengths: list[int], rounds: int, memory: int) -> list[str]:
@@ -160,7 +159,11 @@ def table(folder: Path, what: str, kind: str, lengths: list[int], rounds: int, m
         lines.append(f"| {length} | " + " | ".join(cells) + " |")
     if memory:
         found = {n: peak(folder, what, kind, n, memory) for n in ("original", "openvino", "underflow") if n in names}
-        lines += ["", f"Peak memory of one run at {memory}, MiB: " + ", ".join(f"{n} {m}" for n, m in found.items())]
+        lines += [
+            "",
+            f"Peak memory of a process that runs it once at {memory} tokens, MiB: "
+            + ", ".join(f"{n} {m}" for n, m in found.items()),
+        ]
     return [*lines, ""]
 
 
