@@ -117,17 +117,12 @@ def is_known(node: NodeProto, opset: int) -> bool:
         node: The node.
         opset: The version of the standard operators that the model imports.
     """
-    row = _row_of(node.op_type, opset)
-    if row is None or (row.inputs and len(node.input) > row.inputs):
+    row = KNOWN.get(node.op_type)
+    if row is None or _version(node.op_type, opset) not in row.versions:
+        return False
+    if row.inputs and len(node.input) > row.inputs:
         return False
     return not node.attribute or all(a.name in row.attributes for a in node.attribute)
-
-
-@lru_cache(maxsize=1 << 12)
-def _row_of(op_type: str, opset: int) -> Known | None:
-    """What is known of an operator, if it is known in this version of the standard."""
-    row = KNOWN.get(op_type)
-    return None if row is None or _version(op_type, opset) not in row.versions else row
 
 
 @lru_cache(maxsize=1 << 12)
