@@ -479,7 +479,7 @@ CASES |= {
 """,
         ("bias = Reshape(flat, table)", "turned = Transpose<perm=[1, 0, 2]>(flat)\n bias = Reshape(turned, table)"),
         "ALB200",
-        inputs="float[B,S,4,8] q, float[B,S,8] k, float[B,S,8] v",
+        inputs="float[B,5,4,8] q, float[B,5,8] k, float[B,5,8] v",
         output="float[B,R,8] y",
         before="""
    extent = Shape<start=1, end=2>(k)
