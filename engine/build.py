@@ -25,6 +25,7 @@ from .devices import devices
 from .facts import EngineFacts
 from .job import BuildJob
 from .needs import fused_nodes, require_kernels
+from .operands import check_operands
 from .options import STRATEGIES, EngineOptions, Reporter
 from .plan_file import read_plan
 from .process import Event, run_child
@@ -61,6 +62,7 @@ def build_engine(model: Path, plan: Path, options: EngineOptions, reporter: Repo
         raise EngineFailed(f"'{model}' holds no fused node. Rewrite it first: rewrite {model} --engine")
     if options.strategy != "native":
         require_kernels(content)
+    check_operands(content, model.parent)
     # Names, ranks and targets are checked before anything heavy is done.
     profile = make_profile(content, model.parent, options.shapes)
     for line in profile.lines():
@@ -312,6 +314,7 @@ def embed_kernels(model: Path, options: EngineOptions, reporter: Reporter | None
     reporter = reporter or Reporter()
     content = onnx.load(model, load_external_data=False)
     require_kernels(content)
+    check_operands(content, model.parent)
     images = images_for(options.targets or (80, 86, 89, 90, 100, 120))
     attached = attach_kernels(
         content,

@@ -180,6 +180,37 @@ def test_what_no_kernel_takes_is_refused_by_name(dims: list[int | str], elem: in
     assert "native" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "elem", "dims", "message"),
+    [
+        ("mask", TensorProto.BOOL, [1, 1, 1, 1, 4], "mask 'm' has 5 axes instead of 4"),
+        ("mask", TensorProto.BOOL, [1, 1, 1, 5], "axis 3 of its mask 'm' is 5 instead of 4"),
+        ("slopes", TensorProto.FLOAT, [1, 2], "slopes 's' has 2 axes instead of 1"),
+        ("slopes", TensorProto.FLOAT, [3], "axis 0 of its slopes 's' is 3 instead of 2"),
+        ("slopes", TensorProto.FLOAT16, [2], "slopes 's' is float16 instead of float32"),
+    ],
+)
+@pytest.mark.parametrize("strategy", ["plugin", "native"])
+def test_inputs_that_no_fused_node_has_are_refused_before_any_work(
+    name: str, elem: int, dims: list[int], message: str, strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = single([1, 2, 4, 64])
+    node = model.graph.node[0]
+    node.op_type = "AlibiAttentionCausalBooleanMask"
+    node.input.append("m")
+    made = helper.make_tensor_value_info({"mask": "m", "slopes": "s"}[name], elem, dims)
+    if name == "slopes":
+        del model.graph.initializer[:]
+        model.graph.input.append(helper.make_tensor_value_info("m", TensorProto.BOOL, [1, 1, 1, 4]))
+    model.graph.input.append(made)
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path)
+    monkeypatch.setattr("alibi_rewriter.engine.build.make_profile", lambda *_, **__: pytest.fail("work was begun"))
+    with pytest.raises(EngineFailed, match=message):
+        build_engine(path, tmp_path / "model.engine", EngineOptions(strategy=strategy))
+    assert not (tmp_path / "model.engine").exists()
+
+
 @pytest.mark.parametrize(("op_type", "cause"), [
     ("AlibiAttentionCausalWindow", "window"),
     ("AlibiAttentionCausalKeyBias", "input key_bias"),

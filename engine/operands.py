@@ -1,0 +1,82 @@
+"""What enters a fused node, checked in the graph: the number, ranks, types and extents of its inputs.
+
+`rewrite` writes no other nodes.  A file from somewhere else may hold any, and TensorRT would hand them to the plugin at
+run time, when it is too late for a sentence with names in it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from onnx import ModelProto, NodeProto, TensorProto
+
+from ..rewriter.algebra import Poly
+from ..rewriter.analyse import interpreted
+from ..rewriter.errors import EngineFailed
+from ..rewriter.graph import index_graph, label, opset_versions
+from ..rewriter.interpret import Interpreter
+from ..rewriter.spec import BY_OP_TYPE, DOMAIN
+
+RANKS = {"query": 4, "key": 4, "value": 4, "slopes": 1, "mask": 4, "key_positions": 2, "key_bias": 3}
+FLOAT32 = frozenset({"slopes", "key_positions", "key_bias"})
+"""Inputs that are float32 whatever the type of the query."""
+
+AGAIN = "Rewrite the original again; `rewrite` writes no such node."
+
+
+def check_operands(model: ModelProto, base_dir: Path) -> None:
+    """Checks every fused node of a model.
+
+    Args:
+        model: A rewritten model.
+        base_dir: Where its external data lie.
+
+    Raises:
+        EngineFailed: An input is missing or left over, or has another rank, type or extent than the node takes.
+    """
+    root = index_graph(model.graph, opset_versions(model), base_dir)
+    for interpreter in interpreted(root):
+        for node in interpreter.scope.graph.node:
+            if node.domain == DOMAIN and node.op_type in BY_OP_TYPE:
+                _check(interpreter, node)
+
+
+def _check(interpreter: Interpreter, node: NodeProto) -> None:
+    names = BY_OP_TYPE[node.op_type].inputs
+    where = f"fused node '{label(node)}' ({node.op_type})"
+    if len(node.input) != len(names) or not all(node.input):
+        raise EngineFailed(f"{where} has {len(node.input)} inputs instead of {', '.join(names)}. {AGAIN}")
+    found: dict[str, tuple[Poly, ...]] = {}
+    for name, tensor in zip(names, node.input, strict=True):
+        dims = interpreter.dims(tensor)
+        if dims is not None and len(dims) != RANKS[name]:
+            raise EngineFailed(f"{where}: its {name} '{tensor}' has {len(dims)} axes instead of {RANKS[name]}. {AGAIN}")
+        dtype = interpreter.dtype(tensor)
+        if name in FLOAT32 and dtype not in (0, TensorProto.FLOAT):
+            given = TensorProto.DataType.Name(dtype).lower()
+            raise EngineFailed(f"{where}: its {name} '{tensor}' is {given} instead of float32. {AGAIN}")
+        if dims is not None:
+            found[name] = dims
+    _check_extents(interpreter, node, where, found)
+
+
+def _check_extents(interpreter: Interpreter, node: NodeProto, where: str, found: dict[str, tuple[Poly, ...]]) -> None:
+    """Extents that are numbers have to fit [B, H, S_q, S_kv], as far as query and key say it in numbers."""
+    if "query" not in found or "key" not in found:
+        return
+    batch, heads, rows, _ = found["query"]
+    keys = found["key"][2]
+    wanted = {
+        "slopes": (heads,),
+        "mask": (batch, heads, rows, keys),
+        "key_positions": (batch, keys),
+        "key_bias": (batch, heads, keys),
+    }
+    spread = {"slopes": (), "mask": (0, 1, 2, 3), "key_positions": (0,), "key_bias": (0, 1)}
+    for name, extents in wanted.items():
+        for axis, (own, other) in enumerate(zip(found.get(name, ()), extents, strict=False)):
+            number, whole = interpreter.facts.normal(own).constant, interpreter.facts.normal(other).constant
+            if number is None or whole is None or number == whole or (number == 1 and axis in spread[name]):
+                continue
+            tensor = node.input[BY_OP_TYPE[node.op_type].inputs.index(name)]
+            raise EngineFailed(f"{where}: axis {axis} of its {name} '{tensor}' is {number} instead of {whole}. {AGAIN}")
