@@ -10,8 +10,7 @@ from .markup import esc, numeral, section, size, svg, table, text
 Record = Mapping[str, Any]
 
 NAMES = {"original": "original", "function": "rewritten, no kernels", "kernel": "rewritten, our kernels"}
-KINDS = {"original": "original", "function": "function", "kernel": "kernel"}
-"""Classes of the bars."""
+"""Models by their keys in the report, which are the classes of their bars, too."""
 
 WIDTH, LEFT, ROW, GAP = 640.0, 150.0, 18.0, 14.0
 
@@ -56,7 +55,7 @@ def _bar(name: str, result: Record, y: float, original: float | None, slowest: f
     if name != "original" and original:
         words += f", {result.get('times_faster') or original / seconds:.2f} times as fast"
     title = f"<title>{esc(NAMES.get(name, name))}: {esc(words)}</title>"
-    bar = f"<rect x='{LEFT:g}' y='{y + 2:g}' width='{width:.1f}' height='{ROW - 5:g}' class='{KINDS.get(name, '')}'>"
+    bar = f"<rect x='{LEFT:g}' y='{y + 2:g}' width='{width:.1f}' height='{ROW - 5:g}' class='{esc(name)}'>"
     return f"{bar}{title}</rect>{text(LEFT + width + 6, y + 13, words, 'tick')}"
 
 

@@ -36,14 +36,7 @@ inline V fromHalf(void const* p) { return (V)_mm256_cvtph_ps(_mm_loadu_si128(sta
 inline void toHalf(V x, void* p) {
     _mm_storeu_si128(static_cast<__m128i*>(p), _mm256_cvtps_ph((__m256)x, _MM_FROUND_TO_NEAREST_INT));
 }
-constexpr bool kHardwareHalf = true;
-inline unsigned flushDenormals() {
-    unsigned const before = _mm_getcsr();
-    _mm_setcsr(before | 0x8040);
-    return before;
-}
-inline void restore(unsigned before) { _mm_setcsr(before); }
-
+#include "cpu/x86.inc"
 #include "cpu/kernel.inc"
 
 }  // namespace avx2

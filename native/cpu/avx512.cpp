@@ -41,14 +41,7 @@ inline V fromHalf(void const* p) { return (V)_mm512_cvtph_ps(_mm256_loadu_si256(
 inline void toHalf(V x, void* p) {
     _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtps_ph((__m512)x, _MM_FROUND_TO_NEAREST_INT));
 }
-constexpr bool kHardwareHalf = true;
-inline unsigned flushDenormals() {
-    unsigned const before = _mm_getcsr();
-    _mm_setcsr(before | 0x8040);
-    return before;
-}
-inline void restore(unsigned before) { _mm_setcsr(before); }
-
+#include "cpu/x86.inc"
 #include "cpu/kernel.inc"
 
 }  // namespace avx512
