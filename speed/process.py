@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -87,7 +88,8 @@ class Runner:
         self._process.wait()
         for stream in (self._process.stdin, self._answers, self._errors):
             if stream is not None:
-                stream.close()
+                with contextlib.suppress(BrokenPipeError):  # a request that a dead process never read
+                    stream.close()
 
     def __enter__(self) -> Runner:
         return self
