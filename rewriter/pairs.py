@@ -22,10 +22,11 @@ from .cut import MAX_ELEMENTS, Cut, cut, products_of
 from .graph import NO_NUMBERS, Scope, index_graph, operator, opset_versions, subgraphs, walk
 from .interpret import Interpreter
 from .measure import SiteSizes, shape_extents
+from .notices import rows_comparable
 from .plan import Plan
 from .remainder import changes, digests
 from .site_pair import SitePair
-from .spec import BY_OP_TYPE, DOMAIN
+from .spec import BY_OP_TYPE, DOMAIN, EmptyRows
 
 MOST_UPSTREAM = 512
 """Nodes looked at to tell a product of masks from one with weights."""
@@ -149,6 +150,7 @@ class SitePairs:
             shapes=shapes,
             scalars=frozenset(n for n in shapes if interpreter.rank(n) == 0),
             results=tuple(part.cut.outputs),
+            rows_agree=rows_comparable(part.plan, _policy(fused[0])),
             query=query if query in tensors and query not in others else None,
             scores=scores,
             sizes=SiteSizes(interpreter, attention.frame, [*known, *shapes.values()]),
@@ -172,6 +174,11 @@ def _cut(scope: Scope, outputs: Sequence[str], stops: frozenset[str], products: 
 
 def _outputs(plan: Plan | None) -> list[str]:
     return [] if plan is None else [plan.output.tensor, *plan.proof.attention.extra_outputs.values()]
+
+
+def _policy(fused: NodeProto) -> EmptyRows:
+    (text,) = (a.s for a in fused.attribute if a.name == "empty_rows")
+    return EmptyRows(text.decode())
 
 
 def _is_foreign(scope: Scope, node: NodeProto) -> bool:

@@ -26,6 +26,7 @@ from .hidden import scratch
 from .inlining import beside, inline_functions, verify_inlined
 from .io import Source, check_target, load
 from .normalise import normalise
+from .notices import empty_rows, policy_of, rows_comparable
 from .pairs import SitePairs
 from .probe import probe
 from .prove import Proof
@@ -176,6 +177,7 @@ def rewrite(
             result.notes.append(f"the numeric self-check could not evaluate the bias at several keys of: {some}")
         clock.lap("probe")
     if not analysis.proven or (analysis.refused and not options.allow_partial) or options.dry_run:
+        result.notes += empty_rows(analysis.proven, [])
         result.exit_code = _without_a_rewrite(original, analysis, result, options)
         return result
     sites = None
@@ -186,6 +188,7 @@ def rewrite(
 
         sites = SitePairs.of(copy, analysis, source.base_dir, again)
     _emit_all(copy, analysis, result)
+    result.notes += empty_rows(analysis.proven, result.fused)
     clock.lap("edit")
     if options.inline:
         copy = _inline(source, copy, result, options, sites)
@@ -201,7 +204,7 @@ def rewrite(
         with scratch() as folder:
             base_dir = source.base_dir if source.data else None
             with Staged(copy, folder / "rewritten.onnx", base_dir) as staged:
-                result.verification = _verify(source, staged, analysis, options, sites)
+                result.verification = _verify(source, staged, result, options, sites)
         clock.lap("verify")
     # What could not be compared is not written either: an unverified model is what --no-verify asks for.
     status = "passed" if result.verification is None else result.verification.status
@@ -226,7 +229,7 @@ def _inline(
         Staged(rewritten, folder / "rewritten.onnx", base_dir) as staged,
         Staged(inlined, folder / "inlined.onnx", base_dir) as second,
     ):
-        found = _verify(source, staged, result.analysis, options, sites)
+        found = _verify(source, staged, result, options, sites)
         if found.status == "passed":
             found = beside(found, verify_inlined(staged.path, second.path, staged.data_dir, options.seed))
         result.verification = found
@@ -268,7 +271,7 @@ def _write(
             staged.bring_data(copied)
         clock.lap("save")
         if options.verify:
-            result.verification = _verify(source, staged, result.analysis, options, sites)
+            result.verification = _verify(source, staged, result, options, sites)
             clock.lap("verify")
             if result.verification.status in UNVERIFIED:
                 return
@@ -446,8 +449,9 @@ def _materialised(analysis: Analysis) -> dict[str, str]:
 
 
 def _verify(
-    source: Source, staged: Staged, analysis: Analysis, options: Options, sites: SitePairs | None
+    source: Source, staged: Staged, result: RewriteResult, options: Options, sites: SitePairs | None
 ) -> Verification:
+    analysis = result.analysis
     with scratch() as folder:
         original_path = source.path
         if original_path is None:
@@ -469,6 +473,9 @@ def _verify(
             lengths=tuple(sorted({n for s in analysis.proven if s.plan is not None for n in s.plan.proof.lengths})),
             as_they_are=any(_is_rounded(s.plan.proof) for s in analysis.proven if s.plan is not None),
             exact_bias=options.exact_bias,
+            rows_agree=all(
+                rows_comparable(s.plan, policy_of(s, result.fused)) for s in analysis.proven if s.plan is not None
+            ),
         )
         if options.progress is not None:
             settings = dataclasses.replace(settings, progress=options.progress)

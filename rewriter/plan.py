@@ -21,6 +21,7 @@ from .algebra import (
     of,
 )
 from .edit import float_type
+from .empty_rows import NOWHERE, ZEROS, RowsWithoutKeys, rows_without_keys
 from .errors import Code, Refusal, Stage
 from .function_body import WINDOW_OPSET
 from .graph import label
@@ -31,7 +32,8 @@ from .key_terms import key_bias, split_by_key, takes_key_bias
 from .layout import View, as_view, key_head
 from .mask_plan import Mask, additive_mask, boolean_mask, by_row, indices_in
 from .prove import Proof, vector
-from .site import Attention
+from .site import Attention, Guard
+from .spec import EmptyRows
 from .windows import Window
 
 Factors = npt.NDArray[np.float64]
@@ -43,7 +45,7 @@ KNOWN_TYPES = frozenset(TensorProto.DataType.values()) - {TensorProto.UNDEFINED}
 
 @dataclass
 class Plan:
-    """Everything that emission needs for one site."""
+    """Everything that emission needs for one site, and what becomes of rows without a visible key."""
 
     proof: Proof
     output: View
@@ -59,6 +61,7 @@ class Plan:
     scale: View | None = None
     divide: bool = False
     zero_rows: bool = False
+    rows_without_keys: RowsWithoutKeys = NOWHERE
     notes: list[str] = field(default_factory=list)
 
 
@@ -74,7 +77,11 @@ def plan(interpreter: Interpreter, proof: Proof) -> Plan:
     if proof.rounded.terms:
         proof = replace(proof, positions=None, runtime_slopes=None)  # these are in the key bias
     dtype = _common_type(interpreter, proof)
-    made = Plan(proof, _lift_output(interpreter, attention.output), dtype, zero_rows=attention.zero_rows)
+    empty = rows_without_keys(attention, proof.rest)
+    made = Plan(proof, _lift_output(interpreter, attention.output), dtype, rows_without_keys=empty)
+    # A guard of NaN never sees a row whose scores are finite.
+    unsure = empty.policy is None and not empty.undefined and not empty.rounded
+    made.zero_rows = empty.policy is EmptyRows.ZERO or (attention.guard is Guard.NAN and unsure)
     if proof.positions is not None:
         made.positions, scale = _find_positions(interpreter, proof)
         made.slope_factor = scale
@@ -96,6 +103,7 @@ def plan(interpreter: Interpreter, proof: Proof) -> Plan:
     if guard is not None:
         made.output = guard
         made.zero_rows = True
+        made.rows_without_keys = ZEROS
         made.notes.append("a guard that sets rows without keys to zero is part of the fused node")
     return made
 

@@ -14,7 +14,7 @@ import pytest
 from alibi_rewriter.cli import bench_parser, explain_parser, main, parser
 from alibi_rewriter.explain.refused import STAGES
 from alibi_rewriter.plugin import library_path
-from alibi_rewriter.rewriter.errors import Code, ExitCode
+from alibi_rewriter.rewriter.errors import Code, ExitCode, Notice
 from alibi_rewriter.rewriter.pipeline import Options, rewrite
 from alibi_rewriter.rewriter.spec import FAMILY_MEMBERS
 from evidence import Level
@@ -25,6 +25,7 @@ ROOT = Path(__file__).parent.parent
 def refusal_table() -> str:
     """docs/refusal-codes.md; written anew with ``REGENERATE=1 pytest tests/test_docs.py``."""
     rows = [f"| {c.number} | {c.title} | {c.meaning} | {c.remedy} |" for c in Code]
+    told = [f"| {c.number} | {c.title} | {c.meaning} | {c.remedy} |" for c in Notice]
     return "\n".join(
         [
             "# Refusal codes",
@@ -35,6 +36,14 @@ def refusal_table() -> str:
             "| code | name | what it means | what to do |",
             "|---|---|---|---|",
             *rows,
+            "",
+            "## Told, not refused",
+            "",
+            "A rewritten site may come with one of these: the notes of a run name it, and so does its proof.",
+            "",
+            "| code | name | what it means | what to do |",
+            "|---|---|---|---|",
+            *told,
             "",
         ]
     )
@@ -48,7 +57,7 @@ def test_refusal_codes_are_documented() -> None:
 
 
 def test_refusal_numbers_are_unique() -> None:
-    numbers = [c.number for c in Code]
+    numbers = [c.number for c in (*Code, *Notice)]
     assert len(set(numbers)) == len(numbers)
     assert all(re.fullmatch(r"ALB\d{3}", n) for n in numbers)
 
