@@ -11,13 +11,13 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto
 
+from ..base import hidden
+from ..base.errors import EngineFailed, MissingDependency, PluginNotUsed, UsageError
+from ..base.targets import check_place, put, same_file
+from ..base.writing import write_file
+from ..fused.family import DOMAIN
+from ..graph.load import data_files
 from ..plugin import library_path
-from ..rewriter import hidden
-from ..rewriter.errors import EngineFailed, MissingDependency, PluginNotUsed, UsageError
-from ..rewriter.io import data_files
-from ..rewriter.place import check_place, put, same_file
-from ..rewriter.spec import DOMAIN
-from ..writing import write_file
 from .accumulation import FLOAT32, statement, widen_bodies
 from .attach import NO_TRITON, Attached, attach_kernels
 from .backends import Backend, choose

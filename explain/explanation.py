@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..rewriter.analyse import Site
-from ..rewriter.plan import Plan
+from ..rewriter.analysis import Site
+from ..rewriter.bind.binding import Plan
 from .formula import formula
 from .refused import Stop, reading_of, stop_of
 from .steps import Step, steps

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ..rewriter.algebra import Index, Poly, render
-from ..rewriter.layout import View
-from ..rewriter.plan import Plan
-from ..rewriter.prove import Proof
+from ..algebra import Index, Poly, render
+from ..fused.family import UNBOUNDED, BiasForm
+from ..rewriter.bind.binding import Plan
+from ..rewriter.prove.proof import Proof
+from ..rewriter.recognise.views import View
 from ..rewriter.site import Attention
-from ..rewriter.spec import UNBOUNDED, BiasForm
 
 WIDTH = 400
 """Characters of one formula; a term of a thousand characters explains nothing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from ..rewriter.analyse import Site
+from ..rewriter.analysis import Site
 from ..rewriter.pipeline import RewriteResult
 from .explanation import Explanation, explain
 from .extract import Pair, pairs

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from onnx import NodeProto
 
-from ..rewriter.algebra import Cond, Ind, Poly, Read, at_most_zero
-from ..rewriter.graph import label
+from ..algebra import Cond, Ind, Poly, Read, at_most_zero
+from ..graph.index import label
 from ..rewriter.interpret import Interpreter
 from ..rewriter.interpret.engine import Key
 from ..rewriter.site import Attention

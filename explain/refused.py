@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..rewriter.algebra import Poly
-from ..rewriter.analyse import Site
-from ..rewriter.errors import Stage
-from ..rewriter.graph import label
+from ..algebra import Poly
+from ..base.errors import Stage
+from ..graph.index import label
+from ..rewriter.analysis import Site
 from ..rewriter.interpret import Interpreter
 from .formula import reading, short
 from .places import Place, deepest, elements, place_of, place_of_node

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from onnx import ModelProto
 
+from ..base.errors import ModelRejected
 from ..rewriter import pipeline
-from ..rewriter.analyse import Analysis
-from ..rewriter.errors import ModelRejected
+from ..rewriter.analysis import Analysis
 from ..rewriter.pipeline import RewriteResult
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..rewriter.spec import BiasForm
+from ..fused.family import BiasForm
 
 
 @dataclass(frozen=True)

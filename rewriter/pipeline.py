@@ -13,31 +13,31 @@ import numpy as np
 import onnx
 from onnx import ModelProto
 
-from . import surgeon, wellformed
-from .algebra import Poly, Substitution, of, poly, substitute
-from .analyse import Analysis, Site, analyse
-from .edit import Counts, Editor, all_names
-from .emit import emit, is_grouped, variant_of
-from .errors import ExitCode, MissingDependency, ModelRejected, Refusal, UsageError
-from .evaluation import beyond_memory
-from .function_body import MINIMUM_OPSET, function_proto
-from .graph import Array, opset_versions, walk
-from .hidden import scratch
-from .inlining import beside, inline_functions, verify_inlined
-from .io import Source, check_target, load
-from .normalise import normalise
-from .pairs import SitePairs
-from .probe import probe
-from .prove import Proof
-from .spec import DOMAIN, DOMAIN_VERSION, FusedAttention
-from .staging import Staged
-from .unfold import unfold_masks
-from .unpack import unpack_attention
-from .verify import Verification, VerifyOptions, skipped, verify
-from .verify.draw import LARGEST_BATCH
-from .verify.errors import GivenInputError, RuntimeMissingError, VerifyError
-from .verify.lengths import MOST_SCORES, exceeding
-from .written_out import restore_softmax
+from ..algebra import Poly, Substitution, of, poly, substitute
+from ..base.errors import ExitCode, MissingDependency, ModelRejected, Refusal, UsageError
+from ..base.hidden import scratch
+from ..fused.body import MINIMUM_OPSET, function_proto
+from ..fused.family import DOMAIN, DOMAIN_VERSION, FusedAttention
+from ..graph import surgeon, wellformed
+from ..graph.edit import Counts, Editor, all_names
+from ..graph.index import Array, opset_versions, walk
+from ..graph.load import Source, check_target, load
+from ..graph.save import Staged
+from ..verify import Verification, VerifyOptions, skipped, verify
+from ..verify.errors import GivenInputError, RuntimeMissingError, VerifyError
+from ..verify.inputs.draw import LARGEST_BATCH
+from ..verify.inputs.lengths import MOST_SCORES, exceeding
+from .analysis import Analysis, Site, analyse
+from .check.evaluation import beyond_memory
+from .check.pairs import SitePairs
+from .check.probe import probe
+from .emit.inlining import beside, inline_functions, verify_inlined
+from .emit.nodes import emit, is_grouped, variant_of
+from .prepare.normalise import normalise
+from .prepare.unpack import unpack_attention
+from .prove.proof import Proof
+from .restore.masks import unfold_masks
+from .restore.softmax import restore_softmax
 
 FUNCTIONS_SINCE_IR = 8
 """Model-local functions exist from this IR version on."""

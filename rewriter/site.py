@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from onnx import NodeProto
 
-from .algebra import Cond, Index, Number, Poly
-from .graph import Scope
-from .layout import View
+from ..algebra import Cond, Index, Number, Poly
+from ..graph.index import Scope
+from .recognise.views import View
 
 
 @dataclass(frozen=True)

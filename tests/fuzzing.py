@@ -19,8 +19,8 @@ import fuzz_pool
 import generator
 import numpy as np
 import onnx
+from alibi_rewriter.base.errors import AlibiError, ExitCode
 from alibi_rewriter.cli import main
-from alibi_rewriter.rewriter.errors import AlibiError, ExitCode
 from alibi_rewriter.rewriter.pipeline import Options, rewrite
 from google.protobuf.message import DecodeError
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper

@@ -20,18 +20,18 @@ import numpy.typing as npt
 import onnx
 import onnx.inliner
 import onnxruntime
-from alibi_rewriter.rewriter.algebra import Size
-from alibi_rewriter.rewriter.analyse import Analysis
-from alibi_rewriter.rewriter.errors import AlibiError
+from alibi_rewriter.algebra import Size
+from alibi_rewriter.base.errors import AlibiError
+from alibi_rewriter.rewriter.analysis import Analysis
 from alibi_rewriter.rewriter.pipeline import Options, _premise, rewrite
-from alibi_rewriter.rewriter.verify.draw import Case, Drawer, InputSet, Padding
-from alibi_rewriter.rewriter.verify.errors import VerifyError
-from alibi_rewriter.rewriter.verify.orientation import is_sequence_first
-from alibi_rewriter.rewriter.verify.polarity import settle_polarity
-from alibi_rewriter.rewriter.verify.runtime import Model, Session
-from alibi_rewriter.rewriter.verify.sizes import Sizes, Symbols
-from alibi_rewriter.rewriter.verify.usage import Input, Kind, describe_inputs
-from alibi_rewriter.rewriter.verify.widen import TO_FLOAT32, TO_FLOAT64, widen
+from alibi_rewriter.verify.errors import VerifyError
+from alibi_rewriter.verify.inputs.draw import Case, Drawer, InputSet, Padding
+from alibi_rewriter.verify.inputs.orientation import is_sequence_first
+from alibi_rewriter.verify.inputs.polarity import settle_polarity
+from alibi_rewriter.verify.inputs.sizes import Sizes, Symbols
+from alibi_rewriter.verify.inputs.usage import Input, Kind, describe_inputs
+from alibi_rewriter.verify.run.runtime import Model, Session
+from alibi_rewriter.verify.run.widen import TO_FLOAT32, TO_FLOAT64, widen
 from mutations import Target, target_of
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 from sampled import Sampled, Unsupported

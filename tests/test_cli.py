@@ -17,9 +17,9 @@ import onnx
 import onnx.parser
 import pytest
 from alibi_rewriter import __version__
+from alibi_rewriter.base.errors import ExitCode, UsageError
 from alibi_rewriter.cli import main, parse_range
 from alibi_rewriter.rewriter import pipeline
-from alibi_rewriter.rewriter.errors import ExitCode, UsageError
 from alibi_rewriter.rewriter.pipeline import Options, rewrite
 from onnx import ModelProto, helper
 from textgraphs import feeds_of, fused, read, run

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx.parser
 import pytest
-from alibi_rewriter.rewriter.algebra import Index, Poly, Read, Size, of, poly, substitute
-from alibi_rewriter.rewriter.graph import index_graph, opset_versions
+from alibi_rewriter.algebra import Index, Poly, Read, Size, of, poly, substitute
+from alibi_rewriter.graph.index import index_graph, opset_versions
 from alibi_rewriter.rewriter.interpret import Interpreter
 from alibi_rewriter.rewriter.interpret.rules import element_rules
 from alibi_rewriter.rewriter.interpret.shapes import infer

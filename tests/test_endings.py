@@ -15,10 +15,10 @@ import numpy as np
 import onnx
 import pytest
 from alibi_rewriter import running
+from alibi_rewriter.base.errors import EngineFailed, ExitCode, MissingDependency
 from alibi_rewriter.cli import main
 from alibi_rewriter.engine import build, command
 from alibi_rewriter.rewriter import pipeline
-from alibi_rewriter.rewriter.errors import EngineFailed, ExitCode, MissingDependency
 from alibi_rewriter.rewriter.pipeline import Options, rewrite
 from onnx import TensorProto, helper
 from textgraphs import read

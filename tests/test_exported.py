@@ -20,7 +20,7 @@ import onnx
 import onnx.inliner
 import onnx.shape_inference
 import pytest
-from alibi_rewriter.rewriter.errors import ExitCode
+from alibi_rewriter.base.errors import ExitCode
 from alibi_rewriter.rewriter.pipeline import Options, RewriteResult, rewrite
 from alibi_rewriter.rewriter.report import to_json
 from evidence import Level

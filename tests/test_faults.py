@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from alibi_rewriter.rewriter import hidden, staging
-from alibi_rewriter.rewriter.errors import ExitCode, UsageError
-from alibi_rewriter.rewriter.hidden import remove_leftovers
+from alibi_rewriter.base import hidden
+from alibi_rewriter.base.errors import ExitCode, UsageError
+from alibi_rewriter.base.hidden import remove_leftovers
+from alibi_rewriter.base.writing import write_file
+from alibi_rewriter.graph import save as staging
+from alibi_rewriter.graph.save import Staged, copy_bytes, save
 from alibi_rewriter.rewriter.pipeline import Options, rewrite
-from alibi_rewriter.rewriter.staging import Staged, copy_bytes, save
-from alibi_rewriter.writing import write_file
 from onnx import TensorProto, helper
 from textgraphs import read
 
@@ -105,7 +106,7 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
 WRITE = """
 import sys
 from pathlib import Path
-from alibi_rewriter.writing import write_file
+from alibi_rewriter.base.writing import write_file
 print("ready", flush=True)
 for number in range(10**9):
     write_file(Path(sys.argv[1]), bytes([number % 251]) * (4 << 20), "--json")

@@ -20,9 +20,10 @@ import numpy as np
 import onnx
 import onnx.printer
 import pytest
+from alibi_rewriter.base import errors
+from alibi_rewriter.base.errors import Code, ExitCode, Refusal, Stage
 from alibi_rewriter.cli import main
-from alibi_rewriter.rewriter import errors, pipeline
-from alibi_rewriter.rewriter.errors import Code, ExitCode, Refusal, Stage
+from alibi_rewriter.rewriter import pipeline
 from alibi_rewriter.rewriter.pipeline import Options, rewrite
 from alibi_rewriter.rewriter.report import to_json
 from onnx import ModelProto
@@ -163,7 +164,7 @@ def test_probe_contradiction_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("name", [n for n in ACCEPT if n not in ("accept_run_time_slopes", "accept_if_body")])
 def test_probe_finds_wrong_slopes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The self-check is no decoration: a proof with another slope does not pass it."""
-    from alibi_rewriter.rewriter import prove
+    from alibi_rewriter.rewriter.prove.proof import proof as prove
 
     honest = prove._slopes
 

@@ -11,8 +11,8 @@ import onnx
 import onnx.parser
 import pytest
 from alibi_rewriter import Options, rewrite
+from alibi_rewriter.base.errors import ExitCode
 from alibi_rewriter.rewriter import pipeline
-from alibi_rewriter.rewriter.errors import ExitCode
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from textgraphs import read
 

@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from alibi_rewriter.base.errors import ExitCode, ModelRejected, UsageError
 from alibi_rewriter.cli import main
-from alibi_rewriter.rewriter import pipeline, staging
-from alibi_rewriter.rewriter.errors import ExitCode, ModelRejected, UsageError
-from alibi_rewriter.rewriter.io import check_target, load
+from alibi_rewriter.graph import save as staging
+from alibi_rewriter.graph.load import check_target, load
+from alibi_rewriter.graph.save import save
+from alibi_rewriter.rewriter import pipeline
 from alibi_rewriter.rewriter.pipeline import Options, rewrite
 from alibi_rewriter.rewriter.report import to_text
-from alibi_rewriter.rewriter.staging import save
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from textgraphs import feeds_of, fused, read, run
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from alibi_rewriter.base.errors import ExitCode, UsageError
+from alibi_rewriter.base.targets import check_place, put
 from alibi_rewriter.cli import main
 from alibi_rewriter.rewriter import pipeline
-from alibi_rewriter.rewriter.errors import ExitCode, UsageError
 from alibi_rewriter.rewriter.pipeline import Options, rewrite
-from alibi_rewriter.rewriter.place import check_place, put
 from onnx import TensorProto, helper
 from textgraphs import read
 

@@ -13,17 +13,18 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from alibi_rewriter.base.errors import ExitCode, UsageError
 from alibi_rewriter.cli import main
 from alibi_rewriter.rewriter import pipeline
-from alibi_rewriter.rewriter.errors import ExitCode, UsageError
-from alibi_rewriter.rewriter.pairs import SitePairs
+from alibi_rewriter.rewriter.check.pairs import SitePairs
+from alibi_rewriter.rewriter.check.site_pair import SitePair
 from alibi_rewriter.rewriter.pipeline import Options, RewriteResult, rewrite
-from alibi_rewriter.rewriter.site_pair import SitePair
-from alibi_rewriter.rewriter.verify import bias as bias_module
-from alibi_rewriter.rewriter.verify import sites, verification
-from alibi_rewriter.rewriter.verify.bias import BIAS, Bias
-from alibi_rewriter.rewriter.verify.errors import LimitError
-from alibi_rewriter.rewriter.verify.identity import identity
+from alibi_rewriter.verify import verification
+from alibi_rewriter.verify.errors import LimitError
+from alibi_rewriter.verify.site import bias as bias_module
+from alibi_rewriter.verify.site import check as sites
+from alibi_rewriter.verify.site.bias import BIAS, Bias
+from alibi_rewriter.verify.site.identity import identity
 from generator import Spelling, build, repair, sample, told
 from onnx import TensorProto, helper, numpy_helper
 from test_scale import deep, external, sparse_file

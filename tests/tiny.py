@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 import onnx
-from alibi_rewriter.rewriter.errors import Refusal
+from alibi_rewriter.base.errors import Refusal
 from alibi_rewriter.rewriter.pipeline import Options, rewrite
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 

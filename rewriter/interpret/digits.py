@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..algebra import (
+from ...algebra import (
     ZERO,
     Apply,
     Index,

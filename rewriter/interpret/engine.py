@@ -9,10 +9,10 @@ from typing import TypeVar
 
 from onnx import NodeProto, TensorProto
 
-from ..algebra import Apply, Cond, Index, Poly, Read, Size, TooComplex, ind, is_nonpositive, of, poly
-from ..graph import Array, Scope, label
-from .facts import Facts
+from ...algebra import Apply, Cond, Index, Poly, Read, Size, TooComplex, ind, is_nonpositive, of, poly
+from ...graph.index import Array, Scope, label
 from .known import is_known
+from .sizes.facts import Facts
 from .types import settle
 
 Key = tuple[str, tuple[Poly, ...]]
@@ -201,7 +201,7 @@ class Interpreter:
             self._reading.pop()
 
     def _evaluate(self, name: str, indices: tuple[Poly, ...]) -> Poly:
-        from .tables import constant_element
+        from .tables.element import constant_element
 
         array = self.scope.constant(name)
         if array is not None:

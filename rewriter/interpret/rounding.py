@@ -12,7 +12,7 @@ from functools import partial
 
 from onnx import TensorProto
 
-from ..algebra import INFINITY, Apply, Atom, Ind, Number, Poly, interval, magnitude, of, poly, split
+from ...algebra import INFINITY, Apply, Atom, Ind, Number, Poly, interval, magnitude, of, poly, split
 
 NARROW: dict[int, tuple[str, int]] = {TensorProto.FLOAT16: ("float16", 11), TensorProto.BFLOAT16: ("bfloat16", 8)}
 """Float types that do not hold all positions: name, and bits of the significand.  Integers are exact up to 2^bits."""

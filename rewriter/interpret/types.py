@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from onnx import NodeProto, TensorProto
 
-from ..algebra import LIKELY, Poly, Read, interval, is_nonnegative, of
+from ...algebra import LIKELY, Poly, Read, interval, is_nonnegative, of
 from .rounding import NARROW, absorbed, is_held, rounded
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alibi_rewriter.kernels.compiler import CompileError
-from alibi_rewriter.kernels.configurations import _applies
-from alibi_rewriter.kernels.description import Description
-from alibi_rewriter.kernels.variants import Request, Tile
+from alibi_rewriter.kernels.compile.compiler import CompileError
+from alibi_rewriter.kernels.compile.configurations import _applies
+from alibi_rewriter.kernels.launch.description import Description
+from alibi_rewriter.kernels.requests import Request, Tile
 
 ROOT = Path(__file__).parent.parent.parent
 sys.path.append(str(ROOT / "benchmarks" / "kernels"))

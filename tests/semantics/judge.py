@@ -9,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from alibi_rewriter.rewriter.algebra import (
+from alibi_rewriter.algebra import (
     INFINITY,
     Apply,
     Cond,
@@ -28,11 +28,11 @@ from alibi_rewriter.rewriter.algebra import (
     poly,
     substitute,
 )
-from alibi_rewriter.rewriter.graph import index_graph, opset_versions
+from alibi_rewriter.graph.index import index_graph, opset_versions
 from alibi_rewriter.rewriter.interpret import Interpreter
 from alibi_rewriter.rewriter.interpret.rules import element_rules
 from alibi_rewriter.rewriter.interpret.shapes import infer
-from alibi_rewriter.rewriter.interpret.tables import Table
+from alibi_rewriter.rewriter.interpret.tables.element import Table
 from onnx import ModelProto, TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
