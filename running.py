@@ -25,8 +25,8 @@ from .entry import interruptible
 if TYPE_CHECKING:
     from .explain import Look
     from .graph.load import Source
-    from .rewriter.analysis import Analysis
     from .rewriter.pipeline import RewriteResult
+    from .rewriter.records.site import Analysis
 
 
 @dataclass

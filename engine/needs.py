@@ -13,8 +13,8 @@ from ..base.errors import EngineFailed
 from ..fused.family import BY_OP_TYPE, DOMAIN, MaskKind, Variant
 from ..graph.index import index_graph, label, opset_versions
 from ..kernels.requests import Layout, Request
-from ..rewriter.analysis import interpreted
 from ..rewriter.interpret import Interpreter
+from ..rewriter.interpret.scopes import interpreted
 
 DTYPES: dict[int, str] = {
     TensorProto.FLOAT: "float32",

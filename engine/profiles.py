@@ -18,8 +18,8 @@ from onnx import ModelProto
 from ..algebra import Atom, Poly, of, poly, substitute
 from ..base.errors import UsageError
 from ..graph.index import index_graph, opset_versions
-from ..rewriter.analysis import interpreted
 from ..rewriter.interpret import Interpreter
+from ..rewriter.interpret.scopes import interpreted
 from .shapes import Input, Shape, check_shapes, inputs_of
 
 KINDS = ("min", "opt", "max")

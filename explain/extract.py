@@ -12,11 +12,11 @@ from onnx import ModelProto, NodeProto
 from ..base.errors import UsageError
 from ..base.writing import write_file
 from ..graph.index import Scope, index_graph, opset_versions, walk
-from ..rewriter.analysis import Site
-from ..rewriter.bind.binding import Plan
 from ..rewriter.check.cut import Cut, cut, model_of, products_of
 from ..rewriter.recognise.products import is_contraction
 from ..rewriter.recognise.values import value_product
+from ..rewriter.records.binding import Plan
+from ..rewriter.records.site import Site
 from .study import Study
 
 

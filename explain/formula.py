@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from ..algebra import Index, Poly, render
-from ..fused.family import UNBOUNDED, BiasForm
-from ..rewriter.bind.binding import Plan
-from ..rewriter.prove.proof import Proof
-from ..rewriter.recognise.views import View
-from ..rewriter.site import Attention
+from ..fused.family import UNBOUNDED
+from ..patterns.bias import BiasForm
+from ..rewriter.records.binding import Plan
+from ..rewriter.records.proof import Proof
+from ..rewriter.records.reading import Attention, View
 
 WIDTH = 400
 """Characters of one formula; a term of a thousand characters explains nothing."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from ..algebra import Atom, Index, Poly, Size, Substitution, poly, substitute
 from ..graph.index import numpy_type
-from ..rewriter.analysis import Site
-from ..rewriter.bind.binding import Plan
+from ..rewriter.records.binding import Plan
+from ..rewriter.records.site import Site
 from .places import elements
 from .steps import bias_tensor
 

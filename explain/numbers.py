@@ -10,11 +10,11 @@ from onnx import TensorProto
 
 from ..algebra import HIDDEN_BELOW, Index, Size, Substitution, poly, substitute
 from ..graph.index import Array, numpy_type
-from ..rewriter.analysis import Site
 from ..rewriter.check.cut import cut, model_of
 from ..rewriter.check.evaluation import Evaluate, evaluator, is_small, number
 from ..rewriter.check.measure import gather
-from ..rewriter.site import Attention
+from ..rewriter.records.reading import Attention
+from ..rewriter.records.site import Site
 from .study import Study
 
 Floats = npt.NDArray[np.float64]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from onnx import ModelProto, helper
 
 from ..graph.index import numpy_type
-from ..rewriter.analysis import Site
+from ..rewriter.records.site import Site
 from .explanation import slopes_of
 from .look import Look
 from .memory import LENGTHS, bias_memory

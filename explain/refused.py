@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..algebra import Poly
-from ..base.errors import Stage
 from ..graph.index import label
-from ..rewriter.analysis import Site
 from ..rewriter.interpret import Interpreter
+from ..rewriter.records.site import Site
+from ..rewriter.verdicts import Stage
 from .formula import reading, short
 from .places import Place, deepest, elements, place_of, place_of_node
 

@@ -8,15 +8,14 @@ import numpy as np
 from onnx import NodeProto
 
 from ..algebra import ZERO, Cond, Ind, Index, Monomial, Poly, Read, at_most_zero, of, render
-from ..base.errors import Refusal
-from ..rewriter.bind.binding import Plan
 from ..rewriter.bind.key_terms import split_by_key
-from ..rewriter.bind.masks import Leaf, Mask
 from ..rewriter.interpret import Interpreter
 from ..rewriter.interpret.engine import Key
 from ..rewriter.prove.proof import vector
 from ..rewriter.recognise.values import value_product
-from ..rewriter.site import Attention
+from ..rewriter.records.binding import Leaf, Mask, Plan
+from ..rewriter.records.reading import Attention
+from ..rewriter.verdicts import Refusal
 from .formula import bias_text, number, short, view_text
 from .places import Place, between, deepest, elements, mentions, place_of, place_of_node, product_read
 

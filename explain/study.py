@@ -10,8 +10,8 @@ from onnx import ModelProto
 
 from ..base.errors import ModelRejected
 from ..rewriter import pipeline
-from ..rewriter.analysis import Analysis
 from ..rewriter.pipeline import RewriteResult
+from ..rewriter.records.site import Analysis
 
 
 @dataclass

@@ -23,7 +23,8 @@ from collections.abc import Sequence
 import onnx
 import onnx.parser
 
-from .family import DOMAIN, LOWEST_FLOAT32, UNBOUNDED, BiasForm, MaskKind, Variant
+from ..patterns.bias import BiasForm
+from .family import DOMAIN, LOWEST_FLOAT32, UNBOUNDED, MaskKind, Variant
 
 MINIMUM_OPSET = 11
 """Range, Clip with tensor bounds and Gather on negative axes all exist from here on."""

@@ -36,6 +36,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from ..patterns.bias import BiasForm
+
 DOMAIN = "alibi"
 DOMAIN_VERSION = 1
 PLUGIN_NAMESPACE = "alibi"
@@ -50,13 +52,6 @@ UNBOUNDED = -1
 
 LARGEST_WINDOW = (1 << 24) - 1
 """Distances up to this one are exact in float32, and so is a comparison with it."""
-
-
-class BiasForm(Enum):
-    """The function of distance that the slope of a head multiplies."""
-
-    LINEAR = "linear"
-    SYMMETRIC = "symmetric"
 
 
 class MaskKind(Enum):

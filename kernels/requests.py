@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..fused.family import BY_OP_TYPE, BiasForm, MaskKind, Variant
+from ..fused.family import BY_OP_TYPE, MaskKind, Variant
+from ..patterns.bias import BiasForm
 
 DTYPES = ("float16", "bfloat16", "float32")
 MASK_DTYPES = ("bool", *DTYPES)

@@ -2,105 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 
 from onnx import ModelProto, NodeProto
 
-from ..algebra import Size, TooComplex, of, poly
-from ..base.errors import Code, Refusal, Stage
-from ..graph.index import Scope, index_graph, label, operator, opset_versions, walk
-from .bind.binding import Plan, plan
+from ..algebra import TooComplex
+from ..graph.index import index_graph, label, operator, opset_versions
+from .bind.binding import plan
 from .bind.privacy import check_private
 from .interpret import Interpreter, UnknownRank
-from .interpret.rules import element_rules
-from .interpret.shapes import infer
-from .interpret.sizes.facts import Facts
+from .interpret.scopes import interpreted
 from .prove.proof import prove
 from .recognise import operators as fused_ops
 from .recognise.features import ANCHORS, pattern_of, unread
 from .recognise.precision import score_types
 from .recognise.softmax import attentions
-from .recognise.stopped import Surroundings, surroundings, why_unread, written_out
-from .site import Attention
-
-NOT_ATTENTION = frozenset({Code.SOFTMAX_AXIS, Code.NO_PRODUCT, Code.NO_VALUE_PRODUCT})
-"""Refusals of a softmax that is no attention."""
-
-UNBIASED = NOT_ATTENTION | {Code.NO_BIAS}
-"""Refusals of sites without an ALiBi-like bias: leaving them alone makes no rewrite partial."""
-
-
-@dataclass
-class Site:
-    """The verdict on one anchor.
-
-    Attributes:
-        name: Stable identifier: scope path and anchor.
-        anchor: The softmax or attention operator.
-        scope: Its graph.
-        plan: What to emit, if the site is proven.
-        refusal: Why not, otherwise.
-        reading: The attention in normal form, as far as the reading that came farthest got.
-        around: Of an anchor between two products of computed tensors that could not be read, what stands around it.
-        checked: At how many shapes of more than one key the numeric self-check confirmed the bias.
-    """
-
-    name: str
-    anchor: NodeProto
-    scope: Scope
-    interpreter: Interpreter
-    plan: Plan | None = None
-    refusal: Refusal | None = None
-    reading: Attention | None = None
-    around: Surroundings | None = None
-    checked: int = 0
-
-    @property
-    def is_attention(self) -> bool:
-        """Whether the anchor belongs to an attention at all."""
-        if self.plan is not None or self.around is not None:
-            return True
-        return self.refusal is not None and self.refusal.code not in NOT_ATTENTION
-
-    @property
-    def is_biased(self) -> bool:
-        """Whether something that looks like a position bias is added to the scores."""
-        if self.refusal is not None and self.refusal.code is Code.QUANTISED:
-            return self.around is None or self.around.has_terms
-        return self.plan is not None or (self.refusal is not None and self.refusal.code not in UNBIASED)
-
-
-@dataclass
-class Analysis:
-    """What is known about a model.
-
-    Attributes:
-        root: Its main graph.
-        sites: All sites, in graph order, outer graphs first.
-        malformed: Nodes that contradict their inputs.
-        interpreters: One per graph, outer ones first.
-        kept: Packed operators that were left as they are in the working copy.
-        exact_bias: A bias that the model rounds was taken for what it was before.
-    """
-
-    root: Scope
-    sites: list[Site] = field(default_factory=list)
-    malformed: list[str] = field(default_factory=list)
-    interpreters: list[Interpreter] = field(default_factory=list)
-    kept: frozenset[str] = frozenset()
-    exact_bias: bool = False
-
-    @property
-    def proven(self) -> list[Site]:
-        """Sites that can be rewritten."""
-        return [s for s in self.sites if s.plan is not None]
-
-    @property
-    def refused(self) -> list[Site]:
-        """Sites with a bias that cannot be rewritten."""
-        return [s for s in self.sites if s.plan is None and s.is_biased]
+from .recognise.stopped import surroundings, why_unread, written_out
+from .records.binding import Plan
+from .records.reading import Attention
+from .records.site import NOT_ATTENTION, Analysis, Site
+from .verdicts import Code, Refusal, Stage
 
 
 def analyse(
@@ -135,36 +57,6 @@ def analyse(
         analysis.malformed += interpreter.malformed
         analysis.interpreters.append(interpreter)
     return analysis
-
-
-def interpreted(root: Scope, binary_inputs: frozenset[str] = frozenset()) -> Iterator[Interpreter]:
-    """An interpreter per scope, outer ones first, with the extents and types of the scope's values."""
-    interpreters: dict[int, Interpreter] = {}
-    for scope in walk(root):
-        parent = interpreters.get(id(scope.parent)) if scope.parent is not None else None
-        interpreter = _inferred(scope, parent, binary_inputs)
-        if interpreter.facts.choice is not None:
-            # [4, 1] spread by B is a batch of 4 or of 1; where 4 cannot be, it is 1 in every run.
-            again = _inferred(scope, parent, binary_inputs, interpreter.facts.choice)
-            interpreter = interpreter if again.facts.contradicted else again
-        interpreters[id(scope)] = interpreter
-        yield interpreter
-
-
-def _inferred(
-    scope: Scope, parent: Interpreter | None, binary_inputs: frozenset[str], single: tuple[Size, str] | None = None
-) -> Interpreter:
-    """The interpreter of a scope, with extents and types; ``single`` is a size that is 1, and the node that says so."""
-    interpreter = Interpreter(scope, element_rules(), binary=binary_inputs)
-    if parent is not None:
-        interpreter.extents.update(parent.extents)
-        interpreter.dtypes.update(parent.dtypes)
-        interpreter.counted.update(parent.counted)
-        interpreter.facts = Facts(parent=parent.facts)
-    if single is not None:
-        interpreter.facts.learn(of(single[0]), poly(1), single[1], by_broadcast=True)
-    infer(interpreter, list(scope.graph.node))
-    return interpreter
 
 
 def _judge(interpreter: Interpreter, node: NodeProto, kept: frozenset[str], *, exact_bias: bool = False) -> Site | None:

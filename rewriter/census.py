@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 from onnx import NodeProto, TensorProto
 
-from ..base.errors import Code, Refusal
 from ..graph.index import Scope, walk
-from .analysis import Analysis, Site
 from .recognise.products import is_contraction
 from .recognise.values import value_product
+from .records.site import Analysis, Site
+from .verdicts import Code, Refusal
 
 FUSED = frozenset(
     {

@@ -14,7 +14,7 @@ import onnx
 from onnx import ModelProto
 
 from ..algebra import Poly, Substitution, of, poly, substitute
-from ..base.errors import ExitCode, MissingDependency, ModelRejected, Refusal, UsageError
+from ..base.errors import ExitCode, MissingDependency, ModelRejected, UsageError
 from ..base.hidden import scratch
 from ..fused.body import MINIMUM_OPSET, function_proto
 from ..fused.family import DOMAIN, DOMAIN_VERSION, FusedAttention
@@ -27,7 +27,7 @@ from ..verify import Verification, VerifyOptions, skipped, verify
 from ..verify.errors import GivenInputError, RuntimeMissingError, VerifyError
 from ..verify.inputs.draw import LARGEST_BATCH
 from ..verify.inputs.lengths import MOST_SCORES, exceeding
-from .analysis import Analysis, Site, analyse
+from .analysis import analyse
 from .check.evaluation import beyond_memory
 from .check.pairs import SitePairs
 from .check.probe import probe
@@ -35,9 +35,11 @@ from .emit.inlining import beside, inline_functions, verify_inlined
 from .emit.nodes import emit, is_grouped, variant_of
 from .prepare.normalise import normalise
 from .prepare.unpack import unpack_attention
-from .prove.proof import Proof
+from .records.proof import Proof
+from .records.site import Analysis, Site
 from .restore.masks import unfold_masks
 from .restore.softmax import restore_softmax
+from .verdicts import Refusal
 
 FUNCTIONS_SINCE_IR = 8
 """Model-local functions exist from this IR version on."""

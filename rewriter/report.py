@@ -12,11 +12,11 @@ import numpy as np
 from ..base.errors import ExitCode
 from ..base.version import __version__
 from ..graph.index import label
-from .analysis import Site
-from .bind.binding import Plan
 from .census import sentence
 from .pipeline import RewriteResult
-from .prove.proof import Proof
+from .records.binding import Plan
+from .records.proof import Proof
+from .records.site import Site
 
 SCHEMA_VERSION = 1
 """Raised when a key of the report changes its meaning or goes away."""

@@ -22,8 +22,8 @@ import onnx.inliner
 import onnxruntime
 from alibi_rewriter.algebra import Size
 from alibi_rewriter.base.errors import AlibiError
-from alibi_rewriter.rewriter.analysis import Analysis
 from alibi_rewriter.rewriter.pipeline import Options, _premise, rewrite
+from alibi_rewriter.rewriter.records.site import Analysis
 from alibi_rewriter.verify.errors import VerifyError
 from alibi_rewriter.verify.inputs.draw import Case, Drawer, InputSet, Padding
 from alibi_rewriter.verify.inputs.orientation import is_sequence_first

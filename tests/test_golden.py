@@ -21,11 +21,12 @@ import onnx
 import onnx.printer
 import pytest
 from alibi_rewriter.base import errors
-from alibi_rewriter.base.errors import Code, ExitCode, Refusal, Stage
+from alibi_rewriter.base.errors import ExitCode
 from alibi_rewriter.cli import main
 from alibi_rewriter.rewriter import pipeline
 from alibi_rewriter.rewriter.pipeline import Options, rewrite
 from alibi_rewriter.rewriter.report import to_json
+from alibi_rewriter.rewriter.verdicts import Code, Refusal, Stage
 from onnx import ModelProto
 from textgraphs import FOLDER, feeds_of, fused, read, run
 

@@ -10,9 +10,10 @@ import numpy.typing as npt
 import onnx
 import pytest
 from alibi_rewriter import Options, rewrite
-from alibi_rewriter.base.errors import Code, ExitCode
+from alibi_rewriter.base.errors import ExitCode
 from alibi_rewriter.cli import main
 from alibi_rewriter.rewriter.pipeline import RewriteResult
+from alibi_rewriter.rewriter.verdicts import Code
 from onnx import ModelProto, TensorProto
 from test_windows import feeds, model_of
 from textgraphs import run

@@ -7,54 +7,29 @@ changed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from fractions import Fraction
 
-import numpy as np
-import numpy.typing as npt
 from onnx import TensorProto
 
 from ...algebra import Index, Poly, Read, of
-from ...base.errors import Code, Refusal, Stage
 from ...fused.body import WINDOW_OPSET
 from ...graph.edit import float_type
 from ...graph.index import label
 from ..interpret import Interpreter
 from ..interpret.arithmetic import reciprocal
-from ..prove.proof import Proof, vector
-from ..prove.windows import Window
-from ..recognise.views import View, as_view, key_head
-from ..site import Attention
+from ..prove.proof import vector
+from ..recognise.views import as_view, key_head
+from ..records.binding import Factors, Plan
+from ..records.proof import Proof, Window
+from ..records.reading import Attention, View
+from ..verdicts import Code, Refusal, Stage
 from .guards import follow, row_guard
 from .key_terms import key_bias, split_by_key, takes_key_bias
-from .masks import Mask, additive_mask, boolean_mask, by_row, indices_in
-
-Factors = npt.NDArray[np.float64]
-"""A number per head."""
+from .masks import additive_mask, boolean_mask, by_row, indices_in
 
 KNOWN_TYPES = frozenset(TensorProto.DataType.values()) - {TensorProto.UNDEFINED}
 """Element types that have a name."""
-
-
-@dataclass
-class Plan:
-    """Everything that emission needs for one site."""
-
-    proof: Proof
-    output: View
-    dtype: int
-    boolean: Mask | None = None
-    additive: Mask | None = None
-    positions: View | None = None
-    slopes: View | None = None
-    slope_factor: float = 1.0
-    slope_table: Factors | None = None
-    rows: Mask | None = None
-    key_bias: Mask | None = None
-    scale: View | None = None
-    divide: bool = False
-    zero_rows: bool = False
-    notes: list[str] = field(default_factory=list)
 
 
 def plan(interpreter: Interpreter, proof: Proof) -> Plan:

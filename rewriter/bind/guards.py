@@ -8,8 +8,9 @@ from ...algebra import ZERO, Index, conjunction, exists, negation, nonzero, of
 from ...graph.index import operator
 from ..interpret import Interpreter
 from ..interpret.movement import source
-from ..prove.proof import Proof
-from ..recognise.views import View, index_of, reshaped, unify
+from ..recognise.views import index_of, reshaped, unify
+from ..records.proof import Proof
+from ..records.reading import View
 
 
 def row_guard(interpreter: Interpreter, proof: Proof, output: View) -> View | None:

@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ...algebra import Poly, of, poly
-from ...base.errors import Code, Refusal, Stage
 from ...fused.family import PREFER_KEY_BIAS
 from ...graph.index import label
 from ..interpret import Interpreter
 from ..interpret.movement import source
-from ..prove.proof import Proof
 from ..recognise.views import as_view
-from .masks import Leaf, Mask, Op, additive_mask
+from ..records.binding import Leaf, Mask, Op
+from ..records.proof import Proof
+from ..verdicts import Code, Refusal, Stage
+from .masks import additive_mask
 
 
 def split_by_key(proof: Proof) -> tuple[Poly, Poly]:

@@ -3,44 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 
 from onnx import TensorProto
 
-from ...algebra import HIDDEN_BELOW, LARGEST_FLOAT32, ONE, Cond, Index, Monomial, Number, Poly, Read, ind, of
-from ...base.errors import Code, Refusal, Stage
+from ...algebra import HIDDEN_BELOW, LARGEST_FLOAT32, ONE, Cond, Index, Monomial, Poly, Read, ind, of
 from ...graph.index import label, numpy_type, operator
 from ..interpret import Interpreter
 from ..interpret.movement import source
-from ..prove.proof import Proof
-from ..recognise.views import View, as_view, scalar_factor
+from ..recognise.views import as_view, scalar_factor
 from ..recognise.visibility import unmask
-
-
-@dataclass(frozen=True)
-class Leaf:
-    """An existing tensor used in a mask; ``test`` says how to make a condition of it.
-
-    ``test``: ``""`` as it is (additive or boolean), ``nonzero``: cast to bool, ``visible``: greater than
-    ``limit``, which lies between what hidden keys and what visible ones score.
-    """
-
-    view: View
-    test: str = ""
-    limit: float = HIDDEN_BELOW
-
-
-@dataclass(frozen=True)
-class Op:
-    """An operation on masks in canonical [B, H, S_q, S_kv] layout: ``and or not add sub mul where``."""
-
-    kind: str
-    parts: tuple[Mask, ...]
-    factor: Number = 1
-
-
-Mask = Leaf | Op
+from ..records.binding import Leaf, Mask, Op
+from ..records.proof import Proof
+from ..verdicts import Code, Refusal, Stage
 
 
 def indices_in(mask: Mask) -> frozenset[Index]:

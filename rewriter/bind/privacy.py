@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from ...base.errors import Code, Refusal, Stage
 from ...graph.index import label
 from ..interpret import Interpreter
-from ..recognise.views import View
-from .binding import Plan
-from .masks import Leaf, Op
+from ..records.binding import Leaf, Op, Plan
+from ..records.reading import View
+from ..verdicts import Code, Refusal, Stage
 
 
 def check_private(interpreter: Interpreter, plan: Plan) -> None:

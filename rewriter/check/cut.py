@@ -10,13 +10,13 @@ from functools import cache
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from ...algebra import Poly
-from ...base.errors import Refusal
 from ...graph.index import Scope, operator, subgraphs
-from ..analysis import Site
 from ..interpret import Interpreter
 from ..interpret.shapes import MAX_EXTENT
 from ..recognise.products import is_contraction
 from ..recognise.values import value_product
+from ..records.site import Site
+from ..verdicts import Refusal
 
 MAX_ELEMENTS = 4096
 """Constants with more elements become graph inputs."""

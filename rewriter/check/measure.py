@@ -13,7 +13,7 @@ from ...algebra import Index, Poly, Size, Substitution, TooComplex, of, substitu
 from ...algebra import poly as as_poly
 from ...graph.index import Array, int_attribute
 from ..interpret import Interpreter
-from ..site import Frame
+from ..records.reading import Frame
 from .evaluation import number
 
 Floats = npt.NDArray[np.float64]

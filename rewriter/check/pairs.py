@@ -18,10 +18,10 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 from ...algebra import Min0, Poly, Size
 from ...fused.family import BY_OP_TYPE, DOMAIN
 from ...graph.index import NO_NUMBERS, Scope, index_graph, operator, opset_versions, subgraphs, walk
-from ..analysis import Analysis, Site
-from ..bind.binding import Plan
 from ..interpret import Interpreter
 from ..recognise.products import is_contraction
+from ..records.binding import Plan
+from ..records.site import Analysis, Site
 from .cut import MAX_ELEMENTS, Cut, cut, products_of
 from .measure import SiteSizes, shape_extents
 from .remainder import changes, digests

@@ -16,13 +16,13 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from ...algebra import HIDDEN_BELOW, Index, Poly, Size
-from ...base.errors import Code, Refusal, Stage
-from ...fused.family import BiasForm
 from ...graph.index import Array, label, numpy_type, subgraphs
-from ..analysis import Analysis, Site
-from ..bind.binding import Plan
+from ...patterns.bias import BiasForm
 from ..interpret import Interpreter
-from ..recognise.views import View
+from ..records.binding import Plan
+from ..records.reading import View
+from ..records.site import Analysis, Site
+from ..verdicts import Code, Refusal, Stage
 from .evaluation import MAX_ELEMENTS, Evaluate, elements, evaluator, is_small, number
 from .measure import Floats, allowed, gather, shape_extents
 from .numbers import Grid

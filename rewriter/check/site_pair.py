@@ -12,9 +12,9 @@ from onnx import ModelProto
 
 from ...algebra import HIDDEN_BELOW, Index, Poly, Size
 from ...graph.index import Array
-from ..bind.binding import Plan
 from ..interpret import Interpreter
-from ..recognise.views import View
+from ..records.binding import Plan
+from ..records.reading import View
 from .evaluation import number
 from .measure import Floats, SiteSizes, gather
 

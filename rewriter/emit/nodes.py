@@ -8,13 +8,14 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from ...algebra import Index, Number, Poly
-from ...fused.family import DOMAIN, BiasForm, EmptyRows, FusedAttention, MaskKind, Variant
+from ...fused.family import DOMAIN, EmptyRows, FusedAttention, MaskKind, Variant
 from ...graph.edit import Editor, set_metadata
 from ...graph.index import label
-from ..bind.binding import Plan
-from ..bind.masks import Leaf, Mask
+from ...patterns.bias import BiasForm
 from ..interpret import Interpreter
-from ..recognise.views import View, key_head
+from ..recognise.views import key_head
+from ..records.binding import Leaf, Mask, Plan
+from ..records.reading import View
 
 PROVENANCE = "alibi_rewriter"
 """Prefix of the metadata keys that say where a fused node came from."""

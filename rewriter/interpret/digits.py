@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ...algebra import (
     ZERO,
     Apply,
+    Atom,
     Index,
     Monomial,
     Number,
@@ -217,3 +218,10 @@ def _strides(value: Poly, divisor: Poly) -> list[Poly]:
     """What indices are multiplied by, where it divides the divisor."""
     found = [value.coefficient_of(a) for a in value.sorted_atoms() if isinstance(a, Index)]
     return [s for s in found if s != 1 and s != divisor and divide(divisor, s) is not None]
+
+
+def index_quotient(index: Index, group: Poly) -> Atom:
+    """The quotient of an index by the size of a group, which nothing simplifies."""
+    quotient = floordiv(of(index), group).single_atom
+    assert quotient is not None
+    return quotient

@@ -118,3 +118,8 @@ def absorbed(dtype: int, value: Poly) -> Poly:
         return value
     name = NARROW[dtype][0] if dtype in NARROW else ("float32" if dtype == TensorProto.FLOAT else "float64")
     return of(Apply(PREFIX + name, (value,), partial(absorbed, dtype)))
+
+
+def rounding_bounds(value: Poly) -> list[int]:
+    """Up to which integers the types are exact that a value is rounded to."""
+    return sorted({exact_below(a) for a in value.all_atoms() if is_rounding(a)} - {0})  # type: ignore[arg-type]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from ...algebra import HIDING_VALUE, Poly, Read, Size, magnitude, of, render
-from ...base.errors import Code, Refusal, Stage
 from ...graph.index import label
 from ..interpret import Interpreter
-from ..interpret.sizes.facts import Fact, Facts
+from ..interpret.sizes.fact import Fact
+from ..interpret.sizes.facts import Facts
 from ..interpret.sizes.room import excluded, tied
-from ..site import Attention
+from ..records.reading import Attention
+from ..verdicts import Code, Refusal, Stage
 from .narrow import limits
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from onnx import TensorProto
 
 from ...algebra import Poly, Read, render
-from ...base.errors import Code, Refusal, Stage
 from ...graph.index import label
 from ..interpret import Interpreter
 from ..interpret.rounding import NARROW, exact_below, rounding_in
 from ..interpret.types import limit_of
-from ..site import Attention
+from ..records.reading import Attention
+from ..verdicts import Code, Refusal, Stage
 
 
 def check_types(interpreter: Interpreter, attention: Attention, term: Poly) -> None:

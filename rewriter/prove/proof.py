@@ -35,83 +35,18 @@ from ...algebra import (
     render,
     substitute,
 )
-from ...base.errors import Code, Refusal, Stage
-from ...fused.family import UNBOUNDED, BiasForm
 from ...graph.index import label, operator
 from ...patterns.bias import PATTERNS, BiasPattern
 from ..interpret import Interpreter
 from ..interpret.tables.element import Table, misfit
 from ..recognise.visibility import MOST_SHIFT, MOST_SHIFT_HALF, apply_order, hides, ramps, shift
-from ..site import Attention
+from ..records.proof import Positions, Proof, Slopes
+from ..records.reading import Attention
+from ..verdicts import Code, Refusal, Stage
 from .assumptions import check_room, mask_values, not_counted_from_front
 from .narrow import check_types, rounding_step
-from .rounded import rounding_bounds, take_rounded, unrounded
-from .windows import Window, take_windows
-
-Slopes = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Positions:
-    """Key positions that come from a tensor.
-
-    Attributes:
-        value: The position of key j, as a polynomial over (b, j).
-        slope: What it is multiplied by, as a polynomial over the head.
-    """
-
-    value: Poly
-    slope: Poly
-
-
-@dataclass
-class Proof:
-    """An attention whose bias is proven.
-
-    Attributes:
-        attention: The site.
-        form: Linear or symmetric.
-        causal: Keys after the row are hidden, proven.
-        slopes: One per head, float32; None if they are only known at run time.
-        runtime_slopes: The slope of head h as a polynomial, where ``slopes`` is None.
-        positions: Key positions from the attention mask, if they are not the key's index.
-        rest: What else is added to visible scores (an additive mask), zero if nothing.
-        hidden: Conditions for visibility besides causality and window.
-        window: How far from its position a row sees keys.
-        rounded: The bias as the model rounds it, where that is not what slope times distance is; part of ``rest``.
-        unrounded: The same where it is replaced by what it was before, as asked for (``--exact-bias``).
-        assumptions: Equalities that the proof takes from operators that would also broadcast.
-        steps: The derivation.
-    """
-
-    attention: Attention
-    form: BiasForm
-    causal: bool
-    slopes: Slopes | None
-    runtime_slopes: Poly | None
-    positions: Positions | None
-    rest: Poly
-    hidden: tuple[Cond, ...]
-    assumptions: list[str] = field(default_factory=list)
-    steps: list[str] = field(default_factory=list)
-    window: Window = field(default_factory=Window)
-    rounded: Poly = ZERO
-    unrounded: Poly = ZERO
-
-    @property
-    def lengths(self) -> tuple[int, ...]:
-        """Numbers of keys beyond which the site computes something else than below: where it has to be looked at."""
-        sides = [keys + 1 for keys in (self.window.left, self.window.right) if keys != UNBOUNDED]
-        return tuple(sorted({*sides, *rounding_bounds(self.rounded + self.unrounded)}))
-
-    @property
-    def emitted_slopes(self) -> Slopes | None:
-        """The slopes that the fused node gets: zeros where the whole bias is a key bias."""
-        if not self.rounded.terms:
-            return self.slopes
-        head = self.attention.frame.head
-        return np.zeros(1 if head is None else int(head.bound.constant or 0), np.float32)
-
+from .rounded import take_rounded, unrounded
+from .windows import take_windows
 
 MOST_HEADS = 1 << 14
 """An axis of more entries than this is none of heads, whatever the file declares."""

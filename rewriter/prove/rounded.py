@@ -8,8 +8,8 @@ passed on as key bias, exactly as it is, and what is proven is that it *was* ALi
 from __future__ import annotations
 
 from ...algebra import Poly, substitute
-from ..interpret.rounding import exact_below, is_rounding, rounding_in
-from ..site import Frame
+from ..interpret.rounding import is_rounding, rounding_in
+from ..records.reading import Frame
 
 
 def take_rounded(frame: Frame, terms: Poly) -> tuple[Poly, Poly]:
@@ -32,8 +32,3 @@ def unrounded(value: Poly) -> Poly:
             break
         value = substitute(value, {rounding: rounding.arguments[0]})
     return value
-
-
-def rounding_bounds(value: Poly) -> list[int]:
-    """Up to which integers the types are exact that a value is rounded to."""
-    return sorted({exact_below(a) for a in value.all_atoms() if is_rounding(a)} - {0})  # type: ignore[arg-type]

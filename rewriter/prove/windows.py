@@ -9,56 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from fractions import Fraction
-
-import numpy as np
-import numpy.typing as npt
 
 from ...algebra import Cond, Poly, at_most_zero, min0
 from ...fused.family import LARGEST_WINDOW, UNBOUNDED
 from ..interpret import Interpreter
-
-
-@dataclass(frozen=True)
-class Window:
-    """How far from its own position a row sees keys.
-
-    Attributes:
-        left: Keys before the row's own that are seen; -1 for all.
-        right: Keys after it; likewise.
-        conditions: What says so.
-    """
-
-    left: int = UNBOUNDED
-    right: int = UNBOUNDED
-    conditions: tuple[Cond, ...] = ()
-
-    @property
-    def bounded(self) -> bool:
-        """Whether it hides anything at all."""
-        return (self.left, self.right) != (UNBOUNDED, UNBOUNDED)
-
-    def sees(self, rows: int, keys: int) -> npt.NDArray[np.bool_]:
-        """[S_q, S_kv]: True where a key is within the window of a row."""
-        own = np.arange(rows)[:, None] + (keys - rows)
-        place = np.arange(keys)
-        near = np.ones((rows, keys), np.bool_)
-        if self.left != UNBOUNDED:
-            near &= own - place <= self.left
-        if self.right != UNBOUNDED:
-            near &= place - own <= self.right
-        return near
-
-    @property
-    def text(self) -> str:
-        """In words, e.g. ``window (255 keys before the row)``."""
-        sides = [
-            f"{keys} key{'' if keys == 1 else 's'} {place}"
-            for keys, place in ((self.left, "before"), (self.right, "after"))
-            if keys != UNBOUNDED
-        ]
-        return f"window ({', '.join(sides)} the row)" if sides else "no window"
+from ..records.proof import Window
 
 
 def take_windows(

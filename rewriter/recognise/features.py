@@ -5,10 +5,10 @@ from __future__ import annotations
 import onnx
 from onnx import NodeProto, TensorProto
 
-from ...base.errors import Code, Refusal, Stage
 from ...graph.index import Scope, attribute, label
 from ...patterns.operators import ANY, OWN_TYPE, PACKED, PATTERNS, READ, UNREAD, Allowed, OperatorPattern
 from ..interpret import Interpreter
+from ..verdicts import Code, Refusal, Stage
 
 BY_OPERATOR = {(p.domain, p.op_type): p for p in reversed(PATTERNS)}
 """The first pattern of every attention operator."""

@@ -8,7 +8,6 @@ from fractions import Fraction
 from onnx import NodeProto, TensorProto
 
 from ...algebra import Cond, Index, Poly, conjunction, conjuncts, less_equal, of, poly
-from ...base.errors import Code, Refusal, Stage
 from ...graph.index import attribute as attribute_of
 from ...graph.index import float_attribute, int_attribute, label
 from ...patterns.operators import OperatorPattern
@@ -16,9 +15,10 @@ from ..interpret import Interpreter
 from ..interpret.arithmetic import exact
 from ..interpret.digits import divide, floordiv
 from ..interpret.engine import UnknownRank
-from ..site import Attention, Frame
+from ..records.reading import Attention, Frame, View
+from ..verdicts import Code, Refusal, Stage
 from .features import check_features, version_of
-from .views import View, find_view, index_of
+from .views import find_view, index_of
 from .visibility import Masked, is_half, unmask
 
 

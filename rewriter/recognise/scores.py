@@ -24,9 +24,9 @@ from ...algebra import (
     of,
     split,
 )
-from ...base.errors import Code, Refusal, Stage
 from ...graph.index import int_attribute, label
 from ..interpret import Interpreter
+from ..verdicts import Code, Refusal, Stage
 from .products import Contraction, contract, is_contraction
 from .reductions import reduction
 from .views import indices_of

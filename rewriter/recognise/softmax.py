@@ -8,16 +8,15 @@ from itertools import permutations
 from onnx import NodeProto
 
 from ...algebra import Index, Poly, Substitution, of, poly, render, substitute
-from ...base.errors import Code, Refusal, Stage
 from ...graph.index import label
 from ..interpret import Interpreter
 from ..interpret.digits import floordiv
-from ..site import Attention, Frame
+from ..records.reading import Attention, Frame, View
+from ..verdicts import Code, Refusal, Stage
 from .products import Contraction
 from .scores import Scores, take_scores
 from .values import Weighed, take_values, value_product
 from .views import (
-    View,
     as_view,
     beside,
     discover_splits,

@@ -7,57 +7,25 @@ ends early the refusal of the softmax says what is missing, and this says where:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from onnx import NodeProto
 
 from ...algebra import Read
-from ...base.errors import Code, Refusal, Stage
 from ...graph.index import Scope, label, operator
+from ...patterns.surroundings import INTEGER_PRODUCTS
 from ..interpret import Interpreter
 from ..interpret.movement import RULES as MOVEMENT
+from ..records.site import Surroundings
+from ..verdicts import Code, Refusal, Stage
 from .products import is_contraction
 from .views import index_of
 
-INTEGER_PRODUCTS = frozenset(
-    {"QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QGemm", "QAttention"}
-)
-QUANTISED = INTEGER_PRODUCTS | {
-    *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"),
-    *("QLinearSoftmax", "QLinearAdd", "QLinearMul", "QLinearWhere"),
-}
-"""Operators to, from or in integers that stand for numbers of a scale."""
-
-ADDING = frozenset({"Add", "Sub", "Sum", "Where", "QLinearAdd", "QLinearWhere"})
 CARRIERS = frozenset({"Cast", "CastLike", "DequantizeLinear", "QuantizeLinear", *MOVEMENT})
 """Operators that make of a stored weight another form of it."""
 
 MOST_NODES = 200
 """Nodes looked at on each side of a softmax."""
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What stands around a softmax.
-
-    Attributes:
-        above: Operators between it and the products above, nearest first, products included.
-        below: Likewise below.
-    """
-
-    above: tuple[NodeProto, ...]
-    below: tuple[NodeProto, ...]
-
-    @property
-    def has_terms(self) -> bool:
-        """Whether something is added to the scores or put in their place."""
-        return any(n.op_type in ADDING for n in self.above)
-
-    @property
-    def quantised(self) -> NodeProto | None:
-        """An operator in integers between query and output."""
-        return next((n for n in (*self.above, *self.below) if n.op_type in QUANTISED), None)
 
 
 def surroundings(scope: Scope, scores: str, probabilities: str) -> Surroundings | None:

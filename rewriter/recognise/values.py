@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from onnx import NodeProto
 
 from ...algebra import ONE, Apply, Cond, Ind, Index, Poly, Read, Substitution, conjunction, ind, of, substitute
-from ...base.errors import Code, Refusal, Stage
 from ...graph.index import Scope, label, operator
 from ..interpret import Interpreter
 from ..interpret.digits import floordiv
 from ..interpret.movement import RULES as MOVEMENT
 from ..interpret.movement import dropout_is_live
-from ..site import Frame
+from ..records.reading import Frame, View
+from ..verdicts import Code, Refusal, Stage
 from .products import contract, is_contraction
-from .views import View, as_view, index_of, indices_of, quotient, radix
+from .views import as_view, index_of, indices_of, quotient, radix
 from .visibility import under
 
 Indices = tuple[Poly, ...]

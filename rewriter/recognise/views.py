@@ -7,56 +7,23 @@ tensor has axes ((b, h), (s), (d)).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 
 from onnx import NodeProto
 
-from ...algebra import ONE, Apply, Atom, Index, Number, Poly, Substitution, min0, of, poly, substitute
+from ...algebra import ONE, Apply, Index, Number, Poly, min0, of, poly, substitute
 from ...graph.index import int_attribute
 from ..interpret import Interpreter
-from ..interpret.digits import divide, floordiv
+from ..interpret.digits import divide
 from ..interpret.movement import source
+from ..records.reading import Digits, View
 
 MAX_HOPS = 24
 """How far up from an operand of the product the search for a clean layout goes."""
 
 SELECTING = frozenset({"Slice", "Gather", "Split", "GatherND", "GatherElements"})
 """Movement that takes a part: what it takes from is not the operand itself."""
-
-
-@dataclass(frozen=True)
-class View:
-    """A tensor and the meaning of its axes.
-
-    Attributes:
-        tensor: The tensor's name.
-        axes: Per axis, the indices merged in it (major first); empty for an axis of extent 1.
-        factor: What the tensor still has to be multiplied with.
-        prefix: Axes of which only the first part is meant (a mask longer than the keys).
-        digits: Indices that it has as two axes of their own, such as heads as [key heads, members of a group].
-    """
-
-    tensor: str
-    axes: tuple[tuple[Index, ...], ...]
-    factor: Number = Fraction(1)
-    prefix: tuple[int, ...] = ()
-    digits: tuple[Digits, ...] = ()
-
-    @property
-    def merged(self) -> bool:
-        """Whether some axis holds several indices."""
-        return any(len(a) > 1 for a in self.axes)
-
-    @property
-    def clean(self) -> bool:
-        """Whether every index has an axis of its own, and none has two."""
-        return not self.merged and not self.digits
-
-    @property
-    def indices(self) -> tuple[Index, ...]:
-        """All named indices, in memory order."""
-        return tuple(i for axis in self.axes for i in axis)
 
 
 def radix(interpreter: Interpreter, index: Poly) -> tuple[Index, ...] | None:
@@ -127,21 +94,6 @@ def _as_view(interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...], p
     return View(tensor, tuple(axes), prefix=tuple(prefix), digits=both)
 
 
-@dataclass(frozen=True)
-class Digits:
-    """An index cut in two, ``whole = major * G + minor``: key head and member of the group, for instance."""
-
-    whole: Index
-    major: Index
-    minor: Index
-
-    @property
-    def replacement(self) -> Substitution:
-        """What puts the digits in place of the index and of its quotient."""
-        group = self.minor.bound
-        return {self.whole: of(self.major) * group + of(self.minor), _quotient(self.whole, group): of(self.major)}
-
-
 def digits_of(index: Index, group: Poly) -> Digits | None:
     """The digits of an index by a group size, or None where its extent is no multiple."""
     count = divide(index.bound, group)
@@ -194,12 +146,6 @@ def reshaped(interpreter: Interpreter, view: View, tensor: str, dims: tuple[Poly
     held = {n for axis in axes for n in axis}
     left = tuple(d for d in view.digits if d.whole not in held)
     return View(tensor, tuple(axes), digits=left)
-
-
-def _quotient(index: Index, group: Poly) -> Atom:
-    quotient = floordiv(of(index), group).single_atom
-    assert quotient is not None
-    return quotient
 
 
 def _covers(interpreter: Interpreter, names: tuple[Index, ...], extent: Poly) -> bool:

@@ -24,7 +24,7 @@ from ...graph.edit import all_names, arrange, float_type
 from ...graph.index import float_attribute, index_graph, int_attribute, label, opset_versions
 from ...graph.load import graphs
 from ...patterns.operators import PATTERNS, OperatorPattern
-from ..analysis import interpreted
+from ..interpret.scopes import interpreted
 from ..prepare.unpack import FILTER_VALUE
 from ..recognise.features import pattern_of
 

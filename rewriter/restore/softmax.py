@@ -24,17 +24,17 @@ import numpy.typing as npt
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from ...algebra import ZERO, Apply, Atom, Ind, Index, Poly, Read, Sum, less, of, split, substitute
-from ...base.errors import Refusal
 from ...graph.edit import Editor, all_names
 from ...graph.index import Scope, index_graph, int_attribute, label, operator, opset_versions, walk
 from ...graph.load import graphs
-from ..analysis import interpreted
 from ..interpret import Interpreter
 from ..interpret.movement import RULES as MOVEMENT
 from ..interpret.movement import axes_of
+from ..interpret.scopes import interpreted
 from ..recognise.reductions import reduction
 from ..recognise.values import value_product
 from ..recognise.views import index_of, softmax_axis
+from ..verdicts import Refusal
 
 MOST_HOPS = 8
 """Operators between an exponential and its quotient."""

@@ -17,7 +17,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ...fused.body import ROWS, function_proto
-from ...fused.family import BY_OP_TYPE, DOMAIN, UNBOUNDED, BiasForm, EmptyRows, MaskKind, Variant
+from ...fused.family import BY_OP_TYPE, DOMAIN, UNBOUNDED, EmptyRows, MaskKind, Variant
+from ...patterns.bias import BiasForm
 
 
 class MutantKind(Enum):

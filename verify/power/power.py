@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import onnx
 
-from ...fused.family import BiasForm
+from ...patterns.bias import BiasForm
 from ..errors import RunError
 from ..inputs.draw import InputSet
 from ..judge.compare import RELATIVE_LIMIT, Allowance, Layout, compare

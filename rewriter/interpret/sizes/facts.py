@@ -29,20 +29,10 @@ from ....algebra import (
     substitute,
     upper_bound,
 )
+from .fact import Fact
 from .room import leaves_room
 
 Answered = TypeVar("Answered")
-
-
-@dataclass(frozen=True)
-class Fact:
-    """``left == right``, because ``node`` needs it."""
-
-    left: Poly
-    right: Poly
-    node: str
-    by_broadcast: bool
-    relation: str = "="
 
 
 @dataclass

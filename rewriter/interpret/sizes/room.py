@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ....algebra import Atom, Min0, Number, Poly, Size, Substitution, of, poly, substitute
 
 if TYPE_CHECKING:
-    from .facts import Fact
+    from .fact import Fact
 
 SMALL = tuple(range(1, 9))
 """Values that every size must be able to have; where a buffer ends earlier, those before its end, two at least."""

@@ -3,12 +3,62 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 from onnx import NodeProto
 
-from ..algebra import Cond, Index, Number, Poly
-from ..graph.index import Scope
-from .recognise.views import View
+from ...algebra import Cond, Index, Number, Poly, Substitution, of
+from ...graph.index import Scope
+from ..interpret.digits import index_quotient
+
+
+@dataclass(frozen=True)
+class Digits:
+    """An index cut in two, ``whole = major * G + minor``: key head and member of the group, for instance."""
+
+    whole: Index
+    major: Index
+    minor: Index
+
+    @property
+    def replacement(self) -> Substitution:
+        """What puts the digits in place of the index and of its quotient."""
+        group = self.minor.bound
+        return {self.whole: of(self.major) * group + of(self.minor), index_quotient(self.whole, group): of(self.major)}
+
+
+@dataclass(frozen=True)
+class View:
+    """A tensor and the meaning of its axes.
+
+    Attributes:
+        tensor: The tensor's name.
+        axes: Per axis, the indices merged in it (major first); empty for an axis of extent 1.
+        factor: What the tensor still has to be multiplied with.
+        prefix: Axes of which only the first part is meant (a mask longer than the keys).
+        digits: Indices that it has as two axes of their own, such as heads as [key heads, members of a group].
+    """
+
+    tensor: str
+    axes: tuple[tuple[Index, ...], ...]
+    factor: Number = Fraction(1)
+    prefix: tuple[int, ...] = ()
+    digits: tuple[Digits, ...] = ()
+
+    @property
+    def merged(self) -> bool:
+        """Whether some axis holds several indices."""
+        return any(len(a) > 1 for a in self.axes)
+
+    @property
+    def clean(self) -> bool:
+        """Whether every index has an axis of its own, and none has two."""
+        return not self.merged and not self.digits
+
+    @property
+    def indices(self) -> tuple[Index, ...]:
+        """All named indices, in memory order."""
+        return tuple(i for axis in self.axes for i in axis)
 
 
 @dataclass(frozen=True)
