@@ -29,7 +29,7 @@ from ..verify.inputs.draw import LARGEST_BATCH
 from ..verify.inputs.lengths import MOST_SCORES, exceeding
 from .analysis import analyse
 from .check.evaluation import beyond_memory
-from .check.pairs import SitePairs
+from .check.pairs import CutPairs
 from .check.probe import probe
 from .emit.inlining import beside, inline_functions, verify_inlined
 from .emit.nodes import emit, is_grouped, variant_of
@@ -186,7 +186,7 @@ def rewrite(
         def again() -> ModelProto:
             return _working_copy(original, source.base_dir, analysis.kept)[0]
 
-        sites = SitePairs.of(copy, analysis, source.base_dir, again)
+        sites = CutPairs.of(copy, analysis, source.base_dir, again)
     _emit_all(copy, analysis, result)
     clock.lap("edit")
     if options.inline:
@@ -212,7 +212,7 @@ def rewrite(
 
 
 def _inline(
-    source: Source, rewritten: ModelProto, result: RewriteResult, options: Options, sites: SitePairs | None
+    source: Source, rewritten: ModelProto, result: RewriteResult, options: Options, sites: CutPairs | None
 ) -> ModelProto:
     """The model with its function bodies in place of the calls, verified in two steps.
 
@@ -255,7 +255,7 @@ def _write(
     target: Path,
     result: RewriteResult,
     options: Options,
-    sites: SitePairs | None,
+    sites: CutPairs | None,
     clock: _Clock,
 ) -> None:
     """Verify what will be written before it gets its name: a failed check leaves nothing behind."""
@@ -448,7 +448,7 @@ def _materialised(analysis: Analysis) -> dict[str, str]:
 
 
 def _verify(
-    source: Source, staged: Staged, analysis: Analysis, options: Options, sites: SitePairs | None
+    source: Source, staged: Staged, analysis: Analysis, options: Options, sites: CutPairs | None
 ) -> Verification:
     with scratch() as folder:
         original_path = source.path

@@ -16,8 +16,8 @@ import pytest
 from alibi_rewriter.base.errors import ExitCode, UsageError
 from alibi_rewriter.cli import main
 from alibi_rewriter.rewriter import pipeline
-from alibi_rewriter.rewriter.check.pairs import SitePairs
-from alibi_rewriter.rewriter.check.site_pair import SitePair
+from alibi_rewriter.rewriter.check.pairs import CutPairs
+from alibi_rewriter.rewriter.check.site_pair import CutPair
 from alibi_rewriter.rewriter.pipeline import Options, RewriteResult, rewrite
 from alibi_rewriter.verify import verification
 from alibi_rewriter.verify.errors import LimitError
@@ -43,12 +43,12 @@ def saved(model: onnx.ModelProto, folder: Path) -> Path:
     return path
 
 
-def pairs_of(model: onnx.ModelProto) -> list[SitePair]:
+def pairs_of(model: onnx.ModelProto) -> list[CutPair]:
     """The sites of a model before and after, as the verification gets them."""
     source = pipeline._source(model)
     copy, analysis = pipeline._analyse(model, source, frozenset())
     again = pipeline._working_copy(model, Path(), analysis.kept)[0]
-    sites = SitePairs.of(copy, analysis, source.base_dir, lambda: again)
+    sites = CutPairs.of(copy, analysis, source.base_dir, lambda: again)
     pipeline._emit_all(copy, analysis, RewriteResult(source, analysis))
     found = list(sites.pairs(copy, source.base_dir))
     assert not sites.missing
@@ -387,9 +387,9 @@ def test_the_same_numbers_every_time(tmp_path: Path) -> None:
 
 
 def test_a_site_that_cannot_be_taken_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = SitePairs._pair
+    honest = CutPairs._pair
     monkeypatch.setattr(
-        SitePairs,
+        CutPairs,
         "_pair",
         lambda self, part, *rest: "no reason" if part.site.name == "p_1" else honest(self, part, *rest),
     )
@@ -398,7 +398,7 @@ def test_a_site_that_cannot_be_taken_out_is_named(monkeypatch: pytest.MonkeyPatc
     assert "2 of 3 attention sites" in found.summary()
     (missing,) = [site for site in found.sites if site.skipped is not None]
     assert any(missing.site in text and "no reason" in text for text in found.out_of_scope)
-    monkeypatch.setattr(SitePairs, "_pair", lambda self, *rest: "no reason")
+    monkeypatch.setattr(CutPairs, "_pair", lambda self, *rest: "no reason")
     nothing = rewrite(deep(2), options=BY_SITES).verification
     assert nothing is not None and nothing.status == "skipped"
 

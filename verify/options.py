@@ -2,31 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
 
-import onnx
-
-if TYPE_CHECKING:
-    from ..rewriter.check.site_pair import SitePair
-
-
-class Sites(Protocol):
-    """The attention sites of a model, before and after."""
-
-    missing: dict[str, str]
-
-    @property
-    def constants(self) -> frozenset[str]:
-        """Names of the constants that the sites of the original read."""
-
-    def pairs(self, rewritten: onnx.ModelProto, folder: Path) -> Iterator[SitePair]:
-        """Each site before and after; those that cannot be taken apart are added to ``missing``."""
-
-    def changes(self, original: onnx.ModelProto, rewritten: onnx.ModelProto) -> list[str]:
-        """What differs outside of the sites, in words."""
+from .pairs import SitePairs
 
 
 @dataclass(frozen=True)
@@ -64,7 +44,7 @@ class VerifyOptions:
     memory_limit: int | None = None
     premise: Callable[[Mapping[str, tuple[int, ...]]], str | None] | None = None
     progress: Callable[[str, int, int], None] = lambda phase, done, whole: None
-    sites: Sites | None = None
+    sites: SitePairs | None = None
     by_sites: bool = False
     lengths: tuple[int, ...] = ()
     as_they_are: bool = False

@@ -25,7 +25,7 @@ from ..records.site import Analysis, Site
 from .cut import MAX_ELEMENTS, Cut, cut, products_of
 from .measure import SiteSizes, shape_extents
 from .remainder import changes, digests
-from .site_pair import SitePair
+from .site_pair import CutPair
 
 MOST_UPSTREAM = 512
 """Nodes looked at to tell a product of masks from one with weights."""
@@ -43,7 +43,7 @@ class _Part:
 
 
 @dataclass
-class SitePairs:
+class CutPairs:
     """All proven sites of a run, cut out of the original while it is there.
 
     Attributes:
@@ -60,7 +60,7 @@ class SitePairs:
     _parts: list[_Part] = field(default_factory=list)
 
     @classmethod
-    def of(cls, model: ModelProto, analysis: Analysis, base_dir: Path, again: Callable[[], ModelProto]) -> SitePairs:
+    def of(cls, model: ModelProto, analysis: Analysis, base_dir: Path, again: Callable[[], ModelProto]) -> CutPairs:
         """Cut all proven sites out of a model that is about to be edited."""
         header = ModelProto(ir_version=model.ir_version)
         header.opset_import.extend(model.opset_import)
@@ -80,7 +80,7 @@ class SitePairs:
             made._parts.append(_Part(site, site.plan, part, stops, whole))
         return made
 
-    def pairs(self, rewritten: ModelProto, folder: Path) -> Iterator[SitePair]:
+    def pairs(self, rewritten: ModelProto, folder: Path) -> Iterator[CutPair]:
         """The sites before and after; those that cannot be taken apart are added to ``missing``.
 
         Args:
@@ -91,7 +91,7 @@ class SitePairs:
         scopes = {scope.path: scope for scope in walk(root)}
         for part in self._parts:
             scope = scopes.get(part.site.scope.path)
-            made: SitePair | str = "its graph is not in the output"
+            made: CutPair | str = "its graph is not in the output"
             if scope is not None:
                 after = _cut(scope, part.cut.outputs, part.stops, frozenset(), part.site)
                 self._made.update(o for node in after.nodes for o in node.output if o)
@@ -100,7 +100,7 @@ class SitePairs:
                     n for n in after.inputs if shape_extents(part.site.interpreter, scope.producer(n)) is not None
                 )
                 made = self._pair(part, after, scope, rewritten, folder)
-            if isinstance(made, SitePair):
+            if isinstance(made, CutPair):
                 yield made
             else:
                 self.missing[part.site.name] = made
@@ -114,7 +114,7 @@ class SitePairs:
         """What differs outside of the sites that :meth:`pairs` has made, in words."""
         return changes(digests(self.again()), original, rewritten, self._made)
 
-    def _pair(self, part: _Part, after: Cut, scope: Scope, rewritten: ModelProto, folder: Path) -> SitePair | str:
+    def _pair(self, part: _Part, after: Cut, scope: Scope, rewritten: ModelProto, folder: Path) -> CutPair | str:
         interpreter = part.site.interpreter
         attention = part.plan.proof.attention
         fused = [n for n in after.nodes if n.domain == DOMAIN and n.op_type in BY_OP_TYPE]
@@ -139,7 +139,7 @@ class SitePairs:
         query, others = attention.query.tensor, (attention.key.tensor, attention.value.tensor)
         known = [*tensors.values(), *([interpreter.dims(scores) or ()] if scores else [])]
         borders = (interpreter, tensors, shapes)
-        return SitePair(
+        return CutPair(
             site=part.site.name,
             node=fused[0].name or fused[0].output[0],
             original=_model(part.cut, self.opsets, [*part.cut.outputs, *([scores] if scores else [])], *borders),

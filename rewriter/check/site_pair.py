@@ -20,7 +20,7 @@ from .measure import Floats, SiteSizes, gather
 
 
 @dataclass(frozen=True)
-class SitePair:
+class CutPair:
     """One site before and after.
 
     Attributes:

@@ -14,7 +14,6 @@ from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,6 +25,7 @@ from ..inputs.usage import Input, Kind
 from ..judge.compare import Allowance, Layout, compare
 from ..judge.rounding import SiteRounding, rounding_allowances, tables
 from ..options import VerifyOptions
+from ..pairs import SitePair
 from ..power.mutants import MutantKind, find_sites
 from ..power.power import Baseline, check_power, no_progress
 from ..report import MutantResult, SetResult, SiteResult
@@ -35,9 +35,6 @@ from ..runs import Runs, run_cases, run_rewritten
 from .bias import BIAS, SCORES, Bias, with_scores
 from .identity import identity
 from .inputs import SiteDrawer, SiteSet, cases_of, inputs_of
-
-if TYPE_CHECKING:
-    from ...rewriter.check.site_pair import SitePair
 
 WIDE_LIMIT = 1e-12
 """Of the largest magnitude of an output in float64, where one rounding is 1.1e-16."""

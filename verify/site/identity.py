@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import onnx
 from onnx import TensorProto
 
-if TYPE_CHECKING:
-    from ...rewriter.check.site_pair import SitePair
+from ..pairs import SitePair
 
 
 def identity(pair: SitePair, roles: Mapping[str, str]) -> str:

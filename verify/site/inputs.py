@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from onnx import TensorProto, helper
@@ -14,10 +14,8 @@ from ..inputs.draw import Case, Drawer, InputSet, is_masked, standard_cases, unp
 from ..inputs.sizes import Relation, Sizes
 from ..inputs.usage import Input, Kind
 from ..options import VerifyOptions
+from ..pairs import SitePair
 from .bias import Bias
-
-if TYPE_CHECKING:
-    from ...rewriter.check.site_pair import SitePair
 
 _FEWEST_CASES = 4
 _DRAWS = 6
