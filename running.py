@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 from .base.ending import Outputs, complain, printable, show
 from .base.errors import AlibiError, ExitCode, UsageError
+from .base.interrupts import interruptible
 from .base.targets import STANDARD_OUTPUT, check_place, same_file
 from .base.terminal import coloured, is_lively
 from .base.version import __version__
 from .base.writing import write_file
 from .engine import command as engine
-from .entry import interruptible
 
 if TYPE_CHECKING:
     from .explain import Look

@@ -22,7 +22,8 @@ reported by the verification, not proven; integers are exact in it up to 2^24.
 
 from __future__ import annotations
 
-from .atoms import Apply, Hashed, Index, Read, Size
+from .apply import Apply
+from .atoms import Hashed, Index, Read, Size
 from .bounds import Min0, absolute, is_nonnegative, is_nonpositive, lower_bound, maximum, min0, minimum, upper_bound
 from .conditions import (
     FALSE,

@@ -10,7 +10,8 @@ import math
 from fractions import Fraction
 from functools import lru_cache
 
-from .atoms import Apply, Index, Read, Size
+from .apply import Apply
+from .atoms import Index, Read, Size
 from .bounds import Min0
 from .conditions import Ind, Sum
 from .polynomial import Atom, Number, Poly

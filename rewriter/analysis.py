@@ -13,9 +13,9 @@ from .bind.binding import plan
 from .bind.privacy import check_private
 from .interpret import Interpreter, UnknownRank
 from .interpret.scopes import interpreted
+from .prepare.features import ANCHORS, pattern_of, unread
 from .prove.proof import prove
 from .recognise import operators as fused_ops
-from .recognise.features import ANCHORS, pattern_of, unread
 from .recognise.precision import score_types
 from .recognise.softmax import attentions
 from .recognise.stopped import surroundings, why_unread, written_out

@@ -30,7 +30,7 @@ def _inferred(
     scope: Scope, parent: Interpreter | None, binary_inputs: frozenset[str], single: tuple[Size, str] | None = None
 ) -> Interpreter:
     """The interpreter of a scope, with extents and types; ``single`` is a size that is 1, and the node that says so."""
-    interpreter = Interpreter(scope, element_rules(), binary=binary_inputs)
+    interpreter = Interpreter(scope, rules=element_rules(), binary=binary_inputs)
     if parent is not None:
         interpreter.extents.update(parent.extents)
         interpreter.dtypes.update(parent.dtypes)

@@ -17,7 +17,7 @@ from ...graph.edit import all_names, arrange
 from ...graph.index import float_attribute, int_attribute, ints_attribute, label, opset_versions
 from ...graph.load import graphs
 from ...patterns.operators import PACKED
-from ..recognise.features import unsupported
+from ..prepare.features import unsupported
 
 PADDING_INPUT = PACKED.inputs["padding"]
 BIAS_INPUT = PACKED.inputs["bias"]

@@ -15,9 +15,10 @@ from ..interpret import Interpreter
 from ..interpret.arithmetic import exact
 from ..interpret.digits import divide, floordiv
 from ..interpret.engine import UnknownRank
+from ..prepare.features import version_of
 from ..records.reading import Attention, Frame, View
 from ..verdicts import Code, Refusal, Stage
-from .features import check_features, version_of
+from .features import check_features
 from .views import find_view, index_of
 from .visibility import Masked, is_half, unmask
 

@@ -25,8 +25,8 @@ from ...graph.index import float_attribute, index_graph, int_attribute, label, o
 from ...graph.load import graphs
 from ...patterns.operators import PATTERNS, OperatorPattern
 from ..interpret.scopes import interpreted
+from ..prepare.features import pattern_of
 from ..prepare.unpack import FILTER_VALUE
-from ..recognise.features import pattern_of
 
 ATTENTION, MULTI_HEAD, GROUPED = PATTERNS
 """In the order of the table."""

@@ -99,7 +99,7 @@ def one_by_one(interpreter: Interpreter, target: str, dims: tuple[Poly, ...]) ->
 
 def interpret(model: ModelProto) -> Interpreter:
     scope = index_graph(model.graph, opset_versions(model), Path())
-    interpreter = Interpreter(scope, element_rules())
+    interpreter = Interpreter(scope, rules=element_rules())
     infer(interpreter, list(model.graph.node))
     return interpreter
 

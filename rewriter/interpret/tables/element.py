@@ -51,7 +51,7 @@ from .fitting import Fit, fit, repeating
 
 if TYPE_CHECKING:
     from ....graph.index import Array
-    from ..engine import Interpreter
+    from ..environment import Environment
 
 Floats = npt.NDArray[np.float64]
 
@@ -221,21 +221,21 @@ def _exact(value: float) -> Fraction | int:
     return int(result) if result.denominator == 1 else result
 
 
-def constant_element(interpreter: Interpreter, name: str, array: Array, indices: tuple[Poly, ...]) -> Poly:
+def constant_element(environment: Environment, name: str, array: Array, indices: tuple[Poly, ...]) -> Poly:
     """The element of a constant tensor at a symbolic index."""
     if len(indices) != array.ndim:
-        return interpreter.read(name, indices)
+        return environment.read(name, indices)
     kept: list[int | slice] = []
     moving: list[Poly] = []
     axes: list[int] = []
-    still = _still_axes(interpreter, name, array)
+    still = _still_axes(environment, name, array)
     for axis, index in enumerate(indices):
         place = index.constant
         if axis in still:
             kept.append(0)
         elif place is not None:
             if not -array.shape[axis] <= place < array.shape[axis]:
-                return interpreter.read(name, indices)
+                return environment.read(name, indices)
             kept.append(int(place))
         else:
             kept.append(slice(None))
@@ -248,7 +248,7 @@ def constant_element(interpreter: Interpreter, name: str, array: Array, indices:
         number = float(part)
         return poly(_exact(number)) if _is_number(number) else table(name, np.array(number), ())
     signature = (name, tuple(k if isinstance(k, int) else -1 for k in kept))
-    value = _element(interpreter, signature, part, tuple(moving))
+    value = _element(environment, signature, part, tuple(moving))
     # An integer of a constant may be as large as its type allows, other than those that a run is given.
     return of(Read(name, indices)) if value is None else value
 
@@ -258,12 +258,12 @@ def _is_number(value: float) -> bool:
     return math.isinf(value) or abs(value) < INFINITY / 2
 
 
-def _still_axes(interpreter: Interpreter, name: str, array: Array) -> tuple[int, ...]:
+def _still_axes(environment: Environment, name: str, array: Array) -> tuple[int, ...]:
     """Axes along which a constant does not change: of extent 1, or a batch baked into a table."""
-    found = interpreter.table_fits.get(("still", name))
+    found = environment.table_fits.get(("still", name))
     if found is None:
         found = tuple(a for a in range(array.ndim) if array.shape[a] == 1 or constant_along(array, a))
-        interpreter.table_fits[("still", name)] = found
+        environment.table_fits[("still", name)] = found
     assert isinstance(found, tuple)
     return found
 
@@ -288,32 +288,32 @@ class _Fitted:
 
 
 def _element(
-    interpreter: Interpreter, signature: tuple[str, tuple[int, ...]], part: Array, moving: tuple[Poly, ...]
+    environment: Environment, signature: tuple[str, tuple[int, ...]], part: Array, moving: tuple[Poly, ...]
 ) -> Poly | None:
     """The element as a formula or an atom; None for a large table without a formula."""
     name = signature[0] if all(k in (0, -1) for k in signature[1]) else f"{signature[0]}{list(signature[1])}"
-    periods = tuple(_period(interpreter, part.shape[axis], index) for axis, index in enumerate(moving))
-    repeated = interpreter.table_fits.get((signature, periods))
+    periods = tuple(_period(environment, part.shape[axis], index) for axis, index in enumerate(moving))
+    repeated = environment.table_fits.get((signature, periods))
     if repeated is None:
-        repeated = interpreter.table_fits[(signature, periods)] = repeating(part, periods)
+        repeated = environment.table_fits[(signature, periods)] = repeating(part, periods)
     assert isinstance(repeated, tuple)
     narrow = NUMPY_TYPES.get(part.dtype.name, 0)
-    exact = narrow in NARROW and narrow not in interpreter.inexact
+    exact = narrow in NARROW and narrow not in environment.inexact
     key = ("fit", signature, repeated, exact)  # many periods may be tried, few are true
-    known = interpreter.table_fits.get(key)
+    known = environment.table_fits.get(key)
     if known is None:
         with np.errstate(all="ignore"):  # infinities are legal entries
             known = _Fitted.of(fit(part, repeated, exact=exact))
-        interpreter.table_fits[key] = known
+        environment.table_fits[key] = known
     assert isinstance(known, _Fitted)
     fitted = known.fit
     reduced = tuple(
-        divmod_index(interpreter, index, poly(period))[1] if period else index
+        divmod_index(environment, index, poly(period))[1] if period else index
         for index, period in zip(moving, fitted.periods, strict=True)
     )
     cut = digits_of(part.shape, moving) if part.size <= MOST_CUT and not any(repeated) else None
     if cut is not None and (fitted.parameters or not fitted.form):
-        inner = _element(interpreter, (f"{signature[0]}{list(cut[0])}", signature[1]), part.reshape(cut[0]), cut[1])
+        inner = _element(environment, (f"{signature[0]}{list(cut[0])}", signature[1]), part.reshape(cut[0]), cut[1])
         if inner is not None and not any(isinstance(a, Table) and a.data.size >= part.size for a in inner.all_atoms()):
             return inner
     if fitted.form:
@@ -324,13 +324,13 @@ def _element(
     return ind(_test(value)) if fitted.boolean else value
 
 
-def _period(interpreter: Interpreter, extent: int, index: Poly) -> int:
+def _period(environment: Environment, extent: int, index: Poly) -> int:
     """A period that the index suggests (b * H + h suggests H), 0 for none."""
     for _, coefficient in index.terms:
         if isinstance(coefficient, int) or coefficient.denominator == 1:
             period = int(magnitude(coefficient))
             if 1 < period <= extent:
-                _, rest = divmod_index(interpreter, index, poly(period))
+                _, rest = divmod_index(environment, index, poly(period))
                 if not any(isinstance(a, Apply) for a in rest.atoms):
                     return period
     return 0
