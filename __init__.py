@@ -14,9 +14,9 @@ from .base.version import __version__
 
 if TYPE_CHECKING:
     from .base.errors import AlibiError as AlibiError
-    from .rewriter.pipeline import Options as Options
-    from .rewriter.pipeline import RewriteResult as RewriteResult
     from .rewriter.pipeline import rewrite as rewrite
+    from .rewriter.result import Options as Options
+    from .rewriter.result import RewriteResult as RewriteResult
     from .runtime import claimed_nodes as claimed_nodes
     from .runtime import get_library_path as get_library_path
     from .runtime.session import InferenceSession as InferenceSession

@@ -25,8 +25,8 @@ from .engine import command as engine
 if TYPE_CHECKING:
     from .explain import Look
     from .graph.load import Source
-    from .rewriter.pipeline import RewriteResult
     from .rewriter.records.site import Analysis
+    from .rewriter.result import RewriteResult
 
 
 @dataclass
@@ -155,7 +155,8 @@ class Run:
         import sys
 
         from .base.progress import ProgressBar
-        from .rewriter.pipeline import Options, rewrite
+        from .rewriter.pipeline import rewrite
+        from .rewriter.result import Options
 
         interruptible()
         options = self.options

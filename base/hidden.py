@@ -156,7 +156,7 @@ def _locked(path: Path, handle: int) -> Hidden | None:
 
 
 def _name(wanted: Path) -> Path:
-    own = f".alibi-{os.getpid()}-{_mark(os.getpid()) or '0'}-{secrets.token_hex(8)}.partial"
+    own = f".alibi-{os.getpid()}-{process_mark(os.getpid()) or '0'}-{secrets.token_hex(8)}.partial"
     return wanted.with_name(_prefix(wanted) + own)
 
 
@@ -168,7 +168,7 @@ def _prefix(wanted: Path) -> str:
     return f".{name[:40].decode(errors='ignore')}-{hashlib.blake2b(name, digest_size=12).hexdigest()}"
 
 
-def _mark(pid: int) -> str | None:
+def process_mark(pid: int) -> str | None:
     """When a process began, as a short text; None if there is none of that number, or where nothing tells."""
     try:
         began = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19]
@@ -179,8 +179,8 @@ def _mark(pid: int) -> str | None:
 
 
 def _is_alive(pid: int, mark: str) -> bool:
-    if _mark(os.getpid()) is not None:
-        return _mark(pid) == mark
+    if process_mark(os.getpid()) is not None:
+        return process_mark(pid) == mark
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -71,7 +71,7 @@ def build_engine(model: Path, plan: Path, options: EngineOptions, reporter: Repo
     if backend.caution and options.strategy != "native":
         reporter.say(f"warning: {backend.caution}")
     targets = backend.targets(options.targets)
-    builder = _Builder(content, model, plan, options, reporter, profile, backend, targets, fused)
+    builder = Builder(content, model, plan, options, reporter, profile, backend, targets, fused)
     if options.strategy == "native":
         return builder.native()
     if options.strategy == "plugin":
@@ -139,7 +139,7 @@ def check_name(place: Path) -> None:
 
 
 @dataclass
-class _Builder:
+class Builder:
     content: ModelProto
     model: Path
     plan: Path

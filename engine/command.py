@@ -19,8 +19,8 @@ from .options import AUTO, STRATEGIES, EngineOptions, Reporter
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from ..rewriter.pipeline import RewriteResult
     from ..rewriter.records.binding import Plan
+    from ..rewriter.result import RewriteResult
 
 KINDS = ("min", "opt", "max")
 TRTEXEC = {"min": "--minShapes", "opt": "--optShapes", "max": "--maxShapes"}

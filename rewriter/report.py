@@ -13,10 +13,10 @@ from ..base.errors import ExitCode
 from ..base.version import __version__
 from ..graph.index import label
 from .census import sentence
-from .pipeline import RewriteResult
 from .records.binding import Plan
 from .records.proof import Proof
 from .records.site import Site
+from .result import RewriteResult
 
 SCHEMA_VERSION = 1
 """Raised when a key of the report changes its meaning or goes away."""

@@ -19,7 +19,8 @@ from ..base.writing import write_file
 from ..engine.needs import fused_nodes
 from ..engine.shapes import check_shapes, inputs_of, parse_shapes
 from ..graph.load import load
-from ..rewriter.pipeline import Options, RewriteResult, rewrite
+from ..rewriter.pipeline import rewrite
+from ..rewriter.result import Options, RewriteResult
 from ..verify.errors import RunError
 from .cases import Case, Cases
 from .measure import Contender, Row, measure

@@ -22,8 +22,10 @@ import onnx.inliner
 import onnxruntime
 from alibi_rewriter.algebra import Size
 from alibi_rewriter.base.errors import AlibiError
-from alibi_rewriter.rewriter.pipeline import Options, _premise, rewrite
+from alibi_rewriter.rewriter.compared import premise
+from alibi_rewriter.rewriter.pipeline import rewrite
 from alibi_rewriter.rewriter.records.site import Analysis
+from alibi_rewriter.rewriter.result import Options
 from alibi_rewriter.verify.errors import VerifyError
 from alibi_rewriter.verify.inputs.draw import Case, Drawer, InputSet, Padding
 from alibi_rewriter.verify.inputs.orientation import is_sequence_first
@@ -386,7 +388,7 @@ def judge(base: Base, mutant: ModelProto, *, seconds: int = 60, long: bool = Tru
         refusals = [s.refusal for s in result.analysis.sites if s.refusal is not None]
         return Verdict("refused", refusals[0].code.number if refusals else "none")
     # Beyond a buffer that the proof takes to be long enough the original reads it from the wrong end.
-    outside = _premise(result.analysis)
+    outside = premise(result.analysis)
     agree = _assumed(result.analysis)
     within = [w for w in wanted if outside(_shapes_of(w[0])) is None and agree(_shapes_of(w[0]))]
     far = [f for f in base.feeds[1] if outside(_shapes_of(f)) is None and agree(_shapes_of(f))]

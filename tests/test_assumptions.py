@@ -11,7 +11,8 @@ from alibi_rewriter.algebra import Poly, Read, Size, absolute, minimum, of, poly
 from alibi_rewriter.base.errors import ExitCode
 from alibi_rewriter.rewriter.interpret.sizes.facts import Facts
 from alibi_rewriter.rewriter.interpret.sizes.room import SMALL, evaluate, excluded, leaves_room
-from alibi_rewriter.rewriter.pipeline import Options, rewrite
+from alibi_rewriter.rewriter.pipeline import rewrite
+from alibi_rewriter.rewriter.result import Options
 from alibi_rewriter.rewriter.verdicts import Code
 from generator import Spelling, build, repair
 from textgraphs import read, run

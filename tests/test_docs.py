@@ -16,7 +16,8 @@ from alibi_rewriter.cli import bench_parser, explain_parser, main, parser
 from alibi_rewriter.explain.refused import STAGES
 from alibi_rewriter.fused.family import FAMILY_MEMBERS
 from alibi_rewriter.plugin import library_path
-from alibi_rewriter.rewriter.pipeline import Options, rewrite
+from alibi_rewriter.rewriter.pipeline import rewrite
+from alibi_rewriter.rewriter.result import Options
 from alibi_rewriter.rewriter.verdicts import Code
 from evidence import Level
 

@@ -23,7 +23,8 @@ from alibi_rewriter.explain import Look
 from alibi_rewriter.explain.numbers import bias_values
 from alibi_rewriter.explain.refused import STAGES
 from alibi_rewriter.explain.slopes import compare, standard_slopes
-from alibi_rewriter.rewriter.pipeline import Options, rewrite
+from alibi_rewriter.rewriter.pipeline import rewrite
+from alibi_rewriter.rewriter.result import Options
 from alibi_rewriter.rewriter.verdicts import Stage
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from textgraphs import FOLDER, feeds_of, fused, read, run

@@ -13,8 +13,9 @@ import onnx
 import pytest
 from alibi_rewriter.base.errors import ExitCode, ModelRejected
 from alibi_rewriter.cli import main
-from alibi_rewriter.rewriter.pipeline import Options, rewrite
+from alibi_rewriter.rewriter.pipeline import rewrite
 from alibi_rewriter.rewriter.prepare import normalise
+from alibi_rewriter.rewriter.result import Options
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from textgraphs import FOLDER, feeds_of, read, run
 

@@ -12,7 +12,7 @@ import pytest
 from alibi_rewriter import Options, rewrite
 from alibi_rewriter.base.errors import ExitCode
 from alibi_rewriter.cli import main
-from alibi_rewriter.rewriter.pipeline import RewriteResult
+from alibi_rewriter.rewriter.result import RewriteResult
 from alibi_rewriter.rewriter.verdicts import Code
 from onnx import ModelProto, TensorProto
 from test_windows import feeds, model_of

@@ -38,7 +38,11 @@ PHASES = (
     ("emit",),
     ("analysis",),
     ("check",),
-    ("census", "pipeline", "report", "spec", ""),
+    ("result",),
+    ("working_copy", "apply"),
+    ("compared",),
+    ("pipeline", "census"),
+    ("report", "spec", ""),
 )
 """The same inside ``rewriter``: the path of the data is the list of folders."""
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import pytest
-from alibi_rewriter.rewriter.pipeline import Options, rewrite
+from alibi_rewriter.rewriter.pipeline import rewrite
+from alibi_rewriter.rewriter.result import Options
 from generator import MISSES, Spelling, build, difference, repair, reported_slopes, sample, told, tolerance
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

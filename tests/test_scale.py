@@ -12,7 +12,8 @@ import pytest
 from alibi_rewriter.base.errors import ExitCode
 from alibi_rewriter.rewriter.interpret.tables.element import blocks
 from alibi_rewriter.rewriter.interpret.tables.fitting import fit
-from alibi_rewriter.rewriter.pipeline import Options, rewrite
+from alibi_rewriter.rewriter.pipeline import rewrite
+from alibi_rewriter.rewriter.result import Options
 from onnx import TensorProto, helper, numpy_helper
 from textgraphs import read
 

@@ -21,7 +21,8 @@ import onnx
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
 import generator
-from alibi_rewriter.rewriter.pipeline import Options, rewrite
+from alibi_rewriter.rewriter.pipeline import rewrite
+from alibi_rewriter.rewriter.result import Options
 from alibi_rewriter.verify.power.mutants import MutantKind, find_sites, mutate, not_applicable
 from alibi_rewriter.verify.run.clone import float32_clone, read
 from alibi_rewriter.verify.run.runtime import Model, Session

@@ -121,7 +121,7 @@ def _grid(configuration: Configuration) -> tuple[Extent, Extent, Extent]:
     return Extent((Factor(("splits",)),)), packed, Extent((Factor(("batch", "kv_heads")),))
 
 
-def _described(found: dict[str, Any], configuration: Configuration, layout: Layout) -> dict[str, Any]:
+def described(found: dict[str, Any], configuration: Configuration, layout: Layout) -> dict[str, Any]:
     """The kernel's part of the description, as JSON."""
     role = configuration.role
     conditions = list(configuration.conditions)
@@ -190,7 +190,7 @@ def compile_bundle(
     with contextlib.nullcontext(worker) if worker is not None else Worker() as compiler:
         for configuration, layout in jobs(request, architectures, layouts, skip):
             found = compiler.compile(job_of(request, configuration, layout, directory))
-            kernels.append(_described(found, configuration, layout))
+            kernels.append(described(found, configuration, layout))
     triton_version = importlib.metadata.version("triton")
     document = {
         "format": 1,

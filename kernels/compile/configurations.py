@@ -50,7 +50,8 @@ def _rules() -> list[dict[str, Any]]:
     return list(json.loads(text)["rules"])
 
 
-def _applies(rule: dict[str, Any], request: Request, arch: int) -> bool:
+def applies(rule: dict[str, Any], request: Request, arch: int) -> bool:
+    """Whether a rule of the table is for this request on this architecture."""
     variant = request.variant
     largest = max(request.head_dim, request.value_dim, SMALLEST_TILE)
     low, high = rule.get("head_dim", [0, 256])
@@ -83,7 +84,7 @@ def configurations(request: Request, arch: int, *, skip: bool = False) -> list[C
     certified = skip and can_skip(request)
     found = []
     for role in roles:
-        matching = [rule for rule in _rules() if rule["role"] == role and _applies(rule, request, arch)]
+        matching = [rule for rule in _rules() if rule["role"] == role and applies(rule, request, arch)]
         complete = False
         # Engines with a kernel for all sizes: further rules for them would never be reached.
         settled: set[str] = set()

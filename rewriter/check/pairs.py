@@ -99,7 +99,7 @@ class CutPairs:
                 self._made.update(
                     n for n in after.inputs if shape_extents(part.site.interpreter, scope.producer(n)) is not None
                 )
-                made = self._pair(part, after, scope, rewritten, folder)
+                made = self.pair(part, after, scope, rewritten, folder)
             if isinstance(made, CutPair):
                 yield made
             else:
@@ -114,7 +114,7 @@ class CutPairs:
         """What differs outside of the sites that :meth:`pairs` has made, in words."""
         return changes(digests(self.again()), original, rewritten, self._made)
 
-    def _pair(self, part: _Part, after: Cut, scope: Scope, rewritten: ModelProto, folder: Path) -> CutPair | str:
+    def pair(self, part: _Part, after: Cut, scope: Scope, rewritten: ModelProto, folder: Path) -> CutPair | str:
         interpreter = part.site.interpreter
         attention = part.plan.proof.attention
         fused = [n for n in after.nodes if n.domain == DOMAIN and n.op_type in BY_OP_TYPE]

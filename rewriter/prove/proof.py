@@ -114,7 +114,7 @@ def prove(interpreter: Interpreter, attention: Attention, *, exact_bias: bool = 
             _add_rest(parts, Poly({place: 1}) * factor)
     if not slope.terms:
         raise _nothing_found(interpreter, attention, parts)
-    values, runtime = _slopes(attention, slope)
+    values, runtime = slopes_of(attention, slope)
     if parts.dropped:
         steps.append("constant along a row, so softmax does not see it: " + _short(sum(parts.dropped, ZERO)))
     what = "slope[h] * position[b, j]" if positions else pattern.formula
@@ -511,7 +511,12 @@ def _ratio(
     return ratio if np.all(np.abs(own - float(ratio) * base) <= np.abs(own) * 2.0**-22) else None
 
 
-def _slopes(attention: Attention, slope: Poly) -> tuple[Slopes | None, Poly | None]:
+def slopes_of(attention: Attention, slope: Poly) -> tuple[Slopes | None, Poly | None]:
+    """(slopes as numbers, None), or (None, the slope of head h as a polynomial) where run time decides them.
+
+    Raises:
+        Refusal: The slopes are not numbers that a fused node takes.
+    """
     atoms = slope.all_atoms()
     if any(isinstance(a, Read) for a in atoms):
         return None, slope

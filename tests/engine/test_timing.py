@@ -55,7 +55,7 @@ def test_auto_keeps_the_faster_engine(
         self.plan.write_text(strategy)
         return facts(self.plan, strategy, times[strategy])
 
-    monkeypatch.setattr(build_module._Builder, "_build", build)
+    monkeypatch.setattr(build_module.Builder, "_build", build)
     monkeypatch.setattr(build_module, "choose", lambda *a, **k: Backend("tensorrt", "10.9.0"))
     monkeypatch.setattr(build_module, "devices", lambda: [Gpu("stand-in", 89)])
     monkeypatch.setattr(build_module, "attach_kernels", lambda *a, **k: SimpleNamespace(bytes=1, nodes=["n"]))
