@@ -7,11 +7,11 @@ tests of commit b65f32f.
 from __future__ import annotations
 
 TESTS = (
-    *("tests/test_proof_rules.py", "tests/test_elements.py", "tests/test_masks.py", "tests/test_windows.py"),
-    *("tests/test_number_types.py", "tests/test_scopes.py", "tests/test_assumptions.py", "tests/test_spellings.py"),
-    *("tests/test_key_bias.py", "tests/test_golden.py", "tests/test_exported.py", "tests/test_operators.py"),
-    *("tests/test_mutants.py", "tests/test_mutation.py", "tests/test_algebra.py", "tests/test_tables.py"),
-    *("tests/test_semantics.py", "tests/test_metamorphic.py", "tests/test_attack.py"),
+    *("tests/test_proof_rules.py", "tests/test_mask_plan.py", "tests/test_elements.py", "tests/test_masks.py"),
+    *("tests/test_windows.py", "tests/test_number_types.py", "tests/test_scopes.py", "tests/test_assumptions.py"),
+    *("tests/test_spellings.py", "tests/test_key_bias.py", "tests/test_golden.py", "tests/test_exported.py"),
+    *("tests/test_operators.py", "tests/test_mutants.py", "tests/test_mutation.py", "tests/test_algebra.py"),
+    *("tests/test_tables.py", "tests/test_semantics.py", "tests/test_metamorphic.py", "tests/test_attack.py"),
 )
 """Relevant tests, quick ones first."""
 

@@ -7,6 +7,7 @@ import warnings
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from alibi_rewriter.algebra import (
@@ -129,8 +130,7 @@ def computed(model: ModelProto, feeds: dict[str, Array]) -> list[tuple[str, dict
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         try:
-            reference = ReferenceEvaluator(model)
-            values = reference.run(None, {i.name: feeds[i.name] for i in model.graph.input})
+            values = _reference(model).run(None, {i.name: feeds[i.name] for i in model.graph.input})
             found.append(("reference", {**feeds, **dict(zip(names, values, strict=True))}))
         except Exception:  # noqa: BLE001 - any type: what is not implemented there
             pass
@@ -144,6 +144,17 @@ def computed(model: ModelProto, feeds: dict[str, Array]) -> list[tuple[str, dict
 
 
 _last: list[object] = [None, None]
+_evaluator: list[object] = [None, None]
+
+
+def _reference(model: ModelProto) -> ReferenceEvaluator:
+    """onnx's reference for a model; that of the last model is kept, for its other sizes."""
+    if _evaluator[0] is not model:
+        _evaluator[:] = [model, None]
+        _evaluator[1] = ReferenceEvaluator(model)
+    if _evaluator[1] is None:
+        raise RuntimeError("not loaded")
+    return cast(ReferenceEvaluator, _evaluator[1])
 
 
 def _session(model: ModelProto, ort: object) -> object:
