@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .analyse import Site
-from .empty_rows import YIELDS
-from .errors import Notice
-from .plan import Plan
-from .spec import EmptyRows, FusedAttention
+from ..fused.family import EmptyRows, FusedAttention
+from .records.binding import Plan
+from .records.rows import YIELDS
+from .records.site import Site
+from .verdicts import Notice
 
 Fused = Sequence[tuple[Site, FusedAttention]]
 """Per rewritten site its node's attributes."""
@@ -22,19 +22,9 @@ def policy_of(site: Site, fused: Fused) -> EmptyRows:
     return EmptyRows.ZERO if site.plan is not None and site.plan.zero_rows else EmptyRows.MEAN
 
 
-def rows_agree(plan: Plan, policy: EmptyRows) -> bool:
-    """Whether rows without visible keys are proven to be what they were, wherever the original defines them."""
-    return plan.rows_without_keys.agrees(policy)
-
-
-def rows_comparable(plan: Plan, policy: EmptyRows) -> bool:
-    """Whether they have to be equal number by number, so that the verification compares them."""
-    return plan.rows_without_keys.comparable(policy)
-
-
 def rows_record(plan: Plan, policy: EmptyRows) -> dict[str, object]:
     """For the report: what the original computes in rows without visible keys, what the fused node does, and a code."""
-    agree = rows_agree(plan, policy)
+    agree = plan.rows_without_keys.agrees(policy)
     code = None if agree else Notice.EMPTY_ROWS.number
     return {"original": plan.rows_without_keys.text, "fused": YIELDS[policy], "agree": agree, "code": code}
 
@@ -44,7 +34,7 @@ def empty_rows(proven: Sequence[Site], fused: Fused) -> list[str]:
     found: dict[str, list[str]] = {}
     for site in proven:
         policy = policy_of(site, fused)
-        if site.plan is not None and not rows_agree(site.plan, policy):
+        if site.plan is not None and not site.plan.rows_without_keys.agrees(policy):
             detail = f"{site.plan.rows_without_keys.text} there, {YIELDS[policy]} here"
             found.setdefault(detail, []).append(site.name)
     return [Notice.EMPTY_ROWS.text(f"{detail} ({_listed(names)})") for detail, names in found.items()]

@@ -7,13 +7,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from alibi_rewriter.base.errors import ExitCode
+from alibi_rewriter.fused.body import function_proto
+from alibi_rewriter.fused.family import BY_OP_TYPE
 from alibi_rewriter.patterns.operators import PATTERNS
 from alibi_rewriter.rewriter import report
-from alibi_rewriter.rewriter.errors import ExitCode, Notice
-from alibi_rewriter.rewriter.function_body import function_proto
-from alibi_rewriter.rewriter.pipeline import Options, RewriteResult, rewrite
-from alibi_rewriter.rewriter.spec import BY_OP_TYPE
-from alibi_rewriter.rewriter.verify import VerifyOptions, verify
+from alibi_rewriter.rewriter.pipeline import rewrite
+from alibi_rewriter.rewriter.result import Options, RewriteResult
+from alibi_rewriter.rewriter.verdicts import Notice
+from alibi_rewriter.verify import VerifyOptions, verify
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from test_operators import attention, grouped, multi_head
 from tiny import BARE, LOWEST, Graph, draw, run
