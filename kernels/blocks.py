@@ -25,7 +25,7 @@ BLOCK_ROWS = 128
 @triton.jit
 def alibi_blocks(
     mask, blocks, ticket, mask_batch, mask_head, mask_row, mask_column, s_q, s_kv,
-    MASK: tl.constexpr, CAUSAL: tl.constexpr, BLOCK_N: tl.constexpr, ROWS: tl.constexpr,
+    MASK: tl.constexpr, CAUSAL: tl.constexpr, DENSE: tl.constexpr, BLOCK_N: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """Grid (ceil(s_q / 128) * ceil(s_kv / BLOCK_N), heads of the mask, batch entries of the mask).
 
@@ -34,6 +34,7 @@ def alibi_blocks(
 
     Args:
         mask: element (b, h, i, j) at ``b * mask_batch + h * mask_head + i * mask_row + j * mask_column``.
+        mask_row, mask_column: with DENSE a multiple of 16, and 1; then the address is one of 16 elements, too.
         blocks: [batch entries, heads, tiles, 4 * ceil(s_kv / (4 * BLOCK_N))], uint8; what is beyond the last block is
             left as it was.
         ticket: one int32, set to zero for the kernel whose programs draw their tiles.
@@ -50,10 +51,29 @@ def alibi_blocks(
     if CAUSAL:
         end = tl.minimum(tl.minimum(first_row + ROWS, s_q) + offset, s_kv)
     code = tl.full([], 0, tl.int32)
-    if block * BLOCK_N < end:
+    base = mask + batch.to(tl.int64) * mask_batch + head.to(tl.int64) * mask_head
+    if DENSE:
+        # Four bytes at a time, as long as nothing is found: most blocks of most masks say nothing.
+        whole = end
+        if CAUSAL:
+            whole = tl.minimum(first_row + offset + 1, s_kv)
+        if ((block + 1) * BLOCK_N <= whole) & (first_row + ROWS <= s_q):
+            BYTES: tl.constexpr = mask.dtype.element_ty.primitive_bitwidth // 8
+            row = first_row + tl.arange(0, ROWS)
+            first = (base + block * BLOCK_N).to(tl.pointer_type(tl.int32), bitcast=True)
+            place = row.to(tl.int64)[:, None] * mask_row * BYTES // 4 + tl.arange(0, BLOCK_N * BYTES // 4)[None, :]
+            word = tl.load(first + place)
+            if MASK == MASK_BOOLEAN:
+                # A byte that is zero borrows.
+                said = (word - 0x01010101) & ~word & -0x7F7F7F80
+            elif BYTES == 2:
+                said = word & 0x7FFF7FFF
+            else:
+                said = word & 0x7FFFFFFF
+            code = tl.where(tl.max(tl.max((said != 0).to(tl.int32), 1), 0) == 0, 1, 0)
+    if (code == 0) & (block * BLOCK_N < end):
         column = block * BLOCK_N + tl.arange(0, BLOCK_N)
         row = first_row + tl.arange(0, ROWS)
-        base = mask + batch.to(tl.int64) * mask_batch + head.to(tl.int64) * mask_head
         at = base + row.to(tl.int64)[:, None] * mask_row + column.to(tl.int64)[None, :] * mask_column
         inside = (row < s_q)[:, None] & (column < end)[None, :]
         loaded = tl.load(at, mask=inside, other=0)

@@ -195,7 +195,10 @@ def constants_of(role: str, request: Request, tile: Tile, layout: Layout, skip: 
         bits = SKIP_BITS[ELEMENT_BYTES[request.dtype]]
         return {"BITS": bits, "D": request.head_dim, "D_PADDED": padded["D_PADDED"], "KEYS": 64}
     if role == "blocks":
-        return {"MASK": mask, "CAUSAL": variant.causal, "BLOCK_N": tile.block_n, "ROWS": tile.block_m}
+        return {
+            "MASK": mask, "CAUSAL": variant.causal, "DENSE": layout.mask_dense, "BLOCK_N": tile.block_n,
+            "ROWS": tile.block_m,
+        }  # fmt: skip
     if role == "reach":
         return {
             "CAUSAL": variant.causal, "BITS": SKIP_BITS[ELEMENT_BYTES[request.dtype]], "D": request.head_dim,

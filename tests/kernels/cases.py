@@ -267,14 +267,14 @@ def row_mask(kind: str, sizes: tuple[int, int, int, int], rng: np.random.Generat
 
 def row_masks() -> Iterator[Trial]:
     """Masks with rows for the launch that looks at them: sizes around its tiles, every kind and type."""
-    for number, kind in enumerate(ROW_MASKS * 2):
+    for number, kind in enumerate(ROW_MASKS * 3):
         rng = np.random.default_rng(number)
-        s_q, s_kv = ((130, 700), (257, 257), (128, 1100))[number % 3]
+        s_q, s_kv = ((130, 704), (257, 257), (256, 1100), (256, 1024))[number % 4]
         mask: Mask = row_mask(kind, (2, 2, s_q, s_kv), rng)
-        mask_dtype = ("bool", *DTYPES)[number % 4]
+        mask_dtype = ("bool", *DTYPES)[number * 3 // 4 % 4]
         if mask_dtype != "bool":
             lowest = -65504.0 if mask_dtype == "float16" else (-np.inf, np.finfo(np.float32).min)[number % 2]
-            mask = np.where(mask, 0.0 if number % 3 else 0.5, lowest).astype(np.float32)
+            mask = np.where(mask, -0.0 if number % 3 else 0.5, lowest).astype(np.float32)
         shapes = ((2, 2, s_q, 16), (2, 2, s_kv, 16), (2, 2, s_kv, 16))
         query, key, value = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
         slopes = np.ones(2, np.float32)

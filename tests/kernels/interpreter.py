@@ -156,7 +156,9 @@ def looked_at(case: Case, mask_dtype: str, block_n: int) -> tuple[np.ndarray[Any
         symmetric=case.symmetric, causal=case.causal, positions=False, mask_dtype=mask_dtype, dtype="float32",
         head_dim=case.query.shape[3],
     )  # fmt: skip
-    constants = constants_of("blocks", request, Tile(blocks.BLOCK_ROWS, block_n, 4, 1), Layout(mask_rows=True))
+    dense = strides[3] == 1 and all(stride % 16 == 0 for stride in strides[:3])
+    layout = Layout(mask_rows=True, mask_dense=dense)
+    constants = constants_of("blocks", request, Tile(blocks.BLOCK_ROWS, block_n, 4, 1), layout)
     grid = (tiles * count, *mask.shape[1::-1])
     blocks.alibi_blocks[grid](mask, found, ticket, *strides, s_q, s_kv, **constants)
     if ticket.values[0] != 0:

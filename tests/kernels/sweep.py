@@ -49,7 +49,7 @@ LONG_TILE = Tile(16, 64, 4, 4)
 MOST_STEPS = 5000
 FAST_SKIPPING = 3
 """Every so many of the adversarial inputs are in the fast subset."""
-FAST_BLOCKS = 4
+FAST_BLOCKS = 5
 """The same of masks with rows."""
 Check = Callable[[], tuple[str, float]]
 """Says what was checked and which share of the accepted error was found."""
