@@ -92,6 +92,8 @@ def _ends(extent: int) -> list[int]:
 
 
 KNOWN = {
+    "a choice that is always the first": ("c = Less(zero, one)\n n = Neg(count)\n y = Where(c, count, n)", ""),
+    "a choice that is always the second": ("c = Less(one, zero)\n n = Neg(count)\n y = Where(c, count, n)", ""),
     "sum from the front": ("ones = Add(zero, one)\n all = Expand(ones, shape)\n y = CumSum(all, zero)", ""),
     "sum without itself": ("ones = Expand(one, shape)\n y = CumSum<exclusive=1>(ones, zero)", ""),
     "pad behind": ("y = Pad(count, pads, fill)", ", int64[2] pads = {0, 3}, int64 fill = {77}"),
