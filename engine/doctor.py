@@ -8,9 +8,9 @@ import sys
 from dataclasses import dataclass
 
 from .. import runtime
+from ..base.errors import AlibiError
+from ..base.version import __version__
 from ..plugin import library_path, self_test
-from ..rewriter.errors import AlibiError
-from ..rewriter.version import __version__
 from . import versions
 from .backends import probe
 from .devices import devices, driver_version

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx.parser
 import pytest
-from alibi_rewriter.rewriter.algebra import Index, Poly, Read, Size, of, poly, substitute
-from alibi_rewriter.rewriter.graph import index_graph, opset_versions
+from alibi_rewriter.algebra import Index, Poly, Read, Size, of, poly, substitute
+from alibi_rewriter.graph.index import index_graph, opset_versions
 from alibi_rewriter.rewriter.interpret import Interpreter
 from alibi_rewriter.rewriter.interpret.rules import element_rules
 from alibi_rewriter.rewriter.interpret.shapes import infer
@@ -47,7 +47,7 @@ def element(body: str, constants: str = "", kind: str = "int64") -> tuple[onnx.M
     }}
     """
     model = onnx.parser.parse_model(text)
-    interpreter = Interpreter(index_graph(model.graph, opset_versions(model), Path()), element_rules())
+    interpreter = Interpreter(index_graph(model.graph, opset_versions(model), Path()), rules=element_rules())
     infer(interpreter, list(model.graph.node))
     found = interpreter.dims("y")
     if found is None:
@@ -263,7 +263,7 @@ def test_an_infinite_bound_given_as_an_attribute(name: str, bound: float) -> Non
     x, y = (onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [3]) for n in "xy")
     graph = onnx.helper.make_graph([node], "g", [x], [y])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 10)])
-    interpreter = Interpreter(index_graph(model.graph, opset_versions(model), Path()), element_rules())
+    interpreter = Interpreter(index_graph(model.graph, opset_versions(model), Path()), rules=element_rules())
     infer(interpreter, list(model.graph.node))
     assert interpreter.element("y", (poly(1),)) == interpreter.element("x", (poly(1),))
 

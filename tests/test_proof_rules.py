@@ -9,20 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx.parser
 import pytest
-from alibi_rewriter.rewriter.algebra import (
-    Index,
-    Size,
-    conjunction,
-    disjunction,
-    ind,
-    less_equal,
-    min0,
-    of,
-    poly,
-)
-from alibi_rewriter.rewriter.errors import Code
-from alibi_rewriter.rewriter.masks import apply_order, hides, under
-from alibi_rewriter.rewriter.pipeline import Options, RewriteResult, rewrite
+from alibi_rewriter.algebra import Index, Size, conjunction, disjunction, ind, less_equal, min0, of, poly
+from alibi_rewriter.rewriter.pipeline import rewrite
+from alibi_rewriter.rewriter.recognise.visibility import apply_order, hides, under
+from alibi_rewriter.rewriter.result import Options, RewriteResult
+from alibi_rewriter.rewriter.verdicts import Code
 from onnx import ModelProto
 from textgraphs import read, run
 

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx.parser
 import pytest
-from alibi_rewriter.rewriter.algebra import HIDING_VALUE, Index, Poly, min0, of, poly, substitute
-from alibi_rewriter.rewriter.graph import index_graph, opset_versions
+from alibi_rewriter.algebra import HIDING_VALUE, Index, Poly, min0, of, poly, substitute
+from alibi_rewriter.graph.index import index_graph, opset_versions
 from alibi_rewriter.rewriter.interpret import Interpreter
 from alibi_rewriter.rewriter.interpret.rules import element_rules
-from alibi_rewriter.rewriter.interpret.tables import Table, constant_element, table
+from alibi_rewriter.rewriter.interpret.tables.element import Table, constant_element, table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,7 +34,7 @@ def element(data: Array) -> tuple[Poly, tuple[Index, ...]]:
     model = onnx.parser.parse_model(
         '<ir_version: 8, opset_import: ["" : 17]> g (float[n] x) => (float[n] y) { y = Identity(x) }'
     )
-    interpreter = Interpreter(index_graph(model.graph, opset_versions(model), Path()), element_rules())
+    interpreter = Interpreter(index_graph(model.graph, opset_versions(model), Path()), rules=element_rules())
     axes = tuple(Index(f"a{k}", poly(n)) for k, n in enumerate(data.shape))
     return constant_element(interpreter, f"table{next(numbers)}", data, tuple(of(a) for a in axes)), axes
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from onnx import NodeProto, TensorProto
 
-from ..algebra import (
+from ...algebra import (
     HIDING_VALUE,
     INFINITY,
     LARGEST_FLOAT32,
@@ -25,7 +25,7 @@ from ..algebra import (
     poly,
     split,
 )
-from ..graph import float_attribute
+from ...graph.index import float_attribute
 from .rounding import LARGEST, NARROW, PREFIX
 
 if TYPE_CHECKING:

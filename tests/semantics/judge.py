@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-from alibi_rewriter.rewriter.algebra import (
+from alibi_rewriter.algebra import (
     INFINITY,
     Apply,
     Cond,
@@ -29,11 +29,11 @@ from alibi_rewriter.rewriter.algebra import (
     poly,
     substitute,
 )
-from alibi_rewriter.rewriter.graph import index_graph, opset_versions
+from alibi_rewriter.graph.index import index_graph, opset_versions
 from alibi_rewriter.rewriter.interpret import Interpreter
 from alibi_rewriter.rewriter.interpret.rules import element_rules
 from alibi_rewriter.rewriter.interpret.shapes import infer
-from alibi_rewriter.rewriter.interpret.tables import Table
+from alibi_rewriter.rewriter.interpret.tables.element import Table
 from onnx import ModelProto, TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
@@ -100,7 +100,7 @@ def one_by_one(interpreter: Interpreter, target: str, dims: tuple[Poly, ...]) ->
 
 def interpret(model: ModelProto) -> Interpreter:
     scope = index_graph(model.graph, opset_versions(model), Path())
-    interpreter = Interpreter(scope, element_rules())
+    interpreter = Interpreter(scope, rules=element_rules())
     infer(interpreter, list(model.graph.node))
     return interpreter
 
