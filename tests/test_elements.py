@@ -92,6 +92,7 @@ def _ends(extent: int) -> list[int]:
 
 
 KNOWN = {
+    "an integer that no float holds": ("y = ConstantOfShape<value = int64[1] {9007199254740993}>(shape)", ""),
     "a choice that is always the first": ("c = Less(zero, one)\n n = Neg(count)\n y = Where(c, count, n)", ""),
     "a choice that is always the second": ("c = Less(one, zero)\n n = Neg(count)\n y = Where(c, count, n)", ""),
     "sum from the front": ("ones = Add(zero, one)\n all = Expand(ones, shape)\n y = CumSum(all, zero)", ""),
