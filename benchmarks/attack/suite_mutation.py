@@ -69,9 +69,12 @@ class Mutation:
     new: str
 
     def told(self, source: str) -> str:
-        """Where it is, and what."""
+        """Where it is, what, and the line that it makes."""
         line = source.count("\n", 0, self.start) + 1
-        return f"{self.file}:{line}: {' '.join(self.old.split())[:90]}  ->  {' '.join(self.new.split())[:90]}"
+        made = source[: self.start] + self.new + source[self.start + len(self.old) :]
+        whole = made.splitlines()[line - 1].strip()
+        change = f"{' '.join(self.old.split())[:90]}  ->  {' '.join(self.new.split())[:90]}"
+        return f"{self.file}:{line}: {change}" + (f"  in  {whole[:110]}" if len(self.old) < 40 else "")
 
 
 def named() -> Iterator[Mutation]:
