@@ -56,6 +56,7 @@ OP_TYPES = {
     "accept_table_with_inf": "AlibiAttentionCausal",
     "accept_unattended_rows": "AlibiAttentionCausalBooleanMask",
     "accept_where_after_bias": "AlibiAttentionCausal",
+    "accept_replaced_scores": "AlibiAttentionCausal",
     "accept_where_before_bias": "AlibiAttentionCausal",
     "accept_window_causal": "AlibiAttentionCausalWindow",
     "accept_window_of_half_the_keys": "AlibiAttentionCausalBooleanMask",
