@@ -324,6 +324,16 @@ def test_as_many_past_tokens_as_new_ones_is_no_assumption() -> None:
     assert refusal(proto) is Code.SIZES
 
 
+def test_a_number_of_elements_contradicts_an_assumption() -> None:
+    """Two key heads that are cut into four have half the keys; for two tokens that is one, which is spread."""
+    proto = read("accept_gqa")
+    (node,) = (n for n in proto.graph.node if n.output[0] == "k5e")
+    (reader,) = (n for n in proto.graph.node if "k5e" in n.input)
+    reader.input[0] = node.input[0]
+    proto.graph.node.remove(node)
+    assert refusal(proto) is Code.SIZES
+
+
 # --- tensors that are longer than the keys -----------------------------------------------------------------
 
 
