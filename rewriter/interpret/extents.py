@@ -128,7 +128,11 @@ def _reshape(interpreter: Interpreter, node: NodeProto, inputs: list[Dims]) -> l
             result.append(_given(interpreter, extent))
     if None not in result:
         return [tuple(d for d in result if d is not None)]
-    filler = interpreter.fresh_size() if dims is None else _remaining(interpreter, list(dims), [d for d in result if d is not None])
+    filler = (
+        interpreter.fresh_size()
+        if dims is None
+        else _remaining(interpreter, list(dims), [d for d in result if d is not None])
+    )
     return [tuple(filler if d is None else d for d in result)]
 
 
