@@ -69,7 +69,7 @@ def attach_kernels(
         note: Told why kernels in the cache are not used.
 
     Raises:
-        EngineFailed: A node has no kernels, or a kernel does not compile.
+        EngineFailed: A kernel does not compile, or a type or head size has none.
         MissingDependency: Triton is not installed.
     """
     attached = Attached(images)
