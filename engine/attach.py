@@ -13,6 +13,7 @@ from onnx import ModelProto
 from ..kernels.cache import Wanted, open_bundle
 from ..kernels.compiler import CompileError, Worker
 from ..kernels.configurations import can_skip
+from ..rewriter.cures import install
 from ..rewriter.edit import set_attribute
 from ..rewriter.errors import EngineFailed, MissingDependency
 from .container import encode
@@ -22,7 +23,7 @@ from .targets import Images
 ATTRIBUTE = "kernels"
 """The node attribute (a STRING, binary) that the plugin library reads its kernels from."""
 
-NO_TRITON = "compiling kernels needs Triton, which is not installed. Run: pip install 'alibi-rewriter[engine]'"
+NO_TRITON = f"compiling kernels needs Triton, which is not installed. Run: {install('triton')}"
 
 
 @dataclass

@@ -13,6 +13,7 @@ from onnx import ModelProto
 
 from ..plugin import library_path
 from ..rewriter import hidden
+from ..rewriter.cures import reinstall
 from ..rewriter.errors import EngineFailed, MissingDependency, PluginNotUsed, UsageError
 from ..rewriter.io import data_files
 from ..rewriter.place import check_place, put, same_file
@@ -111,7 +112,7 @@ def _library() -> Path:
     if library is None:
         raise PluginNotUsed(
             "this installation has no plugin library, because there was no C++ compiler when it was installed. "
-            "Install g++ and run: pip install --force-reinstall --no-deps alibi-rewriter"
+            f"Install g++ and run: {reinstall()}"
         )
     return library
 

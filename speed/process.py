@@ -14,8 +14,9 @@ from typing import IO, Any
 import numpy as np
 
 from ..isolation import start
+from ..rewriter.cures import install
 from ..rewriter.errors import MissingDependency
-from ..rewriter.verify.runtime import INSTALL_COMMAND, Arrays
+from ..rewriter.verify.runtime import Arrays
 
 Record = dict[str, Any]
 
@@ -116,7 +117,8 @@ class Runner:
             return answer
         self.close()
         if "No module named 'onnxruntime'" in answer["error"]:
-            raise MissingDependency(f"`rewrite bench` runs models in onnxruntime. Install it with: {INSTALL_COMMAND}")
+            cure = install("onnxruntime")
+            raise MissingDependency(f"`rewrite bench` runs models in onnxruntime. Install it with: {cure}")
         raise RunFailed(str(answer["error"]))
 
     def _death(self) -> str:
