@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto
 
-from . import surgeon, wellformed
+from . import note, surgeon, wellformed
 from .algebra import Poly, Substitution, of, poly, substitute
 from .analyse import Analysis, Site, analyse
 from .edit import Counts, Editor, all_names
@@ -186,6 +186,7 @@ def rewrite(
 
         sites = SitePairs.of(copy, analysis, source.base_dir, again)
     _emit_all(copy, analysis, result)
+    note.write(copy)
     clock.lap("edit")
     if options.inline:
         copy = _inline(source, copy, result, options, sites)
@@ -218,6 +219,7 @@ def _inline(
     to compute what that does.
     """
     inlined = inline_functions(rewritten)
+    note.write(inlined, inlined=note.count(rewritten))
     if not options.verify:
         return inlined
     base_dir = source.base_dir if source.data else None
