@@ -7,15 +7,15 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .ending import Outputs, complain, leave, settle_streams, show
+from .base.ending import Outputs, complain, leave, settle_streams, show
+from .base.errors import AlibiError, ExitCode
+from .base.interrupts import INTERRUPTED
+from .base.isolation import leave_working_folder
+from .base.targets import STANDARD_OUTPUT, check_place
+from .base.version import __version__
+from .base.writing import write_file
 from .engine import command as engine
-from .entry import INTERRUPTED
-from .isolation import leave_working_folder
-from .rewriter.errors import AlibiError, ExitCode
-from .rewriter.place import STANDARD_OUTPUT, check_place
-from .rewriter.version import __version__
 from .running import broken, parse_range, prepare
-from .writing import write_file
 
 Command = Callable[[list[str], Outputs], int]
 

@@ -14,13 +14,13 @@ from pathlib import Path
 
 from onnx import AttributeProto, FunctionProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
+from .base.errors import EngineFailed, ExitCode
 from .engine.operands import check_node, fused_with_facts
-from .rewriter import note
-from .rewriter.errors import EngineFailed, ExitCode
-from .rewriter.function_body import MINIMUM_OPSET, function_proto
-from .rewriter.graph import opset_versions
-from .rewriter.io import load
-from .rewriter.spec import BY_OP_TYPE, DOMAIN, EmptyRows
+from .fused.body import MINIMUM_OPSET, function_proto
+from .fused.family import BY_OP_TYPE, DOMAIN, EmptyRows
+from .graph import note
+from .graph.index import opset_versions
+from .graph.load import load
 
 ORDER = "run the other tool first and `rewrite` on its result (docs/tool-order.md has the order for each tool)"
 TYPED_BODIES_BEFORE = 15

@@ -160,7 +160,7 @@ def described() -> dict[str, object]:
     repository = os.environ.get("ALIBI_REPOSITORY", "").rstrip("/")
     if not repository:
         return {"long_description": page}
-    code = Path("rewriter/version.py").read_text(encoding="utf-8")
+    code = Path("base/version.py").read_text(encoding="utf-8")
     version = re.findall(r'__version__ = "(.+)"', code)[0]
     urls = {
         "Repository": repository,

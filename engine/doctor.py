@@ -8,10 +8,10 @@ import sys
 from dataclasses import dataclass
 
 from .. import runtime
+from ..base.cures import install, reinstall
+from ..base.errors import AlibiError
+from ..base.version import __version__
 from ..plugin import library_path, self_test
-from ..rewriter.cures import install, reinstall
-from ..rewriter.errors import AlibiError
-from ..rewriter.version import __version__
 from . import versions
 from .backends import probe
 from .devices import devices, driver_version

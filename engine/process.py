@@ -11,10 +11,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
-from .. import isolation
-from ..rewriter import hidden
-from ..rewriter.cures import install
-from ..rewriter.errors import AlibiError, EngineFailed, MissingDependency, PluginNotUsed, UsageError
+from ..base import hidden, isolation
+from ..base.cures import install
+from ..base.errors import AlibiError, EngineFailed, MissingDependency, PluginNotUsed, UsageError
 
 Event = dict[str, Any]
 

@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 
 from .. import plugin
-from ..rewriter.cures import reinstall
+from ..base.cures import reinstall
 
 LIBRARY = plugin.ONNXRUNTIME_LIBRARY
 

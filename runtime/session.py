@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..rewriter import quiet
+from ..base import telemetry as quiet
 from .library import NoLibrary, claimed_here, get_library_path
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _fused_nodes(model: str | bytes) -> int:
     """Fused nodes of a model's graph and of the graphs in it."""
     import onnx
 
-    from ..rewriter.spec import BY_OP_TYPE, DOMAIN
+    from ..fused.family import BY_OP_TYPE, DOMAIN
 
     if isinstance(model, bytes):
         loaded = onnx.load_model_from_string(model)

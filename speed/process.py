@@ -13,10 +13,10 @@ from typing import IO, Any
 
 import numpy as np
 
-from ..isolation import start
-from ..rewriter.cures import install
-from ..rewriter.errors import MissingDependency
-from ..rewriter.verify.runtime import Arrays
+from ..base.cures import install
+from ..base.errors import MissingDependency
+from ..base.isolation import start
+from ..verify.run.runtime import Arrays
 
 Record = dict[str, Any]
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import onnx
 import pytest
+from alibi_rewriter.base.errors import ExitCode, ModelRejected
 from alibi_rewriter.cli import main
+from alibi_rewriter.graph import note
 from alibi_rewriter.intact import check
-from alibi_rewriter.rewriter import note
-from alibi_rewriter.rewriter.errors import ExitCode, ModelRejected
-from alibi_rewriter.rewriter.pipeline import Options, rewrite
+from alibi_rewriter.rewriter.pipeline import rewrite
+from alibi_rewriter.rewriter.result import Options
 from onnx import ModelProto, TensorProto
 from textgraphs import FOLDER, read
 

@@ -19,8 +19,8 @@ from types import ModuleType
 
 import pytest
 from alibi_rewriter import plugin
+from alibi_rewriter.base import cures
 from alibi_rewriter.cli import main
-from alibi_rewriter.rewriter import cures
 
 ROOT = Path(__file__).parent.parent
 ADDRESS = "https://example.org/somebody/alibi-rewriter"

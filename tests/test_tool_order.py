@@ -16,9 +16,10 @@ import onnx
 import onnx.inliner
 import onnx.version_converter
 import pytest
+from alibi_rewriter.base.errors import ExitCode
 from alibi_rewriter.intact import check
-from alibi_rewriter.rewriter.errors import ExitCode
-from alibi_rewriter.rewriter.pipeline import Options, rewrite
+from alibi_rewriter.rewriter.pipeline import rewrite
+from alibi_rewriter.rewriter.result import Options
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
