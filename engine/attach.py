@@ -10,6 +10,7 @@ from pathlib import Path
 
 from onnx import ModelProto
 
+from ..base.cures import install
 from ..base.errors import EngineFailed, MissingDependency
 from ..graph.edit import set_attribute
 from ..kernels.compile.cache import Wanted, open_bundle
@@ -22,7 +23,7 @@ from .targets import Images
 ATTRIBUTE = "kernels"
 """The node attribute (a STRING, binary) that the plugin library reads its kernels from."""
 
-NO_TRITON = "compiling kernels needs Triton, which is not installed. Run: pip install 'alibi-rewriter[engine]'"
+NO_TRITON = f"compiling kernels needs Triton, which is not installed. Run: {install('triton')}"
 
 
 @dataclass

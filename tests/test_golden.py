@@ -87,6 +87,7 @@ def text_of(model: ModelProto) -> str:
     bare.CopyFrom(model)
     names = sorted(f"{f.domain}.{f.name}" for f in bare.functions)
     del bare.functions[:]
+    del bare.metadata_props[:]  # the note of what was fused: test_intact.py
     lines = [line.rstrip() for line in onnx.printer.to_text(bare).strip().splitlines()]
     return "\n".join([f"# functions: {', '.join(names)}", *lines]) + "\n"
 

@@ -19,7 +19,7 @@ LAYERS = (
     ("verify", "runtime"),
     ("rewriter",),
     ("explain", "engine", "page"),
-    ("speed",),
+    ("speed", "intact"),
     ("completion", "running"),
     ("cli",),
     ("entry", "__main__", ""),

@@ -13,13 +13,12 @@ import onnx
 from numpy.typing import NDArray
 
 from ...base import telemetry as quiet
+from ...base.cures import install
 from ...base.memory import available_memory
 from ...graph import bounded
 from ...graph.tensors import declared_bytes
 from ..errors import LimitError, MemoryLimitError, RunError, RuntimeMissingError
 from .widen import TO_FLOAT64, widen
-
-INSTALL_COMMAND = 'pip install "onnxruntime>=1.20"'
 
 SHARE_OF_MEMORY = 0.5
 """Of what is available, for the tensors of a session; outputs are copied once, and compared in float64."""
@@ -68,7 +67,7 @@ def import_onnxruntime() -> ModuleType:
     except ImportError as error:
         raise RuntimeMissingError(
             f"the verification runs both models in onnxruntime, which cannot be imported ({error}). "
-            f"Install it with: {INSTALL_COMMAND}   or leave the verification out with --no-verify"
+            f"Install it with: {install('onnxruntime')}   or leave the verification out with --no-verify"
         ) from error
 
 
