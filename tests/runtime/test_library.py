@@ -45,7 +45,9 @@ def listing(*command: str) -> str:
 def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The library with the sanitizers on and every symbol visible."""
     folder = tmp_path_factory.mktemp("sanitized")
-    sources = [str(path) for name in ("core", "cpu", "onnxruntime") for path in sorted((NATIVE / name).glob("*.cpp"))]
+    sources = [
+        str(path) for name in ("core", "cuda", "cpu", "onnxruntime") for path in sorted((NATIVE / name).glob("*.cpp"))
+    ]
     target = folder / "libalibi.so"
     subprocess.run([compiler(), *SANITIZED, "-shared", *sources, "-o", str(target), "-ldl"], check=True)
     return target
