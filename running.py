@@ -168,6 +168,7 @@ class Run:
                     dry_run=options.dry_run,
                     verify=not options.no_verify,
                     verify_sites=options.verify_sites,
+                    verify_on=options.verify_on,
                     exact_bias=options.exact_bias,
                     inline=options.inline,
                     seed=options.seed,

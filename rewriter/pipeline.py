@@ -35,7 +35,7 @@ from .unfold import unfold_masks
 from .unpack import unpack_attention
 from .verify import Verification, VerifyOptions, skipped, verify
 from .verify.draw import LARGEST_BATCH
-from .verify.errors import GivenInputError, RuntimeMissingError, VerifyError
+from .verify.errors import GivenInputError, KernelsMissingError, RuntimeMissingError, VerifyError
 from .verify.lengths import MOST_SCORES, exceeding
 from .written_out import restore_softmax
 
@@ -56,6 +56,8 @@ class Options:
         inputs: Given inputs, per graph input, instead of drawn ones.
         val_ranges: (lowest, highest) per graph input, both included.  An integer input declared to be
             in 0 .. 1 may be taken as a boolean by the proof.
+        verify_on: Where the rewritten model runs on our kernels as well: ``auto`` (wherever they are there), ``cpu``
+            or ``cuda``.
         verify_sites: Verify each attention site alone, without weights, even if the whole model fits into memory.
         exact_bias: Where the model rounds its bias to a narrow type on the way to wide scores, leave the rounding out.
         inline: Write the function bodies in place of the fused nodes, for runtimes that refuse local functions.
@@ -74,6 +76,7 @@ class Options:
     val_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     copy_data: bool = False
     verify_sites: bool = False
+    verify_on: str = "auto"
     exact_bias: bool = False
     inline: bool = False
     progress: Callable[[str, int, int], None] | None = None
@@ -469,6 +472,7 @@ def _verify(
             lengths=tuple(sorted({n for s in analysis.proven if s.plan is not None for n in s.plan.proof.lengths})),
             as_they_are=any(_is_rounded(s.plan.proof) for s in analysis.proven if s.plan is not None),
             exact_bias=options.exact_bias,
+            kernels=options.verify_on,
         )
         if options.progress is not None:
             settings = dataclasses.replace(settings, progress=options.progress)
@@ -479,7 +483,7 @@ def _verify(
             return verify(original_path, staged.path, options=settings, data_dir=staged.data_dir)
         except RuntimeMissingError as error:
             raise MissingDependency(str(error)) from error
-        except GivenInputError as error:
+        except (GivenInputError, KernelsMissingError) as error:
             raise UsageError(str(error)) from error
         except VerifyError as error:
             raise ModelRejected(str(error)) from error

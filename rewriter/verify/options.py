@@ -29,6 +29,13 @@ class Sites(Protocol):
         """What differs outside of the sites, in words."""
 
 
+KERNELS_ON = ("cpu", "cuda")
+"""Where our kernels run."""
+
+VERIFY_ON = ("auto", *KERNELS_ON)
+"""Values of ``--verify-on``."""
+
+
 @dataclass(frozen=True)
 class VerifyOptions:
     """What a caller may decide.
@@ -52,6 +59,8 @@ class VerifyOptions:
             compared as they are as well.
         exact_bias: They are known to differ there, and by how much is said.
         fit: Makes drawn shapes of inputs, by name, agree with what the proofs know about their lengths.
+        kernels: Where the rewritten model runs on our kernels as well: ``auto`` (wherever they are there), ``cpu`` or
+            ``cuda``; None for nowhere.
         room: Bytes that the scores of the model's attention take at the lengths that are drawn.
     """
 
@@ -69,5 +78,6 @@ class VerifyOptions:
     lengths: tuple[int, ...] = ()
     as_they_are: bool = False
     exact_bias: bool = False
+    kernels: str | None = None
     room: int = 0
     fit: Callable[[Mapping[str, tuple[int, ...]]], Mapping[str, tuple[int, ...]]] = lambda shapes: shapes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from ...engine.devices import devices
+from ...runtime.library import NoLibrary, claimed_here, get_library_path
 from .. import bounded, quiet
 from ..memory import available_memory
 from ..stored import declared_bytes
@@ -35,6 +38,8 @@ MOST_SECONDS = 1800.0
 
 _OUT_OF_MEMORY = ("BFCArena", "bad allocation", "bad_alloc", "Failed to allocate memory")
 
+CUDA = "CUDAExecutionProvider"
+
 Array = NDArray[Any]
 Arrays = dict[str, Array]
 
@@ -47,12 +52,16 @@ class Model:
         proto: The model; its external tensors, if any, are not loaded.
         folder: Where the files of its external tensors are; None if it has none.
         wide: Run it in float64: every float32 becomes a float64 when it is loaded.
+        kernels: Where its fused nodes run on our kernels, ``cpu`` or ``cuda``; empty for their function bodies.
+        nodes: How many of them have to.
         room: Bytes that its scores take; None if its tensors may take whatever there is, because the user says so.
     """
 
     proto: onnx.ModelProto
     folder: Path | None
     wide: bool = False
+    kernels: str = ""
+    nodes: int = 0
     room: int | None = 0
 
 
@@ -69,6 +78,51 @@ def import_onnxruntime() -> ModuleType:
             f"the verification runs both models in onnxruntime, which cannot be imported ({error}). "
             f"Install it with: {INSTALL_COMMAND}   or leave the verification out with --no-verify"
         ) from error
+
+
+def kernel_problem(where: str) -> str | None:
+    """Why our kernels cannot run, or None if they can.
+
+    Args:
+        where: ``cpu`` or ``cuda``.
+
+    Raises:
+        RuntimeMissingError: onnxruntime is not installed.
+    """
+    ort = import_onnxruntime()
+    try:
+        ort.SessionOptions().register_custom_ops_library(get_library_path())
+    except NoLibrary as error:
+        return str(error)
+    except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions share no base but Exception
+        return _first_line(error)
+    if where == "cuda":
+        if CUDA not in ort.get_available_providers():
+            return "this onnxruntime has no CUDAExecutionProvider. Run: pip install onnxruntime-gpu"
+        if not devices():
+            return "there is no GPU here"
+    return None
+
+
+def _with_kernels(proto: onnx.ModelProto, folder: Path | None, where: str) -> tuple[bytes, list[Any]]:
+    """A model for a session with the library registered, and its execution providers.
+
+    Raises:
+        LimitError: There are no kernels for one of its nodes.
+    """
+    if where == "cpu":
+        return proto.SerializeToString(), list(bounded.CPU)
+    from ...runtime.gpu import NoKernels, prepare
+
+    copied = onnx.ModelProto()
+    copied.CopyFrom(proto)
+    try:
+        prepared = prepare(copied, folder or Path(os.devnull), devices()[0])
+    except NoKernels as error:
+        raise LimitError(str(error)) from error
+    if prepared.as_functions:
+        raise LimitError(prepared.as_functions[0])
+    return prepared.content or proto.SerializeToString(), [(CUDA, {"use_tf32": "0"}), *bounded.CPU]
 
 
 class Session:
@@ -100,15 +154,22 @@ class Session:
             proto.CopyFrom(model.proto)
             widen(proto, TO_FLOAT64)
         available = available_memory()
-        content = proto.SerializeToString()
+        content, providers = proto.SerializeToString(), list(bounded.CPU)
+        if model.kernels:
+            content, providers = _with_kernels(proto, model.folder, model.kernels)
+            options.register_custom_ops_library(get_library_path())
+        before = claimed_here() if model.kernels else 0
         limits = [] if available is None else [int(available * SHARE_OF_MEMORY)]
         if model.room is not None:
             weights = len(content) + sum(declared_bytes(t) for t in proto.graph.initializer if _is_external(t))
             limits.append(MOST_BYTES + (1 + model.wide) * (_WEIGHTS_FACTOR * weights + model.room))
         try:
-            self._session = bounded.session(ort, content, options, min(limits, default=None), model.folder)
+            limit = min(limits, default=None)
+            self._session = bounded.session(ort, content, options, limit, model.folder, providers)
         except Exception as error:  # onnxruntime's exceptions share no base but Exception
             raise _run_error(error) from error
+        if model.kernels and claimed_here() - before < model.nodes:
+            raise RunError(f"{claimed_here() - before} of {model.nodes} fused nodes run on the kernels")
         self._runtime = ort
         self.input_types: dict[str, str] = {entry.name: entry.type for entry in self._session.get_inputs()}
         self.output_names: tuple[str, ...] = tuple(entry.name for entry in self._session.get_outputs())

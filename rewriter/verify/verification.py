@@ -18,6 +18,7 @@ from .compare import TOLERANCE, Allowance, Layout, compare, find_layouts, out_of
 from .draw import Drawer, InputSet, longest, plan
 from .errors import LimitError, RunError
 from .given import check_ranges, load_inputs
+from .kernels import Compared, check_kernels, places
 from .lengths import affordable
 from .mutants import find_sites
 from .options import VerifyOptions
@@ -25,7 +26,7 @@ from .orientation import is_sequence_first
 from .polarity import settle_polarity
 from .power import Baseline, check_power
 from .precision import measure_precision
-from .report import SetResult, Verification
+from .report import KernelResult, SetResult, Verification
 from .rounding import describe, rounding_allowances, tables
 from .runs import Runs, run_cases, run_rewritten
 from .runtime import Arrays, Model, Session, import_onnxruntime
@@ -65,6 +66,7 @@ def verify(
 
     Raises:
         RuntimeMissingError: If onnxruntime is not installed.
+        KernelsMissingError: If our kernels cannot run where ``options.kernels`` wants them.
         GivenInputError: If given inputs or value ranges do not fit the model.
         OSError: If a file cannot be read.
         ValueError: If an external tensor is broken.
@@ -77,6 +79,8 @@ def verify(
     except RunError as error:
         return skipped(str(error))
     check_ranges(options.val_ranges, inputs)
+    if options.kernels is not None:
+        places(options.kernels)  # what cannot run is said before anything is loaded
     if options.inputs is not None:
         load_inputs(options.inputs, inputs)  # what does not fit is said before anything is loaded
     too_large = _too_large(sources, options)
@@ -139,6 +143,7 @@ def _compared(
     options.progress("running the output", 0, 0)
     failures, outputs = run_rewritten(clones[1], runs.sets, threads=options.threads)
     allowances: list[dict[str, Allowance]] = [{} for _ in runs.sets]
+    used = allowances
     sets = _compare_sets(runs, outputs, failures, layouts, allowances)
     computed = [other for other in outputs if other is not None]
     complete = len(computed) == len(runs.sets)
@@ -153,14 +158,14 @@ def _compared(
     if complete and not all(entry.passed for entry in sets):
         allowed = _compare_sets(runs, outputs, failures, layouts, allowances)
         if all(entry.passed for entry in allowed):
-            sets = allowed
+            sets, used = allowed, allowances
             runs.notes.append(describe(stored))
     errors = [entry for one in sets for entry in one.outputs]
     if complete and not any(entry.compared for entry in errors):
         return skipped("no output has a number that could be compared", runs.notes)
     power = None
+    fixed_at_one = options.inputs is None and not symbols.has_new and all(one.new == 1 for one in runs.sets)
     if options.power and complete and all(entry.passed for entry in sets):
-        fixed_at_one = options.inputs is None and not symbols.has_new and all(one.new == 1 for one in runs.sets)
         baseline = Baseline(runs.sets, runs.outputs, computed, layouts, allowances, fixed_at_one)
         power = check_power(clones[1], baseline, threads=options.threads, progress=options.progress)
         if power.weak and options.sites is not None and options.inputs is None:
@@ -175,8 +180,14 @@ def _compared(
     precision = None
     if narrow:
         precision = measure_precision(sources, runs.sets, runs.outputs, layouts, threads=options.threads)
+    kernels: list[KernelResult] = []
+    if options.kernels is not None and complete and all(entry.passed for entry in sets):
+        here, missing = places(options.kernels)
+        runs.notes.extend(missing)
+        given = Compared(runs.sets, runs.outputs, layouts, used, allowances, fixed_at_one)
+        kernels = [check_kernels(where, clones[1], sources[1], given, options, precision) for where in here]
     scope = out_of_scope(runs.sets, runs.outputs, errors)
-    return Verification(sets, power, precision, TOLERANCE, scope, tuple(runs.notes))
+    return Verification(sets, power, precision, TOLERANCE, scope, tuple(runs.notes), kernels=tuple(kernels))
 
 
 def _run_original(
