@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .rewriter.version import __version__
+from .base.version import __version__
 
 if TYPE_CHECKING:
-    from .rewriter.errors import AlibiError as AlibiError
-    from .rewriter.pipeline import Options as Options
-    from .rewriter.pipeline import RewriteResult as RewriteResult
+    from .base.errors import AlibiError as AlibiError
     from .rewriter.pipeline import rewrite as rewrite
+    from .rewriter.result import Options as Options
+    from .rewriter.result import RewriteResult as RewriteResult
     from .runtime import claimed_nodes as claimed_nodes
     from .runtime import get_library_path as get_library_path
     from .runtime.session import InferenceSession as InferenceSession
@@ -36,7 +36,7 @@ __all__ = [
 def __getattr__(name: str) -> object:
     # onnx takes half a second to import; ``rewrite --version`` should not.
     if name == "AlibiError":
-        from .rewriter.errors import AlibiError
+        from .base.errors import AlibiError
 
         return AlibiError
     if name in ("Options", "RewriteResult", "rewrite"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from .isolation import leave_working_folder
+from .base.isolation import leave_working_folder
 
 leave_working_folder()  # -m puts it first on the search path
 

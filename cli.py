@@ -7,12 +7,12 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .ending import Outputs, complain, leave, settle_streams, show
+from .base.ending import Outputs, complain, leave, settle_streams, show
+from .base.errors import AlibiError, ExitCode
+from .base.interrupts import INTERRUPTED
+from .base.isolation import leave_working_folder
+from .base.version import __version__
 from .engine import command as engine
-from .entry import INTERRUPTED
-from .isolation import leave_working_folder
-from .rewriter.errors import AlibiError, ExitCode
-from .rewriter.version import __version__
 from .running import broken, parse_range, prepare
 
 Command = Callable[[list[str], Outputs], int]

@@ -13,20 +13,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .ending import Outputs, complain, printable, show
+from .base.ending import Outputs, complain, printable, show
+from .base.errors import AlibiError, ExitCode, UsageError
+from .base.interrupts import interruptible
+from .base.targets import STANDARD_OUTPUT, check_place, same_file
+from .base.terminal import coloured, is_lively
+from .base.version import __version__
+from .base.writing import write_file
 from .engine import command as engine
-from .entry import interruptible
-from .rewriter.errors import AlibiError, ExitCode, UsageError
-from .rewriter.place import STANDARD_OUTPUT, check_place, same_file
-from .rewriter.version import __version__
-from .terminal import coloured, is_lively
-from .writing import write_file
 
 if TYPE_CHECKING:
     from .explain import Look
-    from .rewriter.analyse import Analysis
-    from .rewriter.io import Source
-    from .rewriter.pipeline import RewriteResult
+    from .graph.load import Source
+    from .rewriter.records.site import Analysis
+    from .rewriter.result import RewriteResult
 
 
 @dataclass
@@ -154,8 +154,10 @@ class Run:
     def _rewrite(self) -> RewriteResult:
         import sys
 
-        from .rewriter.pipeline import Options, rewrite
-        from .rewriter.progress import ProgressBar
+        from .base.progress import ProgressBar
+        from .rewriter.pipeline import rewrite
+        from .rewriter.result import Options
+        from .runtime.gpu import CudaKernels
 
         interruptible()
         options = self.options
@@ -169,6 +171,7 @@ class Run:
                     verify=not options.no_verify,
                     verify_sites=options.verify_sites,
                     verify_on=options.verify_on,
+                    kernels=(CudaKernels(),),
                     exact_bias=options.exact_bias,
                     inline=options.inline,
                     seed=options.seed,

@@ -42,7 +42,7 @@ Entry = dict[str, Any]
 
 def families() -> dict[str, list[str]]:
     """Op_types without their masks, and the members of each."""
-    from alibi_rewriter.rewriter.spec import FAMILY_MEMBERS
+    from alibi_rewriter.fused.family import FAMILY_MEMBERS
 
     found: dict[str, list[str]] = {}
     for member in FAMILY_MEMBERS:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from onnx import FunctionProto, ModelProto, NodeProto, TensorProto, helper
 
-from ..rewriter.spec import DOMAIN
+from ..fused.family import DOMAIN
 from . import versions
 
 DEFAULT, FLOAT32 = "default", "float32"

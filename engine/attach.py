@@ -10,11 +10,11 @@ from pathlib import Path
 
 from onnx import ModelProto
 
-from ..kernels.cache import Wanted, open_bundle
-from ..kernels.compiler import CompileError, Worker
-from ..kernels.configurations import can_skip
-from ..rewriter.edit import set_attribute
-from ..rewriter.errors import EngineFailed, MissingDependency
+from ..base.errors import EngineFailed, MissingDependency
+from ..graph.edit import set_attribute
+from ..kernels.compile.cache import Wanted, open_bundle
+from ..kernels.compile.compiler import CompileError, Worker
+from ..kernels.compile.configurations import can_skip
 from .container import encode
 from .needs import Need, needs
 from .targets import Images

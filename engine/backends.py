@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..rewriter.errors import AlibiError, EngineFailed, MissingDependency, UsageError
+from ..base.errors import AlibiError, EngineFailed, MissingDependency, UsageError
 from . import versions
 from .job import BACKENDS
 from .options import AUTO

@@ -11,13 +11,13 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto
 
+from ..base import hidden
+from ..base.errors import EngineFailed, MissingDependency, PluginNotUsed, UsageError
+from ..base.targets import check_place, put, same_file
+from ..base.writing import write_file
+from ..fused.family import DOMAIN
+from ..graph.load import data_files
 from ..plugin import library_path
-from ..rewriter import hidden
-from ..rewriter.errors import EngineFailed, MissingDependency, PluginNotUsed, UsageError
-from ..rewriter.io import data_files
-from ..rewriter.place import check_place, put, same_file
-from ..rewriter.spec import DOMAIN
-from ..writing import write_file
 from .accumulation import FLOAT32, statement, widen_bodies
 from .attach import NO_TRITON, Attached, attach_kernels
 from .backends import Backend, choose
@@ -71,7 +71,7 @@ def build_engine(model: Path, plan: Path, options: EngineOptions, reporter: Repo
     if backend.caution and options.strategy != "native":
         reporter.say(f"warning: {backend.caution}")
     targets = backend.targets(options.targets)
-    builder = _Builder(content, model, plan, options, reporter, profile, backend, targets, fused)
+    builder = Builder(content, model, plan, options, reporter, profile, backend, targets, fused)
     if options.strategy == "native":
         return builder.native()
     if options.strategy == "plugin":
@@ -139,7 +139,7 @@ def check_name(place: Path) -> None:
 
 
 @dataclass
-class _Builder:
+class Builder:
     content: ModelProto
     model: Path
     plan: Path

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..rewriter.errors import AlibiError, EngineFailed, UsageError
+from ..base.errors import AlibiError, EngineFailed, UsageError
 from .accumulation import CHOICES, DEFAULT
 from .job import BACKENDS
 from .options import AUTO, STRATEGIES, EngineOptions, Reporter
@@ -19,8 +19,8 @@ from .options import AUTO, STRATEGIES, EngineOptions, Reporter
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from ..rewriter.pipeline import RewriteResult
-    from ..rewriter.plan import Plan
+    from ..rewriter.records.binding import Plan
+    from ..rewriter.result import RewriteResult
 
 KINDS = ("min", "opt", "max")
 TRTEXEC = {"min": "--minShapes", "opt": "--optShapes", "max": "--maxShapes"}
@@ -156,8 +156,8 @@ class Request:
         Raises:
             EngineFailed: A node belongs to a member of the family that has no kernels.
         """
-        from ..rewriter.emit import variant_of
-        from ..rewriter.graph import label
+        from ..graph.index import label
+        from ..rewriter.emit.nodes import variant_of
         from .needs import NATIVE_INSTEAD, unserved
 
         if not self.embed and self.options.strategy == "native":

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..kernels.description import Argument, Condition, Description, Extent, Kernel
+from ..kernels.launch.description import Argument, Condition, Description, Extent, Kernel
 
 MAGIC = b"ALIBIK\0\1"
 """Seven letters and the version of the format."""

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from onnx import ModelProto, NodeProto, TensorProto
 
-from ..kernels.variants import Layout, Request
-from ..rewriter.algebra import Poly
-from ..rewriter.analyse import interpreted
-from ..rewriter.errors import EngineFailed
-from ..rewriter.graph import index_graph, label, opset_versions
+from ..algebra import Poly
+from ..base.errors import EngineFailed
+from ..fused.family import BY_OP_TYPE, DOMAIN, MaskKind, Variant
+from ..graph.index import index_graph, label, opset_versions
+from ..kernels.requests import Layout, Request
 from ..rewriter.interpret import Interpreter
-from ..rewriter.spec import BY_OP_TYPE, DOMAIN, MaskKind, Variant
+from ..rewriter.interpret.scopes import interpreted
 
 DTYPES: dict[int, str] = {
     TensorProto.FLOAT: "float32",

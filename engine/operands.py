@@ -10,12 +10,12 @@ from pathlib import Path
 
 from onnx import ModelProto, NodeProto, TensorProto
 
-from ..rewriter.algebra import Poly
-from ..rewriter.analyse import interpreted
-from ..rewriter.errors import EngineFailed
-from ..rewriter.graph import index_graph, label, opset_versions
+from ..algebra import Poly
+from ..base.errors import EngineFailed
+from ..fused.family import BY_OP_TYPE, DOMAIN
+from ..graph.index import index_graph, label, opset_versions
 from ..rewriter.interpret import Interpreter
-from ..rewriter.spec import BY_OP_TYPE, DOMAIN
+from ..rewriter.interpret.scopes import interpreted
 
 RANKS = {"query": 4, "key": 4, "value": 4, "slopes": 1, "mask": 4, "key_positions": 2, "key_bias": 3}
 FLOAT32 = frozenset({"slopes", "key_positions", "key_bias"})

@@ -11,9 +11,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
-from .. import isolation
-from ..rewriter import hidden
-from ..rewriter.errors import AlibiError, EngineFailed, MissingDependency, PluginNotUsed, UsageError
+from ..base import hidden, isolation
+from ..base.errors import AlibiError, EngineFailed, MissingDependency, PluginNotUsed, UsageError
 
 Event = dict[str, Any]
 

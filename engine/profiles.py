@@ -15,11 +15,11 @@ from pathlib import Path
 
 from onnx import ModelProto
 
-from ..rewriter.algebra import Atom, Poly, of, poly, substitute
-from ..rewriter.analyse import interpreted
-from ..rewriter.errors import UsageError
-from ..rewriter.graph import index_graph, opset_versions
+from ..algebra import Atom, Poly, of, poly, substitute
+from ..base.errors import UsageError
+from ..graph.index import index_graph, opset_versions
 from ..rewriter.interpret import Interpreter
+from ..rewriter.interpret.scopes import interpreted
 from .shapes import Input, Shape, check_shapes, inputs_of
 
 KINDS = ("min", "opt", "max")

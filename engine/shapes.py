@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from onnx import ModelProto
 
-from ..rewriter.errors import UsageError
+from ..base.errors import UsageError
 
 Shape = tuple[int, ...]
 

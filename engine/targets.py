@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..kernels.compiler import ARCHITECTURES
-from ..rewriter.errors import UsageError
+from ..base.errors import UsageError
+from ..kernels.compile.compiler import ARCHITECTURES
 
 PORTABLE = 80
 """PTX for this architecture runs on every later GPU."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..rewriter.analyse import Site
-from ..rewriter.plan import Plan
+from ..rewriter.records.binding import Plan
+from ..rewriter.records.site import Site
 from .formula import formula
 from .refused import Stop, reading_of, stop_of
 from .steps import Step, steps

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from onnx import ModelProto, NodeProto
 
-from ..rewriter.analyse import Site
-from ..rewriter.contraction import is_contraction
-from ..rewriter.cut import Cut, cut, model_of, products_of
-from ..rewriter.errors import UsageError
-from ..rewriter.graph import Scope, index_graph, opset_versions, walk
-from ..rewriter.plan import Plan
-from ..rewriter.values import value_product
-from ..writing import write_file
+from ..base.errors import UsageError
+from ..base.writing import write_file
+from ..graph.index import Scope, index_graph, opset_versions, walk
+from ..rewriter.check.cut import Cut, cut, model_of, products_of
+from ..rewriter.recognise.products import is_contraction
+from ..rewriter.recognise.values import value_product
+from ..rewriter.records.binding import Plan
+from ..rewriter.records.site import Site
 from .study import Study
 
 

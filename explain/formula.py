@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ..rewriter.algebra import Index, Poly, render
-from ..rewriter.layout import View
-from ..rewriter.plan import Plan
-from ..rewriter.prove import Proof
-from ..rewriter.site import Attention
-from ..rewriter.spec import UNBOUNDED, BiasForm
+from ..algebra import Index, Poly, render
+from ..fused.family import UNBOUNDED
+from ..patterns.bias import BiasForm
+from ..rewriter.records.binding import Plan
+from ..rewriter.records.proof import Proof
+from ..rewriter.records.reading import Attention, View
 
 WIDTH = 400
 """Characters of one formula; a term of a thousand characters explains nothing."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from ..rewriter.analyse import Site
-from ..rewriter.pipeline import RewriteResult
+from ..rewriter.records.site import Site
+from ..rewriter.result import RewriteResult
 from .explanation import Explanation, explain
 from .extract import Pair, pairs
 from .numbers import Counterexample, counterexample

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..rewriter.algebra import Atom, Index, Poly, Size, Substitution, poly, substitute
-from ..rewriter.analyse import Site
-from ..rewriter.graph import numpy_type
-from ..rewriter.plan import Plan
+from ..algebra import Atom, Index, Poly, Size, Substitution, poly, substitute
+from ..graph.index import numpy_type
+from ..rewriter.records.binding import Plan
+from ..rewriter.records.site import Site
 from .places import elements
 from .steps import bias_tensor
 

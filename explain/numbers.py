@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto
 
-from ..rewriter.algebra import HIDDEN_BELOW, Index, Size, Substitution, poly, substitute
-from ..rewriter.analyse import Site
-from ..rewriter.cut import cut, model_of
-from ..rewriter.evaluation import Evaluate, evaluator, is_small, number
-from ..rewriter.graph import Array, numpy_type
-from ..rewriter.measure import gather
-from ..rewriter.site import Attention
+from ..algebra import HIDDEN_BELOW, Index, Size, Substitution, poly, substitute
+from ..graph.index import Array, numpy_type
+from ..rewriter.check.cut import cut, model_of
+from ..rewriter.check.evaluation import Evaluate, evaluator, is_small, number
+from ..rewriter.check.measure import gather
+from ..rewriter.records.reading import Attention
+from ..rewriter.records.site import Site
 from .study import Study
 
 Floats = npt.NDArray[np.float64]

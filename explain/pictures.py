@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from onnx import ModelProto, helper
 
-from ..rewriter.analyse import Site
-from ..rewriter.graph import numpy_type
+from ..graph.index import numpy_type
+from ..rewriter.records.site import Site
 from .explanation import slopes_of
 from .look import Look
 from .memory import LENGTHS, bias_memory

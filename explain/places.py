@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from onnx import NodeProto
 
-from ..rewriter.algebra import Cond, Ind, Poly, Read, at_most_zero
-from ..rewriter.graph import label
+from ..algebra import Cond, Ind, Poly, Read, at_most_zero
+from ..graph.index import label
 from ..rewriter.interpret import Interpreter
 from ..rewriter.interpret.engine import Key
-from ..rewriter.site import Attention
+from ..rewriter.records.reading import Attention
 
 MAX_HOPS = 64
 """How far apart two tensors of one operand may lie."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..rewriter.algebra import Poly
-from ..rewriter.analyse import Site
-from ..rewriter.errors import Stage
-from ..rewriter.graph import label
+from ..algebra import Poly
+from ..graph.index import label
 from ..rewriter.interpret import Interpreter
+from ..rewriter.records.site import Site
+from ..rewriter.verdicts import Stage
 from .formula import reading, short
 from .places import Place, deepest, elements, place_of, place_of_node
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from ..rewriter.analyse import Site
+from ..rewriter.records.site import Site
 from .explanation import Explanation
 from .numbers import Counterexample
 from .places import Place

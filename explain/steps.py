@@ -7,16 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import NodeProto
 
-from ..rewriter.algebra import ZERO, Cond, Ind, Index, Monomial, Poly, Read, at_most_zero, of, render
-from ..rewriter.errors import Refusal
+from ..algebra import ZERO, Cond, Ind, Index, Monomial, Poly, Read, at_most_zero, of, render
+from ..rewriter.bind.key_terms import split_by_key
 from ..rewriter.interpret import Interpreter
 from ..rewriter.interpret.engine import Key
-from ..rewriter.key_terms import split_by_key
-from ..rewriter.mask_plan import Leaf, Mask
-from ..rewriter.plan import Plan
-from ..rewriter.prove import vector
-from ..rewriter.site import Attention
-from ..rewriter.values import value_product
+from ..rewriter.prove.proof import vector
+from ..rewriter.recognise.values import value_product
+from ..rewriter.records.binding import Leaf, Mask, Plan
+from ..rewriter.records.reading import Attention
+from ..rewriter.verdicts import Refusal
 from .formula import bias_text, number, short, view_text
 from .places import Place, between, deepest, elements, mentions, place_of, place_of_node, product_read
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from onnx import ModelProto
 
-from ..rewriter import pipeline
-from ..rewriter.analyse import Analysis
-from ..rewriter.errors import ModelRejected
-from ..rewriter.pipeline import RewriteResult
+from ..base.errors import ModelRejected
+from ..rewriter.apply import apply
+from ..rewriter.records.site import Analysis
+from ..rewriter.result import RewriteResult
+from ..rewriter.working_copy import analyse_copy
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Study:
             self.rewritten = bool(self.analysis.proven)
             if self.rewritten:
                 try:
-                    pipeline._emit_all(self.model, self.analysis, RewriteResult(self.result.source, self.analysis))
+                    apply(self.model, self.analysis, RewriteResult(self.result.source, self.analysis))
                 except ModelRejected:  # an opset without function bodies: the run itself says so
                     self.rewritten = False
         return self.rewritten
@@ -53,7 +54,7 @@ def study(result: RewriteResult, binary: Collection[str] = ()) -> Study:
         result: The run.
         binary: Inputs that were declared to hold 0 and 1 only.
     """
-    model, analysis = pipeline._analyse(
+    model, analysis = analyse_copy(
         result.source.model, result.source, frozenset(binary), exact_bias=result.analysis.exact_bias
     )
     verdicts = {s.name: s for s in result.analysis.sites}

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from .analyse import Site
-from .errors import ExitCode
-from .graph import label
-from .kinds import sentence
-from .pipeline import RewriteResult
-from .plan import Plan
-from .prove import Proof
-from .version import __version__
+from ..base.errors import ExitCode
+from ..base.version import __version__
+from ..graph.index import label
+from .census import sentence
+from .records.binding import Plan
+from .records.proof import Proof
+from .records.site import Site
+from .result import RewriteResult
 
 SCHEMA_VERSION = 1
 """Raised when a key of the report changes its meaning or goes away."""

@@ -8,19 +8,25 @@ function is the same, and run as that.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx
 from onnx import ModelProto
 
+from ..base import telemetry as quiet
+from ..base.errors import AlibiError
 from ..engine.attach import ATTRIBUTE, bundle_of
 from ..engine.devices import Gpu, devices
 from ..engine.needs import Need, Unserved, each_need
 from ..engine.targets import PORTABLE, Images, images_for, text
-from ..kernels.compiler import Worker
-from ..rewriter.edit import call_as, set_attribute
-from ..rewriter.errors import AlibiError
+from ..graph.edit import call_as, set_attribute
+from ..kernels.compile.compiler import Worker
+from ..verify.errors import LimitError
+
+CUDA = "CUDAExecutionProvider"
 
 AS_FUNCTION = "alibi.function"
 """Domain of the nodes that run as their function although the library is registered."""
@@ -109,3 +115,33 @@ def _attach(wanted: list[tuple[onnx.NodeProto, Need]], gpu: Gpu, skip: bool, cac
             f"{some}: no kernels for {gpu.name} ({text(gpu.capability)}), {why}. Or attach them on another machine: "
             f"rewrite MODEL --embed-kernels --target {text(gpu.capability)}. {WITHOUT}"
         ) from error
+
+
+class CudaKernels:
+    """Those of the first GPU, for the verification."""
+
+    where = "cuda"
+
+    def problem(self) -> str | None:
+        """Why they cannot run here, or None."""
+        if CUDA not in quiet.onnxruntime().get_available_providers():
+            return "this onnxruntime has no CUDAExecutionProvider. Run: pip install onnxruntime-gpu"
+        return None if devices() else "there is no GPU here"
+
+    def ready(self, model: ModelProto, folder: Path | None) -> tuple[bytes, list[Any]]:
+        """The model with its kernels attached.
+
+        Raises:
+            LimitError: There are no kernels for one of its nodes, or they cannot be compiled here.
+        """
+        copied = ModelProto()
+        copied.CopyFrom(model)
+        try:
+            prepared = prepare(copied, folder or Path(os.devnull), devices()[0])
+        except NoKernels as error:
+            raise LimitError(str(error)) from error
+        if prepared.as_functions:
+            raise LimitError(prepared.as_functions[0])
+        # Products of float32 are products of float32.
+        providers = [(CUDA, {"use_tf32": "0"}), "CPUExecutionProvider"]
+        return prepared.content or model.SerializeToString(), providers

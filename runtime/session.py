@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..rewriter import quiet
-from .library import NoLibrary, claimed_here, get_library_path
+from ..base import telemetry as quiet
+from ..plugin.custom_ops import NoLibrary, claimed_here, get_library_path
 
 if TYPE_CHECKING:
     import onnx
@@ -165,7 +165,7 @@ def claimed_nodes(session: InferenceSession) -> Claim:
 
 def _fused_nodes(model: str | bytes) -> int:
     """Fused nodes of a model's graph and of the graphs in it."""
-    from ..rewriter.spec import BY_OP_TYPE, DOMAIN
+    from ..fused.family import BY_OP_TYPE, DOMAIN
 
     count, graphs = 0, [_load(model).graph]
     while graphs:

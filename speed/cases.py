@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import onnx
 
+from ..base.errors import UsageError
 from ..engine.shapes import Shape
-from ..rewriter.errors import UsageError
-from ..rewriter.verify.draw import Case as Draw
-from ..rewriter.verify.draw import Drawer, Padding
-from ..rewriter.verify.runtime import Arrays
-from ..rewriter.verify.sizes import Relation, Sizes, Symbols
-from ..rewriter.verify.usage import Input, describe_inputs
+from ..verify.inputs.draw import Case as Draw
+from ..verify.inputs.draw import Drawer, Padding
+from ..verify.inputs.sizes import Relation, Sizes, Symbols
+from ..verify.inputs.usage import Input, describe_inputs
+from ..verify.run.runtime import Arrays
 
 SEED = 20
 

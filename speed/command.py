@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..ending import Outputs, complain
+from ..base.ending import Outputs, complain
+from ..base.errors import ModelRejected, NotRewritten, UsageError
+from ..base.hidden import scratch
+from ..base.targets import STANDARD_OUTPUT, check_place, same_file
+from ..base.writing import write_file
 from ..engine.needs import fused_nodes
 from ..engine.shapes import check_shapes, inputs_of, parse_shapes
-from ..rewriter.errors import ModelRejected, NotRewritten, UsageError
-from ..rewriter.hidden import scratch
-from ..rewriter.io import load
-from ..rewriter.pipeline import Options, RewriteResult, rewrite
-from ..rewriter.place import STANDARD_OUTPUT, check_place, same_file
-from ..rewriter.verify.errors import RunError
-from ..writing import write_file
+from ..graph.load import load
+from ..rewriter.pipeline import rewrite
+from ..rewriter.result import Options, RewriteResult
+from ..verify.errors import RunError
 from .cases import Case, Cases
 from .measure import Contender, Row, measure
 from .report import to_json, to_text

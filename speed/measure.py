@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..rewriter.verify.runtime import Arrays
+from ..verify.run.runtime import Arrays
 from .cases import Case
 from .process import RunFailed, Runner
 

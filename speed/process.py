@@ -13,9 +13,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from ..isolation import start
-from ..rewriter.errors import MissingDependency
-from ..rewriter.verify.runtime import INSTALL_COMMAND, Arrays
+from ..base.errors import MissingDependency
+from ..base.isolation import start
+from ..verify.run.runtime import INSTALL_COMMAND, Arrays
 
 Record = dict[str, Any]
 

@@ -582,7 +582,7 @@ def peak() -> int:
 def outcome(made: ModelProto, folder: Path, *, verify: bool, sites: bool = False) -> str:
     """What the pass says about a model, in a word or two."""
     from alibi_rewriter import Options, rewrite
-    from alibi_rewriter.rewriter.errors import AlibiError
+    from alibi_rewriter.base.errors import AlibiError
 
     path = folder / "model.onnx"
     path.write_bytes(made.SerializeToString())
@@ -598,7 +598,7 @@ def outcome(made: ModelProto, folder: Path, *, verify: bool, sites: bool = False
 def main() -> None:
     import resource
 
-    from alibi_rewriter.rewriter.verify import runtime
+    from alibi_rewriter.verify.run import runtime
 
     runtime.MOST_SECONDS = 2.0
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))

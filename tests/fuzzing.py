@@ -19,9 +19,10 @@ import fuzz_pool
 import generator
 import numpy as np
 import onnx
+from alibi_rewriter.base.errors import AlibiError, ExitCode
 from alibi_rewriter.cli import main
-from alibi_rewriter.rewriter.errors import AlibiError, ExitCode
-from alibi_rewriter.rewriter.pipeline import Options, rewrite
+from alibi_rewriter.rewriter.pipeline import rewrite
+from alibi_rewriter.rewriter.result import Options
 from google.protobuf.message import DecodeError
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from textgraphs import FOLDER, read

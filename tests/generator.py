@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 import onnxruntime
-from alibi_rewriter.rewriter.pipeline import Options, RewriteResult, rewrite
+from alibi_rewriter.rewriter.pipeline import rewrite
+from alibi_rewriter.rewriter.result import Options, RewriteResult
 from onnx import TensorProto, helper, numpy_helper
 
 DIRECT = ("direct", "operator")

@@ -20,18 +20,20 @@ import numpy.typing as npt
 import onnx
 import onnx.inliner
 import onnxruntime
-from alibi_rewriter.rewriter.algebra import Size
-from alibi_rewriter.rewriter.analyse import Analysis
-from alibi_rewriter.rewriter.errors import AlibiError
-from alibi_rewriter.rewriter.pipeline import Options, _premise, rewrite
-from alibi_rewriter.rewriter.verify.draw import Case, Drawer, InputSet, Padding
-from alibi_rewriter.rewriter.verify.errors import VerifyError
-from alibi_rewriter.rewriter.verify.orientation import is_sequence_first
-from alibi_rewriter.rewriter.verify.polarity import settle_polarity
-from alibi_rewriter.rewriter.verify.runtime import Model, Session
-from alibi_rewriter.rewriter.verify.sizes import Sizes, Symbols
-from alibi_rewriter.rewriter.verify.usage import Input, Kind, describe_inputs
-from alibi_rewriter.rewriter.verify.widen import TO_FLOAT32, TO_FLOAT64, widen
+from alibi_rewriter.algebra import Size
+from alibi_rewriter.base.errors import AlibiError
+from alibi_rewriter.rewriter.compared import premise
+from alibi_rewriter.rewriter.pipeline import rewrite
+from alibi_rewriter.rewriter.records.site import Analysis
+from alibi_rewriter.rewriter.result import Options
+from alibi_rewriter.verify.errors import VerifyError
+from alibi_rewriter.verify.inputs.draw import Case, Drawer, InputSet, Padding
+from alibi_rewriter.verify.inputs.orientation import is_sequence_first
+from alibi_rewriter.verify.inputs.polarity import settle_polarity
+from alibi_rewriter.verify.inputs.sizes import Sizes, Symbols
+from alibi_rewriter.verify.inputs.usage import Input, Kind, describe_inputs
+from alibi_rewriter.verify.run.runtime import Model, Session
+from alibi_rewriter.verify.run.widen import TO_FLOAT32, TO_FLOAT64, widen
 from mutations import Target, target_of
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 from sampled import Sampled, Unsupported
@@ -386,7 +388,7 @@ def judge(base: Base, mutant: ModelProto, *, seconds: int = 60, long: bool = Tru
         refusals = [s.refusal for s in result.analysis.sites if s.refusal is not None]
         return Verdict("refused", refusals[0].code.number if refusals else "none")
     # Beyond a buffer that the proof takes to be long enough the original reads it from the wrong end.
-    outside = _premise(result.analysis)
+    outside = premise(result.analysis)
     agree = _assumed(result.analysis)
     within = [w for w in wanted if outside(_shapes_of(w[0])) is None and agree(_shapes_of(w[0]))]
     far = [f for f in base.feeds[1] if outside(_shapes_of(f)) is None and agree(_shapes_of(f))]

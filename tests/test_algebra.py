@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx.parser
 import pytest
-from alibi_rewriter.rewriter.algebra import (
+from alibi_rewriter.algebra import (
     FALSE,
     ONE,
     TRUE,
@@ -50,11 +50,11 @@ from alibi_rewriter.rewriter.algebra import (
     substitute,
     upper_bound,
 )
-from alibi_rewriter.rewriter.graph import index_graph, opset_versions
+from alibi_rewriter.graph.index import index_graph, opset_versions
 from alibi_rewriter.rewriter.interpret import Interpreter
 from alibi_rewriter.rewriter.interpret.digits import divide, divmod_index, floordiv, regroup
-from alibi_rewriter.rewriter.interpret.facts import Facts
 from alibi_rewriter.rewriter.interpret.rules import element_rules
+from alibi_rewriter.rewriter.interpret.sizes.facts import Facts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from alibi_rewriter.rewriter.algebra import Poly, Read, Size, absolute, minimum, of, poly, substitute
-from alibi_rewriter.rewriter.errors import Code, ExitCode
-from alibi_rewriter.rewriter.interpret.facts import Facts
-from alibi_rewriter.rewriter.interpret.room import SMALL, evaluate, excluded, leaves_room
-from alibi_rewriter.rewriter.pipeline import Options, rewrite
+from alibi_rewriter.algebra import Poly, Read, Size, absolute, minimum, of, poly, substitute
+from alibi_rewriter.base.errors import ExitCode
+from alibi_rewriter.rewriter.interpret.sizes.facts import Facts
+from alibi_rewriter.rewriter.interpret.sizes.room import SMALL, evaluate, excluded, leaves_room
+from alibi_rewriter.rewriter.pipeline import rewrite
+from alibi_rewriter.rewriter.result import Options
+from alibi_rewriter.rewriter.verdicts import Code
 from generator import Spelling, build, repair
 from textgraphs import read, run
 

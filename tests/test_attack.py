@@ -14,7 +14,8 @@ import generator
 import numpy as np
 import onnx
 import pytest
-from alibi_rewriter.rewriter.pipeline import Options, rewrite
+from alibi_rewriter.rewriter.pipeline import rewrite
+from alibi_rewriter.rewriter.result import Options
 from generator import MISSES, Spelling, attack, build, difference, sample, slopes_match, told, tolerance, truth
 
 SEED = 20240

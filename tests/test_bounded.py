@@ -10,7 +10,7 @@ from typing import Any
 
 import bombs
 import pytest
-from alibi_rewriter.rewriter import memory
+from alibi_rewriter.base import memory
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc and limits on the address space")
 
@@ -64,7 +64,7 @@ def test_what_is_said_about_it(found: dict[str, dict[str, Any]], name: str, why:
 
 def test_available_memory_follows_the_limit_of_the_process() -> None:
     code = (
-        "import resource; from alibi_rewriter.rewriter.memory import available_memory;"
+        "import resource; from alibi_rewriter.base.memory import available_memory;"
         "free = available_memory(); resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30));"
         "print(free > 0, 0 < available_memory() < 1 << 30)"
     )

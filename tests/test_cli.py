@@ -17,10 +17,11 @@ import onnx
 import onnx.parser
 import pytest
 from alibi_rewriter import __version__
+from alibi_rewriter.base.errors import ExitCode, UsageError
 from alibi_rewriter.cli import main, parse_range
 from alibi_rewriter.rewriter import pipeline
-from alibi_rewriter.rewriter.errors import ExitCode, UsageError
-from alibi_rewriter.rewriter.pipeline import Options, rewrite
+from alibi_rewriter.rewriter.pipeline import rewrite
+from alibi_rewriter.rewriter.result import Options
 from onnx import ModelProto, helper
 from textgraphs import feeds_of, fused, read, run
 
@@ -108,7 +109,7 @@ def test_internal_error(model: Path, monkeypatch: pytest.MonkeyPatch, capsys: Pr
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("made\x1bup")
 
-    monkeypatch.setattr(pipeline, "_emit_all", broken)
+    monkeypatch.setattr(pipeline, "apply", broken)
     assert main([str(model)]) == ExitCode.INTERNAL == 1
     assert names(model.parent) == ["model.onnx"]
     err = capsys.readouterr().err
@@ -147,7 +148,7 @@ def test_nothing_to_rewrite(refused: Path, capsys: Printed) -> None:
 
 def wrong_slopes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rewritten model gets other slopes than the proof says."""
-    honest = pipeline._emit_all
+    honest = pipeline.apply
 
     def emit(made: ModelProto, *rest: Any) -> None:
         honest(made, *rest)
@@ -155,7 +156,7 @@ def wrong_slopes(monkeypatch: pytest.MonkeyPatch) -> None:
         changed = onnx.numpy_helper.to_array(slopes) * np.float32(1.05)
         slopes.CopyFrom(onnx.numpy_helper.from_array(changed, slopes.name))
 
-    monkeypatch.setattr(pipeline, "_emit_all", emit)
+    monkeypatch.setattr(pipeline, "apply", emit)
 
 
 def test_failed_verification_writes_nothing(model: Path, monkeypatch: pytest.MonkeyPatch, capsys: Printed) -> None:

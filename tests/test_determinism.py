@@ -11,7 +11,8 @@ from pathlib import Path
 
 import onnx
 import pytest
-from alibi_rewriter.rewriter.pipeline import Options, rewrite
+from alibi_rewriter.rewriter.pipeline import rewrite
+from alibi_rewriter.rewriter.result import Options
 from generator import build, sample
 from onnx import GraphProto, ModelProto, NodeProto
 from textgraphs import read

@@ -11,12 +11,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from alibi_rewriter.base.errors import ExitCode
 from alibi_rewriter.cli import bench_parser, explain_parser, main, parser
 from alibi_rewriter.explain.refused import STAGES
+from alibi_rewriter.fused.family import FAMILY_MEMBERS
 from alibi_rewriter.plugin import library_path
-from alibi_rewriter.rewriter.errors import Code, ExitCode
-from alibi_rewriter.rewriter.pipeline import Options, rewrite
-from alibi_rewriter.rewriter.spec import FAMILY_MEMBERS
+from alibi_rewriter.rewriter.pipeline import rewrite
+from alibi_rewriter.rewriter.result import Options
+from alibi_rewriter.rewriter.verdicts import Code
 from evidence import Level
 
 ROOT = Path(__file__).parent.parent

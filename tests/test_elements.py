@@ -6,6 +6,7 @@ operators and types is another one: here are the edges that a change of a single
 
 from __future__ import annotations
 
+import math
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx.parser
 import pytest
-from alibi_rewriter.rewriter.algebra import Index, Poly, Read, Size, of, poly, substitute
-from alibi_rewriter.rewriter.graph import index_graph, opset_versions
+from alibi_rewriter.algebra import Index, Poly, Read, Size, of, poly, substitute
+from alibi_rewriter.graph.index import index_graph, opset_versions
 from alibi_rewriter.rewriter.interpret import Interpreter
 from alibi_rewriter.rewriter.interpret.rules import element_rules
 from alibi_rewriter.rewriter.interpret.shapes import infer
@@ -227,6 +228,42 @@ def test_bounds_far_away(case: str) -> None:
     """A bound of the size of a mask is no mask to a position: sequences are longer than 65504."""
     body, constants, kind = FAR[case]
     agree(body, constants, kind, sizes=(3, 70000))
+
+
+BOUNDS = ", float hidden = {%s}, float nought = {0}, float low = {-7}, float high = {7}, float no = {-inf}"
+MASKED = "seen = Less(count, one)\n h = Where(seen, nought, hidden)\n p = Neg(h)\n "
+
+
+@pytest.mark.parametrize(
+    ("clip", "known"),
+    [
+        ("Clip(h, , high)", False),
+        ("Clip(p, low, )", False),
+        ("Clip(h)", False),
+        ("Clip(p, , high)", True),
+        ("Clip(h, low, )", True),
+        ("Clip(h, low, high)", True),
+        ("Clip(h, no, high)", True),
+    ],
+)
+def test_infinity_and_a_bound_that_is_not_given(clip: str, known: bool) -> None:
+    """The standard's text ends the type there, its function body and reference leave infinity as it is."""
+    body = f"{MASKED}y = {clip}"
+    _, value, _ = element(body, BOUNDS % "-inf", "float")
+    assert is_known(value) is known
+    assert agree(body, BOUNDS % "-100", "float"), "a finite number is not in question"
+
+
+@pytest.mark.parametrize(("name", "bound"), [("min", -math.inf), ("max", math.inf)])
+def test_an_infinite_bound_given_as_an_attribute(name: str, bound: float) -> None:
+    """As before opset 11: it bounds nothing, whichever its sign is."""
+    node = onnx.helper.make_node("Clip", ["x"], ["y"], **{name: bound})
+    x, y = (onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [3]) for n in "xy")
+    graph = onnx.helper.make_graph([node], "g", [x], [y])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 10)])
+    interpreter = Interpreter(index_graph(model.graph, opset_versions(model), Path()), element_rules())
+    infer(interpreter, list(model.graph.node))
+    assert interpreter.element("y", (poly(1),)) == interpreter.element("x", (poly(1),))
 
 
 def test_a_wrong_element_would_be_seen() -> None:

@@ -15,11 +15,12 @@ import numpy as np
 import onnx
 import pytest
 from alibi_rewriter import running
+from alibi_rewriter.base.errors import EngineFailed, ExitCode, MissingDependency
 from alibi_rewriter.cli import main
 from alibi_rewriter.engine import build, command
 from alibi_rewriter.rewriter import pipeline
-from alibi_rewriter.rewriter.errors import EngineFailed, ExitCode, MissingDependency
-from alibi_rewriter.rewriter.pipeline import Options, rewrite
+from alibi_rewriter.rewriter.pipeline import rewrite
+from alibi_rewriter.rewriter.result import Options
 from onnx import TensorProto, helper
 from textgraphs import read
 
@@ -119,7 +120,7 @@ def test_an_interrupt_before_anything_is_written(model: Path, capsys: Printed, m
         raise KeyboardInterrupt
 
     model.with_name("model.alibi.onnx").write_bytes(b"of an earlier run")
-    monkeypatch.setattr(pipeline, "_emit_all", interrupted)
+    monkeypatch.setattr(pipeline, "apply", interrupted)
     assert main([str(model), "--no-verify"]) == 130
     assert capsys.readouterr().err == "interrupted; nothing was written\n"
 
@@ -224,7 +225,7 @@ def test_what_an_engine_needs_is_checked_before_the_rewrite(
             raise failure
 
     monkeypatch.setattr(build, "choose", choose)
-    monkeypatch.setattr(pipeline, "_emit_all", lambda *_: pytest.fail("it was rewritten"))
+    monkeypatch.setattr(pipeline, "apply", lambda *_: pytest.fail("it was rewritten"))
     assert main([str(model), "--strategy", "native", "--engine", *words]) == code
     assert said in capsys.readouterr().err
     assert names(model.parent) == ["model.onnx"]

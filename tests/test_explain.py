@@ -14,16 +14,18 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
+from alibi_rewriter.base.errors import UsageError
+from alibi_rewriter.base.terminal import coloured, is_lively
+from alibi_rewriter.base.writing import write_file
 from alibi_rewriter.cli import main, parser
 from alibi_rewriter.completion import SHELLS
 from alibi_rewriter.explain import Look
 from alibi_rewriter.explain.numbers import bias_values
 from alibi_rewriter.explain.refused import STAGES
 from alibi_rewriter.explain.slopes import compare, standard_slopes
-from alibi_rewriter.rewriter.errors import Stage, UsageError
-from alibi_rewriter.rewriter.pipeline import Options, rewrite
-from alibi_rewriter.terminal import coloured, is_lively
-from alibi_rewriter.writing import write_file
+from alibi_rewriter.rewriter.pipeline import rewrite
+from alibi_rewriter.rewriter.result import Options
+from alibi_rewriter.rewriter.verdicts import Stage
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from textgraphs import FOLDER, feeds_of, fused, read, run
 

@@ -20,9 +20,10 @@ import onnx
 import onnx.inliner
 import onnx.shape_inference
 import pytest
-from alibi_rewriter.rewriter.errors import ExitCode
-from alibi_rewriter.rewriter.pipeline import Options, RewriteResult, rewrite
+from alibi_rewriter.base.errors import ExitCode
+from alibi_rewriter.rewriter.pipeline import rewrite
 from alibi_rewriter.rewriter.report import to_json
+from alibi_rewriter.rewriter.result import Options, RewriteResult
 from evidence import Level
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 

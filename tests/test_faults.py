@@ -14,12 +14,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from alibi_rewriter.rewriter import hidden, staging
-from alibi_rewriter.rewriter.errors import ExitCode, UsageError
-from alibi_rewriter.rewriter.hidden import remove_leftovers
-from alibi_rewriter.rewriter.pipeline import Options, rewrite
-from alibi_rewriter.rewriter.staging import Staged, copy_bytes, save
-from alibi_rewriter.writing import write_file
+from alibi_rewriter.base import hidden
+from alibi_rewriter.base.errors import ExitCode, UsageError
+from alibi_rewriter.base.hidden import remove_leftovers
+from alibi_rewriter.base.writing import write_file
+from alibi_rewriter.graph import save as staging
+from alibi_rewriter.graph.save import Staged, copy_bytes, save
+from alibi_rewriter.rewriter.pipeline import rewrite
+from alibi_rewriter.rewriter.result import Options
 from onnx import TensorProto, helper
 from textgraphs import read
 
@@ -105,7 +107,7 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
 WRITE = """
 import sys
 from pathlib import Path
-from alibi_rewriter.writing import write_file
+from alibi_rewriter.base.writing import write_file
 print("ready", flush=True)
 for number in range(10**9):
     write_file(Path(sys.argv[1]), bytes([number % 251]) * (4 << 20), "--json")
@@ -198,7 +200,7 @@ def a_dead_process() -> int:
 def test_leftovers_of_the_dead_are_removed_and_those_of_the_living_are_not(tmp_path: Path) -> None:
     target = tmp_path / "out.onnx"
     own, dead = os.getpid(), a_dead_process()
-    mark = hidden._mark(own)
+    mark = hidden.process_mark(own)
     assert mark is not None
     removed = [
         tmp_path / hidden_name("out.onnx", dead, mark),
@@ -379,11 +381,11 @@ def test_weights_are_copied_once_and_only_after_the_verification(
         copied.append(data)
         copy_bytes(data, target)
 
-    from alibi_rewriter.rewriter import pipeline
+    from alibi_rewriter.rewriter import compared
 
-    real = pipeline.verify
+    real = compared.verify
     monkeypatch.setattr(staging, "copy_bytes", counting)
-    monkeypatch.setattr(pipeline, "verify", lambda *a, **k: (seen.append(len(copied)), real(*a, **k))[1])
+    monkeypatch.setattr(compared, "verify", lambda *a, **k: (seen.append(len(copied)), real(*a, **k))[1])
     result = rewrite(source, out / "model.onnx")
     assert result.verification is not None and result.verification.passed
     assert (len(copied), seen) == (1, [0])

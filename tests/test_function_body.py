@@ -9,14 +9,8 @@ import evidence
 import numpy as np
 import onnx
 import pytest
-from alibi_rewriter.rewriter.function_body import (
-    MINIMUM_OPSET,
-    SLOPES_PER_HEAD,
-    WINDOW_OPSET,
-    function_proto,
-    function_text,
-)
-from alibi_rewriter.rewriter.spec import (
+from alibi_rewriter.fused.body import MINIMUM_OPSET, SLOPES_PER_HEAD, WINDOW_OPSET, function_proto, function_text
+from alibi_rewriter.fused.family import (
     BY_OP_TYPE,
     DOMAIN,
     DOMAIN_VERSION,

@@ -20,11 +20,14 @@ import numpy as np
 import onnx
 import onnx.printer
 import pytest
+from alibi_rewriter.base import errors
+from alibi_rewriter.base.errors import ExitCode
 from alibi_rewriter.cli import main
-from alibi_rewriter.rewriter import errors, pipeline
-from alibi_rewriter.rewriter.errors import Code, ExitCode, Refusal, Stage
-from alibi_rewriter.rewriter.pipeline import Options, rewrite
+from alibi_rewriter.rewriter import pipeline
+from alibi_rewriter.rewriter.pipeline import rewrite
 from alibi_rewriter.rewriter.report import to_json
+from alibi_rewriter.rewriter.result import Options
+from alibi_rewriter.rewriter.verdicts import Code, Refusal, Stage
 from onnx import ModelProto
 from textgraphs import FOLDER, feeds_of, fused, read, run
 
@@ -163,9 +166,9 @@ def test_probe_contradiction_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("name", [n for n in ACCEPT if n not in ("accept_run_time_slopes", "accept_if_body")])
 def test_probe_finds_wrong_slopes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The self-check is no decoration: a proof with another slope does not pass it."""
-    from alibi_rewriter.rewriter import prove
+    from alibi_rewriter.rewriter.prove.proof import proof as prove
 
-    honest = prove._slopes
+    honest = prove.slopes_of
 
     def wrong(*arguments: object) -> object:
         values, runtime = honest(*arguments)  # type: ignore[arg-type]
@@ -174,7 +177,7 @@ def test_probe_finds_wrong_slopes(name: str, monkeypatch: pytest.MonkeyPatch) ->
         changed[1] *= 1.01
         return changed, runtime
 
-    monkeypatch.setattr(prove, "_slopes", wrong)
+    monkeypatch.setattr(prove, "slopes_of", wrong)
     result = rewrite(read(name))
     assert {s.refusal.code for s in result.analysis.sites if s.refusal is not None} == {Code.PROBE}
     assert result.exit_code is ExitCode.NOT_REWRITTEN

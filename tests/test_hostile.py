@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from alibi_rewriter.base.errors import ExitCode, ModelRejected
 from alibi_rewriter.cli import main
-from alibi_rewriter.rewriter import normalise
-from alibi_rewriter.rewriter.errors import ExitCode, ModelRejected
-from alibi_rewriter.rewriter.pipeline import Options, rewrite
+from alibi_rewriter.rewriter.pipeline import rewrite
+from alibi_rewriter.rewriter.prepare import normalise
+from alibi_rewriter.rewriter.result import Options
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from textgraphs import FOLDER, feeds_of, read, run
 
@@ -413,7 +414,7 @@ def test_every_threat_names_a_test_that_exists() -> None:
 
 def test_an_operator_of_another_domain_is_not_what_it_is_called(tmp_path: Path) -> None:
     """`custom::Where` behind an attention is not a guard for empty rows, `custom::Transpose` is no transpose."""
-    from alibi_rewriter.rewriter.graph import operator
+    from alibi_rewriter.graph.index import operator
 
     assert operator(helper.make_node("Where", ["a"], ["b"])) == "Where"
     assert operator(helper.make_node("Where", ["a"], ["b"], domain="custom")) == ""

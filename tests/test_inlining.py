@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 import pytest
 from alibi_rewriter import Options, rewrite
+from alibi_rewriter.base.errors import ExitCode
 from alibi_rewriter.cli import main
-from alibi_rewriter.rewriter import inlining
-from alibi_rewriter.rewriter.errors import ExitCode
+from alibi_rewriter.rewriter.emit.nodes import inlining
 from onnx import ModelProto
 from textgraphs import feeds_of, fused, read, run
 

@@ -11,8 +11,8 @@ import onnx
 import onnx.parser
 import pytest
 from alibi_rewriter import Options, rewrite
+from alibi_rewriter.base.errors import ExitCode
 from alibi_rewriter.rewriter import pipeline
-from alibi_rewriter.rewriter.errors import ExitCode
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from textgraphs import read
 
@@ -91,7 +91,7 @@ def test_ranges_over_padded_tokens_do_not_decide(tmp_path: Path) -> None:
 
 
 def test_a_difference_is_named_by_set_and_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = pipeline._emit_all
+    honest = pipeline.apply
 
     def emit(made: ModelProto, *rest: Any) -> None:
         honest(made, *rest)
@@ -100,7 +100,7 @@ def test_a_difference_is_named_by_set_and_place(tmp_path: Path, monkeypatch: pyt
         changed[2] *= np.float32(1.5)
         slopes.CopyFrom(numpy_helper.from_array(changed, slopes.name))
 
-    monkeypatch.setattr(pipeline, "_emit_all", emit)
+    monkeypatch.setattr(pipeline, "apply", emit)
     path = tmp_path / "m.onnx"
     onnx.save(read("accept_linear_causal"), path)
     result = rewrite(path)

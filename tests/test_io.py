@@ -13,13 +13,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from alibi_rewriter.base.errors import ExitCode, ModelRejected, UsageError
 from alibi_rewriter.cli import main
-from alibi_rewriter.rewriter import pipeline, staging
-from alibi_rewriter.rewriter.errors import ExitCode, ModelRejected, UsageError
-from alibi_rewriter.rewriter.io import check_target, load
-from alibi_rewriter.rewriter.pipeline import Options, rewrite
+from alibi_rewriter.graph import save as staging
+from alibi_rewriter.graph.load import check_target, load
+from alibi_rewriter.graph.save import save
+from alibi_rewriter.rewriter import pipeline
+from alibi_rewriter.rewriter.pipeline import rewrite
 from alibi_rewriter.rewriter.report import to_text
-from alibi_rewriter.rewriter.staging import save
+from alibi_rewriter.rewriter.result import Options
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from textgraphs import feeds_of, fused, read, run
 
@@ -554,4 +556,4 @@ def test_load_reads_no_weights(tmp_path: Path) -> None:
     tensor = next(t for t in source.model.graph.initializer if t.name == "offset")
     assert not tensor.raw_data and not tensor.float_data
     assert len(source.sha256) == 64
-    assert pipeline._source(source.model).sha256 == ""
+    assert pipeline.source_of(source.model).sha256 == ""

@@ -13,10 +13,10 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from alibi_rewriter import isolation
+from alibi_rewriter.base import isolation
+from alibi_rewriter.base.errors import AlibiError
 from alibi_rewriter.engine import attach, backends
-from alibi_rewriter.kernels.compiler import CompileError, Worker
-from alibi_rewriter.rewriter.errors import AlibiError
+from alibi_rewriter.kernels.compile.compiler import CompileError, Worker
 
 ROOT = Path(__file__).parent.parent
 HAS_TRITON = importlib.util.find_spec("triton") is not None

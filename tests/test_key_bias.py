@@ -10,9 +10,10 @@ import numpy.typing as npt
 import onnx
 import pytest
 from alibi_rewriter import Options, rewrite
+from alibi_rewriter.base.errors import ExitCode
 from alibi_rewriter.cli import main
-from alibi_rewriter.rewriter.errors import Code, ExitCode
-from alibi_rewriter.rewriter.pipeline import RewriteResult
+from alibi_rewriter.rewriter.result import RewriteResult
+from alibi_rewriter.rewriter.verdicts import Code
 from onnx import ModelProto, TensorProto
 from test_windows import feeds, model_of
 from textgraphs import run
@@ -113,7 +114,7 @@ def test_sites_alone_are_compared_beyond_the_bound_too(tmp_path: Path) -> None:
 
 
 def test_lengths_that_take_too_much_memory_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alibi_rewriter.rewriter.verify.lengths.MOST_SCORES", 1 << 10)
+    monkeypatch.setattr("alibi_rewriter.verify.inputs.lengths.MOST_SCORES", 1 << 10)
     found = rewrite(rounding(BFLOAT16)).verification
     assert found is not None
     assert any("no sequence beyond 256 tokens was compared" in note for note in found.notes)
@@ -121,7 +122,7 @@ def test_lengths_that_take_too_much_memory_are_told(monkeypatch: pytest.MonkeyPa
 
 def test_a_rounding_that_gets_lost_fails_the_verification(monkeypatch: pytest.MonkeyPatch) -> None:
     """The float32 clones do not see it."""
-    from alibi_rewriter.rewriter.verify import as_they_are
+    from alibi_rewriter.verify.judge import as_they_are
 
     honest = as_they_are.compare
 
@@ -203,7 +204,7 @@ def test_a_mask_by_key_stays_an_additive_mask_unless_a_key_bias_is_preferred(mon
     given["mask"][0, ..., :4] = -np.inf
     (wanted,) = run(original, given)
     for preferred, name in ((False, "AdditiveMask"), (True, "KeyBias")):
-        monkeypatch.setattr("alibi_rewriter.rewriter.key_terms.PREFER_KEY_BIAS", preferred)
+        monkeypatch.setattr("alibi_rewriter.rewriter.bind.key_terms.PREFER_KEY_BIAS", preferred)
         result = rewrite(original, options=Options(verify=False))
         assert result.model is not None
         assert [f.variant.op_type for _, f in result.fused] == [f"AlibiAttentionLinear{name}"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from alibi_rewriter.rewriter.algebra import INFINITY, Index, Read, Size, ind, less_equal, of, poly
-from alibi_rewriter.rewriter.masks import hides, is_half, shift, unmask
+from alibi_rewriter.algebra import INFINITY, Index, Read, Size, ind, less_equal, of, poly
 from alibi_rewriter.rewriter.pipeline import rewrite
+from alibi_rewriter.rewriter.recognise.visibility import hides, is_half, shift, unmask
 from onnx import ModelProto, TensorProto
 from tiny import BARE, HEADS, LOWEST, SLOPES, WIDTH, Graph, codes, fused, gaps
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from alibi_rewriter.rewriter.pipeline import Options, rewrite
+from alibi_rewriter.rewriter.pipeline import rewrite
 from alibi_rewriter.rewriter.report import to_json, to_text
+from alibi_rewriter.rewriter.result import Options
 from onnx import ModelProto, TensorProto
 from tiny import BARE, LOWEST, Graph
 

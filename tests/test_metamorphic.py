@@ -9,7 +9,8 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import pytest
-from alibi_rewriter.rewriter.pipeline import Options, rewrite
+from alibi_rewriter.rewriter.pipeline import rewrite
+from alibi_rewriter.rewriter.result import Options
 from generator import MISSES, Spelling, build, difference, repair, reported_slopes, sample, told, tolerance
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -274,7 +275,7 @@ def test_a_bias_of_its_own_per_layer(bias: str) -> None:
 @pytest.mark.parametrize("spelling", PLAIN, ids=lambda s: s.bias)
 def test_any_node_order(spelling: Spelling) -> None:
     """A file whose nodes are in no topological order gets the same verdict or is rejected as broken."""
-    from alibi_rewriter.rewriter.errors import ModelRejected
+    from alibi_rewriter.base.errors import ModelRejected
 
     model = build(repair(spelling))
     shuffled = copy.deepcopy(model)

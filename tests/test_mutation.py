@@ -6,7 +6,8 @@ import copy
 
 import numpy as np
 import pytest
-from alibi_rewriter.rewriter.pipeline import Options, rewrite
+from alibi_rewriter.rewriter.pipeline import rewrite
+from alibi_rewriter.rewriter.result import Options
 from generator import BUFFER, SYMMETRIC, Spelling, attack, build, difference, repair, reported_slopes, told, tolerance
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import onnx
 import onnx.parser
 import pytest
-from alibi_rewriter.rewriter.pipeline import Options, RewriteResult, rewrite
+from alibi_rewriter.rewriter.pipeline import rewrite
+from alibi_rewriter.rewriter.result import Options, RewriteResult
 from onnx import ModelProto, numpy_helper
 from textgraphs import fused, run
 

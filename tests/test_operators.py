@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from alibi_rewriter.patterns.operators import ANY, PACKED, PATTERNS, READ, UNREAD, OperatorPattern
-from alibi_rewriter.rewriter.features import unsupported
+from alibi_rewriter.rewriter.prepare.features import unsupported
 from onnx import ModelProto, TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 from tiny import HEADS, LOWEST, SLOPES, WIDTH, Graph, draw, fused, refusals, run

@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from alibi_rewriter.base.errors import ExitCode, UsageError
+from alibi_rewriter.base.targets import check_place, put
 from alibi_rewriter.cli import main
 from alibi_rewriter.rewriter import pipeline
-from alibi_rewriter.rewriter.errors import ExitCode, UsageError
-from alibi_rewriter.rewriter.pipeline import Options, rewrite
-from alibi_rewriter.rewriter.place import check_place, put
+from alibi_rewriter.rewriter.pipeline import rewrite
+from alibi_rewriter.rewriter.result import Options
 from onnx import TensorProto, helper
 from textgraphs import read
 
@@ -71,7 +72,7 @@ def test_what_is_no_file_is_not_replaced(
     THINGS[thing](target)
     before = target.lstat()
     worked: list[object] = []
-    monkeypatch.setattr(pipeline, "analyse", lambda *a, **k: worked.append(a))
+    monkeypatch.setattr(pipeline, "analyse_copy", lambda *a, **k: worked.append(a))
     assert main(["model.onnx", option, str(target)]) == ExitCode.USAGE
     assert thing.removesuffix(" to nowhere") in capsys.readouterr().err
     assert not worked, "it is refused before any work"

@@ -6,7 +6,7 @@ import io
 import time
 
 import pytest
-from alibi_rewriter.rewriter.progress import ProgressBar, line
+from alibi_rewriter.base.progress import ProgressBar, line
 
 
 class Terminal(io.StringIO):

@@ -9,20 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx.parser
 import pytest
-from alibi_rewriter.rewriter.algebra import (
-    Index,
-    Size,
-    conjunction,
-    disjunction,
-    ind,
-    less_equal,
-    min0,
-    of,
-    poly,
-)
-from alibi_rewriter.rewriter.errors import Code
-from alibi_rewriter.rewriter.masks import apply_order, hides, under
-from alibi_rewriter.rewriter.pipeline import Options, RewriteResult, rewrite
+from alibi_rewriter.algebra import Index, Size, conjunction, disjunction, ind, less_equal, min0, of, poly
+from alibi_rewriter.rewriter.pipeline import rewrite
+from alibi_rewriter.rewriter.recognise.visibility import apply_order, hides, under
+from alibi_rewriter.rewriter.result import Options, RewriteResult
+from alibi_rewriter.rewriter.verdicts import Code
 from onnx import ModelProto
 from textgraphs import read, run
 
@@ -109,6 +100,21 @@ def test_slopes_on_both_sides_that_are_the_same() -> None:
 @pytest.mark.parametrize("ratio", [1 + 2.0**-9, 1 - 2.0**-9, 1 + 2.0**-12, 1 + 2.0**-18, 0.5, 0.0])
 def test_slopes_on_both_sides_that_differ(ratio: float) -> None:
     assert refusal(two_sided(ratio)) is Code.NOT_LINEAR
+
+
+@pytest.mark.parametrize(("rows", "keys"), [("S", "T"), ("T", "S"), ("s", "t"), ("t", "s")])
+def test_a_distance_of_either_sign_in_its_normal_form(rows: str, keys: str) -> None:
+    """Names of sizes decide whether |d| is known by min(0, d) or by min(0, -d)."""
+    proto = read("accept_symmetric")
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.shape.dim[2].dim_param = keys if value.name in ("k", "v") else rows
+    made = alone(proto).model
+    assert made is not None
+    random = np.random.default_rng(5)
+    feeds: dict[str, npt.NDArray[np.generic]] = {
+        n: random.standard_normal((2, 4, length, 8)).astype(np.float32) for n, length in (("q", 4), ("k", 9), ("v", 9))
+    }
+    assert np.abs(run(proto, feeds)[0] - run(made, feeds)[0]).max() < 1e-5
 
 
 # --- where the order of key and row is known ---------------------------------------------------------------
@@ -249,6 +255,47 @@ def test_a_huge_number_times_the_row_refuses(factor: float) -> None:
         constants=f", float factor = {{{factor}}}",
     )
     assert refusal(proto) is Code.FINITE_MASK
+
+
+# --- values that are known at run time only ----------------------------------------------------------------
+
+
+def test_integers_by_row_and_key_are_no_positions() -> None:
+    """What each head weights differently, but no position of a key: it is passed on beside the bias."""
+    proto = model(
+        """
+       apart = Cast<to=1>(between)
+       weighted = Mul(slopes, apart)
+       bias = Mul(slopes, d)
+       both = Add(bias, weighted)
+       s = Add(scaled, both)""",
+        inputs=", int64[B,1,S,S] between",
+    )
+    between = np.random.default_rng(2).integers(-3, 4, (2, 1, 9, 9))
+    assert difference(proto, {"between": between}) < 1e-5
+
+
+@pytest.mark.parametrize("number", [np.nan, 2.5])
+def test_a_float_that_all_keys_of_a_row_get_is_passed_on(number: float) -> None:
+    """Softmax does not see it, unless it is no number: then the row's output is none either."""
+    proto = model(
+        """
+       bias = Mul(slopes, d)
+       biased = Add(scaled, bias)
+       s = Add(biased, by_row)""",
+        inputs=", float[B,1,S,1] by_row",
+    )
+    by_row = np.zeros((2, 1, 9, 1), np.float32)
+    by_row[1, 0, 4] = number
+    made = alone(proto).model
+    assert made is not None
+    random = np.random.default_rng(5)
+    feeds: dict[str, npt.NDArray[np.generic]] = {
+        n: random.standard_normal((2, 4, 9, 8)).astype(np.float32) for n in ("q", "k", "v")
+    }
+    before, after = (run(m, feeds | {"by_row": by_row})[0] for m in (proto, made))
+    assert np.isnan(before[1, :, 4]).all() == (not np.isfinite(number))
+    np.testing.assert_allclose(after, before, atol=1e-5)
 
 
 # --- assumptions about sizes ---------------------------------------------------------------------------------

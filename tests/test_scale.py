@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from alibi_rewriter.rewriter.errors import ExitCode
-from alibi_rewriter.rewriter.interpret import blocks
-from alibi_rewriter.rewriter.interpret.fitting import fit
-from alibi_rewriter.rewriter.pipeline import Options, rewrite
+from alibi_rewriter.base.errors import ExitCode
+from alibi_rewriter.rewriter.interpret.tables.element import blocks
+from alibi_rewriter.rewriter.interpret.tables.fitting import fit
+from alibi_rewriter.rewriter.pipeline import rewrite
+from alibi_rewriter.rewriter.result import Options
 from onnx import TensorProto, helper, numpy_helper
 from textgraphs import read
 
@@ -141,7 +142,7 @@ def test_sampled_rows_give_the_same_formula(form: str, dtype: type, monkeypatch:
     }[form]
     table = np.stack([made, made * 0.5]).astype(dtype)
     whole = fit(table, (0, 0, 0))
-    monkeypatch.setattr("alibi_rewriter.rewriter.interpret.fitting.BLOCK", 4096)
+    monkeypatch.setattr("alibi_rewriter.rewriter.interpret.tables.fitting.BLOCK", 4096)
     monkeypatch.setattr(blocks, "BLOCK", 4096)
     sampled = fit(table, (0, 0, 0))
     assert whole.form and (whole.form, whole.visible, whole.positions) == (
@@ -224,7 +225,7 @@ def test_a_constant_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(made.SerializeToString())
     (tmp_path / "weights.bin").write_bytes(bytes(64))
-    from alibi_rewriter.rewriter.errors import ModelRejected
+    from alibi_rewriter.base.errors import ModelRejected
 
     with pytest.raises(ModelRejected, match="beyond the end"):
         rewrite(path, options=QUICK)

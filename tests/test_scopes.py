@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from alibi_rewriter.rewriter.algebra import Size, of
-from alibi_rewriter.rewriter.interpret.facts import Facts
+from alibi_rewriter.algebra import Size, of
+from alibi_rewriter.rewriter.interpret.sizes.facts import Facts
 from alibi_rewriter.rewriter.pipeline import rewrite
 from onnx import ModelProto, TensorProto
 from tiny import BARE, HEADS, WIDTH, Graph, codes, fused, gaps

@@ -10,7 +10,7 @@ import warnings
 import onnx
 import onnx.defs
 import pytest
-from alibi_rewriter.rewriter.algebra import Index, of
+from alibi_rewriter.algebra import Index, of
 from alibi_rewriter.rewriter.interpret.engine import MOVING
 from alibi_rewriter.rewriter.interpret.known import KNOWN, is_known
 from alibi_rewriter.rewriter.interpret.movement import RULES as MOVEMENTS

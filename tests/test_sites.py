@@ -13,17 +13,19 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from alibi_rewriter.base.errors import ExitCode, UsageError
 from alibi_rewriter.cli import main
 from alibi_rewriter.rewriter import pipeline
-from alibi_rewriter.rewriter.errors import ExitCode, UsageError
-from alibi_rewriter.rewriter.pairs import SitePairs
-from alibi_rewriter.rewriter.pipeline import Options, RewriteResult, rewrite
-from alibi_rewriter.rewriter.site_pair import SitePair
-from alibi_rewriter.rewriter.verify import bias as bias_module
-from alibi_rewriter.rewriter.verify import sites, verification
-from alibi_rewriter.rewriter.verify.bias import BIAS, Bias
-from alibi_rewriter.rewriter.verify.errors import LimitError
-from alibi_rewriter.rewriter.verify.identity import identity
+from alibi_rewriter.rewriter.check.pairs import CutPairs
+from alibi_rewriter.rewriter.check.site_pair import CutPair
+from alibi_rewriter.rewriter.pipeline import rewrite
+from alibi_rewriter.rewriter.result import Options, RewriteResult
+from alibi_rewriter.verify import verification
+from alibi_rewriter.verify.errors import LimitError
+from alibi_rewriter.verify.site import bias as bias_module
+from alibi_rewriter.verify.site import check as sites
+from alibi_rewriter.verify.site.bias import BIAS, Bias
+from alibi_rewriter.verify.site.identity import identity
 from generator import Spelling, build, repair, sample, told
 from onnx import TensorProto, helper, numpy_helper
 from test_scale import deep, external, sparse_file
@@ -42,13 +44,13 @@ def saved(model: onnx.ModelProto, folder: Path) -> Path:
     return path
 
 
-def pairs_of(model: onnx.ModelProto) -> list[SitePair]:
+def pairs_of(model: onnx.ModelProto) -> list[CutPair]:
     """The sites of a model before and after, as the verification gets them."""
-    source = pipeline._source(model)
-    copy, analysis = pipeline._analyse(model, source, frozenset())
-    again = pipeline._working_copy(model, Path(), analysis.kept)[0]
-    sites = SitePairs.of(copy, analysis, source.base_dir, lambda: again)
-    pipeline._emit_all(copy, analysis, RewriteResult(source, analysis))
+    source = pipeline.source_of(model)
+    copy, analysis = pipeline.analyse_copy(model, source, frozenset())
+    again = pipeline.working_copy(model, Path(), analysis.kept)[0]
+    sites = CutPairs.of(copy, analysis, source.base_dir, lambda: again)
+    pipeline.apply(copy, analysis, RewriteResult(source, analysis))
     found = list(sites.pairs(copy, source.base_dir))
     assert not sites.missing
     assert sites.changes(model, copy) == []
@@ -107,13 +109,13 @@ def test_operators_without_float64_kernels_are_computed_in_float32() -> None:
 
 def tampered(monkeypatch: pytest.MonkeyPatch, change: Callable[[onnx.ModelProto], None]) -> None:
     """Let every rewrite end with a mistake."""
-    honest = pipeline._emit_all
+    honest = pipeline.apply
 
     def wrong(model: onnx.ModelProto, *others: object) -> None:
         honest(model, *others)  # type: ignore[arg-type]
         change(model)
 
-    monkeypatch.setattr(pipeline, "_emit_all", wrong)
+    monkeypatch.setattr(pipeline, "apply", wrong)
 
 
 def slopes_of(model: onnx.ModelProto) -> onnx.TensorProto:
@@ -386,10 +388,10 @@ def test_the_same_numbers_every_time(tmp_path: Path) -> None:
 
 
 def test_a_site_that_cannot_be_taken_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = SitePairs._pair
+    honest = CutPairs.pair
     monkeypatch.setattr(
-        SitePairs,
-        "_pair",
+        CutPairs,
+        "pair",
         lambda self, part, *rest: "no reason" if part.site.name == "p_1" else honest(self, part, *rest),
     )
     found = rewrite(deep(3), options=BY_SITES).verification
@@ -397,7 +399,7 @@ def test_a_site_that_cannot_be_taken_out_is_named(monkeypatch: pytest.MonkeyPatc
     assert "2 of 3 attention sites" in found.summary()
     (missing,) = [site for site in found.sites if site.skipped is not None]
     assert any(missing.site in text and "no reason" in text for text in found.out_of_scope)
-    monkeypatch.setattr(SitePairs, "_pair", lambda self, *rest: "no reason")
+    monkeypatch.setattr(CutPairs, "pair", lambda self, *rest: "no reason")
     nothing = rewrite(deep(2), options=BY_SITES).verification
     assert nothing is not None and nothing.status == "skipped"
 

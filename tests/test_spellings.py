@@ -12,8 +12,9 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
-from alibi_rewriter.rewriter.errors import ExitCode
-from alibi_rewriter.rewriter.pipeline import Options, rewrite
+from alibi_rewriter.base.errors import ExitCode
+from alibi_rewriter.rewriter.pipeline import rewrite
+from alibi_rewriter.rewriter.result import Options
 from onnx import ModelProto
 from textgraphs import feeds_of, fused, run
 

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from alibi_rewriter import Options, rewrite
-from alibi_rewriter.rewriter.errors import ExitCode
+from alibi_rewriter.base.errors import ExitCode
 from alibi_rewriter.rewriter.pipeline import default_target
 from textgraphs import feeds_of, fused, read, run
 
@@ -52,7 +52,7 @@ def test_nobody_needs_the_package(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['onnx_graphsurgeon'] = None\n"
         "from alibi_rewriter import Options, rewrite\n"
-        "from alibi_rewriter.rewriter.errors import MissingDependency\n"
+        "from alibi_rewriter.base.errors import MissingDependency\n"
         f"result = rewrite({str(path)!r}, options=Options(verify=False))\n"
         "assert result.output is not None\n"
         "try:\n    result.graph()\n"

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from alibi_rewriter.rewriter import quiet
+from alibi_rewriter.base import telemetry as quiet
 
 pytest.importorskip("onnxruntime")
 

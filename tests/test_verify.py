@@ -13,22 +13,16 @@ import onnx.parser
 import pytest
 import textgraphs
 from alibi_rewriter import Options, rewrite
-from alibi_rewriter.rewriter import quiet
-from alibi_rewriter.rewriter.function_body import function_proto
-from alibi_rewriter.rewriter.spec import DOMAIN, DOMAIN_VERSION, EmptyRows, FusedAttention, Variant
-from alibi_rewriter.rewriter.verify import (
-    GivenInputError,
-    RuntimeMissingError,
-    Verification,
-    VerifyOptions,
-    verify,
-)
-from alibi_rewriter.rewriter.verify import clone as verify_clone
-from alibi_rewriter.rewriter.verify.clone import float32_clone, read
-from alibi_rewriter.rewriter.verify.draw import Drawer, plan
-from alibi_rewriter.rewriter.verify.mutants import OF_KEY_BIAS, OF_WINDOW, MutantKind, concerns, find_sites, mutate
-from alibi_rewriter.rewriter.verify.sizes import Relation, Role, Sizes, Symbols
-from alibi_rewriter.rewriter.verify.usage import Kind, describe_inputs
+from alibi_rewriter.base import telemetry as quiet
+from alibi_rewriter.fused.body import function_proto
+from alibi_rewriter.fused.family import DOMAIN, DOMAIN_VERSION, EmptyRows, FusedAttention, Variant
+from alibi_rewriter.verify import GivenInputError, RuntimeMissingError, Verification, VerifyOptions, verify
+from alibi_rewriter.verify.inputs.draw import Drawer, plan
+from alibi_rewriter.verify.inputs.sizes import Relation, Role, Sizes, Symbols
+from alibi_rewriter.verify.inputs.usage import Kind, describe_inputs
+from alibi_rewriter.verify.power.mutants import OF_KEY_BIAS, OF_WINDOW, MutantKind, concerns, find_sites, mutate
+from alibi_rewriter.verify.run import clone as verify_clone
+from alibi_rewriter.verify.run.clone import float32_clone, read
 from onnx import TensorProto, helper, numpy_helper
 
 pytest.importorskip("onnxruntime")

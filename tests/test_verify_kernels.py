@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from alibi_rewriter.rewriter.verify import Verification, kernels, runtime
-from alibi_rewriter.rewriter.verify.errors import KernelsMissingError
-from alibi_rewriter.runtime import NoLibrary, get_library_path
+from alibi_rewriter.runtime import NoLibrary, get_library_path, gpu
+from alibi_rewriter.verify import Verification, kernels
+from alibi_rewriter.verify.errors import KernelsMissingError, LimitError
+from alibi_rewriter.verify.run import kernels as run_kernels
+from alibi_rewriter.verify.run import runtime
+from alibi_rewriter.verify.run.kernels import CpuKernels
 from test_verify import FAMILY, Tiny, run_verify
 
 try:
@@ -55,30 +57,28 @@ def test_the_report_holds_it(tmp_path: Path) -> None:
     assert run_verify(tmp_path, FAMILY["causal"].original(), FAMILY["causal"].rewritten()).to_json()["kernels"] == []
 
 
-def altered(change: Callable[[onnx.NodeProto], None]) -> Any:
-    """In place of what makes a model ready for the kernels: they compute something else."""
+class Wrong(CpuKernels):
+    """Kernels that scale scores by one percent more than they are asked to."""
 
-    def made(proto: onnx.ModelProto, folder: Path | None, where: str) -> tuple[bytes, list[str]]:
-        wrong = onnx.ModelProto()
-        wrong.CopyFrom(proto)
-        for node in wrong.graph.node:
-            if node.domain == "alibi":
-                change(node)
-        return wrong.SerializeToString(), ["CPUExecutionProvider"]
-
-    return made
-
-
-def one_percent(node: onnx.NodeProto) -> None:
-    """Of the scale, that is; all but what a kernel's rounding could explain."""
-    for attribute in node.attribute:
-        if attribute.name == "scale":
-            attribute.f *= 1.01
+    def ready(self, model: onnx.ModelProto, folder: Path | None) -> tuple[bytes, list[Any]]:
+        changed = onnx.ModelProto()
+        changed.CopyFrom(model)
+        for node in changed.graph.node:
+            for attribute in node.attribute:
+                if node.domain == "alibi" and attribute.name == "scale":
+                    attribute.f *= 1.01
+        return super().ready(changed, folder)
 
 
-def test_a_kernel_that_computes_something_else_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "_with_kernels", altered(one_percent))
-    result = check(tmp_path, FAMILY["causal mask"])
+class Missing(CpuKernels):
+    """Kernels that take no node."""
+
+    def ready(self, model: onnx.ModelProto, folder: Path | None) -> tuple[bytes, list[Any]]:
+        raise LimitError("fused node 'x': there are no kernels for it")
+
+
+def test_a_kernel_that_computes_something_else_fails(tmp_path: Path) -> None:
+    result = check(tmp_path, FAMILY["causal mask"], known=(Wrong(),))
     assert all(one.passed for one in result.sets), "the graph is right"
     assert result.status == "failed" and "failed: the kernel differs" in result.summary()
     assert result.kernels[0].power is None
@@ -108,7 +108,7 @@ def test_without_the_library_a_note_says_so(tmp_path: Path, monkeypatch: pytest.
     def missing() -> str:
         raise NoLibrary("it was not built")
 
-    monkeypatch.setattr(runtime, "get_library_path", missing)
+    monkeypatch.setattr(run_kernels, "get_library_path", missing)
     result = check(tmp_path, FAMILY["causal"])
     assert result.status == "passed" and not result.kernels
     assert "the rewritten model was not run on the kernels of the CPU: it was not built" in result.notes
@@ -117,16 +117,17 @@ def test_without_the_library_a_note_says_so(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_asked_for_a_gpu_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "devices", list)
+    monkeypatch.setattr(gpu, "devices", list)
+    models = FAMILY["causal"].original(), FAMILY["causal"].rewritten()
     with pytest.raises(KernelsMissingError, match=r"--verify-on cuda: (this onnxruntime has no CUDA|there is no GPU)"):
-        run_verify(tmp_path, FAMILY["causal"].original(), FAMILY["causal"].rewritten(), kernels="cuda")
+        run_verify(tmp_path, *models, kernels="cuda", known=(CpuKernels(), gpu.CudaKernels()))
+    with pytest.raises(KernelsMissingError, match=r"--verify-on cuda: it is not known here"):
+        run_verify(tmp_path, *models, kernels="cuda")
+    result = run_verify(tmp_path, *models, kernels="auto", known=(CpuKernels(), gpu.CudaKernels()))
+    assert [entry.where for entry in result.kernels] == ["cpu"]
 
 
-def test_what_has_no_gpu_kernels_is_left_out_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def unserved(proto: onnx.ModelProto, folder: Path | None, where: str) -> tuple[bytes, list[str]]:
-        raise runtime.LimitError("fused node 'x': there are no kernels for it")
-
-    monkeypatch.setattr(runtime, "_with_kernels", unserved)
-    result = check(tmp_path, FAMILY["causal"])
+def test_a_node_without_kernels_is_left_out_with_the_reason(tmp_path: Path) -> None:
+    result = check(tmp_path, FAMILY["causal"], known=(Missing(),))
     assert result.status == "passed" and result.kernels[0].skipped_reason is not None
     assert "no kernels for it" in result.kernels[0].summary()

@@ -11,8 +11,8 @@ import onnx.parser
 import onnx.reference
 import pytest
 from alibi_rewriter import Options, rewrite
-from alibi_rewriter.rewriter.errors import Code
-from alibi_rewriter.rewriter.pipeline import RewriteResult
+from alibi_rewriter.rewriter.result import RewriteResult
+from alibi_rewriter.rewriter.verdicts import Code
 from onnx import ModelProto, helper
 from textgraphs import feeds_of, read, run
 

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 import onnx
-from alibi_rewriter.rewriter.errors import Refusal
-from alibi_rewriter.rewriter.pipeline import Options, rewrite
+from alibi_rewriter.rewriter.pipeline import rewrite
+from alibi_rewriter.rewriter.result import Options
+from alibi_rewriter.rewriter.verdicts import Refusal
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 Array = npt.NDArray[np.generic]

@@ -21,10 +21,11 @@ import onnx
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
 import generator
-from alibi_rewriter.rewriter.pipeline import Options, rewrite
-from alibi_rewriter.rewriter.verify.clone import float32_clone, read
-from alibi_rewriter.rewriter.verify.mutants import MutantKind, find_sites, mutate, not_applicable
-from alibi_rewriter.rewriter.verify.runtime import Model, Session
+from alibi_rewriter.rewriter.pipeline import rewrite
+from alibi_rewriter.rewriter.result import Options
+from alibi_rewriter.verify.power.mutants import MutantKind, find_sites, mutate, not_applicable
+from alibi_rewriter.verify.run.clone import float32_clone, read
+from alibi_rewriter.verify.run.runtime import Model, Session
 
 SAME = 2e-6
 """Relative difference below which two float32 models are the same function."""

@@ -28,11 +28,17 @@ from suite_mutations import EQUIVALENT, MUTATIONS, TESTS, TESTS_OF_NATIVE
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGETS = (
-    *("rewriter/prove.py", "rewriter/decompose.py", "rewriter/masks.py", "rewriter/mask_plan.py", "rewriter/emit.py"),
+    *(
+        "rewriter/prove/proof.py",
+        "rewriter/recognise/softmax.py",
+        "rewriter/recognise/visibility.py",
+        "rewriter/bind/masks.py",
+        "rewriter/emit/nodes.py",
+    ),
     *("rewriter/interpret/arithmetic.py", "rewriter/interpret/generators.py", "rewriter/interpret/movement.py"),
-    *("rewriter/interpret/digits.py", "rewriter/interpret/facts.py", "rewriter/interpret/fitting.py"),
-    *("rewriter/interpret/tables.py", "rewriter/interpret/extents.py", "rewriter/interpret/room.py"),
-    *("rewriter/interpret/shapes.py", "rewriter/interpret/solvers.py", "rewriter/interpret/engine.py"),
+    *("rewriter/interpret/digits.py", "rewriter/interpret/sizes/facts.py", "rewriter/interpret/tables/fitting.py"),
+    *("rewriter/interpret/tables/element.py", "rewriter/interpret/extents.py", "rewriter/interpret/sizes/room.py"),
+    *("rewriter/interpret/shapes.py", "rewriter/interpret/tables/solvers.py", "rewriter/interpret/engine.py"),
 )
 COMPARISONS: dict[type[ast.cmpop], tuple[str, str]] = {
     ast.Lt: ("<", "<="),

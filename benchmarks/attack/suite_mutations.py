@@ -7,11 +7,11 @@ tests of commit b65f32f.
 from __future__ import annotations
 
 TESTS = (
-    *("tests/test_proof_rules.py", "tests/test_elements.py", "tests/test_masks.py", "tests/test_windows.py"),
-    *("tests/test_number_types.py", "tests/test_scopes.py", "tests/test_assumptions.py", "tests/test_spellings.py"),
-    *("tests/test_key_bias.py", "tests/test_golden.py", "tests/test_exported.py", "tests/test_operators.py"),
-    *("tests/test_mutants.py", "tests/test_mutation.py", "tests/test_algebra.py", "tests/test_tables.py"),
-    *("tests/test_semantics.py", "tests/test_metamorphic.py", "tests/test_attack.py"),
+    *("tests/test_proof_rules.py", "tests/test_mask_plan.py", "tests/test_elements.py", "tests/test_masks.py"),
+    *("tests/test_windows.py", "tests/test_number_types.py", "tests/test_scopes.py", "tests/test_assumptions.py"),
+    *("tests/test_spellings.py", "tests/test_key_bias.py", "tests/test_golden.py", "tests/test_exported.py"),
+    *("tests/test_operators.py", "tests/test_mutants.py", "tests/test_mutation.py", "tests/test_algebra.py"),
+    *("tests/test_tables.py", "tests/test_semantics.py", "tests/test_metamorphic.py", "tests/test_attack.py"),
 )
 """Relevant tests, quick ones first."""
 
@@ -20,10 +20,14 @@ TESTS_OF_NATIVE = ("tests/engine/test_plugin_library.py::test_the_library_plans_
 
 MUTATIONS: tuple[tuple[str, str, str], ...] = (
     # --- survivors of b65f32f
-    ("rewriter/prove.py", "np.maximum(np.abs(a), np.abs(b)) * 2.0**-22", "np.maximum(np.abs(a), np.abs(b)) * 2.0**-8"),
-    ("rewriter/masks.py", "if ratio > 0 and is_nonpositive(rest):", "if ratio > 0:"),
     (
-        "rewriter/masks.py",
+        "rewriter/prove/proof.py",
+        "np.maximum(np.abs(a), np.abs(b)) * 2.0**-22",
+        "np.maximum(np.abs(a), np.abs(b)) * 2.0**-8",
+    ),
+    ("rewriter/recognise/visibility.py", "if ratio > 0 and is_nonpositive(rest):", "if ratio > 0:"),
+    (
+        "rewriter/recognise/visibility.py",
         "if all(any(implies(k, c) for k in known) for c in conjuncts(atom.condition)):",
         "if any(any(implies(k, c) for k in known) for c in conjuncts(atom.condition)):",
     ),
@@ -38,7 +42,7 @@ MUTATIONS: tuple[tuple[str, str, str], ...] = (
         "inside.append(less_equal(indices[k], offset + index_dims[axis]))",
     ),
     (
-        "rewriter/emit.py",
+        "rewriter/emit/nodes.py",
         'self.editor.integers([0], f"{self.site}/first")',
         'self.editor.integers([1], f"{self.site}/first")',
     ),
@@ -118,82 +122,90 @@ MUTATIONS: tuple[tuple[str, str, str], ...] = (
         "moved[axis] = first + indices[axis]",
     ),
     ("rewriter/interpret/movement.py", "        return extent + index\n", "        return index\n"),
-    ("rewriter/interpret/room.py", "SMALL = tuple(range(1, 9))", "SMALL = tuple(range(2, 9))"),
+    ("rewriter/interpret/sizes/room.py", "SMALL = tuple(range(1, 9))", "SMALL = tuple(range(2, 9))"),
     # --- masks
     (
-        "rewriter/masks.py",
+        "rewriter/recognise/visibility.py",
         "return ceiling <= Fraction(HIDDEN_BELOW) and ceiling <= -reach",
         "return ceiling <= Fraction(HIDDEN_BELOW)",
     ),
     (
-        "rewriter/masks.py",
+        "rewriter/recognise/visibility.py",
         "return ceiling <= Fraction(HIDING_WIDE) and ceiling <= -2 * reach",
         "return ceiling <= Fraction(HIDING_WIDE)",
     ),
     (
-        "rewriter/masks.py",
+        "rewriter/recognise/visibility.py",
         "return ceiling <= Fraction(HIDING_WIDE) and ceiling <= -2 * reach",
         "return ceiling <= -2 * reach",
     ),
     (
-        "rewriter/masks.py",
+        "rewriter/recognise/visibility.py",
         "ceiling += max(Fraction(0), Fraction(coefficient))",
         "ceiling += min(Fraction(0), Fraction(coefficient))",
     ),
-    ("rewriter/masks.py", "if low and not high:", "if low:"),
-    ("rewriter/masks.py", "elif high and not low:", "elif high:"),
-    ("rewriter/masks.py", "elif ratio < 0 and is_nonpositive(-rest):", "elif ratio < 0:"),
-    ("rewriter/masks.py", "elif any(implies(k, opposite) for k in known):", "elif known:"),
-    ("rewriter/masks.py", "if quotient.terms and factor == quotient * (ramp / scale):", "if quotient.terms:"),
+    ("rewriter/recognise/visibility.py", "if low and not high:", "if low:"),
+    ("rewriter/recognise/visibility.py", "elif high and not low:", "elif high:"),
+    ("rewriter/recognise/visibility.py", "elif ratio < 0 and is_nonpositive(-rest):", "elif ratio < 0:"),
+    ("rewriter/recognise/visibility.py", "elif any(implies(k, opposite) for k in known):", "elif known:"),
+    (
+        "rewriter/recognise/visibility.py",
+        "if quotient.terms and factor == quotient * (ramp / scale):",
+        "if quotient.terms:",
+    ),
     # --- the proof
-    ("rewriter/prove.py", "            if value == distance:", "            if not is_nonpositive(value):"),
-    ("rewriter/prove.py", "if whole_numbers and named <= allowed:", "if named <= allowed:"),
-    ("rewriter/prove.py", "if whole_numbers and named <= allowed:", "if whole_numbers:"),
-    ("rewriter/prove.py", "if any(a == frame.key or isinstance(a, Min0) for a, _ in place):", "if False:"),
-    ("rewriter/prove.py", "linear = linear - factor", "linear = linear + factor"),
-    ("rewriter/prove.py", "elif factor.terms:\n            shift", "elif False:\n            shift"),
-    ("rewriter/prove.py", "    _check_shift(attention)\n", ""),
-    ("rewriter/prove.py", "if frame.key in atoms:\n            check_types", "if False:\n            check_types"),
-    ("rewriter/prove.py", "and not whole_is_finite(whole)", "and False"),
-    ("rewriter/prove.py", "if place == ((frame.key, 1),):", "if place[0][0] == frame.key:"),
+    ("rewriter/prove/proof.py", "            if value == distance:", "            if not is_nonpositive(value):"),
+    ("rewriter/prove/proof.py", "if whole_numbers and named <= allowed:", "if named <= allowed:"),
+    ("rewriter/prove/proof.py", "if whole_numbers and named <= allowed:", "if whole_numbers:"),
+    ("rewriter/prove/proof.py", "if any(a == frame.key or isinstance(a, Min0) for a, _ in place):", "if False:"),
+    ("rewriter/prove/proof.py", "linear = linear - factor", "linear = linear + factor"),
+    ("rewriter/prove/proof.py", "elif factor.terms:\n            shift", "elif False:\n            shift"),
+    ("rewriter/prove/proof.py", "    _check_shift(attention)\n", ""),
+    (
+        "rewriter/prove/proof.py",
+        "if frame.key in atoms:\n            check_types",
+        "if False:\n            check_types",
+    ),
+    ("rewriter/prove/proof.py", "and not whole_is_finite(whole)", "and False"),
+    ("rewriter/prove/proof.py", "if place == ((frame.key, 1),):", "if place[0][0] == frame.key:"),
     # --- the reading
     (
-        "rewriter/decompose.py",
+        "rewriter/recognise/softmax.py",
         "if not any(x.depends_on(row) for x in key_side) and any(x.depends_on(row) for x in query_side):",
         "if any(x.depends_on(row) for x in query_side):",
     ),
     (
-        "rewriter/decompose.py",
+        "rewriter/recognise/softmax.py",
         "scale=score.scale * query_view.factor * key_view.factor,",
         "scale=score.scale * query_view.factor,",
     ),
     (
-        "rewriter/decompose.py",
+        "rewriter/recognise/softmax.py",
         "return (right, left) if any(x.depends_on(key) for x in product.left_index) else (left, right)",
         "return left, right",
     ),
-    ("rewriter/decompose.py", "return key_head(view, frame.head) == heads", "return True"),
-    ("rewriter/decompose.py", "if found is None or found.factor != 1:", "if found is None:"),
+    ("rewriter/recognise/softmax.py", "return key_head(view, frame.head) == heads", "return True"),
+    ("rewriter/recognise/softmax.py", "if found is None or found.factor != 1:", "if found is None:"),
     # --- mask plan and emitter
     (
-        "rewriter/mask_plan.py",
+        "rewriter/bind/masks.py",
         "            inverted = True\n        elif condition.kind",
         "            inverted = False\n        elif condition.kind",
     ),
-    ("rewriter/mask_plan.py", "if not hidden & missing or not hidden <= allowed:", "if not hidden & missing:"),
-    ("rewriter/mask_plan.py", "bound = -value.constant_term", "bound = value.constant_term"),
+    ("rewriter/bind/masks.py", "if not hidden & missing or not hidden <= allowed:", "if not hidden & missing:"),
+    ("rewriter/bind/masks.py", "bound = -value.constant_term", "bound = value.constant_term"),
     (
-        "rewriter/mask_plan.py",
+        "rewriter/bind/masks.py",
         'parts[0] if len(parts) == 1 else Op("and", tuple(parts))',
         'parts[0] if len(parts) == 1 else Op("or", tuple(parts))',
     ),
     (
-        "rewriter/mask_plan.py",
+        "rewriter/bind/masks.py",
         "rows = tuple(c for c in proof.hidden if key not in c.all_atoms())",
         "rows: tuple[Cond, ...] = ()",
     ),
-    ("rewriter/emit.py", '"Div" if self.plan.divide else "Mul"', '"Mul"'),
-    ("rewriter/emit.py", "present.index(r) for r in order", "order.index(r) for r in present"),
+    ("rewriter/emit/nodes.py", '"Div" if self.plan.divide else "Mul"', '"Mul"'),
+    ("rewriter/emit/nodes.py", "present.index(r) for r in order", "order.index(r) for r in present"),
     # --- how launches are planned
     ("native/core/plan.cpp", "if (skip-- == 0) break;", "break;"),
     ("native/core/plan.cpp", "if (!kernel.maskRows && layout_.maskRows) return false;", ""),

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from alibi_rewriter.kernels.cache import cached_bundle
-from alibi_rewriter.kernels.compiler import Worker
-from alibi_rewriter.kernels.launcher import Bundle
+from alibi_rewriter.kernels.compile.cache import cached_bundle
+from alibi_rewriter.kernels.compile.compiler import Worker
+from alibi_rewriter.kernels.launch.launcher import Bundle
 from inputs import Buffers, Run, extras_of, inputs_of, median_ms, slopes
 from peers import peers
 from shapes import INPUTS, Shape

@@ -22,11 +22,11 @@ from typing import Any
 from unittest import mock
 
 import alibi_rewriter.kernels
-from alibi_rewriter.kernels import compiler, resources
-from alibi_rewriter.kernels.compiler import CompileError, Worker, compile_bundle, job_of
-from alibi_rewriter.kernels.configurations import Configuration, _applies, configurations
-from alibi_rewriter.kernels.description import Condition
-from alibi_rewriter.kernels.variants import Layout, Request, Tile
+from alibi_rewriter.kernels.compile import compiler, resources
+from alibi_rewriter.kernels.compile.compiler import CompileError, Worker, compile_bundle, job_of
+from alibi_rewriter.kernels.compile.configurations import Configuration, applies, configurations
+from alibi_rewriter.kernels.launch.description import Condition
+from alibi_rewriter.kernels.requests import Layout, Request, Tile
 from candidates import Candidate, Kind
 from shapes import Shape
 
@@ -92,8 +92,8 @@ def demands(kind: Kind, arch: int) -> Iterator[tuple[Request, Layout]]:
                 if dense and not (portable and layout.mask_dense):
                     continue
                 found = (each, dataclasses.replace(layout, contiguous=contiguous, mask_dense=dense))
-                taken = any(_applies(dict(rule), each, arch) for rule in kind.behind)
-                if found not in done and not taken and _applies(dict(kind.rule), each, arch):
+                taken = any(applies(dict(rule), each, arch) for rule in kind.behind)
+                if found not in done and not taken and applies(dict(kind.rule), each, arch):
                     done.add(found)
                     yield found
 

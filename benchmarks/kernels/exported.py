@@ -22,9 +22,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as functional
-from alibi_rewriter.kernels.cache import cached_bundle
-from alibi_rewriter.kernels.compiler import Worker
-from alibi_rewriter.kernels.launcher import Bundle
+from alibi_rewriter.kernels.compile.cache import cached_bundle
+from alibi_rewriter.kernels.compile.compiler import Worker
+from alibi_rewriter.kernels.launch.launcher import Bundle
 from bench import environment
 from inputs import Buffers, Run, extras_of, inputs_of, slopes
 from replay import captured, replayed_ms

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from alibi_rewriter.kernels.plan import Call, Tensor
+from alibi_rewriter.kernels.launch.plan import Call, Tensor
 from shapes import Shape, paper_slopes
 
 Run = Callable[[], object]

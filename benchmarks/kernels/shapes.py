@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from alibi_rewriter.kernels.variants import ELEMENT_BYTES, Layout, Request
+from alibi_rewriter.kernels.requests import ELEMENT_BYTES, Layout, Request
 
 INPUTS = ("none", "key padding", "right padding", "boolean rows", "additive rows", "positions")
 """What an attention may have besides query, key and value."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from alibi_rewriter.kernels.launcher import Bundle
+from alibi_rewriter.kernels.launch.launcher import Bundle
 from building import TRYING
 from inputs import Buffers, Run, extras_of, inputs_of, interleaved_ms, slopes
 from shapes import Shape

@@ -7,7 +7,7 @@
 
 What is chosen from is in ``candidates.py``.  Results are written class by class; classes that are in the file are not
 done again, so a run that was cut short goes on.  The same results give the same configurations.json; after a change run
-``python -m alibi_rewriter.kernels.resources --missing``.
+``python -m alibi_rewriter.kernels.compile.resources --missing``.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def rewrite(results: dict[str, Any], target: Path) -> None:
         say(f"{target} stays as it is")
         return
     target.write_text(text)
-    say(f"{target} rewritten; now run python -m alibi_rewriter.kernels.resources --missing")
+    say(f"{target} rewritten; now run python -m alibi_rewriter.kernels.compile.resources --missing")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from onnx import NodeProto, TensorProto
 
-from ..algebra import (
+from ...algebra import (
     INFINITY,
     ONE,
     ZERO,
@@ -39,7 +39,7 @@ from ..algebra import (
     of,
     poly,
 )
-from ..graph import int_attribute
+from ...graph.index import int_attribute
 from .clamps import ceiled, clip, floored, largest
 from .digits import floordiv
 from .exactness import is_exact
@@ -225,7 +225,7 @@ def _where(interpreter: Interpreter, node: NodeProto, output: int, indices: Indi
 
 def _given(value: Poly, test: Poly, outcome: int) -> Poly:
     """The value on the branch where ``test`` (an indicator, or one minus one) has the outcome."""
-    from ..algebra import split
+    from ...algebra import split
 
     atom = test.single_atom
     if not isinstance(atom, Ind):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from onnx import NodeProto, TensorProto
 
-from ..algebra import (
+from ...algebra import (
     HIDING_VALUE,
     INFINITY,
     LARGEST_FLOAT32,
@@ -23,7 +23,7 @@ from ..algebra import (
     poly,
     split,
 )
-from ..graph import float_attribute
+from ...graph.index import float_attribute
 from .rounding import LARGEST
 
 if TYPE_CHECKING:
@@ -98,20 +98,56 @@ def _is_activation(factor: tuple[object, int]) -> bool:
 
 
 def clip(interpreter: Interpreter, node: NodeProto, output: int, indices: tuple[Poly, ...]) -> Poly | None:
-    """The element of a Clip: the lower bound first, so that the upper one wins where they cross."""
+    """The element of a Clip: the lower bound first, so that the upper one wins where they cross.
+
+    A bound that is not given is the end of the type in the standard's text and in onnxruntime, and no bound in the
+    standard's function body and in its reference.  Only infinity tells these apart: its element is unknown.
+    """
     value: Poly | None = interpreter.element(node.input[0], indices)
-    lowest = -largest(interpreter.dtype(node.input[0]))
-    low, high = (_bound(interpreter, node, *which) for which in ((1, "min", lowest), (2, "max", -lowest)))
+    low, high = (_bound(interpreter, node, *which) for which in ((1, "min", -INFINITY), (2, "max", INFINITY)))
     if low is None or high is None or value is None:
         return None
+    for position, name, sign in ((1, "min", -1), (2, "max", 1)):
+        if not _is_given(node, position, name) and may_be_infinite(value, sign):
+            return None
+    lowest = -largest(interpreter.dtype(node.input[0]))
     if low.constant != -INFINITY:
         value = floored(value, low, lowest)
     return value if value is None or high.constant == INFINITY else ceiled(value, high, lowest)
 
 
+def _is_given(node: NodeProto, position: int, name: str) -> bool:
+    """Whether a bound of a Clip is given, as an input or (before opset 11) as an attribute."""
+    by_input = len(node.input) > position and bool(node.input[position])
+    return by_input or not math.isnan(float_attribute(node, name, math.nan))
+
+
 def _bound(interpreter: Interpreter, node: NodeProto, position: int, name: str, absent: Number) -> Poly | None:
-    """A bound of a Clip, the end of the type where it is not given; None where it is unknown."""
+    """A bound of a Clip, infinity where it is not given; None where it is unknown."""
     if len(node.input) > position and node.input[position]:
         return interpreter.scalar(node.input[position])
     given = float_attribute(node, name, math.nan)
-    return poly(absent) if math.isnan(given) else poly(Fraction(given) if math.isfinite(given) else -absent)
+    if math.isnan(given):
+        return poly(absent)
+    return poly(Fraction(given) if math.isfinite(given) else INFINITY if given > 0 else -INFINITY)
+
+
+def may_be_infinite(value: Poly, sign: int, cases: int = MOST_CASES) -> bool:
+    """Whether a value may be infinity of a sign as far as its constants tell; run-time values are taken as finite.
+
+    Args:
+        value: Any value.
+        sign: 1 for infinity, -1 for minus infinity.
+        cases: Indicators that may still be told apart.
+    """
+    if not all(a.is_finite for a in value.atoms):
+        return True
+    huge = [(m, c) for m, c in value.terms if magnitude(c) >= INFINITY / 2]
+    if not huge:
+        return False
+    if all(not m for m, _ in huge) and not any(isinstance(a, Ind) for a in value.atoms):
+        return sign * value.constant_term > 0
+    indicator = next((a for a in value.sorted_atoms() if isinstance(a, Ind)), None)
+    if indicator is None or not cases:
+        return True
+    return any(may_be_infinite(part, sign, cases - 1) for part in split(value, indicator))

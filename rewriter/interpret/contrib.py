@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from onnx import NodeProto
 
-from ..algebra import Poly, poly
-from ..graph import int_attribute
+from ...algebra import Poly, poly
+from ...graph.index import int_attribute
 from .extents import Dims, broadcast
 
 if TYPE_CHECKING:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from ..algebra import (
+from ...algebra import (
     ZERO,
     Apply,
+    Atom,
     Index,
     Monomial,
     Number,
@@ -18,13 +17,11 @@ from ..algebra import (
     poly,
     upper_bound,
 )
-
-if TYPE_CHECKING:
-    from .engine import Interpreter
+from .environment import Environment
 
 
 def regroup(
-    interpreter: Interpreter, inside: tuple[Poly, ...], outside: tuple[Poly, ...], indices: tuple[Poly, ...]
+    environment: Environment, inside: tuple[Poly, ...], outside: tuple[Poly, ...], indices: tuple[Poly, ...]
 ) -> tuple[Poly, ...] | None:
     """The index in shape ``inside`` of the element at ``indices`` in shape ``outside`` (same row-major order).
 
@@ -44,7 +41,7 @@ def regroup(
             group_out.append(o)
             product_out = outside[o]
             o += 1
-        while not interpreter.same(product_in, product_out):
+        while not environment.same(product_in, product_out):
             # Extend the side that is the proper divisor of the other one (or whichever still has axes).
             if o < len(outside) and (i >= len(inside) or divide(product_in, product_out) is not None):
                 product_out = product_out * outside[o]
@@ -71,7 +68,7 @@ def regroup(
         linear = ZERO
         for axis in group_out:
             linear = linear * outside[axis] + indices[axis]
-        result.extend(_digits(interpreter, linear, group_in))
+        result.extend(_digits(environment, linear, group_in))
     return tuple(result)
 
 
@@ -83,7 +80,7 @@ def product(extents: tuple[Poly, ...]) -> Poly:
     return total
 
 
-def _digits(interpreter: Interpreter, linear: Poly, extents: list[Poly]) -> list[Poly]:
+def _digits(environment: Environment, linear: Poly, extents: list[Poly]) -> list[Poly]:
     """Mixed-radix digits of a linear index, most significant first."""
     found: list[Poly] = []
     rest = linear
@@ -91,19 +88,19 @@ def _digits(interpreter: Interpreter, linear: Poly, extents: list[Poly]) -> list
         weight = poly(1)
         for extent in extents[position:]:
             weight = weight * extent
-        quotient, rest = divmod_index(interpreter, rest, weight)
+        quotient, rest = divmod_index(environment, rest, weight)
         found.append(quotient)
     found.append(rest)
     return found
 
 
-def digits(interpreter: Interpreter, linear: Poly, extents: list[Poly]) -> list[Poly]:
+def digits(environment: Environment, linear: Poly, extents: list[Poly]) -> list[Poly]:
     """Quotient and digits of a linear index: ``[linear // prod(extents), digit, ...]``."""
     weight = poly(1)
     for extent in extents:
         weight = weight * extent
-    quotient, rest = divmod_index(interpreter, linear, weight)
-    return [quotient, *_digits(interpreter, rest, extents)]
+    quotient, rest = divmod_index(environment, linear, weight)
+    return [quotient, *_digits(environment, rest, extents)]
 
 
 def divide(value: Poly, divisor: Poly) -> Poly | None:
@@ -127,25 +124,25 @@ def divide(value: Poly, divisor: Poly) -> Poly | None:
     return Poly(result)
 
 
-def divmod_index(interpreter: Interpreter, linear: Poly, weight: Poly) -> tuple[Poly, Poly]:
+def divmod_index(environment: Environment, linear: Poly, weight: Poly) -> tuple[Poly, Poly]:
     """(linear // weight, linear % weight) for an index ``linear`` >= 0, exact where it can be proven.
 
     Terms that are multiples of the weight go to the quotient; what is left is the remainder if its
     upper bound lies below the weight.  Otherwise the digits stay functions, and if a plain index is
-    to blame, where it should be split is noted in ``interpreter.splits``.
+    to blame, where it should be split is noted in ``environment.splits``.
     """
     if weight == 1:
         return linear, ZERO
     quotient, remainder = _multiples(linear, weight)
     bound = upper_bound(remainder)
-    if is_nonnegative(remainder) and bound is not None and is_nonnegative(interpreter.facts.normal(weight - 1 - bound)):
+    if is_nonnegative(remainder) and bound is not None and is_nonnegative(environment.facts.normal(weight - 1 - bound)):
         return quotient, remainder
     for atom in remainder.sorted_atoms():
         if isinstance(atom, Index):
             stride = remainder.coefficient_of(atom)
             divisor = divide(weight, stride)
             if divisor is not None and divisor != 1 and not is_nonnegative(divisor - atom.bound):
-                interpreter.splits.append((atom, divisor))
+                environment.splits.append((atom, divisor))
                 break
     else:
         carried = _carried(quotient, remainder, weight)
@@ -217,3 +214,10 @@ def _strides(value: Poly, divisor: Poly) -> list[Poly]:
     """What indices are multiplied by, where it divides the divisor."""
     found = [value.coefficient_of(a) for a in value.sorted_atoms() if isinstance(a, Index)]
     return [s for s in found if s != 1 and s != divisor and divide(divisor, s) is not None]
+
+
+def index_quotient(index: Index, group: Poly) -> Atom:
+    """The quotient of an index by the size of a group, which nothing simplifies."""
+    quotient = floordiv(of(index), group).single_atom
+    assert quotient is not None
+    return quotient

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from onnx import NodeProto
 
-from ..graph import attribute
+from ...graph.index import attribute
 
 FIRST_BROADCAST = 0x1000
 """Axes under an ellipsis get letters that no equation has, counted from the last such axis."""

@@ -15,7 +15,7 @@ from .engine import MOVING
 from .rounding import PRECISION
 
 if TYPE_CHECKING:
-    from ..graph import Array
+    from ...graph.index import Array
     from .engine import Interpreter
 
 EXACT = MOVING | {

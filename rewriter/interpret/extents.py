@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from onnx import NodeProto
 
-from ..algebra import ONE, ZERO, Poly, Read, Size, maximum, poly
-from ..graph import MAX_RANK, int_attribute, ints_attribute, label
+from ...algebra import ONE, ZERO, Poly, Read, Size, maximum, poly
+from ...graph.index import MAX_RANK, int_attribute, ints_attribute, label
 from .digits import divide, floordiv
 from .equations import einsum_labels
 from .movement import axes_of, reduced_axes, slice_bounds, split_sizes, squeezed_axes

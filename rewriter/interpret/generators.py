@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import NodeProto, TensorProto
 
-from ..algebra import (
+from ...algebra import (
     ONE,
     ZERO,
     Atom,
@@ -34,7 +34,7 @@ from ..algebra import (
     poly,
     substitute,
 )
-from ..graph import attribute, float_attribute, int_attribute, ints_attribute, read_tensor
+from ...graph.index import attribute, float_attribute, int_attribute, ints_attribute, read_tensor
 from .arithmetic import exact
 from .equations import einsum_labels
 from .movement import reduced_axes

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import NodeProto, TensorProto
 
-from ..algebra import Apply, Poly, absolute, poly
+from ...algebra import Apply, Poly, absolute, poly
 from .arithmetic import RULES as ARITHMETIC
 from .arithmetic import apply_function
-from .tables import Table, table
+from .tables.element import Table, table
 
 if TYPE_CHECKING:
     from .engine import Interpreter

@@ -11,20 +11,8 @@ from typing import TYPE_CHECKING
 
 from onnx import NodeProto
 
-from ..algebra import (
-    ZERO,
-    Poly,
-    Read,
-    Size,
-    is_nonnegative,
-    is_nonpositive,
-    lower_bound,
-    maximum,
-    minimum,
-    of,
-    poly,
-)
-from ..graph import int_attribute, ints_attribute, label
+from ...algebra import ZERO, Poly, Read, Size, is_nonnegative, is_nonpositive, lower_bound, maximum, minimum, of, poly
+from ...graph.index import int_attribute, ints_attribute, label
 from .digits import digits, divide, product, regroup
 
 if TYPE_CHECKING:

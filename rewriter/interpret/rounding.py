@@ -12,7 +12,7 @@ from functools import partial
 
 from onnx import TensorProto
 
-from ..algebra import INFINITY, Apply, Atom, Ind, Number, Poly, interval, magnitude, of, poly, split
+from ...algebra import INFINITY, Apply, Atom, Ind, Number, Poly, interval, magnitude, of, poly, split
 
 NARROW: dict[int, tuple[str, int]] = {TensorProto.FLOAT16: ("float16", 11), TensorProto.BFLOAT16: ("bfloat16", 8)}
 """Float types that do not hold all positions: name, and bits of the significand.  Integers are exact up to 2^bits."""
@@ -118,3 +118,8 @@ def absorbed(dtype: int, value: Poly) -> Poly:
         return value
     name = NARROW[dtype][0] if dtype in NARROW else ("float32" if dtype == TensorProto.FLOAT else "float64")
     return of(Apply(PREFIX + name, (value,), partial(absorbed, dtype)))
+
+
+def rounding_bounds(value: Poly) -> list[int]:
+    """Up to which integers the types are exact that a value is rounded to."""
+    return sorted({exact_below(a) for a in value.all_atoms() if is_rounding(a)} - {0})  # type: ignore[arg-type]

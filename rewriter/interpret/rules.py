@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnx import NodeProto
 
-from ..algebra import Poly
+from ...algebra import Poly
 from . import arithmetic, generators, inverses, movement
 from .engine import ElementRule, Interpreter
 

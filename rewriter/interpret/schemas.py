@@ -14,8 +14,8 @@ import onnx.defs
 import onnx.shape_inference
 from onnx import NodeProto, TypeProto, helper, numpy_helper
 
-from ..algebra import Poly, poly
-from ..graph import subgraphs
+from ...algebra import Poly, poly
+from ...graph.index import subgraphs
 
 if TYPE_CHECKING:
     from .engine import Interpreter

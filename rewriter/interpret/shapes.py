@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from onnx import NodeProto, TensorProto, ValueInfoProto
 
-from ..algebra import Poly, Size, of, poly
-from ..errors import ModelRejected
-from ..graph import MAX_RANK, Scope, attribute, int_attribute, label, subgraphs
-from ..spec import BY_OP_TYPE, DOMAIN, MaskKind
+from ...algebra import Poly, Size, of, poly
+from ...base.errors import ModelRejected
+from ...fused.family import BY_OP_TYPE, DOMAIN, MaskKind
+from ...graph.index import MAX_RANK, Scope, attribute, int_attribute, label, subgraphs
 from . import contrib
 from .extents import RULES, Dims, broadcast
 from .known import KNOWN

@@ -7,15 +7,12 @@ for unknown.  Narrow floats round, see ``rounding``.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
 from onnx import NodeProto, TensorProto
 
-from ..algebra import LIKELY, Poly, Read, interval, is_nonnegative, of
+from ...algebra import LIKELY, Poly, Read, interval, is_nonnegative, of
+from .environment import Environment
 from .rounding import NARROW, absorbed, is_held, rounded
-
-if TYPE_CHECKING:
-    from .engine import Interpreter
 
 INTEGERS: dict[int, tuple[int, int]] = {
     TensorProto.INT8: (-(1 << 7), (1 << 7) - 1),
@@ -45,17 +42,17 @@ ACTIVATIONS = frozenset({"MatMul", "Gemm", "Einsum", "FusedMatMul", "Softmax"})
 """Operators whose results are scores and probabilities: how a 16-bit type rounds these is no matter of a proof."""
 
 
-def settle(interpreter: Interpreter, node: NodeProto, name: str, indices: tuple[Poly, ...], value: Poly) -> Poly | None:
+def settle(environment: Environment, node: NodeProto, name: str, indices: tuple[Poly, ...], value: Poly) -> Poly | None:
     """The element of a tensor, given the exact result of its operator; None where the type may not hold it.
 
     Args:
-        interpreter: Knows the tensor's type.
+        environment: Knows the tensor's type.
         node: The operator.
         name: The tensor.
         indices: Which element.
         value: What the operator yields in exact arithmetic.
     """
-    dtype = interpreter.dtype(name)
+    dtype = environment.dtype(name)
     if node.op_type in CHOOSING and (dtype in INTEGERS or dtype in NARROW):
         return value
     if dtype in (TensorProto.FLOAT, TensorProto.DOUBLE):
@@ -63,38 +60,38 @@ def settle(interpreter: Interpreter, node: NodeProto, name: str, indices: tuple[
     if dtype == TensorProto.BOOL:
         return value
     if dtype in INTEGERS:
-        if _is_in_range(interpreter, name, value, dtype):
+        if _is_in_range(environment, name, value, dtype):
             return value
-        interpreter.wrapping[name] = dtype
+        environment.wrapping[name] = dtype
         return None
-    if dtype in interpreter.inexact:
+    if dtype in environment.inexact:
         return absorbed(dtype, value)
     if dtype in NARROW:
         if value.atoms and all(isinstance(a, Read) for a in value.atoms):
-            return _activations(interpreter, name, indices, value)
+            return _activations(environment, name, indices, value)
         if node.op_type in ACCUMULATING:
             return value if is_held(value, NARROW[dtype][1]) else None
-        return rounded(dtype, value, partial(is_activation, interpreter))
+        return rounded(dtype, value, partial(is_activation, environment))
     return None
 
 
-def _activations(interpreter: Interpreter, name: str, indices: tuple[Poly, ...], value: Poly) -> Poly:
+def _activations(environment: Environment, name: str, indices: tuple[Poly, ...], value: Poly) -> Poly:
     """What a narrow type makes of run-time values alone: products are rounded anyway, all else is read as it is."""
-    if is_activation(interpreter, value):
+    if is_activation(environment, value):
         return value
-    return of(Read(name, indices, True)) if value.is_integer else interpreter.read(name, indices)
+    return of(Read(name, indices, True)) if value.is_integer else environment.read(name, indices)
 
 
-def is_activation(interpreter: Interpreter, value: Poly) -> bool:
+def is_activation(environment: Environment, value: Poly) -> bool:
     """Whether a value consists of scores and probabilities."""
     reads = [a for a in value.atoms if isinstance(a, Read)]
     if not reads or len(reads) != len(value.atoms):
         return False
-    producers = [interpreter.scope.producer(a.tensor) for a in reads]
+    producers = [environment.scope.producer(a.tensor) for a in reads]
     return all(p is not None and p.op_type in ACTIVATIONS for p in producers)
 
 
-def _is_in_range(interpreter: Interpreter, name: str, value: Poly, dtype: int) -> bool:
+def _is_in_range(environment: Environment, name: str, value: Poly, dtype: int) -> bool:
     """Whether an integer type holds every number that the value can be, in runs of a realistic size."""
     constant = value.constant
     lowest, highest = INTEGERS[dtype]
@@ -108,7 +105,7 @@ def _is_in_range(interpreter: Interpreter, name: str, value: Poly, dtype: int) -
     if found[0] < lowest and not (lowest == 0 and is_nonnegative(value)):
         return False
     if dtype != TensorProto.INT64 and interval(value, LIKELY << 1) != found:
-        interpreter.limited.setdefault(name, dtype)
+        environment.limited.setdefault(name, dtype)
     return True
 
 

@@ -7,8 +7,8 @@ import hashlib
 from pathlib import Path
 
 from alibi_rewriter.engine.container import encode
-from alibi_rewriter.kernels.description import Argument, Condition, Description, Image, Kernel, TensorMap
-from alibi_rewriter.kernels.variants import Layout
+from alibi_rewriter.kernels.launch.description import Argument, Condition, Description, Image, Kernel, TensorMap
+from alibi_rewriter.kernels.requests import Layout
 from test_description import kernel
 from test_plan import SPLIT_GRID, bundle
 

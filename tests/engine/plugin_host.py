@@ -6,8 +6,8 @@ import ctypes
 from pathlib import Path
 from typing import Any
 
+from alibi_rewriter.fused.family import KERNEL_MEMBERS
 from alibi_rewriter.plugin import library_path
-from alibi_rewriter.rewriter.spec import KERNEL_MEMBERS
 
 MAX_DIMS = 8
 DATA_TYPES = {"float32": 0, "float16": 1, "bool": 4, "bfloat16": 7}

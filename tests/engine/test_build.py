@@ -17,6 +17,7 @@ import evidence
 import onnx
 import pytest
 from alibi_rewriter import Options, rewrite
+from alibi_rewriter.base.errors import EngineFailed, ExitCode, MissingDependency, PluginNotUsed, UsageError
 from alibi_rewriter.cli import main
 from alibi_rewriter.engine import build as build_module
 from alibi_rewriter.engine.attach import ATTRIBUTE, attach_kernels
@@ -28,9 +29,8 @@ from alibi_rewriter.engine.plan_file import read_plan
 from alibi_rewriter.engine.process import run_child
 from alibi_rewriter.engine.shim import SONAME, shared_object
 from alibi_rewriter.engine.targets import images_for
+from alibi_rewriter.graph.edit import set_attribute
 from alibi_rewriter.plugin import library_path
-from alibi_rewriter.rewriter.edit import set_attribute
-from alibi_rewriter.rewriter.errors import EngineFailed, ExitCode, MissingDependency, PluginNotUsed, UsageError
 from evidence import Level
 from test_versions import attention
 

@@ -20,11 +20,11 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "ker
 
 import plugin_host
 from alibi_rewriter.engine.container import encode
-from alibi_rewriter.kernels.cache import cached_bundle
-from alibi_rewriter.kernels.compiler import DESCRIPTION, Worker
-from alibi_rewriter.kernels.description import Description
-from alibi_rewriter.kernels.variants import Layout, Request
-from alibi_rewriter.rewriter.spec import BY_OP_TYPE
+from alibi_rewriter.fused.family import BY_OP_TYPE
+from alibi_rewriter.kernels.compile.cache import cached_bundle
+from alibi_rewriter.kernels.compile.compiler import DESCRIPTION, Worker
+from alibi_rewriter.kernels.launch.description import Description
+from alibi_rewriter.kernels.requests import Layout, Request
 from cases import Trial, row_tolerance, sample, trial
 from reference import Case, attend
 

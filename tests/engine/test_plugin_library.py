@@ -1,4 +1,4 @@
-"""The plugin library on the CPU: its interface driven by a host of ours, its planning against kernels/plan.py."""
+"""The plugin library on the CPU: its interface driven by a host of ours, its planning against that in Python."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 import compare_headers
 import pytest
 from alibi_rewriter.engine.container import HEADER, MAGIC, encode
-from alibi_rewriter.kernels.plan import Call, Tensor, make_plan
+from alibi_rewriter.fused.family import FAMILY_MEMBERS, KERNEL_MEMBERS
+from alibi_rewriter.kernels.launch.plan import Call, Tensor, make_plan
 from alibi_rewriter.plugin import library_path, self_test
-from alibi_rewriter.rewriter.spec import FAMILY_MEMBERS, KERNEL_MEMBERS
 from bundles import described, encoded, with_images
 from conftest import SANITIZED, compiled
 from hypothesis import given, settings

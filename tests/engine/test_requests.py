@@ -7,14 +7,14 @@ from pathlib import Path
 import onnx
 import pytest
 from alibi_rewriter import Options, rewrite
+from alibi_rewriter.base.errors import EngineFailed, UsageError
 from alibi_rewriter.engine.build import EngineOptions, build_engine, embed_kernels
 from alibi_rewriter.engine.needs import needs
 from alibi_rewriter.engine.profiles import make_profile
 from alibi_rewriter.engine.shapes import inputs_of, parse_shapes
 from alibi_rewriter.engine.targets import images_for, parse_targets
-from alibi_rewriter.kernels.compiler import ARCHITECTURES
-from alibi_rewriter.kernels.variants import Request
-from alibi_rewriter.rewriter.errors import EngineFailed, UsageError
+from alibi_rewriter.kernels.compile.compiler import ARCHITECTURES
+from alibi_rewriter.kernels.requests import Request
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper

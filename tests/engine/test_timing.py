@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from alibi_rewriter.base.errors import EngineFailed
 from alibi_rewriter.engine import build as build_module
 from alibi_rewriter.engine.backends import Backend
 from alibi_rewriter.engine.build import EngineOptions, build_engine
@@ -16,7 +17,6 @@ from alibi_rewriter.engine.facts import EngineFacts
 from alibi_rewriter.engine.job import BuildJob
 from alibi_rewriter.engine.profiles import Profile
 from alibi_rewriter.engine.timing import TimingError, measure
-from alibi_rewriter.rewriter.errors import EngineFailed
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -55,7 +55,7 @@ def test_auto_keeps_the_faster_engine(
         self.plan.write_text(strategy)
         return facts(self.plan, strategy, times[strategy])
 
-    monkeypatch.setattr(build_module._Builder, "_build", build)
+    monkeypatch.setattr(build_module.Builder, "_build", build)
     monkeypatch.setattr(build_module, "choose", lambda *a, **k: Backend("tensorrt", "10.9.0"))
     monkeypatch.setattr(build_module, "devices", lambda: [Gpu("stand-in", 89)])
     monkeypatch.setattr(build_module, "attach_kernels", lambda *a, **k: SimpleNamespace(bytes=1, nodes=["n"]))

@@ -12,8 +12,8 @@ import pytest
 from alibi_rewriter.engine import accumulation, versions
 from alibi_rewriter.engine.accumulation import statement, widen_bodies
 from alibi_rewriter.engine.backends import Backend
-from alibi_rewriter.rewriter.function_body import function_proto
-from alibi_rewriter.rewriter.spec import DOMAIN, KERNEL_MEMBERS
+from alibi_rewriter.fused.body import function_proto
+from alibi_rewriter.fused.family import DOMAIN, KERNEL_MEMBERS
 from onnx import TensorProto, helper
 
 PAGE = Path(__file__).parents[2] / "docs" / "engines.md"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from alibi_rewriter.kernels.variants import ELEMENT_BYTES, SKIP_BITS
+from alibi_rewriter.kernels.requests import ELEMENT_BYTES, SKIP_BITS
 from cases import rounded
 from reference import Array, Case
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from alibi_rewriter.kernels.variants import Request, head_chunks
-from alibi_rewriter.rewriter.spec import KERNEL_MEMBERS, Variant
+from alibi_rewriter.fused.family import KERNEL_MEMBERS, Variant
+from alibi_rewriter.kernels.requests import Request, head_chunks
 from reference import Array, Case, attend, masked_scores, visible
 
 DTYPES = ("bfloat16", "float16", "float32")

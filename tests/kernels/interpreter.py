@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 import triton.language as tl
-from alibi_rewriter.kernels import decode, prefill, skipping
-from alibi_rewriter.kernels.variants import Layout, Request, Tile, constants_of
+from alibi_rewriter.kernels.portable import decode, prefill, skipping
+from alibi_rewriter.kernels.requests import Layout, Request, Tile, constants_of
 from buffers import Buffer, bfloat16_bits, bfloat16_values
 from reference import Case
 from triton.runtime import interpreter as _interpreter

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from alibi_rewriter.kernels.cache import cached_bundle
-from alibi_rewriter.kernels.compiler import Worker
-from alibi_rewriter.kernels.launcher import Bundle
-from alibi_rewriter.kernels.plan import Call, Tensor
-from alibi_rewriter.kernels.variants import Layout, Request
+from alibi_rewriter.kernels.compile.cache import cached_bundle
+from alibi_rewriter.kernels.compile.compiler import Worker
+from alibi_rewriter.kernels.launch.launcher import Bundle
+from alibi_rewriter.kernels.launch.plan import Call, Tensor
+from alibi_rewriter.kernels.requests import Layout, Request
 from cases import MARGIN
 
 LAYOUTS = (Layout(False, False), Layout(False, True))

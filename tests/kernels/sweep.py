@@ -23,8 +23,8 @@ from concurrent.futures import ProcessPoolExecutor
 import interpreter
 import numpy as np
 from adversarial import skipping_trials
-from alibi_rewriter.kernels.compiler import SELECTION
-from alibi_rewriter.kernels.variants import Tile
+from alibi_rewriter.kernels.compile.compiler import SELECTION
+from alibi_rewriter.kernels.requests import Tile
 from cases import (
     DTYPES,
     FAST_LONG_DECODES,

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alibi_rewriter.kernels import cache
-from alibi_rewriter.kernels.cache import SEAL, Wanted, cached_bundle, open_bundle
-from alibi_rewriter.kernels.compiler import DESCRIPTION
-from alibi_rewriter.kernels.description import Description
-from alibi_rewriter.kernels.variants import Layout, Request
+from alibi_rewriter.kernels.compile import cache
+from alibi_rewriter.kernels.compile.cache import SEAL, Wanted, cached_bundle, open_bundle
+from alibi_rewriter.kernels.compile.compiler import DESCRIPTION
+from alibi_rewriter.kernels.launch.description import Description
+from alibi_rewriter.kernels.requests import Layout, Request
 from test_description import description
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="owners and modes as on POSIX")

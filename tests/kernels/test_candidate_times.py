@@ -21,7 +21,7 @@ sys.path.append(str(ROOT / "benchmarks" / "kernels"))
 
 import inputs
 import timing
-from alibi_rewriter.kernels.plan import Call
+from alibi_rewriter.kernels.launch.plan import Call
 from reference import Case, attend
 from shapes import INPUTS, Shape
 

@@ -8,8 +8,8 @@ import json
 from typing import Any
 
 import pytest
-from alibi_rewriter.kernels.compiler import SELECTION, WORKSPACE
-from alibi_rewriter.kernels.description import (
+from alibi_rewriter.kernels.compile.compiler import SELECTION, WORKSPACE
+from alibi_rewriter.kernels.launch.description import (
     Argument,
     Condition,
     Description,
@@ -20,7 +20,7 @@ from alibi_rewriter.kernels.description import (
     Kernel,
     TensorMap,
 )
-from alibi_rewriter.kernels.variants import Layout, Request
+from alibi_rewriter.kernels.requests import Layout, Request
 from hypothesis import given
 from hypothesis import strategies as st
 

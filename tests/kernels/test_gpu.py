@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 from adversarial import ROUNDING
-from alibi_rewriter.kernels.cache import bundle_name, cached_bundle
-from alibi_rewriter.kernels.compiler import Worker
-from alibi_rewriter.kernels.launcher import Bundle, CudaUnavailable
-from alibi_rewriter.kernels.plan import Call, Tensor
-from alibi_rewriter.kernels.variants import ELEMENT_BYTES, SKIP_BITS, Layout, Request
+from alibi_rewriter.kernels.compile.cache import bundle_name, cached_bundle
+from alibi_rewriter.kernels.compile.compiler import Worker
+from alibi_rewriter.kernels.launch.launcher import Bundle, CudaUnavailable
+from alibi_rewriter.kernels.launch.plan import Call, Tensor
+from alibi_rewriter.kernels.requests import ELEMENT_BYTES, SKIP_BITS, Layout, Request
 from cases import Trial, row_tolerance, sample
 from reference import Case, attend
 

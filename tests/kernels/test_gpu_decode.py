@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from alibi_rewriter.kernels.cache import bundle_name, cached_bundle
-from alibi_rewriter.kernels.compiler import SELECTION, Worker
-from alibi_rewriter.kernels.description import Description
-from alibi_rewriter.kernels.plan import Call, Plan, Tensor, make_plan
+from alibi_rewriter.kernels.compile.cache import bundle_name, cached_bundle
+from alibi_rewriter.kernels.compile.compiler import SELECTION, Worker
+from alibi_rewriter.kernels.launch.description import Description
+from alibi_rewriter.kernels.launch.plan import Call, Plan, Tensor, make_plan
 from cases import LONG_DECODE, Trial, long_decode, relative_error
 from test_gpu import CACHE, launch, layouts_of, loaded, needs_device
 

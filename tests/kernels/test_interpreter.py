@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from adversarial import skipping_trials
-from alibi_rewriter.rewriter.spec import KERNEL_MEMBERS
+from alibi_rewriter.fused.family import KERNEL_MEMBERS
 from buffers import Buffer, bfloat16_bits, bfloat16_values
 from cases import DTYPES, FAST_LONG_DECODES, LONG_DECODE, covering, long_decode
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alibi_rewriter.kernels import launcher
-from alibi_rewriter.kernels.compiler import SELECTION, WORKSPACE
-from alibi_rewriter.kernels.description import Argument, Description, Extent, Factor, Image, Kernel, TensorMap
-from alibi_rewriter.kernels.plan import Call, Tensor
-from alibi_rewriter.kernels.variants import Layout, Request
+from alibi_rewriter.kernels.compile.compiler import SELECTION, WORKSPACE
+from alibi_rewriter.kernels.launch import launcher
+from alibi_rewriter.kernels.launch.description import Argument, Description, Extent, Factor, Image, Kernel, TensorMap
+from alibi_rewriter.kernels.launch.plan import Call, Tensor
+from alibi_rewriter.kernels.requests import Layout, Request
 
 CODE = b"a cubin"
 SHARED = 100_000

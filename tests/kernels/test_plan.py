@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from alibi_rewriter.kernels.compiler import SELECTION, WORKSPACE
-from alibi_rewriter.kernels.description import Argument, Condition, Description, Extent, Factor, Kernel
-from alibi_rewriter.kernels.plan import Call, Plan, Tensor, make_plan
-from alibi_rewriter.kernels.variants import Layout, Request
+from alibi_rewriter.kernels.compile.compiler import SELECTION, WORKSPACE
+from alibi_rewriter.kernels.launch.description import Argument, Condition, Description, Extent, Factor, Kernel
+from alibi_rewriter.kernels.launch.plan import Call, Plan, Tensor, make_plan
+from alibi_rewriter.kernels.requests import Layout, Request
 from test_description import kernel
 
 SPLIT_GRID = (

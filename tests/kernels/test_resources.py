@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 import pytest
-from alibi_rewriter.kernels.configurations import configurations
-from alibi_rewriter.kernels.resources import SHARED_KIB, TABLE, loop_spills, wanted
-from alibi_rewriter.kernels.variants import Request, padded_head
+from alibi_rewriter.kernels.compile.configurations import configurations
+from alibi_rewriter.kernels.compile.resources import SHARED_KIB, TABLE, loop_spills, wanted
+from alibi_rewriter.kernels.requests import Request, padded_head
 
 ROWS: dict[str, dict[str, Any]] = json.loads(TABLE.read_text())
 WANTED = {name: configuration for name, _, configuration, _ in wanted()}
@@ -21,7 +21,7 @@ PORTABLE_SPILL_BYTES = 64
 
 
 def test_the_table_is_that_of_the_configurations() -> None:
-    assert sorted(ROWS) == sorted(WANTED), "run python -m alibi_rewriter.kernels.resources"
+    assert sorted(ROWS) == sorted(WANTED), "run python -m alibi_rewriter.kernels.compile.resources"
 
 
 @pytest.mark.parametrize("name", sorted(WANTED))
@@ -52,8 +52,8 @@ def test_loop_spills_are_seen() -> None:
 
 
 def test_every_member_has_kernels_everywhere() -> None:
-    from alibi_rewriter.kernels.compiler import ARCHITECTURES
-    from alibi_rewriter.rewriter.spec import KERNEL_MEMBERS
+    from alibi_rewriter.fused.family import KERNEL_MEMBERS
+    from alibi_rewriter.kernels.compile.compiler import ARCHITECTURES
 
     masks = {"none": None, "boolean": "bool", "additive": "float32"}
     for variant in KERNEL_MEMBERS:

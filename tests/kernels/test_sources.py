@@ -6,11 +6,11 @@ import subprocess
 import sys
 
 import pytest
-from alibi_rewriter.kernels.assembler import AssemblyError, reads_parameter, strip_comments, strip_parameters
-from alibi_rewriter.kernels.compiler import ARCHITECTURES, _described, jobs
-from alibi_rewriter.kernels.configurations import can_skip, configurations
-from alibi_rewriter.kernels.variants import Layout, Request, Tile, constants_of, head_chunks
-from alibi_rewriter.rewriter.spec import KERNEL_MEMBERS
+from alibi_rewriter.fused.family import KERNEL_MEMBERS
+from alibi_rewriter.kernels.compile.assembler import AssemblyError, reads_parameter, strip_comments, strip_parameters
+from alibi_rewriter.kernels.compile.compiler import ARCHITECTURES, described, jobs
+from alibi_rewriter.kernels.compile.configurations import can_skip, configurations
+from alibi_rewriter.kernels.requests import Layout, Request, Tile, constants_of, head_chunks
 
 PTX = """// made somewhere
 .visible .entry kernel(
@@ -160,5 +160,5 @@ def test_kernels_of_a_bundle_have_names_of_their_own() -> None:
     for variant in KERNEL_MEMBERS:
         for size in (8, 32, 64, 128, 256):
             request = Request(variant.op_type, "bfloat16", size, size, masks[variant.mask])
-            names = [_described({}, found, layout)["name"] for found, layout in jobs(request, [90], layouts, True)]
+            names = [described({}, found, layout)["name"] for found, layout in jobs(request, [90], layouts, True)]
             assert len(set(names)) == len(names), request

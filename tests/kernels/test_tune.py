@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alibi_rewriter.kernels.compiler import CompileError
-from alibi_rewriter.kernels.configurations import _applies
-from alibi_rewriter.kernels.description import Description
-from alibi_rewriter.kernels.variants import Request, Tile
+from alibi_rewriter.kernels.compile.compiler import CompileError
+from alibi_rewriter.kernels.compile.configurations import applies
+from alibi_rewriter.kernels.launch.description import Description
+from alibi_rewriter.kernels.requests import Request, Tile
 
 ROOT = Path(__file__).parent.parent.parent
 sys.path.append(str(ROOT / "benchmarks" / "kernels"))
@@ -97,7 +97,7 @@ def test_classes_and_candidates_are_named_apart() -> None:
         assert len({kind.name for kind in kinds}) == len(kinds)
         for kind in kinds:
             assert len({candidate.key for candidate in kind.candidates}) == len(kind.candidates)
-            assert all(_applies(dict(kind.rule), shape.request, kind.rule["arch"][0]) for shape in kind.shapes)
+            assert all(applies(dict(kind.rule), shape.request, kind.rule["arch"][0]) for shape in kind.shapes)
 
 
 def test_options_that_are_left_to_the_kernel_are_not_written() -> None:
@@ -130,7 +130,7 @@ def test_rules_are_replaced_where_they_are() -> None:
 def test_new_rules_come_before_those_they_replace() -> None:
     after = regenerated(recorded())["rules"]
     request = Request("AlibiAttentionCausalBooleanMask", "bfloat16", 64, 64, "bool")
-    found = [rule for rule in after if rule["role"] == "prefill" and _applies(rule, request, 90)]
+    found = [rule for rule in after if rule["role"] == "prefill" and applies(rule, request, 90)]
     assert [(rule["engine"], rule.get("measured")) for rule in found] == [
         ("hopper", "H200"), ("portable", "H100"), ("portable", None),
     ]  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import oracle
-from alibi_rewriter.rewriter.spec import FusedAttention, Variant
+from alibi_rewriter.fused.family import FusedAttention, Variant
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 

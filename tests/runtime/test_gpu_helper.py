@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from alibi_rewriter.base.errors import MissingDependency
 from alibi_rewriter.engine.devices import Gpu
-from alibi_rewriter.rewriter.errors import MissingDependency
-from alibi_rewriter.rewriter.function_body import function_proto
-from alibi_rewriter.rewriter.spec import BY_OP_TYPE, FusedAttention
+from alibi_rewriter.fused.body import function_proto
+from alibi_rewriter.fused.family import BY_OP_TYPE, FusedAttention
 from alibi_rewriter.runtime import NoLibrary, get_library_path, gpu
 from alibi_rewriter.runtime.gpu import AS_FUNCTION, NoKernels, prepare
 from alibi_rewriter.runtime.session import DATA_FOLDER, Fallback, InferenceSession, claimed_nodes, onnxruntime

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from alibi_rewriter.rewriter.spec import BY_OP_TYPE, FAMILY_MEMBERS, EmptyRows, FusedAttention, Variant
+from alibi_rewriter.fused.family import BY_OP_TYPE, FAMILY_MEMBERS, EmptyRows, FusedAttention, Variant
 from alibi_rewriter.runtime import NoLibrary, get_library_path, instruction_set
 from alibi_rewriter.runtime.session import InferenceSession, claimed_nodes, onnxruntime
 from nodes import DTYPES, Sizes, answer, error, feeds, model

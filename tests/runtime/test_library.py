@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from alibi_rewriter import plugin
-from alibi_rewriter.runtime import NoLibrary, get_library_path, library
+from alibi_rewriter.plugin import custom_ops as library
+from alibi_rewriter.runtime import NoLibrary, get_library_path
 from conftest import HERE, NATIVE
 
 try:

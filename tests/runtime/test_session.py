@@ -11,8 +11,9 @@ from pathlib import Path
 import alibi_rewriter
 import numpy as np
 import pytest
-from alibi_rewriter.rewriter.pipeline import Options, rewrite
-from alibi_rewriter.rewriter.spec import BY_OP_TYPE, FusedAttention
+from alibi_rewriter.fused.family import BY_OP_TYPE, FusedAttention
+from alibi_rewriter.rewriter.pipeline import rewrite
+from alibi_rewriter.rewriter.result import Options
 from alibi_rewriter.runtime import NoLibrary, get_library_path
 from alibi_rewriter.runtime.session import Fallback, InferenceSession, onnxruntime
 from nodes import Sizes, feeds, model

@@ -7,9 +7,10 @@ import warnings
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import numpy as np
-from alibi_rewriter.rewriter.algebra import (
+from alibi_rewriter.algebra import (
     INFINITY,
     Apply,
     Cond,
@@ -28,11 +29,11 @@ from alibi_rewriter.rewriter.algebra import (
     poly,
     substitute,
 )
-from alibi_rewriter.rewriter.graph import index_graph, opset_versions
+from alibi_rewriter.graph.index import index_graph, opset_versions
 from alibi_rewriter.rewriter.interpret import Interpreter
 from alibi_rewriter.rewriter.interpret.rules import element_rules
 from alibi_rewriter.rewriter.interpret.shapes import infer
-from alibi_rewriter.rewriter.interpret.tables import Table
+from alibi_rewriter.rewriter.interpret.tables.element import Table
 from onnx import ModelProto, TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
@@ -99,7 +100,7 @@ def one_by_one(interpreter: Interpreter, target: str, dims: tuple[Poly, ...]) ->
 
 def interpret(model: ModelProto) -> Interpreter:
     scope = index_graph(model.graph, opset_versions(model), Path())
-    interpreter = Interpreter(scope, element_rules())
+    interpreter = Interpreter(scope, rules=element_rules())
     infer(interpreter, list(model.graph.node))
     return interpreter
 
@@ -129,8 +130,7 @@ def computed(model: ModelProto, feeds: dict[str, Array]) -> list[tuple[str, dict
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         try:
-            reference = ReferenceEvaluator(model)
-            values = reference.run(None, {i.name: feeds[i.name] for i in model.graph.input})
+            values = _reference(model).run(None, {i.name: feeds[i.name] for i in model.graph.input})
             found.append(("reference", {**feeds, **dict(zip(names, values, strict=True))}))
         except Exception:  # noqa: BLE001 - any type: what is not implemented there
             pass
@@ -144,6 +144,17 @@ def computed(model: ModelProto, feeds: dict[str, Array]) -> list[tuple[str, dict
 
 
 _last: list[object] = [None, None]
+_evaluator: list[object] = [None, None]
+
+
+def _reference(model: ModelProto) -> ReferenceEvaluator:
+    """onnx's reference for a model; that of the last model is kept, for its other sizes."""
+    if _evaluator[0] is not model:
+        _evaluator[:] = [model, None]
+        _evaluator[1] = ReferenceEvaluator(model)
+    if _evaluator[1] is None:
+        raise RuntimeError("not loaded")
+    return cast(ReferenceEvaluator, _evaluator[1])
 
 
 def _session(model: ModelProto, ort: object) -> object:

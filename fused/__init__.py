@@ -1,0 +1,1 @@
+"""What is written: the family of fused nodes, and the function body that specifies each."""

@@ -1,0 +1,309 @@
+"""The ONNX function body of the fused node: ``docs/specification.md`` written as ONNX text.
+
+The body is what runs where no kernel is registered for the node (onnxruntime, or TensorRT without the
+plugin), so its form is chosen for speed there, for TensorRT's own attention fusion and for its meaning:
+
+* the scale multiplies the query, in the query's type, ahead of the first matrix product;
+* the bias is *computed* from ranges, relative to the row, and everything that hides a key sits inside the
+  expression that is added (a ``Where`` after the addition, or a second addition for the masks, costs a
+  materialised S_q x S_kv tensor);
+* what does not depend on the head -- distance, causality, window, masks -- is computed once for all heads: per
+  head there are two passes over S_q x S_kv ahead of the sum with the dot products, one where nothing is hidden;
+* between the two matrix products everything is float32.
+
+A hidden key gets the score ``LOWEST_FLOAT32`` exactly: dot product and bias are far below half a unit in the
+last place of it, so the sum absorbs them.  A row in which all keys are hidden therefore has equal scores
+everywhere, and Softmax yields the mean of all values, never NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+import onnx.parser
+
+from ..patterns.bias import BiasForm
+from .family import DOMAIN, LOWEST_FLOAT32, UNBOUNDED, MaskKind, Variant
+
+MINIMUM_OPSET = 11
+"""Range, Clip with tensor bounds and Gather on negative axes all exist from here on."""
+
+WINDOW_OPSET = 12
+"""Members with a window need this one: before it no operator makes a tensor of an integer attribute."""
+
+# Values of the body by which the verifier and its mutants find their way in it.
+SCORES = "scores"
+"""What enters the softmax, [B, H, S_q, S_kv]."""
+DISTANCE = "distance"
+"""d(i, j), which broadcasts to [B, 1, S_q, S_kv]."""
+SLOPES_PER_HEAD = "slopes_per_head"
+"""The slopes, [1, H, 1, 1]; the one product with the distance is the bias."""
+KEYS = "keys"
+"""0, 1, .. S_kv - 1, int64."""
+KEY_COUNT = "S_kv"
+"""A scalar, int64."""
+ROWS = "rows_float"
+"""row(i) of all rows, float32 [S_q]."""
+
+_BEYOND_ANY = 1 << 24
+"""Further than any two keys are from each other."""
+
+_FLOAT = onnx.TensorProto.FLOAT
+_INT64 = onnx.TensorProto.INT64
+
+
+def function_proto(
+    variant: Variant, opset: int, *, grouped: bool, zero_rows: bool, query_type: int
+) -> onnx.FunctionProto:
+    """Builds the function body of one member of the family.
+
+    Args:
+        variant: The member; decides name, inputs and bias.
+        opset: Version of the default domain the body is written for; the model's own.
+        grouped: Whether any node of this op_type in the file has fewer key heads than query heads.
+        zero_rows: Whether rows without a visible key yield zeros instead of the mean of all values.  It
+            holds for every node that uses this body.
+        query_type: ``TensorProto`` type of query, key and value.  Only a body for an opset below 15 depends
+            on it (there is no CastLike).
+
+    Returns:
+        A function in domain ``alibi`` named ``variant.op_type`` with the attribute ``scale``, and those of a window.
+
+    Raises:
+        ValueError: If ``opset`` is below 11, or below 12 for a member with a window.
+    """
+    return onnx.parser.parse_function(
+        function_text(variant, opset, grouped=grouped, zero_rows=zero_rows, query_type=query_type)
+    )
+
+
+def function_text(variant: Variant, opset: int, *, grouped: bool, zero_rows: bool, query_type: int) -> str:
+    """The text behind :func:`function_proto`, with the same arguments and errors."""
+    least = WINDOW_OPSET if variant.window else MINIMUM_OPSET
+    if opset < least:
+        raise ValueError(f"the function body of {variant.op_type} needs opset {least} or later, not {opset}")
+    body = _Body(opset, query_type)
+    key, value = _heads(body, grouped)
+    # dots = scale * query . key
+    _scale(body)
+    body.line("scaled_query = Mul (query, scale)")
+    body.line(f"key_transposed = Transpose <perm = [0, 1, 3, 2]> ({key})")
+    body.line("dots_as_query = MatMul (scaled_query, key_transposed)")
+    body.line(f"dots = Cast <to = {_FLOAT}> (dots_as_query)")
+    _distance(body, variant)
+    added = _bias(body, variant)
+    body.line(f"{SCORES} = Add (dots, bias)")
+    body.line(f"weights = Softmax <axis = -1> ({SCORES})")
+    body.cast_like_query("weights_as_query", "weights")
+    if zero_rows and variant.can_hide:
+        _zero_empty_rows(body, value, added)
+    else:
+        body.line(f"output = MatMul (weights_as_query, {value})")
+    header = f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>'
+    attributes = ("scale", "window_left", "window_right") if variant.window else ("scale",)
+    signature = f"{variant.op_type} <{', '.join(attributes)}> ({', '.join(variant.inputs)}) => (output)"
+    return "\n".join([header, signature, "{", *body.lines, "}", ""])
+
+
+class _Body:
+    """Lines of ONNX text, and the few operators whose spelling depends on the opset."""
+
+    def __init__(self, opset: int, query_type: int) -> None:
+        self.opset = opset
+        self.query_type = query_type
+        self.lines: list[str] = []
+
+    def line(self, text: str) -> None:
+        self.lines.append(f"  {text}")
+
+    def constant(self, name: str, type_name: str, values: Sequence[int | float], *, scalar: bool = True) -> None:
+        shape = "" if scalar else f"[{len(values)}]"
+        listed = ", ".join(repr(value) for value in values)
+        self.line(f"{name} = Constant <value = {type_name}{shape} {{{listed}}}> ()")
+
+    def unsqueeze(self, output: str, source: str, axes: Sequence[int]) -> None:
+        if self.opset < 13:
+            self.line(f"{output} = Unsqueeze <axes = [{', '.join(map(str, axes))}]> ({source})")
+            return
+        self.constant(f"{output}_axes", "int64", axes, scalar=False)
+        self.line(f"{output} = Unsqueeze ({source}, {output}_axes)")
+
+    def reduce_max_last(self, output: str, source: str) -> None:
+        if self.opset < 18:
+            self.line(f"{output} = ReduceMax <axes = [-1], keepdims = 1> ({source})")
+            return
+        self.constant(f"{output}_axes", "int64", [-1], scalar=False)
+        self.line(f"{output} = ReduceMax <keepdims = 1> ({source}, {output}_axes)")
+
+    def cast_like_query(self, output: str, source: str) -> None:
+        if self.opset < 15:
+            self.line(f"{output} = Cast <to = {self.query_type}> ({source})")
+        else:
+            self.line(f"{output} = CastLike ({source}, query)")
+
+
+def _scale(body: _Body) -> None:
+    """``scale``: the node's attribute as a scalar of the query's type."""
+    if body.opset >= 12:
+        body.line("scale_float = Constant <value_float: float = @scale> ()")
+    else:
+        # Constant has no value_float yet; LeakyRelu's alpha carries a float attribute just as well.
+        body.constant("minus_one", "float", [-1.0])
+        body.line("minus_scale = LeakyRelu <alpha: float = @scale> (minus_one)")
+        body.line("scale_float = Neg (minus_scale)")
+    body.cast_like_query("scale", "scale_float")
+
+
+def _heads(body: _Body, grouped: bool) -> tuple[str, str]:
+    """Sizes, and key and value with as many heads as the query: ``x[b, h // G]``."""
+    body.line("query_shape = Shape (query)")
+    body.line("key_shape = Shape (key)")
+    body.constant("sequence_axis", "int64", [2])
+    body.line("S_q = Gather (query_shape, sequence_axis)")
+    body.line(f"{KEY_COUNT} = Gather (key_shape, sequence_axis)")
+    if not grouped:
+        return "key", "value"
+    body.constant("head_axis", "int64", [1], scalar=False)
+    body.constant("one_dim", "int64", [1], scalar=False)
+    body.constant("rest_dim", "int64", [-1], scalar=False)
+    body.constant("same_dim", "int64", [0], scalar=False)
+    body.constant("sequence_dim", "int64", [2], scalar=False)
+    body.line("H = Gather (query_shape, head_axis)")
+    body.line("H_kv = Gather (key_shape, head_axis)")
+    body.line("G = Div (H, H_kv)")
+    body.line("S_kv_dim = Gather (key_shape, sequence_dim)")
+    body.line("repeats = Concat <axis = 0> (one_dim, one_dim, G, one_dim, one_dim)")
+    body.line("repeated_shape = Concat <axis = 0> (same_dim, H, S_kv_dim, rest_dim)")
+    for name in ("key", "value"):
+        body.unsqueeze(f"{name}_groups", name, [2])
+        body.line(f"{name}_copies = Expand ({name}_groups, repeats)")
+        body.line(f"{name}_repeated = Reshape ({name}_copies, repeated_shape)")
+    return "key_repeated", "value_repeated"
+
+
+def _distance(body: _Body, variant: Variant) -> None:
+    """d(i, j) in float32, and ``j`` [1,1,1,S_kv] and ``row`` [1,1,S_q,1] behind it."""
+    body.constant("zero", "int64", [0])
+    body.constant("one", "int64", [1])
+    # row(i) = i + (S_kv - S_q) counts from S_kv - S_q up to the last key.
+    body.line(f"first_row = Sub ({KEY_COUNT}, S_q)")
+    body.line(f"{KEYS} = Range (zero, {KEY_COUNT}, one)")
+    body.line(f"rows = Range (first_row, {KEY_COUNT}, one)")
+    body.line(f"keys_float = Cast <to = {_FLOAT}> ({KEYS})")
+    body.line(f"{ROWS} = Cast <to = {_FLOAT}> (rows)")
+    if variant.causal or variant.window or not variant.positions:
+        body.unsqueeze("j", "keys_float", [0, 1, 2])
+        body.unsqueeze("row", ROWS, [0, 1, 3])
+    if variant.positions:
+        body.constant("zero_float", "float", [0.0])
+        body.line(f"rows_clamped = Max ({ROWS}, zero_float)")
+        body.line(f"row_keys = Cast <to = {_INT64}> (rows_clamped)")
+        body.line("row_positions = Gather <axis = 1> (key_positions, row_keys)")
+        body.unsqueeze("p_j", "key_positions", [1, 2])
+        body.unsqueeze("p_row", "row_positions", [1, 3])
+        body.line(f"{DISTANCE} = Sub (p_j, p_row)")
+    elif variant.form == BiasForm.SYMMETRIC.value:
+        body.line("signed_distance = Sub (row, j)")
+        body.line("absolute_distance = Abs (signed_distance)")
+        body.line(f"{DISTANCE} = Neg (absolute_distance)")
+    else:
+        body.line(f"{DISTANCE} = Sub (j, row)")
+
+
+def _bias(body: _Body, variant: Variant) -> str:
+    """``bias`` = slopes * distance + what does not depend on the slopes; returns the latter's name, or nothing."""
+    body.constant("per_head", "int64", [1, -1, 1, 1], scalar=False)
+    body.line(f"{SLOPES_PER_HEAD} = Reshape (slopes, per_head)")
+    body.line(f"{'alibi' if variant.can_hide else 'bias'} = Mul ({SLOPES_PER_HEAD}, {DISTANCE})")
+    if not variant.can_hide:
+        return ""
+    added = _added(body, variant)
+    body.line(f"bias = Add (alibi, {added})")
+    return added
+
+
+def _added(body: _Body, variant: Variant) -> str:
+    """Mask and key bias, and ``LOWEST_FLOAT32`` where a key is hidden, the same for all heads where masks are."""
+    body.constant("lowest", "float", [LOWEST_FLOAT32])
+    hidden = _outside(body, variant)
+    if variant.mask == MaskKind.BOOLEAN.value:
+        body.line("masked = Not (mask)")
+        hidden.append("masked")
+    terms = _terms(body, variant)
+    if len(terms) == 2:
+        # One may be the lowest and the other the highest number: their sum alone would not hide.
+        body.line(f"lower = Min ({terms[0]}, {terms[1]})")
+        body.line("shows = Greater (lower, lowest)")
+        body.line("hiding = Not (shows)")
+        hidden.append("hiding")
+        body.line(f"both = Add ({terms[0]}, {terms[1]})")
+        body.line("both_clipped = Clip (both, lowest, highest)")
+        term = "both_clipped"
+    elif terms:
+        term = terms[0]
+    else:
+        body.constant("nothing_added", "float", [0.0])
+        term = "nothing_added"
+    if not hidden:
+        return term
+    where = hidden[0]
+    for number, other in enumerate(hidden[1:]):
+        body.line(f"hidden_{number} = Or ({where}, {other})")
+        where = f"hidden_{number}"
+    body.line(f"added = Where ({where}, lowest, {term})")
+    return "added"
+
+
+def _outside(body: _Body, variant: Variant) -> list[str]:
+    """Conditions under which position alone hides a key: later than the row, or beyond a window."""
+    if not variant.window:
+        if variant.causal:
+            body.line("later = Greater (j, row)")
+        return ["later"] if variant.causal else []
+    body.constant("unbounded", "int64", [UNBOUNDED])
+    body.constant("beyond_any", "int64", [_BEYOND_ANY])
+    for side in ("left", "right"):
+        body.line(f"window_{side} = Constant <value_int: int = @window_{side}> ()")
+        body.line(f"{side}_is_open = Equal (window_{side}, unbounded)")
+        body.line(f"{side}_keys = Where ({side}_is_open, beyond_any, window_{side})")
+        body.line(f"{side}_reach = Cast <to = {_FLOAT}> ({side}_keys)")
+    body.line("first_in_window = Sub (row, left_reach)")
+    # A window of a causal node ends at the row, if not before.
+    body.line(f"{'end_of_window' if variant.causal else 'last_in_window'} = Add (row, right_reach)")
+    if variant.causal:
+        body.line("last_in_window = Min (end_of_window, row)")
+    body.line("too_far_left = Less (j, first_in_window)")
+    body.line("too_far_right = Greater (j, last_in_window)")
+    return ["too_far_left", "too_far_right"]
+
+
+def _terms(body: _Body, variant: Variant) -> list[str]:
+    """What is added to visible scores, between the lowest and the highest finite float32.
+
+    Clipped, so that -inf and +inf cannot meet in a sum and make NaN; and ahead of what hides by position, so that
+    a large entry does not bring a later key back.
+    """
+    terms = []
+    additive = variant.mask == MaskKind.ADDITIVE.value
+    if additive or variant.key_bias:
+        body.constant("highest", "float", [-LOWEST_FLOAT32])
+    if additive:
+        body.line(f"mask_float = Cast <to = {_FLOAT}> (mask)")
+        body.line("mask_clipped = Clip (mask_float, lowest, highest)")
+        terms.append("mask_clipped")
+    if variant.key_bias:
+        body.unsqueeze("key_bias_per_row", "key_bias", [2])
+        body.line("key_bias_clipped = Clip (key_bias_per_row, lowest, highest)")
+        terms.append("key_bias_clipped")
+    return terms
+
+
+def _zero_empty_rows(body: _Body, value: str, added: str) -> None:
+    """Zeros for the rows whose every key is hidden; outside the attention, so it stays fusable."""
+    body.reduce_max_last("best_added", added)
+    body.line("has_visible_key = Greater (best_added, lowest)")
+    body.line(f"attended = MatMul (weights_as_query, {value})")
+    body.constant("nothing_float", "float", [0.0])
+    body.cast_like_query("nothing", "nothing_float")
+    body.line("output = Where (has_visible_key, attended, nothing)")

@@ -1,0 +1,203 @@
+"""The fused node, specified once: what it computes, what it is called, what it carries.
+
+Everything that has to agree about the fused node -- the rewriter that emits it, the ONNX function
+body, the kernels and the TensorRT plugin -- takes its names and its meaning from here.
+``docs/specification.md`` is the same text for people.
+
+Meaning, in exact arithmetic, for every batch ``b``, head ``h`` and query row ``i``::
+
+    score[j]  = scale * dot(query[b, h, i], key[b, h // G, j]) + slopes[h] * d(i, j)
+                + mask[b, h, i, j] + key_bias[b, h, j]
+    output    = sum_j softmax_j(score) * value[b, h // G, j]             over the visible keys j
+
+with ``G = H / H_kv`` and ``row(i) = i + (S_kv - S_q)``, the key index of query row ``i`` (queries are
+aligned with the *last* keys, so a KV cache needs no special case):
+
+===========  =========================================================================
+``linear``     d(i, j) = p(j) - p(row(i));  p(j) = j, or key_positions[b, j] when that input is present
+               (row(i) is clamped to 0 .. S_kv - 1 when it indexes key_positions)
+``symmetric``  d(i, j) = -abs(row(i) - j)
+===========  =========================================================================
+
+The linear form is written relative to the row.  A constant added to a whole row of scores is free
+(softmax is invariant under it), but the absolute form ``slope * j`` loses the scores in 16 bits.
+
+A key ``j`` is *visible* to row ``i`` when all of these hold: ``causal == 0`` or ``j <= row(i)``;
+``window_left == -1`` or ``row(i) - j <= window_left``; ``window_right == -1`` or ``j - row(i) <=
+window_right``; a boolean mask is True; an additive mask, ``key_bias`` and the sum of both are above the
+lowest finite float32.  A row without any visible key yields the mean of ``value`` over all S_kv keys
+(``empty_rows = "mean"``: what a decomposed Softmax gives when every score of the row is ``finfo.min``) or
+zeros (``empty_rows = "zero"``: what ONNX ``Attention`` gives).  Neither is NaN, so such a row can never
+reach a valid token: there its weight is an exact zero, and zero times a finite number is zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from ..patterns.bias import BiasForm
+
+DOMAIN = "alibi"
+DOMAIN_VERSION = 1
+PLUGIN_NAMESPACE = "alibi"
+PLUGIN_VERSION = "1"
+FAMILY = "AlibiAttention"
+
+LOWEST_FLOAT32 = -3.4028234663852886e38
+"""An additive mask or key bias at or below this hides its key; also a hidden key's score in the function body."""
+
+UNBOUNDED = -1
+"""A window that does not end on this side."""
+
+LARGEST_WINDOW = (1 << 24) - 1
+"""Distances up to this one are exact in float32, and so is a comparison with it."""
+
+
+class MaskKind(Enum):
+    """The optional mask input, broadcastable to [B, H, S_q, S_kv], always of rank 4."""
+
+    NONE = "none"
+    BOOLEAN = "boolean"
+    ADDITIVE = "additive"
+
+
+class EmptyRows(Enum):
+    """What a row without any visible key yields."""
+
+    MEAN = "mean"
+    ZERO = "zero"
+
+
+@dataclass(frozen=True, order=True)
+class Variant:
+    """One member of the family: everything that decides the node's inputs and its function body.
+
+    TensorRT's ONNX parser finds plugins and functions by ``op_type`` alone and takes no empty inputs,
+    so every input signature and every distinct body needs an ``op_type`` of its own.
+
+    Attributes:
+        form: Value of a :class:`BiasForm`.
+        causal: Keys after the row are hidden.
+        positions: There is an input ``key_positions``.
+        mask: Value of a :class:`MaskKind`.
+        key_bias: There is an input ``key_bias``.
+        window: The node has attributes ``window_left`` and ``window_right``.
+    """
+
+    form: str
+    causal: bool
+    positions: bool
+    mask: str
+    key_bias: bool = False
+    window: bool = False
+
+    @property
+    def op_type(self) -> str:
+        """The node's op_type, e.g. ``AlibiAttentionCausalPositionsBooleanMask``."""
+        if self.form == BiasForm.SYMMETRIC.value:
+            shape = "Symmetric"
+        else:
+            shape = "Causal" if self.causal else "Linear"
+        positions = "Positions" if self.positions else ""
+        key_bias = "KeyBias" if self.key_bias else ""
+        window = "Window" if self.window else ""
+        mask = "" if self.mask == MaskKind.NONE.value else f"{self.mask.capitalize()}Mask"
+        return f"{FAMILY}{shape}{positions}{key_bias}{window}{mask}"
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the node's inputs, in order."""
+        names = ["query", "key", "value", "slopes"]
+        if self.mask != MaskKind.NONE.value:
+            names.append("mask")
+        if self.positions:
+            names.append("key_positions")
+        if self.key_bias:
+            names.append("key_bias")
+        return tuple(names)
+
+    @property
+    def can_hide(self) -> bool:
+        """Whether a node of this member can have a row without any visible key."""
+        return self.causal or self.window or self.key_bias or self.mask != MaskKind.NONE.value
+
+    @property
+    def has_kernels(self) -> bool:
+        """Whether the kernels and the TensorRT plugin know this member; onnxruntime runs every one."""
+        return not self.key_bias and not self.window
+
+
+def _family() -> tuple[Variant, ...]:
+    linear, symmetric = BiasForm.LINEAR.value, BiasForm.SYMMETRIC.value
+    # A causal symmetric bias *is* the causal linear one, so it has no member of its own.
+    shapes = (
+        (linear, True, False),
+        (linear, True, True),
+        (linear, False, False),
+        (linear, False, True),
+        (symmetric, False, False),
+    )
+    return tuple(
+        Variant(form, causal, positions, mask.value, key_bias, window)
+        for key_bias in (False, True)
+        for window in (False, True)
+        for form, causal, positions in shapes
+        for mask in MaskKind
+    )
+
+
+FAMILY_MEMBERS: tuple[Variant, ...] = _family()
+"""The closed family: 60 members."""
+
+KERNEL_MEMBERS: tuple[Variant, ...] = tuple(member for member in FAMILY_MEMBERS if member.has_kernels)
+"""The members that have kernels.  A plugin library registers exactly these."""
+
+PREFER_KEY_BIAS = False
+"""The one switch between an additive mask [B, 1, 1, S_kv] and a key bias, which say the same: what is emitted where
+either would do.  Masks are what all kernels take."""
+
+BY_OP_TYPE: dict[str, Variant] = {member.op_type: member for member in FAMILY_MEMBERS}
+
+
+@dataclass(frozen=True)
+class FusedAttention:
+    """The attributes of one fused node.
+
+    Attributes:
+        variant: Decides ``op_type``, inputs and body.
+        scale: Multiplies the dot products, before the bias is added.
+        empty_rows: What a row without any visible key yields.
+        window_left: Keys further before the row are hidden; -1 for no bound.  Members with a window only.
+        window_right: Keys further after the row are hidden; likewise.
+
+    Raises:
+        ValueError: A window is given to a member without one, or is below -1.
+    """
+
+    variant: Variant
+    scale: float
+    empty_rows: EmptyRows = EmptyRows.MEAN
+    window_left: int = UNBOUNDED
+    window_right: int = UNBOUNDED
+
+    def __post_init__(self) -> None:
+        sides = (self.window_left, self.window_right)
+        if min(sides) < UNBOUNDED or max(sides) > LARGEST_WINDOW:
+            raise ValueError(f"a window has from 0 to {LARGEST_WINDOW} keys on a side, or -1: {sides}")
+        if not self.variant.window and sides != (UNBOUNDED, UNBOUNDED):
+            raise ValueError(f"{self.variant.op_type} has no window")
+
+    def attributes(self) -> dict[str, float | int | str]:
+        """The node's ONNX attributes; every one is present on every node (no defaults to guess)."""
+        window = {"window_left": self.window_left, "window_right": self.window_right}
+        return {
+            "bias": self.variant.form,
+            "causal": int(self.variant.causal),
+            "empty_rows": self.empty_rows.value,
+            "layout": "BHSD",
+            "plugin_namespace": PLUGIN_NAMESPACE,
+            "plugin_version": PLUGIN_VERSION,
+            "scale": self.scale,
+            **(window if self.variant.window else {}),
+        }

@@ -1,0 +1,153 @@
+"""Files in: models are read without their weights, and what they refer to is checked.  See ``staging`` for output."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import GraphProto, ModelProto, TensorProto
+
+from ..base.errors import ModelRejected, UsageError
+from ..base.targets import check_place, same_file
+from .index import bodies
+from .tensors import declared_bytes
+
+MAX_FILE = (1 << 31) - 1
+"""Bytes that protobuf reads at most."""
+
+MAX_NESTING = 24
+"""Depth of bodies inside bodies that is accepted (TensorRT's own limit)."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model file that was read.
+
+    Attributes:
+        path: The file; None for a model that was given as an object.
+        model: Its content, external data not loaded.
+        base_dir: Where relative external data lie.
+        sha256: Of the file; empty for a model that was given as an object.
+        data: Locations of its external data, sorted.
+    """
+
+    path: Path | None
+    model: ModelProto
+    base_dir: Path
+    sha256: str
+    data: tuple[str, ...] = ()
+
+
+def load(path: Path) -> Source:
+    """Read a model file; external data are checked, not loaded.
+
+    Raises:
+        ModelRejected: It is missing, no ONNX model, or refers to data unsafely.
+    """
+    try:
+        if not path.is_file():
+            raise ModelRejected(f"'{path}' is not a file. Give the path of an .onnx model.")
+        if path.stat().st_size > MAX_FILE:
+            raise ModelRejected(
+                f"'{path}' is larger than 2 GiB, which protobuf cannot read. Export with external data."
+            )
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelRejected(f"'{path}' cannot be read: {error.strerror}.") from error
+    model = ModelProto()
+    try:
+        model.ParseFromString(content)
+    except DecodeError as error:
+        raise ModelRejected(f"'{path}' is not an ONNX model (protobuf): {error}. Export it again.") from error
+    if not model.graph.node and not model.graph.output:
+        raise ModelRejected(f"'{path}' holds no graph. Is it a data file of a model?")
+    base_dir = path.parent
+    external = list(external_tensors(model))
+    for tensor in external:
+        try:
+            _check_external(path, base_dir, tensor)
+        except OSError as error:
+            raise ModelRejected(f"'{path}': its data '{error.filename}' cannot be read: {error.strerror}.") from error
+    data = tuple(sorted({_entries(t).get("location", "") for t in external}))
+    return Source(path, model, base_dir, hashlib.sha256(content).hexdigest(), data)
+
+
+def graphs(model: ModelProto) -> Iterator[GraphProto]:
+    """The main graph and all bodies.
+
+    Raises:
+        ModelRejected: Bodies are nested too deeply.
+    """
+    pending = [(model.graph, 0)]
+    while pending:
+        graph, depth = pending.pop()
+        if depth > MAX_NESTING:
+            raise ModelRejected(f"graph '{graph.name}' is nested more than {MAX_NESTING} levels deep.")
+        yield graph
+        pending.extend((body, depth + 1) for _, _, body in bodies(graph.node))
+
+
+def external_tensors(model: ModelProto) -> Iterator[TensorProto]:
+    """Tensors whose data lie outside the model file."""
+    for graph in graphs(model):
+        for tensor in graph.initializer:
+            if tensor.data_location == TensorProto.EXTERNAL:
+                yield tensor
+        for node in graph.node:
+            for attribute in node.attribute:
+                if attribute.type == onnx.AttributeProto.TENSOR and attribute.t.data_location == TensorProto.EXTERNAL:
+                    yield attribute.t
+
+
+def data_files(model: ModelProto) -> list[str]:
+    """Locations of all external data, sorted."""
+    return sorted({_entries(t).get("location", "") for t in external_tensors(model)})
+
+
+def _entries(tensor: TensorProto) -> dict[str, str]:
+    return {e.key: e.value for e in tensor.external_data}
+
+
+def _check_external(path: Path, base_dir: Path, tensor: TensorProto) -> None:
+    entries = _entries(tensor)
+    location = entries.get("location", "")
+    where = f"'{path}': tensor '{tensor.name}' has its data in '{location}'"
+    if not location:
+        raise ModelRejected(f"'{path}': tensor '{tensor.name}' is external but names no file. Export the model again.")
+    relative = Path(location)
+    if relative.is_absolute() or ".." in relative.parts or "\x00" in location:
+        raise ModelRejected(f"{where}, outside the model's folder. Move the data beside the model.")
+    target = base_dir / relative
+    if any((base_dir / Path(*relative.parts[: n + 1])).is_symlink() for n in range(len(relative.parts))):
+        raise ModelRejected(
+            f"{where}, which is a symbolic link. Copy the data beside the model (caches of model hubs link them)."
+        )
+    if not target.is_file():
+        raise ModelRejected(f"{where}, which does not exist. Copy the data file beside the model.")
+    try:
+        offset, length = int(entries.get("offset", "0") or 0), int(entries.get("length", "-1") or -1)
+    except ValueError as error:
+        raise ModelRejected(f"{where} at an offset that is no number. Export the model again.") from error
+    needed = declared_bytes(tensor)
+    if offset < 0 or offset + max(length, needed) > target.stat().st_size:
+        raise ModelRejected(f"{where} beyond the end of that file. Copy the complete data file.")
+    if 0 <= length < needed:
+        raise ModelRejected(f"{where}, {length} bytes of it, but its shape needs {needed}. Export the model again.")
+
+
+def check_target(source: Source, target: Path) -> None:
+    """The output may not be the input or one of the files it needs, nor replace what is no file.
+
+    Raises:
+        UsageError: It is, or it cannot be written there.
+    """
+    if source.path is not None and same_file(target, source.path):
+        raise UsageError(f"the output '{target}' is the input itself. Choose another name with -o.")
+    check_place(target, "-o")
+    for location in source.data:
+        if target.resolve() in ((source.base_dir / location).resolve(), (target.parent / location).resolve()):
+            raise UsageError(f"the output '{target}' has the name of the model's data file. Choose another -o.")

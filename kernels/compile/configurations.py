@@ -1,0 +1,116 @@
+"""Which tile each kernel gets: data, in ``configurations.json``.
+
+The file is a list of rules, first match first.  A rule names what it is for (role, architectures, element
+size, range of head sizes, whether there is a mask, the form) and how to cut; its optional ``conditions`` on sizes
+stay with the image and are decided when it is launched, so a request may get several images for one role,
+the last of them without conditions.  Rules marked ``measured`` were chosen by timing on that device; the others from
+what the compiler reports (``resources``): the largest tile that fits and does not spill.  Where nothing was
+measured, an ``alternative`` of half the rows comes behind the first choice: TensorRT may time both, as tactics.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+from ..launch.description import Condition
+from ..requests import ELEMENT_BYTES, SMALLEST_TILE, Request, Tile
+
+SKIP_FROM = 3072
+"""Keys from which the two launches that certify cost less than they save on random data."""
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One kernel to compile.
+
+    Attributes:
+        role: What it is for.
+        engine: ``portable`` (Triton) or ``hopper`` (Gluon, sm_90).
+        arch: Compute capability times ten.
+        tile: How the work is cut.
+        options: Further compile-time constants of the engine.
+        conditions: Sizes for which it may be chosen.
+    """
+
+    role: str
+    engine: str
+    arch: int
+    tile: Tile
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
+    conditions: tuple[Condition, ...] = ()
+
+
+@functools.cache
+def _rules() -> list[dict[str, Any]]:
+    text = resources.files(__package__).joinpath("configurations.json").read_text()
+    return list(json.loads(text)["rules"])
+
+
+def applies(rule: dict[str, Any], request: Request, arch: int) -> bool:
+    """Whether a rule of the table is for this request on this architecture."""
+    variant = request.variant
+    largest = max(request.head_dim, request.value_dim, SMALLEST_TILE)
+    low, high = rule.get("head_dim", [0, 256])
+    if arch not in rule["arch"] or not low <= largest <= high:
+        return False
+    facts = {
+        "element_bytes": ELEMENT_BYTES[request.dtype],
+        "causal": variant.causal,
+        "symmetric": variant.form == "symmetric",
+        "positions": variant.positions,
+        "masked": request.mask_dtype is not None,
+        "square": request.head_dim == request.value_dim,
+    }
+    return all(rule[name] == fact for name, fact in facts.items() if name in rule)
+
+
+def can_skip(request: Request) -> bool:
+    """Whether the certificate is defined: every row sees its own key, and distances are those of the indices."""
+    variant = request.variant
+    return not variant.positions and request.mask_dtype is None and (variant.causal or variant.form == "symmetric")
+
+
+def configurations(request: Request, arch: int, *, skip: bool = False) -> list[Configuration]:
+    """The kernels of a request on one architecture, in the order in which they are to be tried.
+
+    Raises:
+        LookupError: If no rule covers a role.
+    """
+    roles = ["prefill", "decode", "decode_split", "combine"]
+    certified = skip and can_skip(request)
+    found = []
+    for role in roles:
+        matching = [rule for rule in _rules() if rule["role"] == role and applies(rule, request, arch)]
+        complete = False
+        # Engines with a kernel for all sizes: further rules for them would never be reached.
+        settled: set[str] = set()
+        for rule in (rule for rule in matching if not rule.get("alternative")):
+            if complete:
+                break
+            if rule["engine"] in settled:
+                continue
+            options = dict(rule.get("options", {}))
+            conditions = tuple(Condition(**condition) for condition in rule.get("conditions", []))
+            tile = Tile(*rule["tile"])
+            short = any(c.size == "s_kv" and c.at_most and c.at_most < SKIP_FROM for c in conditions)
+            if certified and role == "prefill" and not short:
+                worth = (*conditions, Condition("s_kv", at_least=SKIP_FROM), Condition("surplus", at_least=0))
+                found.append(Configuration(role, rule["engine"], arch, tile, {**options, "SKIP": True}, worth))
+            found.append(Configuration(role, rule["engine"], arch, tile, options, conditions))
+            if not conditions:
+                settled.add(rule["engine"])
+            # The Hopper kernel has conditions of its own and needs something behind it.
+            complete = not conditions and rule["engine"] == "portable"
+        if not complete:
+            raise LookupError(f"no configuration of {role} for {request} on sm_{arch}")
+        # Behind the first choice, so that only who asks for another one gets it.
+        alternatives = (rule for rule in matching if rule.get("alternative"))
+        found += [Configuration(role, rule["engine"], arch, Tile(*rule["tile"])) for rule in alternatives]
+    if certified:
+        found.append(Configuration("key_norms", "portable", arch, Tile(64, 64, 4, 1)))
+        found.append(Configuration("reach", "portable", arch, Tile(128, 64, 8, 1)))
+    return found

@@ -1,0 +1,151 @@
+"""Prefill for Hopper: warp-specialised, persistent, in Gluon (Triton's layer for explicit layouts and warps).
+
+One program stays on a multiprocessor and takes tiles of ``CONSUMERS * 64`` query rows.  A producer warp
+(``hopper_schedule``) decides which tile comes next and which blocks of keys it needs, writes that down in shared
+memory, and streams queries, keys and values with the bulk copy engine; each of CONSUMERS warpgroups
+(``hopper_consumer``) owns 64 rows.  The warpgroups are partitions of their own, so nothing but the data keeps them in
+step, and one computes exponentials while another multiplies.
+
+The blocks of all tiles of a program are one stream.  Every step turns the scores of its block into weights, then
+asks for the scores of the *next* block, of this tile or the next one, and for its own share of the output, and
+waits for the scores only.  So weights never outlive their step (as loop-carried 16-bit values they would be
+packed and unpacked in every step), and the next tile's first scores are there when a tile ends.  (Heads beyond 128
+leave room for the queries of one tile only; there a tile starts after the one before has been stored.)  The weights of
+a row are added up by a product with a matrix of ones, which costs the tensor cores less than the additions would cost
+the threads.
+
+Blocks come nearest first: those that the diagonal crosses or that reach past the last key (compared element
+by element), then those left of it going away, then those right of it (symmetric form).  The bias is the one
+of ``prefill``: an FMA along the columns and a scalar per block in the row maximum.
+
+Masks (boolean or additive) and key positions differ by key only here, so they are a vector that the producer computes
+for every block and puts next to the keys: the consumers add it to the scores before they know them as such.  With TERMS
+it comes by a second, small product instead, ones times the vector cut into three bfloat16, so that the loop is that of
+the plain form.  Blocks about which a mask says nothing are found once per batch entry and cost nothing after that.
+Blocks before the first and after the last visible key are left out.  Rows that see no key (known beforehand from the
+first visible one) get the mean of ``value`` from extra blocks with equal weights at the end of their tile.
+
+An additive mask is exact whatever it holds.  In the first pass what is at or below -1e38 has no weight, and a row all
+of whose keys are like that shows that its maximum was not good enough (below): the second pass keeps natural units, in
+which -3.3e38 is a number like others.
+
+With STEADY the row maximum is looked for in the first blocks only, those that are compared element by element; with
+RAW (bfloat16, whose exponents allow it) scores without their bias stand for it, in half of the first block alone.
+Weights then may exceed one; per score a maximum and a subtraction go, and the rescaling of the output.  A tile with
+a row whose sum of weights shows that this was not good enough is noted; at the end the program does the tiles that it
+noted again, with the maximum kept block by block.  So the result never depends on the shortcut, only the time does.
+
+With SKIP far blocks that provably do not matter are left out (``hopper_skipping``).
+
+Needs ``s_q <= s_kv``, and no mask but one that differs by key only.
+"""
+
+# Compile-time parameters are in capitals, as is the custom in Triton.  Kernels are compiled, never called as
+# Python: Triton's language has no types to check them with.
+# ruff: noqa: N803, N806, D417
+# mypy: ignore-errors
+
+from __future__ import annotations
+
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier
+
+from .consumer import consume
+from .producer import produce
+from .shared import COUNTS, DOUBTS, NOTES, ROWS, TERM_COLUMNS, Settings, Shared, Sizes
+
+
+@gluon.jit
+def alibi_prefill_hopper(
+    query_map, key_map, value_map, output_map, slopes, key_norms, ticket, previous, mask, key_positions, mask_batch,
+    mask_column, positions_batch, batch_size, heads, group, s_q, s_kv, scale_natural, empty_mean,
+    FORM: gl.constexpr, STEADY: gl.constexpr, RAW: gl.constexpr, SKIP: gl.constexpr, MASK: gl.constexpr,
+    ADDITIVE: gl.constexpr, POSITIONS: gl.constexpr, TERMS: gl.constexpr, PAIRED: gl.constexpr,
+    BUNDLE_MIB: gl.constexpr,
+    D: gl.constexpr, V: gl.constexpr, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, QUERIES: gl.constexpr,
+    CONSUMERS: gl.constexpr, LEAST_TOTAL: gl.constexpr, CONSUMER_REGISTERS: gl.constexpr,
+    PRODUCER_REGISTERS: gl.constexpr,
+):  # fmt: skip
+    """Any one-dimensional grid of at most as many programs as tiles; 4 warps and the workers that it starts itself.
+
+    Args:
+        query_map, key_map, value_map, output_map: Bulk-copy descriptors, rank 4, boxes of 64 rows or BLOCK_N keys.
+        slopes: [H], float32.
+        key_norms: [B, H_kv, ceil(S_kv / 64)], float32, from ``skipping.alibi_key_norms`` (SKIP).
+        ticket: One int32, zero: how many tiles were taken (SKIP).
+        previous: As many int32 as tiles, of any contents: which tile its program took before (SKIP).
+        mask: bytes, or floats (ADDITIVE); key j of batch b at ``b * mask_batch + j * mask_column`` (MASK).
+        key_positions: [B or 1, S_kv], float32 (POSITIONS).
+        empty_mean: rows without a visible key yield the mean of ``value`` (1) or zeros (0) (MASK).
+    """
+    VECTOR: gl.constexpr = MASK or POSITIONS
+    dtype: gl.constexpr = query_map.dtype
+    query_tile = gl.allocate_shared_memory(dtype, [QUERIES * CONSUMERS, 1, 1, ROWS, D], query_map.layout)
+    key_tile = gl.allocate_shared_memory(dtype, [STAGES, 1, 1, BLOCK_N, D], key_map.layout)
+    value_tile = gl.allocate_shared_memory(dtype, [STAGES, 1, 1, BLOCK_N, V], value_map.layout)
+    output_tile = query_tile
+    if QUERIES > 1:
+        output_tile = gl.allocate_shared_memory(dtype, [CONSUMERS, 1, 1, ROWS, V], output_map.layout)
+    PLAIN: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
+    vector_tile = gl.allocate_shared_memory(gl.float32, [STAGES if VECTOR else 1, BLOCK_N if VECTOR else 1], PLAIN)
+    told = gl.allocate_shared_memory(gl.int32, [STAGES, 1], PLAIN)
+    if VECTOR:
+        for i in gl.static_range(STAGES):
+            told.index(i).store(gl.zeros([1], gl.int32, gl.BlockedLayout([1], [32], [4], [0])))
+    BY_TERMS: gl.constexpr = VECTOR and TERMS
+    TERM: gl.constexpr = gl.NVMMASharedLayout.get_default_for([BLOCK_N, TERM_COLUMNS], gl.bfloat16)
+    term_tile = gl.allocate_shared_memory(
+        gl.bfloat16, [STAGES if BY_TERMS else 1, BLOCK_N if BY_TERMS else 8, TERM_COLUMNS], TERM)  # fmt: skip
+    PICK: gl.constexpr = gl.NVMMASharedLayout.get_default_for([ROWS, TERM_COLUMNS], gl.bfloat16)
+    picks = gl.allocate_shared_memory(gl.bfloat16, [ROWS if BY_TERMS else 8, TERM_COLUMNS], PICK)
+    if BY_TERMS:
+        # The producer fills one half of a key's row, without asking which half the swizzle makes of it.
+        WIDE: gl.constexpr = gl.BlockedLayout([1, 8], [16, 2], [4, 1], [1, 0])
+        part = gl.arange(0, TERM_COLUMNS, layout=gl.SliceLayout(0, WIDE)) % 8
+        picks.store(gl.where(part < 3, 1.0, 0.0).to(gl.bfloat16)[None, :] + gl.zeros([ROWS, 1], gl.bfloat16, WIDE))
+        for i in gl.static_range(STAGES):
+            term_tile.index(i).store(gl.zeros([BLOCK_N, TERM_COLUMNS], gl.bfloat16, WIDE))
+    ONES: gl.constexpr = gl.NVMMASharedLayout.get_default_for([COUNTS, BLOCK_N], dtype)
+    ones = gl.allocate_shared_memory(dtype, [COUNTS, BLOCK_N], ONES)
+    ones.store(gl.full([COUNTS, BLOCK_N], 1.0, dtype, gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0])))
+    notes = gl.allocate_shared_memory(gl.int32, [QUERIES * NOTES, 1], PLAIN)
+    verdicts = gl.allocate_shared_memory(gl.int32, [CONSUMERS, 1], PLAIN)
+    doubts = gl.allocate_shared_memory(gl.int32, [CONSUMERS * DOUBTS, 1], PLAIN)
+    bounds = gl.allocate_shared_memory(gl.float32, [2 * CONSUMERS, 1], PLAIN)
+    BARRIER: gl.constexpr = mbarrier.MBarrierLayout()
+    query_full = gl.allocate_shared_memory(gl.int64, [QUERIES, 1], BARRIER)
+    query_empty = gl.allocate_shared_memory(gl.int64, [QUERIES, 1], BARRIER)
+    key_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], BARRIER)
+    value_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], BARRIER)
+    freed = gl.allocate_shared_memory(gl.int64, [STAGES, 1], BARRIER)
+    verdict = gl.allocate_shared_memory(gl.int64, [1], BARRIER)
+    weighed = gl.allocate_shared_memory(gl.int64, [1], BARRIER)
+    certain = gl.allocate_shared_memory(gl.int64, [1], BARRIER)
+    ready = gl.allocate_shared_memory(gl.int64, [1], BARRIER)
+    # The other barriers are set up by the partitions, side by side (``set_up_barriers``).
+    mbarrier.init(ready, count=CONSUMERS + 1)
+    fence_async_shared()
+    settings = Settings(FORM, STEADY, RAW, SKIP, MASK, ADDITIVE, POSITIONS, BY_TERMS, PAIRED, BUNDLE_MIB, D, V, BLOCK_N,
+                        STAGES, QUERIES, CONSUMERS, LEAST_TOTAL)  # fmt: skip
+    sizes = Sizes(gl.to_tensor(batch_size), gl.to_tensor(heads), gl.to_tensor(group), gl.to_tensor(s_q),
+                  gl.to_tensor(s_kv))  # fmt: skip
+    shared = Shared(query_tile, key_tile, value_tile, output_tile, vector_tile, told, term_tile, picks, ones, notes,
+                    verdicts, doubts, bounds, query_full, query_empty, key_full, value_full, freed, verdict, weighed,
+                    certain, ready)  # fmt: skip
+    # Spelled out: a tuple that is given a name turns its constants into tensors.
+    if CONSUMERS == 3:
+        gl.warp_specialize([
+            (consume, (shared, sizes, output_map, scale_natural, settings, 0)),
+            (consume, (shared, sizes, output_map, scale_natural, settings, 1)),
+            (consume, (shared, sizes, output_map, scale_natural, settings, 2)),
+            (produce, (shared, sizes, query_map, key_map, value_map, slopes, key_norms, ticket, previous, mask,
+                        key_positions, mask_batch, mask_column, positions_batch, scale_natural, empty_mean, settings)),
+        ], [4, 4, 1], [CONSUMER_REGISTERS, CONSUMER_REGISTERS, PRODUCER_REGISTERS])  # fmt: skip
+    else:
+        gl.warp_specialize([
+            (consume, (shared, sizes, output_map, scale_natural, settings, 0)),
+            (consume, (shared, sizes, output_map, scale_natural, settings, 1)),
+            (produce, (shared, sizes, query_map, key_map, value_map, slopes, key_norms, ticket, previous, mask,
+                        key_positions, mask_batch, mask_column, positions_batch, scale_natural, empty_mean, settings)),
+        ], [4, 1], [CONSUMER_REGISTERS, PRODUCER_REGISTERS])  # fmt: skip

@@ -1,0 +1,107 @@
+"""Certified skipping in the Hopper kernel: which far blocks of keys a tile needs, once its near ones are weighed.
+
+The consumers tell how much their rows weigh so far and how long their queries are; the producer compares that with
+the norms of the keys (docs/kernels.md, "Skipping").
+"""
+
+# Compile-time parameters are in capitals, as is the custom in Triton.  Kernels are compiled, never called as
+# Python: Triton's language has no types to check them with.
+# ruff: noqa: N803, N806
+# mypy: ignore-errors
+
+from __future__ import annotations
+
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+
+from .shared import FORM_CAUSAL, FORM_SYMMETRIC, LOG2E, ROWS, release
+
+AHEAD = gl.constexpr(3)
+"""Far blocks that every tile takes: they keep the consumers busy while the certificate is made."""
+BITS = gl.constexpr(14)
+NORM_KEYS = gl.constexpr(64)
+
+
+@gluon.jit
+def _margin(slope, groups):
+    """By how many powers of two a group of keys has to be lighter than the row (docs/kernels.md, "Skipping")."""
+    return (BITS + 1) + gl.log2(groups.to(gl.float32)) - gl.log2(1.0 - gl.exp2(-slope))
+
+
+@gluon.jit
+def worth_a_try(slope, s_kv):
+    """Whether the bias of the farthest key reaches the margin at all; ``slope`` in powers of two per key."""
+    return (slope > 0.0) & (slope * s_kv.to(gl.float32) > _margin(slope, gl.cdiv(s_kv, NORM_KEYS)))
+
+
+@gluon.jit
+def weigh_rows(sums, peak, shift, row_as_key, query, shared, s_kv, settings, WHO: gl.constexpr):
+    """Tells the producer how much this warpgroup's rows weigh so far, and how long their queries are (SKIP).
+
+    The least logarithm of a row's weight relative to a score of zero on its own key, and the largest square of a
+    norm; the producer turns them into a certificate.
+    """
+    total = gl.convert_layout(gl.max(sums, 1), peak.type.layout)
+    weight = gl.log2(total) + peak
+    if settings.FORM == FORM_CAUSAL:
+        weight -= shift
+    weight = gl.where(row_as_key < s_kv, weight, float("inf"))
+    BY_COLUMNS: gl.constexpr = gl.BlockedLayout([1, 8], [256 // settings.D, settings.D // 8], [4, 1], [1, 0])
+    wide = query.load(BY_COLUMNS).to(gl.float32)
+    square = gl.max(gl.sum(wide * wide, 1), 0)
+    LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
+    shared.bounds.index(2 * WHO).store(gl.full([1], gl.min(weight, 0), gl.float32, LAYOUT))
+    shared.bounds.index(2 * WHO + 1).store(gl.full([1], square, gl.float32, LAYOUT))
+    release(shared.weighed)
+
+
+@gluon.jit
+def needed_blocks(
+    shared, key_norms, batch, kv_head, tile, first, crossings, left, right, slope, scale_natural, sizes, settings,
+):  # fmt: skip
+    """How many blocks left and right of the diagonal are needed, at least those that are on their way already."""
+    SCAN: gl.constexpr = 128
+    BLOCK_N: gl.constexpr = settings.BLOCK_N
+    rows: gl.constexpr = ROWS * settings.CONSUMERS
+    LAYOUT: gl.constexpr = gl.BlockedLayout([4], [32], [1], [0])
+    ONE: gl.constexpr = gl.BlockedLayout([1], [32], [1], [0])
+    least = gl.max(shared.bounds.index(0).load(ONE), 0)
+    square = gl.max(shared.bounds.index(1).load(ONE), 0)
+    for i in gl.static_range(1, settings.CONSUMERS):
+        least = gl.minimum(least, gl.max(shared.bounds.index(2 * i).load(ONE), 0))
+        square = gl.maximum(square, gl.max(shared.bounds.index(2 * i + 1).load(ONE), 0))
+    groups = gl.cdiv(sizes.s_kv, NORM_KEYS)
+    # The factor and the terms below cover the rounding of norms, products (at most 256 terms in float32), weights
+    # (to the type, before they are added up) and bias.
+    longest = gl.sqrt(square) * gl.abs(scale_natural) * (LOG2E * 1.001)
+    threshold = least - _margin(slope, groups)
+    threshold = threshold - 0.02 - 1e-6 * gl.abs(threshold)
+    offset = sizes.s_kv - sizes.s_q
+    first_row = tile * rows + offset
+    last_row = gl.minimum(tile * rows + rows, sizes.s_q) - 1 + offset
+    norms = key_norms + (batch.to(gl.int64) * (sizes.heads // sizes.group) + kv_head) * groups
+    lowest = groups
+    highest = gl.to_tensor(0)
+    lane = gl.arange(0, SCAN, layout=LAYOUT)
+    start = gl.to_tensor(0)
+    stop = gl.minimum((first + crossings) * (BLOCK_N // NORM_KEYS), groups)
+    if settings.FORM == FORM_SYMMETRIC:
+        stop = groups
+    while start < stop:
+        group = start + lane
+        norm = gl.load(norms + group, mask=group < groups, other=0.0)
+        nearest = gl.maximum(first_row - (group * NORM_KEYS + (NORM_KEYS - 1)), group * NORM_KEYS - last_row)
+        # Written so that a NaN anywhere keeps the group.
+        light = longest * norm - slope * nearest.to(gl.float32) * 0.99999 < threshold
+        needed = gl.where(light & (nearest > 0), 0, 1) * gl.where(group < groups, 1, 0)
+        lowest = gl.minimum(lowest, gl.min(gl.where(needed != 0, group, groups), 0))
+        highest = gl.maximum(highest, gl.max(needed * (group + 1), 0))
+        start += SCAN
+    sent = gl.minimum(left, AHEAD)
+    wanted = first - gl.minimum(lowest * NORM_KEYS // BLOCK_N, first)
+    fewer_left = gl.minimum(gl.maximum(wanted, sent), left)
+    fewer_right = right
+    if settings.FORM == FORM_SYMMETRIC:
+        beyond = gl.cdiv(highest * NORM_KEYS, BLOCK_N) - (first + crossings)
+        fewer_right = gl.minimum(gl.maximum(beyond, gl.minimum(right, AHEAD - sent)), right)
+    return fewer_left, fewer_right

@@ -1,0 +1,1 @@
+"""From images to launches: descriptions, plans, the launcher."""

@@ -1,0 +1,211 @@
+"""From a call to its launches: which kernels, which grid, how much workspace.  Pure; nothing touches a GPU.
+
+A TensorRT plugin decides the same way from the same description; this is the model to compare it with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..requests import ELEMENT_BYTES, Layout, Request
+from .description import Argument, Description, Kernel
+
+WORKSPACE_ALIGNMENT = 256
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor in device memory.
+
+    Attributes:
+        pointer: Device address.
+        dtype: As in the request; ``bool`` is one byte.
+        shape: Sizes.
+        strides: In elements, one per dimension.
+    """
+
+    pointer: int
+    dtype: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    @classmethod
+    def of(cls, array: Any) -> Tensor:
+        """Describes a PyTorch tensor (anything with ``data_ptr``, ``dtype``, ``shape`` and ``stride``)."""
+        dtype = str(array.dtype).removeprefix("torch.")
+        return cls(int(array.data_ptr()), dtype, tuple(array.shape), tuple(array.stride()))
+
+
+@dataclass(frozen=True)
+class Call:
+    """One execution of the fused node; shapes as in docs/specification.md."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    output: Tensor
+    slopes: Tensor
+    scale: float
+    empty_mean: bool
+    mask: Tensor | None = None
+    key_positions: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel launch: values by argument name, and the grid."""
+
+    kernel: Kernel
+    grid: tuple[int, int, int]
+    values: Mapping[str, int | float]
+    tensors: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The launches of a call, in order, and the workspace that they share.
+
+    Attributes:
+        launches: One to three.
+        workspace_bytes: How much memory ``offsets`` reach into.
+        offsets: Where each buffer that is used starts.
+    """
+
+    launches: tuple[Launch, ...]
+    workspace_bytes: int
+    offsets: Mapping[str, int]
+
+
+def _check(request: Request, call: Call) -> None:
+    batch, heads, s_q, _ = call.query.shape
+    _, kv_heads, s_kv, _ = call.value.shape
+    expected = {
+        "query": (call.query, request.dtype, (batch, heads, s_q, request.head_dim)),
+        "key": (call.key, request.dtype, (batch, kv_heads, s_kv, request.head_dim)),
+        "value": (call.value, request.dtype, (batch, kv_heads, s_kv, request.value_dim)),
+        "output": (call.output, request.dtype, (batch, heads, s_q, request.value_dim)),
+        "slopes": (call.slopes, "float32", (heads,)),
+    }
+    for name, (tensor, dtype, shape) in expected.items():
+        if tensor.dtype != dtype or tuple(tensor.shape) != shape:
+            raise ValueError(f"{name} is {tensor.dtype}{list(tensor.shape)} instead of {dtype}{list(shape)}")
+        if len(shape) == 4 and tensor.strides[3] != 1:
+            raise ValueError(f"{name}: the last dimension has stride {tensor.strides[3]}")
+    if min(batch, heads, s_q, s_kv, kv_heads) < 1 or heads % kv_heads:
+        raise ValueError(f"{heads} heads over {kv_heads} key heads, {s_q} rows, {s_kv} keys, batch {batch}")
+    if (call.mask is None) != (request.mask_dtype is None) or (
+        (call.key_positions is not None) != request.variant.positions
+    ):
+        raise ValueError(f"the inputs are not those of {request.op_type}")
+    if call.mask is not None:
+        fits = all(size in (1, full) for size, full in zip(call.mask.shape, (batch, heads, s_q, s_kv), strict=True))
+        if call.mask.dtype != request.mask_dtype or not fits:
+            raise ValueError(f"mask is {call.mask.dtype}{list(call.mask.shape)}")
+    positions = call.key_positions
+    if positions is not None:
+        fits = positions.shape in ((1, s_kv), (batch, s_kv)) and positions.strides[1] == 1
+        if positions.dtype != "float32" or not fits:
+            raise ValueError(f"key_positions is {positions.dtype}{list(positions.shape)}")
+
+
+def _strides(call: Call) -> dict[str, int]:
+    found = {}
+    for name in ("query", "key", "value", "output"):
+        tensor: Tensor = getattr(call, name)
+        for axis, stride in zip(("batch", "head", "row"), tensor.strides, strict=False):
+            found[f"{name}_{axis}"] = stride
+    mask = call.mask
+    for place, axis in enumerate(("batch", "head", "row", "column")):
+        found[f"mask_{axis}"] = 0 if mask is None or mask.shape[place] == 1 else mask.strides[place]
+    positions = call.key_positions
+    found["positions_batch"] = 0 if positions is None or positions.shape[0] == 1 else positions.strides[0]
+    return found
+
+
+def _aligned(argument: Argument, values: Mapping[str, int | float], tensors: Mapping[str, Tensor]) -> bool:
+    """Whether the value of an argument is a multiple of what the image was compiled for."""
+    if argument.kind == "tensor_map":
+        tensor = tensors[argument.name]
+        size = ELEMENT_BYTES[tensor.dtype]
+        return tensor.pointer % 16 == 0 and all(stride * size % 16 == 0 for stride in tensor.strides[:3])
+    if argument.kind == "pointer":
+        return argument.name not in tensors or tensors[argument.name].pointer % argument.multiple_of == 0
+    return argument.multiple_of == 1 or int(values[argument.name]) % argument.multiple_of == 0
+
+
+def make_plan(description: Description, call: Call, arch: int, multiprocessors: int) -> Plan:
+    """Chooses the kernels of a call.
+
+    Args:
+        description: The bundle.
+        call: Shapes, strides and addresses.
+        arch: Compute capability of the device times ten.
+        multiprocessors: How many it has.
+
+    Raises:
+        ValueError: If the call does not fit the request, or its strides or addresses no image.
+        LookupError: If no image serves the device.
+    """
+    _check(description.request, call)
+    batch, heads, s_q, head_dim = call.query.shape
+    kv_heads, s_kv, value_dim = call.value.shape[1:]
+    group = heads // kv_heads
+    sizes = {
+        "batch": batch, "heads": heads, "kv_heads": kv_heads, "group": group, "s_q": s_q, "s_kv": s_kv,
+        "head_dim": head_dim, "value_dim": value_dim, "splits": 1, "multiprocessors": multiprocessors,
+        "rows": group * s_q, "surplus": s_kv - s_q,
+    }  # fmt: skip
+    strides = _strides(call)
+    values: dict[str, int | float] = {**strides, "scale": call.scale, "empty_mean": int(call.empty_mean)}
+    tensors = {name: getattr(call, name) for name in ("query", "key", "value", "output", "slopes")}
+    for name in ("mask", "key_positions"):
+        if getattr(call, name) is not None:
+            tensors[name] = getattr(call, name)
+    wide = {"query": head_dim, "key": head_dim, "value": value_dim, "output": value_dim}
+    layout = Layout(
+        contiguous=all(strides[f"{name}_row"] == width for name, width in wide.items()),
+        mask_rows=bool(strides["mask_head"] or strides["mask_row"]),
+        mask_dense=strides["mask_column"] == 1,
+    )
+
+    def choose(role: str) -> Kernel:
+        for kernel in description.kernels:
+            fits = kernel.role == role and kernel.arch == arch and all(c.holds(sizes) for c in kernel.conditions)
+            suits = kernel.layout.contiguous <= layout.contiguous and kernel.layout.mask_rows >= layout.mask_rows
+            suits = suits and kernel.layout.mask_dense <= layout.mask_dense
+            if fits and suits and all(_aligned(argument, values, tensors) for argument in kernel.arguments):
+                return kernel
+        raise LookupError(f"no {role} kernel for sm_{arch}, {layout} and sizes {sizes}")
+
+    chosen: list[Kernel]
+    selection = description.selection
+    if sizes["rows"] <= selection.decode_rows:
+        programs = choose("decode").grid[1].value(sizes) * batch * kv_heads
+        most = max(1, min(selection.max_splits, s_kv // selection.min_keys))
+        sizes["splits"] = max(1, min(most, multiprocessors * selection.programs_per_multiprocessor // programs))
+        chosen = [choose("decode")] if sizes["splits"] == 1 else [choose("decode_split"), choose("combine")]
+    else:
+        chosen = [choose("prefill")]
+        read = {argument.name for argument in chosen[0].arguments}
+        if "reach" in read:
+            chosen.insert(0, choose("reach"))
+        if read & {"reach", "key_norms"}:
+            chosen.insert(0, choose("key_norms"))
+
+    used = {argument.name for kernel in chosen for argument in kernel.arguments}
+    offsets, end = {}, 0
+    for buffer in description.workspace:
+        if buffer.name in used:
+            offsets[buffer.name] = end
+            size = buffer.element_bytes * buffer.extent.value(sizes)
+            end += -(-size // WORKSPACE_ALIGNMENT) * WORKSPACE_ALIGNMENT
+    everything = {**values, **sizes}
+    launches = []
+    for kernel in chosen:
+        x, y, z = (extent.value(sizes) for extent in kernel.grid)
+        if x >= 2**31 or max(y, z) > 65535:
+            raise ValueError(f"{kernel.name}: a grid of {x} x {y} x {z} programs is beyond CUDA's limits")
+        launches.append(Launch(kernel, (x, y, z), everything, tensors))
+    return Plan(tuple(launches), end, offsets)

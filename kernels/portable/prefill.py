@@ -1,0 +1,246 @@
+"""Prefill: flash attention with an ALiBi bias, many query rows, in plain Triton for every architecture.
+
+One program computes BLOCK_M query rows of one head and walks the keys in blocks of BLOCK_N.
+
+The bias costs one fused multiply-add per score.  Softmax does not see a constant added to a row, so for the
+linear form only ``slope * j`` matters; written relative to a reference column near the tile's own rows it is
+``slope * (block_start - reference)``, one scalar per block, plus ``slope * (0 .. BLOCK_N-1)``, a vector that
+never changes.  The scalar goes into the row maximum (``primitives.soften``), the vector into the FMA that
+scales the scores anyway.  The symmetric form is the linear one left of the diagonal and its mirror image
+right of it; only the few blocks that the diagonal crosses compute distances element by element.
+"""
+
+# Compile-time parameters are in capitals, as is the custom in Triton.  Kernels are compiled, never called as
+# Python: Triton's language has no types to check them with.
+# ruff: noqa: N803, N806, D417, SIM102
+# mypy: ignore-errors
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .primitives import LOG2E, MASK_ADDITIVE, MASK_NONE, hide, load_columns, load_rows, mean_of_values, soften
+
+
+@triton.jit
+def _walk(
+    out0, out1, total, peak, query0, query1, key_base, value_base, mask_base, positions_base,
+    key_row, value_row, mask_row, mask_column, begin, end, s_q, s_kv, row_in_mask, row_as_key,
+    reference, reference_position, slope, scale,
+    SIGN: tl.constexpr, DISTANCE: tl.constexpr, CAUSAL_EDGE: tl.constexpr, TAIL: tl.constexpr,
+    POSITIONS: tl.constexpr, MASK: tl.constexpr, MASK_ROWS: tl.constexpr, PRECISION: tl.constexpr,
+    D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr, V: tl.constexpr, V0: tl.constexpr, V1: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    """Accumulates the keys ``begin .. end`` (``begin`` a multiple of BLOCK_N) into (out, total, peak).
+
+    SIGN * slope is the bias gradient along the keys.  DISTANCE computes -slope * |row - key| per element;
+    CAUSAL_EDGE compares every key with its row; TAIL guards against keys beyond ``s_kv``.
+    """
+    NATURAL: tl.constexpr = MASK == MASK_ADDITIVE
+    GUARDED: tl.constexpr = CAUSAL_EDGE or TAIL or MASK != MASK_NONE
+    lane = tl.arange(0, BLOCK_N)
+    head0 = tl.arange(0, D0)
+    head1 = D0 + tl.arange(0, D1 if D1 > 0 else 1)
+    value0 = tl.arange(0, V0)
+    value1 = V0 + tl.arange(0, V1 if V1 > 0 else 1)
+    gradient = SIGN * slope
+    ramp = gradient * lane.to(tl.float32)
+    for start in tl.range(begin, end, BLOCK_N):
+        start = tl.multiple_of(start, BLOCK_N)
+        left = s_kv - start
+        key = key_base + tl.cast(start, tl.int64) * key_row
+        value = value_base + tl.cast(start, tl.int64) * value_row
+        column = start + lane
+        if MASK != MASK_NONE:
+            # Asked for before the product, which hides the wait.
+            at = mask_base + column.to(tl.int64) * mask_column
+            if MASK_ROWS:
+                inside = (row_in_mask[:, None] < s_q) & (lane[None, :] < left)
+                loaded = tl.load(at[None, :] + row_in_mask[:, None].to(tl.int64) * mask_row, mask=inside, other=0)
+            else:
+                loaded = tl.load(at, mask=lane < left, other=0)[None, :]
+        key0 = load_columns(key, lane, key_row, head0, left, TAIL, D0, D)
+        products = tl.dot(query0, key0, input_precision=PRECISION)
+        if D1 > 0:
+            key1 = load_columns(key, lane, key_row, head1, left, TAIL, D0 + D1, D)
+            products = tl.dot(query1, key1, products, input_precision=PRECISION)
+        if DISTANCE:
+            base = 0.0
+            distance = tl.abs(row_as_key[:, None] - column[None, :]).to(tl.float32)
+            scores = products * scale - slope * distance
+        elif POSITIONS:
+            base = 0.0
+            position = tl.load(positions_base + column, mask=lane < left, other=0.0)
+            scores = products * scale + (slope * (position - reference_position))[None, :]
+        else:
+            base = gradient * (start - reference).to(tl.float32)
+            scores = products * scale + ramp[None, :]
+        if MASK != MASK_NONE:
+            scores = hide(scores, loaded, MASK)
+        if CAUSAL_EDGE:
+            scores = tl.where(column[None, :] <= row_as_key[:, None], scores, float("-inf"))
+        if TAIL:
+            scores = tl.where((lane < left)[None, :], scores, float("-inf"))
+        weights, keep, peak, total = soften(scores, peak, base, total, NATURAL, GUARDED)
+        tile0 = load_rows(value, lane, value_row, value0, left, TAIL, V0, V)
+        rounded = weights.to(tile0.dtype)
+        out0 = tl.dot(rounded, tile0, out0 * keep[:, None], input_precision=PRECISION)
+        if V1 > 0:
+            tile1 = load_rows(value, lane, value_row, value1, left, TAIL, V0 + V1, V)
+            out1 = tl.dot(rounded, tile1, out1 * keep[:, None], input_precision=PRECISION)
+    return out0, out1, total, peak
+
+
+@triton.jit
+def alibi_prefill(
+    query, key, value, slopes, mask, key_positions, reach, output,
+    query_batch, query_head, query_row, key_batch, key_head, key_row, value_batch, value_head, value_row,
+    output_batch, output_head, output_row, mask_batch, mask_head, mask_row, mask_column, positions_batch,
+    heads, group, s_q, s_kv, scale_natural, empty_mean,
+    SYMMETRIC: tl.constexpr, CAUSAL: tl.constexpr, POSITIONS: tl.constexpr, MASK: tl.constexpr,
+    MASK_ROWS: tl.constexpr, SKIP: tl.constexpr, PRECISION: tl.constexpr,
+    D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr, V: tl.constexpr, V0: tl.constexpr, V1: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    """Grid (ceil(s_q / BLOCK_M), heads, batch).  Strides count elements; the last dimension is contiguous.
+
+    Args:
+        query, key, value, output: [B, H, S_q, D], [B, H_kv, S_kv, D], [B, H_kv, S_kv, D_v], [B, H, S_q, D_v].
+        slopes: [H], float32.
+        mask: element (b, h, i, j) at ``b * mask_batch + h * mask_head + i * mask_row + j * mask_column``.
+        key_positions: [B or 1, S_kv], float32; ``positions_batch`` is 0 for the latter.
+        reach: [B, H, ceil(S_q / 128), 2], int32: the first key needed and the end of those needed (SKIP).
+        scale_natural: multiplies the dot products.
+        empty_mean: rows without a visible key yield the mean of ``value`` (1) or zeros (0).
+    """
+    # Late rows see the most keys: start them first so that the light ones fill the end.
+    if CAUSAL:
+        tile = tl.num_programs(0) - 1 - tl.program_id(0)
+    else:
+        tile = tl.program_id(0)
+    head = tl.program_id(1)
+    batch = tl.program_id(2).to(tl.int64)
+    kv_head = (head // group).to(tl.int64)
+    NATURAL: tl.constexpr = MASK == MASK_ADDITIVE
+    slope = tl.load(slopes + head)
+    scale = scale_natural
+    if not NATURAL:
+        slope = slope * LOG2E
+        scale = scale * LOG2E
+    query_base = query + batch * query_batch + head.to(tl.int64) * query_head
+    key_base = key + batch * key_batch + kv_head * key_head
+    value_base = value + batch * value_batch + kv_head * value_head
+    mask_base = mask
+    positions_base = key_positions
+    if MASK != MASK_NONE:
+        mask_base = mask + batch * mask_batch + head.to(tl.int64) * mask_head
+
+    offset = s_kv - s_q
+    first_row = tile * BLOCK_M
+    local = tl.arange(0, BLOCK_M)
+    row_in_mask = first_row + local
+    row_as_key = row_in_mask + offset
+    head0 = tl.arange(0, D0)
+    query_tile = query_base + tl.cast(first_row, tl.int64) * query_row
+    query0 = load_rows(query_tile, local, query_row, head0, s_q - first_row, True, D0, D)
+    query1 = query0
+    if D1 > 0:
+        query1 = load_rows(query_tile, local, query_row, D0 + tl.arange(0, D1), s_q - first_row, True, D0 + D1, D)
+    out0 = tl.zeros([BLOCK_M, V0], dtype=tl.float32)
+    out1 = tl.zeros([BLOCK_M, V1 if V1 > 0 else 1], dtype=tl.float32)
+    peak = tl.full([BLOCK_M], float("-inf"), dtype=tl.float32)
+    total = tl.zeros([BLOCK_M], dtype=tl.float32)
+    reference = first_row + offset
+    reference_position = 0.0
+    if POSITIONS:
+        positions_base = key_positions + batch * positions_batch
+        last = tl.minimum(first_row + BLOCK_M, s_q) - 1 + offset
+        reference_position = tl.load(positions_base + tl.minimum(tl.maximum(last, 0), s_kv - 1))
+
+    whole_end = s_kv // BLOCK_N * BLOCK_N
+    begin = 0
+    whole_stop = whole_end
+    if SKIP:
+        slot = reach + ((batch * heads + head) * tl.cdiv(s_q, 128) + first_row // 128) * 2
+        begin = tl.load(slot) // BLOCK_N * BLOCK_N
+        whole_stop = tl.minimum(tl.cdiv(tl.load(slot + 1), BLOCK_N) * BLOCK_N, whole_end)
+    if CAUSAL:
+        # [begin, full_end): seen by every row of the tile; [full_end, end): the diagonal and the tail.
+        full_end = tl.maximum(tl.minimum(first_row + offset + 1, s_kv), 0) // BLOCK_N * BLOCK_N
+        end = tl.minimum(tl.minimum(first_row + BLOCK_M, s_q) + offset, s_kv)
+        out0, out1, total, peak = _walk(
+            out0, out1, total, peak, query0, query1, key_base, value_base, mask_base, positions_base,
+            key_row, value_row, mask_row, mask_column, begin, full_end, s_q, s_kv, row_in_mask, row_as_key,
+            reference, reference_position, slope, scale,
+            1, False, False, False, POSITIONS, MASK, MASK_ROWS, PRECISION, D, D0, D1, V, V0, V1, BLOCK_N)  # fmt: skip
+        out0, out1, total, peak = _walk(
+            out0, out1, total, peak, query0, query1, key_base, value_base, mask_base, positions_base,
+            key_row, value_row, mask_row, mask_column, full_end, end, s_q, s_kv, row_in_mask, row_as_key,
+            reference, reference_position, slope, scale,
+            1, False, True, True, POSITIONS, MASK, MASK_ROWS, PRECISION, D, D0, D1, V, V0, V1, BLOCK_N)  # fmt: skip
+    elif SYMMETRIC:
+        # Left of the diagonal | across it | right of it | the ragged tail.  ``peak`` changes its meaning by a
+        # term that is constant within a row (and smaller than slope * BLOCK_M) between the phases.
+        shift = slope * local.to(tl.float32)
+        left_end = tl.minimum(tl.maximum(reference + 1, 0), s_kv) // BLOCK_N * BLOCK_N
+        cross_end = tl.cdiv(tl.maximum(reference + BLOCK_M, 0), BLOCK_N) * BLOCK_N
+        cross_end = tl.maximum(tl.minimum(cross_end, whole_end), left_end)
+        out0, out1, total, peak = _walk(
+            out0, out1, total, peak, query0, query1, key_base, value_base, mask_base, positions_base,
+            key_row, value_row, mask_row, mask_column, begin, left_end, s_q, s_kv, row_in_mask, row_as_key,
+            reference, reference_position, slope, scale,
+            1, False, False, False, False, MASK, MASK_ROWS, PRECISION, D, D0, D1, V, V0, V1, BLOCK_N)  # fmt: skip
+        peak -= shift
+        out0, out1, total, peak = _walk(
+            out0, out1, total, peak, query0, query1, key_base, value_base, mask_base, positions_base,
+            key_row, value_row, mask_row, mask_column, left_end, cross_end, s_q, s_kv, row_in_mask, row_as_key,
+            reference, reference_position, slope, scale,
+            1, True, False, False, False, MASK, MASK_ROWS, PRECISION, D, D0, D1, V, V0, V1, BLOCK_N)  # fmt: skip
+        peak -= shift
+        out0, out1, total, peak = _walk(
+            out0, out1, total, peak, query0, query1, key_base, value_base, mask_base, positions_base,
+            key_row, value_row, mask_row, mask_column, cross_end, whole_stop, s_q, s_kv, row_in_mask, row_as_key,
+            reference, reference_position, slope, scale,
+            -1, False, False, False, False, MASK, MASK_ROWS, PRECISION, D, D0, D1, V, V0, V1, BLOCK_N)  # fmt: skip
+        peak += shift
+        out0, out1, total, peak = _walk(
+            out0, out1, total, peak, query0, query1, key_base, value_base, mask_base, positions_base,
+            key_row, value_row, mask_row, mask_column, whole_end, s_kv, s_q, s_kv, row_in_mask, row_as_key,
+            reference, reference_position, slope, scale,
+            1, True, False, True, False, MASK, MASK_ROWS, PRECISION, D, D0, D1, V, V0, V1, BLOCK_N)  # fmt: skip
+    else:
+        out0, out1, total, peak = _walk(
+            out0, out1, total, peak, query0, query1, key_base, value_base, mask_base, positions_base,
+            key_row, value_row, mask_row, mask_column, 0, whole_end, s_q, s_kv, row_in_mask, row_as_key,
+            reference, reference_position, slope, scale,
+            1, False, False, False, POSITIONS, MASK, MASK_ROWS, PRECISION, D, D0, D1, V, V0, V1, BLOCK_N)  # fmt: skip
+        out0, out1, total, peak = _walk(
+            out0, out1, total, peak, query0, query1, key_base, value_base, mask_base, positions_base,
+            key_row, value_row, mask_row, mask_column, whole_end, s_kv, s_q, s_kv, row_in_mask, row_as_key,
+            reference, reference_position, slope, scale,
+            1, False, False, True, POSITIONS, MASK, MASK_ROWS, PRECISION, D, D0, D1, V, V0, V1, BLOCK_N)  # fmt: skip
+
+    empty = total == 0.0
+    inverse = tl.where(empty, 0.0, 1.0 / total)
+    out0 = out0 * inverse[:, None]
+    value0 = tl.arange(0, V0)
+    value1 = V0 + tl.arange(0, V1 if V1 > 0 else 1)
+    if V1 > 0:
+        out1 = out1 * inverse[:, None]
+    if MASK != MASK_NONE or CAUSAL:
+        # Rare: rows of padded queries, or before the first key.
+        if (empty_mean != 0) & (tl.max((empty & (row_in_mask < s_q)).to(tl.int32), 0) != 0):
+            mean0 = mean_of_values(value_base, value_row, value0, s_kv, V0, V, 16)
+            out0 = tl.where(empty[:, None], mean0[None, :], out0)
+            if V1 > 0:
+                mean1 = mean_of_values(value_base, value_row, value1, s_kv, V0 + V1, V, 16)
+                out1 = tl.where(empty[:, None], mean1[None, :], out1)
+    output_base = output + batch * output_batch + head.to(tl.int64) * output_head
+    output_tile = output_base + tl.cast(first_row, tl.int64) * output_row
+    inside = (row_in_mask < s_q)[:, None]
+    at = output_tile + local[:, None] * output_row
+    tl.store(at + value0[None, :], out0.to(output.dtype.element_ty), mask=inside & (value0[None, :] < V))
+    if V1 > 0:
+        tl.store(at + value1[None, :], out1.to(output.dtype.element_ty), mask=inside & (value1[None, :] < V))

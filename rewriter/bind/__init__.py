@@ -1,0 +1,1 @@
+"""Existing tensors chosen for every input of the fused node."""

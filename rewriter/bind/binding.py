@@ -1,0 +1,230 @@
+"""What will be emitted for a proven site: existing tensors chosen for every input of the fused node.
+
+Planning reads only.  It fails with a refusal where something cannot be expressed, before any graph is
+changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+
+from onnx import TensorProto
+
+from ...algebra import Index, Poly, Read, of
+from ...fused.body import WINDOW_OPSET
+from ...graph.edit import float_type
+from ...graph.index import label
+from ..interpret import Interpreter
+from ..interpret.arithmetic import reciprocal
+from ..prove.proof import vector
+from ..recognise.views import as_view, key_head
+from ..records.binding import Factors, Plan
+from ..records.proof import Proof, Window
+from ..records.reading import Attention, View
+from ..verdicts import Code, Refusal, Stage
+from .guards import follow, row_guard
+from .key_terms import key_bias, split_by_key, takes_key_bias
+from .masks import additive_mask, boolean_mask, by_row, indices_in
+
+KNOWN_TYPES = frozenset(TensorProto.DataType.values()) - {TensorProto.UNDEFINED}
+"""Element types that have a name."""
+
+
+def plan(interpreter: Interpreter, proof: Proof) -> Plan:
+    """Choose tensors for every input of the fused node.
+
+    Raises:
+        Refusal: A mask, the positions or the slopes cannot be taken from existing tensors.
+    """
+    attention = proof.attention
+    if interpreter.scope.opset.get("", 1) < WINDOW_OPSET:
+        proof = replace(proof, hidden=(*proof.window.conditions, *proof.hidden), window=Window())
+    if proof.rounded.terms:
+        proof = replace(proof, positions=None, runtime_slopes=None)  # these are in the key bias
+    dtype = _common_type(interpreter, proof)
+    made = Plan(proof, _lift_output(interpreter, attention.output), dtype, zero_rows=attention.zero_rows)
+    if proof.positions is not None:
+        made.positions, scale = _find_positions(interpreter, proof)
+        made.slope_factor = scale
+    if proof.runtime_slopes is not None:
+        made.slopes, scale, made.slope_table = _find_slopes(interpreter, proof)
+        made.slope_factor *= scale
+    if proof.attention.factor is not None:
+        made.scale, made.divide = _find_scale(interpreter, proof.attention)
+    keys, rows = by_row(proof)
+    if rows and (made.zero_rows or key_head(attention.key, attention.frame.head) == attention.frame.head):
+        made.rows = boolean_mask(interpreter, proof, rows)
+    if made.rows is None or attention.frame.key in indices_in(made.rows):
+        made.rows = None  # no tensor says it per row: the condition is one on keys like any other
+        keys = proof.hidden
+    if keys:
+        made.boolean = boolean_mask(interpreter, proof, keys)
+    _find_added(interpreter, made)
+    guard = row_guard(interpreter, proof, made.output)
+    if guard is not None:
+        made.output = guard
+        made.zero_rows = True
+        made.notes.append("a guard that sets rows without keys to zero is part of the fused node")
+    return made
+
+
+def _find_added(interpreter: Interpreter, made: Plan) -> None:
+    """What is added besides the bias: by key alone as key bias where that is better, all else as a mask."""
+    proof = made.proof
+    if not proof.rest.terms:
+        return
+    per_key, other = split_by_key(proof)
+    if takes_key_bias(proof, per_key):
+        try:
+            made.key_bias = key_bias(interpreter, proof, per_key)
+            made.additive = additive_mask(interpreter, replace(proof, rest=other)) if other.terms else None
+            return
+        except Refusal:
+            # The two come out of one tensor, or it has no axis of keys: a mask says the same.
+            made.key_bias = None
+    made.additive = additive_mask(interpreter, proof)
+
+
+def _common_type(interpreter: Interpreter, proof: Proof) -> int:
+    """The widest type among query, key and value."""
+    types = [interpreter.dtype(v.tensor) for v in (proof.attention.query, proof.attention.key, proof.attention.value)]
+    for data_type, view in zip(types, (proof.attention.query, proof.attention.key, proof.attention.value), strict=True):
+        if not float_type(data_type):
+            name = TensorProto.DataType.Name(data_type) if data_type in KNOWN_TYPES else "an unknown type"
+            raise Refusal(Code.DTYPE, Stage.EMIT, label(proof.attention.anchor), view.tensor, f"it is {name}")
+    return TensorProto.FLOAT if len(set(types)) > 1 else types[0]
+
+
+def _lift_output(interpreter: Interpreter, output: View) -> View:
+    """Replace [B*H, S, D] by the [B, H, S, D] that a single consumer reshapes it to; whole heads for cut ones."""
+    current = output
+    for _ in range(4):
+        if current.clean or (output.digits and not current.digits):
+            return current
+        uses = interpreter.scope.consumers.get(current.tensor, [])
+        if len(uses) != 1 or uses[0].scope is not interpreter.scope or uses[0].position != 0:
+            break
+        followed = follow(interpreter, current, uses[0].node)
+        if followed is None:
+            break
+        current = followed
+    return current if current.clean else output
+
+
+# --- positions and slopes --------------------------------------------------------------------------------
+
+
+def _find_positions(interpreter: Interpreter, proof: Proof) -> tuple[View, float]:
+    """A tensor over (b, j) that holds the positions, up to a factor and a constant per row."""
+    assert proof.positions is not None
+    frame = proof.attention.frame
+    wanted = proof.positions.value
+    found = _smallest(
+        interpreter,
+        proof.attention,
+        lambda value: _multiple(wanted, value, frame.key),
+        lambda view: set(view.indices) <= {frame.batch, frame.key},
+    )
+    if found is None:
+        raise Refusal(
+            Code.MASK_UNKNOWN,
+            Stage.EMIT,
+            label(proof.attention.anchor),
+            proof.attention.scores,
+            "no tensor [B, S_kv] holds the positions",
+        )
+    return found
+
+
+def _smallest(
+    interpreter: Interpreter,
+    attention: Attention,
+    ratio_to: Callable[[Poly], Fraction | None],
+    fits: Callable[[View], bool],
+) -> tuple[View, float] | None:
+    """Of the tensors read for the scores that hold a multiple of what is wanted, the one of lowest rank."""
+    best: tuple[tuple[int, int], View, Fraction] | None = None
+    for order, ((tensor, indices), value) in enumerate(interpreter.visited(attention.scores, attention.scores_index)):
+        ratio = ratio_to(value)
+        if ratio is None:
+            continue
+        view = as_view(interpreter, tensor, indices, parts=True)
+        if view is None or view.merged or not fits(view):
+            continue
+        rank = (len(view.axes), order)
+        if best is None or rank < best[0]:
+            best = (rank, view, ratio)
+    return None if best is None else (best[1], float(best[2]))
+
+
+def _multiple(wanted: Poly, value: Poly, key: Index) -> Fraction | None:
+    """K with ``wanted = k * value + (something that does not depend on the key)``."""
+    if not value.depends_on(key):
+        return None
+    return _proportion(
+        Poly({m: c for m, c in wanted.terms if Poly({m: 1}).depends_on(key)}),
+        Poly({m: c for m, c in value.terms if Poly({m: 1}).depends_on(key)}),
+    )
+
+
+def _proportion(wanted: Poly, value: Poly) -> Fraction | None:
+    """K with ``wanted = k * value``."""
+    left, right = dict(wanted.terms), dict(value.terms)
+    if set(left) != set(right) or not left:
+        return None
+    ratios = {Fraction(left[m]) / Fraction(right[m]) for m in left}
+    return ratios.pop() if len(ratios) == 1 else None
+
+
+def _find_slopes(interpreter: Interpreter, proof: Proof) -> tuple[View, float, Factors | None]:
+    """A tensor over (h) that holds the run-time slopes, up to a factor; or one to be multiplied by a constant per head.
+
+    Constant slopes times a scalar that only run time knows need not be a value of the model: it may have multiplied
+    the whole bias.
+    """
+    assert proof.runtime_slopes is not None
+    attention = proof.attention
+    slopes = proof.runtime_slopes
+    head = attention.frame.head
+    fitting: set[tuple[Index, ...]] = {() if head is None else (head,)}
+    if head is not None and head.bound == 1:
+        fitting.add(())
+    found = _held(interpreter, attention, slopes, fitting)
+    if found is not None:
+        return (*found, None)
+    for read in (a for a in slopes.sorted_atoms() if isinstance(a, Read)):
+        numbers = slopes.coefficient_of(read)
+        table = vector(attention, numbers) if numbers * of(read) == slopes else None
+        held = None
+        if table is not None:
+            held = _held(interpreter, attention, of(read), {(), *fitting})
+        if held is not None and table is not None:
+            return (*held, table)
+    raise Refusal(Code.SLOPES_UNKNOWN, Stage.EMIT, label(attention.anchor), attention.scores, f"{slopes!r}")
+
+
+def _held(
+    interpreter: Interpreter, attention: Attention, wanted: Poly, fitting: set[tuple[Index, ...]]
+) -> tuple[View, float] | None:
+    """A tensor with these axes that holds a value, up to a factor."""
+    return _smallest(
+        interpreter, attention, lambda value: _proportion(wanted, value), lambda view: view.indices in fitting
+    )
+
+
+def _find_scale(interpreter: Interpreter, attention: Attention) -> tuple[View, bool]:
+    """A tensor over (h), or a scalar, that holds the run-time factor of the product, or its reciprocal."""
+    factor = attention.factor
+    assert factor is not None
+    for (tensor, indices), value in interpreter.visited(attention.scores, attention.scores_index):
+        direct = value == factor
+        if not direct and (not value.terms or reciprocal(value) != factor):
+            continue
+        view = as_view(interpreter, tensor, indices)
+        if view is not None and not view.merged and set(view.indices) <= {attention.frame.head}:
+            return view, not direct
+    raise Refusal(
+        Code.SCALE_UNKNOWN, Stage.EMIT, label(attention.anchor), attention.scores, f"the factor is {factor!r}"[:200]
+    )

@@ -1,0 +1,68 @@
+"""Scores and probabilities must be private to the attention: otherwise they have to be computed anyway."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from ...graph.index import label
+from ..interpret import Interpreter
+from ..records.binding import Leaf, Op, Plan
+from ..records.reading import View
+from ..verdicts import Code, Refusal, Stage
+
+
+def check_private(interpreter: Interpreter, plan: Plan) -> None:
+    """Follow everything made from the query-key product: all of it must end in the replaced output.
+
+    Raises:
+        Refusal: Something else uses it, or it lies in another graph.
+    """
+    attention = plan.proof.attention
+    scope = interpreter.scope
+    if not attention.product:
+        return  # an operator computes scores inside
+    if scope.owner(attention.product) is not scope:
+        raise Refusal(
+            Code.CROSSES_SCOPE,
+            Stage.LIVENESS,
+            label(attention.anchor),
+            attention.product,
+            "the product is in an outer graph",
+        )
+    target = plan.output.tensor
+    pending = [attention.product]
+    seen: set[str] = set()
+    while pending:
+        name = pending.pop()
+        if name in seen or name == target:
+            continue
+        seen.add(name)
+        for use in scope.consumers.get(name, []):
+            if use.node is None:
+                raise Refusal(
+                    Code.ESCAPES, Stage.LIVENESS, label(attention.anchor), name, f"'{name}' is a graph output"
+                )
+            if use.scope is not scope:
+                raise Refusal(
+                    Code.CROSSES_SCOPE, Stage.LIVENESS, label(use.node), name, f"'{name}' is used in {use.scope.path}"
+                )
+            pending.extend(o for o in use.node.output if o)
+    _check_inputs(plan, seen)
+
+
+def _check_inputs(plan: Plan, from_scores: set[str]) -> None:
+    """Nothing that the fused node will read may be made from scores: they would have to be computed for it."""
+    pending = [getattr(plan, f.name) for f in fields(plan) if f.name != "output"]  # whatever a member may take
+    read: list[str] = []
+    while pending:
+        found = pending.pop()
+        if isinstance(found, Op):
+            pending.extend(found.parts)
+        elif isinstance(found, Leaf):
+            read.append(found.view.tensor)
+        elif isinstance(found, View):
+            read.append(found.tensor)
+    made = sorted(set(read) & from_scores)
+    if made:
+        anchor = label(plan.proof.attention.anchor)
+        raise Refusal(Code.ESCAPES, Stage.LIVENESS, anchor, made[0], f"'{made[0]}' is made from the scores")

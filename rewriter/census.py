@@ -1,0 +1,140 @@
+"""What attention a model has, in one sentence: for models in which nothing can be rewritten."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+
+from onnx import NodeProto, TensorProto
+
+from ..graph.index import Scope, walk
+from .recognise.products import is_contraction
+from .recognise.values import value_product
+from .records.site import Analysis, Site
+from .verdicts import Code, Refusal
+
+FUSED = frozenset(
+    {
+        "Attention",
+        "DecoderMaskedMultiHeadAttention",
+        "DecoderMaskedSelfAttention",
+        "GroupQueryAttention",
+        "LongformerAttention",
+        "MultiHeadAttention",
+        "PackedAttention",
+        "PackedMultiHeadAttention",
+        "PagedAttention",
+        "QAttention",
+        "RelativePositionBias",
+        "SparseAttention",
+    }
+)
+"""Operators that are attention, whoever defines them."""
+
+FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
+
+MAX_NODES = 400
+"""Nodes looked at upstream of one site."""
+
+
+def sentence(analysis: Analysis) -> str:
+    """One sentence on the attention that was found, for a model without a proven site."""
+    operators: Counter[str] = Counter()
+    for scope in walk(analysis.root):
+        operators.update(n.op_type for n in scope.graph.node if n.op_type in FUSED)
+    sites = [s for s in analysis.sites if _is_attention(s)]
+    written = [s for s in sites if s.anchor.op_type not in FUSED]
+    positions = Counter(p for s in sites for p in sorted(_positions(s)))
+    found = [f"{n} {name} operator{_s(n)}" for name, n in sorted(operators.items())]
+    if written:
+        found.append(f"{len(written)} attention{_s(len(written))} written out with Softmax")
+    if not found:
+        return "no attention was found: no softmax over query-key products, no attention operator"
+    how = ", ".join(f"{name} ({n})" for name, n in sorted(positions.items()))
+    return f"found instead of ALiBi: {' and '.join(found)}; positions: {how or 'none in the attention itself'}"
+
+
+def _s(number: int) -> str:
+    return "" if number == 1 else "s"
+
+
+def _is_attention(site: Site) -> bool:
+    """Whether a site is an attention by its shape alone, even where the analysis cannot tell its axes apart."""
+    if site.is_attention or site.anchor.op_type != "Softmax":
+        return site.is_attention
+    try:
+        value_product(site.interpreter, site.anchor)
+    except Refusal as refusal:
+        return refusal.code is not Code.NO_VALUE_PRODUCT
+    above = [n for n in _upstream(site.scope, [site.anchor.input[0]]) if is_contraction(n)]
+    # A product of two computed tensors; one with a weight makes a classifier.
+    return any(_stored(site.scope, i) is None for n in above for i in n.input[1:2])
+
+
+def _stored(scope: Scope, name: str) -> TensorProto | None:
+    """The constant of that name, not read: it may be a weight of any size."""
+    owner = scope.owner(name)
+    if owner is None:
+        return None
+    node = owner.producers.get(name)
+    if node is not None and node.op_type == "Constant":
+        return next((a.t for a in node.attribute if a.name == "value"), None)
+    return owner.initializers.get(name)
+
+
+def _positions(site: Site) -> set[str]:
+    """Ways in which a site knows positions, by the shape of what feeds it."""
+    found: set[str] = set()
+    scope = site.scope
+    operands = [i for i in site.anchor.input if i]
+    scores = list(_upstream(scope, operands[:1] if site.anchor.op_type == "Softmax" else operands[3:]))
+    products = [n for n in scores if is_contraction(n)]
+    for node in scores:
+        if node.op_type == "Gather" and (kind := _looked_up(scope, node)):
+            found.add(kind)
+        elif node.op_type == "RelativePositionBias":
+            found.add("T5 relative position buckets")
+    operands = [i for n in products for i in n.input[:2]] if products else operands[:2]
+    for node in _upstream(scope, operands):
+        if node.op_type == "RotaryEmbedding" or (node.op_type == "Concat" and _rotates(scope, node)):
+            found.add("rotary embedding")
+    if any(a.name == "do_rotary" and a.i for a in site.anchor.attribute):
+        found.add("rotary embedding")
+    if site.is_biased and not found:
+        found.add("something added or done to the scores that is not proven to be ALiBi")
+    return found
+
+
+def _upstream(scope: Scope, tensors: list[str]) -> Iterator[NodeProto]:
+    """Nodes above some tensors, not beyond products."""
+    pending = list(tensors)
+    seen: set[str] = set()
+    while pending and len(seen) < MAX_NODES:
+        name = pending.pop(0)
+        node = scope.producer(name)
+        if node is None or name in seen:
+            continue
+        seen.add(name)
+        yield node
+        if not is_contraction(node):
+            pending.extend(i for i in node.input if i)
+
+
+def _looked_up(scope: Scope, node: NodeProto) -> str:
+    """What a Gather from a learned table says about positions; empty if it is something else."""
+    table = _stored(scope, node.input[0])
+    if table is None or len(table.dims) != 2 or table.data_type not in FLOATS:
+        return ""
+    if any(n.op_type == "Log" for n in _upstream(scope, [node.input[1]])):
+        return "T5 relative position buckets"
+    places = _stored(scope, node.input[1])
+    many = places is not None and math.prod(places.dims) > table.dims[0]
+    return "a learned table of relative positions" if many else ""
+
+
+def _rotates(scope: Scope, node: NodeProto) -> bool:
+    """Whether a Concat swaps two halves and negates one, as rotary embeddings do."""
+    makers = [scope.producer(i) for i in node.input]
+    negated = [m is not None and m.op_type == "Neg" for m in makers]
+    return len(makers) == 2 and negated == [True, False]

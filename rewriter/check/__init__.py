@@ -1,0 +1,1 @@
+"""Numeric self-checks of proofs, and sites cut out of both models."""

@@ -1,0 +1,170 @@
+"""What the analysis tells the verification: lengths to draw, sizes that belong together, what the proofs assume."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from onnx import ModelProto
+
+from ..algebra import Poly, Substitution, of, poly, substitute
+from ..base.errors import MissingDependency, ModelRejected, UsageError
+from ..base.hidden import scratch
+from ..graph.load import Source
+from ..graph.save import Staged
+from ..verify import Verification, VerifyOptions, skipped, verify
+from ..verify.errors import GivenInputError, KernelsMissingError, RuntimeMissingError, VerifyError
+from ..verify.inputs.draw import LARGEST_BATCH
+from ..verify.inputs.lengths import MOST_SCORES, exceeding
+from ..verify.run.kernels import CpuKernels
+from .check.evaluation import beyond_memory
+from .check.pairs import CutPairs
+from .records.proof import Proof
+from .records.site import Analysis
+from .result import Options
+
+
+def compare(
+    source: Source, staged: Staged, analysis: Analysis, options: Options, sites: CutPairs | None
+) -> Verification:
+    """Compare the original with what was staged.
+
+    Raises:
+        MissingDependency: onnxruntime is not installed.
+        UsageError: The given inputs do not fit, or kernels cannot run where they are asked to.
+        ModelRejected: The original cannot be run.
+    """
+    with scratch() as folder:
+        original_path = source.path
+        if original_path is None:
+            original_path = folder / "original.onnx"
+            original_path.write_bytes(source.model.SerializeToString())
+        given = options.inputs
+        if given is not None and not isinstance(given, Path):
+            np.savez(folder / "inputs.npz", **{k: np.asarray(v) for k, v in given.items()})  # type: ignore[arg-type]
+            given = folder / "inputs.npz"
+        settings = VerifyOptions(
+            seed=options.seed,
+            inputs=given,
+            val_ranges=dict(options.val_ranges),
+            premise=premise(analysis),
+            sites=sites,
+            by_sites=options.verify_sites,
+            room=_room(analysis),
+            fit=_fitted(analysis, source.model),
+            lengths=tuple(sorted({n for s in analysis.proven if s.plan is not None for n in s.plan.proof.lengths})),
+            as_they_are=any(_is_rounded(s.plan.proof) for s in analysis.proven if s.plan is not None),
+            exact_bias=options.exact_bias,
+            kernels=options.verify_on,
+            known=(CpuKernels(), *options.kernels),
+        )
+        if options.progress is not None:
+            settings = dataclasses.replace(settings, progress=options.progress)
+        beyond = beyond_memory(analysis.interpreters)
+        if beyond is not None:
+            return skipped(beyond)
+        try:
+            return verify(original_path, staged.path, options=settings, data_dir=staged.data_dir)
+        except RuntimeMissingError as error:
+            raise MissingDependency(str(error)) from error
+        except (GivenInputError, KernelsMissingError) as error:
+            raise UsageError(str(error)) from error
+        except VerifyError as error:
+            raise ModelRejected(str(error)) from error
+
+
+def _is_rounded(proof: Proof) -> bool:
+    """Whether the model rounds this bias, and it is kept so or is not."""
+    return bool(proof.rounded.terms or proof.unrounded.terms)
+
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Of inputs, by name."""
+
+
+TENSORS_OF_SCORES = 16
+"""Tensors of the size of the scores that a model makes on its way through an attention, and after it."""
+
+
+def _room(analysis: Analysis) -> int:
+    """Bytes that the attentions' scores take at the lengths that a verification draws, or that the model fixes."""
+    most = 0
+    for site in analysis.proven:
+        assert site.plan is not None
+        frame = site.plan.proof.attention.frame
+        entries = {VerifyOptions.max_length: 1, max(map(exceeding, site.plan.proof.lengths), default=0): 1}
+        for index in frame.order:
+            fixed = index.bound.constant
+            for length in entries:
+                drawn = length if index in (frame.row, frame.key) else LARGEST_BATCH
+                entries[length] *= drawn if fixed is None else max(1, int(fixed))
+        # What is drawn beyond a length that the proof names is bounded itself.
+        plain, *beyond = entries.values()
+        most = max(most, plain, *(min(one, MOST_SCORES) for one in beyond))
+    return most * TENSORS_OF_SCORES * np.dtype(np.float32).itemsize
+
+
+def _fitted(analysis: Analysis, original: ModelProto) -> Callable[[Shapes], Shapes]:
+    """Shapes of inputs as the proofs take them: what is known to be a sum of lengths is made that sum.
+
+    A position per past and new token has a length of its own name, which nothing but the graph ties to the others.
+    """
+    interpreter = analysis.interpreters[0]
+    given = {value.name for value in original.graph.input}
+    extents = {
+        name: tuple(interpreter.facts.normal(extent) for extent in dims)
+        for name, dims in interpreter.extents.items()
+        if dims is not None and name in given
+    }
+
+    def fit(shapes: Shapes) -> Shapes:
+        sizes: Substitution = {}
+        # Caches and activations say how long things are; masks and positions follow.
+        for name in sorted(shapes, key=lambda n: -len(shapes[n])):
+            for extent, number in zip(extents.get(name, ()), shapes[name], strict=False):
+                rest = substitute(extent, sizes)
+                atoms = rest.sorted_atoms()
+                if len(atoms) == 1 and rest.coefficient_of(atoms[0]).constant == 1:
+                    value = (poly(number) - (rest - of(atoms[0]))).constant
+                    if value is not None and value >= 0:
+                        sizes[atoms[0]] = poly(value)
+        return {name: _shape_at(extents.get(name, ()), shape, sizes) for name, shape in shapes.items()}
+
+    return fit
+
+
+def _shape_at(extents: Sequence[Poly], shape: tuple[int, ...], sizes: Substitution) -> tuple[int, ...]:
+    if len(extents) != len(shape):
+        return shape
+    values = [substitute(extent, sizes).constant for extent in extents]
+    return tuple(
+        number if value is None or value < 0 or value != int(value) else int(value)
+        for value, number in zip(values, shape, strict=True)
+    )
+
+
+def premise(analysis: Analysis) -> Callable[[Mapping[str, tuple[int, ...]]], str | None]:
+    """What the proofs take as given about extents: that a buffer is long enough, for instance.
+
+    Beyond it the original reads its buffers from the wrong end, so there is nothing to agree with.
+    """
+    interpreter = analysis.interpreters[0]
+    every = (f for s in analysis.proven for f in s.interpreter.facts.learned if f.relation == ">=")
+    facts = list(dict.fromkeys(every))
+
+    def outside(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+        sizes: Substitution = {}
+        for name, shape in shapes.items():
+            for extent, number in zip(interpreter.extents.get(name) or (), shape, strict=False):
+                atom = extent.single_atom
+                if atom is not None:
+                    sizes[atom] = poly(number)
+        for fact in facts:
+            value = substitute(fact.left, sizes).constant
+            if value is not None and value < 0:
+                return f"the proof assumes {fact.left!r} >= 0 (node '{fact.node}')"
+        return None
+
+    return outside

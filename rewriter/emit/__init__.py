@@ -1,0 +1,1 @@
+"""The fused node, written through the editor."""

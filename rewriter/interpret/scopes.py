@@ -1,0 +1,42 @@
+"""The interpreters of a model: one per graph, with the extents and types of its values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ...algebra import Size, of, poly
+from ...graph.index import Scope, walk
+from . import Interpreter
+from .rules import element_rules
+from .shapes import infer
+from .sizes.facts import Facts
+
+
+def interpreted(root: Scope, binary_inputs: frozenset[str] = frozenset()) -> Iterator[Interpreter]:
+    """An interpreter per scope, outer ones first, with the extents and types of the scope's values."""
+    interpreters: dict[int, Interpreter] = {}
+    for scope in walk(root):
+        parent = interpreters.get(id(scope.parent)) if scope.parent is not None else None
+        interpreter = _inferred(scope, parent, binary_inputs)
+        if interpreter.facts.choice is not None:
+            # [4, 1] spread by B is a batch of 4 or of 1; where 4 cannot be, it is 1 in every run.
+            again = _inferred(scope, parent, binary_inputs, interpreter.facts.choice)
+            interpreter = interpreter if again.facts.contradicted else again
+        interpreters[id(scope)] = interpreter
+        yield interpreter
+
+
+def _inferred(
+    scope: Scope, parent: Interpreter | None, binary_inputs: frozenset[str], single: tuple[Size, str] | None = None
+) -> Interpreter:
+    """The interpreter of a scope, with extents and types; ``single`` is a size that is 1, and the node that says so."""
+    interpreter = Interpreter(scope, rules=element_rules(), binary=binary_inputs)
+    if parent is not None:
+        interpreter.extents.update(parent.extents)
+        interpreter.dtypes.update(parent.dtypes)
+        interpreter.counted.update(parent.counted)
+        interpreter.facts = Facts(parent=parent.facts)
+    if single is not None:
+        interpreter.facts.learn(of(single[0]), poly(1), single[1], by_broadcast=True)
+    infer(interpreter, list(scope.graph.node))
+    return interpreter

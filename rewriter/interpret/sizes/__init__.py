@@ -1,0 +1,1 @@
+"""Equalities between sizes, where they hold, and what an assumption may exclude."""

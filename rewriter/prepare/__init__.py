@@ -1,0 +1,1 @@
+"""A working copy that is easier to read: normalised, packed operators unpacked."""

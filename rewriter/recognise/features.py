@@ -1,0 +1,33 @@
+"""A node that is read as an attention: what is not understood of it refuses it."""
+
+from __future__ import annotations
+
+from onnx import NodeProto, TensorProto
+
+from ...graph.index import label
+from ...patterns.operators import OperatorPattern
+from ..interpret import Interpreter
+from ..prepare.features import unsupported, version_of
+from ..verdicts import Code, Refusal, Stage
+
+
+def check_features(interpreter: Interpreter, node: NodeProto, pattern: OperatorPattern) -> None:
+    """Refuse what is not understood of a node.
+
+    Raises:
+        Refusal: It has an input, an attribute, an output or a version that the table does not allow, or an output
+            that something uses although the fused node does not make it.
+    """
+    why = unsupported(node, pattern, version_of(interpreter.scope, pattern), _own_type(interpreter, node))
+    if why is not None:
+        raise Refusal(Code.FEATURE, Stage.ANCHOR, label(node), "", why)
+    for position in pattern.unused:
+        output = node.output[position] if position < len(node.output) else ""
+        if output and interpreter.scope.consumers.get(output):
+            raise Refusal(Code.ESCAPES, Stage.LIVENESS, label(node), output)
+
+
+def _own_type(interpreter: Interpreter, node: NodeProto) -> int:
+    name = next(iter(node.input), "")
+    dtype = interpreter.dtype(name) if name else 0
+    return dtype if dtype != TensorProto.UNDEFINED else 0

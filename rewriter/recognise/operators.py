@@ -1,0 +1,278 @@
+"""Attention operators as sites: the bias is an operand, so most of the work is naming axes."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+from onnx import NodeProto, TensorProto
+
+from ...algebra import Cond, Index, Poly, conjunction, conjuncts, less_equal, of, poly
+from ...graph.index import attribute as attribute_of
+from ...graph.index import float_attribute, int_attribute, label
+from ...patterns.operators import OperatorPattern
+from ..interpret import Interpreter
+from ..interpret.arithmetic import exact
+from ..interpret.digits import divide, floordiv
+from ..interpret.engine import UnknownRank
+from ..prepare.features import version_of
+from ..records.reading import Attention, Frame, View
+from ..verdicts import Code, Refusal, Stage
+from .features import check_features
+from .views import find_view, index_of
+from .visibility import Masked, is_half, unmask
+
+
+def attention(interpreter: Interpreter, node: NodeProto, pattern: OperatorPattern) -> Attention:
+    """The site of an attention operator.
+
+    Raises:
+        Refusal: It uses a feature that the fused node has not, or its axes cannot be named.
+    """
+    operands = {name: node.input[p] for name, p in pattern.inputs.items() if p < len(node.input) and node.input[p]}
+    if "bias" not in operands:
+        raise Refusal(Code.NO_BIAS, Stage.ANCHOR, label(node), "", f"{node.op_type} has no bias input")
+    check_features(interpreter, node, pattern)
+    missing = [n for n in ("query", "key", "value") if n not in operands]
+    if missing:
+        raise Refusal(
+            Code.FEATURE, Stage.ANCHOR, label(node), "", f"it has no {missing[0]} of its own (packed operands)"
+        )
+    query, key, value = (operands[n] for n in ("query", "key", "value"))
+    heads, key_heads, width = _heads(interpreter, node, pattern, query, key)
+    query_dims, key_dims = _dims(interpreter, node, query), _dims(interpreter, node, key)
+    batch = index_of("b", query_dims[0])
+    rows = query_dims[2] if len(query_dims) == 4 else query_dims[1]
+    new_keys = key_dims[2] if len(key_dims) == 4 else key_dims[1]
+    cached = _cached(interpreter, node, operands)
+    total = interpreter.facts.normal(new_keys + cached)
+    head, row, column = Index("h", heads), Index("i", rows), Index("j", total)
+    frame = Frame(_index(batch), head, row, column)
+    inner = Index("d", width)
+    group = divide(heads, key_heads)
+    if group is None:
+        raise Refusal(Code.LAYOUT, Stage.SCORES, label(node), key, f"{heads!r} heads, {key_heads!r} key heads")
+    key_head = floordiv(of(head), group) if group != 1 else of(head)
+    new_column = column if cached == 0 else Index("j", new_keys)
+    value_dims = _dims(interpreter, node, value)
+    if len(value_dims) == 4 and not interpreter.same(value_dims[1], key_heads):
+        raise Refusal(
+            Code.LAYOUT, Stage.SCORES, label(node), value, f"{value_dims[1]!r} heads of values, {key_heads!r} of keys"
+        )
+    value_width = value_dims[3] if len(value_dims) == 4 else divide(value_dims[2], key_heads)
+    if value_width is None:
+        raise Refusal(Code.LAYOUT, Stage.SCORES, label(node), value)
+    feature = Index("e", value_width)
+    views = {}
+    for name, tensor, place, position, last in (
+        ("query", query, of(head), row, inner),
+        ("key", key, key_head, new_column, inner),
+        ("value", value, key_head, new_column, feature),
+    ):
+        views[name] = _operand(interpreter, node, tensor, batch, place, position, last)
+    if cached != 0:
+        for name in ("key", "value"):
+            if views[name].factor != 1:
+                views[name] = View(views[name].tensor, views[name].axes)
+    bias = operands["bias"]
+    _check_columns(interpreter, node, pattern, bias, total)
+    half = is_half(interpreter, bias)
+    masked, bias_index = _bias(interpreter, node, bias, batch, frame, half)
+    causality = _own_causality(interpreter, node, pattern, frame, cached)
+    scale = float_attribute(node, "scale", 0.0)
+    width_constant = width.constant
+    given = attribute_of(node, "scale") is not None
+    if given and not pattern.zero_scale_is_default and not scale > 0:
+        raise Refusal(Code.FEATURE, Stage.ANCHOR, label(node), "", f"scale = {scale:g} has no square root that scales")
+    if not scale:
+        if not width_constant:
+            why = "not fixed" if width_constant is None else "zero"
+            raise Refusal(Code.SCALE_UNKNOWN, Stage.SCORES, label(node), query, f"the head size is {why}")
+        scale = 1.0 / math.sqrt(float(width_constant))
+    out = node.output[0]
+    if not out:
+        raise Refusal(Code.FEATURE, Stage.ANCHOR, label(node), "", "its result is left out")
+    packed = interpreter.rank(query) == 3
+    batch_axis = (frame.batch,) if frame.batch is not None else ()
+    axes: tuple[tuple[Index, ...], ...] = (batch_axis, (head,), (row,), (feature,))
+    if packed:
+        axes = (batch_axis, (row,), (head, feature))
+    if any(index.bound == 1 for axis in axes for index in axis):
+        axes = tuple(tuple(i for i in axis if i.bound != 1) for axis in axes)
+    return Attention(
+        anchor=node,
+        scope=interpreter.scope,
+        frame=frame,
+        scores=bias,
+        scores_index=bias_index,
+        scale=Fraction(scale) * views["query"].factor * views["key"].factor,
+        terms=masked.value,
+        visible=conjuncts(conjunction((*masked.visible, *causality))),
+        half=half,
+        query=views["query"],
+        key=views["key"],
+        value=views["value"],
+        output=View(out, axes),
+        zero_rows=pattern.zero_rows_at is not None and masked.hidden_at <= exact(pattern.zero_rows_at),
+        extra_outputs={
+            name: node.output[p] for name, p in pattern.outputs.items() if p < len(node.output) and node.output[p]
+        },
+        past={n: operands[n] for n in ("past_key", "past_value") if n in operands},
+        steps=[
+            f"{node.op_type} '{label(node)}': scale {scale:.9g}, bias '{bias}'",
+            *_empty_rows(node, pattern, masked, causal=bool(causality)),
+        ],
+    )
+
+
+def _empty_rows(node: NodeProto, pattern: OperatorPattern, masked: Masked, *, causal: bool) -> list[str]:
+    """What is to be said of rows without visible keys: a mean over other keys than the fused node's."""
+    zeros = pattern.zero_rows_at is not None and masked.hidden_at <= exact(pattern.zero_rows_at)
+    if not causal or not masked.visible or zeros:
+        return []
+    return [
+        f"a row whose keys the mask hides or that come after it yields the mean up to the row in {node.op_type}, "
+        "that of all values here; no valid token reads such a row"
+    ]
+
+
+def _dims(interpreter: Interpreter, node: NodeProto, tensor: str) -> tuple[Poly, ...]:
+    dims = interpreter.dims(tensor)
+    if dims is None or len(dims) not in (3, 4):
+        raise Refusal(Code.LAYOUT, Stage.ANCHOR, label(node), tensor, "its rank is not 3 or 4")
+    return tuple(interpreter.facts.normal(d) for d in dims)
+
+
+def _heads(
+    interpreter: Interpreter, node: NodeProto, pattern: OperatorPattern, query: str, key: str
+) -> tuple[Poly, Poly, Poly]:
+    """(query heads, key heads, head size)."""
+    query_dims, key_dims = _dims(interpreter, node, query), _dims(interpreter, node, key)
+    if len(query_dims) == 4:
+        heads, width = query_dims[1], query_dims[3]
+    else:
+        count = int_attribute(node, pattern.heads, 0)
+        found = divide(query_dims[2], poly(count)) if count else None
+        if found is None:
+            raise Refusal(Code.LAYOUT, Stage.ANCHOR, label(node), query, f"{pattern.heads} = {count}")
+        heads, width = poly(count), found
+    if len(key_dims) == 4:
+        key_heads = key_dims[1]
+    else:
+        key_heads = poly(int_attribute(node, pattern.key_heads, 0)) if pattern.key_heads else heads
+        if key_heads == 0:
+            key_heads = heads
+    return heads, key_heads, width
+
+
+def _cached(interpreter: Interpreter, node: NodeProto, operands: dict[str, str]) -> Poly:
+    """The number of cached keys."""
+    if "past_key" not in operands:
+        return poly(0)
+    dims = interpreter.dims(operands["past_key"])
+    if dims is None or len(dims) != 4 or "past_value" not in operands:
+        raise Refusal(Code.LAYOUT, Stage.ANCHOR, label(node), operands["past_key"])
+    return interpreter.facts.normal(dims[2])
+
+
+def _index(value: Poly) -> Index | None:
+    atom = value.single_atom
+    return atom if isinstance(atom, Index) else None
+
+
+def _operand(
+    interpreter: Interpreter, node: NodeProto, tensor: str, batch: Poly, head: Poly, position: Index, last: Index
+) -> View:
+    dims = _dims(interpreter, node, tensor)
+    place = poly(0) if position.bound == 1 else of(position)
+    if len(dims) == 4:
+        head = poly(0) if dims[1] == 1 else head
+        indices: tuple[Poly, ...] = (batch, head, place, of(last))
+    else:
+        indices = (batch, place, head * last.bound + of(last))
+    named = tuple(i for x in indices for i in x.sorted_atoms() if isinstance(i, Index))
+    view = find_view(interpreter, tensor, indices, named if len(dims) == 4 else _bhsd(batch, head, position, last))
+    if view is None:
+        raise Refusal(Code.LAYOUT, Stage.SCORES, label(node), tensor, f"indexed [{', '.join(map(repr, indices))}]")
+    return view
+
+
+def _bhsd(batch: Poly, head: Poly, position: Index, last: Index) -> tuple[Index, ...]:
+    found = [_index(batch), _index(head), position, last]
+    return tuple(i for i in found if i is not None)
+
+
+def _check_columns(interpreter: Interpreter, node: NodeProto, pattern: OperatorPattern, bias: str, keys: Poly) -> None:
+    """A bias with fewer columns than keys hides the others: where that may be, nothing tells which.
+
+    Raises:
+        Refusal: The bias does not surely have a column for every key.
+    """
+    dims = interpreter.dims(bias)
+    if (
+        dims
+        and version_of(interpreter.scope, pattern) >= pattern.short_bias_since
+        and not interpreter.same(dims[-1], keys)
+    ):
+        detail = f"the bias has {dims[-1]!r} columns for {keys!r} keys; keys without a column are hidden"
+        raise Refusal(Code.FEATURE, Stage.MASK, label(node), bias, detail)
+
+
+def _bias(
+    interpreter: Interpreter, node: NodeProto, bias: str, batch: Poly, frame: Frame, half: bool
+) -> tuple[Masked, tuple[Poly, ...]]:
+    dims = interpreter.dims(bias)
+    if dims is None or len(dims) > 4:
+        raise Refusal(Code.LAYOUT, Stage.SCORES, label(node), bias, "the bias has an unknown rank")
+    assert frame.head is not None
+    full: tuple[Poly, ...] = (batch, of(frame.head), of(frame.row), of(frame.key))
+    out = (
+        frame.batch.bound if frame.batch is not None else poly(1),
+        frame.head.bound,
+        frame.row.bound,
+        frame.key.bound,
+    )
+    full = tuple(poly(0) if extent == 1 else index for index, extent in zip(full, out, strict=True))
+    try:
+        index = interpreter.aligned(bias, full, out, node)
+    except UnknownRank:
+        detail = "whether the bias is spread over an axis or as long as it depends on sizes"
+        raise Refusal(Code.LAYOUT, Stage.SCORES, label(node), bias, detail) from None
+    value = interpreter.element(bias, index)
+    if interpreter.dtype(bias) == TensorProto.BOOL:
+        raise Refusal(Code.NO_BIAS, Stage.SCORES, label(node), bias, "the mask is boolean")
+    return unmask(value, half=half), index
+
+
+def _own_causality(
+    interpreter: Interpreter, node: NodeProto, pattern: OperatorPattern, frame: Frame, cached: Poly
+) -> tuple[Cond, ...]:
+    causal = int_attribute(node, pattern.causal, int(pattern.causal_unless_said)) != 0
+    if pattern.lengths is not None:
+        _check_lengths(interpreter, node, pattern.lengths, frame)
+    if not causal:
+        return ()
+    # Operators with a cache count query rows behind it; without one, row i sees keys 0 .. i.
+    offset = interpreter.facts.normal(frame.offset if pattern.from_last else cached)
+    if not interpreter.facts.equal(offset, frame.offset):
+        raise Refusal(
+            Code.CAUSALITY,
+            Stage.MASK,
+            label(node),
+            "",
+            f"row 0 sees keys up to {offset!r}, the last row would have to see all {frame.key.bound!r}",
+        )
+    return (less_equal(of(frame.key), of(frame.row) + offset),)
+
+
+def _check_lengths(interpreter: Interpreter, node: NodeProto, positions: tuple[int, int], frame: Frame) -> None:
+    """Per-batch lengths must say that no key is padding: valid length - 1 == S_kv - 1 for every batch."""
+    name = node.input[positions[0]] if positions[0] < len(node.input) else ""
+    dims = interpreter.dims(name) if name else None
+    if dims is None:
+        raise Refusal(Code.FEATURE, Stage.ANCHOR, label(node), name, "sequence lengths of unknown shape")
+    last = interpreter.element(name, tuple(of(Index(f"s{a}", d)) for a, d in enumerate(dims)))
+    if not interpreter.facts.equal(last + 1, frame.key.bound):
+        raise Refusal(
+            Code.FEATURE, Stage.ANCHOR, label(node), name, f"lengths {last!r} + 1 are not the {frame.key.bound!r} keys"
+        )

@@ -1,0 +1,1 @@
+"""What the phases of the pass hand on: frozen facts about sites, without logic."""

@@ -1,0 +1,69 @@
+"""The copy that is analysed and edited: easier to read, and the same as the original where nothing is rewritten."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from onnx import ModelProto
+
+from ..graph.load import Source
+from .analysis import analyse
+from .prepare.normalise import normalise
+from .prepare.unpack import unpack_attention
+from .records.site import Analysis
+from .restore.masks import unfold_masks
+from .restore.softmax import restore_softmax
+from .verdicts import Refusal
+
+
+def analyse_copy(
+    original: ModelProto,
+    source: Source,
+    binary: frozenset[str],
+    progress: Callable[[str, int, int], None] | None = None,
+    *,
+    exact_bias: bool = False,
+) -> tuple[ModelProto, Analysis]:
+    """Analyse a working copy; it differs from the model only where that leads to a rewrite.
+
+    Where a site is refused although its bias looks like one, its softmax stays a node: the refusal speaks of it.
+    """
+    keep: frozenset[str] = frozenset()
+    reasons: dict[str, Refusal] = {}
+    while True:
+        copy, unpacked, restored = working_copy(original, source.base_dir, keep)
+        analysis = analyse(copy, source.base_dir, binary, progress, exact_bias=exact_bias, kept=keep)
+        analysis.kept = keep
+        proven = {o for s in analysis.proven for o in s.anchor.output}
+        biased = {o for s in analysis.refused for o in s.anchor.output}
+        superfluous = unpacked - proven
+        if proven:  # something will be written
+            superfluous |= {quotient for made, quotient in restored.items() if made not in proven | biased}
+        if not superfluous:
+            _give_reasons(analysis, reasons)
+            return copy, analysis
+        reasons |= {
+            o: s.refusal for s in analysis.sites if s.refusal is not None for o in s.anchor.output if o in unpacked
+        }
+        keep |= superfluous
+
+
+def _give_reasons(analysis: Analysis, reasons: Mapping[str, Refusal]) -> None:
+    """An operator that is left packed is refused for what was found when it was not."""
+    for site in analysis.sites:
+        reason = next((reasons[o] for o in site.anchor.output if o in reasons), None)
+        if site.plan is None and reason is not None:
+            known = site.scope.owner(reason.tensor) is not None
+            site.refusal = dataclasses.replace(reason, tensor=reason.tensor if known else "")
+
+
+def working_copy(
+    original: ModelProto, base_dir: Path, keep: frozenset[str]
+) -> tuple[ModelProto, frozenset[str], dict[str, str]]:
+    """A copy that is easier to read; operators with their packed parts and masks as nodes, Softmax nodes restored."""
+    copy = normalise(original)
+    unpacked = unpack_attention(copy, keep)
+    unpacked |= unfold_masks(copy, base_dir, keep)
+    return copy, unpacked, restore_softmax(copy, base_dir, keep)

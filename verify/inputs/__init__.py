@@ -1,0 +1,1 @@
+"""Inputs for a comparison: what the models need, sizes, drawn and given arrays."""

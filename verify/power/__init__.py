@@ -1,0 +1,1 @@
+"""The power of a comparison: mutants that it has to notice."""

@@ -1,0 +1,1 @@
+"""Models in onnxruntime: sessions, clones, wider types."""

@@ -1,0 +1,1 @@
+"""Verification of one attention at a time."""

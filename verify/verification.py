@@ -1,0 +1,278 @@
+"""The verification as a whole: draw, run the original, run the rewritten model, compare, check the power."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+
+from ..base.hidden import scratch
+from ..base.memory import available_memory
+from .errors import LimitError, RunError
+from .inputs.draw import Drawer, InputSet, longest, plan
+from .inputs.given import check_ranges, load_inputs
+from .inputs.lengths import affordable
+from .inputs.orientation import is_sequence_first
+from .inputs.polarity import settle_polarity
+from .inputs.sizes import Fitted, Symbols
+from .inputs.usage import Input, describe_inputs
+from .judge.as_they_are import compare_as_they_are
+from .judge.compare import TOLERANCE, Allowance, Layout, compare, find_layouts, out_of_scope
+from .judge.precision import measure_precision
+from .judge.rounding import describe, rounding_allowances, tables
+from .kernels import Compared, check_kernels, chosen
+from .options import VerifyOptions
+from .power.mutants import find_sites
+from .power.power import Baseline, check_power
+from .report import KernelResult, SetResult, Verification
+from .run.clone import Source, float32_clone, read
+from .run.runtime import Arrays, Model, Session, import_onnxruntime
+from .run.widen import nodes
+from .runs import Runs, run_cases, run_rewritten
+from .site.by_sites import sharpen, verify_by_sites
+
+_BIAS_THAT_MATTERS = 4.0
+"""slope * length at which a bias decides which keys count: exp(-4) is 2 %."""
+
+_SHORTEST_LONG = 64
+_MEMORY_FACTOR = 2.5
+"""Memory of a loaded model over the size of its float32 weights, outputs and intermediates included."""
+
+
+def verify(
+    original: Path,
+    rewritten: Path,
+    *,
+    options: VerifyOptions | None = None,
+    data_dir: Path | None = None,
+    original_dir: Path | None = None,
+) -> Verification:
+    """Compares an original model with its rewritten form on drawn inputs, in onnxruntime on the CPU.
+
+    Both are run as float32 clones.  Nothing is written but to a temporary directory.
+
+    Args:
+        original: ONNX file; external tensors are read from its folder.
+        rewritten: ONNX file of the rewritten model, likewise.
+        options: What to draw; defaults if None.
+        data_dir: Where the rewritten model's external data are; its own folder if None.
+        original_dir: The same of the original.
+
+    Returns:
+        The result; ``status`` is "failed" for a difference and "skipped" where nothing could be compared.
+
+    Raises:
+        RuntimeMissingError: If onnxruntime is not installed.
+        KernelsMissingError: If our kernels cannot run where ``options.kernels`` wants them.
+        GivenInputError: If given inputs or value ranges do not fit the model.
+        OSError: If a file cannot be read.
+        ValueError: If an external tensor is broken.
+    """
+    options = options or VerifyOptions()
+    import_onnxruntime()
+    sources = read(original, original_dir), read(rewritten, data_dir)
+    try:
+        inputs = describe_inputs(sources[0].model.proto)
+    except RunError as error:
+        return skipped(str(error))
+    check_ranges(options.val_ranges, inputs)
+    if options.kernels is not None:
+        chosen(options.kernels, options.known)  # what cannot run is said before anything is loaded
+    if options.inputs is not None:
+        load_inputs(options.inputs, inputs)  # what does not fit is said before anything is loaded
+    too_large = _too_large(sources, options)
+    by_sites = too_large or ("as asked for" if options.by_sites else None)
+    if by_sites is None and options.sites is not None and options.inputs is None:
+        by_sites = _quantises_activations(sources[0].model.proto)
+    if too_large is not None and options.sites is None:
+        return skipped(
+            f"{too_large}; the proofs and the numeric self-check hold, but to compare outputs run it where there is "
+            "more memory"
+        )
+    folder = data_dir or rewritten.parent
+    # Where open files cannot be removed, a mapped weight file may outlive its session for a moment.
+    with scratch() as place:
+        if by_sites is not None and options.sites is not None:
+            return verify_by_sites(sources, folder, inputs, place, options, by_sites)
+        return _verify(sources, folder, inputs, place, options)
+
+
+def _verify(
+    sources: tuple[Source, Source], folder: Path, inputs: Sequence[Input], scratch: Path, options: VerifyOptions
+) -> Verification:
+    clones = []
+    for index, source in enumerate(sources):
+        place = scratch / str(index)
+        place.mkdir()
+        # Given inputs may be as large as the user makes them.
+        room = options.room if options.inputs is None else None
+        clones.append(replace(float32_clone(source, place), room=room))
+    try:
+        return _compared(sources, clones, folder, inputs, scratch, options)
+    except LimitError as error:
+        return skipped(str(error))
+
+
+def _compared(
+    sources: tuple[Source, Source],
+    clones: Sequence[Model],
+    folder: Path,
+    inputs: Sequence[Input],
+    scratch: Path,
+    options: VerifyOptions,
+) -> Verification:
+    narrow = bool(sources[0].narrow or sources[1].narrow)
+    try:
+        runs, symbols = _run_original(clones, inputs, narrow, options)
+    except LimitError:
+        raise
+    except RunError as error:
+        return skipped(f"onnxruntime does not load the original: {error}")
+    if not runs.sets and runs.starved and options.sites is not None and options.inputs is None:
+        return verify_by_sites(sources, folder, inputs, scratch, options, "as a whole it takes too much memory")
+    if not runs.sets:
+        # The one that a user can mend: declared ranges, or what is drawn without them.
+        cure = "Narrow --val-range to what the model takes" if options.val_ranges else "Declare values with --val-range"
+        return skipped(
+            f"the original runs on none of the inputs: {'; '.join(runs.notes)}", cure=f"{cure}, or give --inputs."
+        )
+    layouts = find_layouts(runs.sets, runs.outputs)
+    options.progress("running the output", 0, 0)
+    failures, outputs = run_rewritten(clones[1], runs.sets, threads=options.threads)
+    allowances: list[dict[str, Allowance]] = [{} for _ in runs.sets]
+    used = allowances
+    sets = _compare_sets(runs, outputs, failures, layouts, allowances)
+    computed = [other for other in outputs if other is not None]
+    complete = len(computed) == len(runs.sets)
+    heads = max((len(site.slopes or ()) for site in find_sites(clones[1].proto)), default=0)
+    # What the rewritten model still has is a weight, unless a site reads it.
+    read_by_sites = options.sites.constants if options.sites is not None else frozenset()
+    stored = tables(sources[0], heads, frozenset(sources[1].stored) - read_by_sites) or ("float32",)
+    if complete and (options.power or not all(entry.passed for entry in sets)):
+        # A mutant has to exceed what a wrong rewrite would be allowed, whether the right one needed it or not.
+        found = rounding_allowances(clones[1], stored, runs.sets, computed, layouts, threads=options.threads)
+        allowances = found or allowances
+    if complete and not all(entry.passed for entry in sets):
+        allowed = _compare_sets(runs, outputs, failures, layouts, allowances)
+        if all(entry.passed for entry in allowed):
+            sets, used = allowed, allowances
+            runs.notes.append(describe(stored))
+    errors = [entry for one in sets for entry in one.outputs]
+    if complete and not any(entry.compared for entry in errors):
+        return skipped("no output has a number that could be compared", runs.notes)
+    power = None
+    fixed_at_one = options.inputs is None and not symbols.has_new and all(one.new == 1 for one in runs.sets)
+    if options.power and complete and all(entry.passed for entry in sets):
+        baseline = Baseline(runs.sets, runs.outputs, computed, layouts, allowances, fixed_at_one)
+        power = check_power(clones[1], baseline, threads=options.threads, progress=options.progress)
+        if power.weak and options.sites is not None and options.inputs is None:
+            power, failed = sharpen(power, sources[1], folder, inputs, scratch, options)
+            sets = (*sets, *failed)
+    if options.as_they_are and complete:
+        measured, notes = compare_as_they_are(
+            sources, _ends(runs.sets), layouts, exact_bias=options.exact_bias, threads=options.threads
+        )
+        sets = (*sets, *measured)
+        runs.notes.extend(notes)
+    precision = None
+    if narrow:
+        precision = measure_precision(sources, runs.sets, runs.outputs, layouts, threads=options.threads)
+    kernels: list[KernelResult] = []
+    if options.kernels is not None and complete and all(entry.passed for entry in sets):
+        here, missing = chosen(options.kernels, options.known)
+        runs.notes.extend(missing)
+        given = Compared(runs.sets, runs.outputs, layouts, used, allowances, fixed_at_one)
+        kernels = [check_kernels(one, clones[1], sources[1], given, options, precision) for one in here]
+    scope = out_of_scope(runs.sets, runs.outputs, errors)
+    return Verification(sets, power, precision, TOLERANCE, scope, tuple(runs.notes), kernels=tuple(kernels))
+
+
+def _run_original(
+    clones: Sequence[Model], inputs: Sequence[Input], narrow: bool, options: VerifyOptions
+) -> tuple[Runs, Symbols]:
+    """Draws or loads the input sets and runs the original on them; raises RunError if it cannot be loaded."""
+    session = Session(clones[0], threads=options.threads)
+    turned = is_sequence_first(session, inputs, options.seed)
+    symbols = Symbols(inputs, sequence_first=turned)
+    inputs = settle_polarity(session, inputs, symbols, options.seed)
+    runs = Runs(session, premise=options.premise)
+    for entry in inputs:
+        if entry.inverted:
+            runs.notes.append(f"input {entry.name!r} is read as a mask whose ones are padding, as the original does")
+    if options.inputs is not None:
+        runs.add(load_inputs(options.inputs, inputs, sequence_first=turned))
+    else:
+        shapes = Fitted(symbols, inputs, options.fit)
+        drawer = Drawer(inputs, shapes, options.val_ranges, half_values=narrow, sequence_first=turned)
+        heads = max((len(site.slopes or ()) for site in find_sites(clones[1].proto)), default=1)
+        beyond, left_out = affordable(options.lengths, heads, new_only=not symbols.has_past)
+        cases = plan(inputs, symbols, _long_length(clones[1], options), beyond)
+        run_cases(runs, cases, drawer, symbols.relations, options.seed, options.progress)
+        if left_out:
+            runs.notes.append(
+                f"no sequence beyond {left_out[0]} tokens was compared, where the proof changes: its scores take too "
+                "much memory"
+            )
+    if turned:
+        runs.notes.append("inputs are read as [S, B, ...], as the original reads them")
+    runs.close()
+    return runs, symbols
+
+
+def _ends(sets: Sequence[InputSet]) -> list[InputSet]:
+    """The first set and the longest ones: on both sides of what a narrow type holds."""
+    return [*sets[:1], *sorted(sets[1:], key=longest)[-2:]]
+
+
+def _compare_sets(
+    runs: Runs,
+    outputs: Sequence[Arrays | None],
+    errors: Sequence[str | None],
+    layouts: dict[str, Layout],
+    allowances: Sequence[Mapping[str, Allowance]],
+) -> tuple[SetResult, ...]:
+    results = []
+    for one, original, other, error, extra in zip(runs.sets, runs.outputs, outputs, errors, allowances, strict=True):
+        shapes = {name: tuple(array.shape) for name, array in one.arrays.items()}
+        compared = () if other is None else compare(one, original, other, layouts, extra)
+        results.append(SetResult(one.name, shapes, compared, error))
+    return tuple(results)
+
+
+def _long_length(rewritten: Model, options: VerifyOptions) -> int:
+    """A length at which the smallest slope matters, as far as the options allow."""
+    found = [abs(value) for site in find_sites(rewritten.proto) for value in site.slopes or ()]
+    slopes = [value for value in found if value > 0 and math.isfinite(value)]
+    # Compared as floats: a slope may be so small that its length is infinite.
+    wanted = _BIAS_THAT_MATTERS / min(slopes) if slopes else math.inf
+    return max(1, math.ceil(min(options.max_length, max(_SHORTEST_LONG, wanted))))
+
+
+def _quantises_activations(original: onnx.ModelProto) -> str | None:
+    """Why whole models cannot be compared: a range is taken over a whole tensor, of padded tokens as well.
+
+    What is at padded tokens is nobody's result, and original and rewritten may differ there.  Through the range they
+    would then differ everywhere, by as much as a step of the quantisation.
+    """
+    found = next((node for node in nodes(original) if node.op_type in RANGE_TAKERS), None)
+    return None if found is None else f"{found.op_type} takes ranges over whole tensors, padded tokens included"
+
+
+RANGE_TAKERS = frozenset({"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"})
+"""Operators that quantise activations by a range that they find when they run."""
+
+
+def _too_large(sources: Sequence[Source], options: VerifyOptions) -> str | None:
+    limit = options.memory_limit if options.memory_limit is not None else available_memory()
+    needed = int(_MEMORY_FACTOR * max(source.float32_bytes for source in sources))
+    if limit is None or needed <= limit:
+        return None
+    return f"a float32 clone of it needs about {needed >> 20} MiB of memory, and {limit >> 20} MiB are available"
+
+
+def skipped(reason: str, notes: Sequence[str] = (), cure: str = "") -> Verification:
+    """A verification in which nothing was compared, why, and what would help."""
+    return Verification((), None, None, TOLERANCE, (), tuple(notes), reason, cure=cure)
