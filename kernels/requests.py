@@ -16,7 +16,7 @@ from ..patterns.bias import BiasForm
 DTYPES = ("float16", "bfloat16", "float32")
 MASK_DTYPES = ("bool", *DTYPES)
 ELEMENT_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "bool": 1}
-ROLES = ("prefill", "decode", "decode_split", "combine", "key_norms", "reach")
+ROLES = ("prefill", "decode", "decode_split", "combine", "key_norms", "reach", "blocks", "extend")
 SKIP_BITS = {2: 14, 4: 24}
 """Bits of the certificate by element size: skipping changes an output by at most 2^-bits of max|value|."""
 HEAD_DIM_STEP = 8
@@ -184,8 +184,8 @@ def constants_of(role: str, request: Request, tile: Tile, layout: Layout, skip: 
     if role == "prefill":
         chunks = {"D0": head[0], "D1": head[1], "V0": value[0], "V1": value[1]}
         return {**attention, **chunks, "SKIP": skip}
-    if role in ("decode", "decode_split"):
-        return {**attention, **padded, "SPLIT": role == "decode_split"}
+    if role in ("decode", "decode_split", "extend"):
+        return {**attention, **padded, "SPLIT": role != "decode"}
     if role == "combine":
         natural = variant.mask == MaskKind.ADDITIVE.value
         return {
@@ -195,6 +195,11 @@ def constants_of(role: str, request: Request, tile: Tile, layout: Layout, skip: 
     if role == "key_norms":
         bits = SKIP_BITS[ELEMENT_BYTES[request.dtype]]
         return {"BITS": bits, "D": request.head_dim, "D_PADDED": padded["D_PADDED"], "KEYS": 64}
+    if role == "blocks":
+        return {
+            "MASK": mask, "CAUSAL": variant.causal, "DENSE": layout.mask_dense, "BLOCK_N": tile.block_n,
+            "ROWS": tile.block_m,
+        }  # fmt: skip
     if role == "reach":
         return {
             "CAUSAL": variant.causal, "BITS": SKIP_BITS[ELEMENT_BYTES[request.dtype]], "D": request.head_dim,

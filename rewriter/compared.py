@@ -21,13 +21,14 @@ from ..verify.inputs.lengths import MOST_SCORES, exceeding
 from ..verify.run.kernels import CpuKernels
 from .check.evaluation import beyond_memory
 from .check.pairs import CutPairs
+from .notices import policy_of
 from .records.proof import Proof
 from .records.site import Analysis
-from .result import Options
+from .result import Options, RewriteResult
 
 
 def compare(
-    source: Source, staged: Staged, analysis: Analysis, options: Options, sites: CutPairs | None
+    source: Source, staged: Staged, result: RewriteResult, options: Options, sites: CutPairs | None
 ) -> Verification:
     """Compare the original with what was staged.
 
@@ -36,6 +37,7 @@ def compare(
         UsageError: The given inputs do not fit, or kernels cannot run where they are asked to.
         ModelRejected: The original cannot be run.
     """
+    analysis = result.analysis
     with scratch() as folder:
         original_path = source.path
         if original_path is None:
@@ -57,6 +59,11 @@ def compare(
             lengths=tuple(sorted({n for s in analysis.proven if s.plan is not None for n in s.plan.proof.lengths})),
             as_they_are=any(_is_rounded(s.plan.proof) for s in analysis.proven if s.plan is not None),
             exact_bias=options.exact_bias,
+            rows_agree=all(
+                s.plan.rows_without_keys.comparable(policy_of(s, result.fused))
+                for s in analysis.proven
+                if s.plan is not None
+            ),
             kernels=options.verify_on,
             known=(CpuKernels(), *options.kernels),
         )

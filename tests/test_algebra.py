@@ -340,7 +340,7 @@ def interpreter() -> Interpreter:
     model = onnx.parser.parse_model(
         '<ir_version: 8, opset_import: ["" : 17]> g (float[n] x) => (float[n] y) { y = Identity(x) }'
     )
-    return Interpreter(index_graph(model.graph, opset_versions(model), Path()), element_rules())
+    return Interpreter(index_graph(model.graph, opset_versions(model), Path()), rules=element_rules())
 
 
 @fast

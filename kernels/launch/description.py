@@ -23,11 +23,12 @@ from ..requests import DTYPES, ROLES, Layout, Request
 FORMAT = 1
 
 SIZES = ("batch", "heads", "kv_heads", "group", "s_q", "s_kv", "head_dim", "value_dim", "splits", "multiprocessors",
-         "rows", "surplus")  # fmt: skip
-"""``group = heads / kv_heads``, ``rows = group * s_q``, ``surplus = s_kv - s_q`` (may be negative)."""
+         "rows", "surplus", "mask_batches", "mask_heads")  # fmt: skip
+"""``group = heads / kv_heads``, ``rows = group * s_q``, ``surplus = s_kv - s_q`` (may be negative);
+``mask_batches`` and ``mask_heads``: between how many batch entries and heads the mask differs."""
 
 TENSORS = ("query", "key", "value", "output")
-WORKSPACES = ("key_norms", "reach", "partial", "partial_sums", "ticket", "previous")
+WORKSPACES = ("key_norms", "reach", "partial", "partial_sums", "ticket", "previous", "blocks")
 """Buffers that live from one launch of a call to the next."""
 POINTERS = (*TENSORS, "slopes", "mask", "key_positions", *WORKSPACES)
 STRIDES = (
@@ -226,7 +227,8 @@ class Buffer:
 class Selection:
     """How shapes choose between decode and prefill, and the number of chunks of a decode.
 
-    Decode if ``group * s_q <= decode_rows``.  The chunks: enough for ``programs_per_multiprocessor`` programs on
+    Decode if ``group * s_q <= decode_rows``.  More rows are extended, that is, decoded by larger tiles, where there is
+    a kernel for that and at least two chunks.  The chunks: enough for ``programs_per_multiprocessor`` programs on
     every multiprocessor, at most ``max_splits``, at least ``min_keys`` keys each.
     """
 

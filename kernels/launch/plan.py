@@ -155,9 +155,11 @@ def make_plan(description: Description, call: Call, arch: int, multiprocessors: 
     sizes = {
         "batch": batch, "heads": heads, "kv_heads": kv_heads, "group": group, "s_q": s_q, "s_kv": s_kv,
         "head_dim": head_dim, "value_dim": value_dim, "splits": 1, "multiprocessors": multiprocessors,
-        "rows": group * s_q, "surplus": s_kv - s_q,
+        "rows": group * s_q, "surplus": s_kv - s_q, "mask_batches": 1, "mask_heads": 1,
     }  # fmt: skip
     strides = _strides(call)
+    sizes["mask_batches"] = batch if strides["mask_batch"] else 1
+    sizes["mask_heads"] = heads if strides["mask_head"] else 1
     values: dict[str, int | float] = {**strides, "scale": call.scale, "empty_mean": int(call.empty_mean)}
     tensors = {name: getattr(call, name) for name in ("query", "key", "value", "output", "slopes")}
     for name in ("mask", "key_positions"):
@@ -170,25 +172,38 @@ def make_plan(description: Description, call: Call, arch: int, multiprocessors: 
         mask_dense=strides["mask_column"] == 1,
     )
 
+    def serves(kernel: Kernel, role: str) -> bool:
+        fits = kernel.role == role and kernel.arch == arch and all(c.holds(sizes) for c in kernel.conditions)
+        suits = kernel.layout.contiguous <= layout.contiguous and kernel.layout.mask_rows >= layout.mask_rows
+        suits = suits and kernel.layout.mask_dense <= layout.mask_dense
+        return fits and suits and all(_aligned(argument, values, tensors) for argument in kernel.arguments)
+
     def choose(role: str) -> Kernel:
         for kernel in description.kernels:
-            fits = kernel.role == role and kernel.arch == arch and all(c.holds(sizes) for c in kernel.conditions)
-            suits = kernel.layout.contiguous <= layout.contiguous and kernel.layout.mask_rows >= layout.mask_rows
-            suits = suits and kernel.layout.mask_dense <= layout.mask_dense
-            if fits and suits and all(_aligned(argument, values, tensors) for argument in kernel.arguments):
+            if serves(kernel, role):
                 return kernel
         raise LookupError(f"no {role} kernel for sm_{arch}, {layout} and sizes {sizes}")
 
     chosen: list[Kernel]
     selection = description.selection
-    if sizes["rows"] <= selection.decode_rows:
-        programs = choose("decode").grid[1].value(sizes) * batch * kv_heads
+
+    def splits_of(kernel: Kernel) -> int:
+        programs = kernel.grid[1].value(sizes) * batch * kv_heads
         most = max(1, min(selection.max_splits, s_kv // selection.min_keys))
-        sizes["splits"] = max(1, min(most, multiprocessors * selection.programs_per_multiprocessor // programs))
+        return max(1, min(most, multiprocessors * selection.programs_per_multiprocessor // programs))
+
+    extend = next((kernel for kernel in description.kernels if serves(kernel, "extend")), None)
+    if sizes["rows"] <= selection.decode_rows:
+        sizes["splits"] = splits_of(choose("decode"))
         chosen = [choose("decode")] if sizes["splits"] == 1 else [choose("decode_split"), choose("combine")]
+    elif extend is not None and splits_of(extend) > 1:
+        sizes["splits"] = splits_of(extend)
+        chosen = [extend, choose("combine")]
     else:
         chosen = [choose("prefill")]
         read = {argument.name for argument in chosen[0].arguments}
+        if "blocks" in read:
+            chosen.insert(0, choose("blocks"))
         if "reach" in read:
             chosen.insert(0, choose("reach"))
         if read & {"reach", "key_norms"}:

@@ -32,6 +32,7 @@ class CutPair:
         tensors: Extents of every input that is a tensor of the model.
         shapes: Inputs that hold sizes, and what they hold; ``scalars`` are those of rank 0.
         results: Outputs that are compared, the attention's own first.
+        rows_agree: Rows without visible keys are proven to be what they were.
         query: The input that is the query, or None if it is a key or value as well.
         scores: The output of ``original`` that tells which keys a row sees, or "" if there is none.
         sizes: Chooses numbers for the sizes.
@@ -46,6 +47,7 @@ class CutPair:
     shapes: Mapping[str, tuple[Poly, ...]]
     scalars: frozenset[str]
     results: tuple[str, ...]
+    rows_agree: bool
     query: str | None
     scores: str
     sizes: SiteSizes
@@ -106,12 +108,14 @@ class CutPair:
         return found, np.asarray(visible, np.bool_)
 
     def seen(self, scores: Array | None, output: Array, sizes: dict[Size, int]) -> Array:
-        """True at the elements of the output whose row sees a key at all.
+        """True at the elements of the output that have to be equal.
 
-        What a row without keys yields differs between operators and runtimes; the proof states what the fused node
-        does there.
+        A row without visible keys is one of them where the proof says so; elsewhere the report tells what it yields
+        (``Notice.EMPTY_ROWS``).
         """
         everything: Array = np.ones(output.shape, np.bool_)
+        if self.rows_agree:
+            return everything
         placed = None if scores is None else self.placed(scores, sizes)
         if placed is None:
             return everything

@@ -37,7 +37,7 @@ Indices = tuple[Poly, ...]
 
 @dataclass(frozen=True)
 class Scores:
-    """The softmax input taken apart: ``scale * product + terms`` where all of ``visible`` hold."""
+    """The softmax input taken apart: ``scale * product + terms`` where all of ``visible`` hold, else ``hidden``."""
 
     product: Contraction
     read: Read
@@ -46,6 +46,7 @@ class Scores:
     visible: tuple[Cond, ...]
     factor: Poly | None = None
     half: bool = False
+    hidden: tuple[Poly, ...] = ()
 
 
 def take_scores(interpreter: Interpreter, softmax: NodeProto, indices: Indices) -> Scores:
@@ -117,13 +118,15 @@ def _take_scores(interpreter: Interpreter, softmax: NodeProto, indices: Indices)
                 f"the product is multiplied by {' * '.join(factors)[:200]}",
             )
     if not factor:
-        return Scores(contraction, read, scale * contraction.alpha, Poly(terms), visible, half=half)
+        return Scores(
+            contraction, read, scale * contraction.alpha, Poly(terms), visible, half=half, hidden=masked.hidden
+        )
     if scale:
         factor[()] = scale
     scaling, number = Poly(factor), contraction.alpha
     if len(scaling.terms) == 1:  # the number in front needs no tensor that holds it
         number, scaling = number * scaling.terms[0][1], Poly({scaling.terms[0][0]: 1})
-    return Scores(contraction, read, number, Poly(terms), visible, scaling, half)
+    return Scores(contraction, read, number, Poly(terms), visible, scaling, half, masked.hidden)
 
 
 def _without_maximum(interpreter: Interpreter, value: Poly, visible: tuple[Cond, ...], key: Index, half: bool) -> Poly:
