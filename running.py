@@ -154,6 +154,7 @@ class Run:
         from .base.progress import ProgressBar
         from .rewriter.pipeline import rewrite
         from .rewriter.result import Options
+        from .runtime.gpu import CudaKernels
 
         interruptible()
         options = self.options
@@ -166,6 +167,8 @@ class Run:
                     dry_run=options.dry_run,
                     verify=not options.no_verify,
                     verify_sites=options.verify_sites,
+                    verify_on=options.verify_on,
+                    kernels=(CudaKernels(),),
                     exact_bias=options.exact_bias,
                     inline=options.inline,
                     seed=options.seed,
