@@ -71,9 +71,9 @@ def test_a_mask_that_hides_more_than_the_scores_do_is_not_taken(monkeypatch: pyt
     monkeypatch.setattr(masks, "as_view", lambda interpreter, tensor, indices, parts: View(tensor, ((KEY,),)))
     late, even = less_equal(poly(2), of(KEY)), equal(of(Read("even", (of(KEY),), integer=True)), poly(1))
     wide, narrow = ((1 - ind(c)) * -INFINITY for c in (late, conjunction([late, even])))
-    found = masks._from_scores(visits({"narrow": narrow, "wide": wide}), site(late), [late])
+    found = masks.from_scores(visits({"narrow": narrow, "wide": wide}), site(late), [late])
     assert [leaf.view.tensor for leaf in found if isinstance(leaf, Leaf)] == ["wide"]
-    both = masks._from_scores(visits({"narrow": narrow, "wide": wide}), site(late, even), [late])
+    both = masks.from_scores(visits({"narrow": narrow, "wide": wide}), site(late, even), [late])
     assert [leaf.view.tensor for leaf in both if isinstance(leaf, Leaf)] == ["narrow"]
 
 
@@ -87,7 +87,7 @@ def test_a_comparison_with_a_number_has_the_sign_of_the_number(
     condition = equal(mask, poly(number)) if kind == "equal" else less_equal(mask, poly(number))
     assert condition.kind == {"equal": "eq", "at_most": "le"}[kind] and condition.value is not None
     sign = 1 if condition.value.coefficient_of(mask.single_atom) == 1 else -1
-    found = masks._comparison(visits({"mask": mask}), site(), condition.kind, condition.value * sign)
+    found = masks.comparison(visits({"mask": mask}), site(), condition.kind, condition.value * sign)
     assert found == Op(kind, (Leaf(view),), number)
 
 

@@ -47,7 +47,7 @@ def boolean_mask(interpreter: Interpreter, proof: Proof, conditions: tuple[Cond,
         else:
             parts.append(found)
     if left:
-        parts.extend(_from_scores(interpreter, proof, left))
+        parts.extend(from_scores(interpreter, proof, left))
     return parts[0] if len(parts) == 1 else Op("and", tuple(parts))
 
 
@@ -74,14 +74,14 @@ def _condition_parts(interpreter: Interpreter, proof: Proof, condition: Cond) ->
         inner = _condition(interpreter, proof, condition.parts[0])
         return None if inner is None else Op("not", (inner,))
     if condition.kind in COMPARISONS and condition.value is not None:
-        return _comparison(interpreter, proof, condition.kind, condition.value)
+        return comparison(interpreter, proof, condition.kind, condition.value)
     return None
 
 
 COMPARISONS = {"eq": "equal", "le": "at_most", "lt": "below"}
 
 
-def _comparison(interpreter: Interpreter, proof: Proof, kind: str, value: Poly) -> Mask | None:
+def comparison(interpreter: Interpreter, proof: Proof, kind: str, value: Poly) -> Mask | None:
     """A comparison of one run-time value with a number, such as ``attention_mask == 1``."""
     bound = -value.constant_term
     moving = value + bound
@@ -128,7 +128,7 @@ def _condition_leaf(interpreter: Interpreter, proof: Proof, condition: Cond) -> 
     return (None, frozenset()) if best is None else best[1:]
 
 
-def _from_scores(interpreter: Interpreter, proof: Proof, conditions: list[Cond]) -> list[Mask]:
+def from_scores(interpreter: Interpreter, proof: Proof, conditions: list[Cond]) -> list[Mask]:
     """Conditions that no boolean tensor holds, read off an additive mask: visible where it does not hide."""
     attention = proof.attention
     order = attention.frame.order
