@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from alibi_rewriter.algebra import INFINITY, Index, Read, Size, ind, less_equal, nonzero, of, poly
 from alibi_rewriter.rewriter.pipeline import rewrite
-from alibi_rewriter.rewriter.recognise.visibility import merge_indicators, hides, is_half, shift, unmask
+from alibi_rewriter.rewriter.recognise.visibility import hides, is_half, merge_indicators, shift, unmask
 from onnx import ModelProto, TensorProto
 from tiny import BARE, HEADS, LOWEST, SLOPES, WIDTH, Graph, codes, fused, gaps
 
