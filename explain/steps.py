@@ -66,7 +66,7 @@ def steps(interpreter: Interpreter, plan: Plan) -> tuple[Step, ...]:
     if attention.product:
         claim = f"nothing but {plan.output.tensor} reads the scores or the probabilities"
         made.append(Step("privacy", claim, (place_of(interpreter, attention.product),)))
-    made.extend(Step("premise", f"the model only runs if {a}") for a in proof.assumptions)
+    made.extend(Step("premise", f"it is assumed that {a}") for a in proof.assumptions)
     return tuple(made)
 
 
