@@ -39,7 +39,7 @@ PHASES = (
     ("emit",),
     ("analysis",),
     ("check",),
-    ("result",),
+    ("result", "notices"),
     ("working_copy", "apply"),
     ("compared",),
     ("pipeline", "census"),
