@@ -265,7 +265,7 @@ def _is_bias(proof: Proof, value: Poly) -> bool:
 
 
 def _is_proven(proof: Proof, condition: Cond) -> bool:
-    """Whether the proof hides the keys that a part of the scores hides: beside other masks it may have kept its term."""
+    """Whether the proof hides the keys that a part of the scores hides: it may have kept the mask's term instead."""
     return any(implies(known, condition) for known in proof.attention.visible)
 
 
