@@ -45,6 +45,10 @@ ROWS: tuple[tuple[str, Shape], ...] = (
     ("Falcon-RW", Shape(8, 32, 32, 2048, 2048, 64, True, extra="key padding")),
     ("Falcon-RW, float16", Shape(8, 32, 32, 2048, 2048, 64, True, "float16", extra="key padding")),
     ("Baichuan, boolean rows", Shape(1, 40, 40, 2048, 2048, 128, True, extra="causal rows")),
+    ("Baichuan, additive rows", Shape(1, 40, 40, 2048, 2048, 128, True, extra="additive causal rows")),
+    ("Baichuan, padded rows", Shape(4, 40, 40, 2048, 2048, 128, True, extra="padded rows")),
+    ("packed documents", Shape(1, 32, 32, 4096, 4096, 128, True, extra="document rows")),
+    ("packed documents", Shape(4, 16, 16, 4096, 4096, 64, True, extra="document rows")),
     ("additive rows", Shape(1, 32, 32, 2048, 2048, 128, True, extra="additive rows")),
     ("decode, MPT", Shape(4, 32, 32, 1, 4096, 128, True, extra="key padding")),
     ("decode, additive padding", Shape(4, 32, 32, 1, 4096, 128, True, extra="additive keys")),
@@ -52,15 +56,19 @@ ROWS: tuple[tuple[str, Shape], ...] = (
     ("decode, BLOOM-560m", Shape(16, 16, 16, 1, 2048, 64, True, extra="positions")),
     ("decode, Baichuan", Shape(1, 40, 40, 1, 4096, 128, True, extra="boolean heads")),
     ("chunked prefill", Shape(1, 32, 32, 512, 32768, 128, True)),
+    ("chunked prefill", Shape(1, 32, 32, 1000, 32768, 128, True)),
+    ("chunked prefill", Shape(1, 32, 32, 128, 32768, 128, True)),
     ("chunked prefill", Shape(1, 32, 32, 64, 32768, 128, True)),
+    ("chunked prefill", Shape(1, 32, 32, 17, 32768, 128, True)),
+    ("speculative decoding", Shape(1, 32, 8, 8, 32768, 128, True)),
 )
 BIAS_BYTES = 4 << 30
 """Larger bias tensors are not made."""
 
 
-def bundles(root: Path, arch: int, jobs: int) -> dict[Shape, Path]:
+def bundles(rows: Sequence[tuple[str, Shape]], root: Path, arch: int, jobs: int) -> dict[Shape, Path]:
     """The bundle of every row and of its plain form, compiled side by side if need be."""
-    shapes = [form for _, shape in ROWS for form in (shape, dataclasses.replace(shape, extra="none"))]
+    shapes = [form for _, shape in rows for form in (shape, dataclasses.replace(shape, extra="none"))]
     wanted = {(shape.request, shape.layout): shape for shape in shapes}
 
     def one(key: Any) -> Path:
@@ -151,6 +159,10 @@ def competitors(
     yield "ours", lambda: ours(paths[shape], buffers, stream, kept)
     yield "ours, plain", lambda: ours(paths[dataclasses.replace(shape, extra="none")], plain, stream, kept)
     square = shape.s_q == shape.s_kv
+    grouped = shape.heads != shape.kv_heads
+    if grouped:
+        yield "FlashAttention-3, no bias", lambda: _flash(shape, sets)
+        return
     if square or shape.s_q == 1 or not shape.causal:
         yield "cuDNN, no bias", lambda: [functools.partial(_sdpa, shape.causal and square, None, *x) for x in sets]
     if 2 * shape.heads * shape.s_q * shape.s_kv * (1 if mask is None else mask.shape[0]) <= BIAS_BYTES:
@@ -211,6 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=Path("results"))
     parser.add_argument("--bundles", type=Path, default=Path("build/kernels"))
     parser.add_argument("--no-flex", action="store_true")
+    parser.add_argument("--only", default="", help="rows whose name or shape holds this, or one of these: a|b")
     parser.add_argument("--jobs", type=int, default=8, help="compiling processes")
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args(arguments)
@@ -218,9 +231,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.zeros(1, device="cuda")  # makes PyTorch's context current
     major, minor = torch.cuda.get_device_capability()
     options.output.mkdir(parents=True, exist_ok=True)
-    paths = bundles(options.bundles, 10 * major + minor, options.jobs)
+    rows = [row for row in ROWS if any(part in f"{row[0]} {row[1].title}" for part in options.only.split("|"))]
+    paths = bundles(rows, options.bundles, 10 * major + minor, options.jobs)
     document: dict[str, Any] = {"environment": environment(), "rows": []}
-    for family, shape in ROWS:
+    for family, shape in rows:
         row = measure(family, shape, paths, options.rounds, not options.no_flex)
         torch.cuda.empty_cache()
         document["rows"].append(row)

@@ -50,9 +50,19 @@ def extras_of(shape: Shape, device: str = "cuda") -> tuple[Any, Any]:
             return torch.where(mask, 0.0, torch.finfo(kind).min).to(kind), None
         counted = (mask[:, 0, 0].cumsum(1) - 1).clamp(min=0).float() if shape.extra.startswith("positions") else None
         return mask, counted
-    if shape.extra == "causal rows":
+    if shape.extra in ("causal rows", "additive causal rows", "padded rows", "document rows"):
         keep = torch.ones(shape.s_q, shape.s_kv, dtype=torch.bool, device=device).tril(shape.s_kv - shape.s_q)
-        return keep.expand(shape.batch, 1, -1, -1).contiguous(), None
+        keep = keep.repeat(shape.batch, 1, 1, 1)
+        if shape.extra == "padded rows":
+            keep[::2, ..., : shape.s_kv // 4] = False
+        if shape.extra == "document rows":
+            # Of unequal lengths: borders at the squares.
+            document = (torch.arange(shape.s_kv, device=device).float() / shape.s_kv * 64).sqrt().long()
+            keep = keep & (document[-shape.s_q :, None] == document[None, :])
+        if shape.extra == "additive causal rows":
+            kind = getattr(torch, shape.dtype)
+            return torch.where(keep, 0.0, torch.finfo(kind).min).to(kind), None
+        return keep, None
     if shape.extra == "boolean rows":
         return torch.rand(1, 1, shape.s_q, shape.s_kv, device=device) > 0.01, None
     if shape.extra == "additive rows":

@@ -8,10 +8,14 @@ from alibi_rewriter.kernels.requests import ELEMENT_BYTES, Layout, Request
 
 INPUTS = ("none", "key padding", "right padding", "boolean rows", "additive rows", "positions")
 """What an attention may have besides query, key and value."""
-EXPORTED_INPUTS = ("additive keys", "causal rows", "boolean heads", "positions and padding")
+EXPORTED_INPUTS = (
+    "additive keys", "causal rows", "additive causal rows", "padded rows", "document rows", "boolean heads",
+    "positions and padding",
+)  # fmt: skip
 """Further ones, as exports have them: an additive mask [B, 1, 1, S_kv] that hides keys at the right by the lowest
-number of the type, a boolean mask [B, 1, S_q, S_kv] that repeats the causal one, one [B, H, 1, S_kv] with padding at
-the left, positions that count the keys behind such padding."""
+number of the type, a boolean mask [B, 1, S_q, S_kv] that repeats the causal one, the same added (0 or the lowest
+number of the type), the same with padding at the left of half the batch entries, one that keeps eight documents
+apart, one [B, H, 1, S_kv] with padding at the left, positions that count the keys behind such padding."""
 
 
 def paper_slopes(heads: int) -> list[float]:
@@ -78,6 +82,9 @@ class Shape:
             "right padding": "bool",
             "boolean rows": "bool",
             "causal rows": "bool",
+            "padded rows": "bool",
+            "document rows": "bool",
+            "additive causal rows": self.dtype,
             "boolean heads": "bool",
             "positions and padding": "bool",
             "additive keys": self.dtype,

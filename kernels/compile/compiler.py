@@ -23,7 +23,7 @@ from typing import IO, Any
 from ...base import hidden, isolation
 from ..launch.description import Buffer, Condition, Description, Extent, Factor, Selection
 from ..requests import MASK_DTYPES, MAX_SPLITS, Layout, Request
-from .configurations import Configuration, configurations
+from .configurations import Configuration, configurations, reads_mask_rows, with_mask_rows
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
 DESCRIPTION = "description.json"
@@ -33,6 +33,10 @@ WORKSPACE = (
     Buffer("ticket", 4, Extent()),
     Buffer("previous", 4, Extent((Factor(("batch", "heads")), Factor(("s_q",), 128)))),
     Buffer("reach", 8, Extent((Factor(("batch", "heads")), Factor(("s_q",), 128)))),
+    # A byte for a block of MASK_BLOCK keys.
+    Buffer(
+        "blocks", 4, Extent((Factor(("mask_batches", "mask_heads")), Factor(("s_q",), 128), Factor(("s_kv",), 256)))
+    ),
     Buffer("partial", 4, Extent((Factor(("batch", "heads", "s_q", "splits", "value_dim")),))),
     Buffer("partial_sums", 8, Extent((Factor(("batch", "heads", "s_q", "splits")),))),
 )
@@ -115,6 +119,12 @@ def _grid(configuration: Configuration) -> tuple[Extent, Extent, Extent]:
         return Extent((rows,)), heads, batch
     if configuration.role == "combine":
         return Extent((Factor(("s_q",)),)), heads, batch
+    if configuration.role == "blocks":
+        return (
+            Extent((rows, Factor(("s_kv",), tile.block_n))),
+            Extent((Factor(("mask_heads",)),)),
+            Extent((Factor(("mask_batches",)),)),
+        )
     if configuration.role == "key_norms":
         return Extent((Factor(("s_kv",), 64),)), Extent((Factor(("kv_heads",)),)), batch
     packed = Extent((Factor(("rows",), tile.block_m),))
@@ -162,10 +172,21 @@ def jobs(
         # The bulk copies take any strides: one image serves every layout whose mask differs by key only.
         if not all(layout.mask_rows for layout in layouts):
             yield from ((x, Layout(contiguous=False)) for x in found if x.engine == "hopper")
+        if any(layout.mask_rows for layout in layouts) and reads_mask_rows(request):
+            yield from _mask_row_jobs(found)
         for layout in _widened(request, layouts):
             # A kernel for one row is the general one where masks differ by key only.
             portable = (x for x in found if x.engine != "hopper")
             yield from ((x, layout) for x in portable if layout.mask_rows or "MASK_ROWS" not in x.options)
+
+
+def _mask_row_jobs(found: Sequence[Configuration]) -> Iterator[tuple[Configuration, Layout]]:
+    """The Hopper kernel without conditions for masks with rows, and what looks at them; first for masks in vectors."""
+    general = [x for x in found if x.engine == "hopper" and not x.conditions and not x.options.get("SKIP")]
+    for configuration in general[:1]:
+        for dense in (True, False):
+            for each in with_mask_rows(configuration):
+                yield each, Layout(contiguous=False, mask_rows=True, mask_dense=dense)
 
 
 def compile_bundle(

@@ -10,6 +10,7 @@ measured, an ``alternative`` of half the rows comes behind the first choice: Ten
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from dataclasses import dataclass, field
@@ -21,6 +22,12 @@ from ..requests import ELEMENT_BYTES, SMALLEST_TILE, Request, Tile
 
 SKIP_FROM = 3072
 """Keys from which the two launches that certify cost less than they save on random data."""
+
+
+MASK_BLOCK = 64
+"""Keys of a block where masks have rows."""
+MASK_CONDITIONS = (Condition("s_kv", at_most=1 << 21),)
+"""The blocks on either side of the diagonal are counted in 16 bits."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +64,16 @@ def applies(rule: dict[str, Any], request: Request, arch: int) -> bool:
     low, high = rule.get("head_dim", [0, 256])
     if arch not in rule["arch"] or not low <= largest <= high:
         return False
+    # The Hopper kernel knows neither windows nor key biases.
+    if rule["engine"] == "hopper" and (variant.window or variant.key_bias):
+        return False
     facts = {
         "element_bytes": ELEMENT_BYTES[request.dtype],
         "causal": variant.causal,
         "symmetric": variant.form == "symmetric",
         "positions": variant.positions,
-        "masked": request.mask_dtype is not None,
+        # A window or a key bias takes registers as a mask does.
+        "masked": request.mask_dtype is not None or variant.window or variant.key_bias,
         "square": request.head_dim == request.value_dim,
     }
     return all(rule[name] == fact for name, fact in facts.items() if name in rule)
@@ -71,7 +82,8 @@ def applies(rule: dict[str, Any], request: Request, arch: int) -> bool:
 def can_skip(request: Request) -> bool:
     """Whether the certificate is defined: every row sees its own key, and distances are those of the indices."""
     variant = request.variant
-    return not variant.positions and request.mask_dtype is None and (variant.causal or variant.form == "symmetric")
+    more = variant.positions or variant.window or variant.key_bias or request.mask_dtype is not None
+    return not more and (variant.causal or variant.form == "symmetric")
 
 
 def configurations(request: Request, arch: int, *, skip: bool = False) -> list[Configuration]:
@@ -82,7 +94,7 @@ def configurations(request: Request, arch: int, *, skip: bool = False) -> list[C
     """
     roles = ["prefill", "decode", "decode_split", "combine"]
     certified = skip and can_skip(request)
-    found = []
+    found: list[Configuration] = []
     for role in roles:
         matching = [rule for rule in _rules() if rule["role"] == role and applies(rule, request, arch)]
         complete = False
@@ -110,7 +122,27 @@ def configurations(request: Request, arch: int, *, skip: bool = False) -> list[C
         # Behind the first choice, so that only who asks for another one gets it.
         alternatives = (rule for rule in matching if rule.get("alternative"))
         found += [Configuration(role, rule["engine"], arch, Tile(*rule["tile"])) for rule in alternatives]
+    for rule in (rule for rule in _rules() if rule["role"] == "extend" and applies(rule, request, arch)):
+        conditions = tuple(Condition(**condition) for condition in rule["conditions"])
+        found.append(Configuration("extend", rule["engine"], arch, Tile(*rule["tile"]), {}, conditions))
     if certified:
         found.append(Configuration("key_norms", "portable", arch, Tile(64, 64, 4, 1)))
         found.append(Configuration("reach", "portable", arch, Tile(128, 64, 8, 1)))
     return found
+
+
+def reads_mask_rows(request: Request) -> bool:
+    """Whether the Hopper kernel takes masks with rows of this request: ``blocks`` then looks at them before."""
+    return request.mask_dtype is not None and not request.variant.positions
+
+
+def with_mask_rows(configuration: Configuration) -> tuple[Configuration, Configuration]:
+    """The Hopper kernel for masks with rows, and the launch before it that looks at the mask, by the same blocks."""
+    old = configuration.tile
+    # Smaller blocks leave out more, and a mask of 64 x 128 numbers has no room in registers.
+    tile = Tile(old.block_m, MASK_BLOCK, old.warps, old.stages * old.block_n // MASK_BLOCK)
+    options = {**configuration.options, "MASK_ROWS": True}
+    return (
+        dataclasses.replace(configuration, tile=tile, options=options, conditions=MASK_CONDITIONS),
+        Configuration("blocks", "portable", configuration.arch, Tile(tile.block_m, tile.block_n, 4, 1)),
+    )

@@ -21,7 +21,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon._runtime import GluonASTSource
 
 from ..hopper import kernel as hopper
-from ..portable import decode, prefill, skipping
+from ..portable import blocks, decode, prefill, skipping
 from ..requests import ELEMENT_BYTES, Layout, Request, Tile, constants_of, padded_head
 from . import assembler
 
@@ -32,7 +32,7 @@ HOPPER_PTX = 86
 
 _RENAMED = {"scale_natural": "scale", "batch_size": "batch", "query_map": "query", "key_map": "key",
             "value_map": "value", "output_map": "output"}  # fmt: skip
-_FLOAT_POINTERS = ("slopes", "key_positions", "key_norms", "partial", "partial_sums")
+_FLOAT_POINTERS = ("slopes", "key_positions", "key_bias", "key_norms", "partial", "partial_sums")
 
 
 def _kernels() -> dict[tuple[str, str], Callable[..., None]]:
@@ -41,6 +41,8 @@ def _kernels() -> dict[tuple[str, str], Callable[..., None]]:
         ("hopper", "prefill"): hopper.alibi_prefill_hopper,
         ("portable", "decode"): decode.alibi_decode,
         ("portable", "decode_split"): decode.alibi_decode,
+        ("portable", "extend"): decode.alibi_decode,
+        ("portable", "blocks"): blocks.alibi_blocks,
         ("portable", "combine"): decode.alibi_combine,
         ("portable", "key_norms"): skipping.alibi_key_norms,
         ("portable", "reach"): skipping.alibi_reach,
@@ -57,23 +59,29 @@ def _argument(
     absent = (
         (name == "mask" and request.mask_dtype is None)
         or (name == "key_positions" and not variant.positions)
-        or (name in ("reach", "key_norms", "ticket", "previous") and role == "prefill" and not skip)
+        or (name == "key_bias" and not variant.key_bias)
+        or (name in ("reach", "key_norms") and role == "prefill" and not skip)
+        or (name in ("ticket", "previous") and role == "prefill" and not (skip or (hopper and layout.mask_rows)))
+        or (name == "blocks" and role == "prefill" and not layout.mask_rows)
         or (name == "empty_mean" and request.mask_dtype is None and hopper)
-        or (name == "output" and role == "decode_split")
+        or (name == "output" and role in ("decode_split", "extend"))
         or (name in ("partial", "partial_sums") and role == "decode")
     )
     if absent:
         return 0 if name == "empty_mean" else None
     if name in ("query", "key", "value", "output", "mask", *_FLOAT_POINTERS):
         dtype = "float32" if name in _FLOAT_POINTERS else request.mask_dtype if name == "mask" else request.dtype
-        align = 1 if name == "mask" else 4 if name == "key_positions" else 16
+        align = 1 if name == "mask" else 4 if name in ("key_positions", "key_bias") else 16
         if name == "mask" and dtype:
             align = ELEMENT_BYTES[dtype] * (16 if layout.mask_dense else 1)
         return f"*{TRITON_TYPES[dtype or '']}", {"name": called, "kind": "pointer", "multiple_of": align}
-    if name in ("reach", "ticket", "previous"):
-        return "*i32", {"name": called, "kind": "pointer", "multiple_of": 16}
+    if name in ("reach", "ticket", "previous", "blocks"):
+        kind = "*u8" if name == "blocks" else "*i32"
+        return kind, {"name": called, "kind": "pointer", "multiple_of": 16}
     if name == "scale_natural":
         return "fp32", {"name": called, "kind": "float32", "multiple_of": 1}
+    if name in ("window_left", "window_right") and not variant.window:
+        return -1
     tensor, _, axis = name.partition("_")
     if axis in ("batch", "head", "row", "column") and tensor in (
         "query",
@@ -82,14 +90,19 @@ def _argument(
         "output",
         "mask",
         "positions",
+        "bias",
     ):
         if (tensor == "mask" and request.mask_dtype is None) or (tensor == "positions" and not variant.positions):
             return 0
-        if tensor == "output" and role == "decode_split":
+        if tensor == "bias" and not variant.key_bias:
+            return 0
+        if hopper and axis in ("head", "row") and not layout.mask_rows:
+            return 0
+        if tensor == "output" and role in ("decode_split", "extend"):
             return 0
         if tensor == "mask" and layout.mask_dense:
             return 1 if axis == "column" else ("i64", {"name": called, "kind": "int64", "multiple_of": 16})
-        if tensor in ("mask", "positions"):
+        if tensor in ("mask", "positions", "bias"):
             return "i64", {"name": called, "kind": "int64", "multiple_of": 1}
         if axis == "row":
             if layout.contiguous:
@@ -105,7 +118,7 @@ def _map_type(tensor: str, rows: int, columns: int, dtype: str) -> tuple[str, gl
     return f"tensordesc<{TRITON_TYPES[dtype]}[1, 1, {rows}, {columns}],{layout!r}>", layout
 
 
-def hopper_constants(request: Request, tile: Tile, skip: bool) -> dict[str, Any]:
+def hopper_constants(request: Request, tile: Tile, skip: bool, mask_rows: bool) -> dict[str, Any]:
     """The compile-time arguments of the Hopper kernel before a configuration's own options."""
     if tile.stages & (tile.stages - 1):
         raise ValueError(f"{tile.text}: the number of stages has to be a power of two")
@@ -117,10 +130,11 @@ def hopper_constants(request: Request, tile: Tile, skip: bool) -> dict[str, Any]
     raw = wide and not variant.positions and form != 0
     # MiB of keys and values that are worked on at a time: they have to stay in the L2 cache, and a program has to get
     # several tiles of them; drawn by ticket (skip), some more, or the last ones drawn end too late.
-    bundle = 32 if skip else 16
+    bundle = 32 if skip or mask_rows else 16
     masked = request.mask_dtype is not None and max(request.head_dim, request.value_dim) <= 128
     return {
-        "FORM": form, "MASK": request.mask_dtype is not None, "ADDITIVE": request.mask_dtype not in (None, "bool"),
+        "FORM": form, "MASK": request.mask_dtype is not None and not mask_rows, "MASK_ROWS": mask_rows,
+        "ADDITIVE": request.mask_dtype not in (None, "bool"),
         "POSITIONS": variant.positions, "TERMS": False,
         "D": padded_head(request.head_dim), "V": padded_head(request.value_dim), "BLOCK_N": tile.block_n,
         "STAGES": tile.stages, "CONSUMERS": tile.block_m // 64, "SKIP": skip, "QUERIES": 2, "STEADY": True, "RAW": raw,
@@ -150,7 +164,7 @@ def compile_job(job: dict[str, Any]) -> dict[str, Any]:
     hopper_engine = job["engine"] == "hopper"
     skip = bool(options.get("SKIP", False))
     if hopper_engine:
-        constants = {**hopper_constants(request, tile, skip), **options}
+        constants = {**hopper_constants(request, tile, skip, layout.mask_rows), **options}
     else:
         constants = {**constants_of(role, request, tile, layout, skip), **options}
     boxes = {"query": 64, "key": tile.block_n, "value": tile.block_n, "output": 64}

@@ -13,6 +13,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma, warpgroup_mma, warpgroup_mma_wait
 
 from .output import finish, mark_doubts, wait_written
+from .rows import told_of
 from .shared import (  # fmt: skip
     BATCH,
     BEGIN,
@@ -42,7 +43,17 @@ from .shared import (  # fmt: skip
     stage_of,
 )
 from .skipping import weigh_rows
-from .weights import edge_weights, far_weights, first_peaks, mean_weights, natural, vector_of, with_terms
+from .weights import (
+    edge_weights,
+    far_start,
+    far_weights,
+    first_peaks,
+    masked,
+    mean_weights,
+    natural,
+    vector_of,
+    with_terms,
+)
 
 
 @gluon.jit
@@ -101,9 +112,18 @@ def _multiply(
     return scoring, adding, counting
 
 
+@gluon.constexpr_function
+def _averages(settings, STEADY):
+    """Whether a tile may end with the mean of all values, for rows that see no key."""
+    if settings.MASK_ROWS:
+        return not STEADY
+    return settings.MASK and (settings.FORM == FORM_CAUSAL or not STEADY)
+
+
 @gluon.jit
 def _start(
-    products, step, served, shared, row, column, scale, s_kv, sizes, settings, STEADY: gl.constexpr, WHO: gl.constexpr,
+    products, step, served, shared, row, column, scale, s_kv, rows, sizes, settings, STEADY: gl.constexpr,
+    WHO: gl.constexpr,
 ):  # fmt: skip
     """The notes on a tile, and the weights of its first block; nothing has to be rescaled there."""
     slot = served & (settings.QUERIES - 1)
@@ -125,11 +145,15 @@ def _start(
         beyond = gl.maximum(row_as_key - read(shared, slot, END) + 1, read(shared, slot, BEGIN) - row_as_key)
         reach = slope * gl.maximum(beyond, 0).to(gl.float32)
     products = with_terms(products, step, shared, settings, STEADY)
+    start = first * settings.BLOCK_N
+    told = told_of(shared, stage_of(step, settings), settings)[1], start, tile, slot, row, column
+    if STEADY:
+        products = masked(products, told, scale, rows, shared, sizes, settings, STEADY, WHO)
     peak, before, behind = first_peaks(products, scale, slope, shift, reach, settings, STEADY)
     vector = vector_of(shared, step, column, settings, STEADY)
     weights, _, peak = edge_weights(
-        products, peak, vector, first * settings.BLOCK_N, reference, slope, scale, row_as_key, column, s_kv, settings,
-        STEADY)  # fmt: skip
+        products, peak, vector, start, reference, slope, scale, row_as_key, column, s_kv, told, rows, shared, sizes,
+        settings, STEADY, WHO)  # fmt: skip
     return (tile, first, crossings, edges, left, right, slope, reference, row_as_key, shift, peak, before, behind,
             weights)  # fmt: skip
 
@@ -145,7 +169,7 @@ def _place(shared, slot, settings):
 
 @gluon.jit
 def _consume_pass(
-    step, served, shared, sizes, output_map, scale_natural, settings, STEADY: gl.constexpr, WHO: gl.constexpr,
+    step, served, shared, sizes, rows, output_map, scale_natural, settings, STEADY: gl.constexpr, WHO: gl.constexpr,
 ):  # fmt: skip
     """All tiles of this program once; (the counters that it was given, 1 if a tile is not to be trusted, else 0)."""
     BLOCK_N: gl.constexpr = settings.BLOCK_N
@@ -172,7 +196,8 @@ def _consume_pass(
     products = warpgroup_mma_wait(0, deps=(_ask(step, served, shared, settings, SCORES, STEADY, WHO),))
     (tile, first, crossings, edges, left, right, slope, reference, row_as_key, shift, peak, before, behind,
      weights) = _start(
-        products, step, served, shared, row, column, scale, s_kv, sizes, settings, STEADY, WHO)  # fmt: skip
+        products, step, served, shared, row, column, scale, s_kv, rows, sizes, settings, STEADY,
+                    WHO)  # fmt: skip
     # The keys of this block and the values of the one before are done with.
     release(shared.freed.index(stage_of(step, settings)))
     step += 1
@@ -191,18 +216,25 @@ def _consume_pass(
                     weights, out, sums, j > 1, step, served, shared, settings, SCORES, WEIGHTS, COUNT, STEADY, WHO
                 )
                 vector = vector_of(shared, step, column, settings, STEADY)
+                number, tells = told_of(shared, stage_of(step, settings), settings)
                 products, adding, counting = warpgroup_mma_wait(2, deps=(scoring, adding, counting))
                 products = with_terms(products, step, shared, settings, STEADY)
+                told = tells, number * BLOCK_N, tile, slot, row, column
+                if STEADY:
+                    products = masked(products, told, scale, rows, shared, sizes, settings, STEADY, WHO)
                 # Weights of this block; the products of the one before with its values are still in flight.
                 if j < edges:
                     start_e = gl.where(j >= crossings, s_kv // BLOCK_N, first + j) * BLOCK_N
                     weights, keep, peak = edge_weights(
-                        products, peak, vector, start_e, reference, slope, scale, row_as_key, column, s_kv, settings,
-                        STEADY)  # fmt: skip
+                        products, peak, vector, start_e, reference, slope, scale, row_as_key, column, s_kv, told, rows,
+                        shared, sizes, settings, STEADY, WHO)  # fmt: skip
                 else:
+                    start = number * BLOCK_N
+                    if not settings.MASK_ROWS:
+                        start = far_start(j - edges, left, first, first + crossings, settings)
                     weights, keep, peak = far_weights(
-                        products, peak, before, behind, vector, j - edges, left, first, first + crossings, reference,
-                        slope, shift, scale, settings, STEADY)  # fmt: skip
+                        products, peak, before, behind, vector, start, j - edges, left, reference, slope, shift, scale,
+                        told, rows, shared, sizes, settings, STEADY, WHO)  # fmt: skip
                 out, sums = warpgroup_mma_wait(0, deps=(adding, counting))
                 if not STEADY:
                     out = out * gl.convert_layout(keep, gl.SliceLayout(1, OUT))[:, None]
@@ -235,14 +267,22 @@ def _consume_pass(
                     left = read(shared, slot, LEFT)
                     right = read(shared, slot, RIGHT)
                     stop = edges + left + right
-        if settings.MASK and (settings.FORM == FORM_CAUSAL or not STEADY):
+        if _averages(settings, STEADY):
             # The mean of all values, for rows that see no key; a loop of its own keeps it out of the one above.
             seen_from = read(shared, slot, SEEN_FROM)
+            keyed = stop
             stop += read(shared, slot, EXTRA)
+            empty = gl.zeros([ROWS], dtype=gl.int32, layout=BY_ROW)
             while j < stop:
                 ending = _add(_rounded(weights, shared, WEIGHTS), out, sums, j > 1, step - 1, shared, settings, COUNT)
                 out, sums = warpgroup_mma_wait(0, deps=ending)
-                weights = mean_weights(weights, j - edges - left - right, seen_from, row_as_key, column, s_kv, settings)
+                if settings.MASK_ROWS:
+                    # Which rows see no key shows in their sums, once the last block that has keys is in them.
+                    total = gl.convert_layout(gl.max(sums, 1), BY_ROW)
+                    empty = gl.where(j == keyed, (total == 0.0).to(gl.int32), empty)
+                else:
+                    empty = (row_as_key < seen_from).to(gl.int32)
+                weights = mean_weights(weights, j - edges - left - right, empty, column, s_kv, settings)
                 release(shared.freed.index(stage_of(step, settings)))
                 step += 1
                 j += 1
@@ -258,7 +298,8 @@ def _consume_pass(
                 products, adding, counting = warpgroup_mma_wait(2, deps=(scoring, adding, counting))
                 (tile, first, crossings, edges, left, right, slope, reference, row_as_key, shift, peak, before, behind,
                  weights) = _start(
-                    products, step, served, shared, row, column, scale, s_kv, sizes, settings, STEADY, WHO)  # fmt: skip
+                    products, step, served, shared, row, column, scale, s_kv, rows, sizes, settings, STEADY,
+                    WHO)  # fmt: skip
                 out, sums = warpgroup_mma_wait(0, deps=(adding, counting))
             else:
                 tile = coming
@@ -289,7 +330,8 @@ def _consume_pass(
                 products = warpgroup_mma_wait(0, deps=(_ask(step, served, shared, settings, SCORES, STEADY, WHO),))
                 (tile, first, crossings, edges, left, right, slope, reference, row_as_key, shift, peak, before, behind,
                  weights) = _start(
-                    products, step, served, shared, row, column, scale, s_kv, sizes, settings, STEADY, WHO)  # fmt: skip
+                    products, step, served, shared, row, column, scale, s_kv, rows, sizes, settings, STEADY,
+                    WHO)  # fmt: skip
                 release(shared.freed.index(stage_of(step, settings)))
                 step += 1
         if STEADY:
@@ -303,7 +345,7 @@ def _consume_pass(
 
 
 @gluon.jit
-def consume(shared, sizes, output_map, scale_natural, settings, WHO: gl.constexpr):
+def consume(shared, sizes, rows, output_map, scale_natural, settings, WHO: gl.constexpr):
     """One consumer warpgroup: rows ``WHO * 64 ..`` of every tile of this program."""
     set_up_barriers(shared, settings, WHO)
     if settings.STEADY:
@@ -312,7 +354,7 @@ def consume(shared, sizes, output_map, scale_natural, settings, WHO: gl.constexp
     step = gl.to_tensor(0)
     served = gl.to_tensor(0)
     step, served, doubtful = _consume_pass(
-        step, served, shared, sizes, output_map, scale_natural, settings, settings.STEADY, WHO
+        step, served, shared, sizes, rows, output_map, scale_natural, settings, settings.STEADY, WHO
     )
     if settings.STEADY:
         LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
@@ -320,5 +362,5 @@ def consume(shared, sizes, output_map, scale_natural, settings, WHO: gl.constexp
         mbarrier.arrive(shared.verdict, count=1)
         if judge(shared, settings, 4) != 0:
             wait_written()
-            _consume_pass(step, served, shared, sizes, output_map, scale_natural, settings, False, WHO)
+            _consume_pass(step, served, shared, sizes, rows, output_map, scale_natural, settings, False, WHO)
     tma.store_wait(0)

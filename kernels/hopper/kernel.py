@@ -1,9 +1,9 @@
 """Prefill for Hopper: warp-specialised, persistent, in Gluon (Triton's layer for explicit layouts and warps).
 
 One program stays on a multiprocessor and takes tiles of ``CONSUMERS * 64`` query rows.  A producer warp
-(``hopper_schedule``) decides which tile comes next and which blocks of keys it needs, writes that down in shared
+(``producer``) decides which tile comes next and which blocks of keys it needs, writes that down in shared
 memory, and streams queries, keys and values with the bulk copy engine; each of CONSUMERS warpgroups
-(``hopper_consumer``) owns 64 rows.  The warpgroups are partitions of their own, so nothing but the data keeps them in
+(``consumer``) owns 64 rows.  The warpgroups are partitions of their own, so nothing but the data keeps them in
 step, and one computes exponentials while another multiplies.
 
 The blocks of all tiles of a program are one stream.  Every step turns the scores of its block into weights, then
@@ -18,7 +18,7 @@ Blocks come nearest first: those that the diagonal crosses or that reach past th
 by element), then those left of it going away, then those right of it (symmetric form).  The bias is the one
 of ``prefill``: an FMA along the columns and a scalar per block in the row maximum.
 
-Masks (boolean or additive) and key positions differ by key only here, so they are a vector that the producer computes
+Masks (boolean or additive) that differ by key only, and key positions, are a vector that the producer computes
 for every block and puts next to the keys: the consumers add it to the scores before they know them as such.  With TERMS
 it comes by a second, small product instead, ones times the vector cut into three bfloat16, so that the loop is that of
 the plain form.  Blocks about which a mask says nothing are found once per batch entry and cost nothing after that.
@@ -35,9 +35,12 @@ Weights then may exceed one; per score a maximum and a subtraction go, and the r
 a row whose sum of weights shows that this was not good enough is noted; at the end the program does the tiles that it
 noted again, with the maximum kept block by block.  So the result never depends on the shortcut, only the time does.
 
-With SKIP far blocks that provably do not matter are left out (``hopper_skipping``).
+With SKIP far blocks that provably do not matter are left out (``skipping``).
 
-Needs ``s_q <= s_kv``, and no mask but one that differs by key only.
+With MASK_ROWS a mask differs by row and head, too: ``blocks`` has looked at it, programs draw tiles as with SKIP, and
+blocks that no row of a tile needs are left out (``rows``).
+
+Needs ``s_q <= s_kv``.
 """
 
 # Compile-time parameters are in capitals, as is the custom in Triton.  Kernels are compiled, never called as
@@ -53,16 +56,18 @@ from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared,
 
 from .consumer import consume
 from .producer import produce
+from .rows import RowMask
 from .shared import COUNTS, DOUBTS, NOTES, ROWS, TERM_COLUMNS, Settings, Shared, Sizes
 
 
 @gluon.jit
 def alibi_prefill_hopper(
-    query_map, key_map, value_map, output_map, slopes, key_norms, ticket, previous, mask, key_positions, mask_batch,
-    mask_column, positions_batch, batch_size, heads, group, s_q, s_kv, scale_natural, empty_mean,
+    query_map, key_map, value_map, output_map, slopes, key_norms, ticket, previous, blocks, mask, key_positions,
+    mask_batch, mask_head, mask_row, mask_column, positions_batch, batch_size, heads, group, s_q, s_kv,
+    scale_natural, empty_mean,
     FORM: gl.constexpr, STEADY: gl.constexpr, RAW: gl.constexpr, SKIP: gl.constexpr, MASK: gl.constexpr,
-    ADDITIVE: gl.constexpr, POSITIONS: gl.constexpr, TERMS: gl.constexpr, PAIRED: gl.constexpr,
-    BUNDLE_MIB: gl.constexpr,
+    ADDITIVE: gl.constexpr, POSITIONS: gl.constexpr, TERMS: gl.constexpr,
+    MASK_ROWS: gl.constexpr, PAIRED: gl.constexpr, BUNDLE_MIB: gl.constexpr,
     D: gl.constexpr, V: gl.constexpr, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, QUERIES: gl.constexpr,
     CONSUMERS: gl.constexpr, LEAST_TOTAL: gl.constexpr, CONSUMER_REGISTERS: gl.constexpr,
     PRODUCER_REGISTERS: gl.constexpr,
@@ -73,11 +78,13 @@ def alibi_prefill_hopper(
         query_map, key_map, value_map, output_map: Bulk-copy descriptors, rank 4, boxes of 64 rows or BLOCK_N keys.
         slopes: [H], float32.
         key_norms: [B, H_kv, ceil(S_kv / 64)], float32, from ``skipping.alibi_key_norms`` (SKIP).
-        ticket: One int32, zero: how many tiles were taken (SKIP).
-        previous: As many int32 as tiles, of any contents: which tile its program took before (SKIP).
-        mask: bytes, or floats (ADDITIVE); key j of batch b at ``b * mask_batch + j * mask_column`` (MASK).
+        ticket: One int32, zero: how many tiles were taken (SKIP, MASK_ROWS).
+        previous: As many int32 as tiles, of any contents: which tile its program took before (SKIP, MASK_ROWS).
+        blocks: From ``blocks.alibi_blocks``: which blocks a tile needs (MASK_ROWS).
+        mask: bytes, or floats (ADDITIVE); key j of batch b at ``b * mask_batch + j * mask_column`` (MASK); any
+            strides by head and row, too (MASK_ROWS).
         key_positions: [B or 1, S_kv], float32 (POSITIONS).
-        empty_mean: rows without a visible key yield the mean of ``value`` (1) or zeros (0) (MASK).
+        empty_mean: rows without a visible key yield the mean of ``value`` (1) or zeros (0) (MASK, MASK_ROWS).
     """
     VECTOR: gl.constexpr = MASK or POSITIONS
     dtype: gl.constexpr = query_map.dtype
@@ -126,26 +133,32 @@ def alibi_prefill_hopper(
     # The other barriers are set up by the partitions, side by side (``set_up_barriers``).
     mbarrier.init(ready, count=CONSUMERS + 1)
     fence_async_shared()
-    settings = Settings(FORM, STEADY, RAW, SKIP, MASK, ADDITIVE, POSITIONS, BY_TERMS, PAIRED, BUNDLE_MIB, D, V, BLOCK_N,
-                        STAGES, QUERIES, CONSUMERS, LEAST_TOTAL)  # fmt: skip
+    settings = Settings(FORM, STEADY, RAW, SKIP, MASK, ADDITIVE, POSITIONS, BY_TERMS, MASK_ROWS, PAIRED, BUNDLE_MIB,
+                        D, V, BLOCK_N, STAGES, QUERIES, CONSUMERS, LEAST_TOTAL)  # fmt: skip
     sizes = Sizes(gl.to_tensor(batch_size), gl.to_tensor(heads), gl.to_tensor(group), gl.to_tensor(s_q),
                   gl.to_tensor(s_kv))  # fmt: skip
     shared = Shared(query_tile, key_tile, value_tile, output_tile, vector_tile, told, term_tile, picks, ones, notes,
                     verdicts, doubts, bounds, query_full, query_empty, key_full, value_full, freed, verdict, weighed,
                     certain, ready)  # fmt: skip
+    rows = RowMask(gl.to_tensor(0), gl.to_tensor(0), gl.to_tensor(0), gl.to_tensor(0), gl.to_tensor(0))
+    if MASK_ROWS:
+        rows = RowMask(mask, gl.to_tensor(mask_batch), gl.to_tensor(mask_head), gl.to_tensor(mask_row),
+                       gl.to_tensor(mask_column))  # fmt: skip
     # Spelled out: a tuple that is given a name turns its constants into tensors.
     if CONSUMERS == 3:
         gl.warp_specialize([
-            (consume, (shared, sizes, output_map, scale_natural, settings, 0)),
-            (consume, (shared, sizes, output_map, scale_natural, settings, 1)),
-            (consume, (shared, sizes, output_map, scale_natural, settings, 2)),
-            (produce, (shared, sizes, query_map, key_map, value_map, slopes, key_norms, ticket, previous, mask,
-                        key_positions, mask_batch, mask_column, positions_batch, scale_natural, empty_mean, settings)),
+            (consume, (shared, sizes, rows, output_map, scale_natural, settings, 0)),
+            (consume, (shared, sizes, rows, output_map, scale_natural, settings, 1)),
+            (consume, (shared, sizes, rows, output_map, scale_natural, settings, 2)),
+            (produce, (shared, sizes, query_map, key_map, value_map, slopes, key_norms, ticket, previous, blocks,
+                        mask, key_positions, mask_batch, mask_head, mask_column, positions_batch, scale_natural,
+                        empty_mean, settings)),
         ], [4, 4, 1], [CONSUMER_REGISTERS, CONSUMER_REGISTERS, PRODUCER_REGISTERS])  # fmt: skip
     else:
         gl.warp_specialize([
-            (consume, (shared, sizes, output_map, scale_natural, settings, 0)),
-            (consume, (shared, sizes, output_map, scale_natural, settings, 1)),
-            (produce, (shared, sizes, query_map, key_map, value_map, slopes, key_norms, ticket, previous, mask,
-                        key_positions, mask_batch, mask_column, positions_batch, scale_natural, empty_mean, settings)),
+            (consume, (shared, sizes, rows, output_map, scale_natural, settings, 0)),
+            (consume, (shared, sizes, rows, output_map, scale_natural, settings, 1)),
+            (produce, (shared, sizes, query_map, key_map, value_map, slopes, key_norms, ticket, previous, blocks,
+                        mask, key_positions, mask_batch, mask_head, mask_column, positions_batch, scale_natural,
+                        empty_mean, settings)),
         ], [4, 1], [CONSUMER_REGISTERS, PRODUCER_REGISTERS])  # fmt: skip

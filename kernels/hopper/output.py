@@ -48,7 +48,7 @@ def finish(
             sound = sound | ((row_as_key < seen_from) & (weight == 0.0))
         doubts = doubts | gl.where(sound, 0, 1 << (turn & 31))
     inverse = 1.0 / total
-    if settings.MASK:
+    if settings.MASK or settings.MASK_ROWS:
         inverse = gl.where(total == 0.0, 0.0, inverse)
     out = out * gl.convert_layout(inverse, gl.SliceLayout(1, out.type.layout))[:, None]
     output = shared.output_tile.index(WHO)

@@ -11,6 +11,7 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier, tma
 
+from .rows import codes_of, count_needed, next_block
 from .shared import (  # fmt: skip
     BATCH,
     BEGIN,
@@ -43,7 +44,7 @@ from .shared import (  # fmt: skip
     tell,
 )
 from .skipping import AHEAD, needed_blocks, worth_a_try
-from .tiles import block_at, blocks_of, order, place_of, tile_of, visible_keys
+from .tiles import block_at, blocks_of, drawn_tiles, order, place_of, tile_of, visible_keys
 from .weights import by_vector, natural
 
 
@@ -130,8 +131,8 @@ def _put_vector(shared, stage, terms, kind, slope, settings):
 
 @gluon.jit
 def produce(
-    shared, sizes, query_map, key_map, value_map, slopes, key_norms, ticket, previous, mask, key_positions, mask_batch,
-    mask_column, positions_batch, scale_natural, empty_mean, settings,
+    shared, sizes, query_map, key_map, value_map, slopes, key_norms, ticket, previous, blocks_needed, mask,
+    key_positions, mask_batch, mask_head, mask_column, positions_batch, scale_natural, empty_mean, settings,
 ):  # fmt: skip
     """The producer warp: all copies, in the order in which the consumers need them."""
     BLOCK_N: gl.constexpr = settings.BLOCK_N
@@ -168,22 +169,24 @@ def produce(
     scanned_b = gl.to_tensor(-1)
     begin_seen_b, begin_b, end_b, begin_near_b, end_near_b = begin_seen, begin, end, begin_near, end_near
     plain_from_b, plain_to_b = plain_from, plain_to
+    # Of a mask with rows, the group of blocks that is being walked.
+    word, bits, masks = gl.to_tensor(0), gl.to_tensor(0), gl.to_tensor(0)
     # Places whose terms are not zero.
     told = gl.to_tensor(0)
     turn = gl.to_tensor(0)
-    # With SKIP costs are not known beforehand: programs draw tickets for tiles, in the same order.
+    # With SKIP and MASK_ROWS costs are not known beforehand: programs draw tickets for tiles, in the same order.
     drawn = gl.to_tensor(-1)
     coming = gl.to_tensor(0)
-    if settings.SKIP:
+    if drawn_tiles(settings):
         coming = gl.atomic_add(ticket, 1)
     mbarrier.wait(shared.ready, 0)
     while number_of_pass < passes:
-        if not settings.SKIP:
+        if not drawn_tiles(settings):
             turn = gl.to_tensor(0)
         place = gl.to_tensor(0)
         more = gl.to_tensor(True)
         while more:
-            if settings.SKIP:
+            if drawn_tiles(settings):
                 if number_of_pass == 0:
                     number = coming // (size * tiles)
                     row, pair = tile_of(number, coming - number * size * tiles, size, tiles, bundles, sizes, settings)
@@ -252,6 +255,15 @@ def produce(
                         # trusted: what the first one does not do does not take its registers.
                         extra = gl.to_tensor(0)
                         seen_from = gl.to_tensor(0)
+                if settings.MASK_ROWS:
+                    # Of an additive mask the words leave out what only the second pass can weigh.
+                    every = gl.to_tensor(False)
+                    if settings.ADDITIVE:
+                        every = not within
+                    codes = codes_of(blocks_needed, batch, head, row, mask_batch, mask_head, sizes, settings)
+                    first, left, right = count_needed(codes, every, first, crossings, left, right, sizes, settings)
+                    if (empty_mean != 0) & (not within):
+                        extra = gl.cdiv(s_kv, BLOCK_N)
                 own = 0.0
                 if settings.POSITIONS:
                     last_row = gl.minimum(row * rows + rows, sizes.s_q) - 1 + s_kv - sizes.s_q
@@ -277,7 +289,12 @@ def produce(
                 served += 1
                 j = gl.to_tensor(0)
                 while j < blocks:
-                    number = block_at(j, first, crossings, tail, left, right, s_kv, BLOCK_N)
+                    if settings.MASK_ROWS:
+                        number, row_told, word, bits, masks = next_block(
+                            j, first, crossings, tail, left, right, codes, every, word, bits, masks, sizes, BLOCK_N
+                        )
+                    else:
+                        number = block_at(j, first, crossings, tail, left, right, s_kv, BLOCK_N)
                     stage = stage_of(step, settings)
                     if VECTOR:
                         here, here_position, tells = loaded, position, asked
@@ -328,9 +345,12 @@ def produce(
                                     kind = gl.where(j < crossings + tail, 0, kind)
                                 _put_vector(shared, stage, terms * per_natural, kind, slope, settings)
                             gl.thread_barrier()
+                    if settings.MASK_ROWS:
+                        tell(shared, stage, 2 * number + row_told)
+                        gl.thread_barrier()
                     if LATE:
                         release(shared.key_full.index(stage))
-                    elif settings.MASK:
+                    elif settings.MASK or settings.MASK_ROWS:
                         if j < keyed:
                             mbarrier.expect(shared.key_full.index(stage), key_map.block_type.nbytes)
                             tma.async_copy_global_to_shared(
@@ -372,7 +392,7 @@ def produce(
                             note(shared, slot, SURE, 2 * sure + (certified & 1))
                         note(shared, slot, SLOPE, slope.to(gl.int32, bitcast=True))
                         mbarrier.arrive(shared.query_full.index(slot), count=1)
-                        if settings.SKIP:
+                        if drawn_tiles(settings):
                             if number_of_pass == 0:
                                 coming = gl.atomic_add(ticket, 1)
                     step += 1
@@ -406,5 +426,7 @@ def produce(
                     told = gl.to_tensor(0)
                     scanned = gl.to_tensor(-1)
                     scanned_b = gl.to_tensor(-1)
+                if settings.MASK_ROWS:
+                    within = gl.to_tensor(False)
                 if settings.ADDITIVE:
                     per_natural = gl.to_tensor(1.0)

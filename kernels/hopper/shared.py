@@ -64,6 +64,7 @@ class Settings:
     ADDITIVE: gl.constexpr
     POSITIONS: gl.constexpr
     TERMS: gl.constexpr
+    MASK_ROWS: gl.constexpr
     PAIRED: gl.constexpr
     BUNDLE_MIB: gl.constexpr
     D: gl.constexpr
@@ -76,8 +77,8 @@ class Settings:
     LEAST_TOTAL: gl.constexpr
 
     @gluon.constexpr_function
-    def __init__(self, FORM, STEADY, RAW, SKIP, MASK, ADDITIVE, POSITIONS, TERMS, PAIRED, BUNDLE_MIB,
-                 D, V, BLOCK_N, STAGES, QUERIES, CONSUMERS, LEAST_TOTAL):  # fmt: skip
+    def __init__(self, FORM, STEADY, RAW, SKIP, MASK, ADDITIVE, POSITIONS, TERMS, MASK_ROWS, PAIRED,
+                 BUNDLE_MIB, D, V, BLOCK_N, STAGES, QUERIES, CONSUMERS, LEAST_TOTAL):  # fmt: skip
         self.FORM = gl.constexpr(FORM)
         self.STEADY = gl.constexpr(STEADY)
         self.RAW = gl.constexpr(RAW)
@@ -86,6 +87,7 @@ class Settings:
         self.ADDITIVE = gl.constexpr(ADDITIVE)
         self.POSITIONS = gl.constexpr(POSITIONS)
         self.TERMS = gl.constexpr(TERMS)
+        self.MASK_ROWS = gl.constexpr(MASK_ROWS)
         self.PAIRED = gl.constexpr(PAIRED)
         self.BUNDLE_MIB = gl.constexpr(BUNDLE_MIB)
         self.D = gl.constexpr(D)

@@ -28,6 +28,12 @@ def _apart(settings):
     return settings.MASK and settings.FORM == FORM_CAUSAL
 
 
+@gluon.constexpr_function
+def drawn_tiles(settings):
+    """Whether programs draw tickets for tiles, because what a tile costs is not known beforehand."""
+    return settings.SKIP or settings.MASK_ROWS
+
+
 @gluon.jit
 def order(tiles, sizes, settings):
     """How tiles go round: (pairs of batch and head in a bundle, bundles, rounds of a bundle, rounds of all)."""
@@ -37,7 +43,9 @@ def order(tiles, sizes, settings):
     if settings.FORM == FORM_CAUSAL:
         width: gl.constexpr = (settings.D + settings.V) * 2
         fitting = gl.maximum((settings.BUNDLE_MIB * 1048576) // (sizes.s_kv * width) * sizes.group, 1)
-        size = gl.cdiv(pairs, gl.cdiv(pairs, fitting))
+        # Bundles of fewer tiles than programs would leave some programs without work.
+        most = gl.maximum(pairs * tiles // gl.num_programs(0), 1)
+        size = gl.cdiv(pairs, gl.minimum(gl.cdiv(pairs, fitting), most))
         bundles = gl.cdiv(pairs, size)
     rounds = gl.cdiv(size * tiles, gl.num_programs(0))
     places = bundles * rounds

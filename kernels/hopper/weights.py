@@ -10,6 +10,7 @@ from __future__ import annotations
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
+from .rows import with_mask
 from .shared import FORM_CAUSAL, FORM_SYMMETRIC, LOG2E, ROWS, is_told, stage_of
 
 
@@ -105,17 +106,45 @@ def with_terms(products, step, shared, settings, STEADY: gl.constexpr):
 
 
 @gluon.jit
+def masked(scores, told, scale, rows, shared, sizes, settings, STEADY: gl.constexpr, WHO: gl.constexpr):
+    """Scores and a mask with rows, if it says something of the block (MASK_ROWS).
+
+    In the first pass the scores are products, which will be scaled; in the second they are scaled already.
+    """
+    if settings.MASK_ROWS:
+        factor = 1.0
+        hidden = float("-inf")
+        if STEADY:
+            # The scale is in log2 units.
+            factor = LOG2E / scale
+            hidden = gl.where(scale < 0.0, float("inf"), float("-inf"))
+        tells, start, tile, slot, row, column = told
+        scores = with_mask(scores, tells, start, factor, hidden, tile, slot, rows, row, column, shared, sizes, settings,
+                           WHO)  # fmt: skip
+    return scores
+
+
+@gluon.jit
+def far_start(j, left, first, crossed, settings):
+    """The first key of the ``j``-th block after those that the diagonal crosses."""
+    number = first - 1 - j
+    if settings.FORM == FORM_SYMMETRIC:
+        number = gl.where(j < left, number, crossed + j - left)
+    return number * settings.BLOCK_N
+
+
+@gluon.jit
 def first_peaks(products, scale, slope, shift, reach, settings, STEADY: gl.constexpr):
     """Where the row maxima start: (those of the crossed blocks, what is left of them, what is right of them).
 
     With RAW the largest score in half of the first block, without its bias, stands for the largest of all with it.
     PAIRED rows r and r + 8 have one number left of the diagonal and one right of it: their maxima differ by the bias
     between them, in opposite directions, so the output changes its scale between the sides (``turned`` in
-    ``hopper_consumer``).
+    ``consumer``).
     """
     peak = gl.full_like(shift, float("-inf"))
     if STEADY and settings.RAW:
-        if settings.MASK:
+        if settings.MASK or settings.MASK_ROWS:
             # Hidden keys do not count; they may fill a half of the block, or, if all are hidden, the whole.
             peak = gl.max(products, 1) * scale
             peak = gl.where(peak == float("-inf"), 0.0, peak)
@@ -143,7 +172,8 @@ def first_peaks(products, scale, slope, shift, reach, settings, STEADY: gl.const
 
 @gluon.jit
 def edge_weights(
-    products, peak, vector, start, reference, slope, scale, row_as_key, column, s_kv, settings, STEADY: gl.constexpr,
+    products, peak, vector, start, reference, slope, scale, row_as_key, column, s_kv, told, rows, shared, sizes,
+    settings, STEADY: gl.constexpr, WHO: gl.constexpr,
 ):  # fmt: skip
     """Weights of a block in which every key is compared with its row; (weights, factor for the past, peak)."""
     VECTOR: gl.constexpr = by_vector(settings, STEADY)
@@ -163,6 +193,8 @@ def edge_weights(
             if VECTOR:
                 bias += vector[None, :]
             scores = gl.fma(products, scale, bias)
+        if not STEADY:
+            scores = masked(scores, told, scale, rows, shared, sizes, settings, STEADY, WHO)
         if start + settings.BLOCK_N > s_kv:
             scores = gl.where((column < s_kv - start)[None, :], scores, float("-inf"))
     else:
@@ -178,6 +210,8 @@ def edge_weights(
             scores = gl.fma(products, scale, anchor[:, None])
         else:
             scores = gl.fma(products, scale, _lines(anchor, slope, settings))
+        if not STEADY:
+            scores = masked(scores, told, scale, rows, shared, sizes, settings, STEADY, WHO)
         if settings.FORM == FORM_CAUSAL:
             last = gl.minimum(row_as_key, s_kv - 1) - start
             scores = gl.where(column[None, :] <= last[:, None], scores, float("-inf"))
@@ -194,8 +228,8 @@ def edge_weights(
 
 @gluon.jit
 def _side_weights(
-    products, peak, anchor, vector, start, reference, slope, shift, scale, settings, STEADY: gl.constexpr,
-    SIGN: gl.constexpr,
+    products, peak, anchor, vector, start, reference, slope, shift, scale, told, rows, shared, sizes, settings,
+    STEADY: gl.constexpr, SIGN: gl.constexpr, WHO: gl.constexpr,
 ):  # fmt: skip
     """Weights of a block that all rows see whole, but for hidden keys; ``SIGN * slope`` is the bias's gradient."""
     VECTOR: gl.constexpr = by_vector(settings, STEADY)
@@ -225,20 +259,21 @@ def _side_weights(
             scores = gl.fma(products, scale, vector[None, :])
         else:
             scores = gl.fma(products, scale, _lines(gl.zeros_like(peak), SIGN * slope, settings))
-        weights, keep, new_peak = _online(scores, bases, peak, settings.MASK, False, NATURAL)
+        scores = masked(scores, told, scale, rows, shared, sizes, settings, STEADY, WHO)
+        GUARDED: gl.constexpr = settings.MASK or settings.MASK_ROWS
+        weights, keep, new_peak = _online(scores, bases, peak, GUARDED, False, NATURAL)
     return weights, keep, new_peak
 
 
 @gluon.jit
 def _either_side(
-    products, before, behind, vector, j, left, first, crossed, reference, slope, scale, settings,
+    products, before, behind, vector, start, j, left, reference, slope, scale, settings,
 ):  # fmt: skip
     """Weights of a block left or right of the diagonal (symmetric form, PAIRED, with fixed maxima).
 
     One piece of code for both sides: what a tile of few blocks runs through has to fit the instruction cache.
     """
     is_left = j < left
-    start = gl.where(is_left, first - 1 - j, crossed + j - left) * settings.BLOCK_N
     gradient = gl.where(is_left, slope, -slope)
     intercepts = gradient * (start - reference).to(gl.float32) - gl.where(is_left, before, behind)
     if by_vector(settings, True):
@@ -249,40 +284,34 @@ def _either_side(
 
 
 @gluon.jit
-def mean_weights(weights, extra, seen_from, row_as_key, column, s_kv, settings):
+def mean_weights(weights, extra, empty, column, s_kv, settings):
     """Weights in the ``extra``-th block of the mean of all values: one for rows that see no key, else zero."""
     at = extra * settings.BLOCK_N + column
-    chosen = (row_as_key < seen_from)[:, None] & (at < s_kv)[None, :]
+    chosen = (empty != 0)[:, None] & (at < s_kv)[None, :]
     return gl.where(chosen, gl.full_like(weights, 1.0), gl.zeros_like(weights))
 
 
 @gluon.jit
 def far_weights(
-    products, peak, before, behind, vector, j, left, first, crossed, reference, slope, shift, scale, settings,
-    STEADY: gl.constexpr,
+    products, peak, before, behind, vector, start, j, left, reference, slope, shift, scale, told, rows, shared, sizes,
+    settings, STEADY: gl.constexpr, WHO: gl.constexpr,
 ):  # fmt: skip
-    """Weights of the ``j``-th block after those that the diagonal crosses."""
-    BLOCK_N: gl.constexpr = settings.BLOCK_N
+    """Weights of the ``j``-th block after those that the diagonal crosses; its first key is ``start``."""
     if settings.FORM == FORM_SYMMETRIC:
         if STEADY and settings.RAW and settings.PAIRED:
             keep = peak
             new_peak = peak
-            weights = _either_side(
-                products, before, behind, vector, j, left, first, crossed, reference, slope, scale, settings
-            )
+            weights = _either_side(products, before, behind, vector, start, j, left, reference, slope, scale, settings)
         elif j < left:
-            start_l = (first - 1 - j) * BLOCK_N
             weights, keep, new_peak = _side_weights(
-                products, peak, before, vector, start_l, reference, slope, shift, scale, settings, STEADY, 1
-            )
+                products, peak, before, vector, start, reference, slope, shift, scale, told, rows, shared, sizes,
+                settings, STEADY, 1, WHO)  # fmt: skip
         else:
-            start_r = (crossed + j - left) * BLOCK_N
             weights, keep, new_peak = _side_weights(
-                products, peak, behind, vector, start_r, reference, slope, shift, scale, settings, STEADY, -1
-            )
+                products, peak, behind, vector, start, reference, slope, shift, scale, told, rows, shared, sizes,
+                settings, STEADY, -1, WHO)  # fmt: skip
     else:
-        start_s = (first - 1 - j) * BLOCK_N
         weights, keep, new_peak = _side_weights(
-            products, peak, before, vector, start_s, reference, slope, shift, scale, settings, STEADY, 1
-        )
+            products, peak, before, vector, start, reference, slope, shift, scale, told, rows, shared, sizes,
+            settings, STEADY, 1, WHO)  # fmt: skip
     return weights, keep, new_peak

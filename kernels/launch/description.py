@@ -23,18 +23,21 @@ from ..requests import DTYPES, ROLES, Layout, Request
 FORMAT = 1
 
 SIZES = ("batch", "heads", "kv_heads", "group", "s_q", "s_kv", "head_dim", "value_dim", "splits", "multiprocessors",
-         "rows", "surplus")  # fmt: skip
-"""``group = heads / kv_heads``, ``rows = group * s_q``, ``surplus = s_kv - s_q`` (may be negative)."""
+         "rows", "surplus", "mask_batches", "mask_heads")  # fmt: skip
+"""``group = heads / kv_heads``, ``rows = group * s_q``, ``surplus = s_kv - s_q`` (may be negative);
+``mask_batches`` and ``mask_heads``: between how many batch entries and heads the mask differs."""
 
 TENSORS = ("query", "key", "value", "output")
-WORKSPACES = ("key_norms", "reach", "partial", "partial_sums", "ticket", "previous")
+WORKSPACES = ("key_norms", "reach", "partial", "partial_sums", "ticket", "previous", "blocks")
 """Buffers that live from one launch of a call to the next."""
-POINTERS = (*TENSORS, "slopes", "mask", "key_positions", *WORKSPACES)
+POINTERS = (*TENSORS, "slopes", "mask", "key_positions", "key_bias", *WORKSPACES)
 STRIDES = (
     *(f"{tensor}_{axis}" for tensor in TENSORS for axis in ("batch", "head", "row")),
-    "mask_batch", "mask_head", "mask_row", "mask_column", "positions_batch",
+    "mask_batch", "mask_head", "mask_row", "mask_column", "positions_batch", "bias_batch",
+    "bias_head",
 )  # fmt: skip
-SCALARS = ("scale", "empty_mean")
+WINDOWS = ("window_left", "window_right")
+SCALARS = ("scale", "empty_mean", *WINDOWS)
 
 KINDS = ("pointer", "tensor_map", "int32", "int64", "float32", "zero32", "zero64")
 """``zero32`` and ``zero64`` are slots that the kernel declares and never reads; zeros go there."""
@@ -143,7 +146,7 @@ class Argument:
         known = {
             "pointer": POINTERS,
             "tensor_map": TENSORS,
-            "int32": (*SIZES, *STRIDES, "empty_mean"),
+            "int32": (*SIZES, *STRIDES, "empty_mean", *WINDOWS),
             "int64": STRIDES,
             "float32": ("scale",),
             "zero32": ("",),
@@ -226,7 +229,8 @@ class Buffer:
 class Selection:
     """How shapes choose between decode and prefill, and the number of chunks of a decode.
 
-    Decode if ``group * s_q <= decode_rows``.  The chunks: enough for ``programs_per_multiprocessor`` programs on
+    Decode if ``group * s_q <= decode_rows``.  More rows are extended, that is, decoded by larger tiles, where there is
+    a kernel for that and at least two chunks.  The chunks: enough for ``programs_per_multiprocessor`` programs on
     every multiprocessor, at most ``max_splits``, at least ``min_keys`` keys each.
     """
 

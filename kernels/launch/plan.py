@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ...fused.family import LARGEST_WINDOW, UNBOUNDED
 from ..requests import ELEMENT_BYTES, Layout, Request
 from .description import Argument, Description, Kernel
 
@@ -51,6 +52,9 @@ class Call:
     empty_mean: bool
     mask: Tensor | None = None
     key_positions: Tensor | None = None
+    key_bias: Tensor | None = None
+    window_left: int = UNBOUNDED
+    window_right: int = UNBOUNDED
 
 
 @dataclass(frozen=True)
@@ -96,8 +100,10 @@ def _check(request: Request, call: Call) -> None:
     if min(batch, heads, s_q, s_kv, kv_heads) < 1 or heads % kv_heads:
         raise ValueError(f"{heads} heads over {kv_heads} key heads, {s_q} rows, {s_kv} keys, batch {batch}")
     if (call.mask is None) != (request.mask_dtype is None) or (
-        (call.key_positions is not None) != request.variant.positions
-    ):
+        (call.key_positions is not None, call.key_bias is not None) != (
+            request.variant.positions, request.variant.key_bias,
+        )
+    ):  # fmt: skip
         raise ValueError(f"the inputs are not those of {request.op_type}")
     if call.mask is not None:
         fits = all(size in (1, full) for size, full in zip(call.mask.shape, (batch, heads, s_q, s_kv), strict=True))
@@ -108,6 +114,14 @@ def _check(request: Request, call: Call) -> None:
         fits = positions.shape in ((1, s_kv), (batch, s_kv)) and positions.strides[1] == 1
         if positions.dtype != "float32" or not fits:
             raise ValueError(f"key_positions is {positions.dtype}{list(positions.shape)}")
+    bias = call.key_bias
+    if bias is not None:
+        fits = len(bias.shape) == 3 and bias.shape[0] in (1, batch) and bias.shape[1] in (1, heads)
+        if bias.dtype != "float32" or not fits or bias.shape[2] != s_kv or bias.strides[2] != 1:
+            raise ValueError(f"key_bias is {bias.dtype}{list(bias.shape)}")
+    sides = (call.window_left, call.window_right)
+    if min(sides) < UNBOUNDED or max(sides) > LARGEST_WINDOW or (max(sides) >= 0 and not request.variant.window):
+        raise ValueError(f"a window of {sides} for {request.op_type}")
 
 
 def _strides(call: Call) -> dict[str, int]:
@@ -120,6 +134,9 @@ def _strides(call: Call) -> dict[str, int]:
     for place, axis in enumerate(("batch", "head", "row", "column")):
         found[f"mask_{axis}"] = 0 if mask is None or mask.shape[place] == 1 else mask.strides[place]
     positions = call.key_positions
+    bias = call.key_bias
+    for place, axis in enumerate(("batch", "head")):
+        found[f"bias_{axis}"] = 0 if bias is None or bias.shape[place] == 1 else bias.strides[place]
     found["positions_batch"] = 0 if positions is None or positions.shape[0] == 1 else positions.strides[0]
     return found
 
@@ -155,12 +172,15 @@ def make_plan(description: Description, call: Call, arch: int, multiprocessors: 
     sizes = {
         "batch": batch, "heads": heads, "kv_heads": kv_heads, "group": group, "s_q": s_q, "s_kv": s_kv,
         "head_dim": head_dim, "value_dim": value_dim, "splits": 1, "multiprocessors": multiprocessors,
-        "rows": group * s_q, "surplus": s_kv - s_q,
+        "rows": group * s_q, "surplus": s_kv - s_q, "mask_batches": 1, "mask_heads": 1,
     }  # fmt: skip
     strides = _strides(call)
+    sizes["mask_batches"] = batch if strides["mask_batch"] else 1
+    sizes["mask_heads"] = heads if strides["mask_head"] else 1
     values: dict[str, int | float] = {**strides, "scale": call.scale, "empty_mean": int(call.empty_mean)}
+    values |= {"window_left": call.window_left, "window_right": call.window_right}
     tensors = {name: getattr(call, name) for name in ("query", "key", "value", "output", "slopes")}
-    for name in ("mask", "key_positions"):
+    for name in ("mask", "key_positions", "key_bias"):
         if getattr(call, name) is not None:
             tensors[name] = getattr(call, name)
     wide = {"query": head_dim, "key": head_dim, "value": value_dim, "output": value_dim}
@@ -170,25 +190,38 @@ def make_plan(description: Description, call: Call, arch: int, multiprocessors: 
         mask_dense=strides["mask_column"] == 1,
     )
 
+    def serves(kernel: Kernel, role: str) -> bool:
+        fits = kernel.role == role and kernel.arch == arch and all(c.holds(sizes) for c in kernel.conditions)
+        suits = kernel.layout.contiguous <= layout.contiguous and kernel.layout.mask_rows >= layout.mask_rows
+        suits = suits and kernel.layout.mask_dense <= layout.mask_dense
+        return fits and suits and all(_aligned(argument, values, tensors) for argument in kernel.arguments)
+
     def choose(role: str) -> Kernel:
         for kernel in description.kernels:
-            fits = kernel.role == role and kernel.arch == arch and all(c.holds(sizes) for c in kernel.conditions)
-            suits = kernel.layout.contiguous <= layout.contiguous and kernel.layout.mask_rows >= layout.mask_rows
-            suits = suits and kernel.layout.mask_dense <= layout.mask_dense
-            if fits and suits and all(_aligned(argument, values, tensors) for argument in kernel.arguments):
+            if serves(kernel, role):
                 return kernel
         raise LookupError(f"no {role} kernel for sm_{arch}, {layout} and sizes {sizes}")
 
     chosen: list[Kernel]
     selection = description.selection
-    if sizes["rows"] <= selection.decode_rows:
-        programs = choose("decode").grid[1].value(sizes) * batch * kv_heads
+
+    def splits_of(kernel: Kernel) -> int:
+        programs = kernel.grid[1].value(sizes) * batch * kv_heads
         most = max(1, min(selection.max_splits, s_kv // selection.min_keys))
-        sizes["splits"] = max(1, min(most, multiprocessors * selection.programs_per_multiprocessor // programs))
+        return max(1, min(most, multiprocessors * selection.programs_per_multiprocessor // programs))
+
+    extend = next((kernel for kernel in description.kernels if serves(kernel, "extend")), None)
+    if sizes["rows"] <= selection.decode_rows:
+        sizes["splits"] = splits_of(choose("decode"))
         chosen = [choose("decode")] if sizes["splits"] == 1 else [choose("decode_split"), choose("combine")]
+    elif extend is not None and splits_of(extend) > 1:
+        sizes["splits"] = splits_of(extend)
+        chosen = [extend, choose("combine")]
     else:
         chosen = [choose("prefill")]
         read = {argument.name for argument in chosen[0].arguments}
+        if "blocks" in read:
+            chosen.insert(0, choose("blocks"))
         if "reach" in read:
             chosen.insert(0, choose("reach"))
         if read & {"reach", "key_norms"}:

@@ -19,15 +19,17 @@ constexpr uint64_t kMostBytes = uint64_t{1} << 30;  // of a bundle, decompressed
 constexpr uint32_t kMostItems = 4096;  // of any list
 
 constexpr char const* kSizes[] = {"batch", "heads", "kv_heads", "group", "s_q", "s_kv", "head_dim", "value_dim",
-                                  "splits", "multiprocessors", "rows", "surplus"};
+                                  "splits", "multiprocessors", "rows", "surplus", "mask_batches", "mask_heads"};
 constexpr char const* kTensors[] = {"query", "key", "value", "output", "slopes", "mask", "key_positions",
                                     "key_bias"};
-constexpr char const* kScratch[] = {"key_norms", "reach", "partial", "partial_sums", "ticket", "previous"};
+constexpr char const* kScratch[] = {"key_norms", "reach", "partial", "partial_sums", "ticket", "previous",
+                                    "blocks"};
 constexpr char const* kStrides[] = {"query_batch", "query_head", "query_row", "key_batch", "key_head", "key_row",
                                     "value_batch", "value_head", "value_row", "output_batch", "output_head",
                                     "output_row", "mask_batch", "mask_head", "mask_row", "mask_column",
-                                    "positions_batch"};
-constexpr char const* kRoles[] = {"prefill", "decode", "decode_split", "combine", "key_norms", "reach"};
+                                    "positions_batch", "bias_batch", "bias_head"};
+constexpr char const* kRoles[] = {"prefill", "decode", "decode_split", "combine", "key_norms", "reach", "blocks",
+                                  "extend"};
 constexpr char const* kTypes[] = {"", "float16", "bfloat16", "float32", "bool"};
 
 static_assert(std::size(kSizes) == static_cast<size_t>(Size::count));
@@ -163,7 +165,8 @@ Argument readArgument(Reader& in) {
         if (bytes != 0 && bytes != 32 && bytes != 64 && bytes != 128) malformed("a swizzle that does not exist");
     } else if (kind == "int32") {
         known = take(Kind::sizeInt32, find(kSizes, name)) || take(Kind::strideInt32, find(kStrides, name))
-            || (name == "empty_mean" && take(Kind::emptyMean, 0));
+            || (name == "empty_mean" && take(Kind::emptyMean, 0)) || (name == "window_left" && take(Kind::windowLeft, 0))
+            || (name == "window_right" && take(Kind::windowRight, 0));
     } else if (kind == "int64") {
         known = take(Kind::strideInt64, find(kStrides, name));
     } else if (kind == "float32") {
@@ -358,7 +361,7 @@ Service Bundle::serve(int32_t deviceArch) const {
     if (code != 0) return {code, false};
     if (text != 0) return {text, true};
     throw std::runtime_error("no attached kernel runs on compute capability " + std::to_string(deviceArch / 10) + "."
-                             + std::to_string(deviceArch % 10) + ". Build the engine again with --target sm_"
+                             + std::to_string(deviceArch % 10) + ". Build, or attach kernels, again with --target sm_"
                              + std::to_string(deviceArch));
 }
 

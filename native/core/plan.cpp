@@ -39,6 +39,8 @@ void setStrides(Plan& plan, Call const& call) {
     for (size_t axis = 0; axis < 4; ++axis) {
         plan.strides[static_cast<size_t>(Stride::mask_batch) + axis] = mask.broadcast(axis);
     }
+    stride(Stride::bias_batch) = call[Tensor::key_bias].broadcast(0);
+    stride(Stride::bias_head) = call[Tensor::key_bias].broadcast(1);
     stride(Stride::positions_batch) = call[Tensor::key_positions].broadcast(0);
 }
 
@@ -77,7 +79,8 @@ Layout layoutOf(Bundle const& bundle, Plan const& plan) {
 }
 
 char const* roleName(Role role) {
-    constexpr char const* kNames[] = {"prefill", "decode", "split decode", "combining", "key norm", "reach"};
+    constexpr char const* kNames[] = {"prefill", "decode", "split decode", "combining", "key norm", "reach",
+                                      "mask block", "extending"};
     return kNames[static_cast<size_t>(role)];
 }
 
@@ -86,14 +89,20 @@ public:
     Chooser(Bundle const& bundle, Call const& call, Device const& device, Plan const& plan)
         : bundle_(bundle), call_(call), device_(device), plan_(plan), layout_(layoutOf(bundle, plan)) {}
 
-    // The first kernel of a role that fits, or the `skip`-th one, or the last.
-    Kernel const& choose(Role role, int32_t skip = 0) const {
+    // The first kernel of a role that fits, or the `skip`-th one, or the last; null if none does.
+    Kernel const* find(Role role, int32_t skip = 0) const {
         Kernel const* found = nullptr;
         for (Kernel const& kernel : bundle_.kernels) {
             if (kernel.role != role || !fits(kernel)) continue;
             found = &kernel;
             if (skip-- == 0) break;
         }
+        return found;
+    }
+
+    // The same; throws if none does.
+    Kernel const& choose(Role role, int32_t skip = 0) const {
+        Kernel const* found = find(role, skip);
         if (found == nullptr) {
             refuse(std::string("no attached ") + roleName(role) + " kernel for sm_" + std::to_string(device_.service.arch)
                    + " fits this call (strides, alignment or sizes)");
@@ -150,7 +159,18 @@ Sizes sizesOf(Bundle const& bundle, int64_t batch, int64_t heads, int64_t kvHead
     at(sizes, Size::multiprocessors) = multiprocessors;
     at(sizes, Size::rows) = group * sQ;
     at(sizes, Size::surplus) = sKv - sQ;
+    // At most; a call says between how many the mask differs.
+    at(sizes, Size::mask_batches) = batch;
+    at(sizes, Size::mask_heads) = heads;
     return sizes;
+}
+
+// The largest value of a size for which a kernel may be chosen, at most `most`.
+int64_t mostOf(Kernel const& kernel, Size size, int64_t most) {
+    for (Condition const& condition : kernel.conditions) {
+        if (condition.size == size && condition.atMost) most = std::min(most, *condition.atMost);
+    }
+    return most;
 }
 
 }  // namespace
@@ -166,24 +186,35 @@ Plan makePlan(Bundle const& bundle, Call const& call, Device const& device, int3
     int64_t const multiprocessors = std::clamp<int64_t>(device.multiprocessors, 1, kMostMultiprocessors);
     plan.sizes = sizesOf(bundle, batch, heads, kvHeads, sQ, sKv, multiprocessors);
     setStrides(plan, call);
+    if (plan.strides[static_cast<size_t>(Stride::mask_batch)] == 0) at(plan.sizes, Size::mask_batches) = 1;
+    if (plan.strides[static_cast<size_t>(Stride::mask_head)] == 0) at(plan.sizes, Size::mask_heads) = 1;
     Chooser const chooser(bundle, call, device, plan);
 
     std::array<Kernel const*, 3> chosen{};
+    auto const chunksOf = [&](Kernel const& kernel) {
+        int64_t const programs = product(kernel.grid[1].value(plan.sizes), product(batch, kvHeads));
+        return splitsOf(bundle, programs, sKv, multiprocessors);
+    };
+    Kernel const* const extend = chooser.find(Role::extend);
     if (at(plan.sizes, Size::rows) <= bundle.selection.decodeRows) {
         Kernel const& whole = chooser.choose(Role::decode);
-        int64_t const programs = product(whole.grid[1].value(plan.sizes), product(batch, kvHeads));
-        at(plan.sizes, Size::splits) = splitsOf(bundle, programs, sKv, multiprocessors);
+        at(plan.sizes, Size::splits) = chunksOf(whole);
         if (at(plan.sizes, Size::splits) == 1) {
             chosen = {&whole};
         } else {
             chosen = {&chooser.choose(Role::decode_split), &chooser.choose(Role::combine)};
         }
+    } else if (extend != nullptr && chunksOf(*extend) > 1) {
+        at(plan.sizes, Size::splits) = chunksOf(*extend);
+        chosen = {extend, &chooser.choose(Role::combine)};
     } else {
         Kernel const& prefill = chooser.choose(Role::prefill, alternative);
         auto const reads = [&prefill](Scratch scratch) {
             return prefill.uses(Argument::Kind::scratch, static_cast<uint8_t>(scratch));
         };
-        if (reads(Scratch::reach)) {
+        if (reads(Scratch::blocks)) {
+            chosen = {&chooser.choose(Role::blocks), &prefill};
+        } else if (reads(Scratch::reach)) {
             chosen = {&chooser.choose(Role::key_norms), &chooser.choose(Role::reach), &prefill};
         } else if (reads(Scratch::key_norms)) {
             chosen = {&chooser.choose(Role::key_norms), &prefill};
@@ -237,7 +268,11 @@ int64_t workspaceBound(Bundle const& bundle, int64_t batch, int64_t heads, int64
     int64_t bound = group * sQ > bundle.selection.decodeRows ? bytes(sizes, false) : 0;
     // A split decode needs most at some batch in between: small batches get more chunks.  The need grows with the batch
     // and with the rows, so the largest of each are enough for every number of chunks.
-    int64_t const rows = std::min(sQ, bundle.selection.decodeRows / std::max<int64_t>(1, group));
+    int64_t mostRows = bundle.selection.decodeRows;
+    for (Kernel const& kernel : bundle.kernels) {
+        if (kernel.role == Role::extend) mostRows = std::max(mostRows, mostOf(kernel, Size::rows, group * sQ));
+    }
+    int64_t const rows = std::min(sQ, mostRows / std::max<int64_t>(1, group));
     int64_t const programsAtMost = kMostMultiprocessors * bundle.selection.programsPerMultiprocessor;
     int64_t const chunks = splitsOf(bundle, 1, sKv, kMostMultiprocessors);
     for (int64_t splits = 2; rows > 0 && splits <= chunks; ++splits) {

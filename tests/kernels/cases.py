@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from alibi_rewriter.fused.family import KERNEL_MEMBERS, Variant
+from alibi_rewriter.fused.family import FAMILY_MEMBERS, Variant
 from alibi_rewriter.kernels.requests import Request, head_chunks
 from reference import Array, Case, attend, masked_scores, visible
 
@@ -63,6 +63,7 @@ class Trial:
         return Request.of(
             symmetric=case.symmetric, causal=case.causal, positions=case.positions is not None,
             mask_dtype=self.mask_dtype, dtype=self.dtype, head_dim=case.query.shape[3], value_dim=case.value.shape[3],
+            key_bias=case.key_bias is not None, window=max(case.window) >= 0,
         )  # fmt: skip
 
     def traits(self, path: str, splits: int) -> frozenset[str]:
@@ -72,7 +73,8 @@ class Trial:
         rows = case.mask is not None and (case.mask.shape[1] > 1 or case.mask.shape[2] > 1)
         of_role = (
             variant.op_type, "causal" if variant.causal else variant.form, f"mask {variant.mask}", f"mask rows {rows}",
-            self.layout, self.dtype, f"positions {variant.positions}",
+            self.layout, self.dtype, f"positions {variant.positions}", f"key bias {variant.key_bias}",
+            f"window {tuple(side >= 0 for side in case.window)}",
             f"{'causal' if variant.causal else variant.form}, several rows {case.query.shape[2] > 1}",
         )  # fmt: skip
         own = (
@@ -151,6 +153,18 @@ def _mask(
     return values, dtype
 
 
+def _key_bias(number: int, sizes: tuple[int, int, int], rng: np.random.Generator) -> Array:
+    """Numbers by key, [B or 1, H or 1, S_kv]: soft ones, such that hide, and one that is infinite."""
+    batch, heads, s_kv = sizes
+    shape = ((1, 1), (batch, 1), (batch, heads), (1, heads))[number % 4]
+    found = (rng.standard_normal((*shape, s_kv)) * 4).astype(np.float32)
+    draw = rng.random(found.shape)
+    found[draw > 0.7] = (-np.inf, np.finfo(np.float32).min, -1e9)[number % 3]
+    if number % 5 == 0:
+        found[draw < 0.02] = np.inf
+    return found
+
+
 def trial(variant: Variant, number: int, s_q: int, s_kv: int, head_dim: int, dtype: str) -> Trial:
     """One trial; everything that is not given follows from ``number``."""
     rng = np.random.default_rng(number)
@@ -172,9 +186,11 @@ def trial(variant: Variant, number: int, s_q: int, s_kv: int, head_dim: int, dty
         rows = batch if number % 2 else 1
         positions = np.cumsum(rng.integers(0, 3, (rows, s_kv)), axis=1).astype(np.float32)
     mask, mask_dtype = _mask(variant, number, (batch, heads, s_q, s_kv), rng)
+    bias = _key_bias(number, (batch, heads, s_kv), rng) if variant.key_bias else None
+    window = ((5, 3), (0, -1), (-1, 17), (40, 0))[number % 4] if variant.window else (-1, -1)
     case = Case(
         query, key, value, slopes, head_dim**-0.5, variant.form == "symmetric", variant.causal, positions, mask,
-        empty_mean=number % 4 != 3,
+        empty_mean=number % 4 != 3, key_bias=bias, window=window,
     )  # fmt: skip
     layout = "BSHD" if number % 4 == 1 else "BHSD"
     name = f"{number}-{variant.op_type.removeprefix('AlibiAttention')}-{dtype}-{s_q}x{s_kv}-D{head_dim}-{layout}"
@@ -185,7 +201,7 @@ def sample(step: int = 1, first: int = 0) -> Iterator[Trial]:
     """Every ``step``-th combination of member, shape and type; head sizes rotate."""
     number = 0
     for shape_number, (s_q, s_kv) in enumerate(SHAPES):
-        for variant_number, variant in enumerate(KERNEL_MEMBERS):
+        for variant_number, variant in enumerate(FAMILY_MEMBERS):
             for dtype in DTYPES:
                 number += 1
                 if number % step == first % step:
@@ -231,6 +247,79 @@ def long_decode(index: int, dtype: str) -> Trial:
     mask_dtype = None if mask is None else "bool" if mask.dtype == bool else dtype
     name = f"{index}-{form}-{dtype}-{batch}x{heads}/{kv_heads}-{s_q}x{s_kv}-D{depth}-{kind.replace(' ', '-')}"
     return Trial(name, case, dtype, mask_dtype, "BSHD" if index % 3 == 2 else "BHSD")
+
+
+ROW_MASKS = ("causal", "documents", "window", "prefix", "left", "random", "none", "rows", "heads")
+
+
+def row_mask(kind: str, sizes: tuple[int, int, int, int], rng: np.random.Generator) -> Mask:
+    """A boolean mask that differs by row or head, [B or 1, H or 1, S_q or 1, S_kv or 1]; True: visible."""
+    batch, heads, s_q, s_kv = sizes
+    row, column = np.arange(s_q)[:, None] + (s_kv - s_q), np.arange(s_kv)[None, :]
+    if kind == "causal":
+        return np.broadcast_to(column <= row, (batch, 1, s_q, s_kv)).copy()
+    if kind == "documents":
+        starts = np.sort(rng.integers(0, s_kv, max(1, s_kv // 150)))
+        of_row, of_column = np.searchsorted(starts, row, "right"), np.searchsorted(starts, column, "right")
+        return np.asarray(of_row == of_column)[None, None]
+    if kind == "window":
+        return ((row - column <= s_kv // 5) & (column - row <= s_kv // 9))[None, None]
+    if kind == "prefix":
+        return ((column <= row) | (column < s_kv // 3))[None, None]
+    if kind == "left":
+        # As a causal mask with padding at the left is written out: the padding's own rows see nothing.
+        hidden = rng.integers(0, s_kv // 2 + 1, batch)[:, None, None, None]
+        return np.asarray((column <= row)[None, None] & (column >= hidden))
+    if kind == "none":
+        found = rng.random((batch, heads, s_q, s_kv)) > 0.5
+        found[0] = False
+        return found
+    if kind == "rows":
+        return rng.random((batch, 1, s_q, 1)) > 0.3
+    if kind == "heads":
+        return rng.random((1, heads, 1, s_kv)) > 0.3
+    return rng.random((1, 1, s_q, s_kv)) > 0.5
+
+
+def row_masks() -> Iterator[Trial]:
+    """Masks with rows for the launch that looks at them: sizes around its tiles, every kind and type."""
+    for number, kind in enumerate(ROW_MASKS * 3):
+        rng = np.random.default_rng(number)
+        s_q, s_kv = ((130, 704), (257, 257), (256, 1100), (256, 1024))[number % 4]
+        mask: Mask = row_mask(kind, (2, 2, s_q, s_kv), rng)
+        mask_dtype = ("bool", *DTYPES)[number * 3 // 4 % 4]
+        if mask_dtype != "bool":
+            lowest = -65504.0 if mask_dtype == "float16" else (-np.inf, np.finfo(np.float32).min)[number % 2]
+            mask = np.where(mask, -0.0 if number % 3 else 0.5, lowest).astype(np.float32)
+        shapes = ((2, 2, s_q, 16), (2, 2, s_kv, 16), (2, 2, s_kv, 16))
+        query, key, value = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
+        slopes = np.ones(2, np.float32)
+        symmetric, causal = ((False, True), (True, False), (False, False))[number % 3]
+        case = Case(query, key, value, slopes, 0.25, symmetric, causal, None, mask)
+        name = f"{number}-{kind}-{'symmetric' if symmetric else 'causal' if causal else 'linear'}-{mask_dtype}"
+        yield Trial(name, case, "float32", mask_dtype, "BHSD")
+
+
+def blocks_of(case: Case, block_n: int) -> tuple[Array, Array]:
+    """Which blocks of keys a tile of 128 rows needs, and in which its mask says something, as ``alibi_blocks`` has it.
+
+    Two arrays of bool, [batch entries of the mask, its heads, tiles, blocks].
+    """
+    mask = np.asarray(case.mask)
+    s_q, s_kv = case.query.shape[2], case.key.shape[2]
+    row, column = np.arange(s_q)[:, None] + (s_kv - s_q), np.arange(s_kv)[None, :]
+    counts = column <= row if case.causal else np.ones((s_q, s_kv), bool)
+    full = np.broadcast_to(mask, (*mask.shape[:2], s_q, s_kv))
+    seen = full if mask.dtype == bool else full > -1e38
+    told = ~full if mask.dtype == bool else full != 0.0
+
+    def by_block(flags: Array) -> Array:
+        tiles, blocks = -(-s_q // 128), -(-s_kv // block_n)
+        padded = np.zeros((*mask.shape[:2], tiles * 128, blocks * block_n), bool)
+        padded[..., :s_q, :s_kv] = flags & counts
+        return np.asarray(padded.reshape(*mask.shape[:2], tiles, 128, blocks, block_n).any((3, 5)))
+
+    return by_block(seen), by_block(told)
 
 
 def relative_error(item: Trial, output: Array) -> float:

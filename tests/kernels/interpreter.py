@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import triton.language as tl
-from alibi_rewriter.kernels.portable import decode, prefill, skipping
+from alibi_rewriter.kernels.portable import blocks, decode, prefill, skipping
 from alibi_rewriter.kernels.requests import Layout, Request, Tile, constants_of
 from buffers import Buffer, bfloat16_bits, bfloat16_values
 from reference import Case
@@ -93,11 +93,18 @@ def run(
     request = Request.of(
         symmetric=case.symmetric, causal=case.causal, positions=positions is not None,
         mask_dtype=None if mask is None else (mask_dtype or "bool"), dtype=dtype, head_dim=depth, value_dim=value_depth,
+        key_bias=case.key_bias is not None, window=max(case.window) >= 0,
+    )  # fmt: skip
+    bias = None if case.key_bias is None else Buffer.of(case.key_bias, "float32")
+    bias_strides = (0, 0) if bias is None else tuple(
+        0 if size == 1 else stride for size, stride in zip(bias.shape[:2], bias.stride()[:2], strict=True)
     )  # fmt: skip
     where = Layout(contiguous=layout == "BHSD", mask_rows=mask_strides[1] != 0 or mask_strides[2] != 0)
     shared: dict[str, Any] = {
         "query": query, "key": key, "value": value, "slopes": Buffer.of(case.slopes, "float32"), "mask": mask,
-        "key_positions": positions, "output": output,
+        "key_positions": positions, "key_bias": bias, "output": output,
+        "bias_batch": bias_strides[0], "bias_head": bias_strides[1],
+        "window_left": case.window[0], "window_right": case.window[1],
         "mask_batch": mask_strides[0], "mask_head": mask_strides[1], "mask_row": mask_strides[2],
         "mask_column": mask_strides[3],
         "positions_batch": 0 if positions is None or positions.shape[0] == 1 else s_kv,
@@ -137,3 +144,33 @@ def run(
         if splits > 1:
             launch(decode.alibi_combine, "combine", (s_q, heads, batch), partial=partial, partial_sums=logs)
     return output.values
+
+
+def looked_at(case: Case, mask_dtype: str, block_n: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """What ``alibi_blocks`` says: which blocks are needed, and in which the mask says something.
+
+    Two arrays of bool, [batch entries of the mask, its heads, tiles of 128 rows, blocks].
+    """
+    if case.mask is None:
+        raise ValueError("there is no mask to look at")
+    s_q, s_kv = case.query.shape[2], case.key.shape[2]
+    mask = Buffer.of(case.mask, mask_dtype)
+    strides = [0 if size == 1 else stride for size, stride in zip(mask.shape, mask.stride(), strict=True)]
+    tiles, count = -(-s_q // blocks.BLOCK_ROWS), -(-s_kv // block_n)
+    found = Buffer.filled((*mask.shape[:2], tiles, -(-count // 4) * 4), 77, "uint8")
+    ticket = Buffer.filled((1,), 7, "int32")
+    request = Request.of(
+        symmetric=case.symmetric, causal=case.causal, positions=False, mask_dtype=mask_dtype, dtype="float32",
+        head_dim=case.query.shape[3],
+    )  # fmt: skip
+    dense = strides[3] == 1 and all(stride % 16 == 0 for stride in strides[:3])
+    layout = Layout(mask_rows=True, mask_dense=dense)
+    constants = constants_of("blocks", request, Tile(blocks.BLOCK_ROWS, block_n, 4, 1), layout)
+    grid = (tiles * count, *mask.shape[1::-1])
+    blocks.alibi_blocks[grid](mask, found, ticket, *strides, s_q, s_kv, **constants)
+    if ticket.values[0] != 0:
+        raise AssertionError("the ticket is not set to zero")
+    codes = found.values[..., :count]
+    if (codes > 3).any() or (found.values[..., count:] != 77).any():
+        raise AssertionError("bytes that are no code, or beyond the last block")
+    return codes % 2 == 1, codes > 1

@@ -20,13 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from alibi_rewriter.kernels.compile.cache import cached_bundle
 from alibi_rewriter.kernels.compile.compiler import Worker
 from alibi_rewriter.kernels.launch.launcher import Bundle
 from alibi_rewriter.kernels.launch.plan import Call, Tensor
 from alibi_rewriter.kernels.requests import Layout, Request
-from cases import MARGIN
+from cases import MARGIN, ROW_MASKS, row_mask
 
 LAYOUTS = (Layout(False, False), Layout(False, True))
 """Any strides; a mask that differs by key only, or by row and head too."""
@@ -118,6 +119,10 @@ def _mask(request: Request, sizes: tuple[int, int, int, int], dice: random.Rando
     shape = dice.choice(by_key if dice.random() < 0.7 else by_row)
     kind = dice.choice(("left", "right", "some", "middle", "all", "none of one"))
     keep = _kept(kind, shape, dice)
+    if dice.random() < 0.35:
+        kind = dice.choice(ROW_MASKS)
+        keep = torch.from_numpy(row_mask(kind, sizes, np.random.default_rng(dice.randrange(1 << 30)))).cuda()
+        shape = tuple(keep.shape)
     name = f"{kind} {list(shape)}"
     if request.mask_dtype == "bool":
         found = keep
@@ -261,27 +266,29 @@ def compiled(all_requests: Sequence[Request], root: Path, arch: int, jobs: int) 
         yield from zip(all_requests, pool.map(one, all_requests), strict=True)
 
 
-def run(first: int, count: int, root: Path, jobs: int) -> list[tuple[str, float]]:
-    """Cases ``first .. first + count - 1``."""
+def run(first: int, count: int, root: Path, jobs: int, only: str = "") -> list[tuple[str, float]]:
+    """Cases ``first .. first + count - 1``; of the requests whose op_type holds ``only``."""
     torch.zeros(1, device="cuda")  # makes PyTorch's context current
     major, minor = torch.cuda.get_device_capability()
     everything = requests()
-    needed = {everything[number % len(everything)] for number in range(first, first + count)}
+    numbers = [number for number in range(first, first + count) if only in everything[number % len(everything)].op_type]
+    needed = {everything[number % len(everything)] for number in numbers}
     chosen = [request for request in everything if request in needed]
     paths = compiled(chosen, root, 10 * major + minor, jobs)
     bundles = {request: Bundle(path) for request, path in paths}
-    return [check(number, bundles, everything) for number in range(first, first + count)]
+    return [check(number, bundles, everything) for number in numbers]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(description="Random attentions on a CUDA device against float64.")
     parser.add_argument("--cases", type=int, default=1000)
+    parser.add_argument("--only", default="", help="requests whose op_type holds this")
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=4, help="compiling processes")
     parser.add_argument("--bundles", type=Path, default=Path("build/kernels"))
     options = parser.parse_args(arguments)
-    results = run(options.first, options.cases, options.bundles, options.jobs)
+    results = run(options.first, options.cases, options.bundles, options.jobs, options.only)
     failures = [(name, share) for name, share in results if not share <= 1.0]
     for name, share in failures:
         sys.stdout.write(f"FAILED {name}: {share:.2f} of what is accepted\n")

@@ -32,21 +32,25 @@ from cases import (
     PATHS,
     TILE_SIDE,
     Trial,
+    blocks_of,
     covering,
     long_decode,
     relative_error,
+    row_masks,
     row_tolerance,
     sample,
 )
 from reference import Case, attend
 from unfused import unfused_trials
 
-GROUPS = ("samples", "decode", "skipping", "unfused")
+GROUPS = ("samples", "decode", "skipping", "unfused", "blocks")
 TILE = Tile(TILE_SIDE, TILE_SIDE, 4, 2)
 LONG_TILE = Tile(16, 64, 4, 4)
 MOST_STEPS = 5000
 FAST_SKIPPING = 3
 """Every so many of the adversarial inputs are in the fast subset."""
+FAST_BLOCKS = 5
+"""The same of masks with rows."""
 Check = Callable[[], tuple[str, float]]
 """Says what was checked and which share of the accepted error was found."""
 
@@ -87,6 +91,16 @@ def compared(name: str, case: Case, dtype: str, emulated: np.ndarray) -> tuple[s
     return f"unfused {name}", ours / theirs
 
 
+def looked_at(item: Trial, block_n: int) -> tuple[str, float]:
+    """How many blocks the launch that looks at a mask with rows takes for what they are not; 0 is accepted."""
+    case = item.case
+    needed, told = interpreter.looked_at(case, item.mask_dtype or "bool", block_n)
+    wrong = sum(
+        int((ours != theirs).sum()) for ours, theirs in zip((needed, told), blocks_of(case, block_n), strict=True)
+    )
+    return f"blocks of {block_n} keys {item.name}", float("inf") if wrong else 0.0
+
+
 def long_decodes(fast: bool) -> Iterator[tuple[Trial, int]]:
     """The decodes of long caches in as many chunks as can be; unless ``fast``, also in one."""
     for index in FAST_LONG_DECODES if fast else range(len(LONG_DECODE)):
@@ -111,6 +125,9 @@ def checks(groups: Sequence[str], fast: bool, step: int, first: int) -> Iterator
     if "skipping" in groups:
         of_skipping = itertools.islice(skipping_trials(), 0, None, FAST_SKIPPING if fast else 1)
         yield from chosen(functools.partial(skipped, *entry) for entry in of_skipping)
+    if "blocks" in groups:
+        trials = itertools.islice(row_masks(), 0, None, FAST_BLOCKS if fast else 1)
+        yield from chosen(functools.partial(looked_at, item, size) for item in trials for size in (64, 128))
     if "unfused" in groups:
         yield from chosen(functools.partial(compared, *entry) for entry in unfused_trials())
 

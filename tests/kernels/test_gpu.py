@@ -21,7 +21,7 @@ from alibi_rewriter.kernels.compile.compiler import Worker
 from alibi_rewriter.kernels.launch.launcher import Bundle, CudaUnavailable
 from alibi_rewriter.kernels.launch.plan import Call, Tensor
 from alibi_rewriter.kernels.requests import ELEMENT_BYTES, SKIP_BITS, Layout, Request
-from cases import Trial, row_tolerance, sample
+from cases import Trial, rounded, row_mask, row_tolerance, sample
 from reference import Case, attend
 
 CACHE = Path(os.environ.get("ALIBI_KERNEL_CACHE", "build/kernels"))
@@ -91,6 +91,26 @@ KEYED = (
     (2, 4, 4, 300, 300, 32, "symmetric", "right", False, True),
 )  # fmt: skip
 """Key padding and positions, which the Hopper kernel takes where they differ by key only."""
+
+ROWED = (
+    # batch, heads, key heads, S_q, S_kv, D, form, kind of mask (``cases.row_mask``), type, mean for rows without keys
+    (2, 4, 2, 333, 333, 64, "causal", "causal", "bool", True),
+    (2, 4, 2, 1000, 1000, 128, "causal", "documents", "bool", True),
+    (2, 4, 2, 1000, 1040, 64, "symmetric", "documents", "bool", True),
+    (1, 4, 4, 900, 1200, 128, "linear", "documents", "bool", True),
+    (1, 4, 4, 1500, 1504, 64, "symmetric", "window", "additive", True),
+    (3, 4, 4, 777, 1024, 128, "linear", "prefix", "additive", True),
+    (3, 4, 4, 1200, 1200, 128, "causal", "left", "bool", True),
+    (3, 4, 4, 1200, 1200, 64, "causal", "left", "bool", False),
+    (3, 4, 2, 600, 1200, 64, "causal", "left", "additive", True),
+    (2, 4, 2, 400, 900, 128, "symmetric", "random", "additive", True),
+    (2, 4, 2, 400, 900, 64, "linear", "none", "bool", True),
+    (2, 4, 2, 400, 912, 80, "symmetric", "rows", "bool", True),
+    (2, 4, 2, 400, 912, 256, "causal", "heads", "additive", True),
+    (1, 2, 2, 2304, 4608, 128, "causal", "documents", "bool", True),
+    (1, 40, 40, 640, 640, 128, "causal", "causal", "additive", True),
+)  # fmt: skip
+"""Masks with rows, which the Hopper kernel takes block by block."""
 
 pytestmark = pytest.mark.gpu
 
@@ -208,8 +228,6 @@ def long_request(index: int, dtype: str) -> Request:
 
 def as_seen(case: Case, dtype: str) -> Case:
     """The case with its inputs rounded to ``dtype``."""
-    from cases import rounded
-
     query, key, value = (rounded(x, dtype) for x in (case.query, case.key, case.value))
     return Case(
         query, key, value, case.slopes, case.scale, case.symmetric, case.causal, case.positions, case.mask,
@@ -344,6 +362,51 @@ def test_keys_hidden_or_placed(index: int, dtype: str, worker: Worker) -> None:
     assert (output[empty] == 0.0).all()
 
 
+def rowed_case(index: int, dtype: str) -> tuple[Case, str]:
+    """The numbered entry of ROWED as a type sees it, and the type of its mask: as the others', or float32."""
+    batch, heads, kv_heads, s_q, s_kv, depth, form, kind, of_mask, mean = ROWED[index]
+    rng = np.random.default_rng(index)
+    shapes = ((batch, heads, s_q, depth), (batch, kv_heads, s_kv, depth), (batch, kv_heads, s_kv, depth))
+    query, key, value = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
+    slopes = (2.0 ** (-8.0 * np.arange(1, heads + 1) / heads)).astype(np.float32)
+    mask = row_mask(kind, (batch, heads, s_q, s_kv), rng)
+    mask_dtype = "bool"
+    if of_mask == "additive":
+        mask_dtype = dtype if index % 2 else "float32"
+        lowest = {"float16": -65504.0, "bfloat16": -3.3895313892515355e38, "float32": -np.inf}[mask_dtype]
+        soft = rounded(rng.standard_normal(mask.shape), mask_dtype) if kind == "prefix" else np.zeros(mask.shape)
+        mask = np.where(mask, soft, lowest).astype(np.float32)
+    case = Case(query, key, value, slopes, depth**-0.5, form == "symmetric", form == "causal", None, mask, mean)
+    return as_seen(case, dtype), mask_dtype
+
+
+def rowed_request(index: int, dtype: str) -> Request:
+    """What the entry needs."""
+    depth, form = ROWED[index][5], ROWED[index][6]
+    return Request.of(
+        symmetric=form == "symmetric", causal=form == "causal", positions=False, mask_dtype=rowed_case(index, dtype)[1],
+        dtype=dtype, head_dim=depth,
+    )  # fmt: skip
+
+
+ROW_LAYOUTS = (Layout(True, True),)
+
+
+@needs_device
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("index", range(len(ROWED)))
+def test_masks_with_rows(index: int, dtype: str, worker: Worker) -> None:
+    case, mask_dtype = rowed_case(index, dtype)
+    bundle = loaded(rowed_request(index, dtype), ROW_LAYOUTS, worker)
+    output = launch(bundle, case, dtype, mask_dtype, "BHSD")
+    wanted = attend(case)
+    assert np.isfinite(output).all()
+    error = np.linalg.norm(output - wanted) / np.linalg.norm(wanted)
+    assert error <= {"bfloat16": 5e-3, "float16": 1e-3}[dtype]
+    empty = np.abs(wanted).max(-1) == 0.0
+    assert (output[empty] == 0.0).all()
+
+
 @needs_device
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("index", [i for i, entry in enumerate(LONG) if entry[4] >= 3072])
@@ -390,6 +453,10 @@ def fill(arch: int, part: int = 0, parts: int = 1) -> None:
         for dtype in ("bfloat16", "float16"):
             request = keyed_request(index, dtype)
             needed[bundle_name(request, (Layout(),), False)] = (request, (Layout(),), False)
+    for index in range(len(ROWED)):
+        for dtype in ("bfloat16", "float16"):
+            request = rowed_request(index, dtype)
+            needed[bundle_name(request, ROW_LAYOUTS, False)] = (request, ROW_LAYOUTS, False)
     with Worker() as running:
         for name in sorted(needed)[part::parts]:
             request, layouts, skip = needed[name]

@@ -108,6 +108,41 @@ def test_certificates_take_launches_of_their_own() -> None:
     assert set(found.offsets) == {"key_norms", "reach", "ticket"}
 
 
+def test_a_mask_with_rows_is_looked_at_before() -> None:
+    blocks, ticket = Argument("blocks", "pointer", 16), Argument("ticket", "pointer", 16)
+    looks = kernel(
+        "blocks", conditions=(), layout=Layout(False, True), arguments=(blocks, ticket),
+        grid=(Extent((Factor(("s_q",), 128), Factor(("s_kv",), 64))), Extent((Factor(("mask_heads",)),)),
+              Extent((Factor(("mask_batches",)),))),
+    )  # fmt: skip
+    walks = kernel(
+        "prefill", name="walks", conditions=(), layout=Layout(False, True), arguments=(blocks, ticket),
+    )  # fmt: skip
+    description = bundle(walks, looks, op_type="AlibiAttentionCausalBooleanMask", mask_dtype="bool")
+    plain = call(2, 4, 4, 300, 5000)
+    for shape, grid, entries in (((2, 1, 300, 5000), (237, 1, 2), 2), ((1, 4, 300, 1), (237, 4, 1), 4)):
+        found = plan(description, dataclasses.replace(plain, mask=tensor(*shape, dtype="bool")))
+        assert names(found) == ["blocks", "walks"]
+        assert found.launches[0].grid == grid
+        # Three tiles of 79 blocks of 64 keys, a byte for each; then the ticket.
+        assert found.offsets["blocks"] == 256
+        assert found.workspace_bytes == 256 + -(-entries * 3 * 80 // 256) * 256
+
+
+def test_more_rows_are_extended_if_that_gives_chunks() -> None:
+    split = (Argument("partial", "pointer", 16), Argument("partial_sums", "pointer", 16))
+    grid = (SPLIT_GRID[0], Extent((Factor(("rows",), 64),)), SPLIT_GRID[2])
+    few = (Condition("rows", at_most=64), Condition("s_kv", at_least=2048))
+    extend = kernel("extend", conditions=few, grid=grid, arguments=split)
+    found = plan(bundle(extend), call(1, 32, 32, 33, 32768))
+    assert names(found) == ["extend", "combine"]
+    assert found.launches[0].grid == (4, 1, 32)
+    assert names(plan(bundle(extend), call(1, 32, 8, 8, 32768))) == ["extend", "combine"]
+    for other in (call(1, 32, 32, 65, 32768), call(1, 32, 32, 33, 2047), call(3, 32, 32, 33, 32768)):
+        assert names(plan(bundle(extend), other)) == ["prefill"]
+    assert names(plan(bundle(extend), call(1, 32, 32, 16, 32768))) == ["decode_split", "combine"]
+
+
 def test_strides_choose_the_layout() -> None:
     plain = call(2, 4, 4, 300, 300)
     interleaved = tensor(2, 4, 300, 64, strides=(300 * 256, 64, 256, 1))

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from alibi_rewriter.fused.family import KERNEL_MEMBERS
+from alibi_rewriter.fused.family import FAMILY_MEMBERS
 from alibi_rewriter.kernels.compile.assembler import AssemblyError, reads_parameter, strip_comments, strip_parameters
 from alibi_rewriter.kernels.compile.compiler import ARCHITECTURES, described, jobs
 from alibi_rewriter.kernels.compile.configurations import can_skip, configurations
@@ -111,15 +111,15 @@ def test_masks_get_a_fast_and_a_general_image() -> None:
 
 def test_importing_needs_neither_triton_nor_torch() -> None:
     modules = (
-        "cache",
-        "compiler",
-        "configurations",
-        "description",
-        "launcher",
-        "plan",
-        "resources",
-        "variants",
-        "assembler",
+        "compile.cache",
+        "compile.compiler",
+        "compile.configurations",
+        "launch.description",
+        "launch.launcher",
+        "launch.plan",
+        "compile.resources",
+        "requests",
+        "compile.assembler",
     )
     lines = [f"import alibi_rewriter.kernels.{name}" for name in modules]
     code = "import sys; " + "; ".join(lines) + "; assert not {'triton', 'torch'} & set(sys.modules)"
@@ -138,7 +138,21 @@ def test_masks_by_key_get_a_hopper_image(mask_dtype: str) -> None:
     for form in ("Causal", "Symmetric", "Linear", "CausalPositions"):
         request = Request(f"AlibiAttention{form}{kind}Mask", "bfloat16", 64, 64, mask_dtype)
         assert hopper_layouts(request, Layout()), form
-        assert not hopper_layouts(request, Layout(mask_rows=True)), form
+        # Masks with rows only where nothing else differs by key.
+        assert bool(hopper_layouts(request, Layout(mask_rows=True))) == (form != "CausalPositions"), form
+
+
+def test_masks_with_rows_are_looked_at_by_the_blocks_of_their_kernel() -> None:
+    for size in (64, 128, 256):
+        request = Request("AlibiAttentionSymmetricBooleanMask", "bfloat16", size, size, "bool")
+        found = list(jobs(request, [90], [Layout(mask_rows=True)], False))
+        kernels = {layout: x for x, layout in found if x.engine == "hopper"}
+        looking = {layout: x for x, layout in found if x.role == "blocks"}
+        assert kernels.keys() == looking.keys()
+        assert [layout.mask_dense for layout in kernels] == [True, False]
+        for layout, kernel in kernels.items():
+            tile = looking[layout].tile
+            assert (tile.block_m, tile.block_n) == (kernel.tile.block_m, kernel.tile.block_n)
 
 
 def test_one_row_reads_a_mask_by_head_as_one_by_key() -> None:
@@ -157,7 +171,7 @@ def test_one_row_reads_a_mask_by_head_as_one_by_key() -> None:
 def test_kernels_of_a_bundle_have_names_of_their_own() -> None:
     layouts = [Layout(contiguous, rows) for contiguous in (True, False) for rows in (False, True)]
     masks = {"none": None, "boolean": "bool", "additive": "float32"}
-    for variant in KERNEL_MEMBERS:
+    for variant in FAMILY_MEMBERS:
         for size in (8, 32, 64, 128, 256):
             request = Request(variant.op_type, "bfloat16", size, size, masks[variant.mask])
             names = [described({}, found, layout)["name"] for found, layout in jobs(request, [90], layouts, True)]

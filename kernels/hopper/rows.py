@@ -1,0 +1,165 @@
+"""Masks with rows in the Hopper kernel: the producer walks the blocks that are needed, the consumers read the mask.
+
+``blocks.alibi_blocks`` has written down, for every tile, which blocks of keys its rows need and in which of those the
+mask says something.  The producer takes the needed ones only; a consumer reads the mask of a block, element by
+element, only if it says something there.
+"""
+
+# Compile-time parameters are in capitals, as is the custom in Triton.  Kernels are compiled, never called as
+# Python: Triton's language has no types to check them with.  Conditions at compile time stay apart from those at run
+# time: ``and`` would turn them into tensors.
+# ruff: noqa: N803, N806
+# mypy: ignore-errors
+# (No future import: the annotations of the aggregate are evaluated.)
+
+from triton.experimental import gluon
+from triton.experimental.gluon import language as gl
+from triton.language.core import _aggregate as aggregate
+
+from .shared import BATCH, FORM_CAUSAL, FORM_LINEAR, HEAD, LARGEST, LOWEST, ROWS, read
+
+GROUP = gl.constexpr(32)
+"""Blocks whose bytes become two words, one bit for each."""
+SCAN = gl.constexpr(128)
+"""Blocks that are counted at once."""
+
+
+@aggregate
+class RowMask:
+    """A mask with rows: where it is and its strides; the last dimension is ``mask_column`` apart."""
+
+    pointer: gl.tensor
+    batch: gl.tensor
+    head: gl.tensor
+    row: gl.tensor
+    column: gl.tensor
+
+    @gluon.constexpr_function
+    def __init__(self, pointer, batch, head, row, column):
+        self.pointer = pointer
+        self.batch = batch
+        self.head = head
+        self.row = row
+        self.column = column
+
+
+@gluon.jit
+def _highest_bit(bits):
+    """The place of the highest bit that is set."""
+    return gl.inline_asm_elementwise("bfind.u32 $0, $1;", "=r,r", [bits], gl.int32, True, 1)
+
+
+@gluon.jit
+def codes_of(blocks, batch, head, tile, mask_batch, mask_head, sizes, settings):
+    """Where the bytes of a tile's blocks are."""
+    heads = gl.where(mask_head != 0, sizes.heads, 1)
+    entry = gl.where(mask_batch != 0, batch, 0) * heads + gl.where(mask_head != 0, head, 0)
+    tiles = gl.cdiv(sizes.s_q, ROWS * settings.CONSUMERS)
+    return blocks + (entry.to(gl.int64) * tiles + tile) * (gl.cdiv(sizes.s_kv, 4 * settings.BLOCK_N) * 4)
+
+
+@gluon.jit
+def count_needed(codes, every, first, crossings, left, right, sizes, settings):
+    """Of the blocks left and right of the crossed ones, how many are needed: (first, left, right).
+
+    In the form that knows no diagonal the first block is the last one that is needed.
+    """
+    blocks = gl.cdiv(sizes.s_kv, settings.BLOCK_N)
+    lane = gl.arange(0, SCAN, layout=gl.BlockedLayout([1], [32], [1], [0]))
+    if settings.FORM == FORM_LINEAR:
+        last = gl.to_tensor(-1)
+        start = gl.to_tensor(0)
+        while start < blocks:
+            code = gl.load(codes + start + lane, mask=start + lane < blocks, other=0)
+            last = gl.maximum(last, gl.max(gl.where((code & 1) != 0, start + lane, -1), 0))
+            start += SCAN
+        first = gl.where((last < 0) | every, first, last)
+        left = first
+    counted = gl.to_tensor(0)
+    crossed = first + crossings
+    start = gl.to_tensor(0)
+    stop = left
+    if settings.FORM != FORM_CAUSAL:
+        stop = crossed + right
+    while start < stop:
+        number = start + lane
+        code = gl.load(codes + number, mask=number < stop, other=0).to(gl.int32) & 1
+        # Both counts in one number.
+        counted += gl.sum(gl.where(number < left, code, gl.where(number >= crossed, code << 16, 0)), 0)
+        start += SCAN
+    return first, gl.where(every, left, counted & 65535), gl.where(every, right, counted >> 16)
+
+
+@gluon.jit
+def _group(codes, word, begin, end, every):
+    """Of 32 blocks, those of ``begin .. end`` that are needed, and those in which the mask says something."""
+    lane = gl.arange(0, GROUP, layout=gl.BlockedLayout([1], [32], [1], [0]))
+    number = word * GROUP + lane
+    inside = (number >= begin) & (number < end)
+    code = gl.load(codes + number, mask=inside, other=0).to(gl.int32)
+    needed = gl.where(every & inside, 1, code & 1)
+    return gl.sum(needed << lane, 0), gl.sum((code >> 1) << lane, 0)
+
+
+@gluon.jit
+def next_block(j, first, crossings, tail, left, right, codes, every, word, bits, masks, sizes,
+               BLOCK_N: gl.constexpr):  # fmt: skip
+    """The ``j``-th block in processing order, and whether its mask has to be read: (number, told, word, bits, masks).
+
+    ``bits`` are the blocks of the ``word``-th group that have not been taken yet, ``masks`` those with something said.
+    """
+    edge = crossings + tail
+    far = edge + left
+    end = far + right
+    told = gl.to_tensor(0)
+    if (j >= edge) & (j < end):
+        down = j < far
+        low = gl.where(down, 0, first + crossings)
+        high = gl.where(down, first, gl.cdiv(sizes.s_kv, BLOCK_N))
+        if (j == edge) | (j == far):
+            word = gl.where(down, first - 1, first + crossings) // GROUP
+            bits, masks = _group(codes, word, low, high, every)
+        while bits == 0:
+            word += gl.where(down, -1, 1)
+            bits, masks = _group(codes, word, low, high, every)
+        place = _highest_bit(gl.where(down, bits, bits & -bits))
+        bits = bits & ~(1 << place)
+        number = word * GROUP + place
+        told = (masks >> place) & 1
+    else:
+        number = first + j
+        number = gl.where(j >= crossings, sizes.s_kv // BLOCK_N, number)
+        # The mean of all values: every block, once more.
+        number = gl.where(j >= end, j - end, number)
+        told = gl.load(codes + number).to(gl.int32) >> 1
+    return number, told, word, bits, masks
+
+
+@gluon.jit
+def told_of(shared, stage, settings):
+    """What the producer wrote about the block at a place (MASK_ROWS): its number, and whether to read its mask."""
+    LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
+    told = gl.to_tensor(0)
+    if settings.MASK_ROWS:
+        told = gl.max(shared.told.index(stage).load(LAYOUT), 0)
+    return told >> 1, (told & 1) != 0
+
+
+@gluon.jit
+def with_mask(scores, told, start, factor, hidden, tile, slot, rows, row, column, shared, sizes, settings,
+              WHO: gl.constexpr):  # fmt: skip
+    """Adds the mask of a block, times ``factor``, to its scores; those of hidden keys become ``hidden``."""
+    if told:
+        batch = read(shared, slot, BATCH).to(gl.int64)
+        head = read(shared, slot, HEAD).to(gl.int64)
+        of_mask = tile * (ROWS * settings.CONSUMERS) + WHO * ROWS + row
+        base = rows.pointer + batch * rows.batch + head * rows.head + start.to(gl.int64) * rows.column
+        at = base + (of_mask.to(gl.int64) * rows.row)[:, None] + (column.to(gl.int64) * rows.column)[None, :]
+        inside = (of_mask < sizes.s_q)[:, None] & (start + column < sizes.s_kv)[None, :]
+        loaded = gl.load(at, mask=inside, other=0)
+        if settings.ADDITIVE:
+            added = gl.minimum(loaded.to(gl.float32), LARGEST)
+            scores = gl.where(added > LOWEST, scores + added * factor, hidden)
+        else:
+            scores = gl.where(loaded != 0, scores, hidden)
+    return scores

@@ -1,0 +1,93 @@
+"""Masks with rows: which blocks of keys a tile of query rows needs, and for which of them it has to read the mask.
+
+One small launch before the prefill kernel.  Most masks with rows (causal ones written out, packed documents, prefixes,
+windows) hide or show whole blocks: those are left out, or computed as if there were no mask.
+"""
+
+# Compile-time parameters are in capitals, as is the custom in Triton.  Kernels are compiled, never called as
+# Python: Triton's language has no types to check them with.
+# ruff: noqa: N803, N806, D417
+# mypy: ignore-errors
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .primitives import MASK_BOOLEAN
+
+FAR = tl.constexpr(-1e38)
+"""An additive mask at or below this makes a weight of zero, unless all keys of a row are like that."""
+BLOCK_ROWS = 128
+"""Query rows of a tile."""
+
+
+@triton.jit
+def alibi_blocks(
+    mask, blocks, ticket, mask_batch, mask_head, mask_row, mask_column, s_q, s_kv,
+    MASK: tl.constexpr, CAUSAL: tl.constexpr, DENSE: tl.constexpr, BLOCK_N: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """Grid (ceil(s_q / 128) * ceil(s_kv / BLOCK_N), heads of the mask, batch entries of the mask).
+
+    A program looks at a block of BLOCK_N keys of a tile of ROWS rows and writes a byte: 1 if a row sees one of the
+    keys, plus 2 if the mask says something about one.  Keys that causality hides do not count.
+
+    Args:
+        mask: element (b, h, i, j) at ``b * mask_batch + h * mask_head + i * mask_row + j * mask_column``.
+        mask_row, mask_column: with DENSE a multiple of 16, and 1; then the address is one of 16 elements, too.
+        blocks: [batch entries, heads, tiles, 4 * ceil(s_kv / (4 * BLOCK_N))], uint8; what is beyond the last block is
+            left as it was.
+        ticket: one int32, set to zero for the kernel whose programs draw their tiles.
+    """
+    blocks_of_tile = tl.cdiv(s_kv, BLOCK_N)
+    tile = tl.program_id(0) // blocks_of_tile
+    block = tl.program_id(0) % blocks_of_tile
+    head = tl.program_id(1)
+    batch = tl.program_id(2)
+    tl.store(ticket, 0, mask=(tl.program_id(0) == 0) & (head == 0) & (batch == 0))
+    first_row = tile * ROWS
+    offset = s_kv - s_q
+    end = s_kv
+    if CAUSAL:
+        end = tl.minimum(tl.minimum(first_row + ROWS, s_q) + offset, s_kv)
+    code = tl.full([], 0, tl.int32)
+    base = mask + batch.to(tl.int64) * mask_batch + head.to(tl.int64) * mask_head
+    if DENSE:
+        # Four bytes at a time, as long as nothing is found: most blocks of most masks say nothing.
+        whole = end
+        if CAUSAL:
+            whole = tl.minimum(first_row + offset + 1, s_kv)
+        if ((block + 1) * BLOCK_N <= whole) & (first_row + ROWS <= s_q):
+            BYTES: tl.constexpr = mask.dtype.element_ty.primitive_bitwidth // 8
+            row = first_row + tl.arange(0, ROWS)
+            first = (base + block * BLOCK_N).to(tl.pointer_type(tl.int32), bitcast=True)
+            place = row.to(tl.int64)[:, None] * mask_row * BYTES // 4 + tl.arange(0, BLOCK_N * BYTES // 4)[None, :]
+            word = tl.load(first + place)
+            if MASK == MASK_BOOLEAN:
+                # A byte that is zero borrows.
+                said = (word - 0x01010101) & ~word & -0x7F7F7F80
+            elif BYTES == 2:
+                said = word & 0x7FFF7FFF
+            else:
+                said = word & 0x7FFFFFFF
+            code = tl.where(tl.max(tl.max((said != 0).to(tl.int32), 1), 0) == 0, 1, 0)
+    if (code == 0) & (block * BLOCK_N < end):
+        column = block * BLOCK_N + tl.arange(0, BLOCK_N)
+        row = first_row + tl.arange(0, ROWS)
+        at = base + row.to(tl.int64)[:, None] * mask_row + column.to(tl.int64)[None, :] * mask_column
+        inside = (row < s_q)[:, None] & (column < end)[None, :]
+        loaded = tl.load(at, mask=inside, other=0)
+        if CAUSAL:
+            inside = inside & (column[None, :] <= (row + offset)[:, None])
+        if MASK == MASK_BOOLEAN:
+            seen = loaded != 0
+            said = loaded == 0
+        else:
+            added = loaded.to(tl.float32)
+            seen = added > FAR
+            said = added != 0.0
+        needed = tl.max(tl.max((seen & inside).to(tl.int32), 1), 0)
+        code = needed + 2 * tl.max(tl.max((said & inside).to(tl.int32), 1), 0)
+    width = tl.cdiv(s_kv, 4 * BLOCK_N) * 4
+    tl.store(blocks + ((batch * tl.num_programs(1) + head).to(tl.int64) * tl.cdiv(s_q, ROWS) + tile) * width + block,
+             code.to(tl.uint8))  # fmt: skip
