@@ -77,6 +77,25 @@ def test_a_mask_that_hides_more_than_the_scores_do_is_not_taken(monkeypatch: pyt
     assert [leaf.view.tensor for leaf in both if isinstance(leaf, Leaf)] == ["narrow"]
 
 
+def test_a_part_that_hides_keys_is_passed_on_where_the_proof_keeps_its_term() -> None:
+    """Beside a mask of which the values are not known, the causal one is a finite number like any other."""
+    proto = model(
+        BIAS
+        + """causal = Where(later, low, none)
+       ordered = Add(biased, causal)
+       odd = Mod(m, two)
+       kept = Cast<to=1>(odd)
+       left_out = Sub(certain, kept)
+       padding = Mul(left_out, low)
+       s = Add(ordered, padding)""",
+        inputs=", int64[B,1,1,S] m",
+        constants=", float certain = {1}, int64 two = {2}",
+    )
+    mask = np.where(some_of(2, 1, 1, 9), 3, 0)
+    mask[..., 0] = 1  # what the first row sees
+    assert difference(proto, {"m": mask}) < 1e-5
+
+
 @pytest.mark.parametrize(("number", "kind"), [(1, "equal"), (-3, "equal"), (2, "at_most")])
 def test_a_comparison_with_a_number_has_the_sign_of_the_number(
     number: int, kind: str, monkeypatch: pytest.MonkeyPatch

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from onnx import TensorProto
 
-from ...algebra import HIDDEN_BELOW, LARGEST_FLOAT32, ONE, Cond, Index, Monomial, Poly, Read, ind, of
+from ...algebra import HIDDEN_BELOW, LARGEST_FLOAT32, ONE, Cond, Index, Monomial, Poly, Read, implies, ind, of
 from ...graph.index import label, numpy_type, operator
 from ..interpret import Interpreter
 from ..interpret.movement import source
@@ -196,8 +196,11 @@ def _rest(
         Refusal: The part cannot be separated.
     """
     attention = proof.attention
-    masked = unmask(interpreter.element(tensor, indices), half=attention.half)
-    conditions, value = masked.visible, masked.value
+    value = interpreter.element(tensor, indices)
+    masked = unmask(value, half=attention.half)
+    conditions: tuple[Cond, ...] = ()
+    if all(_is_proven(proof, c) for c in masked.visible):
+        conditions, value = masked.visible, masked.value
     if _is_bias(proof, value):
         return None
     if not any(_is_rest(proof, m) for m, _ in value.terms):
@@ -259,6 +262,11 @@ def _is_bias(proof: Proof, value: Poly) -> bool:
     if monomial not in own:
         return False
     return not (value - bias * (Fraction(own[monomial]) / Fraction(coefficient))).depends_on(proof.attention.frame.key)
+
+
+def _is_proven(proof: Proof, condition: Cond) -> bool:
+    """Whether the proof hides the keys that a part of the scores hides: it may have kept the mask's term instead."""
+    return any(implies(known, condition) for known in proof.attention.visible)
 
 
 def _is_rest(proof: Proof, monomial: Monomial) -> bool:
