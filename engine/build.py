@@ -12,6 +12,7 @@ import onnx
 from onnx import ModelProto
 
 from ..base import hidden
+from ..base.cures import reinstall
 from ..base.errors import EngineFailed, MissingDependency, PluginNotUsed, UsageError
 from ..base.targets import check_place, put, same_file
 from ..base.writing import write_file
@@ -109,7 +110,7 @@ def _library() -> Path:
     if library is None:
         raise PluginNotUsed(
             "this installation has no plugin library, because there was no C++ compiler when it was installed. "
-            "Install g++ and run: pip install --force-reinstall --no-deps alibi-rewriter"
+            f"Install g++ and run: {reinstall()}"
         )
     return library
 

@@ -52,8 +52,11 @@ class OperatorPattern:
         lengths: Positions of (valid length - 1 per batch, total length), which must prove to be S_kv.
         outputs: Positions of present key and value.
         unused: Positions of outputs that must be unused.
-        zero_rows_at: A row of which all keys get this score or a lower one from the mask yields zeros; None if
-            no row does.  Other rows without visible keys yield the mean of the values that causality leaves.
+        zero_rows_at: A row of which no key scores more yields zeros; None if no row does.  Other rows without
+            visible keys yield the mean of the values that causality leaves.
+        zero_rows_if_causal: They are zeros only where the operator is causal.
+        disputed: Versions of which onnxruntime (1.32) yields zeros where no key scores more than the lowest number,
+            and the standard the mean.
         short_bias_since: Version from which a bias may have fewer columns than there are keys; the others are hidden.
     """
 
@@ -74,6 +77,8 @@ class OperatorPattern:
     outputs: Mapping[str, int] = field(default_factory=dict)
     unused: tuple[int, ...] = ()
     zero_rows_at: float | None = None
+    zero_rows_if_causal: bool = False
+    disputed: tuple[int, ...] = ()
     short_bias_since: int = 1 << 16
 
 
@@ -104,6 +109,7 @@ PATTERNS: tuple[OperatorPattern, ...] = (
         outputs={"present_key": 1, "present_value": 2},
         unused=(3,),
         zero_rows_at=-math.inf,
+        disputed=(23, 24),
         short_bias_since=24,
     ),
     # com.microsoft.MultiHeadAttention: the bias is input 5.
@@ -161,6 +167,7 @@ PATTERNS: tuple[OperatorPattern, ...] = (
         outputs={"present_key": 1, "present_value": 2},
         unused=(3,),
         zero_rows_at=-3.4028234663852886e38,
+        zero_rows_if_causal=True,
     ),
 )
 

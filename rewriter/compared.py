@@ -15,26 +15,29 @@ from ..base.hidden import scratch
 from ..graph.load import Source
 from ..graph.save import Staged
 from ..verify import Verification, VerifyOptions, skipped, verify
-from ..verify.errors import GivenInputError, RuntimeMissingError, VerifyError
+from ..verify.errors import GivenInputError, KernelsMissingError, RuntimeMissingError, VerifyError
 from ..verify.inputs.draw import LARGEST_BATCH
 from ..verify.inputs.lengths import MOST_SCORES, exceeding
+from ..verify.run.kernels import CpuKernels
 from .check.evaluation import beyond_memory
 from .check.pairs import CutPairs
+from .notices import policy_of
 from .records.proof import Proof
 from .records.site import Analysis
-from .result import Options
+from .result import Options, RewriteResult
 
 
 def compare(
-    source: Source, staged: Staged, analysis: Analysis, options: Options, sites: CutPairs | None
+    source: Source, staged: Staged, result: RewriteResult, options: Options, sites: CutPairs | None
 ) -> Verification:
     """Compare the original with what was staged.
 
     Raises:
         MissingDependency: onnxruntime is not installed.
-        UsageError: The given inputs do not fit.
+        UsageError: The given inputs do not fit, or kernels cannot run where they are asked to.
         ModelRejected: The original cannot be run.
     """
+    analysis = result.analysis
     with scratch() as folder:
         original_path = source.path
         if original_path is None:
@@ -56,6 +59,13 @@ def compare(
             lengths=tuple(sorted({n for s in analysis.proven if s.plan is not None for n in s.plan.proof.lengths})),
             as_they_are=any(_is_rounded(s.plan.proof) for s in analysis.proven if s.plan is not None),
             exact_bias=options.exact_bias,
+            rows_agree=all(
+                s.plan.rows_without_keys.comparable(policy_of(s, result.fused))
+                for s in analysis.proven
+                if s.plan is not None
+            ),
+            kernels=options.verify_on,
+            known=(CpuKernels(), *options.kernels),
         )
         if options.progress is not None:
             settings = dataclasses.replace(settings, progress=options.progress)
@@ -66,7 +76,7 @@ def compare(
             return verify(original_path, staged.path, options=settings, data_dir=staged.data_dir)
         except RuntimeMissingError as error:
             raise MissingDependency(str(error)) from error
-        except GivenInputError as error:
+        except (GivenInputError, KernelsMissingError) as error:
             raise UsageError(str(error)) from error
         except VerifyError as error:
             raise ModelRejected(str(error)) from error

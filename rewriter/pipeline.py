@@ -13,7 +13,7 @@ from onnx import ModelProto
 from ..base.errors import ExitCode, ModelRejected, UsageError
 from ..base.hidden import scratch
 from ..fused.family import DOMAIN
-from ..graph import surgeon, wellformed
+from ..graph import note, surgeon, wellformed
 from ..graph.index import opset_versions
 from ..graph.load import Source, check_target, load
 from ..graph.save import Staged
@@ -22,6 +22,7 @@ from .check.pairs import CutPairs
 from .check.probe import probe
 from .compared import compare
 from .emit.inlining import beside, inline_functions, verify_inlined
+from .notices import empty_rows
 from .records.site import Analysis
 from .result import Options, RewriteResult
 from .working_copy import analyse_copy, working_copy
@@ -80,6 +81,7 @@ def rewrite(
             result.notes.append(f"the numeric self-check could not evaluate the bias at several keys of: {some}")
         clock.lap("probe")
     if not analysis.proven or (analysis.refused and not options.allow_partial) or options.dry_run:
+        result.notes += empty_rows(analysis.proven, [])
         result.exit_code = _without_a_rewrite(original, analysis, result, options)
         return result
     sites = None
@@ -90,6 +92,8 @@ def rewrite(
 
         sites = CutPairs.of(copy, analysis, source.base_dir, again)
     apply(copy, analysis, result)
+    note.write(copy)
+    result.notes += empty_rows(analysis.proven, result.fused)
     clock.lap("edit")
     if options.inline:
         copy = _inline(source, copy, result, options, sites)
@@ -105,7 +109,7 @@ def rewrite(
         with scratch() as folder:
             base_dir = source.base_dir if source.data else None
             with Staged(copy, folder / "rewritten.onnx", base_dir) as staged:
-                result.verification = compare(source, staged, analysis, options, sites)
+                result.verification = compare(source, staged, result, options, sites)
         clock.lap("verify")
     # What could not be compared is not written either: an unverified model is what --no-verify asks for.
     status = "passed" if result.verification is None else result.verification.status
@@ -122,6 +126,7 @@ def _inline(
     to compute what that does.
     """
     inlined = inline_functions(rewritten)
+    note.write(inlined, inlined=note.count(rewritten))
     if not options.verify:
         return inlined
     base_dir = source.base_dir if source.data else None
@@ -130,7 +135,7 @@ def _inline(
         Staged(rewritten, folder / "rewritten.onnx", base_dir) as staged,
         Staged(inlined, folder / "inlined.onnx", base_dir) as second,
     ):
-        found = compare(source, staged, result.analysis, options, sites)
+        found = compare(source, staged, result, options, sites)
         if found.status == "passed":
             found = beside(found, verify_inlined(staged.path, second.path, staged.data_dir, options.seed))
         result.verification = found
@@ -172,7 +177,7 @@ def _write(
             staged.bring_data(copied)
         clock.lap("save")
         if options.verify:
-            result.verification = compare(source, staged, result.analysis, options, sites)
+            result.verification = compare(source, staged, result, options, sites)
             clock.lap("verify")
             if result.verification.status in UNVERIFIED:
                 return

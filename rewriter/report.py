@@ -11,8 +11,10 @@ import numpy as np
 
 from ..base.errors import ExitCode
 from ..base.version import __version__
+from ..fused.family import EmptyRows
 from ..graph.index import label
 from .census import sentence
+from .notices import policy_of, rows_record
 from .records.binding import Plan
 from .records.proof import Proof
 from .records.site import Site
@@ -88,7 +90,7 @@ def _site(site: Site, result: RewriteResult) -> dict[str, object]:
         "verdict": "rewritten" if fused else ("proven" if site.plan else "refused"),
     }
     if site.plan is not None:
-        record["proof"] = _proof(site.plan, site.checked)
+        record["proof"] = _proof(site.plan, site.checked, policy_of(site, result.fused))
     if fused is not None:
         record["still_materialised"] = result.left.get(site.name)
         record["node"] = {"op_type": fused.variant.op_type, "attributes": fused.attributes()}
@@ -107,7 +109,7 @@ def _site(site: Site, result: RewriteResult) -> dict[str, object]:
     return record
 
 
-def _proof(plan: Plan, checked: int) -> dict[str, object]:
+def _proof(plan: Plan, checked: int, policy: EmptyRows) -> dict[str, object]:
     proof = plan.proof
     attention = proof.attention
     slopes = None
@@ -122,6 +124,7 @@ def _proof(plan: Plan, checked: int) -> dict[str, object]:
         "key_positions": plan.positions.tensor if plan.positions else None,
         "key_bias": plan.key_bias is not None,
         "rounding": _rounding(proof),
+        "rows_without_keys": rows_record(plan, policy),
         "mask": {"boolean": plan.boolean is not None, "additive": plan.additive is not None},
         "window": {"left": proof.window.left, "right": proof.window.right} if proof.window.bounded else None,
         "bindings": {
@@ -288,6 +291,7 @@ def _verification_details(result: RewriteResult, everything: bool) -> list[str]:
             lines.append(value)
         elif isinstance(value, list) and (everything or key != "tolerance"):
             lines.extend(str(v) for v in value)
+    lines.extend(str(one["summary"]) for one in record["kernels"])
     precision = record.get("precision")
     if isinstance(precision, Mapping):
         lines.extend(_precision(precision))

@@ -211,6 +211,42 @@ class Code(Enum):
         return self.value[3]
 
 
+class Notice(Enum):
+    """What is told of sites that are rewritten: (number, short name, what it means, what the user can do)."""
+
+    EMPTY_ROWS = (
+        "ALB600",
+        "rows-without-keys",
+        "a row that sees no key yields something else than in the original",
+        "nothing to do where such rows are padding, which no valid token reads; for the same numbers there, hide keys "
+        "by one mask, with the lowest number of the type in place of the score",
+    )
+
+    @property
+    def number(self) -> str:
+        """The stable code, ``ALB6nn``."""
+        return self.value[0]
+
+    @property
+    def title(self) -> str:
+        """The stable short name."""
+        return self.value[1]
+
+    @property
+    def meaning(self) -> str:
+        """One sentence for people."""
+        return self.value[2]
+
+    @property
+    def remedy(self) -> str:
+        """What the user can do."""
+        return self.value[3]
+
+    def text(self, detail: str) -> str:
+        """A line of the report."""
+        return f"[{self.number} {self.title}] {self.meaning}: {detail}"
+
+
 @dataclass
 class Refusal(Exception):
     """One attention site is left as it is.

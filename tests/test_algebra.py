@@ -340,7 +340,7 @@ def interpreter() -> Interpreter:
     model = onnx.parser.parse_model(
         '<ir_version: 8, opset_import: ["" : 17]> g (float[n] x) => (float[n] y) { y = Identity(x) }'
     )
-    return Interpreter(index_graph(model.graph, opset_versions(model), Path()), element_rules())
+    return Interpreter(index_graph(model.graph, opset_versions(model), Path()), rules=element_rules())
 
 
 @fast
@@ -488,6 +488,14 @@ def test_facts_are_used() -> None:
     assert not facts.learn(a, b + 1, "wrong", by_broadcast=False)
     assert facts.learn(b, a, "again", by_broadcast=False)
     assert [f.node for f in facts.learned] == ["first", "second"]
+
+
+def test_a_factor_that_both_sides_have_is_cancelled() -> None:
+    """As many elements: B * S = B * T says S = T, since a run without sequences does not matter."""
+    a, b, c = (of(Size(s)) for s in "abc")
+    facts = Facts()
+    assert facts.learn(2 * a * b, 2 * a * c, "reshape", by_broadcast=False)
+    assert facts.equal(b, c)
 
 
 def test_assumed_signs() -> None:

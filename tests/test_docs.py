@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 from alibi_rewriter.base.errors import ExitCode
-from alibi_rewriter.cli import bench_parser, explain_parser, main, parser
+from alibi_rewriter.cli import bench_parser, check_parser, explain_parser, main, parser
 from alibi_rewriter.explain.refused import STAGES
 from alibi_rewriter.fused.family import FAMILY_MEMBERS
 from alibi_rewriter.plugin import library_path
 from alibi_rewriter.rewriter.pipeline import rewrite
 from alibi_rewriter.rewriter.result import Options
-from alibi_rewriter.rewriter.verdicts import Code
+from alibi_rewriter.rewriter.verdicts import Code, Notice
 from evidence import Level
 
 ROOT = Path(__file__).parent.parent
@@ -27,6 +27,7 @@ ROOT = Path(__file__).parent.parent
 def refusal_table() -> str:
     """docs/refusal-codes.md; written anew with ``REGENERATE=1 pytest tests/test_docs.py``."""
     rows = [f"| {c.number} | {c.title} | {c.meaning} | {c.remedy} |" for c in Code]
+    told = [f"| {c.number} | {c.title} | {c.meaning} | {c.remedy} |" for c in Notice]
     return "\n".join(
         [
             "# Refusal codes",
@@ -37,6 +38,14 @@ def refusal_table() -> str:
             "| code | name | what it means | what to do |",
             "|---|---|---|---|",
             *rows,
+            "",
+            "## Told, not refused",
+            "",
+            "A rewritten site may come with one of these: the notes of a run name it, and so does its proof.",
+            "",
+            "| code | name | what it means | what to do |",
+            "|---|---|---|---|",
+            *told,
             "",
         ]
     )
@@ -50,7 +59,7 @@ def test_refusal_codes_are_documented() -> None:
 
 
 def test_refusal_numbers_are_unique() -> None:
-    numbers = [c.number for c in Code]
+    numbers = [c.number for c in (*Code, *Notice)]
     assert len(set(numbers)) == len(numbers)
     assert all(re.fullmatch(r"ALB\d{3}", n) for n in numbers)
 
@@ -88,7 +97,7 @@ def test_options_are_documented() -> None:
     readme = usage()
     options = {
         o
-        for made in (parser(), explain_parser(), bench_parser())
+        for made in (parser(), explain_parser(), check_parser(), bench_parser())
         for action in made._actions
         for o in action.option_strings
         if o.startswith("--")

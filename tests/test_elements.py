@@ -47,7 +47,7 @@ def element(body: str, constants: str = "", kind: str = "int64") -> tuple[onnx.M
     }}
     """
     model = onnx.parser.parse_model(text)
-    interpreter = Interpreter(index_graph(model.graph, opset_versions(model), Path()), element_rules())
+    interpreter = Interpreter(index_graph(model.graph, opset_versions(model), Path()), rules=element_rules())
     infer(interpreter, list(model.graph.node))
     found = interpreter.dims("y")
     if found is None:
@@ -92,6 +92,13 @@ def _ends(extent: int) -> list[int]:
 
 
 KNOWN = {
+    "slice back to an entry": (
+        "y = Slice(six, four, one1, axis0, back)",
+        ", int64[6] six = {0, 1, 2, 3, 4, 5}, int64[1] four = {4}, int64[1] one1 = {1}, int64[1] back = {-1}",
+    ),
+    "an integer that no float holds": ("y = ConstantOfShape<value = int64[1] {9007199254740993}>(shape)", ""),
+    "a choice that is always the first": ("c = Less(zero, one)\n n = Neg(count)\n y = Where(c, count, n)", ""),
+    "a choice that is always the second": ("c = Less(one, zero)\n n = Neg(count)\n y = Where(c, count, n)", ""),
     "sum from the front": ("ones = Add(zero, one)\n all = Expand(ones, shape)\n y = CumSum(all, zero)", ""),
     "sum without itself": ("ones = Expand(one, shape)\n y = CumSum<exclusive=1>(ones, zero)", ""),
     "pad behind": ("y = Pad(count, pads, fill)", ", int64[2] pads = {0, 3}, int64 fill = {77}"),
@@ -261,7 +268,7 @@ def test_an_infinite_bound_given_as_an_attribute(name: str, bound: float) -> Non
     x, y = (onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [3]) for n in "xy")
     graph = onnx.helper.make_graph([node], "g", [x], [y])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 10)])
-    interpreter = Interpreter(index_graph(model.graph, opset_versions(model), Path()), element_rules())
+    interpreter = Interpreter(index_graph(model.graph, opset_versions(model), Path()), rules=element_rules())
     infer(interpreter, list(model.graph.node))
     assert interpreter.element("y", (poly(1),)) == interpreter.element("x", (poly(1),))
 

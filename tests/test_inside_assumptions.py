@@ -90,6 +90,19 @@ def test_ranges_over_padded_tokens_do_not_decide(tmp_path: Path) -> None:
         assert all(one.passed for one in result.verification.sites)
 
 
+def test_steps_of_quantised_activations_do_not_decide() -> None:
+    """Where a result lies between two steps, another order of a sum takes it to the other one."""
+    made = read("accept_linear_causal")
+    for name, value in (("step", np.float32(1e-6)), ("zero_point", np.int8(0))):
+        made.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+    made.graph.node.append(helper.make_node("QuantizeLinear", [made.graph.output[0].name, "step", "zero_point"], ["n"]))
+    made.graph.node.append(helper.make_node("DequantizeLinear", ["n", "step", "zero_point"], ["z"]))
+    made.graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, None))
+    found = rewrite(made).verification
+    assert found is not None and found.passed
+    assert "QuantizeLinear rounds activations" in (found.by_sites or "")
+
+
 def test_a_difference_is_named_by_set_and_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = pipeline.apply
 

@@ -34,7 +34,7 @@ def element(data: Array) -> tuple[Poly, tuple[Index, ...]]:
     model = onnx.parser.parse_model(
         '<ir_version: 8, opset_import: ["" : 17]> g (float[n] x) => (float[n] y) { y = Identity(x) }'
     )
-    interpreter = Interpreter(index_graph(model.graph, opset_versions(model), Path()), element_rules())
+    interpreter = Interpreter(index_graph(model.graph, opset_versions(model), Path()), rules=element_rules())
     axes = tuple(Index(f"a{k}", poly(n)) for k, n in enumerate(data.shape))
     return constant_element(interpreter, f"table{next(numbers)}", data, tuple(of(a) for a in axes)), axes
 

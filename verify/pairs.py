@@ -47,6 +47,10 @@ class SitePair(Protocol):
         """The same as the output has them; its inputs are those of ``original``."""
 
     @property
+    def rows_agree(self) -> bool:
+        """Whether rows without visible keys have to be equal, number by number."""
+
+    @property
     def folders(self) -> tuple[Path, Path]:
         """Where the external data of each are."""
 

@@ -15,6 +15,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy  # noqa: F401 - here and below: loaded once, for all runs of the tests
+import onnx.reference  # noqa: F401
+import onnxruntime  # noqa: F401
+import pytest
 from suite_mutations import EQUIVALENT, MUTATIONS, TESTS, TESTS_OF_NATIVE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,9 +69,12 @@ class Mutation:
     new: str
 
     def told(self, source: str) -> str:
-        """Where it is, and what."""
+        """Where it is, what, and the line that it makes."""
         line = source.count("\n", 0, self.start) + 1
-        return f"{self.file}:{line}: {' '.join(self.old.split())[:90]}  ->  {' '.join(self.new.split())[:90]}"
+        made = source[: self.start] + self.new + source[self.start + len(self.old) :]
+        whole = made.splitlines()[line - 1].strip()
+        change = f"{' '.join(self.old.split())[:90]}  ->  {' '.join(self.new.split())[:90]}"
+        return f"{self.file}:{line}: {change}" + (f"  in  {whole[:110]}" if len(self.old) < 40 else "")
 
 
 def named() -> Iterator[Mutation]:
@@ -157,19 +165,54 @@ def copy_of(folder: Path) -> Path:
 
 
 def killed_by(copy: Path, tests: list[str], seconds: int) -> str | None:
-    """The first test that fails, or None."""
-    environment = {**os.environ, "PYTHONPATH": str(copy.parent / "path"), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--no-header", *tests]
-    try:
-        run = subprocess.run(
-            command, cwd=copy, env=environment, capture_output=True, text=True, timeout=seconds, check=False
-        )
-    except subprocess.TimeoutExpired:
+    """The first test that fails, or None.
+
+    The tests run in a fork of this process, which has loaded all that is no part of the project.
+    """
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
+        child = os.fork()
+        if child == 0:
+            _test(copy, tests, said.fileno())
+        status = _ended(child, seconds)
+        said.seek(0)
+        text = said.read()
+    if status is None:
         return f"more than {seconds} s"
-    if run.returncode == 0:
+    if status == 0:
         return None
-    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", run.stdout, re.MULTILINE)
-    return failed.group(1) if failed else f"status {run.returncode}: {run.stdout[-200:]} {run.stderr[-200:]}"
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", text, re.MULTILINE)
+    return failed.group(1) if failed else f"status {status}: {text[-400:]}"
+
+
+def _test(copy: Path, tests: list[str], said: int) -> None:
+    """Runs the tests of a copy in this process and ends it."""
+    status = 70
+    try:
+        os.setsid()
+        os.dup2(said, 1)
+        os.dup2(said, 2)
+        os.environ["PYTHONPATH"] = str(copy.parent / "path")
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+        sys.dont_write_bytecode = True
+        sys.path[0] = os.environ["PYTHONPATH"]
+        os.chdir(copy)
+        status = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--no-header", *tests]))
+        sys.stdout.flush()
+    finally:
+        os._exit(status)
+
+
+def _ended(child: int, seconds: int) -> int | None:
+    """The status of a child; None if it had to be ended after some seconds."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.05)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
 
 
 def main() -> int:

@@ -7,7 +7,7 @@ tests of commit b65f32f.
 from __future__ import annotations
 
 TESTS = (
-    *("tests/test_proof_rules.py", "tests/test_mask_plan.py", "tests/test_elements.py", "tests/test_masks.py"),
+    *("tests/test_proof_rules.py", "tests/test_mask_binding.py", "tests/test_elements.py", "tests/test_masks.py"),
     *("tests/test_windows.py", "tests/test_number_types.py", "tests/test_scopes.py", "tests/test_assumptions.py"),
     *("tests/test_spellings.py", "tests/test_key_bias.py", "tests/test_golden.py", "tests/test_exported.py"),
     *("tests/test_operators.py", "tests/test_mutants.py", "tests/test_mutation.py", "tests/test_algebra.py"),
@@ -224,5 +224,11 @@ MUTATIONS: tuple[tuple[str, str, str], ...] = (
     ),
 )
 
-EQUIVALENT: dict[tuple[str, str, str], str] = {}
+EQUIVALENT: dict[tuple[str, str, str], str] = {
+    (
+        "rewriter/recognise/softmax.py",
+        "if not any(x.depends_on(row) for x in key_side) and any(x.depends_on(row) for x in query_side):",
+        "if any(x.depends_on(row) for x in query_side):",
+    ): "a reading in which keys depend on the row finds no layout of the keys: it is dropped one step later",
+}
 """Changes after which the code means the same, and why."""

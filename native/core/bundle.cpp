@@ -361,7 +361,7 @@ Service Bundle::serve(int32_t deviceArch) const {
     if (code != 0) return {code, false};
     if (text != 0) return {text, true};
     throw std::runtime_error("no attached kernel runs on compute capability " + std::to_string(deviceArch / 10) + "."
-                             + std::to_string(deviceArch % 10) + ". Build the engine again with --target sm_"
+                             + std::to_string(deviceArch % 10) + ". Build, or attach kernels, again with --target sm_"
                              + std::to_string(deviceArch));
 }
 

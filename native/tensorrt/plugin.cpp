@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "core/driver.h"
 #include "core/node.h"
+#include "cuda/kernels.h"
 #include "tensorrt/abi.h"
 #include "tensorrt/fields.h"
 #include "tensorrt/logging.h"
@@ -24,9 +24,7 @@ constexpr char const* kNamespace = "alibi";
 
 // What one execution context keeps between calls.  TensorRT never enqueues one context from two threads at once.
 struct Session {
-    CurrentDevice device;
-    Service service;
-    std::shared_ptr<Images const> images;
+    std::shared_ptr<cuda::Kernels const> kernels;
     Call call;
     Plan plan;
     bool planned = false;
@@ -180,14 +178,7 @@ public:
             // Kernels are chosen for aligned buffers, which TensorRT promises; others get a choice of their own.
             if (!session.planned || !aligned) replan();
             session.planned = aligned;
-            if (session.plan.empty) {
-                zeroOutput(stream);
-                return 0;
-            }
-            if (session.plan.workspaceBytes > 0 && workspace == nullptr) {
-                throw std::runtime_error("workspace is needed and was not given");
-            }
-            launch(*session.images, session.plan, session.call, workspace, stream);
+            cuda::enqueue(*session.kernels, session.plan, session.call, workspace, stream);
             return 0;
         });
     }
@@ -229,24 +220,14 @@ private:
     }
 
     void prepare() {
-        CurrentDevice const device = currentDevice();
-        if (session_ && session_->device.context == device.context) return;
+        if (session_ && session_->kernels->device.context == currentDevice().context) return;
         auto session = std::make_unique<Session>();
-        session->device = device;
-        session->service = node_->bundle->serve(device.arch);
-        session->images = loadImages(node_->bundle, session->service, device.context);
+        session->kernels = cuda::load(*node_);
         session_ = std::move(session);
     }
     void replan() {
-        Device const device{session_->service, session_->device.multiprocessors};
-        session_->plan = makePlan(*node_->bundle, session_->call, device, std::max(0, tactic_ - 1));
+        session_->plan = cuda::plan(*node_, *session_->kernels, session_->call, std::max(0, tactic_ - 1));
         session_->planned = true;
-    }
-    void zeroOutput(void* stream) const {
-        Operand const& output = session_->call[Tensor::output];
-        int64_t bytes = elementBytes(output.type);
-        for (int64_t extent : output.shape) bytes *= extent;  // cannot overflow: `describe` bounds it
-        if (bytes > 0) fillZero(const_cast<void*>(output.pointer), static_cast<size_t>(bytes), stream);
     }
 
     std::shared_ptr<Node const> node_;

@@ -14,15 +14,18 @@ from onnx import TensorProto
 
 from ...algebra import Index, Poly, Read, of
 from ...fused.body import WINDOW_OPSET
+from ...fused.family import EmptyRows
 from ...graph.edit import float_type
 from ...graph.index import label
 from ..interpret import Interpreter
 from ..interpret.arithmetic import reciprocal
+from ..prove.empty_rows import rows_without_keys
 from ..prove.proof import vector
 from ..recognise.views import as_view, key_head
 from ..records.binding import Factors, Plan
 from ..records.proof import Proof, Window
-from ..records.reading import Attention, View
+from ..records.reading import Attention, Guard, View
+from ..records.rows import ZEROS
 from ..verdicts import Code, Refusal, Stage
 from .guards import follow, row_guard
 from .key_terms import key_bias, split_by_key, takes_key_bias
@@ -44,7 +47,11 @@ def plan(interpreter: Interpreter, proof: Proof) -> Plan:
     if proof.rounded.terms:
         proof = replace(proof, positions=None, runtime_slopes=None)  # these are in the key bias
     dtype = _common_type(interpreter, proof)
-    made = Plan(proof, _lift_output(interpreter, attention.output), dtype, zero_rows=attention.zero_rows)
+    empty = rows_without_keys(attention, proof.rest)
+    made = Plan(proof, _lift_output(interpreter, attention.output), dtype, rows_without_keys=empty)
+    # A guard of NaN never sees a row whose scores are finite.
+    unsure = empty.policy is None and not empty.undefined and not empty.rounded
+    made.zero_rows = empty.policy is EmptyRows.ZERO or (attention.guard is Guard.NAN and unsure)
     if proof.positions is not None:
         made.positions, scale = _find_positions(interpreter, proof)
         made.slope_factor = scale
@@ -66,6 +73,7 @@ def plan(interpreter: Interpreter, proof: Proof) -> Plan:
     if guard is not None:
         made.output = guard
         made.zero_rows = True
+        made.rows_without_keys = ZEROS
         made.notes.append("a guard that sets rows without keys to zero is part of the fused node")
     return made
 

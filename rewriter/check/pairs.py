@@ -16,7 +16,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from ...algebra import Min0, Poly, Size
-from ...fused.family import BY_OP_TYPE, DOMAIN
+from ...fused.family import BY_OP_TYPE, DOMAIN, EmptyRows
 from ...graph.index import NO_NUMBERS, Scope, index_graph, operator, opset_versions, subgraphs, walk
 from ..interpret import Interpreter
 from ..recognise.products import is_contraction
@@ -149,6 +149,7 @@ class CutPairs:
             shapes=shapes,
             scalars=frozenset(n for n in shapes if interpreter.rank(n) == 0),
             results=tuple(part.cut.outputs),
+            rows_agree=part.plan.rows_without_keys.comparable(_policy(fused[0])),
             query=query if query in tensors and query not in others else None,
             scores=scores,
             sizes=SiteSizes(interpreter, attention.frame, [*known, *shapes.values()]),
@@ -172,6 +173,11 @@ def _cut(scope: Scope, outputs: Sequence[str], stops: frozenset[str], products: 
 
 def _outputs(plan: Plan | None) -> list[str]:
     return [] if plan is None else [plan.output.tensor, *plan.proof.attention.extra_outputs.values()]
+
+
+def _policy(fused: NodeProto) -> EmptyRows:
+    (text,) = (a.s for a in fused.attribute if a.name == "empty_rows")
+    return EmptyRows(text.decode())
 
 
 def _is_foreign(scope: Scope, node: NodeProto) -> bool:

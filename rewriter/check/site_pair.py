@@ -13,8 +13,9 @@ from onnx import ModelProto
 from ...algebra import HIDDEN_BELOW, Index, Poly, Size
 from ...graph.index import Array
 from ..interpret import Interpreter
+from ..recognise.visibility import UNDERFLOW
 from ..records.binding import Plan
-from ..records.reading import View
+from ..records.reading import View, hidden_below
 from .evaluation import number
 from .measure import Floats, SiteSizes, gather
 
@@ -32,6 +33,7 @@ class CutPair:
         tensors: Extents of every input that is a tensor of the model.
         shapes: Inputs that hold sizes, and what they hold; ``scalars`` are those of rank 0.
         results: Outputs that are compared, the attention's own first.
+        rows_agree: Rows without visible keys are proven to be what they were.
         query: The input that is the query, or None if it is a key or value as well.
         scores: The output of ``original`` that tells which keys a row sees, or "" if there is none.
         sizes: Chooses numbers for the sizes.
@@ -46,6 +48,7 @@ class CutPair:
     shapes: Mapping[str, tuple[Poly, ...]]
     scalars: frozenset[str]
     results: tuple[str, ...]
+    rows_agree: bool
     query: str | None
     scores: str
     sizes: SiteSizes
@@ -87,7 +90,14 @@ class CutPair:
         return np.where(found[1], found[0], 0.0), found[1]
 
     def placed(self, scores: Array, sizes: dict[Size, int]) -> tuple[Floats, npt.NDArray[np.bool_]] | None:
-        """Scores [B, H, S_q, S_kv], and where a key is visible; None where the sizes do not decide their places."""
+        """Scores [B, H, S_q, S_kv], and where a key is visible; None where neither sizes nor scores tell."""
+        proof = self._plan.proof
+        if proof.attention.replaced_at is not None and proof.hidden and proof.rest.terms:
+            return None  # a number in place of the score looks like one that a mask has lowered
+        return self._scores(scores, sizes)
+
+    def _scores(self, scores: Array, sizes: dict[Size, int]) -> tuple[Floats, npt.NDArray[np.bool_]] | None:
+        """Scores [B, H, S_q, S_kv], and where a key is visible as far as they tell."""
         proof = self._plan.proof
         frame = proof.attention.frame
         order = (frame.batch, frame.head, frame.row, frame.key)
@@ -98,7 +108,8 @@ class CutPair:
         found = gather(proof.attention.scores_index, scores, order, extents, self._interpreter, sizes)
         if found is None:
             return None
-        visible = found > HIDDEN_BELOW
+        # What causality and window replace is known anyway, and a mask may lower keys that are seen by as much.
+        visible = found > (hidden_below(proof.attention) if proof.hidden else HIDDEN_BELOW)
         if proof.causal:
             keys, rows = np.arange(extents[3]), np.arange(extents[2])
             visible = visible & (keys <= rows[:, None] + (extents[3] - extents[2]))
@@ -106,17 +117,22 @@ class CutPair:
         return found, np.asarray(visible, np.bool_)
 
     def seen(self, scores: Array | None, output: Array, sizes: dict[Size, int]) -> Array:
-        """True at the elements of the output whose row sees a key at all.
+        """True at the elements of the output that have to be equal.
 
-        What a row without keys yields differs between operators and runtimes; the proof states what the fused node
-        does there.
+        A row without visible keys is one of them where the proof says so; elsewhere the report tells what it yields
+        (``Notice.EMPTY_ROWS``).
         """
         everything: Array = np.ones(output.shape, np.bool_)
-        placed = None if scores is None else self.placed(scores, sizes)
+        if self.rows_agree:
+            return everything
+        placed = None if scores is None else self._scores(scores, sizes)
         if placed is None:
             return everything
-        frame = self._plan.proof.attention.frame
-        rows = np.asarray(placed[1].any(-1), np.bool_)
+        attention = self._plan.proof.attention
+        frame, found, visible = attention.frame, *placed
+        if attention.replaced_at is not None:
+            visible = visible & (found > float(attention.replaced_at + UNDERFLOW))
+        rows = np.asarray(visible.any(-1), np.bool_)
         spread = _laid_out(rows, self._plan.output, (frame.batch, frame.head, frame.row), output.shape)
         return everything if spread is None else spread
 

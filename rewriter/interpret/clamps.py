@@ -12,6 +12,8 @@ from ...algebra import (
     HIDING_VALUE,
     INFINITY,
     LARGEST_FLOAT32,
+    Apply,
+    Atom,
     Ind,
     Number,
     Poly,
@@ -24,7 +26,7 @@ from ...algebra import (
     split,
 )
 from ...graph.index import float_attribute
-from .rounding import LARGEST
+from .rounding import LARGEST, NARROW, PREFIX
 
 if TYPE_CHECKING:
     from .engine import Interpreter
@@ -76,7 +78,8 @@ def _by_case(value: Poly, floor: Number, lowest: Number, cases: int) -> Poly | N
     if constant <= -INFINITY / 2 and max(others) < INFINITY / 2:
         return poly(floor)
     if floor <= lowest:
-        return value  # no finite number is below it; a run-time mask of -inf hides as much as the lowest number
+        # No finite number is below it; a run-time mask of -inf hides as much as the lowest number.
+        return None if any(_overflows(a) for a in value.atoms) else value
     # Products of query and key, and additive masks, are small against a hiding value, or hide keys themselves.
     bare = Poly({m: c for m, c in value.terms if not (len(m) == 1 and _is_activation(m[0]))})
     masks = {
@@ -90,6 +93,14 @@ def _by_case(value: Poly, floor: Number, lowest: Number, cases: int) -> Poly | N
     if span[0] >= floor:
         return value
     return poly(floor) if span[1] < floor - LARGEST_FLOAT32 / 2 and max(others) < 1 << 32 else None
+
+
+def _overflows(atom: Atom) -> bool:
+    """Whether an atom is the rounding to float16 of a value that is infinite there at some length."""
+    if not isinstance(atom, Apply) or atom.function != PREFIX + NARROW[TensorProto.FLOAT16][0]:
+        return False
+    span = interval(atom.arguments[0], 1 << 24)
+    return span is None or max(-span[0], span[1]) > LARGEST[TensorProto.FLOAT16]
 
 
 def _is_activation(factor: tuple[object, int]) -> bool:

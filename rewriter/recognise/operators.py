@@ -12,11 +12,10 @@ from ...graph.index import attribute as attribute_of
 from ...graph.index import float_attribute, int_attribute, label
 from ...patterns.operators import OperatorPattern
 from ..interpret import Interpreter
-from ..interpret.arithmetic import exact
 from ..interpret.digits import divide, floordiv
 from ..interpret.engine import UnknownRank
 from ..prepare.features import version_of
-from ..records.reading import Attention, Frame, View
+from ..records.reading import Attention, Frame, Guard, View
 from ..verdicts import Code, Refusal, Stage
 from .features import check_features
 from .views import find_view, index_of
@@ -113,27 +112,24 @@ def attention(interpreter: Interpreter, node: NodeProto, pattern: OperatorPatter
         key=views["key"],
         value=views["value"],
         output=View(out, axes),
-        zero_rows=pattern.zero_rows_at is not None and masked.hidden_at <= exact(pattern.zero_rows_at),
+        hidden=masked.hidden,
+        guard=_guard(pattern, version_of(interpreter.scope, pattern), causal=bool(causality)),
+        own_causality=bool(causality),
         extra_outputs={
             name: node.output[p] for name, p in pattern.outputs.items() if p < len(node.output) and node.output[p]
         },
         past={n: operands[n] for n in ("past_key", "past_value") if n in operands},
-        steps=[
-            f"{node.op_type} '{label(node)}': scale {scale:.9g}, bias '{bias}'",
-            *_empty_rows(node, pattern, masked, causal=bool(causality)),
-        ],
+        steps=[f"{node.op_type} '{label(node)}': scale {scale:.9g}, bias '{bias}'"],
     )
 
 
-def _empty_rows(node: NodeProto, pattern: OperatorPattern, masked: Masked, *, causal: bool) -> list[str]:
-    """What is to be said of rows without visible keys: a mean over other keys than the fused node's."""
-    zeros = pattern.zero_rows_at is not None and masked.hidden_at <= exact(pattern.zero_rows_at)
-    if not causal or not masked.visible or zeros:
-        return []
-    return [
-        f"a row whose keys the mask hides or that come after it yields the mean up to the row in {node.op_type}, "
-        "that of all values here; no valid token reads such a row"
-    ]
+def _guard(pattern: OperatorPattern, version: int, *, causal: bool) -> Guard:
+    """What the operator does about rows of which no key scores more than the lowest number, or than minus infinity."""
+    if pattern.zero_rows_at is None or (pattern.zero_rows_if_causal and not causal):
+        return Guard.NONE
+    if version in pattern.disputed:
+        return Guard.DISPUTED
+    return Guard.NAN if math.isinf(pattern.zero_rows_at) else Guard.LOWEST
 
 
 def _dims(interpreter: Interpreter, node: NodeProto, tensor: str) -> tuple[Poly, ...]:
@@ -249,7 +245,7 @@ def _own_causality(
 ) -> tuple[Cond, ...]:
     causal = int_attribute(node, pattern.causal, int(pattern.causal_unless_said)) != 0
     if pattern.lengths is not None:
-        _check_lengths(interpreter, node, pattern.lengths, frame)
+        _check_lengths(interpreter, node, pattern, frame)
     if not causal:
         return ()
     # Operators with a cache count query rows behind it; without one, row i sees keys 0 .. i.
@@ -265,14 +261,16 @@ def _own_causality(
     return (less_equal(of(frame.key), of(frame.row) + offset),)
 
 
-def _check_lengths(interpreter: Interpreter, node: NodeProto, positions: tuple[int, int], frame: Frame) -> None:
+def _check_lengths(interpreter: Interpreter, node: NodeProto, pattern: OperatorPattern, frame: Frame) -> None:
     """Per-batch lengths must say that no key is padding: valid length - 1 == S_kv - 1 for every batch."""
-    name = node.input[positions[0]] if positions[0] < len(node.input) else ""
+    place = pattern.lengths[0] if pattern.lengths is not None else 0
+    name = node.input[place] if place < len(node.input) else ""
     dims = interpreter.dims(name) if name else None
     if dims is None:
         raise Refusal(Code.FEATURE, Stage.ANCHOR, label(node), name, "sequence lengths of unknown shape")
     last = interpreter.element(name, tuple(of(Index(f"s{a}", d)) for a, d in enumerate(dims)))
     if not interpreter.facts.equal(last + 1, frame.key.bound):
-        raise Refusal(
-            Code.FEATURE, Stage.ANCHOR, label(node), name, f"lengths {last!r} + 1 are not the {frame.key.bound!r} keys"
-        )
+        detail = f"lengths {last!r} + 1 are not the {frame.key.bound!r} keys"
+        if pattern.inputs["past_key"] < len(node.input) and node.input[pattern.inputs["past_key"]]:
+            detail += ": each sequence has its new keys behind its own past ones, and no fused node writes there"
+        raise Refusal(Code.FEATURE, Stage.ANCHOR, label(node), name, detail)

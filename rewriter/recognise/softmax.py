@@ -251,7 +251,9 @@ def _assemble(interpreter: Interpreter, softmax: NodeProto, indices: Indices, fr
         value=value_view,
         output=weighed.output,
         half=score.half,
-        zero_rows=weighed.zero_rows,
+        hidden=score.hidden,
+        replaced_at=score.replaced_at,
+        guard=weighed.guard,
         product=product.node.output[0],
         factor=score.factor,
         steps=[

@@ -12,7 +12,7 @@ from ..interpret import Interpreter
 from ..interpret.digits import floordiv
 from ..interpret.movement import RULES as MOVEMENT
 from ..interpret.movement import dropout_is_live
-from ..records.reading import Frame, View
+from ..records.reading import Frame, Guard, View
 from ..verdicts import Code, Refusal, Stage
 from .products import contract, is_contraction
 from .views import as_view, index_of, indices_of, quotient, radix
@@ -36,7 +36,7 @@ class Weighed:
         values_index: Its index, in the names of the site.
         feature: The index that is free in it.
         output: The product's output.
-        zero_rows: Whether rows without keys are set to zero on the way.
+        guard: What becomes of rows without keys on the way.
     """
 
     node: NodeProto
@@ -44,13 +44,13 @@ class Weighed:
     values_index: Indices
     feature: Index
     output: View
-    zero_rows: bool
+    guard: Guard
 
 
 def take_values(
     interpreter: Interpreter, softmax: NodeProto, indices: Indices, frame: Frame, visible: tuple[Cond, ...]
 ) -> Weighed:
-    """The value operand, the output, and whether rows without keys are set to zero on the way."""
+    """The value operand, the output, and what becomes of rows without keys on the way."""
     node, position = value_product(interpreter, softmax)
     out = node.output[0]
     dims = interpreter.dims(out)
@@ -66,7 +66,7 @@ def take_values(
         values, values_index = sides[1 - position]
         interpreter.splits.clear()
         weight = interpreter.element(operand, operand_index)
-        read, zero_rows = _probability(interpreter, softmax, weight, indices, visible)
+        read, guard = _probability(interpreter, softmax, weight, indices, visible)
         if read is None:
             raise Refusal(
                 Code.NO_VALUE_PRODUCT, Stage.SCORES, label(node), operand, "the probabilities are changed before it"
@@ -100,7 +100,7 @@ def take_values(
     output_view = as_view(interpreter, out, tuple(substitute(x, bound) for x in places))
     if output_view is None:
         raise Refusal(Code.LAYOUT, Stage.SCORES, label(node), out)
-    return Weighed(node, values, value_index, feature, output_view, zero_rows)
+    return Weighed(node, values, value_index, feature, output_view, guard)
 
 
 def _undivided(value: Poly) -> list[tuple[Index, Poly]]:
@@ -115,14 +115,14 @@ def _undivided(value: Poly) -> list[tuple[Index, Poly]]:
 
 def _probability(
     interpreter: Interpreter, softmax: NodeProto, weight: Poly, indices: Indices, visible: tuple[Cond, ...]
-) -> tuple[Read | None, bool]:
-    """The softmax output that a weight is a copy of; and whether rows without keys were made zero.
+) -> tuple[Read | None, Guard]:
+    """The softmax output that a weight is a copy of; and what became of rows without keys.
 
     Setting weights of hidden keys to zero once more changes nothing but rows in which all keys are hidden.
     """
     single = weight.single_atom
     if isinstance(single, Read) and single.tensor == softmax.output[0]:
-        return single, False
+        return single, Guard.NONE
     reads = [a for a in weight.sorted_atoms() if isinstance(a, Read)]
     guards = [a for a in weight.sorted_atoms() if isinstance(a, Ind)]
     if len(reads) == 1 and len(guards) == 1 and reads[0].tensor == softmax.output[0]:
@@ -131,10 +131,10 @@ def _probability(
         if isinstance(probe, Read) and weight == of(reads[0]) - of(reads[0]) * of(guards[0]):
             node = interpreter.scope.producer(probe.tensor)
             if node is None:
-                return None, False
+                return None, Guard.NONE
             # Of the same element, before or after a cast.
             if operator(node) == "IsNaN" and interpreter.element(node.input[0], probe.indices) == of(reads[0]):
-                return reads[0], True
+                return reads[0], Guard.NAN
     of_softmax = [r for r in reads if r.tensor == softmax.output[0]]
     if len(of_softmax) == 1:
         bound = _bind(interpreter, indices, of_softmax[0].indices)
@@ -143,8 +143,9 @@ def _probability(
             kept = substitute(factor, bound)
             seen = conjunction(visible)
             if under(kept, seen) == 1:
-                return of_softmax[0], kept == ind(seen)
-    return None, False
+                partly = Guard.NONE if kept == 1 else Guard.PART
+                return of_softmax[0], Guard.ZEROS if kept == ind(seen) else partly
+    return None, Guard.NONE
 
 
 def _bind(interpreter: Interpreter, frame_index: Indices, read_index: Indices) -> Substitution | None:

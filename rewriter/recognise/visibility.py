@@ -84,11 +84,16 @@ class Masked:
         visible: Conditions under which a key is visible.
         value: The score there.
         hidden_at: What hidden keys score at most; minus infinity where nothing is hidden.
+        hidden: What a key scores that a condition hides, one for each, with what other conditions do to it.
+        replaced_at: The highest number that stands in place of a hidden key's score and is not hidden from every score
+            (see ``replaced.py``); None if there is none.
     """
 
     visible: tuple[Cond, ...]
     value: Poly
     hidden_at: Number = -INFINITY
+    hidden: tuple[Poly, ...] = ()
+    replaced_at: Number | None = None
 
 
 def is_half(interpreter: Interpreter, scores: str) -> bool:
@@ -184,6 +189,7 @@ def unmask(score: Poly, *, half: bool = False) -> Masked:
     """A score taken apart into the conditions under which its key is visible, and its value there."""
     conditions: list[Cond] = []
     hidden_at: Number = -INFINITY
+    levels: list[Poly] = []
     score = _merge_indicators(score)
     runtime = _runtime_masks(score)
     value = score - runtime
@@ -203,11 +209,12 @@ def unmask(score: Poly, *, half: bool = False) -> Masked:
             else:
                 continue
             hidden_at = max(hidden_at, hidden.constant_term)
+            levels.append(hidden + runtime)
             break
         else:
             break
     whole = conjunction(conditions)
-    return Masked(conjuncts(whole), under(value, whole) + runtime, hidden_at)
+    return Masked(conjuncts(whole), under(value, whole) + runtime, hidden_at, tuple(levels))
 
 
 def _merge_indicators(value: Poly) -> Poly:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from ...algebra import HIDDEN_BELOW, Number
 from .proof import Proof
 from .reading import View
+from .rows import NOWHERE, RowsWithoutKeys
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ Factors = npt.NDArray[np.float64]
 
 @dataclass
 class Plan:
-    """Everything that emission needs for one site."""
+    """Everything that emission needs for one site, and what becomes of rows without a visible key."""
 
     proof: Proof
     output: View
@@ -59,4 +60,5 @@ class Plan:
     scale: View | None = None
     divide: bool = False
     zero_rows: bool = False
+    rows_without_keys: RowsWithoutKeys = NOWHERE
     notes: list[str] = field(default_factory=list)

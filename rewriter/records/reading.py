@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 from fractions import Fraction
 
 from onnx import NodeProto
 
-from ...algebra import Cond, Index, Number, Poly, Substitution, of
+from ...algebra import HIDDEN_BELOW, Cond, Index, Number, Poly, Substitution, of
 from ...graph.index import Scope
 from ..interpret.digits import index_quotient
 
@@ -86,6 +87,17 @@ class Frame:
         return self.key.bound - self.row.bound
 
 
+class Guard(Enum):
+    """What a model does about rows without keys, besides what softmax makes of their scores."""
+
+    NONE = "nothing"
+    ZEROS = "they become zeros"
+    NAN = "they become zeros if they are NaN"
+    LOWEST = "they become zeros if no score is above the lowest number"
+    DISPUTED = "if they are NaN; if no score is above the lowest number, runtimes differ"
+    PART = "some of their keys lose their weight"
+
+
 @dataclass
 class Attention:
     """``out = softmax_key(scale * query . key + terms) . value`` with everything named.
@@ -103,7 +115,10 @@ class Attention:
         query, key, value: The operands, as views over (b, h, i, d), (b, h, j, d) and (b, h, j, e).
         output: The tensor that the fused node replaces, as a view over (b, h, i, e).
         half: The scores are float16, whose lowest number hides a key.
-        zero_rows: Rows without keys yield zeros in the original (a guard or the operator says so).
+        hidden: Scores of hidden keys, one for each condition that hides them.
+        replaced_at: The number that stands in place of a hidden key's score, where only a high score hides it; or None.
+        guard: What becomes of rows without keys behind the softmax, or in place of it.
+        own_causality: The operator leaves out later keys itself, whatever their scores are.
         product: Output of the query-key product; empty for fused operators.
         extra_outputs: Further outputs of a fused operator, by name: ``key`` or ``value`` to be provided.
         steps: How it was recognised, in readable steps.
@@ -122,9 +137,18 @@ class Attention:
     value: View
     output: View
     half: bool = False
-    zero_rows: bool = False
+    hidden: tuple[Poly, ...] = ()
+    replaced_at: Number | None = None
+    guard: Guard = Guard.NONE
+    own_causality: bool = False
     factor: Poly | None = None
     product: str = ""
     extra_outputs: dict[str, str] = field(default_factory=dict)
     past: dict[str, str] = field(default_factory=dict)
     steps: list[str] = field(default_factory=list)
+
+
+def hidden_below(attention: Attention) -> float:
+    """The score from which on a key is visible: a replaced score is hidden, whatever number it is."""
+    at = attention.replaced_at
+    return HIDDEN_BELOW if at is None else max(HIDDEN_BELOW, float(at))

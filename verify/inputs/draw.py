@@ -37,6 +37,8 @@ class Padding(Enum):
     LEFT = "left"
     RIGHT = "right"
     INTERIOR = "interior"
+    WHOLE = "whole"
+    """All tokens of the last entry of the batch: its rows see no key."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class InputSet:
         new: Number of new tokens, None if unknown.
         kept: True at tokens that are not padded, [B, L], one entry per padding mask.
         valid: True at the elements to compare, by output, where something better is known than padded tokens.
+        padded_too: Outputs at padded tokens are compared like all others.
     """
 
     name: str
@@ -86,6 +89,7 @@ class InputSet:
     new: int | None
     kept: tuple[Array, ...]
     valid: Mapping[str, Array] | None = None
+    padded_too: bool = False
 
 
 def longest(one: InputSet) -> int:
@@ -112,6 +116,7 @@ def standard_cases(has_new: bool, has_past: bool, long: int, beyond: Sequence[in
         Case("left padding", Sizes(2, 9, 0), Padding.LEFT),
         Case("right padding", Sizes(3, 8, 0), Padding.RIGHT),
         Case("interior padding", Sizes(2, 11, 0), Padding.INTERIOR),
+        Case("an entry of padding", Sizes(2, 6, 0), Padding.WHOLE),
         Case("one token", Sizes(1, 1, 0), Padding.NONE),
     ]
     if has_past:
@@ -286,9 +291,12 @@ def input_set(name: str, inputs: Sequence[Input], arrays: Arrays, *, sequence_fi
 
 
 def _kept(rng: np.random.Generator, shape: tuple[int, ...], padding: Padding) -> Array:
-    """True at tokens that are there, [B, L]; never the whole row padded."""
+    """True at tokens that are there, [B, L]; no whole entry is padded unless that is asked for."""
     batch, length = shape
     kept = np.ones(shape, bool)
+    if padding is Padding.WHOLE:
+        kept[batch - 1 :] = False
+        return kept
     for row in range(batch):
         if padding is Padding.LEFT:
             kept[row, : rng.integers(min(1, length - 1), length // 2 + 1)] = False
@@ -303,12 +311,14 @@ def _kept(rng: np.random.Generator, shape: tuple[int, ...], padding: Padding) ->
 
 
 def _visible(rng: np.random.Generator, shape: tuple[int, ...], padding: Padding) -> Array:
-    """True at visible keys, [..., S_q, S_kv]; a row always sees its own key."""
+    """True at visible keys, [..., S_q, S_kv]; a row always sees its own key, unless rows without keys are asked for."""
     if padding is Padding.NONE:
         return np.ones(shape, bool)
     rows, keys = shape[-2], shape[-1]
     own = np.eye(rows, keys, keys - rows, dtype=bool)
     visible: Array = (rng.random(shape) < 0.75) | own
+    if padding is Padding.WHOLE:
+        visible[..., rows // 2 :, :] = False
     return visible
 
 

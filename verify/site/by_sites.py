@@ -46,9 +46,11 @@ def verify_by_sites(
     assert sites is not None
     checks = SiteChecks({entry.name: entry for entry in inputs}, scratch, options)
     results = []
+    differ = False
     for number, pair in enumerate(sites.pairs(sources[1].model.proto, folder)):
         options.progress("comparing sites", number, 0)
         results.append(checks.check(pair))
+        differ = differ or not pair.rows_agree
     for name, why in sites.missing.items():
         results.append(SiteResult(name, None, False, (), (), (), f"it cannot be taken out of the model: {why}"))
     own = [result for result in results if result.same_as is None]
@@ -58,20 +60,22 @@ def verify_by_sites(
         sets = (*sets, SetResult(REST, {}, (), "; ".join(different[:5])))
     mutants = tuple(mutant for result in own for mutant in result.mutants)
     power = PowerResult(mutants) if options.power and all(one.passed for one in sets) else None
+    rows = ["rows without a visible key: they are not proven to be equal number by number"] if differ else []
     scope = [
-        "rows without a visible key: operators and runtimes disagree about them",
+        *rows,
         "the model as a whole was not run: outside of the attention sites it was compared node by node, and is "
         "what it was"
         if not different
         else "the model as a whole was not run",
     ]
-    scope += [f"site {result.site}: {result.skipped}" for result in results if result.skipped is not None]
+    why_not = [f"site {result.site}: {result.skipped}" for result in results if result.skipped is not None]
+    scope += why_not
     if options.as_they_are:
         scope.append("the rounding of the bias to a narrow type: sites are computed in wider ones")
     notes = [f"{result.site}: {note}" for result in own for note in result.notes]
     if options.inputs is not None:
         notes.append("the given inputs were not used: they are inputs of the whole model")
-    skipped = None if sets else "no site could be compared on its own: " + "; ".join(scope[2:])
+    skipped = None if sets else "no site could be compared on its own: " + "; ".join(why_not)
     return Verification(sets, power, None, TOLERANCE, tuple(scope), tuple(notes), skipped, tuple(results), reason)
 
 

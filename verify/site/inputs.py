@@ -87,7 +87,7 @@ class SiteDrawer:
             assert self._pair.query is not None
             arrays[self._pair.query] = np.zeros_like(arrays[self._pair.query])
         batch, new, _ = self.settled(case.sizes)
-        return SiteSet(case.name, arrays, batch, new, (), None, numbers, case.quiet)
+        return SiteSet(case.name, arrays, batch, new, (), numbers=numbers, quiet=case.quiet)
 
 
 def inputs_of(pair: SitePair, described: Mapping[str, Input]) -> tuple[Input, ...]:

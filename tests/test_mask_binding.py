@@ -1,6 +1,6 @@
 """Masks out of existing tensors: which tensor stands for which condition, and how conditions are put together.
 
-Each test fails when one line of ``mask_plan`` or of the emitter means something else.
+Each test fails when one line of ``bind.masks`` or of the emitter means something else.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx.parser
 import pytest
-from alibi_rewriter.rewriter import mask_plan
-from alibi_rewriter.rewriter.algebra import (
+from alibi_rewriter.algebra import (
     INFINITY,
     Index,
     Poly,
@@ -26,10 +25,12 @@ from alibi_rewriter.rewriter.algebra import (
     of,
     poly,
 )
+from alibi_rewriter.rewriter.bind import masks
+from alibi_rewriter.rewriter.bind.masks import by_row
 from alibi_rewriter.rewriter.interpret import Interpreter
-from alibi_rewriter.rewriter.layout import View
-from alibi_rewriter.rewriter.mask_plan import Leaf, Op, by_row
-from alibi_rewriter.rewriter.prove import Proof
+from alibi_rewriter.rewriter.records.binding import Leaf, Op
+from alibi_rewriter.rewriter.records.proof import Proof
+from alibi_rewriter.rewriter.records.reading import View
 from onnx import TensorProto
 from test_proof_rules import alone, difference, model
 from textgraphs import fused, run
@@ -67,12 +68,12 @@ def test_two_conditions_hide_what_either_hides() -> None:
 
 def test_a_mask_that_hides_more_than_the_scores_do_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that was nearer to the scores, and of which a choice took only some rows."""
-    monkeypatch.setattr(mask_plan, "as_view", lambda interpreter, tensor, indices, parts: View(tensor, ((KEY,),)))
+    monkeypatch.setattr(masks, "as_view", lambda interpreter, tensor, indices, parts: View(tensor, ((KEY,),)))
     late, even = less_equal(poly(2), of(KEY)), equal(of(Read("even", (of(KEY),), integer=True)), poly(1))
     wide, narrow = ((1 - ind(c)) * -INFINITY for c in (late, conjunction([late, even])))
-    found = mask_plan._from_scores(visits({"narrow": narrow, "wide": wide}), site(late), [late])
+    found = masks._from_scores(visits({"narrow": narrow, "wide": wide}), site(late), [late])
     assert [leaf.view.tensor for leaf in found if isinstance(leaf, Leaf)] == ["wide"]
-    both = mask_plan._from_scores(visits({"narrow": narrow, "wide": wide}), site(late, even), [late])
+    both = masks._from_scores(visits({"narrow": narrow, "wide": wide}), site(late, even), [late])
     assert [leaf.view.tensor for leaf in both if isinstance(leaf, Leaf)] == ["narrow"]
 
 
@@ -82,11 +83,11 @@ def test_a_comparison_with_a_number_has_the_sign_of_the_number(
 ) -> None:
     mask = of(Read("mask", (of(BATCH), of(KEY)), integer=True))
     view = View("mask", ((BATCH,), (KEY,)))
-    monkeypatch.setattr(mask_plan, "as_view", lambda interpreter, tensor, indices, parts: view)
+    monkeypatch.setattr(masks, "as_view", lambda interpreter, tensor, indices, parts: view)
     condition = equal(mask, poly(number)) if kind == "equal" else less_equal(mask, poly(number))
     assert condition.kind == {"equal": "eq", "at_most": "le"}[kind] and condition.value is not None
     sign = 1 if condition.value.coefficient_of(mask.single_atom) == 1 else -1
-    found = mask_plan._comparison(visits({"mask": mask}), site(), condition.kind, condition.value * sign)
+    found = masks._comparison(visits({"mask": mask}), site(), condition.kind, condition.value * sign)
     assert found == Op(kind, (Leaf(view),), number)
 
 
