@@ -195,7 +195,7 @@ def test_python_in_pages_runs(page: str, heading: str, tmp_path: Path, monkeypat
     assert found is not None
     shutil.copy(ROOT / "examples" / "bloom-tiny.onnx", tmp_path / "model.onnx")
     monkeypatch.chdir(tmp_path)
-    assert rewrite("model.onnx", options=Options(verify=False)).output is not None
+    assert rewrite("model.onnx", options=Options(verify=False)).output is not None  # what pages on runtimes load
     names: dict[str, object] = {}
     exec(found.group(1), names)
     assert "session" in names or getattr(names["result"], "exit_code", None) == 0

@@ -19,7 +19,7 @@ LAYERS = (
     ("verify", "runtime"),
     ("rewriter",),
     ("explain", "engine", "page"),
-    ("speed", "intact"),
+    ("speed", "intact", "api", "ir_pass"),
     ("completion", "running"),
     ("cli",),
     ("entry", "__main__", ""),
