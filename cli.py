@@ -124,6 +124,9 @@ def _add_seeing(made: argparse._ActionsContainer, *, explain: bool) -> None:
 def _add_verification(made: argparse._ActionsContainer) -> None:
     made.add_argument("--no-verify", action="store_true", help="do not compare with the original")
     made.add_argument("--verify-sites", action="store_true", help="compare each attention alone, without weights")
+    made.add_argument(
+        "--verify-on", choices=("auto", "cpu", "cuda"), default="auto", help="run our kernels as well: auto, cpu, cuda"
+    )
     made.add_argument("--inputs", metavar="NPZ", type=Path, help="given inputs, one array per graph input")
     made.add_argument("--seed", metavar="N", type=int, default=0, help="of the drawn inputs (default 0)")
 

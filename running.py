@@ -110,9 +110,6 @@ class Run:
         if self.site is not None and not any(s.is_attention and self.site.search(s.name) for s in analysis.sites):
             names = ", ".join(f"'{s.name}'" for s in analysis.sites[:8] if s.is_attention)
             raise UsageError(f"--site '{self.site.pattern}' matches no attention site. There are: {names or 'none'}.")
-        written = not self.options.dry_run and (self.options.allow_partial or not analysis.refused)
-        if self.request is not None and written:
-            self.request.check_sites(site.plan for site in analysis.sites if site.plan is not None)
 
     # --- the run -----------------------------------------------------------------------------------------
 
@@ -157,6 +154,7 @@ class Run:
         from .base.progress import ProgressBar
         from .rewriter.pipeline import rewrite
         from .rewriter.result import Options
+        from .runtime.gpu import CudaKernels
 
         interruptible()
         options = self.options
@@ -169,6 +167,8 @@ class Run:
                     dry_run=options.dry_run,
                     verify=not options.no_verify,
                     verify_sites=options.verify_sites,
+                    verify_on=options.verify_on,
+                    kernels=(CudaKernels(),),
                     exact_bias=options.exact_bias,
                     inline=options.inline,
                     seed=options.seed,

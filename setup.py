@@ -24,13 +24,15 @@ from setuptools import Distribution, Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
-CORE = ("bundle", "call", "compatible", "driver", "inflate", "node", "plan")
+CORE = ("bundle", "call", "compatible", "inflate", "node", "plan")
+CUDA = ("driver", "kernels")
 PARTS = {
-    "libalibi_plugin": {"core": CORE, "tensorrt": ("fields", "logging", "plugin", "self_test")},
+    "libalibi_plugin": {"core": CORE, "cuda": CUDA, "tensorrt": ("fields", "logging", "plugin", "self_test")},
     "libalibi_onnxruntime": {
         "core": CORE,
+        "cuda": CUDA,
         "cpu": ("attention", "avx2", "avx512", "portable"),
-        "onnxruntime": ("op", "register", "self_test"),
+        "onnxruntime": ("cpu_op", "cuda_op", "op", "register", "self_test"),
     },
 }
 """What each library is made of, by folder of native/; the last folder is its front and has its list of exports."""

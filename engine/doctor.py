@@ -7,11 +7,10 @@ import platform
 import sys
 from dataclasses import dataclass
 
-from .. import runtime
 from ..base.cures import install, reinstall
 from ..base.errors import AlibiError
 from ..base.version import __version__
-from ..plugin import library_path, self_test
+from ..plugin import custom_ops, library_path, self_test
 from . import versions
 from .backends import probe
 from .devices import devices, driver_version
@@ -89,11 +88,11 @@ def _library() -> Finding:
 
 def _onnxruntime_library() -> Finding:
     try:
-        path = runtime.get_library_path()
-        runtime.self_test(path)
+        path = custom_ops.get_library_path()
+        custom_ops.self_test(path)
     except OSError as error:
         return Finding("onnxruntime kernels", str(error), False)
-    kernels = runtime.instruction_set(path)
+    kernels = custom_ops.instruction_set(path)
     return Finding(
         "onnxruntime kernels", f"CPU ({kernels}), for alibi_rewriter.InferenceSession, self-test passed", True
     )

@@ -47,12 +47,14 @@ cpu::Skipping skippingOf(Table const& table, SessionOptions const* options) {
 
 void registerAll(Table const& table, SessionOptions* options) {
     if (has(table, options, kRegisteredKey)) return;
-    cpu::Skipping const skipping = skippingOf(table, options);
+    Ops const& onCpu = cpuOps(skippingOf(table, options));
+    Ops const* const onGpu = cudaOps();
     Domain* domain = nullptr;
     table.call(kCreateCustomOpDomain, kDomain, &domain);
     try {
-        for (auto const& op : cpuOps(skipping)) {
-            table.call(kCustomOpDomainAdd, domain, static_cast<CustomOp const*>(op.get()));
+        for (Ops const* ops : {&onCpu, onGpu}) {
+            if (ops == nullptr) continue;
+            for (auto const& op : *ops) table.call(kCustomOpDomainAdd, domain, static_cast<CustomOp const*>(op.get()));
         }
         table.call(kAddSessionConfigEntry, options, kRegisteredKey, "1");
         table.call(kAddCustomOpDomain, options, domain);
