@@ -128,6 +128,7 @@ def rewrite(
     inputs: Mapping[str, Array] | Path | None = None,
     val_ranges: Mapping[str, tuple[float, float]] | None = None,
     verify_sites: bool = _DEFAULT.verify_sites,
+    verify_on: str = _DEFAULT.verify_on,
     exact_bias: bool = _DEFAULT.exact_bias,
     inline: bool = _DEFAULT.inline,
     copy_data: bool = _DEFAULT.copy_data,
@@ -147,6 +148,7 @@ def rewrite(
         inputs: Given inputs, per graph input, instead of drawn ones.
         val_ranges: (lowest, highest) per graph input, both included.
         verify_sites: Verify each attention alone, without weights.
+        verify_on: Where the result runs on our kernels as well: ``auto``, ``cpu`` or ``cuda``.
         exact_bias: Leave out the rounding of a bias to a narrow type.
         inline: Write the function bodies in place of the fused nodes.
         copy_data: Give the output data files of its own.
@@ -170,6 +172,7 @@ def rewrite(
         val_ranges=val_ranges or {},
         copy_data=copy_data,
         verify_sites=verify_sites,
+        verify_on=verify_on,
         exact_bias=exact_bias,
         inline=inline,
         progress=progress,
@@ -178,6 +181,10 @@ def rewrite(
         if chosen != _DEFAULT:
             raise UsageError("rewrite() takes options=Options(...) or keywords, not both.")
         chosen = options
+    else:
+        from .runtime.gpu import CudaKernels
+
+        chosen = replace(chosen, kernels=(CudaKernels(),))
     taken = given(model)
     run = pipeline.rewrite(taken.source, None if output is None else Path(output), options=chosen)
     binary = tuple(name for name, (low, high) in chosen.val_ranges.items() if low >= 0 and high <= 1)

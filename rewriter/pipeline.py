@@ -12,6 +12,7 @@ from onnx import ModelProto
 
 from ..base.errors import ExitCode, ModelRejected, UsageError
 from ..base.hidden import scratch
+from ..base.targets import inside
 from ..fused.family import DOMAIN
 from ..graph import note, wellformed
 from ..graph.given import given
@@ -208,7 +209,7 @@ def _target(path: Path | None, output: str | Path | None) -> Path | None:
 
 def default_target(model: Path) -> Path:
     """Where a rewritten model goes if nothing else is said."""
-    return model.with_name(f"{model.stem}.alibi.onnx")
+    return inside(model.parent, model)
 
 
 def _check_versions(source: Source) -> None:

@@ -21,7 +21,7 @@ LAYERS = (
     ("explain", "engine", "page"),
     ("runtime",),
     ("speed", "intact", "api", "ir_pass"),
-    ("completion", "running"),
+    ("completion", "running", "several"),
     ("cli",),
     ("entry", "__main__", ""),
 )
