@@ -65,6 +65,7 @@ def carry_out(options: argparse.Namespace, models: Sequence[Path], outputs: Outp
         UsageError: An option is for one model only, or two models would get one output.
     """
     _check(options, models)
+    # Words that are wrong are so for all models, and are told before the first one.
     runs = [_prepared(options, model, outputs, commands) for model in models]
     rows = []
     for model, run in zip(models, runs, strict=True):
@@ -101,9 +102,8 @@ def _check(options: argparse.Namespace, models: Sequence[Path]) -> None:
     if folder is not None:
         if folder == STANDARD_OUTPUT or (folder.exists() and not folder.is_dir()):
             raise UsageError(f"-o '{folder}' is no folder, and there are {len(models)} models. Choose a folder.")
-        if not folder.exists():
-            if not folder.parent.is_dir():
-                raise UsageError(f"the folder '{folder.parent}' does not exist. Make it, or choose another -o.")
+        if not folder.parent.is_dir():
+            raise UsageError(f"the folder '{folder.parent}' does not exist. Make it, or choose another -o.")
     places: dict[Path, Path] = {}
     for model in models:
         target = _target(options, model)
@@ -124,20 +124,13 @@ def _target(options: argparse.Namespace, model: Path) -> Path:
     return inside(model.parent if options.output is None else options.output, model)
 
 
-def _prepared(
-    options: argparse.Namespace, model: Path, outputs: Outputs, commands: Collection[str]
-) -> Run | AlibiError:
+def _prepared(options: argparse.Namespace, model: Path, outputs: Outputs, commands: Collection[str]) -> Run:
     own = argparse.Namespace(**vars(options))
     own.model, own.output, own.json = model, _target(options, model), None
-    try:
-        return prepare(own, outputs, commands)
-    except AlibiError as error:
-        return error
+    return prepare(own, outputs, commands)
 
 
-def _row(model: Path, run: Run | AlibiError, *, verbose: bool) -> Row:
-    if isinstance(run, AlibiError):
-        return Row(model, int(run.exit_code), what=f"error: {run}")
+def _row(model: Path, run: Run, *, verbose: bool) -> Row:
     try:
         done = run.work()
     except AlibiError as error:
