@@ -10,6 +10,7 @@ from pathlib import Path
 
 from onnx import ModelProto
 
+from ..base.cures import install
 from ..base.errors import EngineFailed, MissingDependency
 from ..graph.edit import set_attribute
 from ..kernels.compile.cache import Wanted, open_bundle
@@ -22,7 +23,7 @@ from .targets import Images
 ATTRIBUTE = "kernels"
 """The node attribute (a STRING, binary) that the plugin library reads its kernels from."""
 
-NO_TRITON = "compiling kernels needs Triton, which is not installed. Run: pip install 'alibi-rewriter[engine]'"
+NO_TRITON = f"compiling kernels needs Triton, which is not installed. Run: {install('triton')}"
 
 
 @dataclass
@@ -69,7 +70,7 @@ def attach_kernels(
         note: Told why kernels in the cache are not used.
 
     Raises:
-        EngineFailed: A node has no kernels, or a kernel does not compile.
+        EngineFailed: A kernel does not compile, or a type or head size has none.
         MissingDependency: Triton is not installed.
     """
     attached = Attached(images)

@@ -10,7 +10,7 @@ from onnx import ModelProto, NodeProto, TensorProto
 
 from ..algebra import Poly
 from ..base.errors import EngineFailed
-from ..fused.family import BY_OP_TYPE, DOMAIN, MaskKind, Variant
+from ..fused.family import BY_OP_TYPE, DOMAIN, MaskKind
 from ..graph.index import index_graph, label, opset_versions
 from ..kernels.requests import Layout, Request
 from ..rewriter.interpret import Interpreter
@@ -64,27 +64,6 @@ def fused_nodes(model: ModelProto) -> list[NodeProto]:
 def is_fused(node: NodeProto) -> bool:
     """Whether a node belongs to the fused family."""
     return node.domain == DOMAIN and node.op_type in BY_OP_TYPE
-
-
-def require_kernels(model: ModelProto) -> None:
-    """Says at once, before anything is compiled, which nodes no kernel serves.
-
-    Raises:
-        EngineFailed: The model has such nodes.
-    """
-    missing = [node for node in fused_nodes(model) if not BY_OP_TYPE[node.op_type].has_kernels]
-    if missing:
-        others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise EngineFailed(
-            f"fused node '{label(missing[0])}'{others}: there are no kernels for {missing[0].op_type} yet, because of "
-            f"its {unserved(BY_OP_TYPE[missing[0].op_type])}. {NATIVE_INSTEAD}"
-        )
-
-
-def unserved(variant: Variant) -> str:
-    """What kernels do not know of a member, in words."""
-    parts = (("input key_bias", variant.key_bias), ("window", variant.window))
-    return " and ".join(name for name, present in parts if present)
 
 
 def needs(model: ModelProto, base_dir: Path) -> Iterator[tuple[NodeProto, Need]]:

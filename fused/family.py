@@ -122,11 +122,6 @@ class Variant:
         """Whether a node of this member can have a row without any visible key."""
         return self.causal or self.window or self.key_bias or self.mask != MaskKind.NONE.value
 
-    @property
-    def has_kernels(self) -> bool:
-        """Whether the kernels and the TensorRT plugin know this member; onnxruntime runs every one."""
-        return not self.key_bias and not self.window
-
 
 def _family() -> tuple[Variant, ...]:
     linear, symmetric = BiasForm.LINEAR.value, BiasForm.SYMMETRIC.value
@@ -148,10 +143,7 @@ def _family() -> tuple[Variant, ...]:
 
 
 FAMILY_MEMBERS: tuple[Variant, ...] = _family()
-"""The closed family: 60 members."""
-
-KERNEL_MEMBERS: tuple[Variant, ...] = tuple(member for member in FAMILY_MEMBERS if member.has_kernels)
-"""The members that have kernels.  A plugin library registers exactly these."""
+"""The closed family: 60 members.  A plugin library registers all of them."""
 
 PREFER_KEY_BIAS = False
 """The one switch between an additive mask [B, 1, 1, S_kv] and a key bias, which say the same: what is emitted where

@@ -20,7 +20,7 @@ LAYERS = (
     ("rewriter",),
     ("explain", "engine", "page"),
     ("runtime",),
-    ("speed",),
+    ("speed", "intact"),
     ("completion", "running"),
     ("cli",),
     ("entry", "__main__", ""),

@@ -35,15 +35,20 @@ public:
     explicit Attention(std::shared_ptr<Node const> node) : node_(std::move(node)) {
         emptyRows_ = node_->emptyMean ? "mean" : "zero";
         auto const& bytes = node_->bundle->storage;
+        windows_ = {static_cast<int32_t>(node_->windowLeft), static_cast<int32_t>(node_->windowRight)};
         fieldsToStore_ = {{
             {"scale", &node_->scale, abi::kFieldFloat32, 1},
             {"empty_rows", emptyRows_, abi::kFieldChar, 5},
             {"layout", node_->layout.c_str(), abi::kFieldChar, static_cast<int32_t>(node_->layout.size() + 1)},
             {"kernels", bytes.data(), abi::kFieldChar, static_cast<int32_t>(bytes.size())},
+            {"window_left", &windows_[0], abi::kFieldInt32, 1},
+            {"window_right", &windows_[1], abi::kFieldInt32, 1},
         }};
-        collection_ = {static_cast<int32_t>(fieldsToStore_.size()), fieldsToStore_.data()};
+        // Only members with a window have the last two.
+        size_t const stored = fieldsToStore_.size() - (node_->member->window ? 0 : 2);
+        collection_ = {static_cast<int32_t>(stored), fieldsToStore_.data()};
         identity_ = node_->member->opType + "/" + std::to_string(node_->scale) + "/" + emptyRows_ + "/"
-            + node_->layout + "/" + std::to_string(std::hash<std::string>()(bytes));
+            + node_->layout + "/" + std::to_string(windows_[0]) + "/" + std::to_string(windows_[1]) + "/" + std::to_string(std::hash<std::string>()(bytes));
     }
 
     // IPluginV3
@@ -111,7 +116,9 @@ public:
             Tensor const tensor = position == inputs ? Tensor::output
                                                          : node_->member->inputs[static_cast<size_t>(position)];
             Type expected = node_->bundle->dtype;
-            if (tensor == Tensor::slopes || tensor == Tensor::key_positions) expected = Type::float32;
+            if (tensor == Tensor::slopes || tensor == Tensor::key_positions || tensor == Tensor::key_bias) {
+                expected = Type::float32;
+            }
             if (tensor == Tensor::mask) expected = node_->bundle->maskType;
             return typeOf(desc.type) == expected;
         });
@@ -225,7 +232,8 @@ private:
 
     std::shared_ptr<Node const> node_;
     char const* emptyRows_ = nullptr;
-    std::array<abi::Field, 4> fieldsToStore_{};
+    std::array<int32_t, 2> windows_{};
+    std::array<abi::Field, 6> fieldsToStore_{};
     abi::Fields collection_{};
     std::string identity_;
     int32_t tactic_ = 0;
@@ -255,9 +263,12 @@ public:
             {"empty_rows", nullptr, abi::kFieldChar, 1},
             {"layout", nullptr, abi::kFieldChar, 1},
             {"kernels", nullptr, abi::kFieldChar, 1},
+            {"window_left", nullptr, abi::kFieldInt32, 1},
+            {"window_right", nullptr, abi::kFieldInt32, 1},
         };
-        static constexpr abi::Fields kCollection{4, kFields};
-        return &kCollection;
+        static constexpr abi::Fields kWithWindow{6, kFields};
+        static constexpr abi::Fields kWithout{4, kFields};
+        return member_.window ? &kWithWindow : &kWithout;
     }
     char const* pluginName() const noexcept override { return member_.opType.c_str(); }
     char const* pluginVersion() const noexcept override { return kVersion; }
@@ -272,7 +283,7 @@ std::vector<abi::Versioned*> const& creators() {
     static auto const* const made = [] {
         auto* const list = new std::vector<abi::Versioned*>();
         for (Member const& member : family()) {
-            if (member.hasKernels()) list->push_back(new Maker(member));
+            list->push_back(new Maker(member));
         }
         return list;
     }();

@@ -45,6 +45,7 @@ from ..records.reading import Attention
 from ..verdicts import Code, Refusal, Stage
 from .assumptions import check_room, mask_values, not_counted_from_front
 from .narrow import check_types, rounding_step
+from .replaced import check_replaced
 from .rounded import take_rounded, unrounded
 from .windows import take_windows
 
@@ -97,6 +98,7 @@ def prove(interpreter: Interpreter, attention: Attention, *, exact_bias: bool = 
         known = at_most_zero(condition)
         if known is not None:
             terms = apply_order(terms, interpreter.facts.normal(known))
+    outscored = check_replaced(interpreter, attention, terms)
     terms = ramps(terms)
     rounded, exact = take_rounded(frame, terms)
     replaced = terms - unrounded(terms) if exact_bias else ZERO
@@ -138,6 +140,7 @@ def prove(interpreter: Interpreter, attention: Attention, *, exact_bias: bool = 
     steps += rounding_step(interpreter)
     steps.append(f"scale on query . key: {float(attention.scale):.9g}")
     assumptions = check_room(interpreter, attention) + mask_values(interpreter, attention, rest, bool(hidden) or causal)
+    assumptions += outscored
     return Proof(
         attention, pattern.form, causal, values, runtime, positions, rest, hidden, assumptions, steps, window, rounded,
         replaced,

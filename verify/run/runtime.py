@@ -13,6 +13,7 @@ import onnx
 from numpy.typing import NDArray
 
 from ...base import telemetry as quiet
+from ...base.cures import install
 from ...base.memory import available_memory
 from ...graph import bounded
 from ...graph.tensors import declared_bytes
@@ -20,8 +21,6 @@ from ...plugin.custom_ops import claimed_here, get_library_path
 from ..errors import LimitError, MemoryLimitError, RunError, RuntimeMissingError
 from .kernels import Kernels
 from .widen import TO_FLOAT64, widen
-
-INSTALL_COMMAND = 'pip install "onnxruntime>=1.20"'
 
 SHARE_OF_MEMORY = 0.5
 """Of what is available, for the tensors of a session; outputs are copied once, and compared in float64."""
@@ -74,7 +73,7 @@ def import_onnxruntime() -> ModuleType:
     except ImportError as error:
         raise RuntimeMissingError(
             f"the verification runs both models in onnxruntime, which cannot be imported ({error}). "
-            f"Install it with: {INSTALL_COMMAND}   or leave the verification out with --no-verify"
+            f"Install it with: {install('onnxruntime')}   or leave the verification out with --no-verify"
         ) from error
 
 
