@@ -340,7 +340,7 @@ def report(results: dict[str, Any]) -> str:
     lines += [
         "",
         "Milliseconds (original / this). `fails`: below the table it says why. `-`: not run. What takes a few",
-        "milliseconds without a CUDA graph is bound by the processor that launches it, and differs from machine to machine.",
+        "milliseconds without a CUDA graph is bound by the processor that launches it, and differs between machines.",
         "",
     ]
     for model, found in results["models"].items():
