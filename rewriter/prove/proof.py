@@ -47,6 +47,7 @@ from .assumptions import check_room, mask_values, not_counted_from_front
 from .narrow import check_types, rounding_step
 from .replaced import check_replaced
 from .rounded import take_rounded, unrounded
+from .shared import shared_sizes
 from .windows import take_windows
 
 MOST_HEADS = 1 << 14
@@ -140,11 +141,22 @@ def prove(interpreter: Interpreter, attention: Attention, *, exact_bias: bool = 
     steps += rounding_step(interpreter)
     steps.append(f"scale on query . key: {float(attention.scale):.9g}")
     assumptions = check_room(interpreter, attention) + mask_values(interpreter, attention, rest, bool(hidden) or causal)
-    assumptions += outscored
+    assumptions += outscored + shared_sizes(interpreter, attention)
     return Proof(
-        attention, pattern.form, causal, values, runtime, positions, rest, hidden, assumptions, steps, window, rounded,
-        replaced,
-    )  # fmt: skip
+        attention,
+        form=pattern.form,
+        causal=causal,
+        slopes=values,
+        runtime_slopes=runtime,
+        positions=positions,
+        rest=rest,
+        hidden=hidden,
+        assumptions=assumptions,
+        steps=steps,
+        window=window,
+        rounded=rounded,
+        unrounded=replaced,
+    )
 
 
 def _beside(interpreter: Interpreter, attention: Attention, terms: Poly) -> Poly:

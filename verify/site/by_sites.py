@@ -80,9 +80,17 @@ def verify_by_sites(
         notes += chosen(options.kernels, options.known)[1]
     skipped = None if sets else "no site could be compared on its own: " + "; ".join(why_not)
     return Verification(
-        sets, power, None, TOLERANCE, tuple(scope), tuple(notes), skipped, tuple(results), reason,
+        sets,
+        power=power,
+        precision=None,
+        tolerance=TOLERANCE,
+        out_of_scope=tuple(scope),
+        notes=tuple(notes),
+        skipped_reason=skipped,
+        sites=tuple(results),
+        by_sites=reason,
         kernels=on_kernels(results),
-    )  # fmt: skip
+    )
 
 
 def on_kernels(results: Sequence[SiteResult]) -> tuple[KernelResult, ...]:
