@@ -143,9 +143,20 @@ def prove(interpreter: Interpreter, attention: Attention, *, exact_bias: bool = 
     assumptions = check_room(interpreter, attention) + mask_values(interpreter, attention, rest, bool(hidden) or causal)
     assumptions += outscored + shared_sizes(interpreter, attention)
     return Proof(
-        attention, pattern.form, causal, values, runtime, positions, rest, hidden, assumptions, steps, window, rounded,
-        replaced,
-    )  # fmt: skip
+        attention,
+        form=pattern.form,
+        causal=causal,
+        slopes=values,
+        runtime_slopes=runtime,
+        positions=positions,
+        rest=rest,
+        hidden=hidden,
+        assumptions=assumptions,
+        steps=steps,
+        window=window,
+        rounded=rounded,
+        unrounded=replaced,
+    )
 
 
 def _beside(interpreter: Interpreter, attention: Attention, terms: Poly) -> Poly:

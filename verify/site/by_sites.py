@@ -76,7 +76,17 @@ def verify_by_sites(
     if options.inputs is not None:
         notes.append("the given inputs were not used: they are inputs of the whole model")
     skipped = None if sets else "no site could be compared on its own: " + "; ".join(why_not)
-    return Verification(sets, power, None, TOLERANCE, tuple(scope), tuple(notes), skipped, tuple(results), reason)
+    return Verification(
+        sets,
+        power=power,
+        precision=None,
+        tolerance=TOLERANCE,
+        out_of_scope=tuple(scope),
+        notes=tuple(notes),
+        skipped_reason=skipped,
+        sites=tuple(results),
+        by_sites=reason,
+    )
 
 
 def sharpen(

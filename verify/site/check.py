@@ -194,7 +194,16 @@ class _Check:
         if options.power and complete and all(one.passed for one in results):
             at_one = all(one.new == 1 for one in sets) and not drawer.has_new
             baseline = Baseline(
-                sets, originals, computed, layouts, allowances, at_one, relative, True, with_scores, _seen
+                sets,
+                originals=originals,
+                rewritten=computed,
+                layouts=layouts,
+                allowances=allowances,
+                query_length_fixed_at_one=at_one,
+                relative=relative,
+                alone=True,
+                exposed=with_scores,
+                seen=_seen,
             )
             mutants = check_power(rewritten, baseline, threads=options.threads, kinds=kinds).mutants
         return SiteResult(self.pair.site, None, wide, results, mutants, tuple(runs.notes))
