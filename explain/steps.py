@@ -11,7 +11,7 @@ from ..algebra import ZERO, Cond, Ind, Index, Monomial, Poly, Read, at_most_zero
 from ..rewriter.bind.key_terms import split_by_key
 from ..rewriter.interpret import Interpreter
 from ..rewriter.interpret.engine import Key
-from ..rewriter.prove.proof import vector
+from ..rewriter.prove.forms import vector
 from ..rewriter.recognise.values import value_product
 from ..rewriter.records.binding import Leaf, Mask, Plan
 from ..rewriter.records.reading import Attention
