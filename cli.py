@@ -11,7 +11,9 @@ from .base.ending import Outputs, complain, leave, settle_streams, show
 from .base.errors import AlibiError, ExitCode
 from .base.interrupts import INTERRUPTED
 from .base.isolation import leave_working_folder
+from .base.targets import STANDARD_OUTPUT, check_place
 from .base.version import __version__
+from .base.writing import write_file
 from .engine import command as engine
 from .running import broken, parse_range, prepare
 
@@ -23,6 +25,7 @@ EPILOG = """\
 commands
   rewrite model.onnx --report page.html  writes model.alibi.onnx and a page
   rewrite explain MODEL             why each attention is fused or not; no model
+  rewrite check FILE                what other tools have left of a rewritten file
   rewrite bench MODEL               original against rewritten, on this machine
   rewrite doctor                    what is installed, and what cures each gap
   rewrite completion bash|zsh|fish  a completion script for the shell
@@ -31,6 +34,7 @@ exit codes
   0 done               3 nothing rewritten      6 plugin missing or not used
   1 internal error     4 verification failed    7 input rejected
   2 usage              5 engine build failed    8 not verified, not written
+  9 check: fused nodes or function bodies are missing or changed
 """
 
 
@@ -67,6 +71,19 @@ def bench_parser() -> argparse.ArgumentParser:
     made = _parser("rewrite bench", "Time the original against the rewritten model on this machine, in onnxruntime.")
     add_arguments(made)
     _add_common(made)
+    return made
+
+
+def check_parser() -> argparse.ArgumentParser:
+    """The argument parser of ``rewrite check FILE``."""
+    made = _parser(
+        "rewrite check",
+        "Say whether a rewritten file is whole after other tools had it. Runs nothing.",
+        argument="FILE",
+    )
+    made.add_argument("model", metavar="FILE", type=Path, help="a file that `rewrite` wrote")
+    made.add_argument("--json", metavar="FILE", type=Path, help="the findings as JSON ('-' for stdout)")
+    made.add_argument("-h", "--help", action="help", help="show this help")
     return made
 
 
@@ -107,6 +124,9 @@ def _add_seeing(made: argparse._ActionsContainer, *, explain: bool) -> None:
 def _add_verification(made: argparse._ActionsContainer) -> None:
     made.add_argument("--no-verify", action="store_true", help="do not compare with the original")
     made.add_argument("--verify-sites", action="store_true", help="compare each attention alone, without weights")
+    made.add_argument(
+        "--verify-on", choices=("auto", "cpu", "cuda"), default="auto", help="run our kernels as well: auto, cpu, cuda"
+    )
     made.add_argument("--inputs", metavar="NPZ", type=Path, help="given inputs, one array per graph input")
     made.add_argument("--seed", metavar="N", type=int, default=0, help="of the drawn inputs (default 0)")
 
@@ -200,6 +220,24 @@ def _bench(words: list[str], outputs: Outputs) -> int:
     return _shown(carry_out(options, ranges, outputs))
 
 
+def _check(words: list[str], outputs: Outputs) -> int:
+    import json
+
+    from .intact import check
+
+    options = check_parser().parse_args(words)
+    if options.json is not None and options.json != STANDARD_OUTPUT:
+        check_place(options.json, "--json")
+        outputs.expect(options.json)
+    found = check(options.model)
+    report = json.dumps(found.to_json(), indent=2) + "\n"
+    if options.json == STANDARD_OUTPUT:
+        return _shown(report, found.exit_code, raw=True)
+    if options.json is not None:
+        write_file(options.json, report.encode("utf-8", "backslashreplace"), "--json", options.model)
+    return _shown(found.to_text(), found.exit_code)
+
+
 def _completion(words: list[str], outputs: Outputs) -> int:
     from .completion import SHELLS, script
 
@@ -209,7 +247,7 @@ def _completion(words: list[str], outputs: Outputs) -> int:
     made.add_argument("shell", choices=SHELLS)
     made.add_argument("-h", "--help", action="help", help="show this help")
     shell = made.parse_args(words).shell
-    commands = {"explain": explain_parser(), "bench": bench_parser()}
+    commands = {"explain": explain_parser(), "check": check_parser(), "bench": bench_parser()}
     return _shown(script(shell, parser(), commands, {"completion": SHELLS, "doctor": ()}))
 
 
@@ -224,16 +262,17 @@ def _doctor(words: list[str], outputs: Outputs) -> int:
     return _shown(to_text(examine()))
 
 
-def _shown(text: str) -> int:
-    problem = show(text)
+def _shown(text: str, code: ExitCode = ExitCode.DONE, *, raw: bool = False) -> int:
+    problem = show(text, raw=raw)
     if problem is None:
-        return int(ExitCode.DONE)
+        return int(code)
     complain(f"error: {problem}")
     return int(ExitCode.USAGE)
 
 
 COMMANDS: dict[str, Command] = {
     "explain": _explain,
+    "check": _check,
     "bench": _bench,
     "doctor": _doctor,
     "completion": _completion,
@@ -241,7 +280,7 @@ COMMANDS: dict[str, Command] = {
 """Commands by their name; anything else as the first word is a model."""
 
 
-__all__ = ["COMMANDS", "bench_parser", "explain_parser", "main", "parse_range", "parser"]
+__all__ = ["COMMANDS", "bench_parser", "check_parser", "explain_parser", "main", "parse_range", "parser"]
 
 if __name__ == "__main__":
     sys.exit(main())

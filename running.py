@@ -110,9 +110,6 @@ class Run:
         if self.site is not None and not any(s.is_attention and self.site.search(s.name) for s in analysis.sites):
             names = ", ".join(f"'{s.name}'" for s in analysis.sites[:8] if s.is_attention)
             raise UsageError(f"--site '{self.site.pattern}' matches no attention site. There are: {names or 'none'}.")
-        written = not self.options.dry_run and (self.options.allow_partial or not analysis.refused)
-        if self.request is not None and written:
-            self.request.check_sites(site.plan for site in analysis.sites if site.plan is not None)
 
     # --- the run -----------------------------------------------------------------------------------------
 
@@ -140,7 +137,7 @@ class Run:
             except Exception as error:  # a bug of ours: the run itself is done, and what it found is still said
                 failure = error
         text = to_text(result, explain=self.options.explain, verbose=self.options.verbose, details=details)
-        text = "\n".join([text, *built.lines, *self.notes])
+        text = "\n".join([text, *built.lines, *self.notes, *_without_libraries(result)])
         problem = self._say(text, json.dumps(report, indent=2, allow_nan=False) + "\n", page)
         if built.error is not None:
             raise built.error
@@ -157,6 +154,7 @@ class Run:
         from .base.progress import ProgressBar
         from .rewriter.pipeline import rewrite
         from .rewriter.result import Options
+        from .runtime.gpu import CudaKernels
 
         interruptible()
         options = self.options
@@ -169,6 +167,8 @@ class Run:
                     dry_run=options.dry_run,
                     verify=not options.no_verify,
                     verify_sites=options.verify_sites,
+                    verify_on=options.verify_on,
+                    kernels=(CudaKernels(),),
                     exact_bias=options.exact_bias,
                     inline=options.inline,
                     seed=options.seed,
@@ -277,6 +277,20 @@ def broken(error: Exception, *, verbose: bool, state: str) -> int:
         f"{state} Please report it with the output of --verbose."
     )
     return int(ExitCode.INTERNAL)
+
+
+def _without_libraries(result: RewriteResult) -> list[str]:
+    """Pip shows nothing of what an installation prints, so that there was no compiler is said here."""
+    from .base.cures import reinstall
+    from .plugin import missing
+
+    names = missing() if result.output is not None else []
+    if not names:
+        return []
+    return [
+        f"no kernels here: {' and '.join(names)} could not be built, so fused nodes run as their function bodies. "
+        f"Install g++, then: {reinstall()}"
+    ]
 
 
 def complain_lines(text: str) -> None:

@@ -2,13 +2,18 @@
 
 Both are plain C++ with no dependency but the C library: the plugin for TensorRT, and the custom ops for onnxruntime.
 They are compiled here, when the package is installed, and not on first use.  Where there is no compiler the package
-installs without them: rewriting and verifying work, `rewrite doctor` says what is missing.
+installs without them: rewriting and verifying work, `rewrite` and `rewrite doctor` say what is missing.
+
+Three variables are read.  CXX names the compiler.  ALIBI_LIBRARIES names a folder whose libraries are taken as they are
+(they still have to pass their self-tests).  ALIBI_REPOSITORY is the address of the repository, which the release
+workflow knows: links of README.md become absolute with it, because package indexes show that page.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,13 +24,15 @@ from setuptools import Distribution, Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
-CORE = ("bundle", "call", "compatible", "driver", "inflate", "node", "plan")
+CORE = ("bundle", "call", "compatible", "inflate", "node", "plan")
+CUDA = ("driver", "kernels")
 PARTS = {
-    "libalibi_plugin": {"core": CORE, "tensorrt": ("fields", "logging", "plugin", "self_test")},
+    "libalibi_plugin": {"core": CORE, "cuda": CUDA, "tensorrt": ("fields", "logging", "plugin", "self_test")},
     "libalibi_onnxruntime": {
         "core": CORE,
+        "cuda": CUDA,
         "cpu": ("attention", "avx2", "avx512", "portable"),
-        "onnxruntime": ("op", "register", "self_test"),
+        "onnxruntime": ("cpu_op", "cuda_op", "op", "register", "self_test"),
     },
 }
 """What each library is made of, by folder of native/; the last folder is its front and has its list of exports."""
@@ -41,6 +48,10 @@ LINK = (
 )  # fmt: skip
 
 
+OLDEST_GLIBC = (2, 28)
+"""The oldest C library that a wheel is for: that of manylinux_2_28."""
+
+
 def sources(library: str) -> list[str]:
     """The files of a library."""
     return [f"native/{folder}/{name}.cpp" for folder, names in PARTS[library].items() for name in names]
@@ -52,12 +63,16 @@ class BuildLibrary(build_ext):
     def build_extension(self, ext: Extension) -> None:
         target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)
+        given = os.environ.get("ALIBI_LIBRARIES")
         compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
-        if compiler is None or not sys.platform.startswith("linux"):
+        if not given and (compiler is None or not sys.platform.startswith("linux")):
             self.warn(f"no C++ compiler for Linux here; installing without {target.name}")
             return
         try:
-            self.compile_and_link(compiler.split(), target)
+            if given:
+                shutil.copy2(Path(given) / target.name, target)
+            else:
+                self.compile_and_link(str(compiler).split(), target)
             failed = ctypes.CDLL(str(target.resolve())).alibiSelfTest()
             if failed:
                 raise OSError(f"self-test of {target.name} failed at check {failed}")
@@ -102,7 +117,8 @@ class AnyPython(bdist_wheel):
     """The wheel fits one platform and every Python 3: the libraries are no extension modules."""
 
     def get_tag(self) -> tuple[str, str, str]:
-        return "py3", "none", super().get_tag()[2]
+        built = Path(self.get_finalized_command("build").build_lib).glob("alibi_rewriter/plugin/*.so")
+        return "py3", "none", platform_tag(super().get_tag()[2], [path.read_bytes() for path in built])
 
 
 class Platform(Distribution):
@@ -112,8 +128,56 @@ class Platform(Distribution):
         return True
 
 
-setup(
-    ext_modules=[Extension(f"alibi_rewriter.plugin.{library}", sources(library), optional=True) for library in PARTS],
-    cmdclass={"build_ext": BuildLibrary, "bdist_wheel": AnyPython},
-    distclass=Platform,
-)
+def platform_tag(tag: str, libraries: list[bytes]) -> str:
+    """``manylinux_2_28_*`` if all libraries load there; else the tag as it is.
+
+    Args:
+        tag: The platform of this machine, e.g. ``linux_x86_64``.
+        libraries: Contents of the wheel's libraries; the names of the symbol versions that they need stand in them.
+    """
+    runs_here = os.name == "posix" and "CS_GNU_LIBC_VERSION" in os.confstr_names
+    if not tag.startswith("linux_") or not libraries or not runs_here:
+        return tag
+    here = re.findall(r"\d+", os.confstr("CS_GNU_LIBC_VERSION") or "0")
+    needed = [found for content in libraries for found in re.findall(rb"GLIBC_(\d+)\.(\d+)", content)]
+    newest = max((tuple(map(int, version)) for version in needed), default=(0,))
+    if newest > OLDEST_GLIBC or tuple(map(int, here)) < OLDEST_GLIBC:
+        return tag
+    return tag.replace("linux_", "manylinux_{}_{}_".format(*OLDEST_GLIBC), 1)
+
+
+def absolute_links(page: str, repository: str, version: str) -> str:
+    """A page of this repository as another place can show it: pictures and links lead to the tag of the version."""
+
+    def linked(found: re.Match[str]) -> str:
+        picture, text, target = found.groups()
+        return f"{picture}[{text}]({repository}/{'raw' if picture else 'blob'}/v{version}/{target})"
+
+    return re.sub(r"(!?)\[([^\]]*)\]\((?![a-z]+:|#)([^)]+)\)", linked, page)
+
+
+def described() -> dict[str, object]:
+    """What package indexes show: the landing page, and where the project lives if that is known."""
+    page = Path("README.md").read_text(encoding="utf-8")
+    repository = os.environ.get("ALIBI_REPOSITORY", "").rstrip("/")
+    if not repository:
+        return {"long_description": page}
+    code = Path("base/version.py").read_text(encoding="utf-8")
+    version = re.findall(r'__version__ = "(.+)"', code)[0]
+    urls = {
+        "Repository": repository,
+        "Documentation": f"{repository}/tree/v{version}/docs",
+        "Changelog": f"{repository}/blob/v{version}/CHANGELOG.md",
+        "Security": f"{repository}/blob/v{version}/SECURITY.md",
+        "Issues": f"{repository}/issues",
+    }
+    return {"long_description": absolute_links(page, repository, version), "url": repository, "project_urls": urls}
+
+
+if __name__ == "__main__":
+    setup(
+        ext_modules=[Extension(f"alibi_rewriter.plugin.{name}", sources(name), optional=True) for name in PARTS],
+        cmdclass={"build_ext": BuildLibrary, "bdist_wheel": AnyPython},
+        distclass=Platform,
+        **described(),
+    )

@@ -24,6 +24,7 @@ class ExitCode(IntEnum):
     PLUGIN_NOT_USED = 6
     INPUT_REJECTED = 7
     NOT_VERIFIED = 8
+    NOT_INTACT = 9
 
 
 class AlibiError(Exception):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from onnx import ModelProto
 
+from ..base.cures import install
 from ..base.errors import EngineFailed, MissingDependency
 from ..graph.edit import set_attribute
 from ..kernels.compile.cache import Wanted, open_bundle
@@ -22,7 +23,7 @@ from .targets import Images
 ATTRIBUTE = "kernels"
 """The node attribute (a STRING, binary) that the plugin library reads its kernels from."""
 
-NO_TRITON = "compiling kernels needs Triton, which is not installed. Run: pip install 'alibi-rewriter[engine]'"
+NO_TRITON = f"compiling kernels needs Triton, which is not installed. Run: {install('triton')}"
 
 
 @dataclass
@@ -69,7 +70,7 @@ def attach_kernels(
         note: Told why kernels in the cache are not used.
 
     Raises:
-        EngineFailed: A node has no kernels, or a kernel does not compile.
+        EngineFailed: A kernel does not compile, or a type or head size has none.
         MissingDependency: Triton is not installed.
     """
     attached = Attached(images)
@@ -79,7 +80,7 @@ def attach_kernels(
             kind = (need.request, need.mask_rows)
             if kind not in made:
                 progress(_name(need))
-                made[kind] = _bundle(need, images, skip, cache or cache_root(), worker, note)
+                made[kind] = bundle_of(need, images, worker, skip=skip, cache=cache, note=note)
                 attached.bundles[_name(need)] = len(made[kind])
             set_attribute(node, ATTRIBUTE, made[kind])
             attached.nodes.append(need.node)
@@ -95,7 +96,30 @@ def _name(need: Need) -> str:
     return f"{request.op_type} {request.dtype} D={widths}"
 
 
-def _bundle(need: Need, images: Images, skip: bool, cache: Path, worker: Worker, note: Callable[[str], None]) -> bytes:
+def bundle_of(
+    need: Need,
+    images: Images,
+    worker: Worker,
+    *,
+    skip: bool = False,
+    cache: Path | None = None,
+    note: Callable[[str], None] = lambda _: None,
+) -> bytes:
+    """The kernels of one kind of node, from the cache or compiled now.
+
+    Args:
+        need: The node.
+        images: What to compile for.
+        worker: A compiler.
+        skip: With certified skipping of far keys, where it is defined.
+        cache: Where compiled kernels are kept; the user's cache folder by default.
+        note: Told why kernels in the cache are not used.
+
+    Raises:
+        EngineFailed: A kernel does not compile, or what was compiled cannot be kept.
+        MissingDependency: It has to be compiled, and Triton is not installed.
+    """
+    cache = cache or cache_root()
     try:
         wanted = Wanted(need.request, images.architectures, (need.layout,), skip and can_skip(need.request))
         directory, description = open_bundle(wanted, cache, worker=worker, note=note)

@@ -12,6 +12,7 @@ import onnx
 from onnx import ModelProto
 
 from ..base import hidden
+from ..base.cures import reinstall
 from ..base.errors import EngineFailed, MissingDependency, PluginNotUsed, UsageError
 from ..base.targets import check_place, put, same_file
 from ..base.writing import write_file
@@ -24,7 +25,7 @@ from .backends import Backend, choose
 from .devices import devices
 from .facts import EngineFacts
 from .job import BuildJob
-from .needs import fused_nodes, require_kernels
+from .needs import fused_nodes
 from .operands import check_operands
 from .options import STRATEGIES, EngineOptions, Reporter
 from .plan_file import read_plan
@@ -60,8 +61,6 @@ def build_engine(model: Path, plan: Path, options: EngineOptions, reporter: Repo
     fused = len(fused_nodes(content))
     if not fused:
         raise EngineFailed(f"'{model}' holds no fused node. Rewrite it first: rewrite {model} --engine")
-    if options.strategy != "native":
-        require_kernels(content)
     check_operands(content, model.parent)
     # Names, ranks and targets are checked before anything heavy is done.
     profile = make_profile(content, model.parent, options.shapes)
@@ -111,7 +110,7 @@ def _library() -> Path:
     if library is None:
         raise PluginNotUsed(
             "this installation has no plugin library, because there was no C++ compiler when it was installed. "
-            "Install g++ and run: pip install --force-reinstall --no-deps alibi-rewriter"
+            f"Install g++ and run: {reinstall()}"
         )
     return library
 
@@ -308,12 +307,11 @@ def embed_kernels(model: Path, options: EngineOptions, reporter: Reporter | None
     """Attach kernels to a saved model, in place, so that trtexec alone can build it.
 
     Raises:
-        EngineFailed: A node has no kernels, or a kernel does not compile.
+        EngineFailed: A kernel does not compile, or a type or head size has none.
         MissingDependency: Triton is not installed.
     """
     reporter = reporter or Reporter()
     content = onnx.load(model, load_external_data=False)
-    require_kernels(content)
     check_operands(content, model.parent)
     images = images_for(options.targets or (80, 86, 89, 90, 100, 120))
     attached = attach_kernels(

@@ -6,12 +6,11 @@ import argparse
 import contextlib
 import sys
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..base.errors import AlibiError, EngineFailed, UsageError
+from ..base.errors import AlibiError, UsageError
 from .accumulation import CHOICES, DEFAULT
 from .job import BACKENDS
 from .options import AUTO, STRATEGIES, EngineOptions, Reporter
@@ -19,7 +18,6 @@ from .options import AUTO, STRATEGIES, EngineOptions, Reporter
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from ..rewriter.records.binding import Plan
     from ..rewriter.result import RewriteResult
 
 KINDS = ("min", "opt", "max")
@@ -149,27 +147,6 @@ class Request:
             if place is not None:
                 check_name(place)
         check_request(self.options, engine=self.engine is not None, embed=self.embed)
-
-    def check_sites(self, plans: Iterable[Plan]) -> None:
-        """What can be known to fail once it is known which nodes there will be.
-
-        Raises:
-            EngineFailed: A node belongs to a member of the family that has no kernels.
-        """
-        from ..graph.index import label
-        from ..rewriter.emit.nodes import variant_of
-        from .needs import NATIVE_INSTEAD, unserved
-
-        if not self.embed and self.options.strategy == "native":
-            return
-        for plan in plans:
-            variant = variant_of(plan)
-            if not variant.has_kernels:
-                attention = plan.proof.attention
-                raise EngineFailed(
-                    f"attention '{label(attention.anchor)}' (scores '{attention.scores}') becomes {variant.op_type}, "
-                    f"and there are no kernels for its {unserved(variant)} yet. {NATIVE_INSTEAD}"
-                )
 
     def carry_out(self, result: RewriteResult) -> Outcome:
         """Builds what was asked for from a rewritten model, or from one that was rewritten before."""

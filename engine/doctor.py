@@ -7,10 +7,10 @@ import platform
 import sys
 from dataclasses import dataclass
 
-from .. import runtime
+from ..base.cures import install, reinstall
 from ..base.errors import AlibiError
 from ..base.version import __version__
-from ..plugin import library_path, self_test
+from ..plugin import custom_ops, library_path, self_test
 from . import versions
 from .backends import probe
 from .devices import devices, driver_version
@@ -18,14 +18,14 @@ from .job import BACKENDS
 from .process import INSTALL
 from .targets import RTX_SUPPORTED, text
 
-PACKAGES = (
-    ("numpy", "numpy", "the pass", "pip install alibi-rewriter"),
-    ("onnx", "onnx", "the pass", "pip install alibi-rewriter"),
-    ("onnxruntime", "onnxruntime", "verification", "pip install 'alibi-rewriter[cpu]'"),
-    ("onnx-graphsurgeon", "onnx_graphsurgeon", "rewrite(graph) in Python", "pip install onnx-graphsurgeon"),
-    ("triton", "triton", "compiling kernels", "pip install 'alibi-rewriter[engine]'"),
-)
-"""Distribution, import name, what it is for, what installs it."""
+PACKAGES = {
+    "numpy": "the pass",
+    "onnx": "the pass",
+    "onnxruntime": "verification",
+    "onnx-graphsurgeon": "rewrite(graph) in Python",
+    "triton": "compiling kernels",
+}
+"""Distributions, and what each is for."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,12 @@ class Finding:
 def examine() -> list[Finding]:
     """Looks at everything.  Never raises: what fails is a finding."""
     found = [Finding("alibi-rewriter", f"{__version__}, Python {sys.version.split()[0]}, {platform.machine()}", True)]
-    for distribution, _, purpose, cure in PACKAGES:
+    for distribution, purpose in PACKAGES.items():
         version = _version(distribution)
         if distribution == "onnxruntime" and version is None:
             version = _version("onnxruntime-gpu")
-        found.append(Finding(distribution, version or f"not installed ({purpose})", version is not None, cure))
+        state = version or f"not installed ({purpose})"
+        found.append(Finding(distribution, state, version is not None, install(distribution)))
     if _version("onnxruntime") and _version("onnxruntime-gpu"):
         cure = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
         found.append(
@@ -74,25 +75,24 @@ def _version(distribution: str) -> str | None:
 
 def _library() -> Finding:
     library = library_path()
-    reinstall = "pip install --force-reinstall --no-deps alibi-rewriter"
     if library is None:
         return Finding(
-            "plugin library", "not built: there was no C++ compiler", False, f"install g++, then {reinstall}"
+            "plugin library", "not built: there was no C++ compiler", False, f"install g++, then {reinstall()}"
         )
     try:
         self_test(library)
     except OSError as error:
-        return Finding("plugin library", str(error), False, reinstall)
+        return Finding("plugin library", str(error), False, reinstall())
     return Finding("plugin library", f"{library.stat().st_size} bytes, self-test passed", True)
 
 
 def _onnxruntime_library() -> Finding:
     try:
-        path = runtime.get_library_path()
-        runtime.self_test(path)
+        path = custom_ops.get_library_path()
+        custom_ops.self_test(path)
     except OSError as error:
         return Finding("onnxruntime kernels", str(error), False)
-    kernels = runtime.instruction_set(path)
+    kernels = custom_ops.instruction_set(path)
     return Finding(
         "onnxruntime kernels", f"CPU ({kernels}), for alibi_rewriter.InferenceSession, self-test passed", True
     )

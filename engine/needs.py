@@ -10,7 +10,7 @@ from onnx import ModelProto, NodeProto, TensorProto
 
 from ..algebra import Poly
 from ..base.errors import EngineFailed
-from ..fused.family import BY_OP_TYPE, DOMAIN, MaskKind, Variant
+from ..fused.family import BY_OP_TYPE, DOMAIN, MaskKind
 from ..graph.index import index_graph, label, opset_versions
 from ..kernels.requests import Layout, Request
 from ..rewriter.interpret import Interpreter
@@ -45,6 +45,10 @@ class Need:
         return Layout(contiguous=True, mask_rows=self.mask_rows)
 
 
+class Unserved(Exception):
+    """No kernel takes a node; the message names the node and says why."""
+
+
 def fused_nodes(model: ModelProto) -> list[NodeProto]:
     """All nodes of the fused family, in graph order, outer graphs first."""
     root = index_graph(model.graph, opset_versions(model), Path())
@@ -62,27 +66,6 @@ def is_fused(node: NodeProto) -> bool:
     return node.domain == DOMAIN and node.op_type in BY_OP_TYPE
 
 
-def require_kernels(model: ModelProto) -> None:
-    """Says at once, before anything is compiled, which nodes no kernel serves.
-
-    Raises:
-        EngineFailed: The model has such nodes.
-    """
-    missing = [node for node in fused_nodes(model) if not BY_OP_TYPE[node.op_type].has_kernels]
-    if missing:
-        others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise EngineFailed(
-            f"fused node '{label(missing[0])}'{others}: there are no kernels for {missing[0].op_type} yet, because of "
-            f"its {unserved(BY_OP_TYPE[missing[0].op_type])}. {NATIVE_INSTEAD}"
-        )
-
-
-def unserved(variant: Variant) -> str:
-    """What kernels do not know of a member, in words."""
-    parts = (("input key_bias", variant.key_bias), ("window", variant.window))
-    return " and ".join(name for name, present in parts if present)
-
-
 def needs(model: ModelProto, base_dir: Path) -> Iterator[tuple[NodeProto, Need]]:
     """Every fused node with what it needs.
 
@@ -93,11 +76,27 @@ def needs(model: ModelProto, base_dir: Path) -> Iterator[tuple[NodeProto, Need]]
     Raises:
         EngineFailed: A type or head size is unknown, or no kernel takes it.
     """
+    for node, found in each_need(model, base_dir):
+        if isinstance(found, Unserved):
+            raise EngineFailed(f"{found}. {NATIVE_INSTEAD}")
+        yield node, found
+
+
+def each_need(model: ModelProto, base_dir: Path) -> Iterator[tuple[NodeProto, Need | Unserved]]:
+    """Every fused node with what it needs, or why no kernel serves it.
+
+    Args:
+        model: A rewritten model.
+        base_dir: Where its external data lie.
+    """
     root = index_graph(model.graph, opset_versions(model), base_dir)
     for interpreter in interpreted(root):
         for node in interpreter.scope.graph.node:
             if is_fused(node):
-                yield node, _need(interpreter, node)
+                try:
+                    yield node, _need(interpreter, node)
+                except Unserved as reason:
+                    yield node, reason
 
 
 def _need(interpreter: Interpreter, node: NodeProto) -> Need:
@@ -106,7 +105,7 @@ def _need(interpreter: Interpreter, node: NodeProto) -> Need:
     query, value = node.input[0], node.input[2]
     dtype = DTYPES.get(interpreter.dtype(query))
     if dtype is None:
-        raise EngineFailed(f"{where}: the type of its query '{query}' is not known. {NATIVE_INSTEAD}")
+        raise Unserved(f"{where}: the type of its query '{query}' is not known")
     mask_dtype, mask_rows = None, False
     if variant.mask != MaskKind.NONE.value:
         mask = node.input[variant.inputs.index("mask")]
@@ -114,13 +113,13 @@ def _need(interpreter: Interpreter, node: NodeProto) -> Need:
         extents = interpreter.dims(mask) or ()
         mask_rows = len(extents) != 4 or extents[1] != 1 or extents[2] != 1
         if mask_dtype is None:
-            raise EngineFailed(f"{where}: the type of its mask '{mask}' is not known. {NATIVE_INSTEAD}")
+            raise Unserved(f"{where}: the type of its mask '{mask}' is not known")
     head_dim = _width(interpreter, query, where)
     value_dim = _width(interpreter, value, where)
     try:
         request = Request(node.op_type, dtype, head_dim, value_dim, mask_dtype)
     except ValueError as error:
-        raise EngineFailed(f"{where}: {error}. {NATIVE_INSTEAD}") from error
+        raise Unserved(f"{where}: {error}") from error
     return Need(label(node), request, mask_rows)
 
 
@@ -129,8 +128,8 @@ def _width(interpreter: Interpreter, tensor: str, where: str) -> int:
     extents: tuple[Poly, ...] = interpreter.dims(tensor) or ()
     width = interpreter.facts.normal(extents[3]).constant if len(extents) == 4 else None
     if width is None:
-        raise EngineFailed(
+        raise Unserved(
             f"{where}: the head size of '{tensor}' does not follow from the graph. "
-            f"Run onnx.shape_inference on the model, or export it with a fixed head size. {NATIVE_INSTEAD}"
+            "Run onnx.shape_inference on the model, or export it with a fixed head size"
         )
     return int(width)

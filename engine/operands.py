@@ -6,6 +6,7 @@ run time, when it is too late for a sentence with names in it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from onnx import ModelProto, NodeProto, TensorProto
@@ -34,14 +35,25 @@ def check_operands(model: ModelProto, base_dir: Path) -> None:
     Raises:
         EngineFailed: An input is missing or left over, or has another rank, type or extent than the node takes.
     """
+    for interpreter, node in fused_with_facts(model, base_dir):
+        check_node(interpreter, node)
+
+
+def fused_with_facts(model: ModelProto, base_dir: Path) -> Iterator[tuple[Interpreter, NodeProto]]:
+    """The fused nodes of all graphs, each with what knows the types and extents around it."""
     root = index_graph(model.graph, opset_versions(model), base_dir)
     for interpreter in interpreted(root):
         for node in interpreter.scope.graph.node:
             if node.domain == DOMAIN and node.op_type in BY_OP_TYPE:
-                _check(interpreter, node)
+                yield interpreter, node
 
 
-def _check(interpreter: Interpreter, node: NodeProto) -> None:
+def check_node(interpreter: Interpreter, node: NodeProto) -> None:
+    """Checks one fused node.
+
+    Raises:
+        EngineFailed: As ``check_operands`` says.
+    """
     names = BY_OP_TYPE[node.op_type].inputs
     where = f"fused node '{label(node)}' ({node.op_type})"
     if len(node.input) != len(names) or not all(node.input):

@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from ..base import hidden, isolation
+from ..base.cures import install
 from ..base.errors import AlibiError, EngineFailed, MissingDependency, PluginNotUsed, UsageError
 
 Event = dict[str, Any]
 
 INSTALL = {
-    "tensorrt": "pip install 'tensorrt>=10.9' (it needs an NVIDIA GPU to build)",
-    "tensorrt-rtx": "pip install 'tensorrt-rtx-cu13>=1.7'",
+    "tensorrt": f"{install('tensorrt')} (it needs an NVIDIA GPU to build)",
+    "tensorrt-rtx": install("tensorrt-rtx"),
 }
 
 OWN_LOG = "alibi plugin, "

@@ -9,7 +9,7 @@ plugin), so its form is chosen for speed there, for TensorRT's own attention fus
   materialised S_q x S_kv tensor);
 * what does not depend on the head -- distance, causality, window, masks -- is computed once for all heads: per
   head there are two passes over S_q x S_kv ahead of the sum with the dot products, one where nothing is hidden;
-* between the two matrix products everything is float32.
+* between the two matrix products everything is float32, also if a converter to 16 bits has narrowed the slopes.
 
 A hidden key gets the score ``LOWEST_FLOAT32`` exactly: dot product and bias are far below half a unit in the
 last place of it, so the sum absorbs them.  A row in which all keys are hidden therefore has equal scores
@@ -157,8 +157,9 @@ def _distance(body: Body, variant: Variant) -> None:
         body.constant("zero_float", "float", [0.0])
         body.line(f"rows_clamped = Max ({ROWS}, zero_float)")
         body.line(f"row_keys = Cast <to = {_INT64}> (rows_clamped)")
-        body.line("row_positions = Gather <axis = 1> (key_positions, row_keys)")
-        body.unsqueeze("p_j", "key_positions", [1, 2])
+        body.line(f"positions_float = Cast <to = {_FLOAT}> (key_positions)")
+        body.line("row_positions = Gather <axis = 1> (positions_float, row_keys)")
+        body.unsqueeze("p_j", "positions_float", [1, 2])
         body.unsqueeze("p_row", "row_positions", [1, 3])
         body.line(f"{DISTANCE} = Sub (p_j, p_row)")
     else:
@@ -168,7 +169,8 @@ def _distance(body: Body, variant: Variant) -> None:
 def _bias(body: Body, variant: Variant) -> str:
     """``bias`` = slopes * distance + what does not depend on the slopes; returns the latter's name, or nothing."""
     body.constant("per_head", "int64", [1, -1, 1, 1], scalar=False)
-    body.line(f"{SLOPES_PER_HEAD} = Reshape (slopes, per_head)")
+    body.line(f"slopes_float = Cast <to = {_FLOAT}> (slopes)")
+    body.line(f"{SLOPES_PER_HEAD} = Reshape (slopes_float, per_head)")
     body.line(f"{'alibi' if variant.can_hide else 'bias'} = Mul ({SLOPES_PER_HEAD}, {DISTANCE})")
     if not variant.can_hide:
         return ""
@@ -247,7 +249,8 @@ def _terms(body: Body, variant: Variant) -> list[str]:
         body.line("mask_clipped = Clip (mask_float, lowest, highest)")
         terms.append("mask_clipped")
     if variant.key_bias:
-        body.unsqueeze("key_bias_per_row", "key_bias", [2])
+        body.line(f"key_bias_float = Cast <to = {_FLOAT}> (key_bias)")
+        body.unsqueeze("key_bias_per_row", "key_bias_float", [2])
         body.line("key_bias_clipped = Clip (key_bias_per_row, lowest, highest)")
         terms.append("key_bias_clipped")
     return terms

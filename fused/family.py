@@ -129,11 +129,6 @@ class Variant:
         """Whether a node of this member can have a row without any visible key."""
         return self.causal or self.window or self.key_bias or self.mask != MaskKind.NONE.value
 
-    @property
-    def has_kernels(self) -> bool:
-        """Whether the kernels and the TensorRT plugin know this member; onnxruntime runs every one."""
-        return self.bias.kernels and not self.key_bias and not self.window
-
 
 def family_of(forms: Sequence[Form]) -> tuple[Variant, ...]:
     """The members of these forms, in their fixed order.
@@ -159,11 +154,8 @@ def family_of(forms: Sequence[Form]) -> tuple[Variant, ...]:
 FAMILY_MEMBERS: tuple[Variant, ...] = family_of(FORMS)
 """The closed family: 60 members."""
 
-NATIVE_MEMBERS: tuple[Variant, ...] = tuple(member for member in FAMILY_MEMBERS if member.bias.kernels)
-"""The members that the native libraries know; onnxruntime runs the others by their function bodies."""
-
-KERNEL_MEMBERS: tuple[Variant, ...] = tuple(member for member in FAMILY_MEMBERS if member.has_kernels)
-"""The members that have kernels.  A plugin library registers exactly these."""
+KERNEL_MEMBERS: tuple[Variant, ...] = tuple(member for member in FAMILY_MEMBERS if member.bias.kernels)
+"""The members that have kernels: native libraries register exactly these, and function bodies compute the others."""
 
 PREFER_KEY_BIAS = False
 """The one switch between an additive mask [B, 1, 1, S_kv] and a key bias, which say the same: what is emitted where

@@ -15,9 +15,18 @@ from typing import Any
 
 from .index import Array
 
+CPU = ("CPUExecutionProvider",)
 
-def session(runtime: Any, content: bytes, settings: Any, limit: int | None, folder: Path | None = None) -> Any:
-    """A session on the CPU.
+
+def session(
+    runtime: Any,
+    content: bytes,
+    settings: Any,
+    limit: int | None,
+    folder: Path | None = None,
+    providers: Sequence[Any] = CPU,
+) -> Any:
+    """A session, on the CPU unless told otherwise.
 
     Args:
         runtime: The module ``onnxruntime``.
@@ -25,6 +34,7 @@ def session(runtime: Any, content: bytes, settings: Any, limit: int | None, fold
         settings: Of the session; changed.
         limit: Bytes that its tensors may take together; None for no limit.  Before onnxruntime 1.23 there is none.
         folder: Where the files of external data are, if there are any.
+        providers: Execution providers.
 
     Raises:
         Exception: onnxruntime does not take the model; its errors have no common base.
@@ -37,7 +47,7 @@ def session(runtime: Any, content: bytes, settings: Any, limit: int | None, fold
             if folder is not None:
                 name = held.enter_context(_as_text(folder.resolve()))
                 settings.add_session_config_entry("session.model_external_initializers_file_folder_path", name)
-            return runtime.InferenceSession(content, settings, providers=["CPUExecutionProvider"])
+            return runtime.InferenceSession(content, settings, providers=list(providers))
     finally:
         if limited:
             _register(runtime, 0)  # the session keeps its own; whoever comes next is not limited

@@ -294,6 +294,30 @@ def set_attribute(node: NodeProto, name: str, value: str | bytes | float | int) 
     node.attribute.extend([*kept, helper.make_attribute(name, value)])
 
 
+def call_as(model: ModelProto, node: NodeProto, domain: str) -> None:
+    """Make a node call the same function under another domain; the function is copied there once.
+
+    Args:
+        model: The model that the node is in.
+        node: Calls a model-local function.
+        domain: Of the copy.
+
+    Raises:
+        ValueError: The model has no such function.
+    """
+    known = {(function.domain, function.name): function for function in model.functions}
+    function = known.get((node.domain, node.op_type))
+    if function is None:
+        raise ValueError(f"the model has no function {node.domain}::{node.op_type}")
+    if (domain, node.op_type) not in known:
+        copied = model.functions.add()
+        copied.CopyFrom(function)
+        copied.domain = domain
+    if all(entry.domain != domain for entry in model.opset_import):
+        model.opset_import.append(helper.make_opsetid(domain, 1))
+    node.domain = domain
+
+
 def set_metadata(node: NodeProto, entries: dict[str, str]) -> None:
     """Provenance of a node, as metadata_props (IR version 10) -- one entry per key."""
     for key, value in entries.items():

@@ -7,9 +7,8 @@ from typing import Any
 
 from onnx import ModelProto
 
+from ..base.cures import install
 from ..base.errors import MissingDependency
-
-INSTALL = "pip install 'alibi-rewriter[graphsurgeon]'"
 
 
 def is_graph(model: object) -> bool:
@@ -42,4 +41,5 @@ def _surgeon() -> Any:
     try:
         return importlib.import_module("onnx_graphsurgeon")
     except ImportError as error:
-        raise MissingDependency(f"onnx-graphsurgeon cannot be imported ({error}). Run: {INSTALL}") from error
+        cure = install("onnx-graphsurgeon")
+        raise MissingDependency(f"onnx-graphsurgeon cannot be imported ({error}). Run: {cure}") from error

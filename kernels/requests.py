@@ -54,8 +54,8 @@ class Request:
     def __post_init__(self) -> None:
         if self.op_type not in BY_OP_TYPE:
             raise ValueError(f"no such fused node: {self.op_type!r}")
-        if not self.variant.has_kernels:
-            raise ValueError(f"there are no kernels for {self.op_type} yet")
+        if not self.variant.bias.kernels:
+            raise ValueError(f"there are no kernels for the form {self.variant.form!r}")
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype {self.dtype!r} is not one of {', '.join(DTYPES)}")
         for name in ("head_dim", "value_dim"):
@@ -82,12 +82,12 @@ class Request:
     @classmethod
     def of(
         cls, *, symmetric: bool, causal: bool, positions: bool, mask_dtype: str | None, dtype: str, head_dim: int,
-        value_dim: int | None = None,
+        value_dim: int | None = None, key_bias: bool = False, window: bool = False,
     ) -> Request:  # fmt: skip
         """The request for the node with these properties."""
         form = SYMMETRIC if symmetric else LINEAR
         kind = {None: MaskKind.NONE, "bool": MaskKind.BOOLEAN}.get(mask_dtype, MaskKind.ADDITIVE)
-        variant = Variant(form.name, causal, positions, kind.value)
+        variant = Variant(form.name, causal, positions, kind.value, key_bias, window)
         return cls(variant.op_type, dtype, head_dim, value_dim or head_dim, mask_dtype)
 
 
@@ -184,6 +184,8 @@ def constants_of(role: str, request: Request, tile: Tile, layout: Layout, skip: 
         "POSITIONS": variant.positions,
         "MASK": mask,
         "MASK_ROWS": layout.mask_rows,
+        "KEY_BIAS": variant.key_bias,
+        "WINDOW": variant.window,
         # Three TF32 products keep float32 inputs to about 2^-21; one would keep 2^-11.
         "PRECISION": "tf32x3" if request.dtype == "float32" else "ieee",
         "D": request.head_dim,
@@ -198,7 +200,7 @@ def constants_of(role: str, request: Request, tile: Tile, layout: Layout, skip: 
     if role in ("decode", "decode_split", "extend"):
         return {**attention, **padded, "SPLIT": role != "decode"}
     if role == "combine":
-        natural = variant.mask == MaskKind.ADDITIVE.value
+        natural = variant.mask == MaskKind.ADDITIVE.value or variant.key_bias
         return {
             "NATURAL": natural, "V": request.value_dim, "V_PADDED": padded["V_PADDED"], "MAX_SPLITS": MAX_SPLITS,
             "BLOCK": min(64, 8192 // padded["V_PADDED"]),

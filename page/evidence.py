@@ -87,7 +87,11 @@ def verification_section(report: Record) -> str:
     body += f"<p class='note'>{esc(found.get('tolerance'), 900)}</p>"
     body += "".join(f"<p class='note'>not compared: {esc(t, 400)}</p>" for t in found.get("out_of_scope") or [])
     body += "".join(f"<p class='note'>{esc(t, 400)}</p>" for t in found.get("notes") or [])
-    return section("verification", "Verification", body + _power(found.get("power")))
+    body += _power(found.get("power"))
+    for one in found.get("kernels") or []:
+        kind = "warning" if one["skipped_reason"] else "good" if one["passed"] else "bad"
+        body += f"<p><span class='verdict {kind}'>{esc(one['summary'], 500)}</span></p>" + _power(one.get("power"))
+    return section("verification", "Verification", body)
 
 
 def _power(power: Record | None) -> str:

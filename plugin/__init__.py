@@ -9,12 +9,18 @@ import ctypes
 from pathlib import Path
 
 LIBRARY = "libalibi_plugin.so"
+ONNXRUNTIME_LIBRARY = "libalibi_onnxruntime.so"
 
 
 def library_path() -> Path | None:
     """The plugin library of this installation, or None if it was installed without a compiler."""
     path = Path(__file__).parent / LIBRARY
     return path if path.is_file() else None
+
+
+def missing() -> list[str]:
+    """The libraries that this installation was made without, by name."""
+    return [name for name in (LIBRARY, ONNXRUNTIME_LIBRARY) if not (Path(__file__).parent / name).is_file()]
 
 
 def self_test(library: Path) -> None:

@@ -15,9 +15,10 @@ from ..base.hidden import scratch
 from ..graph.load import Source
 from ..graph.save import Staged
 from ..verify import Verification, VerifyOptions, skipped, verify
-from ..verify.errors import GivenInputError, RuntimeMissingError, VerifyError
+from ..verify.errors import GivenInputError, KernelsMissingError, RuntimeMissingError, VerifyError
 from ..verify.inputs.draw import LARGEST_BATCH
 from ..verify.inputs.lengths import MOST_SCORES, exceeding
+from ..verify.run.kernels import CpuKernels
 from .check.evaluation import beyond_memory
 from .check.pairs import CutPairs
 from .notices import policy_of
@@ -33,7 +34,7 @@ def compare(
 
     Raises:
         MissingDependency: onnxruntime is not installed.
-        UsageError: The given inputs do not fit.
+        UsageError: The given inputs do not fit, or kernels cannot run where they are asked to.
         ModelRejected: The original cannot be run.
     """
     analysis = result.analysis
@@ -63,6 +64,8 @@ def compare(
                 for s in analysis.proven
                 if s.plan is not None
             ),
+            kernels=options.verify_on,
+            known=(CpuKernels(), *options.kernels),
         )
         if options.progress is not None:
             settings = dataclasses.replace(settings, progress=options.progress)
@@ -73,7 +76,7 @@ def compare(
             return verify(original_path, staged.path, options=settings, data_dir=staged.data_dir)
         except RuntimeMissingError as error:
             raise MissingDependency(str(error)) from error
-        except GivenInputError as error:
+        except (GivenInputError, KernelsMissingError) as error:
             raise UsageError(str(error)) from error
         except VerifyError as error:
             raise ModelRejected(str(error)) from error

@@ -13,7 +13,7 @@ from onnx import ModelProto
 from ..base.errors import ExitCode, ModelRejected, UsageError
 from ..base.hidden import scratch
 from ..fused.family import DOMAIN
-from ..graph import surgeon, wellformed
+from ..graph import note, surgeon, wellformed
 from ..graph.index import opset_versions
 from ..graph.load import Source, check_target, load
 from ..graph.save import Staged
@@ -92,6 +92,7 @@ def rewrite(
 
         sites = CutPairs.of(copy, analysis, source.base_dir, again)
     apply(copy, analysis, result)
+    note.write(copy)
     result.notes += empty_rows(analysis.proven, result.fused)
     clock.lap("edit")
     if options.inline:
@@ -125,6 +126,7 @@ def _inline(
     to compute what that does.
     """
     inlined = inline_functions(rewritten)
+    note.write(inlined, inlined=note.count(rewritten))
     if not options.verify:
         return inlined
     base_dir = source.base_dir if source.data else None

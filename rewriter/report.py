@@ -291,6 +291,7 @@ def _verification_details(result: RewriteResult, everything: bool) -> list[str]:
             lines.append(value)
         elif isinstance(value, list) and (everything or key != "tolerance"):
             lines.extend(str(v) for v in value)
+    lines.extend(str(one["summary"]) for one in record["kernels"])
     precision = record.get("precision")
     if isinstance(precision, Mapping):
         lines.extend(_precision(precision))

@@ -16,6 +16,7 @@ from ..graph.edit import Counts
 from ..graph.index import Array
 from ..graph.load import Source
 from ..verify import Verification
+from ..verify.run.kernels import Kernels
 from .records.site import Analysis, Site
 
 
@@ -32,6 +33,9 @@ class Options:
         inputs: Given inputs, per graph input, instead of drawn ones.
         val_ranges: (lowest, highest) per graph input, both included.  An integer input declared to be
             in 0 .. 1 may be taken as a boolean by the proof.
+        verify_on: Where the rewritten model runs on our kernels as well: ``auto`` (wherever they are there), ``cpu``
+            or ``cuda``.
+        kernels: Kernels besides those of the CPU: ``alibi_rewriter.runtime.gpu.CudaKernels()``.
         verify_sites: Verify each attention site alone, without weights, even if the whole model fits into memory.
         exact_bias: Where the model rounds its bias to a narrow type on the way to wide scores, leave the rounding out.
         inline: Write the function bodies in place of the fused nodes, for runtimes that refuse local functions.
@@ -50,6 +54,8 @@ class Options:
     val_ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     copy_data: bool = False
     verify_sites: bool = False
+    verify_on: str = "auto"
+    kernels: tuple[Kernels, ...] = ()
     exact_bias: bool = False
     inline: bool = False
     progress: Callable[[str, int, int], None] | None = None

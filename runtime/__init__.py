@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .library import NoLibrary, get_library_path, instruction_set, self_test
+from ..plugin.custom_ops import NoLibrary, get_library_path, instruction_set, self_test
 
 if TYPE_CHECKING:
     from .session import Claim, InferenceSession

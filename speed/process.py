@@ -13,9 +13,10 @@ from typing import IO, Any
 
 import numpy as np
 
+from ..base.cures import install
 from ..base.errors import MissingDependency
 from ..base.isolation import start
-from ..verify.run.runtime import INSTALL_COMMAND, Arrays
+from ..verify.run.runtime import Arrays
 
 Record = dict[str, Any]
 
@@ -116,7 +117,8 @@ class Runner:
             return answer
         self.close()
         if "No module named 'onnxruntime'" in answer["error"]:
-            raise MissingDependency(f"`rewrite bench` runs models in onnxruntime. Install it with: {INSTALL_COMMAND}")
+            cure = install("onnxruntime")
+            raise MissingDependency(f"`rewrite bench` runs models in onnxruntime. Install it with: {cure}")
         raise RunFailed(str(answer["error"]))
 
     def _death(self) -> str:

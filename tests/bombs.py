@@ -7,10 +7,10 @@ Run as a program it rewrites every one of them under a limit on its address spac
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -595,6 +595,11 @@ def outcome(made: ModelProto, folder: Path, *, verify: bool, sites: bool = False
     return f"{result.exit_code.name}{checked} {'; '.join(said)}"
 
 
+def worked() -> float:
+    """CPU time of this process and of the children that it waited for: a busy machine does not change it."""
+    return sum(os.times()[:4])
+
+
 def main() -> None:
     import resource
 
@@ -604,13 +609,13 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     for name, make in BOMBS.items():
         made = make()
-        start = time.perf_counter()
-        signal.alarm(SECONDS)
+        start = worked()
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
         with tempfile.TemporaryDirectory() as folder:
             said = outcome(made, Path(folder), verify=name in VERIFIED)
             alone = outcome(made, Path(folder), verify=True, sites=True) if name in VERIFIED else said
-        signal.alarm(0)
-        found = {"name": name, "said": said[:300], "seconds": time.perf_counter() - start, "peak": peak()}
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        found = {"name": name, "said": said[:300], "seconds": worked() - start, "peak": peak()}
         found["said_site_by_site"] = alone[:300]
         sys.stdout.write(json.dumps(found) + "\n")
         sys.stdout.flush()

@@ -490,6 +490,14 @@ def test_facts_are_used() -> None:
     assert [f.node for f in facts.learned] == ["first", "second"]
 
 
+def test_a_factor_that_both_sides_have_is_cancelled() -> None:
+    """As many elements: B * S = B * T says S = T, since a run without sequences does not matter."""
+    a, b, c = (of(Size(s)) for s in "abc")
+    facts = Facts()
+    assert facts.learn(2 * a * b, 2 * a * c, "reshape", by_broadcast=False)
+    assert facts.equal(b, c)
+
+
 def test_assumed_signs() -> None:
     a, b = of(Size("a")), of(Size("b"))
     facts = Facts()

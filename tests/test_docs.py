@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from alibi_rewriter.base.errors import ExitCode
-from alibi_rewriter.cli import bench_parser, explain_parser, main, parser
+from alibi_rewriter.cli import bench_parser, check_parser, explain_parser, main, parser
 from alibi_rewriter.explain.refused import STAGES
 from alibi_rewriter.fused.family import FAMILY_MEMBERS
 from alibi_rewriter.plugin import library_path
@@ -97,7 +97,7 @@ def test_options_are_documented() -> None:
     readme = usage()
     options = {
         o
-        for made in (parser(), explain_parser(), bench_parser())
+        for made in (parser(), explain_parser(), check_parser(), bench_parser())
         for action in made._actions
         for o in action.option_strings
         if o.startswith("--")

@@ -92,6 +92,10 @@ def _ends(extent: int) -> list[int]:
 
 
 KNOWN = {
+    "slice back to an entry": (
+        "y = Slice(six, four, one1, axis0, back)",
+        ", int64[6] six = {0, 1, 2, 3, 4, 5}, int64[1] four = {4}, int64[1] one1 = {1}, int64[1] back = {-1}",
+    ),
     "an integer that no float holds": ("y = ConstantOfShape<value = int64[1] {9007199254740993}>(shape)", ""),
     "a choice that is always the first": ("c = Less(zero, one)\n n = Neg(count)\n y = Where(c, count, n)", ""),
     "a choice that is always the second": ("c = Less(one, zero)\n n = Neg(count)\n y = Where(c, count, n)", ""),

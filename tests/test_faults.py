@@ -362,7 +362,7 @@ def test_own_copies_of_the_data(tmp_path: Path) -> None:
 def test_a_failed_verification_takes_copies_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = with_weights(tmp_path, 1 << 20)
     failed = type("Failed", (), {"status": "failed", "notes": ()})()
-    monkeypatch.setattr("alibi_rewriter.rewriter.pipeline.verify", lambda *_, **__: failed)
+    monkeypatch.setattr("alibi_rewriter.rewriter.compared.verify", lambda *_, **__: failed)
     result = rewrite(source, options=Options(copy_data=True))
     assert result.exit_code is ExitCode.VERIFICATION_FAILED
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx", "weights.bin"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from alibi_rewriter.cli import main
 from alibi_rewriter.rewriter.pipeline import rewrite
 from alibi_rewriter.rewriter.prepare import normalise
 from alibi_rewriter.rewriter.result import Options
+from effort import growth
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from textgraphs import FOLDER, feeds_of, read, run
 
@@ -95,11 +95,17 @@ def test_a_length_smaller_than_the_shape(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["ConstantOfShape", "Expand", "Tile", "Range"])
 def test_a_huge_tensor_in_the_bias_is_never_made(tmp_path: Path, kind: str) -> None:
-    """2**50 elements added to the scores: a verdict in no time."""
+    """2**50 elements added to the scores: a verdict for the work that 2**8 elements take."""
+    small, huge = tmp_path / "small", tmp_path / "huge"
+    assert growth(lambda: judge_added(small, kind, 4), lambda: judge_added(huge, kind, 25)) < 10
+
+
+def judge_added(folder: Path, kind: str, bits: int) -> None:
+    folder.mkdir()
     made = read("accept_linear")
-    made.graph.initializer.append(numpy_helper.from_array(np.array([1 << 25, 1 << 25], np.int64), "sizes"))
+    made.graph.initializer.append(numpy_helper.from_array(np.array([1 << bits, 1 << bits], np.int64), "sizes"))
     made.graph.initializer.append(numpy_helper.from_array(np.zeros((1, 1), np.float32), "nought"))
-    for name, value in (("start", 0.0), ("end", 2.0**50), ("step", 1.0)):
+    for name, value in (("start", 0.0), ("end", 4.0**bits), ("step", 1.0)):
         made.graph.initializer.append(numpy_helper.from_array(np.float32(value), name))
     inputs = {"ConstantOfShape": ["sizes"], "Range": ["start", "end", "step"]}.get(kind, ["nought", "sizes"])
     nodes = [helper.make_node(kind, inputs, ["huge"])]
@@ -108,21 +114,21 @@ def test_a_huge_tensor_in_the_bias_is_never_made(tmp_path: Path, kind: str) -> N
     for offset, node in enumerate(nodes):
         made.graph.node.insert(at + offset, node)
     made.graph.node[at + 2].input[0] = "more"
-    started = time.perf_counter()
-    assert rewrite(saved(tmp_path, made), options=QUICK).exit_code in (ExitCode.DONE, ExitCode.NOT_REWRITTEN)
-    assert time.perf_counter() - started < 20
+    assert rewrite(saved(folder, made), options=QUICK).exit_code in (ExitCode.DONE, ExitCode.NOT_REWRITTEN)
 
 
 def test_many_nodes(tmp_path: Path) -> None:
-    """20 000 nodes beside the attention, wide instead of deep: time in proportion."""
+    """20 000 nodes beside the attention, wide instead of deep: work in proportion."""
+    assert growth(lambda: fuse_beside(tmp_path, 4_000), lambda: fuse_beside(tmp_path, 20_000)) < 15
+
+
+def fuse_beside(folder: Path, count: int) -> None:
     made = read("accept_linear")
-    nodes = [helper.make_node("Relu", ["q"], [f"r{k}"]) for k in range(20_000)]
+    nodes = [helper.make_node("Relu", ["q"], [f"r{k}"]) for k in range(count)]
     made.graph.node.extend(nodes)
-    made.graph.output.append(helper.make_tensor_value_info("r19999", TensorProto.FLOAT, None))
-    started = time.perf_counter()
-    result = rewrite(saved(tmp_path, made), options=QUICK)
+    made.graph.output.append(helper.make_tensor_value_info(f"r{count - 1}", TensorProto.FLOAT, None))
+    result = rewrite(saved(folder, made), options=QUICK)
     assert len(result.fused) == 1
-    assert time.perf_counter() - started < 60
 
 
 def calling(made: ModelProto, depth: int, width: int) -> ModelProto:

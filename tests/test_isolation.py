@@ -104,18 +104,18 @@ def test_the_launcher_alone_is_enough(safe: bool, tmp_path: Path, monkeypatch: p
     package = tmp_path / "copy" / "alibi_rewriter"
     shutil.copytree(ROOT, package, ignore=shutil.ignore_patterns(".*", "tests", "build", "docs", "benchmarks"))
     for name in ("json", "importlib"):
-        (package / f"{name}.py").write_text("raise SystemExit('hijacked')")
+        (package / "base" / f"{name}.py").write_text("raise SystemExit('hijacked')")
     (package / "shown.py").write_text("import json, sys\ndef main():\n    print(json.dumps([__file__, sys.path]))")
     request = json.dumps({"module": "alibi_rewriter.shown", "path": isolation.search_path()})
     flags = ["-s", "-P"] if safe else ["-s"]
     if safe and not hasattr(sys.flags, "safe_path"):
         pytest.skip("this Python has no -P")
-    command = [sys.executable, *flags, str(package / "launcher.py"), request]
+    command = [sys.executable, *flags, str(package / "base" / "launcher.py"), request]
     run = subprocess.run(command, cwd=folder, env=isolation.environment(), capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     file, path = json.loads(run.stdout)
     assert file == str(package / "shown.py")
-    assert not {str(folder), str(package), ""} & set(path)
+    assert not {str(folder), str(package), str(package / "base"), ""} & set(path)
     assert marks(folder) == []
 
 

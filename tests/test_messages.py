@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from alibi_rewriter.base.errors import ExitCode
 from alibi_rewriter.rewriter.pipeline import rewrite
 from alibi_rewriter.rewriter.report import to_json, to_text
 from alibi_rewriter.rewriter.result import Options
@@ -53,6 +54,44 @@ def integer_product() -> ModelProto:
     steps = graph.add("Mul", f"{left}_1", f"{right}_1")
     product = graph.add("Mul", graph.add("Cast", whole, to=FLOAT), steps)
     return graph.model(graph.attend(graph.add("Add", product, graph.bias())))
+
+
+def quantised_around(*, static: bool) -> ModelProto:
+    """Projections in integers, by ranges found at run time or stored, around an attention in floats."""
+    graph = Graph(21)
+    graph.input("x", ("B", "S", 32))
+    numbers = np.random.default_rng(3)
+    weights, step, middle = graph.const(0.02), graph.const(0.05), graph.const(0, np.int8)
+    if static:
+        given = graph.add("DequantizeLinear", graph.add("QuantizeLinear", "x", step, middle), step, middle)
+    else:
+        given = graph.add("DynamicQuantizeLinear", "x", results=3)
+    for name in "qkv":
+        matrix = graph.const(numbers.integers(-100, 100, (32, 32)), np.int8)
+        if static:
+            made = graph.add("MatMul", given, graph.add("DequantizeLinear", matrix, weights, middle))
+        else:
+            whole = graph.add("Cast", graph.add("MatMulInteger", given, matrix, f"{given}_2", middle), to=FLOAT)
+            made = graph.add("Mul", whole, graph.add("Mul", f"{given}_1", weights))
+        heads = graph.add("Reshape", made, graph.ints(0, 0, 4, 8))
+        graph.add("Transpose", heads, perm=[0, 2, 1, 3])
+        graph.nodes[-1].output[0] = name
+    made = graph.attend(graph.add("Add", graph.scores(), graph.bias()))
+    if static:
+        made = graph.add("DequantizeLinear", graph.add("QuantizeLinear", made, step, middle), step, middle)
+    return graph.model(made)
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_quantised_projections_are_no_obstacle(static: bool) -> None:
+    model = quantised_around(static=static)
+    result = rewrite(model, options=Options())
+    assert result.exit_code is ExitCode.DONE, [str(s.refusal) for s in result.analysis.sites]
+    assert result.verification is not None and result.verification.passed
+    assert result.verification.by_sites is not None  # a rounding would become a step
+    kept = [n.op_type for n in model.graph.node if "Quantize" in n.op_type or "Integer" in n.op_type]
+    assert result.model is not None
+    assert [n.op_type for n in result.model.graph.node if "Quantize" in n.op_type or "Integer" in n.op_type] == kept
 
 
 def one_more_in_the_sum() -> ModelProto:

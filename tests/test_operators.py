@@ -142,11 +142,15 @@ def attention(
     return graph.model(graph.add("Attention", *inputs, results=results, **attributes))
 
 
-def multi_head(mask: tuple[str | int, ...] = (), *, cache: bool = False, **attributes: object) -> ModelProto:
+def multi_head(
+    mask: tuple[str | int, ...] = (), *, cache: bool = False, projection: bool = False, **attributes: object
+) -> ModelProto:
     graph = Graph(17)
     graph.operands("S", "S")
     inputs = [*(packed(graph, n) for n in "qkv"), "", "", ""]
     whole = "k"
+    if projection:
+        inputs[3] = graph.const(np.linspace(-1, 2, 3 * HEADS * WIDTH))
     if mask:
         inputs[4] = graph.input("m", mask, INT32)
     if cache:
@@ -175,6 +179,31 @@ def grouped(*, ragged: bool = False, cache: bool = False, **attributes: object) 
         "GroupQueryAttention", *inputs, results=3, domain=MICROSOFT, num_heads=HEADS, kv_num_heads=2, **attributes
     )
     return graph.model(made)
+
+
+def scatter(*, opset: int = 24, symmetric: bool = False, **attributes: object) -> ModelProto:
+    """Attention over caches of a fixed capacity, into which TensorScatter writes at places of their own."""
+    graph = Graph(opset)
+    graph.input("q", ("B", HEADS, "S", WIDTH))
+    graph.input("w", ("B",), INT64)
+    held = []
+    for name in "kv":
+        graph.input(name, ("B", 2, "S", WIDTH))
+        held.append(graph.add("TensorScatter", graph.input(f"{name}c", ("B", 2, "T", WIDTH)), name, "w"))
+    rows = graph.extent("q", 2)
+    place = graph.add("Add", graph.add("Unsqueeze", graph.range(rows), graph.ints(0)), graph.column("w"))
+    distance = graph.add("Sub", graph.range(graph.extent("kc", 2)), graph.add("Unsqueeze", place, graph.ints(1, 3)))
+    distance = graph.add("Neg", graph.add("Abs", distance)) if symmetric else distance
+    bias = graph.add("Mul", graph.add("Cast", distance, to=FLOAT), graph.const(SLOPES))
+    seen = graph.add("Add", "w", rows)
+    made = graph.add("Attention", "q", *held, bias, "", "", seen, **attributes)
+    return graph.model(made, *held)
+
+
+def places(sizes: dict[str, int]) -> np.ndarray:
+    """Where each sequence of a batch writes: the last one that fits, and an earlier one."""
+    last = sizes["T"] - sizes["S"]
+    return np.array([max(0, last - 2 * b) for b in range(sizes["B"])], np.int64)
 
 
 def lengths(sizes: dict[str, int], extent: str, dtype: type, least: int = 1) -> np.ndarray:
@@ -217,6 +246,11 @@ FORMS: dict[str, tuple[Callable[[], ModelProto], Callable[[dict[str, int]], dict
     "multi-head-padding-rows": (lambda: multi_head(("B", "S", "S")), None),
     "multi-head-padding-soft": (lambda: multi_head(("B", "S"), mask_filter_value=-3.0), None),
     "multi-head-padding-hard": (lambda: multi_head(("B", "S"), mask_filter_value=LOWEST), None),
+    "multi-head-projection": (lambda: multi_head(projection=True), None),
+    "multi-head-projection-cache": (lambda: multi_head(projection=True, cache=True, unidirectional=1), None),
+    "multi-head-projection-padding": (lambda: multi_head(("B", "S"), projection=True), None),
+    "scatter-24": (lambda: scatter(), lambda s: {"w": places(s)}),
+    "scatter-25-causal": (lambda: scatter(opset=25, is_causal=1), lambda s: {"w": places(s)}),
     "grouped": (lambda: grouped(), None),
     "grouped-cache": (lambda: grouped(cache=True), None),
     "grouped-both-sides": (lambda: grouped(causal=0), None),
@@ -307,6 +341,14 @@ MULTI = {0: "q", 1: "k", 2: "v", 5: "bias"}
 GROUP = {0: "q", 1: "k", 2: "v", 5: "ints", 6: "ints", 10: "bias"}
 
 
+def cross_projection() -> ModelProto:
+    """Keys of another attention as [B, H, S, D], to which no bias of a projection is added."""
+    graph = Graph(17)
+    graph.operands("S", "S")
+    inputs = [packed(graph, "q"), "k", "v", graph.const(np.zeros(3 * HEADS * WIDTH)), "", graph.bias()]
+    return graph.model(graph.add("MultiHeadAttention", *inputs, domain=MICROSOFT, num_heads=HEADS))
+
+
 def short_bias() -> ModelProto:
     graph = Graph(25)
     graph.operands("S", "T", heads=HEADS)
@@ -344,11 +386,8 @@ REFUSED: dict[str, tuple[Callable[[], ModelProto], str, str]] = {
     "short-bias": (short_bias, "ALB402", "columns"),
     "causal-cross": (lambda: attention("T", is_causal=1), "ALB403", ""),
     "heads-differ": (heads_differ, "ALB400", "heads of values"),
-    "projection-bias": (
-        lambda: operator("MultiHeadAttention", MICROSOFT, {**MULTI, 3: "floats"}, num_heads=HEADS),
-        "ALB402",
-        "input 3 (bias)",
-    ),
+    "projection-bias-of-heads": (cross_projection, "ALB402", "input 3 (bias)"),
+    "scatter-symmetric": (lambda: scatter(symmetric=True), "ALB202", "w[b]"),
     "packed-offsets": (lambda: multi_head(("N",)), "ALB402", "key_padding_mask"),
     "packed-operands": (packed_operands, "ALB402", "no key"),
     "beams": (
@@ -357,7 +396,11 @@ REFUSED: dict[str, tuple[Callable[[], ModelProto], str, str]] = {
         "cache_indirection",
     ),
     "window-of-zero": (lambda: grouped(local_window_size=0), "ALB402", "local_window_size"),
-    "lengths-and-cache": (lambda: grouped(ragged=True, cache=True), "ALB402", "lengths"),
+    "lengths-and-cache": (
+        lambda: grouped(ragged=True, cache=True),
+        "ALB402",
+        "behind its own past ones",
+    ),
     "smooth-softmax": (lambda: grouped(smooth_softmax=1), "ALB402", "smooth_softmax"),
     "rotary": (lambda: grouped(do_rotary=1), "ALB402", "do_rotary"),
     "window-cache": (lambda: grouped(sliding_window_cache=1, local_window_size=2), "ALB402", "window"),

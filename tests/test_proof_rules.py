@@ -298,6 +298,26 @@ def test_a_float_that_all_keys_of_a_row_get_is_passed_on(number: float) -> None:
     np.testing.assert_allclose(after, before, atol=1e-5)
 
 
+@pytest.mark.parametrize(("causal", "told"), [(True, True), (False, False)])
+def test_what_a_mask_holds_is_assumed_where_something_else_hides_keys(causal: bool, told: bool) -> None:
+    """(1 - m) * lowest with m = 2 lifts a key: beside a causal mask it would bring back what that hides."""
+    proto = model(
+        f"""
+       bias = Mul(slopes, d)
+       biased = Add(scaled, bias)
+       ordered = {"Where(later, low, biased)" if causal else "Identity(biased)"}
+       kept = Cast<to=1>(m)
+       left_out = Sub(certain, kept)
+       padding = Mul(left_out, low)
+       s = Add(ordered, padding)""",
+        inputs=", int64[B,1,1,S] m",
+        constants=", float certain = {1}",
+    )
+    (found,) = alone(proto).analysis.sites
+    assert found.plan is not None
+    assert any("holds 0 and 1 only" in text for text in found.plan.proof.assumptions) is told
+
+
 # --- assumptions about sizes ---------------------------------------------------------------------------------
 
 
@@ -321,6 +341,16 @@ def test_as_many_past_tokens_as_new_ones_is_no_assumption() -> None:
     proto = read("accept_cache")
     node = next(n for n in proto.graph.node if n.op_type == "Range" and "rows" in n.input)
     node.input[1] = "past"
+    assert refusal(proto) is Code.SIZES
+
+
+def test_a_number_of_elements_contradicts_an_assumption() -> None:
+    """Two key heads that are cut into four have half the keys; for two tokens that is one, which is spread."""
+    proto = read("accept_gqa")
+    (node,) = (n for n in proto.graph.node if n.output[0] == "k5e")
+    (reader,) = (n for n in proto.graph.node if "k5e" in n.input)
+    reader.input[0] = node.input[0]
+    proto.graph.node.remove(node)
     assert refusal(proto) is Code.SIZES
 
 

@@ -443,7 +443,7 @@ def test_report_is_reproducible_and_json(tmp_path: Path) -> None:
     assert json.dumps(first, allow_nan=False) == json.dumps(second, allow_nan=False)
     assert list(first) == [
         "status", "method", "by_sites", "sites", "skipped_reason", "summary", "tolerance", "out_of_scope", "notes",
-        "sets", "power", "precision",
+        "sets", "power", "kernels", "precision",
     ]  # fmt: skip
     other = run_verify(tmp_path, tiny.original(), tiny.rewritten(), seed=4).to_json()
     assert other["sets"] != first["sets"]

@@ -15,6 +15,10 @@ class GivenInputError(VerifyError):
     """The user's input file or value ranges do not fit the model; the message says which and why."""
 
 
+class KernelsMissingError(VerifyError):
+    """Our kernels cannot run where they are asked to; the message says why and what to do."""
+
+
 class RunError(VerifyError):
     """onnxruntime cannot load a model or run it on some input; the message is its first line."""
 

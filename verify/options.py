@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .pairs import SitePairs
+from .run.kernels import CpuKernels, Kernels
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,9 @@ class VerifyOptions:
         rows_agree: Rows that see no key are proven to be what they were, so that padded tokens are compared as well.
         exact_bias: They are known to differ there, and by how much is said.
         fit: Makes drawn shapes of inputs, by name, agree with what the proofs know about their lengths.
+        kernels: Where the rewritten model runs on our kernels as well: ``auto`` (wherever they are there), ``cpu`` or
+            ``cuda``; None for nowhere.
+        known: The kernels that there are.
         room: Bytes that the scores of the model's attention take at the lengths that are drawn.
     """
 
@@ -51,5 +55,7 @@ class VerifyOptions:
     as_they_are: bool = False
     exact_bias: bool = False
     rows_agree: bool = False
+    kernels: str | None = None
+    known: tuple[Kernels, ...] = (CpuKernels(),)
     room: int = 0
     fit: Callable[[Mapping[str, tuple[int, ...]]], Mapping[str, tuple[int, ...]]] = lambda shapes: shapes

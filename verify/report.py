@@ -144,6 +144,64 @@ class PowerResult:
 
 
 @dataclass(frozen=True)
+class KernelResult:
+    """The rewritten model on our kernels, against the original.
+
+    Attributes:
+        where: ``cpu`` or ``cuda``.
+        nodes: Fused nodes; every one of them ran on the kernels.
+        sets: The comparison as a float32 clone, and what failed in the model's own type.
+        power: Whether the same input sets tell wrong rewrites apart on the kernels.
+        own_type: In the model's own 16-bit type: errors of each output against the float32 original; None without one.
+        skipped_reason: Why nothing was compared, if that is so.
+    """
+
+    where: str
+    nodes: int
+    sets: tuple[SetResult, ...]
+    power: PowerResult | None
+    own_type: dict[str, float] | None
+    skipped_reason: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing that was compared differs."""
+        return all(entry.passed for entry in self.sets)
+
+    def summary(self) -> str:
+        """One line for people."""
+        what = f"{self.nodes} node{'s' if self.nodes != 1 else ''} on the kernels for the {self.where.upper()}"
+        if self.skipped_reason is not None:
+            return f"{what}: not compared: {self.skipped_reason}"
+        broken = next((entry for entry in self.sets if entry.error is not None), None)
+        worst = max((e for one in self.sets for e in one.outputs), key=lambda e: e.factor, default=None)
+        if broken is not None:
+            return f"failed: {what}: {broken.name!r}: {broken.error}"
+        if worst is None:
+            return f"{what}: nothing to compare"
+        measured = f"worst {worst.max_abs:.1e} (limit {worst.limit:.1e}) at output {worst.output!r}"
+        power = "" if self.power is None else f"; {self.power.summary()}"
+        own = max((self.own_type or {}).items(), key=lambda item: item[1], default=None)
+        if own is not None:
+            power += f"; in 16 bits {own[1]:.1e} from the float32 original at output {own[0]!r}"
+        verdict = "original = specification = kernel" if self.passed else "failed: the kernel differs"
+        return f"{verdict}: {what}, {measured}{power}"
+
+    def to_json(self) -> Json:
+        """Plain data."""
+        return {
+            "where": self.where,
+            "nodes": self.nodes,
+            "passed": self.passed,
+            "summary": self.summary(),
+            "skipped_reason": self.skipped_reason,
+            "sets": [entry.to_json() for entry in self.sets],
+            "power": None if self.power is None else self.power.to_json(),
+            "own_type": None if self.own_type is None else _plain(self.own_type),
+        }
+
+
+@dataclass(frozen=True)
 class PrecisionResult:
     """Errors of the 16-bit models as they are, each against the float32 original.
 
@@ -231,11 +289,17 @@ class Verification:
     sites: tuple[SiteResult, ...] = ()
     by_sites: str | None = None
     cure: str = ""
+    kernels: tuple[KernelResult, ...] = ()
 
     @property
     def passed(self) -> bool:
         """Whether something was compared and all of it agrees."""
-        return self.skipped_reason is None and bool(self.sets) and all(entry.passed for entry in self.sets)
+        return (
+            self.skipped_reason is None
+            and bool(self.sets)
+            and all(entry.passed for entry in self.sets)
+            and all(entry.passed for entry in self.kernels)
+        )
 
     @property
     def status(self) -> str:
@@ -266,6 +330,7 @@ class Verification:
                 found = next(one.name for one in self.sets if worst in one.outputs)
                 measured += f", index {list(worst.place)}, input set {found!r}"
         power = "" if self.power is None else f"; {self.power.summary()}"
+        power += "".join(f"; {entry.summary()}" for entry in self.kernels if not entry.passed)
         how = "float32"
         if self.by_sites is not None:
             compared = [site for site in self.sites if site.skipped is None]
@@ -288,6 +353,7 @@ class Verification:
             "notes": list(self.notes),
             "sets": [entry.to_json() for entry in self.sets],
             "power": None if self.power is None else self.power.to_json(),
+            "kernels": [entry.to_json() for entry in self.kernels],
             "precision": None if self.precision is None else self.precision.to_json(),
         }
 

@@ -23,10 +23,11 @@ from .judge.as_they_are import compare_as_they_are
 from .judge.compare import TOLERANCE, Allowance, Layout, compare, find_layouts, out_of_scope
 from .judge.precision import measure_precision
 from .judge.rounding import describe, rounding_allowances, tables
+from .kernels import Compared, check_kernels, chosen
 from .options import VerifyOptions
 from .power.mutants import find_sites
 from .power.power import Baseline, check_power
-from .report import SetResult, Verification
+from .report import KernelResult, SetResult, Verification
 from .run.clone import Source, float32_clone, read
 from .run.runtime import Arrays, Model, Session, import_onnxruntime
 from .run.widen import nodes
@@ -65,6 +66,7 @@ def verify(
 
     Raises:
         RuntimeMissingError: If onnxruntime is not installed.
+        KernelsMissingError: If our kernels cannot run where ``options.kernels`` wants them.
         GivenInputError: If given inputs or value ranges do not fit the model.
         OSError: If a file cannot be read.
         ValueError: If an external tensor is broken.
@@ -77,6 +79,8 @@ def verify(
     except RunError as error:
         return skipped(str(error))
     check_ranges(options.val_ranges, inputs)
+    if options.kernels is not None:
+        chosen(options.kernels, options.known)  # what cannot run is said before anything is loaded
     if options.inputs is not None:
         load_inputs(options.inputs, inputs)  # what does not fit is said before anything is loaded
     too_large = _too_large(sources, options)
@@ -141,6 +145,7 @@ def _compared(
     options.progress("running the output", 0, 0)
     failures, outputs = run_rewritten(clones[1], runs.sets, threads=options.threads)
     allowances: list[dict[str, Allowance]] = [{} for _ in runs.sets]
+    used = allowances
     sets = _compare_sets(runs, outputs, failures, layouts, allowances)
     computed = [other for other in outputs if other is not None]
     complete = len(computed) == len(runs.sets)
@@ -155,14 +160,14 @@ def _compared(
     if complete and not all(entry.passed for entry in sets):
         allowed = _compare_sets(runs, outputs, failures, layouts, allowances)
         if all(entry.passed for entry in allowed):
-            sets = allowed
+            sets, used = allowed, allowances
             runs.notes.append(describe(stored))
     errors = [entry for one in sets for entry in one.outputs]
     if complete and not any(entry.compared for entry in errors):
         return skipped("no output has a number that could be compared", runs.notes)
     power = None
+    fixed_at_one = options.inputs is None and not symbols.has_new and all(one.new == 1 for one in runs.sets)
     if options.power and complete and all(entry.passed for entry in sets):
-        fixed_at_one = options.inputs is None and not symbols.has_new and all(one.new == 1 for one in runs.sets)
         baseline = Baseline(runs.sets, runs.outputs, computed, layouts, allowances, fixed_at_one)
         power = check_power(clones[1], baseline, threads=options.threads, progress=options.progress)
         if power.weak and options.sites is not None and options.inputs is None:
@@ -177,8 +182,14 @@ def _compared(
     precision = None
     if narrow:
         precision = measure_precision(sources, runs.sets, runs.outputs, layouts, threads=options.threads)
+    kernels: list[KernelResult] = []
+    if options.kernels is not None and complete and all(entry.passed for entry in sets):
+        here, missing = chosen(options.kernels, options.known)
+        runs.notes.extend(missing)
+        given = Compared(runs.sets, runs.outputs, layouts, used, allowances, fixed_at_one)
+        kernels = [check_kernels(one, clones[1], sources[1], given, options, precision) for one in here]
     scope = out_of_scope(runs.sets, runs.outputs, errors)
-    return Verification(sets, power, precision, TOLERANCE, scope, tuple(runs.notes))
+    return Verification(sets, power, precision, TOLERANCE, scope, tuple(runs.notes), kernels=tuple(kernels))
 
 
 def _run_original(

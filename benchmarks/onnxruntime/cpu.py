@@ -24,8 +24,7 @@ from typing import Any
 import alibi_rewriter
 import numpy as np
 import onnx
-from alibi_rewriter.rewriter.pipeline import rewrite
-from alibi_rewriter.rewriter.result import Options
+from alibi_rewriter.rewriter.pipeline import Options, rewrite
 from alibi_rewriter.runtime.session import onnxruntime
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -64,12 +64,16 @@ def applies(rule: dict[str, Any], request: Request, arch: int) -> bool:
     low, high = rule.get("head_dim", [0, 256])
     if arch not in rule["arch"] or not low <= largest <= high:
         return False
+    # The Hopper kernel knows neither windows nor key biases.
+    if rule["engine"] == "hopper" and (variant.window or variant.key_bias):
+        return False
     facts = {
         "element_bytes": ELEMENT_BYTES[request.dtype],
         "causal": variant.causal,
         "symmetric": is_symmetric(variant),
         "positions": variant.positions,
-        "masked": request.mask_dtype is not None,
+        # A window or a key bias takes registers as a mask does.
+        "masked": request.mask_dtype is not None or variant.window or variant.key_bias,
         "square": request.head_dim == request.value_dim,
     }
     return all(rule[name] == fact for name, fact in facts.items() if name in rule)
@@ -78,7 +82,8 @@ def applies(rule: dict[str, Any], request: Request, arch: int) -> bool:
 def can_skip(request: Request) -> bool:
     """Whether the certificate is defined: every row sees its own key, and distances are those of the indices."""
     variant = request.variant
-    return not variant.positions and request.mask_dtype is None and (variant.causal or is_symmetric(variant))
+    more = variant.positions or variant.window or variant.key_bias or request.mask_dtype is not None
+    return not more and (variant.causal or is_symmetric(variant))
 
 
 def configurations(request: Request, arch: int, *, skip: bool = False) -> list[Configuration]:

@@ -32,7 +32,7 @@ HOPPER_PTX = 86
 
 _RENAMED = {"scale_natural": "scale", "batch_size": "batch", "query_map": "query", "key_map": "key",
             "value_map": "value", "output_map": "output"}  # fmt: skip
-_FLOAT_POINTERS = ("slopes", "key_positions", "key_norms", "partial", "partial_sums")
+_FLOAT_POINTERS = ("slopes", "key_positions", "key_bias", "key_norms", "partial", "partial_sums")
 
 
 def _kernels() -> dict[tuple[str, str], Callable[..., None]]:
@@ -59,6 +59,7 @@ def _argument(
     absent = (
         (name == "mask" and request.mask_dtype is None)
         or (name == "key_positions" and not variant.positions)
+        or (name == "key_bias" and not variant.key_bias)
         or (name in ("reach", "key_norms") and role == "prefill" and not skip)
         or (name in ("ticket", "previous") and role == "prefill" and not (skip or (hopper and layout.mask_rows)))
         or (name == "blocks" and role == "prefill" and not layout.mask_rows)
@@ -70,7 +71,7 @@ def _argument(
         return 0 if name == "empty_mean" else None
     if name in ("query", "key", "value", "output", "mask", *_FLOAT_POINTERS):
         dtype = "float32" if name in _FLOAT_POINTERS else request.mask_dtype if name == "mask" else request.dtype
-        align = 1 if name == "mask" else 4 if name == "key_positions" else 16
+        align = 1 if name == "mask" else 4 if name in ("key_positions", "key_bias") else 16
         if name == "mask" and dtype:
             align = ELEMENT_BYTES[dtype] * (16 if layout.mask_dense else 1)
         return f"*{TRITON_TYPES[dtype or '']}", {"name": called, "kind": "pointer", "multiple_of": align}
@@ -79,6 +80,8 @@ def _argument(
         return kind, {"name": called, "kind": "pointer", "multiple_of": 16}
     if name == "scale_natural":
         return "fp32", {"name": called, "kind": "float32", "multiple_of": 1}
+    if name in ("window_left", "window_right") and not variant.window:
+        return -1
     tensor, _, axis = name.partition("_")
     if axis in ("batch", "head", "row", "column") and tensor in (
         "query",
@@ -87,8 +90,11 @@ def _argument(
         "output",
         "mask",
         "positions",
+        "bias",
     ):
         if (tensor == "mask" and request.mask_dtype is None) or (tensor == "positions" and not variant.positions):
+            return 0
+        if tensor == "bias" and not variant.key_bias:
             return 0
         if hopper and axis in ("head", "row") and not layout.mask_rows:
             return 0
@@ -96,7 +102,7 @@ def _argument(
             return 0
         if tensor == "mask" and layout.mask_dense:
             return 1 if axis == "column" else ("i64", {"name": called, "kind": "int64", "multiple_of": 16})
-        if tensor in ("mask", "positions"):
+        if tensor in ("mask", "positions", "bias"):
             return "i64", {"name": called, "kind": "int64", "multiple_of": 1}
         if axis == "row":
             if layout.contiguous:

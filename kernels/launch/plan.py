@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ...fused.family import LARGEST_WINDOW, UNBOUNDED
 from ..requests import ELEMENT_BYTES, Layout, Request
 from .description import Argument, Description, Kernel
 
@@ -51,6 +52,9 @@ class Call:
     empty_mean: bool
     mask: Tensor | None = None
     key_positions: Tensor | None = None
+    key_bias: Tensor | None = None
+    window_left: int = UNBOUNDED
+    window_right: int = UNBOUNDED
 
 
 @dataclass(frozen=True)
@@ -96,8 +100,10 @@ def _check(request: Request, call: Call) -> None:
     if min(batch, heads, s_q, s_kv, kv_heads) < 1 or heads % kv_heads:
         raise ValueError(f"{heads} heads over {kv_heads} key heads, {s_q} rows, {s_kv} keys, batch {batch}")
     if (call.mask is None) != (request.mask_dtype is None) or (
-        (call.key_positions is not None) != request.variant.positions
-    ):
+        (call.key_positions is not None, call.key_bias is not None) != (
+            request.variant.positions, request.variant.key_bias,
+        )
+    ):  # fmt: skip
         raise ValueError(f"the inputs are not those of {request.op_type}")
     if call.mask is not None:
         fits = all(size in (1, full) for size, full in zip(call.mask.shape, (batch, heads, s_q, s_kv), strict=True))
@@ -108,6 +114,14 @@ def _check(request: Request, call: Call) -> None:
         fits = positions.shape in ((1, s_kv), (batch, s_kv)) and positions.strides[1] == 1
         if positions.dtype != "float32" or not fits:
             raise ValueError(f"key_positions is {positions.dtype}{list(positions.shape)}")
+    bias = call.key_bias
+    if bias is not None:
+        fits = len(bias.shape) == 3 and bias.shape[0] in (1, batch) and bias.shape[1] in (1, heads)
+        if bias.dtype != "float32" or not fits or bias.shape[2] != s_kv or bias.strides[2] != 1:
+            raise ValueError(f"key_bias is {bias.dtype}{list(bias.shape)}")
+    sides = (call.window_left, call.window_right)
+    if min(sides) < UNBOUNDED or max(sides) > LARGEST_WINDOW or (max(sides) >= 0 and not request.variant.window):
+        raise ValueError(f"a window of {sides} for {request.op_type}")
 
 
 def _strides(call: Call) -> dict[str, int]:
@@ -120,6 +134,9 @@ def _strides(call: Call) -> dict[str, int]:
     for place, axis in enumerate(("batch", "head", "row", "column")):
         found[f"mask_{axis}"] = 0 if mask is None or mask.shape[place] == 1 else mask.strides[place]
     positions = call.key_positions
+    bias = call.key_bias
+    for place, axis in enumerate(("batch", "head")):
+        found[f"bias_{axis}"] = 0 if bias is None or bias.shape[place] == 1 else bias.strides[place]
     found["positions_batch"] = 0 if positions is None or positions.shape[0] == 1 else positions.strides[0]
     return found
 
@@ -161,8 +178,9 @@ def make_plan(description: Description, call: Call, arch: int, multiprocessors: 
     sizes["mask_batches"] = batch if strides["mask_batch"] else 1
     sizes["mask_heads"] = heads if strides["mask_head"] else 1
     values: dict[str, int | float] = {**strides, "scale": call.scale, "empty_mean": int(call.empty_mean)}
+    values |= {"window_left": call.window_left, "window_right": call.window_right}
     tensors = {name: getattr(call, name) for name in ("query", "key", "value", "output", "slopes")}
-    for name in ("mask", "key_positions"):
+    for name in ("mask", "key_positions", "key_bias"):
         if getattr(call, name) is not None:
             tensors[name] = getattr(call, name)
     wide = {"query": head_dim, "key": head_dim, "value": value_dim, "output": value_dim}

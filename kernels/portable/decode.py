@@ -22,26 +22,29 @@ from .primitives import (
     MASK_NONE,
     exponential,
     hide,
+    hide_with_bias,
+    in_window,
     load_columns,
     load_rows,
     mean_of_values,
     soften,
+    window_of,
 )
 
 
 @triton.jit
 def _ask(
-    mask_base, positions_base, start, end, exists, mask_column,
-    MASK: tl.constexpr, MASK_ROWS: tl.constexpr, POSITIONS: tl.constexpr, BLOCK_N: tl.constexpr,
+    mask_base, positions_base, bias_base, start, end, exists, mask_column,
+    MASK: tl.constexpr, MASK_ROWS: tl.constexpr, POSITIONS: tl.constexpr, KEY_BIAS: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """Loads what the mask and the positions say of a block of keys: ([1 or BLOCK_M, BLOCK_N], [BLOCK_N]).
+    """Loads what the mask, the positions and the key bias say of a block of keys, [1 or BLOCK_M, BLOCK_N] or [BLOCK_N].
 
     Asked for a block ahead: Triton's pipeline does not carry these loads, and waiting for them in every block would
     leave the memory idle meanwhile.
     """
     column = start + tl.arange(0, BLOCK_N)
     inside = column < end
-    loaded, position = column, column
+    loaded, position, bias = column, column, column
     if MASK != MASK_NONE:
         offset = column.to(tl.int64) * mask_column
         if MASK_ROWS:
@@ -51,17 +54,20 @@ def _ask(
             loaded = tl.load(mask_base + offset, mask=inside, other=0)[None, :]
     if POSITIONS:
         position = tl.load(positions_base + column, mask=inside, other=0.0)
-    return loaded, position
+    if KEY_BIAS:
+        bias = tl.load(bias_base[:, None] + column[None, :], mask=exists[:, None] & inside[None, :], other=0.0)
+    return loaded, position, bias
 
 
 @triton.jit
 def alibi_decode(
-    query, key, value, slopes, mask, key_positions, output, partial, partial_sums,
+    query, key, value, slopes, mask, key_positions, key_bias, output, partial, partial_sums,
     query_batch, query_head, query_row, key_batch, key_head, key_row, value_batch, value_head, value_row,
     output_batch, output_head, output_row, mask_batch, mask_head, mask_row, mask_column, positions_batch,
-    heads, group, s_q, s_kv, scale_natural, empty_mean,
+    bias_batch, bias_head, heads, group, s_q, s_kv, window_left, window_right, scale_natural, empty_mean,
     SYMMETRIC: tl.constexpr, CAUSAL: tl.constexpr, POSITIONS: tl.constexpr, MASK: tl.constexpr,
-    MASK_ROWS: tl.constexpr, SPLIT: tl.constexpr, PRECISION: tl.constexpr,
+    MASK_ROWS: tl.constexpr, KEY_BIAS: tl.constexpr, WINDOW: tl.constexpr, SPLIT: tl.constexpr,
+    PRECISION: tl.constexpr,
     D: tl.constexpr, D_PADDED: tl.constexpr, V: tl.constexpr, V_PADDED: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
@@ -79,7 +85,7 @@ def alibi_decode(
     kv_heads = heads // group
     batch = (tl.program_id(2) // kv_heads).to(tl.int64)
     kv_head = tl.program_id(2) % kv_heads
-    NATURAL: tl.constexpr = MASK == MASK_ADDITIVE
+    NATURAL: tl.constexpr = (MASK == MASK_ADDITIVE) or KEY_BIAS
     packed = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
     exists = packed < group * s_q
     row = packed // group
@@ -111,24 +117,33 @@ def alibi_decode(
             # Also a mask that differs by head, if this is the only row.
             mask_base = mask_base + (kv_head * group).to(tl.int64) * mask_head
 
-    # Chunks are cut on all of s_kv so that every tile of rows agrees on them.
-    chunk = tl.cdiv(tl.cdiv(s_kv, BLOCK_N), splits) * BLOCK_N
-    begin = split * chunk
-    end = tl.minimum(begin + chunk, s_kv)
+    bias_base = key_bias
+    if KEY_BIAS:
+        bias_base = key_bias + batch * bias_batch + head64 * bias_head
+
+    last = tl.minimum((tl.program_id(1) * BLOCK_M + BLOCK_M - 1) // group, s_q - 1)
+    first_key = 0
+    stop = s_kv
+    if WINDOW:
+        first_row = tl.program_id(1) * BLOCK_M // group + (s_kv - s_q)
+        first_key, stop = window_of(first_row, last + (s_kv - s_q), s_kv, window_left, window_right, BLOCK_N)
+    # Of all keys, whatever causality says; with a window, of those that it shows to this tile of rows.
+    chunk = tl.cdiv(tl.cdiv(tl.maximum(stop - first_key, 1), BLOCK_N), splits) * BLOCK_N
+    begin = first_key + split * chunk
+    end = tl.minimum(begin + chunk, stop)
     if CAUSAL:
-        last = tl.minimum((tl.program_id(1) * BLOCK_M + BLOCK_M - 1) // group, s_q - 1)
         end = tl.minimum(end, last + (s_kv - s_q) + 1)
     peak = tl.full([BLOCK_M], float("-inf"), dtype=tl.float32)
     total = tl.zeros([BLOCK_M], dtype=tl.float32)
     out = tl.zeros([BLOCK_M, V_PADDED], dtype=tl.float32)
     lane = tl.arange(0, BLOCK_N)
-    loaded, position = _ask(
-        mask_base, positions_base, begin, end, exists, mask_column, MASK, MASK_ROWS, POSITIONS, BLOCK_N
-    )
+    loaded, position, bias = _ask(
+        mask_base, positions_base, bias_base, begin, end, exists, mask_column, MASK, MASK_ROWS, POSITIONS, KEY_BIAS,
+        BLOCK_N)  # fmt: skip
     for start in tl.range(begin, end, BLOCK_N):
-        coming, coming_position = _ask(
-            mask_base, positions_base, start + BLOCK_N, end, exists, mask_column, MASK, MASK_ROWS, POSITIONS, BLOCK_N
-        )
+        coming, coming_position, coming_bias = _ask(
+            mask_base, positions_base, bias_base, start + BLOCK_N, end, exists, mask_column, MASK, MASK_ROWS, POSITIONS,
+            KEY_BIAS, BLOCK_N)  # fmt: skip
         left = end - start
         key_tile = key_base + tl.cast(start, tl.int64) * key_row
         value_tile = value_base + tl.cast(start, tl.int64) * value_row
@@ -141,8 +156,12 @@ def alibi_decode(
             scores -= slope[:, None] * tl.abs(column[None, :] - row_as_key[:, None]).to(tl.float32)
         else:
             scores += slope[:, None] * (column[None, :] - row_as_key[:, None]).to(tl.float32)
-        if MASK != MASK_NONE:
+        if KEY_BIAS:
+            scores = hide_with_bias(scores, loaded, bias, MASK)
+        elif MASK != MASK_NONE:
             scores = hide(scores, loaded, MASK)
+        if WINDOW:
+            scores = tl.where(in_window(row_as_key, column, window_left, window_right), scores, float("-inf"))
         visible = (lane < left)[None, :]
         if CAUSAL:
             visible = visible & (column[None, :] <= row_as_key[:, None])
@@ -150,7 +169,7 @@ def alibi_decode(
         weights, keep, peak, total = soften(scores, peak, 0.0, total, NATURAL, True)
         values = load_rows(value_tile, lane, value_row, value_columns, left, True, V_PADDED, V)
         out = tl.dot(weights.to(values.dtype), values, out * keep[:, None], input_precision=PRECISION)
-        loaded, position = coming, coming_position
+        loaded, position, bias = coming, coming_position, coming_bias
 
     empty = total == 0.0
     out = out * tl.where(empty, 0.0, 1.0 / total)[:, None]
@@ -161,7 +180,7 @@ def alibi_decode(
         tl.store(partial_sums + slot * 2 + 1, total, mask=exists)
         tl.store(partial + slot[:, None] * V + value_columns[None, :], out, mask=stored)
     else:
-        if MASK != MASK_NONE or CAUSAL:
+        if MASK != MASK_NONE or CAUSAL or KEY_BIAS or WINDOW:
             if (empty_mean != 0) & (tl.max((empty & exists).to(tl.int32), 0) != 0):
                 mean = mean_of_values(value_base, value_row, value_columns, s_kv, V_PADDED, V, 16)
                 out = tl.where(empty[:, None], mean[None, :], out)

@@ -20,26 +20,38 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .primitives import LOG2E, MASK_ADDITIVE, MASK_NONE, hide, load_columns, load_rows, mean_of_values, soften
+from .primitives import (
+    LOG2E,
+    MASK_ADDITIVE,
+    MASK_NONE,
+    hide,
+    hide_with_bias,
+    in_window,
+    load_columns,
+    load_rows,
+    mean_of_values,
+    soften,
+    window_of,
+)
 
 
 @triton.jit
 def _walk(
-    out0, out1, total, peak, query0, query1, key_base, value_base, mask_base, positions_base,
+    out0, out1, total, peak, query0, query1, key_base, value_base, mask_base, positions_base, bias_base,
     key_row, value_row, mask_row, mask_column, begin, end, s_q, s_kv, row_in_mask, row_as_key,
-    reference, reference_position, slope, scale,
+    reference, reference_position, window_left, window_right, slope, scale,
     SIGN: tl.constexpr, DISTANCE: tl.constexpr, CAUSAL_EDGE: tl.constexpr, TAIL: tl.constexpr,
-    POSITIONS: tl.constexpr, MASK: tl.constexpr, MASK_ROWS: tl.constexpr, PRECISION: tl.constexpr,
-    D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr, V: tl.constexpr, V0: tl.constexpr, V1: tl.constexpr,
-    BLOCK_N: tl.constexpr,
+    POSITIONS: tl.constexpr, MASK: tl.constexpr, MASK_ROWS: tl.constexpr, KEY_BIAS: tl.constexpr,
+    WINDOW: tl.constexpr, PRECISION: tl.constexpr, D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr,
+    V: tl.constexpr, V0: tl.constexpr, V1: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """Accumulates the keys ``begin .. end`` (``begin`` a multiple of BLOCK_N) into (out, total, peak).
 
     SIGN * slope is the bias gradient along the keys.  DISTANCE computes -slope * |row - key| per element;
     CAUSAL_EDGE compares every key with its row; TAIL guards against keys beyond ``s_kv``.
     """
-    NATURAL: tl.constexpr = MASK == MASK_ADDITIVE
-    GUARDED: tl.constexpr = CAUSAL_EDGE or TAIL or MASK != MASK_NONE
+    NATURAL: tl.constexpr = (MASK == MASK_ADDITIVE) or KEY_BIAS
+    GUARDED: tl.constexpr = CAUSAL_EDGE or TAIL or MASK != MASK_NONE or KEY_BIAS or WINDOW
     lane = tl.arange(0, BLOCK_N)
     head0 = tl.arange(0, D0)
     head1 = D0 + tl.arange(0, D1 if D1 > 0 else 1)
@@ -53,6 +65,9 @@ def _walk(
         key = key_base + tl.cast(start, tl.int64) * key_row
         value = value_base + tl.cast(start, tl.int64) * value_row
         column = start + lane
+        loaded = column
+        if KEY_BIAS:
+            bias = tl.load(bias_base + column, mask=lane < left, other=0.0)
         if MASK != MASK_NONE:
             # Asked for before the product, which hides the wait.
             at = mask_base + column.to(tl.int64) * mask_column
@@ -77,8 +92,12 @@ def _walk(
         else:
             base = gradient * (start - reference).to(tl.float32)
             scores = products * scale + ramp[None, :]
-        if MASK != MASK_NONE:
+        if KEY_BIAS:
+            scores = hide_with_bias(scores, loaded, bias[None, :], MASK)
+        elif MASK != MASK_NONE:
             scores = hide(scores, loaded, MASK)
+        if WINDOW:
+            scores = tl.where(in_window(row_as_key, column, window_left, window_right), scores, float("-inf"))
         if CAUSAL_EDGE:
             scores = tl.where(column[None, :] <= row_as_key[:, None], scores, float("-inf"))
         if TAIL:
@@ -95,13 +114,14 @@ def _walk(
 
 @triton.jit
 def alibi_prefill(
-    query, key, value, slopes, mask, key_positions, reach, output,
+    query, key, value, slopes, mask, key_positions, key_bias, reach, output,
     query_batch, query_head, query_row, key_batch, key_head, key_row, value_batch, value_head, value_row,
     output_batch, output_head, output_row, mask_batch, mask_head, mask_row, mask_column, positions_batch,
-    heads, group, s_q, s_kv, scale_natural, empty_mean,
+    bias_batch, bias_head, heads, group, s_q, s_kv, window_left, window_right, scale_natural, empty_mean,
     SYMMETRIC: tl.constexpr, CAUSAL: tl.constexpr, POSITIONS: tl.constexpr, MASK: tl.constexpr,
-    MASK_ROWS: tl.constexpr, SKIP: tl.constexpr, PRECISION: tl.constexpr,
-    D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr, V: tl.constexpr, V0: tl.constexpr, V1: tl.constexpr,
+    MASK_ROWS: tl.constexpr, KEY_BIAS: tl.constexpr, WINDOW: tl.constexpr, SKIP: tl.constexpr,
+    PRECISION: tl.constexpr, D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr, V: tl.constexpr, V0: tl.constexpr,
+    V1: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """Grid (ceil(s_q / BLOCK_M), heads, batch).  Strides count elements; the last dimension is contiguous.
@@ -111,6 +131,8 @@ def alibi_prefill(
         slopes: [H], float32.
         mask: element (b, h, i, j) at ``b * mask_batch + h * mask_head + i * mask_row + j * mask_column``.
         key_positions: [B or 1, S_kv], float32; ``positions_batch`` is 0 for the latter.
+        key_bias: element (b, h, j) at ``b * bias_batch + h * bias_head + j``, float32 (KEY_BIAS).
+        window_left, window_right: how many keys before and after its own a row sees; -1 for all (WINDOW).
         reach: [B, H, ceil(S_q / 128), 2], int32: the first key needed and the end of those needed (SKIP).
         scale_natural: multiplies the dot products.
         empty_mean: rows without a visible key yield the mean of ``value`` (1) or zeros (0).
@@ -123,7 +145,7 @@ def alibi_prefill(
     head = tl.program_id(1)
     batch = tl.program_id(2).to(tl.int64)
     kv_head = (head // group).to(tl.int64)
-    NATURAL: tl.constexpr = MASK == MASK_ADDITIVE
+    NATURAL: tl.constexpr = (MASK == MASK_ADDITIVE) or KEY_BIAS
     slope = tl.load(slopes + head)
     scale = scale_natural
     if not NATURAL:
@@ -136,6 +158,10 @@ def alibi_prefill(
     positions_base = key_positions
     if MASK != MASK_NONE:
         mask_base = mask + batch * mask_batch + head.to(tl.int64) * mask_head
+
+    bias_base = key_bias
+    if KEY_BIAS:
+        bias_base = key_bias + batch * bias_batch + head.to(tl.int64) * bias_head
 
     offset = s_kv - s_q
     first_row = tile * BLOCK_M
@@ -161,7 +187,11 @@ def alibi_prefill(
 
     whole_end = s_kv // BLOCK_N * BLOCK_N
     begin = 0
-    whole_stop = whole_end
+    stop = s_kv
+    if WINDOW:
+        last_row = tl.minimum(first_row + BLOCK_M, s_q) - 1
+        begin, stop = window_of(first_row + offset, last_row + offset, s_kv, window_left, window_right, BLOCK_N)
+    whole_stop = tl.minimum(whole_end, tl.cdiv(stop, BLOCK_N) * BLOCK_N)
     if SKIP:
         slot = reach + ((batch * heads + head) * tl.cdiv(s_q, 128) + first_row // 128) * 2
         begin = tl.load(slot) // BLOCK_N * BLOCK_N
@@ -169,17 +199,21 @@ def alibi_prefill(
     if CAUSAL:
         # [begin, full_end): seen by every row of the tile; [full_end, end): the diagonal and the tail.
         full_end = tl.maximum(tl.minimum(first_row + offset + 1, s_kv), 0) // BLOCK_N * BLOCK_N
-        end = tl.minimum(tl.minimum(first_row + BLOCK_M, s_q) + offset, s_kv)
+        end = tl.minimum(tl.minimum(first_row + BLOCK_M, s_q) + offset, stop)
         out0, out1, total, peak = _walk(
-            out0, out1, total, peak, query0, query1, key_base, value_base, mask_base, positions_base,
-            key_row, value_row, mask_row, mask_column, begin, full_end, s_q, s_kv, row_in_mask, row_as_key,
-            reference, reference_position, slope, scale,
-            1, False, False, False, POSITIONS, MASK, MASK_ROWS, PRECISION, D, D0, D1, V, V0, V1, BLOCK_N)  # fmt: skip
+            out0, out1, total, peak, query0, query1, key_base, value_base, mask_base, positions_base, bias_base,
+            key_row, value_row, mask_row, mask_column, begin, tl.minimum(full_end, whole_stop),
+            s_q, s_kv, row_in_mask, row_as_key,
+            reference, reference_position, window_left, window_right, slope, scale,
+            1, False, False, False, POSITIONS, MASK, MASK_ROWS, KEY_BIAS, WINDOW, PRECISION, D, D0, D1,
+            V, V0, V1, BLOCK_N)  # fmt: skip
         out0, out1, total, peak = _walk(
-            out0, out1, total, peak, query0, query1, key_base, value_base, mask_base, positions_base,
-            key_row, value_row, mask_row, mask_column, full_end, end, s_q, s_kv, row_in_mask, row_as_key,
-            reference, reference_position, slope, scale,
-            1, False, True, True, POSITIONS, MASK, MASK_ROWS, PRECISION, D, D0, D1, V, V0, V1, BLOCK_N)  # fmt: skip
+            out0, out1, total, peak, query0, query1, key_base, value_base, mask_base, positions_base, bias_base,
+            key_row, value_row, mask_row, mask_column, tl.maximum(full_end, begin), end,
+            s_q, s_kv, row_in_mask, row_as_key,
+            reference, reference_position, window_left, window_right, slope, scale,
+            1, False, True, True, POSITIONS, MASK, MASK_ROWS, KEY_BIAS, WINDOW, PRECISION, D, D0, D1,
+            V, V0, V1, BLOCK_N)  # fmt: skip
     elif SYMMETRIC:
         # Left of the diagonal | across it | right of it | the ragged tail.  ``peak`` changes its meaning by a
         # term that is constant within a row (and smaller than slope * BLOCK_M) between the phases.
@@ -188,39 +222,50 @@ def alibi_prefill(
         cross_end = tl.cdiv(tl.maximum(reference + BLOCK_M, 0), BLOCK_N) * BLOCK_N
         cross_end = tl.maximum(tl.minimum(cross_end, whole_end), left_end)
         out0, out1, total, peak = _walk(
-            out0, out1, total, peak, query0, query1, key_base, value_base, mask_base, positions_base,
-            key_row, value_row, mask_row, mask_column, begin, left_end, s_q, s_kv, row_in_mask, row_as_key,
-            reference, reference_position, slope, scale,
-            1, False, False, False, False, MASK, MASK_ROWS, PRECISION, D, D0, D1, V, V0, V1, BLOCK_N)  # fmt: skip
+            out0, out1, total, peak, query0, query1, key_base, value_base, mask_base, positions_base, bias_base,
+            key_row, value_row, mask_row, mask_column, begin, tl.minimum(left_end, whole_stop),
+            s_q, s_kv, row_in_mask, row_as_key,
+            reference, reference_position, window_left, window_right, slope, scale,
+            1, False, False, False, False, MASK, MASK_ROWS, KEY_BIAS, WINDOW, PRECISION, D, D0, D1,
+            V, V0, V1, BLOCK_N)  # fmt: skip
         peak -= shift
         out0, out1, total, peak = _walk(
-            out0, out1, total, peak, query0, query1, key_base, value_base, mask_base, positions_base,
-            key_row, value_row, mask_row, mask_column, left_end, cross_end, s_q, s_kv, row_in_mask, row_as_key,
-            reference, reference_position, slope, scale,
-            1, True, False, False, False, MASK, MASK_ROWS, PRECISION, D, D0, D1, V, V0, V1, BLOCK_N)  # fmt: skip
+            out0, out1, total, peak, query0, query1, key_base, value_base, mask_base, positions_base, bias_base,
+            key_row, value_row, mask_row, mask_column, tl.maximum(left_end, begin), tl.minimum(cross_end, whole_stop),
+            s_q, s_kv, row_in_mask, row_as_key,
+            reference, reference_position, window_left, window_right, slope, scale,
+            1, True, False, False, False, MASK, MASK_ROWS, KEY_BIAS, WINDOW, PRECISION, D, D0, D1,
+            V, V0, V1, BLOCK_N)  # fmt: skip
         peak -= shift
         out0, out1, total, peak = _walk(
-            out0, out1, total, peak, query0, query1, key_base, value_base, mask_base, positions_base,
-            key_row, value_row, mask_row, mask_column, cross_end, whole_stop, s_q, s_kv, row_in_mask, row_as_key,
-            reference, reference_position, slope, scale,
-            -1, False, False, False, False, MASK, MASK_ROWS, PRECISION, D, D0, D1, V, V0, V1, BLOCK_N)  # fmt: skip
+            out0, out1, total, peak, query0, query1, key_base, value_base, mask_base, positions_base, bias_base,
+            key_row, value_row, mask_row, mask_column, tl.maximum(cross_end, begin), whole_stop,
+            s_q, s_kv, row_in_mask, row_as_key,
+            reference, reference_position, window_left, window_right, slope, scale,
+            -1, False, False, False, False, MASK, MASK_ROWS, KEY_BIAS, WINDOW, PRECISION, D, D0, D1,
+            V, V0, V1, BLOCK_N)  # fmt: skip
         peak += shift
         out0, out1, total, peak = _walk(
-            out0, out1, total, peak, query0, query1, key_base, value_base, mask_base, positions_base,
-            key_row, value_row, mask_row, mask_column, whole_end, s_kv, s_q, s_kv, row_in_mask, row_as_key,
-            reference, reference_position, slope, scale,
-            1, True, False, True, False, MASK, MASK_ROWS, PRECISION, D, D0, D1, V, V0, V1, BLOCK_N)  # fmt: skip
+            out0, out1, total, peak, query0, query1, key_base, value_base, mask_base, positions_base, bias_base,
+            key_row, value_row, mask_row, mask_column, tl.maximum(whole_end, begin), stop,
+            s_q, s_kv, row_in_mask, row_as_key,
+            reference, reference_position, window_left, window_right, slope, scale,
+            1, True, False, True, False, MASK, MASK_ROWS, KEY_BIAS, WINDOW, PRECISION, D, D0, D1,
+            V, V0, V1, BLOCK_N)  # fmt: skip
     else:
         out0, out1, total, peak = _walk(
-            out0, out1, total, peak, query0, query1, key_base, value_base, mask_base, positions_base,
-            key_row, value_row, mask_row, mask_column, 0, whole_end, s_q, s_kv, row_in_mask, row_as_key,
-            reference, reference_position, slope, scale,
-            1, False, False, False, POSITIONS, MASK, MASK_ROWS, PRECISION, D, D0, D1, V, V0, V1, BLOCK_N)  # fmt: skip
+            out0, out1, total, peak, query0, query1, key_base, value_base, mask_base, positions_base, bias_base,
+            key_row, value_row, mask_row, mask_column, begin, whole_stop, s_q, s_kv, row_in_mask, row_as_key,
+            reference, reference_position, window_left, window_right, slope, scale,
+            1, False, False, False, POSITIONS, MASK, MASK_ROWS, KEY_BIAS, WINDOW, PRECISION, D, D0, D1,
+            V, V0, V1, BLOCK_N)  # fmt: skip
         out0, out1, total, peak = _walk(
-            out0, out1, total, peak, query0, query1, key_base, value_base, mask_base, positions_base,
-            key_row, value_row, mask_row, mask_column, whole_end, s_kv, s_q, s_kv, row_in_mask, row_as_key,
-            reference, reference_position, slope, scale,
-            1, False, False, True, POSITIONS, MASK, MASK_ROWS, PRECISION, D, D0, D1, V, V0, V1, BLOCK_N)  # fmt: skip
+            out0, out1, total, peak, query0, query1, key_base, value_base, mask_base, positions_base, bias_base,
+            key_row, value_row, mask_row, mask_column, tl.maximum(whole_end, begin), stop,
+            s_q, s_kv, row_in_mask, row_as_key,
+            reference, reference_position, window_left, window_right, slope, scale,
+            1, False, False, True, POSITIONS, MASK, MASK_ROWS, KEY_BIAS, WINDOW, PRECISION, D, D0, D1,
+            V, V0, V1, BLOCK_N)  # fmt: skip
 
     empty = total == 0.0
     inverse = tl.where(empty, 0.0, 1.0 / total)
@@ -229,7 +274,7 @@ def alibi_prefill(
     value1 = V0 + tl.arange(0, V1 if V1 > 0 else 1)
     if V1 > 0:
         out1 = out1 * inverse[:, None]
-    if MASK != MASK_NONE or CAUSAL:
+    if MASK != MASK_NONE or CAUSAL or KEY_BIAS or WINDOW:
         # Rare: rows of padded queries, or before the first key.
         if (empty_mean != 0) & (tl.max((empty & (row_in_mask < s_q)).to(tl.int32), 0) != 0):
             mean0 = mean_of_values(value_base, value_row, value0, s_kv, V0, V, 16)

@@ -70,6 +70,37 @@ def hide(scores, loaded, MASK: tl.constexpr):
 
 
 @triton.jit
+def hide_with_bias(scores, loaded, bias, MASK: tl.constexpr):
+    """As :func:`hide`, with numbers by key that are added, too, of the scores' rank: either hides, or their sum."""
+    bias = tl.minimum(bias, LARGEST)
+    if MASK == MASK_ADDITIVE:
+        added = tl.minimum(loaded.to(tl.float32), LARGEST)
+        both = tl.minimum(added + bias, LARGEST)
+        seen = (added > LOWEST) & (bias > LOWEST) & (both > LOWEST)
+    else:
+        both = bias
+        seen = bias > LOWEST
+        if MASK == MASK_BOOLEAN:
+            seen = seen & (loaded != 0)
+    return tl.where(seen, scores + both, float("-inf"))
+
+
+@triton.jit
+def in_window(row, column, window_left, window_right):
+    """Whether a window shows keys to rows: [rows, columns]; a side that is negative has no end."""
+    before = row[:, None] - column[None, :]
+    return ((window_left < 0) | (before <= window_left)) & ((window_right < 0) | (before >= -window_right))
+
+
+@triton.jit
+def window_of(first, last, s_kv, window_left, window_right, BLOCK_N: tl.constexpr):
+    """The keys that the rows ``first .. last`` see, as far as the window says: a multiple of BLOCK_N, and their end."""
+    begin = tl.where(window_left < 0, 0, tl.minimum(tl.maximum(first - window_left, 0), s_kv) // BLOCK_N * BLOCK_N)
+    end = tl.where(window_right < 0, s_kv, tl.minimum(tl.maximum(last + window_right + 1, 0), s_kv))
+    return begin, end
+
+
+@triton.jit
 def exponential(difference, NATURAL: tl.constexpr):
     """Exp of a difference of scores, whichever units the scores are in."""
     if NATURAL:

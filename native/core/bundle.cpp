@@ -27,7 +27,7 @@ constexpr char const* kScratch[] = {"key_norms", "reach", "partial", "partial_su
 constexpr char const* kStrides[] = {"query_batch", "query_head", "query_row", "key_batch", "key_head", "key_row",
                                     "value_batch", "value_head", "value_row", "output_batch", "output_head",
                                     "output_row", "mask_batch", "mask_head", "mask_row", "mask_column",
-                                    "positions_batch"};
+                                    "positions_batch", "bias_batch", "bias_head"};
 constexpr char const* kRoles[] = {"prefill", "decode", "decode_split", "combine", "key_norms", "reach", "blocks",
                                   "extend"};
 constexpr char const* kTypes[] = {"", "float16", "bfloat16", "float32", "bool"};
@@ -165,7 +165,8 @@ Argument readArgument(Reader& in) {
         if (bytes != 0 && bytes != 32 && bytes != 64 && bytes != 128) malformed("a swizzle that does not exist");
     } else if (kind == "int32") {
         known = take(Kind::sizeInt32, find(kSizes, name)) || take(Kind::strideInt32, find(kStrides, name))
-            || (name == "empty_mean" && take(Kind::emptyMean, 0));
+            || (name == "empty_mean" && take(Kind::emptyMean, 0)) || (name == "window_left" && take(Kind::windowLeft, 0))
+            || (name == "window_right" && take(Kind::windowRight, 0));
     } else if (kind == "int64") {
         known = take(Kind::strideInt64, find(kStrides, name));
     } else if (kind == "float32") {
@@ -360,7 +361,7 @@ Service Bundle::serve(int32_t deviceArch) const {
     if (code != 0) return {code, false};
     if (text != 0) return {text, true};
     throw std::runtime_error("no attached kernel runs on compute capability " + std::to_string(deviceArch / 10) + "."
-                             + std::to_string(deviceArch % 10) + ". Build the engine again with --target sm_"
+                             + std::to_string(deviceArch % 10) + ". Build, or attach kernels, again with --target sm_"
                              + std::to_string(deviceArch));
 }
 

@@ -27,9 +27,6 @@ struct Member {
     bool window = false;
     Masking masking = Masking::none;
     std::vector<Tensor> inputs;  // in order
-
-    // Whether the GPU kernels, and with them the TensorRT plugin, know this member.
-    bool hasKernels() const { return !keyBias && !window; }
 };
 
 // The closed family, as rewriter/spec.py derives it; a test compares the two.

@@ -39,6 +39,8 @@ void setStrides(Plan& plan, Call const& call) {
     for (size_t axis = 0; axis < 4; ++axis) {
         plan.strides[static_cast<size_t>(Stride::mask_batch) + axis] = mask.broadcast(axis);
     }
+    stride(Stride::bias_batch) = call[Tensor::key_bias].broadcast(0);
+    stride(Stride::bias_head) = call[Tensor::key_bias].broadcast(1);
     stride(Stride::positions_batch) = call[Tensor::key_positions].broadcast(0);
 }
 

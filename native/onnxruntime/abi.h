@@ -19,6 +19,7 @@ struct TensorInfo;
 struct MemoryInfo;
 struct SessionOptions;
 struct Domain;
+struct Allocator;
 
 // ONNXTensorElementDataType
 enum ElementType : int32_t { kUndefined = 0, kFloat = 1, kBool = 9, kFloat16 = 10, kBFloat16 = 16 };
@@ -46,7 +47,7 @@ struct Allocator {  // OrtAllocator
     uint32_t version;
     void* (*alloc)(Allocator*, size_t);
     void (*free)(Allocator*, void*);
-    void const* (*info)(Allocator const*);
+    MemoryInfo const* (*info)(Allocator const*);
 };
 
 // Where functions are in OrtApi.
@@ -65,7 +66,6 @@ enum Place : size_t {
     kGetDimensions = 62,
     kGetSymbolicDimensions = 63,
     kGetTensorTypeAndShape = 65,
-    kCreateMemoryInfo = 68,
     kAttributeFloat = 85,
     kAttributeInt64 = 86,
     kAttributeString = 87,
@@ -73,20 +73,20 @@ enum Place : size_t {
     kGetInput = 90,
     kGetOutput = 91,
     kReleaseStatus = 93,
-    kReleaseMemoryInfo = 94,
     kReleaseTensorTypeAndShapeInfo = 99,
     kReleaseCustomOpDomain = 101,
     kAddSessionConfigEntry = 130,
+    kReleaseAllocator = 132,
     kGetGpuComputeStream = 193,
     kHasSessionConfigEntry = 237,
     kGetSessionConfigEntry = 238,
-    kKernelContextGetAllocator = 253,
     kShapeGetInput = 268,
     kShapeSetOutput = 270,
     kSetSymbolicDimensions = 271,
     kParallelFor = 274,
     kGetScratchBuffer = 277,
-    kPlaces = 278,
+    kKernelInfoGetAllocator = 278,
+    kPlaces = 279,
 };
 
 struct CustomOp {  // OrtCustomOp

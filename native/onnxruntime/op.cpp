@@ -10,16 +10,6 @@ constexpr ElementType kTypes[] = {kFloat, kFloat16, kBFloat16};
 
 thread_local int64_t claimed = 0;
 
-Type typeOf(int32_t element) {
-    switch (element) {
-        case kFloat: return Type::float32;
-        case kFloat16: return Type::float16;
-        case kBFloat16: return Type::bfloat16;
-        case kBool: return Type::boolean;
-        default: return Type::none;
-    }
-}
-
 std::string text(Table const& table, KernelInfo const* info, char const* name, char const* absent) {
     size_t size = 0;
     if (!table.tried(kAttributeString, info, name, static_cast<char*>(nullptr), &size) || size == 0) return absent;
@@ -100,58 +90,48 @@ Status* inferShape(CustomOp const*, ShapeContext* context) {
     return table.guarded(kFail, [&] { inferOutput(table, context); });
 }
 
-class Pool final : public cpu::Threads {
-public:
-    Pool(Table const& table, KernelContext const* context) : table_(table), context_(context) {}
-
-    void run(int64_t count, void (*task)(void*, size_t), void* context) override {
-        if (count == 1) return task(context, 0);
-        table_.call(kParallelFor, context_, task, static_cast<size_t>(count), size_t{0}, context);
-    }
-
-private:
-    Table const& table_;
-    KernelContext const* context_;
-};
-
-class CpuKernel {
-public:
-    CpuKernel(Op const& op, Api const* api, KernelInfo const* info) : table_(api), skipping_(op.skipping) {
-        Given const given(table_, info, false);
-        node_ = Node::of(*op.member, given.attributes);
-        claim(1);
-    }
-    CpuKernel(CpuKernel const&) = delete;
-    ~CpuKernel() { claim(-1); }
-
-    Status* compute(KernelContext* context) const noexcept {
-        return table_.guarded(kInvalidArgument, [&] {
-            Call const call = bind(table_, *node_, context);
-            Pool pool(table_, context);
-            cpu::attention(call, *node_->member, skipping_, pool);
-        });
-    }
-
-private:
-    Table table_;
-    cpu::Skipping skipping_;
-    std::shared_ptr<Node const> node_;
-};
-
-std::unique_ptr<Op> makeCpuOp(Member const& member, ElementType type, ElementType maskType, cpu::Skipping skipping) {
-    auto op = std::make_unique<Op>();
-    describe(*op, member, type, maskType);
-    op->skipping = skipping;
-    op->provider = [](CustomOp const*) { return "CPUExecutionProvider"; };
-    op->createKernelV2 = [](CustomOp const* given, Api const* api, KernelInfo const* info, void** kernel) {
-        return Table(api).guarded(kInvalidArgument, [&] { *kernel = new CpuKernel(self(given), api, info); });
+// What is the same for every provider: names, types, shape inference.
+void describe(Op& op, Member const& member, ElementType type, ElementType maskType) {
+    op.version = kApiVersion;
+    op.member = &member;
+    op.type = type;
+    op.maskType = maskType;
+    op.name = [](CustomOp const* given) { return self(given).member->opType.c_str(); };
+    op.inputCount = [](CustomOp const* given) { return self(given).member->inputs.size(); };
+    op.inputType = [](CustomOp const* given, size_t i) -> int32_t {
+        switch (self(given).member->inputs[i]) {
+            case Tensor::query:
+            case Tensor::key:
+            case Tensor::value: return self(given).type;
+            case Tensor::mask: return self(given).maskType;
+            default: return kFloat;
+        }
     };
-    op->computeV2 = [](void* kernel, KernelContext* context) { return static_cast<CpuKernel*>(kernel)->compute(context); };
-    op->destroy = [](void* kernel) { delete static_cast<CpuKernel*>(kernel); };
-    return op;
+    op.outputCount = [](CustomOp const*) -> size_t { return 1; };
+    op.outputType = [](CustomOp const* given, size_t) -> int32_t { return self(given).type; };
+    op.inputCharacteristic = [](CustomOp const*, size_t) { return kRequired; };
+    op.outputCharacteristic = [](CustomOp const*, size_t) { return kRequired; };
+    op.inputMemory = [](CustomOp const*, size_t) { return kDefaultMemory; };
+    op.variadicInputs = [](CustomOp const*) { return 1; };
+    op.variadicInputsSame = [](CustomOp const*) { return 1; };
+    op.variadicOutputs = [](CustomOp const*) { return 1; };
+    op.variadicOutputsSame = [](CustomOp const*) { return 1; };
+    op.inferShape = inferShape;
+    op.startVersion = [](CustomOp const*) { return 1; };
+    op.endVersion = [](CustomOp const*) { return 0x7FFFFFFF; };
 }
 
 }  // namespace
+
+Type typeOf(int32_t element) {
+    switch (element) {
+        case kFloat: return Type::float32;
+        case kFloat16: return Type::float16;
+        case kBFloat16: return Type::bfloat16;
+        case kBool: return Type::boolean;
+        default: return Type::none;
+    }
+}
 
 int64_t claimedHere() { return claimed; }
 void claim(int64_t more) { claimed += more; }
@@ -211,58 +191,23 @@ Call bind(Table const& table, Node const& node, KernelContext* context) {
     return call;
 }
 
-void describe(Op& op, Member const& member, ElementType type, ElementType maskType) {
-    op.version = kApiVersion;
-    op.member = &member;
-    op.type = type;
-    op.maskType = maskType;
-    op.name = [](CustomOp const* given) { return self(given).member->opType.c_str(); };
-    op.inputCount = [](CustomOp const* given) { return self(given).member->inputs.size(); };
-    op.inputType = [](CustomOp const* given, size_t i) -> int32_t {
-        switch (self(given).member->inputs[i]) {
-            case Tensor::query:
-            case Tensor::key:
-            case Tensor::value: return self(given).type;
-            case Tensor::mask: return self(given).maskType;
-            default: return kFloat;
-        }
+Ops makeOps(std::function<std::unique_ptr<Op>(Member const&)> const& make) {
+    Ops made;
+    auto const add = [&](Member const& member, ElementType type, ElementType maskType) {
+        std::unique_ptr<Op> op = make(member);
+        describe(*op, member, type, maskType);
+        made.push_back(std::move(op));
     };
-    op.outputCount = [](CustomOp const*) -> size_t { return 1; };
-    op.outputType = [](CustomOp const* given, size_t) -> int32_t { return self(given).type; };
-    op.inputCharacteristic = [](CustomOp const*, size_t) { return kRequired; };
-    op.outputCharacteristic = [](CustomOp const*, size_t) { return kRequired; };
-    op.inputMemory = [](CustomOp const*, size_t) { return kDefaultMemory; };
-    op.variadicInputs = [](CustomOp const*) { return 1; };
-    op.variadicInputsSame = [](CustomOp const*) { return 1; };
-    op.variadicOutputs = [](CustomOp const*) { return 1; };
-    op.variadicOutputsSame = [](CustomOp const*) { return 1; };
-    op.inferShape = inferShape;
-    op.startVersion = [](CustomOp const*) { return 1; };
-    op.endVersion = [](CustomOp const*) { return 0x7FFFFFFF; };
-}
-
-std::vector<std::unique_ptr<Op>> makeOps(std::unique_ptr<Op> (*make)(Member const&, ElementType, ElementType, cpu::Skipping),
-                                         cpu::Skipping skipping) {
-    std::vector<std::unique_ptr<Op>> made;
     for (Member const& member : family()) {
         for (ElementType type : kTypes) {
             if (member.masking != Masking::additive) {
-                made.push_back(make(member, type, member.masking == Masking::boolean ? kBool : kUndefined, skipping));
+                add(member, type, member.masking == Masking::boolean ? kBool : kUndefined);
                 continue;
             }
-            for (ElementType maskType : kTypes) made.push_back(make(member, type, maskType, skipping));
+            for (ElementType maskType : kTypes) add(member, type, maskType);
         }
     }
     return made;
-}
-
-std::vector<std::unique_ptr<Op>> const& cpuOps(cpu::Skipping skipping) {
-    using Ops = std::vector<std::unique_ptr<Op>>;
-    // Sessions keep pointers to ops, and may outlive the static objects of this library.
-    static auto const* const made = new std::array<Ops, 3>{makeOps(makeCpuOp, cpu::Skipping::none),
-                                                           makeOps(makeCpuOp, cpu::Skipping::underflow),
-                                                           makeOps(makeCpuOp, cpu::Skipping::certified)};
-    return (*made)[static_cast<size_t>(skipping)];
 }
 
 }  // namespace alibi::ort

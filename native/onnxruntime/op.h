@@ -1,6 +1,7 @@
 // The fused nodes as custom ops of onnxruntime.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -21,11 +22,16 @@ struct Op : CustomOp {
 
 inline Op const& self(CustomOp const* op) { return *static_cast<Op const*>(op); }
 
-// What is the same for every provider: names, types, shape inference.
-void describe(Op& op, Member const& member, ElementType type, ElementType maskType);
+using Ops = std::vector<std::unique_ptr<Op>>;
 
-// Every member in every combination of types, on the CPU.  Made once for each way of skipping, never destroyed.
-std::vector<std::unique_ptr<Op>> const& cpuOps(cpu::Skipping skipping);
+// Every member in every combination of types; `make` gives what is the provider's own.
+Ops makeOps(std::function<std::unique_ptr<Op>(Member const&)> const& make);
+
+// The family on the CPU.  Made once for each way of skipping, never destroyed.
+Ops const& cpuOps(cpu::Skipping skipping);
+
+// The family on onnxruntime's CUDA provider.  Made once, never destroyed; null without a CUDA driver.
+Ops const* cudaOps();
 
 // The attributes of a node; everything that a kernel needs to know about it.
 struct Given {
@@ -47,6 +53,8 @@ Input read(Table const& table, Value const* value);
 
 // The inputs of a call, its output made, and the operands of both.
 Call bind(Table const& table, Node const& node, KernelContext* context);
+
+Type typeOf(int32_t element);
 
 // How many nodes the calling thread has kernels for: made and not yet destroyed.
 int64_t claimedHere();

@@ -1,5 +1,5 @@
 // What onnxruntime calls when a session's options are told to use this library.
-#include <cstdio>
+#include <charconv>
 #include <cstring>
 
 #include "onnxruntime/op.h"
@@ -16,7 +16,12 @@ constexpr int kOldestMinor = 20;
 void expectKnown(char const* version) {
     int major = 0;
     int minor = 0;
-    bool const read = version != nullptr && std::sscanf(version, "%d.%d", &major, &minor) == 2;
+    // Not sscanf: compiled with a C library from 2.38 on it asks for a symbol that older ones lack.
+    char const* const begin = version == nullptr ? "" : version;
+    char const* const end = begin + std::strlen(begin);
+    auto const first = std::from_chars(begin, end, major);
+    bool const point = first.ec == std::errc() && first.ptr != end && *first.ptr == '.';
+    bool const read = point && std::from_chars(first.ptr + 1, end, minor).ec == std::errc();
     if (read && major == 1 && minor >= kOldestMinor) return;
     throw std::runtime_error("libalibi_onnxruntime.so works with onnxruntime 1.20 and later versions 1.x; this is "
                              + (version == nullptr ? std::string("an unknown version") : std::string(version).substr(0, 40)));
@@ -42,12 +47,14 @@ cpu::Skipping skippingOf(Table const& table, SessionOptions const* options) {
 
 void registerAll(Table const& table, SessionOptions* options) {
     if (has(table, options, kRegisteredKey)) return;
-    cpu::Skipping const skipping = skippingOf(table, options);
+    Ops const& onCpu = cpuOps(skippingOf(table, options));
+    Ops const* const onGpu = cudaOps();
     Domain* domain = nullptr;
     table.call(kCreateCustomOpDomain, kDomain, &domain);
     try {
-        for (auto const& op : cpuOps(skipping)) {
-            table.call(kCustomOpDomainAdd, domain, static_cast<CustomOp const*>(op.get()));
+        for (Ops const* ops : {&onCpu, onGpu}) {
+            if (ops == nullptr) continue;
+            for (auto const& op : *ops) table.call(kCustomOpDomainAdd, domain, static_cast<CustomOp const*>(op.get()));
         }
         table.call(kAddSessionConfigEntry, options, kRegisteredKey, "1");
         table.call(kAddCustomOpDomain, options, domain);

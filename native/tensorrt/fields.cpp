@@ -48,6 +48,11 @@ Attributes attributesOf(Member const& member, abi::Fields const& fields) {
         } else if (name == "layout") {
             expectType(member, field, abi::kFieldChar);
             found.layout = textOf(field);
+        } else if (name == "window_left" || name == "window_right") {
+            expectType(member, field, abi::kFieldInt32);
+            int32_t keys = 0;
+            std::memcpy(&keys, field.data, sizeof keys);
+            (name == "window_left" ? found.windowLeft : found.windowRight) = keys;
         } else if (name == "kernels") {
             expectType(member, field, abi::kFieldChar);
             found.kernels = bytesOf(field);

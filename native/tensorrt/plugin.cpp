@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "core/driver.h"
 #include "core/node.h"
+#include "cuda/kernels.h"
 #include "tensorrt/abi.h"
 #include "tensorrt/fields.h"
 #include "tensorrt/logging.h"
@@ -24,9 +24,7 @@ constexpr char const* kNamespace = "alibi";
 
 // What one execution context keeps between calls.  TensorRT never enqueues one context from two threads at once.
 struct Session {
-    CurrentDevice device;
-    Service service;
-    std::shared_ptr<Images const> images;
+    std::shared_ptr<cuda::Kernels const> kernels;
     Call call;
     Plan plan;
     bool planned = false;
@@ -37,15 +35,20 @@ public:
     explicit Attention(std::shared_ptr<Node const> node) : node_(std::move(node)) {
         emptyRows_ = node_->emptyMean ? "mean" : "zero";
         auto const& bytes = node_->bundle->storage;
+        windows_ = {static_cast<int32_t>(node_->windowLeft), static_cast<int32_t>(node_->windowRight)};
         fieldsToStore_ = {{
             {"scale", &node_->scale, abi::kFieldFloat32, 1},
             {"empty_rows", emptyRows_, abi::kFieldChar, 5},
             {"layout", node_->layout.c_str(), abi::kFieldChar, static_cast<int32_t>(node_->layout.size() + 1)},
             {"kernels", bytes.data(), abi::kFieldChar, static_cast<int32_t>(bytes.size())},
+            {"window_left", &windows_[0], abi::kFieldInt32, 1},
+            {"window_right", &windows_[1], abi::kFieldInt32, 1},
         }};
-        collection_ = {static_cast<int32_t>(fieldsToStore_.size()), fieldsToStore_.data()};
+        // Only members with a window have the last two.
+        size_t const stored = fieldsToStore_.size() - (node_->member->window ? 0 : 2);
+        collection_ = {static_cast<int32_t>(stored), fieldsToStore_.data()};
         identity_ = node_->member->opType + "/" + std::to_string(node_->scale) + "/" + emptyRows_ + "/"
-            + node_->layout + "/" + std::to_string(std::hash<std::string>()(bytes));
+            + node_->layout + "/" + std::to_string(windows_[0]) + "/" + std::to_string(windows_[1]) + "/" + std::to_string(std::hash<std::string>()(bytes));
     }
 
     // IPluginV3
@@ -113,7 +116,9 @@ public:
             Tensor const tensor = position == inputs ? Tensor::output
                                                          : node_->member->inputs[static_cast<size_t>(position)];
             Type expected = node_->bundle->dtype;
-            if (tensor == Tensor::slopes || tensor == Tensor::key_positions) expected = Type::float32;
+            if (tensor == Tensor::slopes || tensor == Tensor::key_positions || tensor == Tensor::key_bias) {
+                expected = Type::float32;
+            }
             if (tensor == Tensor::mask) expected = node_->bundle->maskType;
             return typeOf(desc.type) == expected;
         });
@@ -173,14 +178,7 @@ public:
             // Kernels are chosen for aligned buffers, which TensorRT promises; others get a choice of their own.
             if (!session.planned || !aligned) replan();
             session.planned = aligned;
-            if (session.plan.empty) {
-                zeroOutput(stream);
-                return 0;
-            }
-            if (session.plan.workspaceBytes > 0 && workspace == nullptr) {
-                throw std::runtime_error("workspace is needed and was not given");
-            }
-            launch(*session.images, session.plan, session.call, workspace, stream);
+            cuda::enqueue(*session.kernels, session.plan, session.call, workspace, stream);
             return 0;
         });
     }
@@ -222,29 +220,20 @@ private:
     }
 
     void prepare() {
-        CurrentDevice const device = currentDevice();
-        if (session_ && session_->device.context == device.context) return;
+        if (session_ && session_->kernels->device.context == currentDevice().context) return;
         auto session = std::make_unique<Session>();
-        session->device = device;
-        session->service = node_->bundle->serve(device.arch);
-        session->images = loadImages(node_->bundle, session->service, device.context);
+        session->kernels = cuda::load(*node_);
         session_ = std::move(session);
     }
     void replan() {
-        Device const device{session_->service, session_->device.multiprocessors};
-        session_->plan = makePlan(*node_->bundle, session_->call, device, std::max(0, tactic_ - 1));
+        session_->plan = cuda::plan(*node_, *session_->kernels, session_->call, std::max(0, tactic_ - 1));
         session_->planned = true;
-    }
-    void zeroOutput(void* stream) const {
-        Operand const& output = session_->call[Tensor::output];
-        int64_t bytes = elementBytes(output.type);
-        for (int64_t extent : output.shape) bytes *= extent;  // cannot overflow: `describe` bounds it
-        if (bytes > 0) fillZero(const_cast<void*>(output.pointer), static_cast<size_t>(bytes), stream);
     }
 
     std::shared_ptr<Node const> node_;
     char const* emptyRows_ = nullptr;
-    std::array<abi::Field, 4> fieldsToStore_{};
+    std::array<int32_t, 2> windows_{};
+    std::array<abi::Field, 6> fieldsToStore_{};
     abi::Fields collection_{};
     std::string identity_;
     int32_t tactic_ = 0;
@@ -274,9 +263,12 @@ public:
             {"empty_rows", nullptr, abi::kFieldChar, 1},
             {"layout", nullptr, abi::kFieldChar, 1},
             {"kernels", nullptr, abi::kFieldChar, 1},
+            {"window_left", nullptr, abi::kFieldInt32, 1},
+            {"window_right", nullptr, abi::kFieldInt32, 1},
         };
-        static constexpr abi::Fields kCollection{4, kFields};
-        return &kCollection;
+        static constexpr abi::Fields kWithWindow{6, kFields};
+        static constexpr abi::Fields kWithout{4, kFields};
+        return member_.window ? &kWithWindow : &kWithout;
     }
     char const* pluginName() const noexcept override { return member_.opType.c_str(); }
     char const* pluginVersion() const noexcept override { return kVersion; }
@@ -291,7 +283,7 @@ std::vector<abi::Versioned*> const& creators() {
     static auto const* const made = [] {
         auto* const list = new std::vector<abi::Versioned*>();
         for (Member const& member : family()) {
-            if (member.hasKernels()) list->push_back(new Maker(member));
+            list->push_back(new Maker(member));
         }
         return list;
     }();

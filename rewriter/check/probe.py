@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from ...algebra import HIDDEN_BELOW, Index, Poly, Size
+from ...algebra import Index, Poly, Size
 from ...graph.index import Array, label, numpy_type, subgraphs
 from ..interpret import Interpreter
 from ..records.binding import Plan
-from ..records.reading import View
+from ..records.reading import View, hidden_below
 from ..records.site import Analysis, Site
 from ..verdicts import Code, Refusal, Stage
 from .evaluation import MAX_ELEMENTS, Evaluate, elements, evaluator, is_small, number
@@ -222,7 +222,7 @@ def _compare(site: Site, plan: Plan, sizes: dict[Size, int], values: dict[str, A
     else:
         distance = proof.form.measure((keys - own).astype(np.float64), proof.parameters)[None, None]
     rest = scores - slopes * distance
-    visible = scores > HIDDEN_BELOW
+    visible = scores > hidden_below(attention)
     if proof.causal and not attention.product:
         visible = visible & (keys <= own)  # the operator itself hides later keys
     if proof.causal and (visible & (keys > own)).any():

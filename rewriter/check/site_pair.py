@@ -13,8 +13,9 @@ from onnx import ModelProto
 from ...algebra import HIDDEN_BELOW, Index, Poly, Size
 from ...graph.index import Array
 from ..interpret import Interpreter
+from ..recognise.visibility import UNDERFLOW
 from ..records.binding import Plan
-from ..records.reading import View
+from ..records.reading import View, hidden_below
 from .evaluation import number
 from .measure import Floats, SiteSizes, gather
 
@@ -89,7 +90,14 @@ class CutPair:
         return np.where(found[1], found[0], 0.0), found[1]
 
     def placed(self, scores: Array, sizes: dict[Size, int]) -> tuple[Floats, npt.NDArray[np.bool_]] | None:
-        """Scores [B, H, S_q, S_kv], and where a key is visible; None where the sizes do not decide their places."""
+        """Scores [B, H, S_q, S_kv], and where a key is visible; None where neither sizes nor scores tell."""
+        proof = self._plan.proof
+        if proof.attention.replaced_at is not None and proof.hidden and proof.rest.terms:
+            return None  # a number in place of the score looks like one that a mask has lowered
+        return self._scores(scores, sizes)
+
+    def _scores(self, scores: Array, sizes: dict[Size, int]) -> tuple[Floats, npt.NDArray[np.bool_]] | None:
+        """Scores [B, H, S_q, S_kv], and where a key is visible as far as they tell."""
         proof = self._plan.proof
         frame = proof.attention.frame
         order = (frame.batch, frame.head, frame.row, frame.key)
@@ -100,7 +108,8 @@ class CutPair:
         found = gather(proof.attention.scores_index, scores, order, extents, self._interpreter, sizes)
         if found is None:
             return None
-        visible = found > HIDDEN_BELOW
+        # What causality and window replace is known anyway, and a mask may lower keys that are seen by as much.
+        visible = found > (hidden_below(proof.attention) if proof.hidden else HIDDEN_BELOW)
         if proof.causal:
             keys, rows = np.arange(extents[3]), np.arange(extents[2])
             visible = visible & (keys <= rows[:, None] + (extents[3] - extents[2]))
@@ -116,11 +125,14 @@ class CutPair:
         everything: Array = np.ones(output.shape, np.bool_)
         if self.rows_agree:
             return everything
-        placed = None if scores is None else self.placed(scores, sizes)
+        placed = None if scores is None else self._scores(scores, sizes)
         if placed is None:
             return everything
-        frame = self._plan.proof.attention.frame
-        rows = np.asarray(placed[1].any(-1), np.bool_)
+        attention = self._plan.proof.attention
+        frame, found, visible = attention.frame, *placed
+        if attention.replaced_at is not None:
+            visible = visible & (found > float(attention.replaced_at + UNDERFLOW))
+        rows = np.asarray(visible.any(-1), np.bool_)
         spread = _laid_out(rows, self._plan.output, (frame.batch, frame.head, frame.row), output.shape)
         return everything if spread is None else spread
 

@@ -36,7 +36,8 @@ class Environment:
         facts: Equalities between sizes that hold in this graph.
         malformed: Nodes that contradict themselves, in the order in which they were met.
         too_complex: Tensors whose elements outgrew what is calculated with, and how.
-        counted: Sizes that nobody named but that a number of elements decides (the -1 of a Reshape).
+        counted: Sizes that nobody named but that a number of elements decides (the -1 of a Reshape), with what is zero
+            by that number.
         inexact: Narrow float types whose rounding is that of the scores themselves, and not part of a value.
         limited: Tensors of a narrow integer type that holds their elements at realistic sizes only, with that type.
         wrapping: Tensors of an integer type that does not hold their elements at realistic sizes, with that type.
@@ -56,7 +57,7 @@ class Environment:
     table_fits: dict[object, object] = field(default_factory=dict)
     malformed: dict[str, None] = field(default_factory=dict)
     too_complex: dict[str, str] = field(default_factory=dict)
-    counted: set[Size] = field(default_factory=set)
+    counted: dict[Size, Poly] = field(default_factory=dict)
     _fresh: int = 0
 
     def dims(self, name: str) -> tuple[Poly, ...] | None:

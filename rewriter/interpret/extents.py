@@ -128,12 +128,11 @@ def _reshape(interpreter: Interpreter, node: NodeProto, inputs: list[Dims]) -> l
             result.append(_given(interpreter, extent))
     if None not in result:
         return [tuple(d for d in result if d is not None)]
-    inferred = None if dims is None else _remaining(interpreter, list(dims), [d for d in result if d is not None])
-    filler = inferred
-    if filler is None:
-        filler = interpreter.fresh_size()
-        if dims is not None:
-            interpreter.counted.update(a for a in filler.atoms if isinstance(a, Size))
+    filler = (
+        interpreter.fresh_size()
+        if dims is None
+        else _remaining(interpreter, list(dims), [d for d in result if d is not None])
+    )
     return [tuple(filler if d is None else d for d in result)]
 
 
@@ -143,8 +142,11 @@ def _given(interpreter: Interpreter, extent: Poly) -> Poly:
     return interpreter.fresh_size() if any(isinstance(a, Read) for a in known.all_atoms()) else known
 
 
-def _remaining(interpreter: Interpreter, whole: list[Poly], known: list[Poly]) -> Poly | None:
-    """The extent that -1 stands for: prod(whole) / prod(known), after cancelling equal extents."""
+def _remaining(interpreter: Interpreter, whole: list[Poly], known: list[Poly]) -> Poly:
+    """The extent that -1 stands for: prod(whole) / prod(known), after cancelling equal extents.
+
+    Where that is no polynomial it is a size of its own, of which the number of elements is kept in mind.
+    """
     whole = [interpreter.facts.normal(d) for d in whole]
     left = []
     for extent in known:
@@ -158,7 +160,11 @@ def _remaining(interpreter: Interpreter, whole: list[Poly], known: list[Poly]) -
         total = total * extent
     for extent in left:
         divisor = divisor * extent
-    return divide(total, divisor)
+    found = divide(total, divisor)
+    if found is None:
+        found = interpreter.fresh_size()
+        interpreter.counted.update({a: divisor * found - total for a in found.atoms if isinstance(a, Size)})
+    return found
 
 
 def _flatten(interpreter: Interpreter, node: NodeProto, inputs: list[Dims]) -> list[Dims]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...algebra import HIDING_VALUE, Poly, Read, Size, magnitude, of, render
+from ...algebra import HIDING_VALUE, Poly, Read, Size, magnitude, of, poly, render
 from ...graph.index import label
 from ..interpret import Interpreter
 from ..interpret.sizes.fact import Fact
@@ -31,8 +31,9 @@ def check_room(interpreter: Interpreter, attention: Attention) -> list[str]:
             attention.scores,
             f"that {render(unknown.left)} is {render(unknown.right)} is only known at run time; it could be 1 as well",
         )
+    counts = _counts(interpreter, made)
     for index in attention.frame.order:
-        small = _excluded(facts, index.bound)
+        small = _excluded(facts, index.bound, counts)
         if small is not None:
             raise Refusal(
                 Code.SIZES,
@@ -62,9 +63,20 @@ def check_room(interpreter: Interpreter, attention: Attention) -> list[str]:
     return found + limits(interpreter, attention)
 
 
-def _excluded(facts: Facts, extent: Poly) -> int | None:
+def _excluded(facts: Facts, extent: Poly, counts: tuple[Fact, ...]) -> int | None:
     """Like ``room.excluded``, searched once for all sites of a graph that have the same extent."""
-    return facts.once(("excluded", extent), lambda: excluded(extent, facts.learned, facts.normal))
+    known = [*facts.learned, *counts]
+    return facts.once(("excluded", extent, counts), lambda: excluded(extent, known, facts.normal))
+
+
+def _counts(interpreter: Interpreter, made: list[Fact]) -> tuple[Fact, ...]:
+    """What numbers of elements say about sizes that assumptions are about: a Reshape of 2 S elements into 4 and X.
+
+    X taken to be S by a broadcast leaves no S at all, though it is 1 and spread where S is 2.
+    """
+    sizes = dict.fromkeys(a for f in made for side in (f.left, f.right) for a in side.sorted_atoms())
+    known = [interpreter.counted[a] for a in sizes if isinstance(a, Size) and a in interpreter.counted]
+    return tuple(Fact(value, poly(0), "", False) for value in known)
 
 
 def _tied(facts: Facts, first: Poly, second: Poly) -> bool:
@@ -90,7 +102,7 @@ def _text(fact: Fact) -> str:
 def _known_at_run_time(interpreter: Interpreter, fact: Fact) -> bool:
     """Whether two extents are taken to agree of which one is decided by data: it is as likely to be 1 and spread."""
     atoms = fact.left.all_atoms() | fact.right.all_atoms()
-    unnamed = {a for a in atoms if isinstance(a, Size) and a.name.startswith("?")} - interpreter.counted
+    unnamed = {a for a in atoms if isinstance(a, Size) and a.name.startswith("?")} - interpreter.counted.keys()
     return fact.relation == "=" and (bool(unnamed) or any(isinstance(a, Read) for a in atoms))
 
 

@@ -33,6 +33,11 @@ def rows_without_keys(attention: Attention, rest: Poly) -> RowsWithoutKeys:
     found = _of_softmax(attention.hidden, rest, half=attention.half)
     if found is NOWHERE:
         return found
+    if attention.replaced_at is not None and found is not MEAN:
+        shown = _shown(attention.replaced_at)
+        return RowsWithoutKeys(
+            f"a mean with the keys that score {shown} in place of their scores, if all others are as low"
+        )
     if found is NAN and guard is not Guard.NONE:
         return RowsWithoutKeys("NaN, or zeros") if guard is Guard.PART else ZEROS
     # What a tensor adds hides a key from the fused node as well if it is the lowest number.

@@ -45,6 +45,7 @@ from ..verdicts import Code, Refusal, Stage
 from .assumptions import check_room, mask_values, not_counted_from_front
 from .forms import LAST_PLACE, Fitted, Frames, Sloped, fit, is_float32, vector
 from .narrow import check_types, rounding_step
+from .replaced import check_replaced
 from .rounded import take_rounded, unrounded
 from .windows import take_windows
 
@@ -93,6 +94,7 @@ def prove(interpreter: Interpreter, attention: Attention, *, exact_bias: bool = 
     known += [interpreter.facts.normal(bound) for bound in bounds if bound is not None]
     for value in known:
         terms = apply_order(terms, value)
+    outscored = check_replaced(interpreter, attention, terms)
     terms = ramps(terms)
     rounded, exact = take_rounded(frame, terms)
     replaced = terms - unrounded(terms) if exact_bias else ZERO
@@ -135,6 +137,7 @@ def prove(interpreter: Interpreter, attention: Attention, *, exact_bias: bool = 
     steps += rounding_step(interpreter)
     steps.append(f"scale on query . key: {float(attention.scale):.9g}")
     assumptions = check_room(interpreter, attention) + mask_values(interpreter, attention, rest, bool(hidden) or causal)
+    assumptions += outscored
     return Proof(
         attention, fitted.form, causal, values, runtime, positions, rest, hidden, assumptions, steps, window, rounded,
         replaced, fitted.parameters,

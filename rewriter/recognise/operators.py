@@ -245,7 +245,7 @@ def _own_causality(
 ) -> tuple[Cond, ...]:
     causal = int_attribute(node, pattern.causal, int(pattern.causal_unless_said)) != 0
     if pattern.lengths is not None:
-        _check_lengths(interpreter, node, pattern.lengths, frame)
+        _check_lengths(interpreter, node, pattern, frame)
     if not causal:
         return ()
     # Operators with a cache count query rows behind it; without one, row i sees keys 0 .. i.
@@ -261,14 +261,16 @@ def _own_causality(
     return (less_equal(of(frame.key), of(frame.row) + offset),)
 
 
-def _check_lengths(interpreter: Interpreter, node: NodeProto, positions: tuple[int, int], frame: Frame) -> None:
+def _check_lengths(interpreter: Interpreter, node: NodeProto, pattern: OperatorPattern, frame: Frame) -> None:
     """Per-batch lengths must say that no key is padding: valid length - 1 == S_kv - 1 for every batch."""
-    name = node.input[positions[0]] if positions[0] < len(node.input) else ""
+    place = pattern.lengths[0] if pattern.lengths is not None else 0
+    name = node.input[place] if place < len(node.input) else ""
     dims = interpreter.dims(name) if name else None
     if dims is None:
         raise Refusal(Code.FEATURE, Stage.ANCHOR, label(node), name, "sequence lengths of unknown shape")
     last = interpreter.element(name, tuple(of(Index(f"s{a}", d)) for a, d in enumerate(dims)))
     if not interpreter.facts.equal(last + 1, frame.key.bound):
-        raise Refusal(
-            Code.FEATURE, Stage.ANCHOR, label(node), name, f"lengths {last!r} + 1 are not the {frame.key.bound!r} keys"
-        )
+        detail = f"lengths {last!r} + 1 are not the {frame.key.bound!r} keys"
+        if pattern.inputs["past_key"] < len(node.input) and node.input[pattern.inputs["past_key"]]:
+            detail += ": each sequence has its new keys behind its own past ones, and no fused node writes there"
+        raise Refusal(Code.FEATURE, Stage.ANCHOR, label(node), name, detail)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from onnx import NodeProto
@@ -29,6 +29,7 @@ from ..interpret import Interpreter
 from ..verdicts import Code, Refusal, Stage
 from .products import Contraction, contract, is_contraction
 from .reductions import reduction
+from .replaced import WHY_NOT, take_replaced
 from .views import indices_of
 from .visibility import is_half, unmask
 
@@ -47,6 +48,7 @@ class Scores:
     factor: Poly | None = None
     half: bool = False
     hidden: tuple[Poly, ...] = ()
+    replaced_at: Number | None = None
 
 
 def take_scores(interpreter: Interpreter, softmax: NodeProto, indices: Indices) -> Scores:
@@ -63,13 +65,14 @@ def _take_scores(interpreter: Interpreter, softmax: NodeProto, indices: Indices)
     whole = interpreter.element(softmax.input[0], indices)
     half = is_half(interpreter, softmax.input[0])
     masked = unmask(whole, half=half)
-    visible, value = masked.visible, masked.value
     key = next((a for a in sorted(indices_of(indices)) if a.name == "j"), None)
     if key is None:
         raise Refusal(Code.NO_BIAS, Stage.ANCHOR, label(softmax), softmax.input[0], "there is only one key")
     sink = _sink(interpreter, softmax.input[0], indices, key)
     if sink is not None:
         raise Refusal(Code.EXTRA_COLUMNS, Stage.SCORES, label(softmax), sink)
+    masked = take_replaced(masked, lambda score: bool(_products(interpreter, score, key)))
+    visible, value = masked.visible, masked.value
     products = _products(interpreter, value, key)
     if not products:
         grown = interpreter.too_complex.get(softmax.input[0])
@@ -101,14 +104,15 @@ def _take_scores(interpreter: Interpreter, softmax: NodeProto, indices: Indices)
             factor[tuple((a, p) for a, p in monomial if a != read)] = coefficient
         else:
             factors = [a.text for a, _ in monomial if a != read]
-            finite = _finite_mask(whole, [a for a, _ in monomial if isinstance(a, Ind)])
+            indicators = [a for a, _ in monomial if isinstance(a, Ind)]
+            finite = _finite_mask(value, indicators, lambda score: bool(_products(interpreter, score, key)))
             if finite is not None:
                 raise Refusal(
                     Code.FINITE_MASK,
                     Stage.SCORES,
                     label(softmax),
                     softmax.input[0],
-                    f"a hidden key scores {float(finite):g}",
+                    f"a hidden key scores {float(finite):g} in place of its score. {WHY_NOT}",
                 )
             raise Refusal(
                 Code.NONLINEAR_SCORE,
@@ -118,15 +122,14 @@ def _take_scores(interpreter: Interpreter, softmax: NodeProto, indices: Indices)
                 f"the product is multiplied by {' * '.join(factors)[:200]}",
             )
     if not factor:
-        return Scores(
-            contraction, read, scale * contraction.alpha, Poly(terms), visible, half=half, hidden=masked.hidden
-        )
+        number = scale * contraction.alpha
+        return Scores(contraction, read, number, Poly(terms), visible, None, half, masked.hidden, masked.replaced_at)
     if scale:
         factor[()] = scale
     scaling, number = Poly(factor), contraction.alpha
     if len(scaling.terms) == 1:  # the number in front needs no tensor that holds it
         number, scaling = number * scaling.terms[0][1], Poly({scaling.terms[0][0]: 1})
-    return Scores(contraction, read, number, Poly(terms), visible, scaling, half, masked.hidden)
+    return Scores(contraction, read, number, Poly(terms), visible, scaling, half, masked.hidden, masked.replaced_at)
 
 
 def _without_maximum(interpreter: Interpreter, value: Poly, visible: tuple[Cond, ...], key: Index, half: bool) -> Poly:
@@ -156,13 +159,12 @@ def _without_maximum(interpreter: Interpreter, value: Poly, visible: tuple[Cond,
     return value
 
 
-def _finite_mask(score: Poly, indicators: list[Ind]) -> Number | None:
-    """The constant that replaces the score of a hidden key, if it is finite and large."""
+def _finite_mask(score: Poly, indicators: list[Ind], is_score: Callable[[Poly], bool]) -> Number | None:
+    """The number that replaces the score of a hidden key, if it is a low one; a bias may be added to it."""
     for atom in indicators:
         for branch in split(score, atom):
-            constant = branch.constant
-            if constant is not None and HIDING_VALUE < constant <= -100:
-                return constant
+            if branch.constant_term <= -100 and not is_score(branch):
+                return branch.constant_term
     return None
 
 

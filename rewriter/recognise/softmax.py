@@ -252,6 +252,7 @@ def _assemble(interpreter: Interpreter, softmax: NodeProto, indices: Indices, fr
         output=weighed.output,
         half=score.half,
         hidden=score.hidden,
+        replaced_at=score.replaced_at,
         guard=weighed.guard,
         product=product.node.output[0],
         factor=score.factor,

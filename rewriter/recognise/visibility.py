@@ -85,12 +85,15 @@ class Masked:
         value: The score there.
         hidden_at: What hidden keys score at most; minus infinity where nothing is hidden.
         hidden: What a key scores that a condition hides, one for each, with what other conditions do to it.
+        replaced_at: The highest number that stands in place of a hidden key's score and is not hidden from every score
+            (see ``replaced.py``); None if there is none.
     """
 
     visible: tuple[Cond, ...]
     value: Poly
     hidden_at: Number = -INFINITY
     hidden: tuple[Poly, ...] = ()
+    replaced_at: Number | None = None
 
 
 def is_half(interpreter: Interpreter, scores: str) -> bool:

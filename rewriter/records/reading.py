@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from onnx import NodeProto
 
-from ...algebra import Cond, Index, Number, Poly, Substitution, of
+from ...algebra import HIDDEN_BELOW, Cond, Index, Number, Poly, Substitution, of
 from ...graph.index import Scope
 from ..interpret.digits import index_quotient
 
@@ -116,6 +116,7 @@ class Attention:
         output: The tensor that the fused node replaces, as a view over (b, h, i, e).
         half: The scores are float16, whose lowest number hides a key.
         hidden: Scores of hidden keys, one for each condition that hides them.
+        replaced_at: The number that stands in place of a hidden key's score, where only a high score hides it; or None.
         guard: What becomes of rows without keys behind the softmax, or in place of it.
         own_causality: The operator leaves out later keys itself, whatever their scores are.
         product: Output of the query-key product; empty for fused operators.
@@ -137,6 +138,7 @@ class Attention:
     output: View
     half: bool = False
     hidden: tuple[Poly, ...] = ()
+    replaced_at: Number | None = None
     guard: Guard = Guard.NONE
     own_causality: bool = False
     factor: Poly | None = None
@@ -144,3 +146,9 @@ class Attention:
     extra_outputs: dict[str, str] = field(default_factory=dict)
     past: dict[str, str] = field(default_factory=dict)
     steps: list[str] = field(default_factory=list)
+
+
+def hidden_below(attention: Attention) -> float:
+    """The score from which on a key is visible: a replaced score is hidden, whatever number it is."""
+    at = attention.replaced_at
+    return HIDDEN_BELOW if at is None else max(HIDDEN_BELOW, float(at))

@@ -4,6 +4,10 @@
     MultiHeadAttention(.., padding, bias)  = MultiHeadAttention(.., bias + Where(valid, 0, mask_filter_value))
     GroupQueryAttention(.., lengths, bias) = GroupQueryAttention(.., Where(seen, bias, -inf))
 
+and the biases of the projections, which MultiHeadAttention adds to its operands:
+
+    MultiHeadAttention(q, k, v, b, ..)     = MultiHeadAttention(q + b_q, k + b_k, v + b_v, ..),  b = [b_q, b_k, b_v]
+
 That is what the operators compute, so the rewritten graph means the same, and one analysis reads all of them.
 Operators whose site is not rewritten in the end are left as they are (see ``pipeline``).
 """
@@ -33,9 +37,10 @@ ATTENTION, MULTI_HEAD, GROUPED = PATTERNS
 
 NONPAD = ATTENTION.signature.index("nonpad_kv_seqlen")
 PADDING = MULTI_HEAD.signature.index("key_padding_mask")
+PROJECTED = MULTI_HEAD.signature.index("bias")
 LENGTHS = GROUPED.signature.index("seqlens_k")
-MASKING = {"Attention": (NONPAD,), "MultiHeadAttention": (PADDING,), "GroupQueryAttention": (LENGTHS,)}
-"""Inputs that hide keys."""
+MASKING = {"Attention": (NONPAD,), "MultiHeadAttention": (PADDING, PROJECTED), "GroupQueryAttention": (LENGTHS,)}
+"""Inputs that hide keys, or are added to the operands."""
 
 WINDOWS = ("left_window_size", "right_window_size", "local_window_size")
 
@@ -160,6 +165,30 @@ class _Unfolding:
         return True
 
     def _multi_head(self) -> bool:
+        padded = self._padding()  # first: it looks at the operands as they are
+        return self._projections() or padded
+
+    def _projections(self) -> bool:
+        """Adds the biases of the projections to query, key and value, which are packed ([B, S, H * D])."""
+        node = self.node
+        bias = _given(node, PROJECTED)
+        operands = [self.kinds.get(_given(node, place)) for place in range(3)]
+        if not bias or self._rank(bias) != 1 or any(one is None or len(one.dims) != 3 for one in operands):
+            return False
+        widths = [one.dims[2].constant for one in operands if one is not None]
+        sizes = [int(width) for width in widths if width is not None]
+        if len(sizes) < 3:
+            return False
+        parts = [self._fresh("projection_bias") for _ in sizes]
+        self.nodes.append(
+            helper.make_node("Split", [bias, self._integers(*sizes)], parts, name=self._fresh("Split"), axis=0)
+        )
+        for place, part in enumerate(parts):
+            node.input[place] = self._make("Add", node.input[place], part)
+        node.input[PROJECTED] = ""
+        return True
+
+    def _padding(self) -> bool:
         node = self.node
         mask = _given(node, PADDING)
         rank = self._rank(mask) if mask else 0

@@ -54,6 +54,8 @@ SANITIZED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 @pytest.fixture(scope="session")
 def sanitized_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The plugin library with the sanitizers on and every symbol visible."""
-    sources = [str(path) for folder in ("core", "tensorrt") for path in sorted((SOURCES / folder).glob("*.cpp"))]
+    sources = [
+        str(path) for folder in ("core", "cuda", "tensorrt") for path in sorted((SOURCES / folder).glob("*.cpp"))
+    ]
     target = tmp_path_factory.mktemp("sanitized") / "libsanitized.so"
     return compiled(sources[0], target, *SANITIZED, "-fPIC", "-shared", *sources[1:])

@@ -8,13 +8,12 @@ import onnx
 import pytest
 from alibi_rewriter import Options, rewrite
 from alibi_rewriter.base.errors import EngineFailed, UsageError
-from alibi_rewriter.engine.build import EngineOptions, build_engine, embed_kernels
+from alibi_rewriter.engine.build import EngineOptions, build_engine
 from alibi_rewriter.engine.needs import needs
 from alibi_rewriter.engine.profiles import make_profile
 from alibi_rewriter.engine.shapes import inputs_of, parse_shapes
 from alibi_rewriter.engine.targets import images_for, parse_targets
 from alibi_rewriter.kernels.compile.compiler import ARCHITECTURES
-from alibi_rewriter.kernels.requests import Request
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
@@ -211,32 +210,20 @@ def test_inputs_that_no_fused_node_has_are_refused_before_any_work(
     assert not (tmp_path / "model.engine").exists()
 
 
-@pytest.mark.parametrize(("op_type", "cause"), [
-    ("AlibiAttentionCausalWindow", "window"),
-    ("AlibiAttentionCausalKeyBias", "input key_bias"),
-    ("AlibiAttentionSymmetricKeyBiasWindow", "input key_bias and window"),
-])  # fmt: skip
-def test_members_without_kernels_are_refused_before_any_work(
-    op_type: str, cause: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(
+    "op_type",
+    ["AlibiAttentionCausalWindow", "AlibiAttentionCausalKeyBias", "AlibiAttentionSymmetricKeyBiasWindowBooleanMask"],
+)
+def test_windows_and_key_biases_have_kernels(op_type: str) -> None:
     model = single([1, 2, 4, 64])
     node = model.graph.node[0]
     node.op_type = op_type
+    if "Mask" in op_type:
+        node.input.append("m")
+        model.graph.input.append(helper.make_tensor_value_info("m", TensorProto.BOOL, [1, 1, 4, 4]))
     if "KeyBias" in op_type:
         node.input.append("kb")
         model.graph.input.append(helper.make_tensor_value_info("kb", TensorProto.FLOAT, [1, 2, 4]))
-    path = tmp_path / "model.onnx"
-    onnx.save(model, path)
-    for module, name in (("build", "make_profile"), ("build", "attach_kernels"), ("build", "images_for")):
-        monkeypatch.setattr(f"alibi_rewriter.engine.{module}.{name}", lambda *_, **__: pytest.fail("work was begun"))
-    for start in (
-        lambda: build_engine(path, tmp_path / "model.engine", EngineOptions(strategy="plugin")),
-        lambda: build_engine(path, tmp_path / "model.engine", EngineOptions(strategy="auto")),
-        lambda: embed_kernels(path, EngineOptions()),
-    ):
-        with pytest.raises(EngineFailed, match="no kernels") as caught:
-            start()
-        assert f"'node': there are no kernels for {op_type} yet, because of its {cause}" in str(caught.value)
-        assert "--strategy native" in str(caught.value)
-    with pytest.raises(ValueError, match="no kernels"):
-        Request(op_type, "float16", 64, 64)
+    ((_, need),) = needs(model, Path())
+    assert need.request.op_type == op_type
+    assert need.mask_rows == ("Mask" in op_type)

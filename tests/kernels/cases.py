@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from alibi_rewriter.fused.family import KERNEL_MEMBERS, Variant
+from alibi_rewriter.fused.family import FAMILY_MEMBERS, Variant
 from alibi_rewriter.kernels.requests import Request, head_chunks
 from reference import Array, Case, attend, masked_scores, visible
 
@@ -63,6 +63,7 @@ class Trial:
         return Request.of(
             symmetric=case.symmetric, causal=case.causal, positions=case.positions is not None,
             mask_dtype=self.mask_dtype, dtype=self.dtype, head_dim=case.query.shape[3], value_dim=case.value.shape[3],
+            key_bias=case.key_bias is not None, window=max(case.window) >= 0,
         )  # fmt: skip
 
     def traits(self, path: str, splits: int) -> frozenset[str]:
@@ -72,7 +73,8 @@ class Trial:
         rows = case.mask is not None and (case.mask.shape[1] > 1 or case.mask.shape[2] > 1)
         of_role = (
             variant.op_type, "causal" if variant.causal else variant.form, f"mask {variant.mask}", f"mask rows {rows}",
-            self.layout, self.dtype, f"positions {variant.positions}",
+            self.layout, self.dtype, f"positions {variant.positions}", f"key bias {variant.key_bias}",
+            f"window {tuple(side >= 0 for side in case.window)}",
             f"{'causal' if variant.causal else variant.form}, several rows {case.query.shape[2] > 1}",
         )  # fmt: skip
         own = (
@@ -151,6 +153,18 @@ def _mask(
     return values, dtype
 
 
+def _key_bias(number: int, sizes: tuple[int, int, int], rng: np.random.Generator) -> Array:
+    """Numbers by key, [B or 1, H or 1, S_kv]: soft ones, such that hide, and one that is infinite."""
+    batch, heads, s_kv = sizes
+    shape = ((1, 1), (batch, 1), (batch, heads), (1, heads))[number % 4]
+    found = (rng.standard_normal((*shape, s_kv)) * 4).astype(np.float32)
+    draw = rng.random(found.shape)
+    found[draw > 0.7] = (-np.inf, np.finfo(np.float32).min, -1e9)[number % 3]
+    if number % 5 == 0:
+        found[draw < 0.02] = np.inf
+    return found
+
+
 def trial(variant: Variant, number: int, s_q: int, s_kv: int, head_dim: int, dtype: str) -> Trial:
     """One trial; everything that is not given follows from ``number``."""
     rng = np.random.default_rng(number)
@@ -172,9 +186,11 @@ def trial(variant: Variant, number: int, s_q: int, s_kv: int, head_dim: int, dty
         rows = batch if number % 2 else 1
         positions = np.cumsum(rng.integers(0, 3, (rows, s_kv)), axis=1).astype(np.float32)
     mask, mask_dtype = _mask(variant, number, (batch, heads, s_q, s_kv), rng)
+    bias = _key_bias(number, (batch, heads, s_kv), rng) if variant.key_bias else None
+    window = ((5, 3), (0, -1), (-1, 17), (40, 0))[number % 4] if variant.window else (-1, -1)
     case = Case(
         query, key, value, slopes, head_dim**-0.5, variant.form == "symmetric", variant.causal, positions, mask,
-        empty_mean=number % 4 != 3,
+        empty_mean=number % 4 != 3, key_bias=bias, window=window,
     )  # fmt: skip
     layout = "BSHD" if number % 4 == 1 else "BHSD"
     name = f"{number}-{variant.op_type.removeprefix('AlibiAttention')}-{dtype}-{s_q}x{s_kv}-D{head_dim}-{layout}"
@@ -185,7 +201,7 @@ def sample(step: int = 1, first: int = 0) -> Iterator[Trial]:
     """Every ``step``-th combination of member, shape and type; head sizes rotate."""
     number = 0
     for shape_number, (s_q, s_kv) in enumerate(SHAPES):
-        for variant_number, variant in enumerate(KERNEL_MEMBERS):
+        for variant_number, variant in enumerate(FAMILY_MEMBERS):
             for dtype in DTYPES:
                 number += 1
                 if number % step == first % step:

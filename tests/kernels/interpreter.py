@@ -93,11 +93,18 @@ def run(
     request = Request.of(
         symmetric=case.symmetric, causal=case.causal, positions=positions is not None,
         mask_dtype=None if mask is None else (mask_dtype or "bool"), dtype=dtype, head_dim=depth, value_dim=value_depth,
+        key_bias=case.key_bias is not None, window=max(case.window) >= 0,
+    )  # fmt: skip
+    bias = None if case.key_bias is None else Buffer.of(case.key_bias, "float32")
+    bias_strides = (0, 0) if bias is None else tuple(
+        0 if size == 1 else stride for size, stride in zip(bias.shape[:2], bias.stride()[:2], strict=True)
     )  # fmt: skip
     where = Layout(contiguous=layout == "BHSD", mask_rows=mask_strides[1] != 0 or mask_strides[2] != 0)
     shared: dict[str, Any] = {
         "query": query, "key": key, "value": value, "slopes": Buffer.of(case.slopes, "float32"), "mask": mask,
-        "key_positions": positions, "output": output,
+        "key_positions": positions, "key_bias": bias, "output": output,
+        "bias_batch": bias_strides[0], "bias_head": bias_strides[1],
+        "window_left": case.window[0], "window_right": case.window[1],
         "mask_batch": mask_strides[0], "mask_head": mask_strides[1], "mask_row": mask_strides[2],
         "mask_column": mask_strides[3],
         "positions_batch": 0 if positions is None or positions.shape[0] == 1 else s_kv,

@@ -27,6 +27,8 @@ class Case:
     positions: Array | None = None
     mask: npt.NDArray[np.generic] | None = None
     empty_mean: bool = True
+    key_bias: Array | None = None
+    window: tuple[int, int] = (-1, -1)
     notes: str = field(default="", compare=False)
 
 
@@ -52,7 +54,22 @@ def visible(case: Case) -> npt.NDArray[np.bool_]:
         seen = (np.arange(s_kv)[None, :] <= (np.arange(s_q) + s_kv - s_q)[:, None])[None, None]
     if case.mask is not None:
         seen = seen & (case.mask if case.mask.dtype == bool else case.mask.astype(np.float64) > LOWEST)
+    before = (np.arange(s_q) + s_kv - s_q)[:, None] - np.arange(s_kv)[None, :]
+    for distance, most in zip((before, -before), case.window, strict=True):
+        seen = seen & (distance <= most) if most >= 0 else seen
+    if case.key_bias is not None:
+        seen = seen & (case.key_bias.astype(np.float64) > LOWEST)[:, :, None, :] & (_added(case) > LOWEST)
     return seen
+
+
+def _added(case: Case) -> Array:
+    """What mask and key bias add, broadcastable to [B, H, S_q, S_kv]."""
+    added: Array = np.zeros((1, 1, 1, 1))
+    if case.mask is not None and case.mask.dtype != bool:
+        added = np.clip(case.mask.astype(np.float64), LOWEST, LARGEST)
+    if case.key_bias is not None:
+        added = added + np.clip(case.key_bias.astype(np.float64), LOWEST, LARGEST)[:, :, None, :]
+    return added
 
 
 def masked_scores(case: Case) -> Array:
@@ -61,9 +78,7 @@ def masked_scores(case: Case) -> Array:
     query = case.query.astype(np.float64)
     key = np.repeat(case.key.astype(np.float64), group, axis=1)
     scores: Array = case.scale * (query @ key.swapaxes(-1, -2)) + bias(case)
-    if case.mask is not None and case.mask.dtype != bool:
-        scores = scores + np.clip(case.mask.astype(np.float64), LOWEST, LARGEST)
-    return np.where(visible(case), scores, -np.inf)
+    return np.where(visible(case), scores + _added(case), -np.inf)
 
 
 def attend(case: Case) -> Array:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from adversarial import skipping_trials
-from alibi_rewriter.fused.family import KERNEL_MEMBERS
+from alibi_rewriter.fused.family import FAMILY_MEMBERS
 from buffers import Buffer, bfloat16_bits, bfloat16_values
 from cases import DTYPES, FAST_LONG_DECODES, LONG_DECODE, covering, long_decode
 
@@ -49,13 +49,13 @@ def test_the_fast_subset_has_one_of_everything() -> None:
     found = {trait for item, path, splits in covering() for trait in item.traits(path, splits)}
     for role in ("prefill", "decode", "decode_split"):
         wanted = {
-            *(variant.op_type for variant in KERNEL_MEMBERS), "causal", "linear", "symmetric", "mask none",
+            *(variant.op_type for variant in FAMILY_MEMBERS), "causal", "linear", "symmetric", "mask none",
             "mask boolean", "mask additive", "mask rows True", "mask rows False", "BHSD", "BSHD", *DTYPES,
             "positions True", "positions False",
             *(f"{form}, several rows True" for form in ("causal", "linear", "symmetric")),
         }  # fmt: skip
         assert {f"{role}: {trait}" for trait in wanted} <= found
-    assert {f"{variant.op_type} {dtype}" for variant in KERNEL_MEMBERS for dtype in DTYPES} <= found
+    assert {f"{variant.op_type} {dtype}" for variant in FAMILY_MEMBERS for dtype in DTYPES} <= found
     assert {f"mask of {dtype}" for dtype in ("bool", *DTYPES)} <= found
     for trait in ("grouped", "more rows than keys", "D_v is D", "a slope is not positive"):
         assert {f"{trait} True", f"{trait} False"} <= found

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from alibi_rewriter import plugin
-from alibi_rewriter.runtime import NoLibrary, get_library_path, library
+from alibi_rewriter.plugin import custom_ops as library
+from alibi_rewriter.runtime import NoLibrary, get_library_path
 from conftest import HERE, NATIVE
 
 try:
@@ -45,7 +46,9 @@ def listing(*command: str) -> str:
 def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The library with the sanitizers on and every symbol visible."""
     folder = tmp_path_factory.mktemp("sanitized")
-    sources = [str(path) for name in ("core", "cpu", "onnxruntime") for path in sorted((NATIVE / name).glob("*.cpp"))]
+    sources = [
+        str(path) for name in ("core", "cuda", "cpu", "onnxruntime") for path in sorted((NATIVE / name).glob("*.cpp"))
+    ]
     target = folder / "libalibi.so"
     subprocess.run([compiler(), *SANITIZED, "-shared", *sources, "-o", str(target), "-ldl"], check=True)
     return target

@@ -13,7 +13,7 @@ from ..errors import RunError
 from ..inputs.draw import InputSet, longest
 from ..report import PrecisionResult
 from ..run.clone import Source
-from ..run.runtime import Arrays, Session
+from ..run.runtime import Arrays, Model, Session
 from .compare import Layout, compare
 
 _MOST_SETS = 6
@@ -38,13 +38,11 @@ def measure_precision(
         threads: Threads of onnxruntime.
     """
     notes: list[str] = []
-    runs = list(zip(sets, oracle, strict=True))
-    # Rounding grows with the length: the longest is the one that tells.
-    chosen = runs[: _MOST_SETS - 1] + sorted(runs[_MOST_SETS - 1 :], key=lambda run: longest(run[0]))[-1:]
+    chosen = shortest_and_longest(sets, oracle)
     errors: list[dict[str, float]] = []
     for label, source in zip(("original", "rewritten"), sources, strict=True):
         try:
-            errors.append(_errors(Session(source.model, threads=threads), chosen, layouts))
+            errors.append(errors_of(source.model, chosen, layouts, threads=threads))
         except RunError as error:
             errors.append({})
             notes.append(f"the {label} does not run as it is in onnxruntime on the CPU: {error}")
@@ -56,8 +54,28 @@ def measure_precision(
     return PrecisionResult(types, errors[0], errors[1], tuple(notes))
 
 
-def _errors(session: Session, runs: Sequence[tuple[InputSet, Arrays]], layouts: dict[str, Layout]) -> dict[str, float]:
-    """The largest relative error of each output over the runs."""
+def shortest_and_longest(sets: Sequence[InputSet], oracle: Sequence[Arrays]) -> list[tuple[InputSet, Arrays]]:
+    """A few input sets and the outputs that belong to them, the longest among them."""
+    runs = list(zip(sets, oracle, strict=True))
+    # Rounding grows with the length: the longest is the one that tells.
+    return runs[: _MOST_SETS - 1] + sorted(runs[_MOST_SETS - 1 :], key=lambda run: longest(run[0]))[-1:]
+
+
+def errors_of(
+    model: Model, runs: Sequence[tuple[InputSet, Arrays]], layouts: dict[str, Layout], *, threads: int
+) -> dict[str, float]:
+    """The largest relative error of each output over the runs.
+
+    Args:
+        model: What to run, as it is.
+        runs: Input sets and what is right on them.
+        layouts: Axes of the outputs.
+        threads: Threads of onnxruntime.
+
+    Raises:
+        RunError: onnxruntime does not run it.
+    """
+    session = Session(model, threads=threads)
     worst: dict[str, float] = {}
     for one, wanted in runs:
         for entry in compare(one, wanted, session.run(one.arrays), layouts):

@@ -103,9 +103,17 @@ def concerns(kind: MutantKind, site: Site) -> bool:
     return kind not in OF_WINDOW or site.variant.window
 
 
-def not_applicable(kind: MutantKind, site: Site) -> str | None:
-    """Why a mistake of this kind would be none at this site, or None if it would be one."""
+def not_applicable(kind: MutantKind, site: Site, *, kernels: bool = False) -> str | None:
+    """Why a mistake of this kind would be none at this site, or None if it would be one.
+
+    Args:
+        kind: The mistake.
+        site: The fused node.
+        kernels: It runs on a kernel and not as its function body.
+    """
     slopes = site.slopes
+    if kernels and kind is MutantKind.ROW_OFFSET:
+        return "rows are counted inside of the kernel, where nothing can be moved from outside"
     if kind is MutantKind.SCALE_ORDER and site.scale == 1.0:
         return "the scale is 1, so its order does not matter"
     if slopes is not None:
@@ -133,24 +141,30 @@ def other_causality(variant: Variant) -> Variant:
     return other if other in BY_OP_TYPE.values() else replace(variant, form=LINEAR.name)
 
 
-def mutate(proto: onnx.ModelProto, kind: MutantKind, sites: Sequence[Site]) -> onnx.ModelProto:
+def mutate(
+    proto: onnx.ModelProto, kind: MutantKind, sites: Sequence[Site], *, kernels: bool = False
+) -> onnx.ModelProto:
     """Returns a copy of the model with one kind of mistake at the given sites.
 
     Args:
         proto: The rewritten model as a float32 clone; it is not changed.
         kind: The mistake.
         sites: Where to make it, out of :func:`find_sites` of this model.
+        kernels: The mutant runs on kernels: another member of the family is that member, and has no body of its own.
     """
-    return edit_sites(proto, sites, _EDITS[kind])
+    return edit_sites(proto, sites, _EDITS[kind], kernels=kernels)
 
 
-def edit_sites(proto: onnx.ModelProto, sites: Sequence[Site], change: Callable[[Edit], None]) -> onnx.ModelProto:
+def edit_sites(
+    proto: onnx.ModelProto, sites: Sequence[Site], change: Callable[[Edit], None], *, kernels: bool = False
+) -> onnx.ModelProto:
     """Returns a copy of the model with some of its fused nodes changed.
 
     Args:
         proto: The rewritten model as a float32 clone; it is not changed.
         sites: Which nodes, out of :func:`find_sites` of this model.
         change: What to do at each.
+        kernels: As for :func:`mutate`.
     """
     mutant = onnx.ModelProto()
     mutant.CopyFrom(proto)
@@ -159,7 +173,7 @@ def edit_sites(proto: onnx.ModelProto, sites: Sequence[Site], change: Callable[[
     opset = next((entry.version for entry in mutant.opset_import if entry.domain in ("", "ai.onnx")), 1)
     for index, (container, node) in enumerate(found):
         if index in chosen:
-            edit = Edit(mutant, container, node, chosen[index], opset, f"mutant_{index}")
+            edit = Edit(mutant, container, node, chosen[index], opset, f"mutant_{index}", kernels)
             change(edit)
             edit.apply()
     return mutant
@@ -169,7 +183,14 @@ class Edit:
     """Nodes to insert in front of one fused node, and changes to it."""
 
     def __init__(
-        self, model: onnx.ModelProto, container: Any, node: onnx.NodeProto, site: Site, opset: int, prefix: str
+        self,
+        model: onnx.ModelProto,
+        container: Any,
+        node: onnx.NodeProto,
+        site: Site,
+        opset: int,
+        prefix: str,
+        kernels: bool = False,
     ) -> None:
         self.model = model
         self.container = container
@@ -177,6 +198,7 @@ class Edit:
         self.site = site
         self.opset = opset
         self.prefix = prefix
+        self.kernels = kernels
         self.inserted: list[onnx.NodeProto] = []
 
     def add(self, op_type: str, *inputs: str, **attributes: Any) -> str:
@@ -191,7 +213,11 @@ class Edit:
         self.node.input[3] = name
 
     def use_body(self, variant: Variant, inputs: Sequence[str], change: Callable[[onnx.FunctionProto], None]) -> None:
-        """Gives the node a body of its own, under a name that no other node has."""
+        """Gives the node a body of its own, under a name that no other node has; a kernel goes by the member's name."""
+        if self.kernels:
+            self.node.op_type = variant.op_type
+            self.node.input[:] = inputs
+            return
         body = function_proto(
             variant,
             self.opset,

@@ -77,6 +77,7 @@ def check_power(
     """
     results = []
     sites = find_sites(rewritten.proto)
+    kernels = bool(rewritten.kernels)
     seen: set[str] = set()
     for number, kind in enumerate(kinds):
         progress("running mutants", number, len(kinds))
@@ -84,12 +85,14 @@ def check_power(
             chosen = [site for site in group if concerns(kind, site)]
             if not chosen:
                 continue
-            reasons = [not_applicable(kind, site) for site in chosen]
+            reasons = [not_applicable(kind, site, kernels=kernels) for site in chosen]
             applicable = [site for site, reason in zip(chosen, reasons, strict=True) if reason is None]
             if not applicable:
                 results.append(MutantResult(kind.value, label, "not_applicable", None, 0.0, reasons[0] or ""))
                 continue
-            mutant = replace(rewritten, proto=baseline.exposed(mutate(rewritten.proto, kind, applicable)))
+            mutant = replace(
+                rewritten, proto=baseline.exposed(mutate(rewritten.proto, kind, applicable, kernels=kernels))
+            )
             reaches = baseline.alone or label in seen
             results.append(_judge(mutant, kind, label, applicable, baseline, threads, reaches=reaches))
             if results[-1].verdict == "killed":

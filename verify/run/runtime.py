@@ -13,13 +13,14 @@ import onnx
 from numpy.typing import NDArray
 
 from ...base import telemetry as quiet
+from ...base.cures import install
 from ...base.memory import available_memory
 from ...graph import bounded
 from ...graph.tensors import declared_bytes
+from ...plugin.custom_ops import claimed_here, get_library_path
 from ..errors import LimitError, MemoryLimitError, RunError, RuntimeMissingError
+from .kernels import Kernels
 from .widen import TO_FLOAT64, widen
-
-INSTALL_COMMAND = 'pip install "onnxruntime>=1.20"'
 
 SHARE_OF_MEMORY = 0.5
 """Of what is available, for the tensors of a session; outputs are copied once, and compared in float64."""
@@ -48,12 +49,16 @@ class Model:
         proto: The model; its external tensors, if any, are not loaded.
         folder: Where the files of its external tensors are; None if it has none.
         wide: Run it in float64: every float32 becomes a float64 when it is loaded.
+        kernels: Its fused nodes run on these; None for their function bodies.
+        nodes: How many of them have to.
         room: Bytes that its scores take; None if its tensors may take whatever there is, because the user says so.
     """
 
     proto: onnx.ModelProto
     folder: Path | None
     wide: bool = False
+    kernels: Kernels | None = None
+    nodes: int = 0
     room: int | None = 0
 
 
@@ -68,7 +73,7 @@ def import_onnxruntime() -> ModuleType:
     except ImportError as error:
         raise RuntimeMissingError(
             f"the verification runs both models in onnxruntime, which cannot be imported ({error}). "
-            f"Install it with: {INSTALL_COMMAND}   or leave the verification out with --no-verify"
+            f"Install it with: {install('onnxruntime')}   or leave the verification out with --no-verify"
         ) from error
 
 
@@ -101,15 +106,22 @@ class Session:
             proto.CopyFrom(model.proto)
             widen(proto, TO_FLOAT64)
         available = available_memory()
-        content = proto.SerializeToString()
+        content, providers = proto.SerializeToString(), list(bounded.CPU)
+        if model.kernels:
+            content, providers = model.kernels.ready(proto, model.folder)
+            options.register_custom_ops_library(get_library_path())
+        before = claimed_here() if model.kernels else 0
         limits = [] if available is None else [int(available * SHARE_OF_MEMORY)]
         if model.room is not None:
             weights = len(content) + sum(declared_bytes(t) for t in proto.graph.initializer if _is_external(t))
             limits.append(MOST_BYTES + (1 + model.wide) * (_WEIGHTS_FACTOR * weights + model.room))
         try:
-            self._session = bounded.session(ort, content, options, min(limits, default=None), model.folder)
+            limit = min(limits, default=None)
+            self._session = bounded.session(ort, content, options, limit, model.folder, providers)
         except Exception as error:  # onnxruntime's exceptions share no base but Exception
             raise _run_error(error) from error
+        if model.kernels and claimed_here() - before < model.nodes:
+            raise RunError(f"{claimed_here() - before} of {model.nodes} fused nodes run on the kernels")
         self._runtime = ort
         self.input_types: dict[str, str] = {entry.name: entry.type for entry in self._session.get_inputs()}
         self.output_names: tuple[str, ...] = tuple(entry.name for entry in self._session.get_outputs())

@@ -1,4 +1,4 @@
-#include "core/driver.h"
+#include "cuda/driver.h"
 
 #include <dlfcn.h>
 
@@ -33,6 +33,11 @@ constexpr int32_t kMaxDynamicShared = 8;  // CUfunction_attribute
 constexpr uint32_t kPlainShared = 48 * 1024;
 constexpr int32_t kPromoteTo128Bytes = 2;  // CUtensorMapL2promotion
 
+void* driverLibrary() {
+    static void* const found = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);  // never closed
+    return found;
+}
+
 // Entry points by their names in the driver.
 struct Driver {
     Status (*init)(uint32_t) = nullptr;
@@ -56,7 +61,7 @@ struct Driver {
     std::string missing;
 
     Driver() {
-        void* library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+        void* const library = driverLibrary();
         if (library == nullptr) {
             missing = "there is no CUDA driver (libcuda.so.1)";
             return;
@@ -211,10 +216,29 @@ private:
     std::vector<Function> functions_;
 };
 
+bool driverPresent() { return driverLibrary() != nullptr; }
+
+void* currentContext() {
+    Context found = nullptr;
+    require(driver().currentContext(&found), "cuCtxGetCurrent");
+    return found;
+}
+
+CurrentContext::CurrentContext(void* context) {
+    if (currentContext() == context) return;
+    require(driver().pushContext(context), "cuCtxPushCurrent");
+    pushed_ = true;
+}
+
+CurrentContext::~CurrentContext() {
+    Context previous = nullptr;
+    if (pushed_) driver().popContext(&previous);
+}
+
 CurrentDevice currentDevice() {
     CurrentDevice found;
     int32_t device = 0;
-    require(driver().currentContext(&found.context), "cuCtxGetCurrent");
+    found.context = currentContext();
     if (found.context == nullptr) throw std::runtime_error("no CUDA context is current");
     require(driver().currentDevice(&device), "cuCtxGetDevice");
     int32_t major = 0;
@@ -268,6 +292,8 @@ void launch(Images const& images, Plan const& plan, Call const& call, void* work
                 }
                 case Kind::strideInt64: cell.int64 = plan.strides[argument.name]; break;
                 case Kind::scale: cell.float32 = call.scale; break;
+                case Kind::windowLeft: cell.int32 = static_cast<int32_t>(call.windowLeft); break;
+                case Kind::windowRight: cell.int32 = static_cast<int32_t>(call.windowRight); break;
                 case Kind::emptyMean: cell.int32 = call.emptyMean ? 1 : 0; break;
                 case Kind::zero32:
                 case Kind::zero64: cell.int64 = 0; break;

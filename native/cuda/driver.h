@@ -20,8 +20,26 @@ struct CurrentDevice {
     int64_t multiprocessors = 0;
 };
 
+// Whether there is a driver at all; asks it for nothing, so that nobody waits for a GPU that is not used.
+bool driverPresent();
+
+// The calling thread's current context, or null; throws std::runtime_error without a driver.
+void* currentContext();
+
 // Throws std::runtime_error without a driver or a current context.
 CurrentDevice currentDevice();
+
+// Makes a context current for a scope, unless it is already.
+class CurrentContext {
+public:
+    explicit CurrentContext(void* context);
+    CurrentContext(CurrentContext const&) = delete;
+    CurrentContext& operator=(CurrentContext const&) = delete;
+    ~CurrentContext();
+
+private:
+    bool pushed_ = false;
+};
 
 // Loads every kernel of the architecture that serves the device, now, so that no launch has to.
 std::shared_ptr<Images const> loadImages(std::shared_ptr<Bundle const> bundle, Service service, void* context);

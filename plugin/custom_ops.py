@@ -8,9 +8,9 @@ import stat
 from pathlib import Path
 
 from .. import plugin
+from ..base.cures import reinstall
 
-LIBRARY = "libalibi_onnxruntime.so"
-REINSTALL = "pip install --force-reinstall --no-deps alibi-rewriter"
+LIBRARY = plugin.ONNXRUNTIME_LIBRARY
 
 
 class NoLibrary(OSError):
@@ -25,7 +25,7 @@ def get_library_path() -> str:
     """
     path = Path(plugin.__file__).parent / LIBRARY
     if not path.is_file():
-        raise NoLibrary(f"{LIBRARY} was not built: there was no C++ compiler. Install g++, then {REINSTALL}")
+        raise NoLibrary(f"{LIBRARY} was not built: there was no C++ compiler. Install g++, then {reinstall()}")
     problem = writable_by_others(path)
     if problem is not None:
         raise NoLibrary(f"{LIBRARY} is not loaded: {problem}")
@@ -56,7 +56,7 @@ def self_test(path: str | Path) -> None:
     """
     failed = ctypes.CDLL(str(path)).alibiSelfTest()
     if failed:
-        raise OSError(f"'{path}' fails its self-test at check {failed}; {REINSTALL}")
+        raise OSError(f"'{path}' fails its self-test at check {failed}; {reinstall()}")
 
 
 def instruction_set(path: str | Path) -> str:

@@ -1,0 +1,62 @@
+"""A note in a model's metadata of what was fused, so that it can be told later whether all of it is still there.
+
+Other tools inline functions, drop them or remove nodes without a word.  ``rewrite check`` compares with this note.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+
+from onnx import ModelProto, NodeProto
+
+from ..base.version import __version__
+from ..fused.family import BY_OP_TYPE, DOMAIN
+from .load import graphs
+
+VERSION = "alibi_rewriter.version"
+FUSED = "alibi_rewriter.fused"
+INLINED = "alibi_rewriter.inlined"
+"""Keys of the note; the latter two hold e.g. ``2 AlibiAttentionCausal, 1 AlibiAttentionLinear``."""
+
+_ENTRY = re.compile(r"(\d{1,9}) (\w+)")
+
+
+def fused_nodes(model: ModelProto) -> list[NodeProto]:
+    """All nodes of the family, in the graph, in bodies, and in functions, in this order."""
+    owners = [*(graph.node for graph in graphs(model)), *(function.node for function in model.functions)]
+    return [node for nodes in owners for node in nodes if node.domain == DOMAIN and node.op_type in BY_OP_TYPE]
+
+
+def count(model: ModelProto) -> Counter[str]:
+    """How many nodes of the family there are, by op_type."""
+    return Counter(node.op_type for node in fused_nodes(model))
+
+
+def write(model: ModelProto, *, inlined: Mapping[str, int] | None = None) -> None:
+    """Note what the model holds now.
+
+    Args:
+        model: Changed.
+        inlined: Nodes whose bodies were put in their place, by op_type.
+    """
+    entries = {VERSION: __version__, FUSED: _text(count(model)), INLINED: _text(inlined or {})}
+    kept = [entry for entry in model.metadata_props if entry.key not in entries]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    for key, value in entries.items():
+        if value:
+            model.metadata_props.add(key=key, value=value)
+
+
+def read(model: ModelProto, key: str) -> Counter[str] | None:
+    """What the note says under ``FUSED`` or ``INLINED``, by op_type; None if there is no such entry."""
+    value = next((entry.value for entry in model.metadata_props if entry.key == key), None)
+    if value is None:
+        return None
+    return Counter({op_type: int(number) for number, op_type in _ENTRY.findall(value) if op_type in BY_OP_TYPE})
+
+
+def _text(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{counts[op_type]} {op_type}" for op_type in sorted(counts))

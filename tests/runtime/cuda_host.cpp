@@ -1,0 +1,347 @@
+// Drives the custom ops for onnxruntime's CUDA provider without onnxruntime and without a GPU.
+//
+//     cuda_host LIBRARY BUNDLE       with the stub as libcuda.so.1: everything that can be seen from outside
+//     cuda_host LIBRARY BUNDLE none  with no libcuda.so.1: nothing is registered for CUDA
+//     cuda_host LIBRARY BUNDLE arch  on a GPU that no attached kernel runs on
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "onnxruntime/abi.h"
+#include "stub_driver.h"
+
+namespace alibi::ort {
+
+struct Status {
+    std::string message;
+};
+struct TensorInfo {
+    int32_t type;
+    std::vector<int64_t> extents;
+};
+struct Value {
+    TensorInfo info;
+    std::vector<char> bytes;
+    size_t offset = 0;
+};
+struct KernelInfo {
+    std::map<std::string, std::string> texts;
+    float scale = 0.125F;
+};
+struct MemoryInfo {};
+struct KernelContext {
+    std::vector<Value> inputs;
+    Value output;
+    int64_t scratch = 0;
+};
+
+}  // namespace alibi::ort
+
+namespace {
+
+using namespace alibi::ort;
+
+int failures = 0;
+std::atomic<int64_t> infos{0};
+std::atomic<int64_t> allocators{0};
+std::atomic<int64_t> scratch{0};
+std::vector<CustomOp const*> registered;
+char stream = 0;
+char const* const kOp = "AlibiAttentionCausal";
+
+void expect(bool condition, char const* what) {
+    if (condition) return;
+    ++failures;
+    std::fprintf(stderr, "FAILED: %s\n", what);
+}
+
+Status* fine() { return nullptr; }
+Status* failed(char const* message) { return new Status{message}; }
+Status* unexpected() { return failed("an entry that is not known"); }
+
+template <typename Function>
+void place(std::array<void*, kPlaces>& entries, Place at, Function* function) {
+    entries[at] = reinterpret_cast<void*>(function);
+}
+
+void placeAttributes(std::array<void*, kPlaces>& e) {
+    place(e, kAttributeFloat, +[](KernelInfo const* info, char const*, float* value) {
+        *value = info->scale;
+        return fine();
+    });
+    place(e, kAttributeInt64, +[](KernelInfo const*, char const*, int64_t*) { return failed("there is none"); });
+    place(e, kAttributeString, +[](KernelInfo const* info, char const* name, char* out, size_t* size) {
+        auto const found = info->texts.find(name);
+        if (found == info->texts.end()) return failed("there is none");
+        if (out != nullptr) std::memcpy(out, found->second.c_str(), found->second.size() + 1);
+        *size = found->second.size() + 1;
+        return fine();
+    });
+    place(e, kKernelInfoGetAllocator, +[](KernelInfo const*, int32_t, Allocator** made) {
+        ++allocators;
+        *made = new Allocator{1, nullptr,
+                              [](Allocator*, void* data) {
+                                  --scratch;
+                                  delete[] static_cast<char*>(data);
+                              },
+                              [](Allocator const*) -> MemoryInfo const* {
+                                  static MemoryInfo const info;
+                                  return &info;
+                              }};
+        return fine();
+    });
+    place(e, kReleaseAllocator, +[](Allocator* given) {
+        --allocators;
+        delete given;
+    });
+}
+
+void placeTensors(std::array<void*, kPlaces>& e) {
+    place(e, kGetInput, +[](KernelContext const* context, size_t i, Value const** value) {
+        *value = &context->inputs[i];
+        return fine();
+    });
+    place(e, kGetTensorTypeAndShape, +[](Value const* value, TensorInfo** info) {
+        ++infos;
+        *info = new TensorInfo(value->info);
+        return fine();
+    });
+    place(e, kReleaseTensorTypeAndShapeInfo, +[](TensorInfo* info) {
+        --infos;
+        delete info;
+    });
+    place(e, kGetTensorElementType, +[](TensorInfo const* info, int32_t* type) {
+        *type = info->type;
+        return fine();
+    });
+    place(e, kGetDimensionsCount, +[](TensorInfo const* info, size_t* rank) {
+        *rank = info->extents.size();
+        return fine();
+    });
+    place(e, kGetDimensions, +[](TensorInfo const* info, int64_t* extents, size_t rank) {
+        std::copy_n(info->extents.begin(), rank, extents);
+        return fine();
+    });
+    place(e, kGetTensorMutableData, +[](Value* value, void** data) {
+        *data = value->bytes.data() + value->offset;
+        return fine();
+    });
+    place(e, kGetOutput, +[](KernelContext* context, size_t, int64_t const* extents, size_t rank, Value** value) {
+        context->output.info.extents.assign(extents, extents + rank);
+        context->output.bytes.resize(64);
+        *value = &context->output;
+        return fine();
+    });
+    place(e, kGetGpuComputeStream, +[](KernelContext const*, void** found) {
+        *found = &stream;
+        return fine();
+    });
+    place(e, kGetScratchBuffer, +[](KernelContext const* context, MemoryInfo const* where, size_t bytes, void** data) {
+        if (where == nullptr) return failed("memory of nowhere");
+        ++scratch;
+        const_cast<KernelContext*>(context)->scratch += static_cast<int64_t>(bytes);
+        *data = new char[64];
+        return fine();
+    });
+}
+
+Api const* table(uint32_t) noexcept {
+    static auto* const entries = [] {
+        auto* made = new std::array<void*, kPlaces>();
+        made->fill(reinterpret_cast<void*>(unexpected));
+        place(*made, kCreateStatus, +[](int32_t, char const* message) { return failed(message); });
+        place(*made, kGetErrorMessage, +[](Status const* status) { return status->message.c_str(); });
+        place(*made, kReleaseStatus, +[](Status* status) { delete status; });
+        place(*made, kHasSessionConfigEntry, +[](SessionOptions const*, char const*, int32_t* there) {
+            *there = 0;
+            return fine();
+        });
+        place(*made, kAddSessionConfigEntry, +[](SessionOptions*, char const*, char const*) { return fine(); });
+        place(*made, kCreateCustomOpDomain, +[](char const*, Domain** domain) {
+            *domain = reinterpret_cast<Domain*>(&stream);
+            return fine();
+        });
+        place(*made, kCustomOpDomainAdd, +[](Domain*, CustomOp const* op) {
+            registered.push_back(op);
+            return fine();
+        });
+        place(*made, kAddCustomOpDomain, +[](SessionOptions*, Domain*) { return fine(); });
+        placeAttributes(*made);
+        placeTensors(*made);
+        return made;
+    }();
+    return reinterpret_cast<Api const*>(entries->data());
+}
+
+char const* version() noexcept { return "1.32.0"; }
+
+std::string spent(Status* status) {
+    std::string const message = status == nullptr ? "" : status->message;
+    delete status;
+    return message;
+}
+
+CustomOp const* op(char const* name, char const* provider, int32_t type, int32_t maskType = kUndefined) {
+    for (CustomOp const* found : registered) {
+        bool const same = std::strcmp(found->name(found), name) == 0 && std::strcmp(found->provider(found), provider) == 0
+            && found->inputType(found, 0) == type;
+        if (same && (maskType == kUndefined || found->inputType(found, 4) == maskType)) return found;
+    }
+    return nullptr;
+}
+
+CustomOp const* onGpu(char const* name = kOp, int32_t type = kBFloat16) { return op(name, "CUDAExecutionProvider", type); }
+
+struct Kernel {
+    CustomOp const* made;
+    void* state = nullptr;
+    std::string message;
+
+    Kernel(CustomOp const* from, KernelInfo const& info) : made(from) {
+        message = spent(made->createKernelV2(made, table(18), &info, &state));
+    }
+    Kernel(Kernel const&) = delete;
+    ~Kernel() {
+        if (state != nullptr) made->destroy(state);
+    }
+    std::string run(KernelContext& context) const { return spent(made->computeV2(state, &context)); }
+};
+
+Value tensor(int32_t type, std::vector<int64_t> extents, size_t offset = 0) {
+    return {{type, std::move(extents)}, std::vector<char>(128), offset};
+}
+
+KernelContext call(int64_t batch, int64_t heads, int64_t rows, int64_t keys, int64_t width = 64) {
+    KernelContext made;
+    made.inputs = {tensor(kBFloat16, {batch, heads, rows, width}), tensor(kBFloat16, {batch, heads, keys, width}),
+                   tensor(kBFloat16, {batch, heads, keys, width}), tensor(kFloat, {heads})};
+    return made;
+}
+
+bool has(std::string const& text, char const* part) { return text.find(part) != std::string::npos; }
+
+StubCounts (*counts)() = nullptr;
+void (*reset)() = nullptr;
+void (*setContext)(void*) = nullptr;
+
+void computes(KernelInfo const& info) {
+    int64_t const before = counts().loads;
+    Kernel const kernel(onGpu(), info);
+    expect(kernel.message.empty(), kernel.message.c_str());
+    expect(counts().loads > before, "images are loaded when the session is made");
+    reset();
+    KernelContext prefill = call(2, 4, 300, 300);
+    expect(kernel.run(prefill).empty(), "prefill runs");
+    expect(counts().launches == 1 && counts().onStream == 1 && prefill.scratch == 0, "one launch, on the stream, no scratch");
+    expect(prefill.output.info.extents == std::vector<int64_t>({2, 4, 300, 64}), "the output has the query's extents");
+    KernelContext decode = call(1, 4, 1, 8192);
+    expect(kernel.run(decode).empty(), "decode runs");
+    expect(counts().launches == 3 && counts().onStream == 3 && decode.scratch > 0, "a split decode: two launches and scratch");
+    KernelContext empty = call(2, 4, 3, 0);
+    expect(kernel.run(empty).empty() && counts().fills == 1, "an output over no keys becomes zeros");
+    KernelContext nothing = call(0, 4, 3, 3);
+    expect(kernel.run(nothing).empty() && counts().fills == 1 && counts().launches == 3, "and without elements nothing runs");
+    expect(counts().loads == 0, "nothing is loaded by a call");
+}
+
+void concurrent(KernelInfo const& info) {
+    Kernel const kernel(onGpu(), info);
+    reset();
+    std::atomic<int> wrong{0};
+    std::vector<std::thread> threads;
+    for (int64_t number = 0; number < 4; ++number) {
+        threads.emplace_back([&, number] {
+            if (number % 2 == 0) setContext(&stream);  // the others have none: a kernel's own is used
+            for (int64_t i = 0; i < 100; ++i) {
+                KernelContext given = i % 2 == 0 ? call(1, 4, 1, 4096 + 64 * number) : call(1, 4, 64 + i, 64 + i);
+                if (!kernel.run(given).empty()) ++wrong;
+            }
+        });
+    }
+    for (std::thread& thread : threads) thread.join();
+    expect(wrong == 0, "concurrent runs succeed, also without a current context");
+    expect(counts().launches == 4 * (50 * 2 + 50) && counts().loads == 0, "every run launches its own kernels");
+}
+
+void later(KernelInfo const& info) {
+    setContext(nullptr);
+    Kernel const kernel(onGpu(), info);
+    expect(kernel.message.empty(), "a session may be made without a current context");
+    KernelContext given = call(1, 4, 64, 64);
+    expect(has(kernel.run(given), "no CUDA context is current"), "a run without any is refused");
+    char other = 0;
+    for (void* context : {static_cast<void*>(&stream), static_cast<void*>(&other)}) {
+        setContext(context);
+        reset();
+        expect(kernel.run(given).empty() && counts().loads > 0, "a context gets its own images, once");
+        expect(kernel.run(given).empty() && counts().launches == 2, "and keeps them");
+    }
+    setContext(&stream);
+}
+
+void refusals(KernelInfo const& info) {
+    KernelInfo given = info;
+    given.texts.erase("kernels");
+    Kernel const bare(onGpu(), given);
+    expect(has(bare.message, "no kernels are attached") && has(bare.message, "rewrite MODEL --embed-kernels"), "no kernels");
+    given = info;
+    given.texts["kernels"].resize(given.texts["kernels"].size() / 2);
+    expect(has(Kernel(onGpu(), given).message, kOp), "half a bundle");
+    given.texts["kernels"] = info.texts.at("kernels");
+    given.texts["kernels"][given.texts["kernels"].size() / 2] ^= 1;
+    expect(!Kernel(onGpu(), given).message.empty(), "a damaged bundle");
+    expect(has(Kernel(onGpu("AlibiAttentionLinear"), info).message, "kernels are for AlibiAttentionCausal"), "another member");
+    expect(has(Kernel(onGpu(kOp, kFloat16), info).message, "compiled for other types"), "another type");
+    given.texts.erase("kernels");
+    expect(has(Kernel(onGpu("AlibiAttentionCausalWindow"), given).message, "no GPU kernels for this member"), "no such kernels");
+    Kernel const kernel(onGpu(), info);
+    KernelContext wide = call(1, 4, 64, 64, 72);
+    expect(has(kernel.run(wide), "query is 72 wide"), "another head size");
+    KernelContext flat = call(1, 4, 64, 64);
+    flat.inputs[1].info.extents = {4, 64, 64};
+    expect(has(kernel.run(flat), "key has 3 dimensions"), "another rank");
+}
+
+}  // namespace
+
+int main(int, char** arguments) {
+    void* const library = dlopen(arguments[1], RTLD_NOW | RTLD_LOCAL);
+    if (library == nullptr) return std::fprintf(stderr, "%s\n", dlerror()), 2;
+    auto const add = reinterpret_cast<Status* (*)(SessionOptions*, ApiBase const*)>(dlsym(library, "RegisterCustomOps"));
+    ApiBase const base{table, version};
+    expect(spent(add(nullptr, &base)).empty(), "it registers");
+    std::string const mode = arguments[3] == nullptr ? "" : arguments[3];
+    expect((onGpu() != nullptr) == (mode != "none"), "CUDA kernels are registered where there is a driver");
+    expect(op(kOp, "CPUExecutionProvider", kBFloat16) != nullptr, "CPU kernels always are");
+    if (mode == "none") return failures;
+    void* const driver = dlopen("libcuda.so.1", RTLD_NOW);
+    counts = reinterpret_cast<StubCounts (*)()>(dlsym(driver, "stubCounts"));
+    reset = reinterpret_cast<void (*)()>(dlsym(driver, "stubReset"));
+    setContext = reinterpret_cast<void (*)(void*)>(dlsym(driver, "stubContext"));
+    setContext(&stream);
+    std::ifstream file(arguments[2], std::ios::binary);
+    KernelInfo info;
+    info.texts = {{"layout", "BHSD"}, {"empty_rows", "mean"}, {"kernels", {std::istreambuf_iterator<char>(file), {}}}};
+    if (mode == "arch") {
+        expect(has(Kernel(onGpu(), info).message, "no attached kernel runs on compute capability 7.5"), "another GPU");
+    } else {
+        computes(info);
+        concurrent(info);
+        later(info);
+        refusals(info);
+    }
+    expect(counts().modules == 0, "every module is unloaded");
+    expect(infos == 0 && allocators == 0 && scratch == 0, "what was lent is given back");
+    dlclose(driver);
+    return failures;
+}
