@@ -153,7 +153,7 @@ def sessions() -> list[tuple[Path, str, str]]:
 
 
 def normal(text: str) -> str:
-    """Measured figures and times are not compared; everything else is, to the letter."""
+    """Measured figures and times are not compared, nor where they are worst; everything else is, to the letter."""
     measured = r"\d+\.\d+e[-+]\d+|\d+\.\d+ s\b|\d+(\.\d+)? [KM]iB\b|\(\d+ bytes\)|(?<=tensorrt-rtx )[\d.]+"
     # Which output is the worst depends on how a machine rounds.
     measured += r"|(?<=\) at output )'[^']+'"

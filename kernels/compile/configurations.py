@@ -18,7 +18,7 @@ from importlib import resources
 from typing import Any
 
 from ..launch.description import Condition
-from ..requests import ELEMENT_BYTES, SMALLEST_TILE, Request, Tile
+from ..requests import ELEMENT_BYTES, SMALLEST_TILE, Request, Tile, is_symmetric
 
 SKIP_FROM = 3072
 """Keys from which the two launches that certify cost less than they save on random data."""
@@ -64,13 +64,14 @@ def applies(rule: dict[str, Any], request: Request, arch: int) -> bool:
     low, high = rule.get("head_dim", [0, 256])
     if arch not in rule["arch"] or not low <= largest <= high:
         return False
-    # The Hopper kernel knows neither windows nor key biases.
-    if rule["engine"] == "hopper" and (variant.window or variant.key_bias):
+    # The Hopper kernel takes one thing that differs by key, and windows where nothing does.
+    by_key = variant.key_bias and (variant.window or request.mask_dtype is not None)
+    if rule["engine"] == "hopper" and (by_key or (variant.window and variant.positions)):
         return False
     facts = {
         "element_bytes": ELEMENT_BYTES[request.dtype],
         "causal": variant.causal,
-        "symmetric": variant.form == "symmetric",
+        "symmetric": is_symmetric(variant),
         "positions": variant.positions,
         # A window or a key bias takes registers as a mask does.
         "masked": request.mask_dtype is not None or variant.window or variant.key_bias,
@@ -83,7 +84,7 @@ def can_skip(request: Request) -> bool:
     """Whether the certificate is defined: every row sees its own key, and distances are those of the indices."""
     variant = request.variant
     more = variant.positions or variant.window or variant.key_bias or request.mask_dtype is not None
-    return not more and (variant.causal or variant.form == "symmetric")
+    return not more and (variant.causal or is_symmetric(variant))
 
 
 def configurations(request: Request, arch: int, *, skip: bool = False) -> list[Configuration]:
@@ -132,8 +133,9 @@ def configurations(request: Request, arch: int, *, skip: bool = False) -> list[C
 
 
 def reads_mask_rows(request: Request) -> bool:
-    """Whether the Hopper kernel takes masks with rows of this request: ``blocks`` then looks at them before."""
-    return request.mask_dtype is not None and not request.variant.positions
+    """Whether the Hopper kernel takes masks with rows of this request, or windows: ``blocks`` looks at them before."""
+    variant = request.variant
+    return (request.mask_dtype is not None or variant.window) and not variant.positions and not variant.key_bias
 
 
 def with_mask_rows(configuration: Configuration) -> tuple[Configuration, Configuration]:
