@@ -23,6 +23,7 @@ MODEL_SUFFIX = ".onnx"
 
 EPILOG = """\
 commands
+  rewrite model.onnx --report page.html  writes model.alibi.onnx and a page
   rewrite *.onnx -o OUT/            several models, with a table and one --json
   rewrite explain MODEL             why each attention is fused or not; no model
   rewrite check FILE                what other tools have left of a written file
