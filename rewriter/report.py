@@ -116,7 +116,7 @@ def _proof(plan: Plan, checked: int, policy: EmptyRows) -> dict[str, object]:
     if proof.slopes is not None:
         slopes = [float(s) for s in (proof.slopes.astype(np.float64) * plan.slope_factor).astype(np.float32)]
     return {
-        "form": proof.form.value,
+        "form": proof.form.name,
         "causal": proof.causal,
         "scale": float(attention.scale),
         "slopes": slopes,
@@ -260,7 +260,7 @@ def _accepted(site: Site, plan: Plan, *, explain: bool) -> list[str]:
         if present
     ]
     with_what = f" with {', '.join(extras[:-1])}{' and ' if extras[:-1] else ''}{extras[-1]}" if extras else ""
-    row = f"  {site.name}: {kind}{proof.form.value}{heads}, scale {float(proof.attention.scale):.6g}{with_what}"
+    row = f"  {site.name}: {kind}{proof.form.name}{heads}, scale {float(proof.attention.scale):.6g}{with_what}"
     lines = [escape(row)]
     if explain:
         lines.extend(escape(f"    {step}") for step in (*proof.steps, *plan.notes))

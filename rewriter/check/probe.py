@@ -17,7 +17,6 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from ...algebra import Index, Poly, Size
 from ...graph.index import Array, label, numpy_type, subgraphs
-from ...patterns.bias import BiasForm
 from ..interpret import Interpreter
 from ..records.binding import Plan
 from ..records.reading import View, hidden_below
@@ -220,10 +219,8 @@ def _compare(site: Site, plan: Plan, sizes: dict[Size, int], values: dict[str, A
             return
         place = _spread(plan.positions, values[plan.positions.tensor], (frame.batch, frame.key))
         distance = place[:, None, None, : shape[3]]
-    elif proof.form is BiasForm.SYMMETRIC:
-        distance = -np.abs(own - keys)[None, None].astype(np.float64)
     else:
-        distance = np.broadcast_to(keys.astype(np.float64), (1, 1, *shape[2:]))
+        distance = proof.form.measure((keys - own).astype(np.float64), proof.parameters)[None, None]
     rest = scores - slopes * distance
     visible = scores > hidden_below(attention)
     if proof.causal and not attention.product:
