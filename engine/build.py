@@ -70,7 +70,17 @@ def build_engine(model: Path, plan: Path, options: EngineOptions, reporter: Repo
     if backend.caution and options.strategy != "native":
         reporter.say(f"warning: {backend.caution}")
     targets = backend.targets(options.targets)
-    builder = Builder(content, model, plan, options, reporter, profile, backend, targets, fused)
+    builder = Builder(
+        content,
+        model=model,
+        plan=plan,
+        options=options,
+        reporter=reporter,
+        profile=profile,
+        backend=backend,
+        targets=targets,
+        fused=fused,
+    )
     if options.strategy == "native":
         return builder.native()
     if options.strategy == "plugin":
@@ -235,14 +245,14 @@ class Builder:
     def _job(self, source: Path, made: Path, library: Path | None, embed: bool, timing: int) -> BuildJob:
         return BuildJob(
             self.backend.name,
-            str(source.absolute()),  # the child works in a folder of its own
-            str(made.absolute()),
-            {name: [list(s) for s in shapes] for name, shapes in self.profile.shapes.items()},
-            self.targets,
-            None if library is None else str(library.absolute()),
-            embed,
-            self.fused,
-            timing,
+            model=str(source.absolute()),
+            plan=str(made.absolute()),
+            profile={name: [list(s) for s in shapes] for name, shapes in self.profile.shapes.items()},
+            targets=self.targets,
+            plugin=None if library is None else str(library.absolute()),
+            embed_plugin=embed,
+            fused=self.fused,
+            timing=timing,
         )
 
     def _checked(self, made: Path, result: Event, plugin: bool) -> EngineFacts:
@@ -255,15 +265,15 @@ class Builder:
             )
         facts = EngineFacts(
             self.backend.name,
-            str(result["version"]),
-            self.targets,
-            self.profile,
-            self.plan,
-            found.bytes,
-            found.sha256,
-            self.fused if plugin else 0,
-            len(layers),
-            "plugin" if plugin else "native",
+            version=str(result["version"]),
+            targets=self.targets,
+            profile=self.profile,
+            plan=self.plan,
+            bytes=found.bytes,
+            sha256=found.sha256,
+            expected=self.fused if plugin else 0,
+            found=len(layers),
+            strategy="plugin" if plugin else "native",
             seconds=float(result["seconds"]),
             peak_bytes=int(result["peak_bytes"]),
         )

@@ -46,12 +46,14 @@ def shared_object(soname: str, needed: str, machine: int) -> bytes:
     size = dynamic_at + len(dynamic)
 
     def segment(kind: int, offset: int, length: int, align: int) -> bytes:
-        return struct.pack("<2I6Q", kind, _READ_WRITE, offset, offset, offset, length, length, align)
+        addresses, lengths = [offset] * 3, [length] * 2  # in the file and in memory: the same
+        return struct.pack("<2I6Q", kind, _READ_WRITE, *addresses, *lengths, align)
 
     header = b"\x7fELF\x02\x01\x01" + bytes(9)
-    header += struct.pack(
-        "<2HI3QI6H", 3, machine, 1, 0, header_size, 0, 0, header_size, program_header_size, program_headers, 64, 0, 0
-    )
+    kind = (3, machine, 1)  # a shared object of version 1
+    places = (0, header_size, 0)  # no entry, where program headers begin, no sections
+    sizes = (header_size, program_header_size, program_headers, 64, 0, 0)
+    header += struct.pack("<2HI3QI6H", *kind, *places, 0, *sizes)
     headers = segment(_PT_LOAD, 0, size, 0x1000) + segment(_PT_DYNAMIC, dynamic_at, len(dynamic), 8)
     headers += segment(_PT_GNU_STACK, 0, 0, 16)
     content = header + headers + hash_table + symbols + strings

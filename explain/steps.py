@@ -8,6 +8,7 @@ import numpy as np
 from onnx import NodeProto
 
 from ..algebra import ZERO, Cond, Ind, Index, Monomial, Poly, Read, at_most_zero, of, render
+from ..fused.family import EmptyRows
 from ..rewriter.bind.key_terms import split_by_key
 from ..rewriter.interpret import Interpreter
 from ..rewriter.interpret.engine import Key
@@ -15,7 +16,7 @@ from ..rewriter.prove.forms import vector
 from ..rewriter.recognise.values import value_product
 from ..rewriter.records.binding import Leaf, Mask, Plan
 from ..rewriter.records.reading import Attention
-from ..rewriter.verdicts import Refusal
+from ..rewriter.verdicts import Notice, Refusal
 from .formula import bias_text, number, short, view_text
 from .places import Place, between, deepest, elements, mentions, place_of, place_of_node, product_read
 
@@ -61,12 +62,15 @@ def steps(interpreter: Interpreter, plan: Plan) -> tuple[Step, ...]:
             claim = f"added to visible scores and passed on unchanged: {short(render(terms), 200)}"
             made.append(Step(about, claim, _mask_places(interpreter, mask)))
     made.append(_values(interpreter, plan))
+    policy = EmptyRows.ZERO if plan.zero_rows else EmptyRows.MEAN
     rows = "zeros" if plan.zero_rows else "the mean of the values"
+    if not plan.rows_without_keys.agrees(policy):
+        rows += f"; in the original {plan.rows_without_keys.text} [{Notice.EMPTY_ROWS.number}]"
     made.append(Step("rows", f"a row without any visible key yields {rows}", tuple(_guard(interpreter, plan))))
     if attention.product:
         claim = f"nothing but {plan.output.tensor} reads the scores or the probabilities"
         made.append(Step("privacy", claim, (place_of(interpreter, attention.product),)))
-    made.extend(Step("premise", f"the model only runs if {a}") for a in proof.assumptions)
+    made.extend(Step("premise", f"it is assumed that {a}") for a in proof.assumptions)
     return tuple(made)
 
 

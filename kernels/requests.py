@@ -210,8 +210,8 @@ def constants_of(role: str, request: Request, tile: Tile, layout: Layout, skip: 
         return {"BITS": bits, "D": request.head_dim, "D_PADDED": padded["D_PADDED"], "KEYS": 64}
     if role == "blocks":
         return {
-            "MASK": mask, "CAUSAL": variant.causal, "DENSE": layout.mask_dense, "BLOCK_N": tile.block_n,
-            "ROWS": tile.block_m,
+            "MASK": mask, "WINDOW": variant.window, "CAUSAL": variant.causal, "DENSE": layout.mask_dense,
+            "BLOCK_N": tile.block_n, "ROWS": tile.block_m,
         }  # fmt: skip
     if role == "reach":
         return {

@@ -12,10 +12,12 @@ from onnx import ModelProto
 
 from ..base.errors import ExitCode, ModelRejected, UsageError
 from ..base.hidden import scratch
+from ..base.targets import inside
 from ..fused.family import DOMAIN
-from ..graph import note, surgeon, wellformed
+from ..graph import note, wellformed
+from ..graph.given import given
 from ..graph.index import opset_versions
-from ..graph.load import Source, check_target, load
+from ..graph.load import Source, check_target
 from ..graph.save import Staged
 from .apply import apply
 from .check.pairs import CutPairs
@@ -28,16 +30,13 @@ from .result import Options, RewriteResult
 from .working_copy import analyse_copy, working_copy
 
 
-def rewrite(
-    model: ModelProto | str | Path | Any, output: str | Path | None = None, *, options: Options | None = None
-) -> RewriteResult:
+def rewrite(model: Source | Any, output: str | Path | None = None, *, options: Options | None = None) -> RewriteResult:
     """Fuse every attention of a model whose added bias is proven to be ALiBi.
 
     Args:
-        model: An ONNX file, or a model in memory (its external data must be absolute or absent), also as a
-            ``gs.Graph`` of onnx-graphsurgeon; ``result.graph()`` then gives one back.
-        output: Where to write the rewritten model; ``<stem>.alibi.onnx`` beside the input by default.
-            A model in memory is only written if this is given.
+        model: What ``graph.given`` takes, or a source that was read already.
+        output: Where to write the rewritten model; for a path ``<stem>.alibi.onnx`` beside it by default.
+            Anything else is only written if this is given.
         options: See ``Options``.
 
     Returns:
@@ -53,7 +52,7 @@ def rewrite(
         raise UsageError("--inputs are inputs of the whole model: give them without --verify-sites.")
     clock = _Clock()
     source = source_of(model)
-    target = _target(source, output)
+    target = _target(None if isinstance(model, Source) else source.path, output)
     if target is not None and not options.dry_run:
         check_target(source, target)
     clock.lap("load")
@@ -197,24 +196,20 @@ class _Clock:
         self._last = now
 
 
-def source_of(model: ModelProto | str | Path | Any) -> Source:
+def source_of(model: Source | Any) -> Source:
     """A model, or the file or graph that holds one, with where it came from."""
-    if surgeon.is_graph(model):
-        model = surgeon.to_model(model)
-    if isinstance(model, ModelProto):
-        return Source(None, model, Path.cwd(), "")
-    return load(Path(model))
+    return model if isinstance(model, Source) else given(model).source
 
 
-def _target(source: Source, output: str | Path | None) -> Path | None:
+def _target(path: Path | None, output: str | Path | None) -> Path | None:
     if output is not None:
         return Path(output)
-    return None if source.path is None else default_target(source.path)
+    return None if path is None else default_target(path)
 
 
 def default_target(model: Path) -> Path:
     """Where a rewritten model goes if nothing else is said."""
-    return model.with_name(f"{model.stem}.alibi.onnx")
+    return inside(model.parent, model)
 
 
 def _check_versions(source: Source) -> None:

@@ -71,10 +71,29 @@ def test_a_mask_that_hides_more_than_the_scores_do_is_not_taken(monkeypatch: pyt
     monkeypatch.setattr(masks, "as_view", lambda interpreter, tensor, indices, parts: View(tensor, ((KEY,),)))
     late, even = less_equal(poly(2), of(KEY)), equal(of(Read("even", (of(KEY),), integer=True)), poly(1))
     wide, narrow = ((1 - ind(c)) * -INFINITY for c in (late, conjunction([late, even])))
-    found = masks._from_scores(visits({"narrow": narrow, "wide": wide}), site(late), [late])
+    found = masks.from_scores(visits({"narrow": narrow, "wide": wide}), site(late), [late])
     assert [leaf.view.tensor for leaf in found if isinstance(leaf, Leaf)] == ["wide"]
-    both = masks._from_scores(visits({"narrow": narrow, "wide": wide}), site(late, even), [late])
+    both = masks.from_scores(visits({"narrow": narrow, "wide": wide}), site(late, even), [late])
     assert [leaf.view.tensor for leaf in both if isinstance(leaf, Leaf)] == ["narrow"]
+
+
+def test_a_part_that_hides_keys_is_passed_on_where_the_proof_keeps_its_term() -> None:
+    """Beside a mask of which the values are not known, the causal one is a finite number like any other."""
+    proto = model(
+        BIAS
+        + """causal = Where(later, low, none)
+       ordered = Add(biased, causal)
+       odd = Mod(m, two)
+       kept = Cast<to=1>(odd)
+       left_out = Sub(certain, kept)
+       padding = Mul(left_out, low)
+       s = Add(ordered, padding)""",
+        inputs=", int64[B,1,1,S] m",
+        constants=", float certain = {1}, int64 two = {2}",
+    )
+    mask = np.where(some_of(2, 1, 1, 9), 3, 0)
+    mask[..., 0] = 1  # what the first row sees
+    assert difference(proto, {"m": mask}) < 1e-5
 
 
 @pytest.mark.parametrize(("number", "kind"), [(1, "equal"), (-3, "equal"), (2, "at_most")])
@@ -87,7 +106,7 @@ def test_a_comparison_with_a_number_has_the_sign_of_the_number(
     condition = equal(mask, poly(number)) if kind == "equal" else less_equal(mask, poly(number))
     assert condition.kind == {"equal": "eq", "at_most": "le"}[kind] and condition.value is not None
     sign = 1 if condition.value.coefficient_of(mask.single_atom) == 1 else -1
-    found = masks._comparison(visits({"mask": mask}), site(), condition.kind, condition.value * sign)
+    found = masks.comparison(visits({"mask": mask}), site(), condition.kind, condition.value * sign)
     assert found == Op(kind, (Leaf(view),), number)
 
 

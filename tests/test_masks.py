@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from alibi_rewriter.algebra import INFINITY, Index, Read, Size, ind, less_equal, nonzero, of, poly
 from alibi_rewriter.rewriter.pipeline import rewrite
-from alibi_rewriter.rewriter.recognise.visibility import _merge_indicators, hides, is_half, shift, unmask
+from alibi_rewriter.rewriter.recognise.visibility import hides, is_half, merge_indicators, shift, unmask
 from onnx import ModelProto, TensorProto
 from tiny import BARE, HEADS, LOWEST, SLOPES, WIDTH, Graph, codes, fused, gaps
 
@@ -77,9 +77,9 @@ def test_a_product_of_comparisons_is_what_they_imply() -> None:
     i, j = of(Index("i", of(Size("S")))), of(Index("j", of(Size("S"))))
     causal, wider, later = (ind(c) for c in (less_equal(j, i), less_equal(j, i + 2), less_equal(i + 1, j)))
     read = ind(nonzero(of(Read("mask", (j,), integer=True))))
-    assert _merge_indicators(causal * wider * 3 + read) == causal * 3 + read
-    assert _merge_indicators(causal * later + 1) == poly(1)
-    assert _merge_indicators(causal * read) == causal * read
+    assert merge_indicators(causal * wider * 3 + read) == causal * 3 + read
+    assert merge_indicators(causal * later + 1) == poly(1)
+    assert merge_indicators(causal * read) == causal * read
 
 
 def masked(value: float, how: str, *, rows: bool = False, factor: float = 1.0) -> ModelProto:

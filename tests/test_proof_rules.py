@@ -354,6 +354,25 @@ def test_a_number_of_elements_contradicts_an_assumption() -> None:
     assert refusal(proto) is Code.SIZES
 
 
+# --- factors of operands -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scaled", ["v", "v5", "v5e", "vr"])
+def test_a_factor_of_the_values_is_kept(scaled: str) -> None:
+    """It belongs to no scale of scores: values are taken behind it, wherever repeated heads lie below it."""
+    proto = read("accept_gqa")
+    at, reader = next((n, node) for n, node in enumerate(proto.graph.node) if scaled in node.input)
+    reader.input[list(reader.input).index(scaled)] = "scaled_values"
+    proto.graph.node.insert(at, onnx.helper.make_node("Mul", [scaled, "scale"], ["scaled_values"]))
+    made = alone(proto).model
+    assert made is not None
+    random = np.random.default_rng(5)
+    feeds: dict[str, npt.NDArray[np.generic]] = {
+        n: random.standard_normal((2, heads, 9, 8)).astype(np.float32) for n, heads in (("q", 4), ("k", 2), ("v", 2))
+    }
+    assert np.abs(run(proto, feeds)[0] - run(made, feeds)[0]).max() < 1e-5
+
+
 # --- tensors that are longer than the keys -----------------------------------------------------------------
 
 

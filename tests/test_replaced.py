@@ -25,6 +25,7 @@ def gpt2(
     grows: float = 1.0,
     absolute: bool = False,
     factor: float = 1.0,
+    latest: int = 0,
 ) -> ModelProto:
     """An attention whose later keys get a number in place of their score.
 
@@ -36,11 +37,12 @@ def gpt2(
         grows: A factor on the slopes.
         absolute: The bias is slope * j, not slope * (j - row).
         factor: On the products.
+        latest: The last key that a row sees, counted from its own.
     """
     graph = Graph()
     graph.operands("S", "T")
     distance = graph.distance()
-    later = graph.add("Greater", distance, graph.number(0))
+    later = graph.add("Greater", distance, graph.number(latest))
     place = graph.range(graph.extent("k", 2)) if absolute else distance
     if symmetric:
         place = graph.add("Neg", graph.add("Abs", distance))
@@ -77,6 +79,7 @@ ACCEPTED = {
 REFUSED = {
     "too-high": (lambda: gpt2(-5e3), "a hidden key scores -5000 in place of its score"),
     "bias-after": (lambda: gpt2(bias="after"), "in place of its score"),
+    "own-key-hidden": (lambda: gpt2(latest=-3000), "the row's own key is hidden as well"),
     "own-key-falls": (lambda: gpt2(absolute=True, grows=-1.0), "the row's own key gets"),
 }
 

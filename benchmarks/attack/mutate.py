@@ -35,7 +35,11 @@ BAD = ("wrong", "traceback", "hang")
 
 def usable(folders: list[Path], only: str) -> Iterator[mutant_judge.Base]:
     """Bases that are fused and equal as they are; why others are left out goes to stderr."""
+    seen: set[str] = set()
     for base in mutant_judge.bases(folders, only):
+        if base.name in seen:
+            continue  # a model that two folders have: its mutants would be the same
+        seen.add(base.name)
         try:
             verdict = mutant_judge.judge(base, base.model, long=False)
         except Exception as error:  # noqa: BLE001 - a model that cannot be run here

@@ -170,21 +170,22 @@ def jobs(
     for arch in architectures:
         found = configurations(request, arch, skip=skip)
         # The bulk copies take any strides: one image serves every layout whose mask differs by key only.
-        if not all(layout.mask_rows for layout in layouts):
+        if not request.variant.window and not all(layout.mask_rows for layout in layouts):
             yield from ((x, Layout(contiguous=False)) for x in found if x.engine == "hopper")
-        if any(layout.mask_rows for layout in layouts) and reads_mask_rows(request):
-            yield from _mask_row_jobs(found)
+        rows = request.variant.window or any(layout.mask_rows for layout in layouts)
+        if rows and reads_mask_rows(request):
+            yield from _mask_row_jobs(request, found)
         for layout in _widened(request, layouts):
             # A kernel for one row is the general one where masks differ by key only.
             portable = (x for x in found if x.engine != "hopper")
             yield from ((x, layout) for x in portable if layout.mask_rows or "MASK_ROWS" not in x.options)
 
 
-def _mask_row_jobs(found: Sequence[Configuration]) -> Iterator[tuple[Configuration, Layout]]:
-    """The Hopper kernel without conditions for masks with rows, and what looks at them; first for masks in vectors."""
+def _mask_row_jobs(request: Request, found: Sequence[Configuration]) -> Iterator[tuple[Configuration, Layout]]:
+    """The Hopper kernel without conditions for masks with rows or windows, and what looks at them; vectors first."""
     general = [x for x in found if x.engine == "hopper" and not x.conditions and not x.options.get("SKIP")]
     for configuration in general[:1]:
-        for dense in (True, False):
+        for dense in (True, False) if request.mask_dtype is not None else (False,):
             for each in with_mask_rows(configuration):
                 yield each, Layout(contiguous=False, mask_rows=True, mask_dense=dense)
 

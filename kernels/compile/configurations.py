@@ -64,8 +64,9 @@ def applies(rule: dict[str, Any], request: Request, arch: int) -> bool:
     low, high = rule.get("head_dim", [0, 256])
     if arch not in rule["arch"] or not low <= largest <= high:
         return False
-    # The Hopper kernel knows neither windows nor key biases.
-    if rule["engine"] == "hopper" and (variant.window or variant.key_bias):
+    # The Hopper kernel takes one thing that differs by key, and windows where nothing does.
+    by_key = variant.key_bias and (variant.window or request.mask_dtype is not None)
+    if rule["engine"] == "hopper" and (by_key or (variant.window and variant.positions)):
         return False
     facts = {
         "element_bytes": ELEMENT_BYTES[request.dtype],
@@ -132,8 +133,9 @@ def configurations(request: Request, arch: int, *, skip: bool = False) -> list[C
 
 
 def reads_mask_rows(request: Request) -> bool:
-    """Whether the Hopper kernel takes masks with rows of this request: ``blocks`` then looks at them before."""
-    return request.mask_dtype is not None and not request.variant.positions
+    """Whether the Hopper kernel takes masks with rows of this request, or windows: ``blocks`` looks at them before."""
+    variant = request.variant
+    return (request.mask_dtype is not None or variant.window) and not variant.positions and not variant.key_bias
 
 
 def with_mask_rows(configuration: Configuration) -> tuple[Configuration, Configuration]:

@@ -56,14 +56,22 @@ def _argument(
     variant = request.variant
     vector = 16 // ELEMENT_BYTES[request.dtype]
     called = _RENAMED.get(name, name)
+    if hopper and variant.key_bias:
+        # An additive mask that differs by key only.
+        name = {"mask": "key_bias", "mask_batch": "bias_batch", "mask_head": "bias_head"}.get(name, name)
+        called = name if name.startswith(("key_bias", "bias_")) else called
+        if name == "mask_column":
+            return 1
+    masked = request.mask_dtype is not None or variant.key_bias
+    looks = hopper and (layout.mask_rows or variant.window)
     absent = (
         (name == "mask" and request.mask_dtype is None)
         or (name == "key_positions" and not variant.positions)
         or (name == "key_bias" and not variant.key_bias)
         or (name in ("reach", "key_norms") and role == "prefill" and not skip)
-        or (name in ("ticket", "previous") and role == "prefill" and not (skip or (hopper and layout.mask_rows)))
-        or (name == "blocks" and role == "prefill" and not layout.mask_rows)
-        or (name == "empty_mean" and request.mask_dtype is None and hopper)
+        or (name in ("ticket", "previous") and role == "prefill" and not (skip or looks))
+        or (name == "blocks" and role == "prefill" and not looks)
+        or (name == "empty_mean" and hopper and not (masked or variant.window))
         or (name == "output" and role in ("decode_split", "extend"))
         or (name in ("partial", "partial_sums") and role == "decode")
     )
@@ -96,7 +104,7 @@ def _argument(
             return 0
         if tensor == "bias" and not variant.key_bias:
             return 0
-        if hopper and axis in ("head", "row") and not layout.mask_rows:
+        if hopper and tensor == "mask" and axis in ("head", "row") and not layout.mask_rows:
             return 0
         if tensor == "output" and role in ("decode_split", "extend"):
             return 0
@@ -118,7 +126,7 @@ def _map_type(tensor: str, rows: int, columns: int, dtype: str) -> tuple[str, gl
     return f"tensordesc<{TRITON_TYPES[dtype]}[1, 1, {rows}, {columns}],{layout!r}>", layout
 
 
-def hopper_constants(request: Request, tile: Tile, skip: bool, mask_rows: bool) -> dict[str, Any]:
+def hopper_constants(request: Request, tile: Tile, skip: bool, looks: bool) -> dict[str, Any]:
     """The compile-time arguments of the Hopper kernel before a configuration's own options."""
     if tile.stages & (tile.stages - 1):
         raise ValueError(f"{tile.text}: the number of stages has to be a power of two")
@@ -130,17 +138,18 @@ def hopper_constants(request: Request, tile: Tile, skip: bool, mask_rows: bool) 
     raw = wide and not variant.positions and form != 0
     # MiB of keys and values that are worked on at a time: they have to stay in the L2 cache, and a program has to get
     # several tiles of them; drawn by ticket (skip), some more, or the last ones drawn end too late.
-    bundle = 32 if skip or mask_rows else 16
-    masked = request.mask_dtype is not None and max(request.head_dim, request.value_dim) <= 128
+    bundle = 32 if skip or looks else 16
+    by_key = (request.mask_dtype is not None or variant.key_bias) and not looks
+    roomy = (by_key or looks) and max(request.head_dim, request.value_dim) <= 128
     return {
-        "FORM": form, "MASK": request.mask_dtype is not None and not mask_rows, "MASK_ROWS": mask_rows,
-        "ADDITIVE": request.mask_dtype not in (None, "bool"),
+        "FORM": form, "MASK": by_key, "MASK_ROWS": looks, "READS": looks and request.mask_dtype is not None,
+        "WINDOW": variant.window, "ADDITIVE": request.mask_dtype not in (None, "bool") or variant.key_bias,
         "POSITIONS": variant.positions, "TERMS": False,
         "D": padded_head(request.head_dim), "V": padded_head(request.value_dim), "BLOCK_N": tile.block_n,
         "STAGES": tile.stages, "CONSUMERS": tile.block_m // 64, "SKIP": skip, "QUERIES": 2, "STEADY": True, "RAW": raw,
         "PAIRED": wide and (form != 2 or raw), "LEAST_TOTAL": 2.0**-60 if wide else 2.0**-4, "BUNDLE_MIB": bundle,
         # A producer that looks at masks needs more.
-        "CONSUMER_REGISTERS": 232 if masked else 240, "PRODUCER_REGISTERS": 40 if masked else 24,
+        "CONSUMER_REGISTERS": 232 if roomy else 240, "PRODUCER_REGISTERS": 40 if roomy else 24,
     }  # fmt: skip
 
 
@@ -164,7 +173,7 @@ def compile_job(job: dict[str, Any]) -> dict[str, Any]:
     hopper_engine = job["engine"] == "hopper"
     skip = bool(options.get("SKIP", False))
     if hopper_engine:
-        constants = {**hopper_constants(request, tile, skip, layout.mask_rows), **options}
+        constants = {**hopper_constants(request, tile, skip, layout.mask_rows or request.variant.window), **options}
     else:
         constants = {**constants_of(role, request, tile, layout, skip), **options}
     boxes = {"query": 64, "key": tile.block_n, "value": tile.block_n, "output": 64}

@@ -37,8 +37,8 @@ noted again, with the maximum kept block by block.  So the result never depends 
 
 With SKIP far blocks that provably do not matter are left out (``skipping``).
 
-With MASK_ROWS a mask differs by row and head, too: ``blocks`` has looked at it, programs draw tiles as with SKIP, and
-blocks that no row of a tile needs are left out (``rows``).
+With MASK_ROWS there is a window, or a mask differs by row, too: ``blocks`` has looked at them, programs draw tiles as
+with SKIP, and blocks that no row of a tile needs are left out (``rows``).
 
 Needs ``s_q <= s_kv``.
 """
@@ -64,10 +64,10 @@ from .shared import COUNTS, DOUBTS, NOTES, ROWS, TERM_COLUMNS, Settings, Shared,
 def alibi_prefill_hopper(
     query_map, key_map, value_map, output_map, slopes, key_norms, ticket, previous, blocks, mask, key_positions,
     mask_batch, mask_head, mask_row, mask_column, positions_batch, batch_size, heads, group, s_q, s_kv,
-    scale_natural, empty_mean,
+    window_left, window_right, scale_natural, empty_mean,
     FORM: gl.constexpr, STEADY: gl.constexpr, RAW: gl.constexpr, SKIP: gl.constexpr, MASK: gl.constexpr,
     ADDITIVE: gl.constexpr, POSITIONS: gl.constexpr, TERMS: gl.constexpr,
-    MASK_ROWS: gl.constexpr, PAIRED: gl.constexpr, BUNDLE_MIB: gl.constexpr,
+    MASK_ROWS: gl.constexpr, READS: gl.constexpr, WINDOW: gl.constexpr, PAIRED: gl.constexpr, BUNDLE_MIB: gl.constexpr,
     D: gl.constexpr, V: gl.constexpr, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, QUERIES: gl.constexpr,
     CONSUMERS: gl.constexpr, LEAST_TOTAL: gl.constexpr, CONSUMER_REGISTERS: gl.constexpr,
     PRODUCER_REGISTERS: gl.constexpr,
@@ -81,8 +81,9 @@ def alibi_prefill_hopper(
         ticket: One int32, zero: how many tiles were taken (SKIP, MASK_ROWS).
         previous: As many int32 as tiles, of any contents: which tile its program took before (SKIP, MASK_ROWS).
         blocks: From ``blocks.alibi_blocks``: which blocks a tile needs (MASK_ROWS).
-        mask: bytes, or floats (ADDITIVE); key j of batch b at ``b * mask_batch + j * mask_column`` (MASK); any
-            strides by head and row, too (MASK_ROWS).
+        mask: bytes, or floats (ADDITIVE); key j of batch b and head h at ``b * mask_batch + h * mask_head + j *
+            mask_column`` (MASK); any strides by row, too (MASK_ROWS with READS).  A key bias is an additive mask.
+        window_left, window_right: how many keys before and after its own a row sees; -1 for all (WINDOW).
         key_positions: [B or 1, S_kv], float32 (POSITIONS).
         empty_mean: rows without a visible key yield the mean of ``value`` (1) or zeros (0) (MASK, MASK_ROWS).
     """
@@ -133,17 +134,18 @@ def alibi_prefill_hopper(
     # The other barriers are set up by the partitions, side by side (``set_up_barriers``).
     mbarrier.init(ready, count=CONSUMERS + 1)
     fence_async_shared()
-    settings = Settings(FORM, STEADY, RAW, SKIP, MASK, ADDITIVE, POSITIONS, BY_TERMS, MASK_ROWS, PAIRED, BUNDLE_MIB,
-                        D, V, BLOCK_N, STAGES, QUERIES, CONSUMERS, LEAST_TOTAL)  # fmt: skip
+    settings = Settings(FORM, STEADY, RAW, SKIP, MASK, ADDITIVE, POSITIONS, BY_TERMS, MASK_ROWS, READS,
+                        WINDOW, PAIRED, BUNDLE_MIB, D, V, BLOCK_N, STAGES, QUERIES, CONSUMERS, LEAST_TOTAL)  # fmt: skip
     sizes = Sizes(gl.to_tensor(batch_size), gl.to_tensor(heads), gl.to_tensor(group), gl.to_tensor(s_q),
                   gl.to_tensor(s_kv))  # fmt: skip
     shared = Shared(query_tile, key_tile, value_tile, output_tile, vector_tile, told, term_tile, picks, ones, notes,
                     verdicts, doubts, bounds, query_full, query_empty, key_full, value_full, freed, verdict, weighed,
                     certain, ready)  # fmt: skip
-    rows = RowMask(gl.to_tensor(0), gl.to_tensor(0), gl.to_tensor(0), gl.to_tensor(0), gl.to_tensor(0))
-    if MASK_ROWS:
-        rows = RowMask(mask, gl.to_tensor(mask_batch), gl.to_tensor(mask_head), gl.to_tensor(mask_row),
-                       gl.to_tensor(mask_column))  # fmt: skip
+    pointer = gl.to_tensor(0)
+    if READS:
+        pointer = mask
+    rows = RowMask(pointer, gl.to_tensor(mask_batch), gl.to_tensor(mask_head), gl.to_tensor(mask_row),
+                   gl.to_tensor(mask_column), gl.to_tensor(window_left), gl.to_tensor(window_right))  # fmt: skip
     # Spelled out: a tuple that is given a name turns its constants into tensors.
     if CONSUMERS == 3:
         gl.warp_specialize([

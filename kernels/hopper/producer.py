@@ -55,14 +55,14 @@ def _by_key():
 
 
 @gluon.jit
-def _ask(mask, key_positions, batch, mask_batch, mask_column, positions_batch, start, s_kv, settings):
+def _ask(mask, key_positions, batch, mask_column, positions_batch, start, s_kv, settings):
     """Loads what mask and positions say of a block of keys.  A block ahead, because the answer takes its time."""
     key = start + gl.arange(0, settings.BLOCK_N, layout=_by_key())
     inside = key < s_kv
     loaded = key
     position = key
     if settings.MASK:
-        at = mask + batch.to(gl.int64) * mask_batch + key.to(gl.int64) * mask_column
+        at = mask + key.to(gl.int64) * mask_column
         loaded = gl.load(at, mask=inside, other=0)
     if settings.POSITIONS:
         at = key_positions + batch.to(gl.int64) * positions_batch + key
@@ -226,8 +226,12 @@ def produce(
                 kv_head = head // sizes.group
                 slope_natural = gl.load(slopes + head)
                 slope = slope_natural * per_natural
+                of_entry = mask
                 if settings.MASK:
-                    if batch != scanned:
+                    # One mask of a batch entry for all heads, or one of each.
+                    of_entry = mask + batch.to(gl.int64) * mask_batch + head.to(gl.int64) * mask_head
+                    entry = gl.where(mask_head != 0, pair, batch)
+                    if entry != scanned:
                         scanned, scanned_b = scanned_b, scanned
                         begin, begin_b = begin_b, begin
                         end, end_b = end_b, end
@@ -237,11 +241,11 @@ def produce(
                             begin_seen, begin_seen_b = begin_seen_b, begin_seen
                             begin_near, begin_near_b = begin_near_b, begin_near
                             end_near, end_near_b = end_near_b, end_near
-                    if batch != scanned:
+                    if entry != scanned:
                         begin_seen, begin, end, begin_near, end_near = visible_keys(
-                            mask, batch, mask_batch, mask_column, s_kv, within, settings
+                            of_entry, mask_column, s_kv, within, settings
                         )
-                        scanned = batch
+                        scanned = entry
                         plain_from = gl.to_tensor(0)
                         plain_to = gl.to_tensor(0)
                     if not settings.ADDITIVE:
@@ -277,7 +281,7 @@ def produce(
                 asked = not (within & (plain_from <= first) & (first < plain_to))
                 if VECTOR:
                     loaded, position = _ask(
-                        mask, key_positions, batch, mask_batch, mask_column, positions_batch, first * BLOCK_N,
+                        of_entry, key_positions, batch, mask_column, positions_batch, first * BLOCK_N,
                         gl.where(asked, s_kv, 0), settings)  # fmt: skip
                 slot = served & (QUERIES - 1)
                 mbarrier.wait(shared.query_empty.index(slot), ((served // QUERIES) & 1) ^ 1)
@@ -312,7 +316,7 @@ def produce(
                         asked = (j + 1 < keyed) & (not known)
                         if asked:
                             loaded, position = _ask(
-                                mask, key_positions, batch, mask_batch, mask_column, positions_batch,
+                                of_entry, key_positions, batch, mask_column, positions_batch,
                                 next_number * BLOCK_N, s_kv, settings)  # fmt: skip
                     # Once the weights of the block that was here are computed.
                     mbarrier.wait(shared.freed.index(stage), phase_of(step, settings) ^ 1, pred=step >= settings.STAGES)

@@ -26,21 +26,25 @@ SCAN = gl.constexpr(128)
 
 @aggregate
 class RowMask:
-    """A mask with rows: where it is and its strides; the last dimension is ``mask_column`` apart."""
+    """A mask with rows: where it is and its strides (READS); and a window (WINDOW)."""
 
     pointer: gl.tensor
     batch: gl.tensor
     head: gl.tensor
     row: gl.tensor
     column: gl.tensor
+    window_left: gl.tensor
+    window_right: gl.tensor
 
     @gluon.constexpr_function
-    def __init__(self, pointer, batch, head, row, column):
+    def __init__(self, pointer, batch, head, row, column, window_left, window_right):
         self.pointer = pointer
         self.batch = batch
         self.head = head
         self.row = row
         self.column = column
+        self.window_left = window_left
+        self.window_right = window_right
 
 
 @gluon.jit
@@ -150,16 +154,22 @@ def with_mask(scores, told, start, factor, hidden, tile, slot, rows, row, column
               WHO: gl.constexpr):  # fmt: skip
     """Adds the mask of a block, times ``factor``, to its scores; those of hidden keys become ``hidden``."""
     if told:
-        batch = read(shared, slot, BATCH).to(gl.int64)
-        head = read(shared, slot, HEAD).to(gl.int64)
         of_mask = tile * (ROWS * settings.CONSUMERS) + WHO * ROWS + row
-        base = rows.pointer + batch * rows.batch + head * rows.head + start.to(gl.int64) * rows.column
-        at = base + (of_mask.to(gl.int64) * rows.row)[:, None] + (column.to(gl.int64) * rows.column)[None, :]
-        inside = (of_mask < sizes.s_q)[:, None] & (start + column < sizes.s_kv)[None, :]
-        loaded = gl.load(at, mask=inside, other=0)
-        if settings.ADDITIVE:
-            added = gl.minimum(loaded.to(gl.float32), LARGEST)
-            scores = gl.where(added > LOWEST, scores + added * factor, hidden)
-        else:
-            scores = gl.where(loaded != 0, scores, hidden)
+        if settings.READS:
+            batch = read(shared, slot, BATCH).to(gl.int64)
+            head = read(shared, slot, HEAD).to(gl.int64)
+            base = rows.pointer + batch * rows.batch + head * rows.head + start.to(gl.int64) * rows.column
+            at = base + (of_mask.to(gl.int64) * rows.row)[:, None] + (column.to(gl.int64) * rows.column)[None, :]
+            inside = (of_mask < sizes.s_q)[:, None] & (start + column < sizes.s_kv)[None, :]
+            loaded = gl.load(at, mask=inside, other=0)
+            if settings.ADDITIVE:
+                added = gl.minimum(loaded.to(gl.float32), LARGEST)
+                scores = gl.where(added > LOWEST, scores + added * factor, hidden)
+            else:
+                scores = gl.where(loaded != 0, scores, hidden)
+        if settings.WINDOW:
+            before = (of_mask + (sizes.s_kv - sizes.s_q))[:, None] - (start + column)[None, :]
+            shown = (rows.window_left < 0) | (before <= rows.window_left)
+            shown = shown & ((rows.window_right < 0) | (before >= -rows.window_right))
+            scores = gl.where(shown, scores, hidden)
     return scores

@@ -65,6 +65,8 @@ class Settings:
     POSITIONS: gl.constexpr
     TERMS: gl.constexpr
     MASK_ROWS: gl.constexpr
+    READS: gl.constexpr
+    WINDOW: gl.constexpr
     PAIRED: gl.constexpr
     BUNDLE_MIB: gl.constexpr
     D: gl.constexpr
@@ -77,7 +79,7 @@ class Settings:
     LEAST_TOTAL: gl.constexpr
 
     @gluon.constexpr_function
-    def __init__(self, FORM, STEADY, RAW, SKIP, MASK, ADDITIVE, POSITIONS, TERMS, MASK_ROWS, PAIRED,
+    def __init__(self, FORM, STEADY, RAW, SKIP, MASK, ADDITIVE, POSITIONS, TERMS, MASK_ROWS, READS, WINDOW, PAIRED,
                  BUNDLE_MIB, D, V, BLOCK_N, STAGES, QUERIES, CONSUMERS, LEAST_TOTAL):  # fmt: skip
         self.FORM = gl.constexpr(FORM)
         self.STEADY = gl.constexpr(STEADY)
@@ -88,6 +90,8 @@ class Settings:
         self.POSITIONS = gl.constexpr(POSITIONS)
         self.TERMS = gl.constexpr(TERMS)
         self.MASK_ROWS = gl.constexpr(MASK_ROWS)
+        self.READS = gl.constexpr(READS)
+        self.WINDOW = gl.constexpr(WINDOW)
         self.PAIRED = gl.constexpr(PAIRED)
         self.BUNDLE_MIB = gl.constexpr(BUNDLE_MIB)
         self.D = gl.constexpr(D)

@@ -139,15 +139,14 @@ def _end(added, start, floor):
 
 
 @gluon.jit
-def visible_keys(mask, batch, mask_batch, mask_column, s_kv, within, settings):
-    """Of one batch entry: the first visible key; the first and the end of what this pass reads, and of keys near zero.
+def visible_keys(base, mask_column, s_kv, within, settings):
+    """Of one mask: the first visible key; the first and the end of what this pass reads, and of keys near zero.
 
     Of no keys the first is s_kv and the end 0.
 
     A boolean mask has one kind of visible key.  Of an additive one the first pass (``within``) leaves out what is
     at or below FAR at both ends; tiles whose rows have no other keys are done again, with all visible ones.
     """
-    base = mask + batch.to(gl.int64) * mask_batch
     last = (s_kv - 1) // SPAN * SPAN
     # Both ends asked for at once.
     head = _look(base, gl.to_tensor(0), mask_column, s_kv, settings)

@@ -1,4 +1,4 @@
-"""Masks with rows: which blocks of keys a tile of query rows needs, and for which of them it has to read the mask.
+"""Masks with rows and windows: which blocks of keys a tile of query rows needs, and where it has to look closely.
 
 One small launch before the prefill kernel.  Most masks with rows (causal ones written out, packed documents, prefixes,
 windows) hide or show whole blocks: those are left out, or computed as if there were no mask.
@@ -14,7 +14,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .primitives import MASK_BOOLEAN
+from .primitives import MASK_BOOLEAN, MASK_NONE, in_window
 
 FAR = tl.constexpr(-1e38)
 """An additive mask at or below this makes a weight of zero, unless all keys of a row are like that."""
@@ -23,14 +23,33 @@ BLOCK_ROWS = 128
 
 
 @triton.jit
+def _says_nothing(base, block, first_row, mask_row, MASK: tl.constexpr, BLOCK_N: tl.constexpr, ROWS: tl.constexpr):
+    """Whether a dense mask says nothing in a whole block; read four bytes at a time."""
+    BYTES: tl.constexpr = base.dtype.element_ty.primitive_bitwidth // 8
+    row = first_row + tl.arange(0, ROWS)
+    first = (base + block * BLOCK_N).to(tl.pointer_type(tl.int32), bitcast=True)
+    place = row.to(tl.int64)[:, None] * mask_row * BYTES // 4 + tl.arange(0, BLOCK_N * BYTES // 4)[None, :]
+    word = tl.load(first + place)
+    if MASK == MASK_BOOLEAN:
+        # A byte that is zero borrows.
+        said = (word - 0x01010101) & ~word & -0x7F7F7F80
+    elif BYTES == 2:
+        said = word & 0x7FFF7FFF
+    else:
+        said = word & 0x7FFFFFFF
+    return tl.max(tl.max((said != 0).to(tl.int32), 1), 0) == 0
+
+
+@triton.jit
 def alibi_blocks(
-    mask, blocks, ticket, mask_batch, mask_head, mask_row, mask_column, s_q, s_kv,
-    MASK: tl.constexpr, CAUSAL: tl.constexpr, DENSE: tl.constexpr, BLOCK_N: tl.constexpr, ROWS: tl.constexpr,
+    mask, blocks, ticket, mask_batch, mask_head, mask_row, mask_column, s_q, s_kv, window_left, window_right,
+    MASK: tl.constexpr, WINDOW: tl.constexpr, CAUSAL: tl.constexpr, DENSE: tl.constexpr, BLOCK_N: tl.constexpr,
+    ROWS: tl.constexpr,
 ):  # fmt: skip
     """Grid (ceil(s_q / 128) * ceil(s_kv / BLOCK_N), heads of the mask, batch entries of the mask).
 
     A program looks at a block of BLOCK_N keys of a tile of ROWS rows and writes a byte: 1 if a row sees one of the
-    keys, plus 2 if the mask says something about one.  Keys that causality hides do not count.
+    keys, plus 2 if mask or window say something about one.  Keys that causality hides do not count.
 
     Args:
         mask: element (b, h, i, j) at ``b * mask_batch + h * mask_head + i * mask_row + j * mask_column``.
@@ -38,6 +57,7 @@ def alibi_blocks(
         blocks: [batch entries, heads, tiles, 4 * ceil(s_kv / (4 * BLOCK_N))], uint8; what is beyond the last block is
             left as it was.
         ticket: one int32, set to zero for the kernel whose programs draw their tiles.
+        window_left, window_right: how many keys before and after its own a row sees; -1 for all (WINDOW).
     """
     blocks_of_tile = tl.cdiv(s_kv, BLOCK_N)
     tile = tl.program_id(0) // blocks_of_tile
@@ -47,47 +67,58 @@ def alibi_blocks(
     tl.store(ticket, 0, mask=(tl.program_id(0) == 0) & (head == 0) & (batch == 0))
     first_row = tile * ROWS
     offset = s_kv - s_q
+    first_key = block * BLOCK_N
+    # Of keys that may be seen, and of those that all rows see as far as causality says.
     end = s_kv
+    whole = s_kv
     if CAUSAL:
         end = tl.minimum(tl.minimum(first_row + ROWS, s_q) + offset, s_kv)
-    code = tl.full([], 0, tl.int32)
-    base = mask + batch.to(tl.int64) * mask_batch + head.to(tl.int64) * mask_head
-    if DENSE:
-        # Four bytes at a time, as long as nothing is found: most blocks of most masks say nothing.
-        whole = end
-        if CAUSAL:
-            whole = tl.minimum(first_row + offset + 1, s_kv)
-        if ((block + 1) * BLOCK_N <= whole) & (first_row + ROWS <= s_q):
-            BYTES: tl.constexpr = mask.dtype.element_ty.primitive_bitwidth // 8
-            row = first_row + tl.arange(0, ROWS)
-            first = (base + block * BLOCK_N).to(tl.pointer_type(tl.int32), bitcast=True)
-            place = row.to(tl.int64)[:, None] * mask_row * BYTES // 4 + tl.arange(0, BLOCK_N * BYTES // 4)[None, :]
-            word = tl.load(first + place)
-            if MASK == MASK_BOOLEAN:
-                # A byte that is zero borrows.
-                said = (word - 0x01010101) & ~word & -0x7F7F7F80
-            elif BYTES == 2:
-                said = word & 0x7FFF7FFF
-            else:
-                said = word & 0x7FFFFFFF
-            code = tl.where(tl.max(tl.max((said != 0).to(tl.int32), 1), 0) == 0, 1, 0)
-    if (code == 0) & (block * BLOCK_N < end):
-        column = block * BLOCK_N + tl.arange(0, BLOCK_N)
-        row = first_row + tl.arange(0, ROWS)
-        at = base + row.to(tl.int64)[:, None] * mask_row + column.to(tl.int64)[None, :] * mask_column
-        inside = (row < s_q)[:, None] & (column < end)[None, :]
-        loaded = tl.load(at, mask=inside, other=0)
-        if CAUSAL:
-            inside = inside & (column[None, :] <= (row + offset)[:, None])
-        if MASK == MASK_BOOLEAN:
-            seen = loaded != 0
-            said = loaded == 0
+        whole = tl.minimum(first_row + offset + 1, s_kv)
+    exists = first_key < end
+    reached = exists
+    plain = (first_key + BLOCK_N <= whole) & (first_row + ROWS <= s_q)
+    if WINDOW:
+        least = first_row + offset - (first_key + BLOCK_N - 1)
+        most = tl.minimum(first_row + ROWS, s_q) - 1 + offset - first_key
+        reached = reached & ((window_left < 0) | (least <= window_left))
+        reached = reached & ((window_right < 0) | (most >= -window_right))
+        plain = plain & ((window_left < 0) | (most <= window_left)) & ((window_right < 0) | (least >= -window_right))
+    base = mask
+    if MASK != MASK_NONE:
+        base = mask + batch.to(tl.int64) * mask_batch + head.to(tl.int64) * mask_head
+        if DENSE:
+            # Most blocks of most masks say nothing.
+            if plain & reached:
+                plain = _says_nothing(base, block, first_row, mask_row, MASK, BLOCK_N, ROWS)
         else:
-            added = loaded.to(tl.float32)
-            seen = added > FAR
-            said = added != 0.0
-        needed = tl.max(tl.max((seen & inside).to(tl.int32), 1), 0)
-        code = needed + 2 * tl.max(tl.max((said & inside).to(tl.int32), 1), 0)
+            plain = plain & (s_q < 0)
+    # What lies outside the window altogether says so, too: some blocks are taken whatever they hold.
+    code = tl.where(reached, tl.where(plain, 1, 0), tl.where(exists, 2, 0))
+    if reached & (code == 0):
+        column = first_key + tl.arange(0, BLOCK_N)
+        row = first_row + tl.arange(0, ROWS)
+        inside = (row < s_q)[:, None] & (column < end)[None, :]
+        counts = inside
+        if CAUSAL:
+            counts = inside & (column[None, :] <= (row + offset)[:, None])
+        seen = counts
+        said = counts & (row < 0)[:, None]
+        if MASK != MASK_NONE:
+            at = base + row.to(tl.int64)[:, None] * mask_row + column.to(tl.int64)[None, :] * mask_column
+            loaded = tl.load(at, mask=inside, other=0)
+            if MASK == MASK_BOOLEAN:
+                seen = loaded != 0
+                said = loaded == 0
+            else:
+                added = loaded.to(tl.float32)
+                seen = added > FAR
+                said = added != 0.0
+        if WINDOW:
+            shown = in_window(row + offset, column, window_left, window_right)
+            seen = seen & shown
+            said = said | (shown == 0)
+        needed = tl.max(tl.max((seen & counts).to(tl.int32), 1), 0)
+        code = needed + 2 * tl.max(tl.max((said & counts).to(tl.int32), 1), 0)
     width = tl.cdiv(s_kv, 4 * BLOCK_N) * 4
-    tl.store(blocks + ((batch * tl.num_programs(1) + head).to(tl.int64) * tl.cdiv(s_q, ROWS) + tile) * width + block,
-             code.to(tl.uint8))  # fmt: skip
+    slot = ((batch * tl.num_programs(1) + head).to(tl.int64) * tl.cdiv(s_q, ROWS) + tile) * width + block
+    tl.store(blocks + slot, code.to(tl.uint8))

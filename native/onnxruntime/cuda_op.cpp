@@ -18,10 +18,6 @@ constexpr char const* kCure =
 [[noreturn]] void refuse(Op const& op, std::string const& what) { throw std::runtime_error(op.member->opType + ": " + what); }
 
 void expectKernels(Op const& op, Node const& node) {
-    if (!op.member->hasKernels()) {
-        refuse(op, "there are no GPU kernels for this member of the family yet. Make the session with "
-                   "alibi_rewriter.InferenceSession, which runs such nodes as their function, or without this library");
-    }
     if (!node.bundle) refuse(op, std::string("no kernels are attached to this node") + kCure);
     Type const mask = op.maskType == kUndefined ? Type::none : typeOf(op.maskType);
     if (node.bundle->dtype != typeOf(op.type) || node.bundle->maskType != mask) {

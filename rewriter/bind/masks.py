@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from onnx import TensorProto
 
-from ...algebra import HIDDEN_BELOW, LARGEST_FLOAT32, ONE, Cond, Index, Monomial, Poly, Read, ind, of
+from ...algebra import HIDDEN_BELOW, LARGEST_FLOAT32, ONE, Cond, Index, Monomial, Poly, Read, implies, ind, of
 from ...graph.index import label, numpy_type, operator
 from ..interpret import Interpreter
 from ..interpret.movement import source
@@ -47,7 +47,7 @@ def boolean_mask(interpreter: Interpreter, proof: Proof, conditions: tuple[Cond,
         else:
             parts.append(found)
     if left:
-        parts.extend(_from_scores(interpreter, proof, left))
+        parts.extend(from_scores(interpreter, proof, left))
     return parts[0] if len(parts) == 1 else Op("and", tuple(parts))
 
 
@@ -74,14 +74,14 @@ def _condition_parts(interpreter: Interpreter, proof: Proof, condition: Cond) ->
         inner = _condition(interpreter, proof, condition.parts[0])
         return None if inner is None else Op("not", (inner,))
     if condition.kind in COMPARISONS and condition.value is not None:
-        return _comparison(interpreter, proof, condition.kind, condition.value)
+        return comparison(interpreter, proof, condition.kind, condition.value)
     return None
 
 
 COMPARISONS = {"eq": "equal", "le": "at_most", "lt": "below"}
 
 
-def _comparison(interpreter: Interpreter, proof: Proof, kind: str, value: Poly) -> Mask | None:
+def comparison(interpreter: Interpreter, proof: Proof, kind: str, value: Poly) -> Mask | None:
     """A comparison of one run-time value with a number, such as ``attention_mask == 1``."""
     bound = -value.constant_term
     moving = value + bound
@@ -128,7 +128,7 @@ def _condition_leaf(interpreter: Interpreter, proof: Proof, condition: Cond) -> 
     return (None, frozenset()) if best is None else best[1:]
 
 
-def _from_scores(interpreter: Interpreter, proof: Proof, conditions: list[Cond]) -> list[Mask]:
+def from_scores(interpreter: Interpreter, proof: Proof, conditions: list[Cond]) -> list[Mask]:
     """Conditions that no boolean tensor holds, read off an additive mask: visible where it does not hide."""
     attention = proof.attention
     order = attention.frame.order
@@ -196,8 +196,11 @@ def _rest(
         Refusal: The part cannot be separated.
     """
     attention = proof.attention
-    masked = unmask(interpreter.element(tensor, indices), half=attention.half)
-    conditions, value = masked.visible, masked.value
+    value = interpreter.element(tensor, indices)
+    masked = unmask(value, half=attention.half)
+    conditions: tuple[Cond, ...] = ()
+    if all(_is_proven(proof, c) for c in masked.visible):
+        conditions, value = masked.visible, masked.value
     if _is_bias(proof, value):
         return None
     if not any(_is_rest(proof, m) for m, _ in value.terms):
@@ -259,6 +262,11 @@ def _is_bias(proof: Proof, value: Poly) -> bool:
     if monomial not in own:
         return False
     return not (value - bias * (Fraction(own[monomial]) / Fraction(coefficient))).depends_on(proof.attention.frame.key)
+
+
+def _is_proven(proof: Proof, condition: Cond) -> bool:
+    """Whether the proof hides the keys that a part of the scores hides: it may have kept the mask's term instead."""
+    return any(implies(known, condition) for known in proof.attention.visible)
 
 
 def _is_rest(proof: Proof, monomial: Monomial) -> bool:

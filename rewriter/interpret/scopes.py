@@ -11,6 +11,9 @@ from .rules import element_rules
 from .shapes import infer
 from .sizes.facts import Facts
 
+MOST_PINNED = 4
+"""Sizes of one graph that are tried at 1: an export that has folded its sizes has few names for them."""
+
 
 def interpreted(root: Scope, binary_inputs: frozenset[str] = frozenset()) -> Iterator[Interpreter]:
     """An interpreter per scope, outer ones first, with the extents and types of the scope's values."""
@@ -22,6 +25,10 @@ def interpreted(root: Scope, binary_inputs: frozenset[str] = frozenset()) -> Ite
             # [4, 1] spread by B is a batch of 4 or of 1; where 4 cannot be, it is 1 in every run.
             again = _inferred(scope, parent, binary_inputs, interpreter.facts.choice)
             interpreter = interpreter if again.facts.contradicted else again
+        for size, node in interpreter.facts.pinned()[:MOST_PINNED]:
+            # [S, S] and a table [6, 6]: S is 6, or 1 and spread; then 6 weights would meet 1 value, which fails.
+            if _inferred(scope, parent, binary_inputs, (size, node)).facts.impossible:
+                interpreter.facts.not_one.add(size)
         interpreters[id(scope)] = interpreter
         yield interpreter
 

@@ -21,7 +21,7 @@ def check_room(interpreter: Interpreter, attention: Attention) -> list[str]:
     """
     facts = interpreter.facts
     made = _made(interpreter, attention)
-    found = [_text(fact) for fact in made]
+    found = [_text(fact) + _only(interpreter, fact) for fact in made]
     unknown = next((fact for fact in made if _known_at_run_time(interpreter, fact)), None)
     if unknown is not None:
         raise Refusal(
@@ -99,6 +99,13 @@ def _text(fact: Fact) -> str:
     return f"{render(fact.left)} {fact.relation} {render(fact.right)} (node '{fact.node}')"
 
 
+def _only(interpreter: Interpreter, fact: Fact) -> str:
+    """What is known of an extent that has one number only."""
+    sizes = {a for a in fact.left.all_atoms() | fact.right.all_atoms() if isinstance(a, Size)}
+    certain = fact.relation == "=" and any(map(interpreter.facts.cannot_be_one, sizes))
+    return ", the only one with which the graph runs" if certain else ""
+
+
 def _known_at_run_time(interpreter: Interpreter, fact: Fact) -> bool:
     """Whether two extents are taken to agree of which one is decided by data: it is as likely to be 1 and spread."""
     atoms = fact.left.all_atoms() | fact.right.all_atoms()
@@ -107,9 +114,13 @@ def _known_at_run_time(interpreter: Interpreter, fact: Fact) -> bool:
 
 
 def _pins(interpreter: Interpreter, fact: Fact) -> bool:
-    """Whether a broadcast leaves an open extent but one number: 6 keys meet Q of them, which is 6, or 1 and spread."""
+    """Whether a broadcast leaves an open extent but one number: 6 keys meet Q of them, which is 6, or 1 and spread.
+
+    Where 1 makes the graph fail further on, it runs at that one length only, and the fused one may as well.
+    """
     named = {a for a in fact.left.all_atoms() | fact.right.all_atoms() if isinstance(a, Size)}
-    numbers = {interpreter.facts.normal(of(a)).constant for a in named if not a.name.startswith("?")}
+    open_ones = {a for a in named if not a.name.startswith("?") and not interpreter.facts.cannot_be_one(a)}
+    numbers = {interpreter.facts.normal(of(a)).constant for a in open_ones}
     return fact.relation == "=" and bool(numbers - {None, 0, 1})
 
 

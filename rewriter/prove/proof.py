@@ -47,6 +47,7 @@ from .forms import LAST_PLACE, Fitted, Frames, Sloped, fit, is_float32, vector
 from .narrow import check_types, rounding_step
 from .replaced import check_replaced
 from .rounded import take_rounded, unrounded
+from .shared import shared_sizes
 from .windows import take_windows
 
 
@@ -137,11 +138,23 @@ def prove(interpreter: Interpreter, attention: Attention, *, exact_bias: bool = 
     steps += rounding_step(interpreter)
     steps.append(f"scale on query . key: {float(attention.scale):.9g}")
     assumptions = check_room(interpreter, attention) + mask_values(interpreter, attention, rest, bool(hidden) or causal)
-    assumptions += outscored
+    assumptions += outscored + shared_sizes(interpreter, attention)
     return Proof(
-        attention, fitted.form, causal, values, runtime, positions, rest, hidden, assumptions, steps, window, rounded,
-        replaced, fitted.parameters,
-    )  # fmt: skip
+        attention,
+        form=fitted.form,
+        causal=causal,
+        slopes=values,
+        runtime_slopes=runtime,
+        positions=positions,
+        rest=rest,
+        hidden=hidden,
+        assumptions=assumptions,
+        steps=steps,
+        window=window,
+        rounded=rounded,
+        unrounded=replaced,
+        parameters=fitted.parameters,
+    )
 
 
 def _beside(interpreter: Interpreter, attention: Attention, terms: Poly) -> Poly:

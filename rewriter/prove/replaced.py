@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...algebra import Atom, Ind, Index, Min0, Poly, Read, Size, Sum, of, render, substitute
+from ...algebra import Atom, Cond, Ind, Index, Min0, Poly, Read, Size, Sum, at_most_zero, of, render, substitute
 from ...graph.index import label
 from ..interpret import Interpreter
 from ..recognise.visibility import UNDERFLOW
@@ -39,12 +39,32 @@ def check_replaced(interpreter: Interpreter, attention: Attention, terms: Poly) 
             f"a hidden key scores {float(attention.replaced_at):g} in place of its score, and the row's own key gets "
             f"{render(moving)[:160]}, which may be as low",
         )
+    hiding = next((c for c in attention.visible if not _shows_own(interpreter, attention, c)), None)
+    if hiding is not None:
+        raise Refusal(
+            Code.FINITE_MASK,
+            Stage.MASK,
+            label(attention.anchor),
+            attention.scores,
+            f"a hidden key scores {float(attention.replaced_at):g} in place of its score, and the row's own key is "
+            f"hidden as well: {hiding.text[:160]}",
+        )
     least = attention.replaced_at + UNDERFLOW
     return [
         f"each row that sees a key sees one that scores more than {float(least):g}, as its own key does unless query "
         f"times key is lower: a hidden key scores {float(attention.replaced_at):g} in place of its score, which has no "
         "weight beside that"
     ]
+
+
+def _shows_own(interpreter: Interpreter, attention: Attention, condition: Cond) -> bool:
+    """Whether a condition leaves each row its own key; a mask of run time does so for tokens that are there."""
+    if any(isinstance(a, Read | Sum) for a in condition.all_atoms()):
+        return True
+    frame = attention.frame
+    own = condition.substitute({frame.row: of(frame.key) - frame.offset})
+    bound = at_most_zero(own)
+    return own.kind == "true" or (bound is not None and interpreter.facts.is_nonpositive(bound))
 
 
 def _never_negative(factor: tuple[Atom, int]) -> bool:

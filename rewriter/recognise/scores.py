@@ -73,63 +73,76 @@ def _take_scores(interpreter: Interpreter, softmax: NodeProto, indices: Indices)
         raise Refusal(Code.EXTRA_COLUMNS, Stage.SCORES, label(softmax), sink)
     masked = take_replaced(masked, lambda score: bool(_products(interpreter, score, key)))
     visible, value = masked.visible, masked.value
-    products = _products(interpreter, value, key)
-    if not products:
-        grown = interpreter.too_complex.get(softmax.input[0])
-        if grown is not None:
-            raise Refusal(Code.TOO_COMPLEX, Stage.SCORES, label(softmax), softmax.input[0], grown)
-        hidden = _hidden_product(interpreter, whole)
-        if hidden is not None:
-            raise Refusal(Code.NONLINEAR_SCORE, Stage.SCORES, label(softmax), softmax.input[0], hidden)
-        raise Refusal(Code.NO_PRODUCT, Stage.ANCHOR, label(softmax), softmax.input[0])
-    if len(products) > 1:
-        raise Refusal(
-            Code.NONLINEAR_SCORE,
-            Stage.SCORES,
-            label(softmax),
-            softmax.input[0],
-            "several matrix products are added: " + ", ".join(r.tensor for r, _ in products),
-        )
-    read, contraction = products[0]
+    read, product = _only_product(interpreter, softmax, value, key, whole)
     value = _without_maximum(interpreter, value, visible, key, half)
-    scale: Number = 0
-    factor: dict[Monomial, Number] = {}
+    scaling, terms = _scaling(interpreter, softmax, value, read, key)
+    scaled = Poly(scaling)
+    number: Number = 1
+    if len(scaled.terms) <= 1:  # the number in front needs no tensor that holds it
+        number = scaled.terms[0][1] if scaled.terms else 0
+        scaled = Poly({scaled.terms[0][0]: 1}) if scaled.terms else Poly({(): 1})
+    return Scores(
+        product,
+        read,
+        scale=number * product.alpha,
+        terms=terms,
+        visible=visible,
+        factor=None if scaled == 1 else scaled,
+        half=half,
+        hidden=masked.hidden,
+        replaced_at=masked.replaced_at,
+    )
+
+
+def _only_product(
+    interpreter: Interpreter, softmax: NodeProto, value: Poly, key: Index, whole: Poly
+) -> tuple[Read, Contraction]:
+    """The product of query and key in a score.
+
+    Raises:
+        Refusal: There is none, or more than one.
+    """
+    scores = softmax.input[0]
+    products = _products(interpreter, value, key)
+    if len(products) == 1:
+        return products[0]
+    if products:
+        found = "several matrix products are added: " + ", ".join(r.tensor for r, _ in products)
+        raise Refusal(Code.NONLINEAR_SCORE, Stage.SCORES, label(softmax), scores, found)
+    grown = interpreter.too_complex.get(scores)
+    if grown is not None:
+        raise Refusal(Code.TOO_COMPLEX, Stage.SCORES, label(softmax), scores, grown)
+    hidden = _hidden_product(interpreter, whole)
+    if hidden is not None:
+        raise Refusal(Code.NONLINEAR_SCORE, Stage.SCORES, label(softmax), scores, hidden)
+    raise Refusal(Code.NO_PRODUCT, Stage.ANCHOR, label(softmax), scores)
+
+
+def _scaling(
+    interpreter: Interpreter, softmax: NodeProto, value: Poly, read: Read, key: Index
+) -> tuple[dict[Monomial, Number], Poly]:
+    """(what multiplies the product, what is added to it).
+
+    Raises:
+        Refusal: The product is multiplied by something that moves with the key or the row.
+    """
+    scaling: dict[Monomial, Number] = {}
     terms: dict[Monomial, Number] = {}
     for monomial, coefficient in value.terms:
         if not any(a == read for a, _ in monomial):
             terms[monomial] = coefficient
-        elif monomial == ((read, 1),):
-            scale = coefficient
-        elif not any(_moves(a) for a, _ in monomial if a != read) or _per_head(monomial, read):
-            factor[tuple((a, p) for a, p in monomial if a != read)] = coefficient
-        else:
-            factors = [a.text for a, _ in monomial if a != read]
+            continue
+        others = tuple((a, p) for a, p in monomial if a != read)
+        if monomial != ((read, 1),) and any(_moves(a) for a, _ in others) and not _per_head(monomial, read):
             indicators = [a for a, _ in monomial if isinstance(a, Ind)]
             finite = _finite_mask(value, indicators, lambda score: bool(_products(interpreter, score, key)))
             if finite is not None:
-                raise Refusal(
-                    Code.FINITE_MASK,
-                    Stage.SCORES,
-                    label(softmax),
-                    softmax.input[0],
-                    f"a hidden key scores {float(finite):g} in place of its score. {WHY_NOT}",
-                )
-            raise Refusal(
-                Code.NONLINEAR_SCORE,
-                Stage.SCORES,
-                label(softmax),
-                read.tensor,
-                f"the product is multiplied by {' * '.join(factors)[:200]}",
-            )
-    if not factor:
-        number = scale * contraction.alpha
-        return Scores(contraction, read, number, Poly(terms), visible, None, half, masked.hidden, masked.replaced_at)
-    if scale:
-        factor[()] = scale
-    scaling, number = Poly(factor), contraction.alpha
-    if len(scaling.terms) == 1:  # the number in front needs no tensor that holds it
-        number, scaling = number * scaling.terms[0][1], Poly({scaling.terms[0][0]: 1})
-    return Scores(contraction, read, number, Poly(terms), visible, scaling, half, masked.hidden, masked.replaced_at)
+                found = f"a hidden key scores {float(finite):g} in place of its score. {WHY_NOT}"
+                raise Refusal(Code.FINITE_MASK, Stage.SCORES, label(softmax), softmax.input[0], found)
+            found = f"the product is multiplied by {' * '.join(a.text for a, _ in others)[:200]}"
+            raise Refusal(Code.NONLINEAR_SCORE, Stage.SCORES, label(softmax), read.tensor, found)
+        scaling[others] = coefficient
+    return scaling, Poly(terms)
 
 
 def _without_maximum(interpreter: Interpreter, value: Poly, visible: tuple[Cond, ...], key: Index, half: bool) -> Poly:

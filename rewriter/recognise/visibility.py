@@ -190,7 +190,7 @@ def unmask(score: Poly, *, half: bool = False) -> Masked:
     conditions: list[Cond] = []
     hidden_at: Number = -INFINITY
     levels: list[Poly] = []
-    score = _merge_indicators(score)
+    score = merge_indicators(score)
     runtime = _runtime_masks(score)
     value = score - runtime
     for _ in range(64):
@@ -217,7 +217,7 @@ def unmask(score: Poly, *, half: bool = False) -> Masked:
     return Masked(conjuncts(whole), under(value, whole) + runtime, hidden_at, tuple(levels))
 
 
-def _merge_indicators(value: Poly) -> Poly:
+def merge_indicators(value: Poly) -> Poly:
     """Products of indicators of comparisons, where one comparison implies or excludes the other."""
     result = ZERO
     for monomial, coefficient in value.terms:

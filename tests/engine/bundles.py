@@ -7,7 +7,16 @@ import hashlib
 from pathlib import Path
 
 from alibi_rewriter.engine.container import encode
-from alibi_rewriter.kernels.launch.description import Argument, Condition, Description, Image, Kernel, TensorMap
+from alibi_rewriter.kernels.launch.description import (
+    Argument,
+    Condition,
+    Description,
+    Extent,
+    Factor,
+    Image,
+    Kernel,
+    TensorMap,
+)
 from alibi_rewriter.kernels.requests import Layout
 from test_description import kernel
 from test_plan import SPLIT_GRID, bundle
@@ -31,8 +40,33 @@ def described(op_type: str = "AlibiAttentionCausal", mask_dtype: str | None = No
         kernel(role, name=f"old-{role}", arch=80, exact_arch=False, conditions=(), grid=SPLIT_GRID, arguments=())
         for role in ("decode", "decode_split", "combine")
     ]
-    extra = [long, old, *others] + ([dense] if mask_dtype else certified())
+    extra = [long, old, *others, *extended()] + ([dense, *looking()] if mask_dtype else certified())
     return bundle(*extra, op_type=op_type, mask_dtype=mask_dtype)
+
+
+def extended() -> list[Kernel]:
+    """Decodes of more rows, in tiles of 64 and 128."""
+    split = (Argument("partial", "pointer", 16), Argument("partial_sums", "pointer", 16))
+    many = Condition("s_kv", at_least=2048)
+    return [
+        kernel(
+            "extend", name=f"extend-{rows}", conditions=(Condition("rows", at_most=rows), many), arguments=split,
+            grid=(SPLIT_GRID[0], Extent((Factor(("rows",), rows),)), SPLIT_GRID[2]),
+        )
+        for rows in (64, 128)
+    ]  # fmt: skip
+
+
+def looking() -> list[Kernel]:
+    """A kernel for masks with rows, and the launch before it."""
+    blocks, ticket = Argument("blocks", "pointer", 16), Argument("ticket", "pointer", 16)
+    rows = Layout(False, True)
+    tiles = Extent((Factor(("s_q",), 128), Factor(("s_kv",), 64)))
+    grid = (tiles, Extent((Factor(("mask_heads",)),)), Extent((Factor(("mask_batches",)),)))
+    return [
+        kernel("prefill", name="walks", conditions=(), layout=rows, arguments=(blocks, ticket)),
+        kernel("blocks", conditions=(), layout=rows, arguments=(blocks, ticket), grid=grid),
+    ]
 
 
 def certified() -> list[Kernel]:

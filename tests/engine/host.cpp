@@ -2,6 +2,7 @@
 //
 // As a program: the whole life of a plugin on the CPU, good input and bad, for valgrind and the sanitizers.
 // As a shared library: the functions at the end, which Python tests call with device memory of their own.
+#include <array>
 #include <dlfcn.h>
 
 #include <cstdint>
@@ -60,17 +61,22 @@ struct Attributes {
     std::string emptyRows;
     std::string layout;
     std::string kernels;
+    std::array<int32_t, 2> window;
     std::vector<abi::Field> fields;
     abi::Fields collection{};
 
-    Attributes(float scale_, std::string emptyRows_, std::string layout_, std::string kernels_)
-        : scale(scale_), emptyRows(std::move(emptyRows_)), layout(std::move(layout_)), kernels(std::move(kernels_)) {
+    Attributes(float scale_, std::string emptyRows_, std::string layout_, std::string kernels_,
+               std::array<int32_t, 2> window_ = {-1, -1})
+        : scale(scale_), emptyRows(std::move(emptyRows_)), layout(std::move(layout_)), kernels(std::move(kernels_)),
+          window(window_) {
         fields = {
             {"scale", &scale, abi::kFieldFloat32, 1},
             {"empty_rows", emptyRows.c_str(), abi::kFieldChar, static_cast<int32_t>(emptyRows.size() + 1)},
             {"layout", layout.c_str(), abi::kFieldChar, static_cast<int32_t>(layout.size() + 1)},
             // TensorRT's parser hands strings over with a NUL behind them.
             {"kernels", kernels.c_str(), abi::kFieldChar, static_cast<int32_t>(kernels.size() + 1)},
+            {"window_left", &window[0], abi::kFieldInt32, 1},
+            {"window_right", &window[1], abi::kFieldInt32, 1},
         };
         collection = {static_cast<int32_t>(fields.size()), fields.data()};
     }
@@ -264,10 +270,11 @@ char const* hostLastMessage() { return recorder.last.c_str(); }
 
 // An instance as it is in an engine, or null.
 Instance* hostCreate(char const* opType, float scale, char const* emptyRows, char const* layout, char const* kernels,
-                     int64_t length, int32_t tactic) {
+                     int64_t length, int32_t tactic, int32_t windowLeft, int32_t windowRight) {
     abi::Creator* const maker = loaded->creator(opType);
     if (maker == nullptr) return nullptr;
-    Attributes const attributes(scale, emptyRows, layout, std::string(kernels, static_cast<size_t>(length)));
+    Attributes const attributes(scale, emptyRows, layout, std::string(kernels, static_cast<size_t>(length)),
+                                {windowLeft, windowRight});
     std::unique_ptr<abi::Plugin> const built(maker->create("layer", &attributes.collection, abi::kBuilding));
     if (!built) return nullptr;
     auto instance = std::make_unique<Instance>();

@@ -56,11 +56,11 @@ class Host:
         return bytes(self.library.hostLastMessage()).decode()
 
     def instance(self, op_type: str, kernels: bytes, *, scale: float, empty_mean: bool, layout: str = "BHSD",
-                 tactic: int = 0) -> Instance:  # fmt: skip
+                 tactic: int = 0, window: tuple[int, int] = (-1, -1)) -> Instance:  # fmt: skip
         """A plugin as it is in an engine: built, stored, restored, attached."""
         handle = self.library.hostCreate(
             op_type.encode(), ctypes.c_float(scale), b"mean" if empty_mean else b"zero", layout.encode(), kernels,
-            ctypes.c_int64(len(kernels)), tactic,
+            ctypes.c_int64(len(kernels)), tactic, *window,
         )  # fmt: skip
         if not handle:
             raise ValueError(self.message)

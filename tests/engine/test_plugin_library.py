@@ -189,7 +189,8 @@ def test_any_body_is_decompressed_as_zlib_compressed_it(host_library: Path, cont
     host.hostCreate.restype = ctypes.c_void_p
     host.hostLastMessage.restype = ctypes.c_char_p
     host.hostOpen(str(LIBRARY).encode())
-    arguments = (b"AlibiAttentionCausal", ctypes.c_float(1.0), b"mean", b"BHSD", packed, ctypes.c_int64(len(packed)), 0)
+    arguments = (b"AlibiAttentionCausal", ctypes.c_float(1.0), b"mean", b"BHSD", packed, ctypes.c_int64(len(packed)), 0,
+                 -1, -1)  # fmt: skip
     assert not host.hostCreate(*arguments)
     assert b"attached kernels" in host.hostLastMessage()
     assert b"compressed data" not in host.hostLastMessage()

@@ -78,7 +78,8 @@ class Trial:
             f"{'causal' if variant.causal else variant.form}, several rows {case.query.shape[2] > 1}",
         )  # fmt: skip
         own = (
-            f"{variant.op_type} {self.dtype}",
+            # What key biases and windows add is the same in every type.
+            f"{variant.op_type} {'' if variant.key_bias or variant.window else self.dtype}",
             f"mask of {self.mask_dtype}", f"chunks of head {2 if head_chunks(case.query.shape[3])[1] else 1}",
             f"grouped {case.query.shape[1] > case.key.shape[1]}", f"more rows than keys {surplus(case) < 0}",
             f"D_v is D {case.query.shape[3] == case.value.shape[3]}",
@@ -295,9 +296,12 @@ def row_masks() -> Iterator[Trial]:
         query, key, value = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
         slopes = np.ones(2, np.float32)
         symmetric, causal = ((False, True), (True, False), (False, False))[number % 3]
-        case = Case(query, key, value, slopes, 0.25, symmetric, causal, None, mask)
+        window = (-1, -1) if number % 4 else ((40, 9), (200, -1), (-1, 130))[number // 4 % 3]
+        case = Case(
+            query, key, value, slopes, 0.25, symmetric, causal, None, None if number % 8 == 4 else mask, window=window
+        )
         name = f"{number}-{kind}-{'symmetric' if symmetric else 'causal' if causal else 'linear'}-{mask_dtype}"
-        yield Trial(name, case, "float32", mask_dtype, "BHSD")
+        yield Trial(name, case, "float32", None if number % 8 == 4 else mask_dtype, "BHSD")
 
 
 def blocks_of(case: Case, block_n: int) -> tuple[Array, Array]:
@@ -305,13 +309,16 @@ def blocks_of(case: Case, block_n: int) -> tuple[Array, Array]:
 
     Two arrays of bool, [batch entries of the mask, its heads, tiles, blocks].
     """
-    mask = np.asarray(case.mask)
+    mask = np.ones((1, 1, 1, 1), bool) if case.mask is None else np.asarray(case.mask)
     s_q, s_kv = case.query.shape[2], case.key.shape[2]
     row, column = np.arange(s_q)[:, None] + (s_kv - s_q), np.arange(s_kv)[None, :]
     counts = column <= row if case.causal else np.ones((s_q, s_kv), bool)
     full = np.broadcast_to(mask, (*mask.shape[:2], s_q, s_kv))
     seen = full if mask.dtype == bool else full > -1e38
     told = ~full if mask.dtype == bool else full != 0.0
+    for distance, most in zip((row - column, column - row), case.window, strict=True):
+        if most >= 0:
+            seen, told = seen & (distance <= most), told | (distance > most)
 
     def by_block(flags: Array) -> Array:
         tiles, blocks = -(-s_q // 128), -(-s_kv // block_n)

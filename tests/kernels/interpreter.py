@@ -146,28 +146,29 @@ def run(
     return output.values
 
 
-def looked_at(case: Case, mask_dtype: str, block_n: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def looked_at(case: Case, mask_dtype: str | None, block_n: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """What ``alibi_blocks`` says: which blocks are needed, and in which the mask says something.
 
     Two arrays of bool, [batch entries of the mask, its heads, tiles of 128 rows, blocks].
     """
-    if case.mask is None:
-        raise ValueError("there is no mask to look at")
     s_q, s_kv = case.query.shape[2], case.key.shape[2]
-    mask = Buffer.of(case.mask, mask_dtype)
-    strides = [0 if size == 1 else stride for size, stride in zip(mask.shape, mask.stride(), strict=True)]
+    mask = None if case.mask is None else Buffer.of(case.mask, mask_dtype or "bool")
+    shape, strides = (1, 1), [0, 0, 0, 0]
+    if mask is not None:
+        shape = mask.shape[:2]
+        strides = [0 if size == 1 else stride for size, stride in zip(mask.shape, mask.stride(), strict=True)]
     tiles, count = -(-s_q // blocks.BLOCK_ROWS), -(-s_kv // block_n)
-    found = Buffer.filled((*mask.shape[:2], tiles, -(-count // 4) * 4), 77, "uint8")
+    found = Buffer.filled((*shape, tiles, -(-count // 4) * 4), 77, "uint8")
     ticket = Buffer.filled((1,), 7, "int32")
     request = Request.of(
         symmetric=case.symmetric, causal=case.causal, positions=False, mask_dtype=mask_dtype, dtype="float32",
-        head_dim=case.query.shape[3],
+        head_dim=case.query.shape[3], window=max(case.window) >= 0,
     )  # fmt: skip
     dense = strides[3] == 1 and all(stride % 16 == 0 for stride in strides[:3])
     layout = Layout(mask_rows=True, mask_dense=dense)
     constants = constants_of("blocks", request, Tile(blocks.BLOCK_ROWS, block_n, 4, 1), layout)
-    grid = (tiles * count, *mask.shape[1::-1])
-    blocks.alibi_blocks[grid](mask, found, ticket, *strides, s_q, s_kv, **constants)
+    grid = (tiles * count, *shape[::-1])
+    blocks.alibi_blocks[grid](mask, found, ticket, *strides, s_q, s_kv, *case.window, **constants)
     if ticket.values[0] != 0:
         raise AssertionError("the ticket is not set to zero")
     codes = found.values[..., :count]

@@ -56,6 +56,13 @@ def requests() -> tuple[Request, ...]:
                 symmetric=symmetric, causal=causal, positions=positions, mask_dtype=mask, dtype=dtype, head_dim=head_dim
             )
             found.append(one)
+    more: tuple[tuple[str, str, int, str | None], ...] = (
+        ("CausalWindow", "bfloat16", 128, None), ("SymmetricWindowBooleanMask", "float16", 64, "bool"),
+        ("LinearWindowAdditiveMask", "bfloat16", 80, "bfloat16"), ("CausalKeyBias", "bfloat16", 64, None),
+        ("SymmetricKeyBias", "float16", 128, None), ("LinearPositionsKeyBias", "bfloat16", 64, None),
+        ("CausalKeyBiasWindowAdditiveMask", "float16", 64, "float32"), ("CausalPositionsWindow", "float32", 64, None),
+    )  # fmt: skip
+    found += [Request(f"AlibiAttention{name}", dtype, size, size, mask) for name, dtype, size, mask in more]
     return tuple(found)
 
 
@@ -72,6 +79,8 @@ class Drawn:
     mask: Any
     positions: Any
     empty_mean: bool
+    key_bias: Any = None
+    window: tuple[int, int] = (-1, -1)
 
     @property
     def scale(self) -> float:
@@ -173,11 +182,18 @@ def draw(number: int, all_requests: Sequence[Request]) -> Drawn:
     if request.variant.positions:
         step = torch.randint(0, 3, (dice.choice((1, batch)), s_kv), device="cuda")
         positions = step.cumsum(1).float()
+    bias, window = None, (-1, -1)
+    if request.variant.key_bias:
+        bias = 3.0 * torch.randn(dice.choice((1, batch)), dice.choice((1, heads)), s_kv, device="cuda")
+        hidden = torch.rand(bias.shape, device="cuda") < dice.choice((0.0, 0.3, 0.9))
+        bias[hidden] = dice.choice((float("-inf"), LOWEST, -1e4))
+    if request.variant.window:
+        window = dice.choice(((100, -1), (-1, 30), (0, 0), (17, 200), (700, 64)))
     title = (
         f"{number}: {request.op_type} {request.dtype} mask {request.mask_dtype} {batch}x{heads}/{kv_heads} "
-        f"{s_q}x{s_kv} D{depth} {'/'.join(hows)} query x{sharp:g} slopes x{factor:g} {name}"
+        f"{s_q}x{s_kv} D{depth} {'/'.join(hows)} query x{sharp:g} slopes x{factor:g} {name} window {window}"
     )
-    return Drawn(title, request, query, key, value, slopes, mask, positions, dice.random() < 0.7)
+    return Drawn(title, request, query, key, value, slopes, mask, positions, dice.random() < 0.7, bias, window)
 
 
 def attend(case: Drawn) -> tuple[Any, Any]:
@@ -200,13 +216,22 @@ def attend(case: Drawn) -> tuple[Any, Any]:
     seen = torch.ones((1, 1, s_q, s_kv), dtype=torch.bool, device="cuda")
     if variant.causal:
         seen = (column[None, :] <= row[:, None])[None, None]
+    before = row[:, None] - column[None, :]
+    for apart, most in zip((before, -before), case.window, strict=True):
+        if most >= 0:
+            seen = seen & (apart <= most)
+    total = torch.zeros((), dtype=torch.float64, device="cuda")
     if case.mask is not None:
         if case.mask.dtype == torch.bool:
             seen = seen & case.mask
         else:
-            added = case.mask.double()
-            seen = seen & (added > LOWEST)
-            scores = scores + added.clamp(LOWEST, LARGEST)
+            seen = seen & (case.mask.double() > LOWEST)
+            total = case.mask.double().clamp(LOWEST, LARGEST)
+    if case.key_bias is not None:
+        bias = case.key_bias.double()[:, :, None, :]
+        total = total + bias.clamp(LOWEST, LARGEST)
+        seen = seen & (bias > LOWEST) & (total > LOWEST)
+    scores = scores + total
     scores = scores.masked_fill(~seen, -torch.inf)
     peak = scores.amax(3, keepdim=True)
     peak = torch.where(peak.isfinite(), peak, 0.0)
@@ -227,8 +252,8 @@ def launch(bundle: Bundle, case: Drawn) -> Any:
     whole = torch.full((count + 2 * GUARD,), float("nan"), dtype=case.query.dtype, device="cuda")
     output = whole[GUARD : GUARD + count].view(shape)
     parts = (case.query, case.key, case.value, output, case.slopes)
-    extras = (None if x is None else Tensor.of(x) for x in (case.mask, case.positions))
-    plan = bundle.plan(Call(*(Tensor.of(x) for x in parts), case.scale, case.empty_mean, *extras))
+    extras = (None if x is None else Tensor.of(x) for x in (case.mask, case.positions, case.key_bias))
+    plan = bundle.plan(Call(*(Tensor.of(x) for x in parts), case.scale, case.empty_mean, *extras, *case.window))
     workspace = torch.full((plan.workspace_bytes + 512,), 0xFF, dtype=torch.uint8, device="cuda")
     start = -(-workspace.data_ptr() // 256) * 256
     bundle.run(plan, start, torch.cuda.current_stream().cuda_stream)

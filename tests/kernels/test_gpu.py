@@ -15,6 +15,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+import evidence
 from adversarial import ROUNDING
 from alibi_rewriter.kernels.compile.cache import bundle_name, cached_bundle
 from alibi_rewriter.kernels.compile.compiler import Worker
@@ -22,12 +26,13 @@ from alibi_rewriter.kernels.launch.launcher import Bundle, CudaUnavailable
 from alibi_rewriter.kernels.launch.plan import Call, Tensor
 from alibi_rewriter.kernels.requests import ELEMENT_BYTES, SKIP_BITS, Layout, Request
 from cases import Trial, rounded, row_mask, row_tolerance, sample
+from evidence import Level
 from reference import Case, attend
 
 CACHE = Path(os.environ.get("ALIBI_KERNEL_CACHE", "build/kernels"))
 GUARD = 512
 """Elements before and after every buffer; NaN in inputs, a pattern in outputs."""
-STEP = 5
+STEP = 31
 LONG = (
     # batch, heads, key heads, S_q, S_kv, D, symmetric, factor on the query, factor on the slopes
     (1, 2, 2, 128, 128, 64, False, 1.0, 1.0),
@@ -167,11 +172,12 @@ def launch(bundle: Bundle, case: Case, dtype: str, mask_dtype: str | None, layou
     whole, output = guarded(shape, dtype, layout)
     mask = None if case.mask is None else on_device(case.mask, mask_dtype or "bool")
     positions = None if case.positions is None else on_device(case.positions, "float32")
+    bias = None if case.key_bias is None else on_device(case.key_bias, "float32")
     slopes = on_device(case.slopes, "float32")
     call = Call(
         Tensor.of(query), Tensor.of(key), Tensor.of(value), Tensor.of(output), Tensor.of(slopes), case.scale,
         case.empty_mean, None if mask is None else Tensor.of(mask),
-        None if positions is None else Tensor.of(positions),
+        None if positions is None else Tensor.of(positions), None if bias is None else Tensor.of(bias), *case.window,
     )  # fmt: skip
     plan = bundle.plan(call)
     workspace = torch.full((plan.workspace_bytes + 512,), 0xFF, dtype=torch.uint8, device="cuda")
@@ -182,6 +188,13 @@ def launch(bundle: Bundle, case: Case, dtype: str, mask_dtype: str | None, layou
     used = start - workspace.data_ptr() + plan.workspace_bytes
     assert (workspace[used:] == 0xFF).all(), "wrote beyond the workspace"
     return np.asarray(output.float().cpu().numpy(), np.float64)
+
+
+def shown(request: Request) -> None:
+    """Records that a node was compared with float64 here."""
+    import torch
+
+    evidence.record("kernels", Level.FLOAT64, [request.op_type], where=torch.cuda.get_device_name())
 
 
 @pytest.fixture(scope="session")
@@ -206,6 +219,7 @@ def test_against_float64(item: Trial, worker: Worker) -> None:
     bundle = loaded(item.request, layouts_of(item), worker)
     output = launch(bundle, item.case, item.dtype, item.mask_dtype, item.layout)
     assert (np.abs(output - attend(item.case)) <= row_tolerance(item)).all()
+    shown(item.request)
 
 
 def long_case(index: int) -> Case:
@@ -231,7 +245,7 @@ def as_seen(case: Case, dtype: str) -> Case:
     query, key, value = (rounded(x, dtype) for x in (case.query, case.key, case.value))
     return Case(
         query, key, value, case.slopes, case.scale, case.symmetric, case.causal, case.positions, case.mask,
-        case.empty_mean,
+        case.empty_mean, key_bias=case.key_bias, window=case.window,
     )  # fmt: skip
 
 
@@ -246,6 +260,7 @@ def test_long_sequences(index: int, dtype: str, worker: Worker) -> None:
     # With peaked softmax single roundings of weights show; the norm tells whether the function is right.
     error = np.linalg.norm(output - wanted) / np.linalg.norm(wanted)
     assert error <= {"bfloat16": 5e-3, "float16": 1e-3}[dtype]
+    shown(long_request(index, dtype))
 
 
 @needs_device
@@ -360,6 +375,7 @@ def test_keys_hidden_or_placed(index: int, dtype: str, worker: Worker) -> None:
     # Rows without keys are exact but for the last rounding.
     empty = np.abs(wanted).max(-1) == 0.0
     assert (output[empty] == 0.0).all()
+    shown(keyed_request(index, dtype))
 
 
 def rowed_case(index: int, dtype: str) -> tuple[Case, str]:
@@ -405,6 +421,69 @@ def test_masks_with_rows(index: int, dtype: str, worker: Worker) -> None:
     assert error <= {"bfloat16": 5e-3, "float16": 1e-3}[dtype]
     empty = np.abs(wanted).max(-1) == 0.0
     assert (output[empty] == 0.0).all()
+    shown(rowed_request(index, dtype))
+
+
+WINDOWED = (
+    # batch, heads, key heads, S_q, S_kv, D, form, window, mask with rows, key bias by head or for all, mean
+    (2, 4, 2, 700, 700, 64, "causal", (100, -1), None, None, True),
+    (1, 4, 4, 1000, 1300, 128, "symmetric", (64, 200), None, None, True),
+    (2, 4, 4, 600, 900, 128, "linear", (-1, 0), None, None, True),
+    (1, 4, 4, 900, 904, 64, "causal", (300, -1), "documents", None, True),
+    (2, 4, 4, 500, 512, 128, "linear", (130, 40), "left", None, False),
+    (2, 4, 2, 777, 1000, 64, "symmetric", (-1, -1), None, "all", True),
+    (2, 4, 2, 777, 1000, 128, "causal", (-1, -1), None, "head", True),
+    (3, 4, 4, 400, 700, 64, "linear", (-1, -1), None, "head", False),
+    (1, 4, 4, 300, 700, 128, "causal", (200, -1), None, "all", True),
+    (1, 8, 2, 20, 3000, 128, "causal", (900, -1), None, "head", True),
+    (1, 8, 8, 1, 5000, 64, "causal", (2000, -1), None, None, True),
+    (2, 8, 8, 100, 4000, 64, "causal", (-1, -1), None, "all", True),
+)  # fmt: skip
+"""Windows and key biases, on the Hopper kernel where nothing else differs by key, in decode and between."""
+
+
+def windowed_case(index: int) -> Case:
+    """The numbered entry of WINDOWED."""
+    batch, heads, kv_heads, s_q, s_kv, depth, form, window, kind, of_bias, mean = WINDOWED[index]
+    rng = np.random.default_rng(index)
+    shapes = ((batch, heads, s_q, depth), (batch, kv_heads, s_kv, depth), (batch, kv_heads, s_kv, depth))
+    query, key, value = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
+    slopes = (2.0 ** (-8.0 * np.arange(1, heads + 1) / heads)).astype(np.float32)
+    mask = None if kind is None else row_mask(kind, (batch, heads, s_q, s_kv), rng)
+    bias = None
+    if of_bias is not None:
+        bias = rng.standard_normal((batch, heads if of_bias == "head" else 1, s_kv)).astype(np.float32)
+        hiding = (-np.inf, np.finfo(np.float32).min, -1e4)[index % 3]
+        for entry in range(batch):
+            bias[entry, :, int(rng.integers(s_kv // 2, s_kv)) :] = hiding
+    return Case(
+        query, key, value, slopes, depth**-0.5, form == "symmetric", form == "causal", None, mask, mean,
+        key_bias=bias, window=window,
+    )  # fmt: skip
+
+
+def windowed_request(index: int, dtype: str) -> Request:
+    """What the entry needs."""
+    *_, depth, form, window, kind, of_bias, _ = WINDOWED[index]
+    return Request.of(
+        symmetric=form == "symmetric", causal=form == "causal", positions=False,
+        mask_dtype=None if kind is None else "bool", dtype=dtype, head_dim=depth, key_bias=of_bias is not None,
+        window=max(window) >= 0,
+    )  # fmt: skip
+
+
+@needs_device
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("index", range(len(WINDOWED)))
+def test_windows_and_key_biases(index: int, dtype: str, worker: Worker) -> None:
+    case = as_seen(windowed_case(index), dtype)
+    request = windowed_request(index, dtype)
+    bundle = loaded(request, ROW_LAYOUTS if case.mask is not None else (Layout(),), worker)
+    output = launch(bundle, case, dtype, None if case.mask is None else "bool", "BHSD")
+    wanted = attend(case)
+    assert np.isfinite(output).all()
+    assert np.linalg.norm(output - wanted) <= {"bfloat16": 5e-3, "float16": 1e-3}[dtype] * np.linalg.norm(wanted)
+    shown(request)
 
 
 @needs_device
@@ -457,6 +536,10 @@ def fill(arch: int, part: int = 0, parts: int = 1) -> None:
         for dtype in ("bfloat16", "float16"):
             request = rowed_request(index, dtype)
             needed[bundle_name(request, ROW_LAYOUTS, False)] = (request, ROW_LAYOUTS, False)
+    for index, entry in enumerate(WINDOWED):
+        for dtype in ("bfloat16", "float16"):
+            request, layouts = windowed_request(index, dtype), ROW_LAYOUTS if entry[8] is not None else (Layout(),)
+            needed[bundle_name(request, layouts, False)] = (request, layouts, False)
     with Worker() as running:
         for name in sorted(needed)[part::parts]:
             request, layouts, skip = needed[name]

@@ -15,7 +15,7 @@ from alibi_rewriter.kernels.compile.compiler import SELECTION, Worker
 from alibi_rewriter.kernels.launch.description import Description
 from alibi_rewriter.kernels.launch.plan import Call, Plan, Tensor, make_plan
 from cases import LONG_DECODE, Trial, long_decode, relative_error
-from test_gpu import CACHE, launch, layouts_of, loaded, needs_device
+from test_gpu import CACHE, launch, layouts_of, loaded, needs_device, shown
 
 DTYPES = ("bfloat16", "float16")
 H200_MULTIPROCESSORS = 132
@@ -73,6 +73,7 @@ def test_long_caches(index: int, dtype: str, worker: Worker) -> None:
     assert plan.launches[0].grid[0] == chunks
     output = launch(bundle, item.case, dtype, item.mask_dtype, item.layout)
     assert relative_error(item, output) <= 1.0
+    shown(item.request)
 
 
 @needs_device

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from alibi_rewriter.base.errors import MissingDependency
+from alibi_rewriter.engine import doctor
 from alibi_rewriter.engine.devices import Gpu
 from alibi_rewriter.fused.body import function_proto
 from alibi_rewriter.fused.family import BY_OP_TYPE, FusedAttention
@@ -80,7 +81,7 @@ def test_a_gpu_without_machine_code_gets_ptx(compiled: list[Any]) -> None:
     assert (compiled[0][1].machine_code, compiled[0][1].ptx) == ((), (80,))
 
 
-@pytest.mark.parametrize(("item", "width"), [(BIASED, 16), (CAUSAL, 20)])
+@pytest.mark.parametrize(("item", "width"), [(BIASED, 20), (CAUSAL, 20)])
 def test_a_node_that_no_kernel_takes_runs_as_its_function(
     compiled: list[Any], item: FusedAttention, width: int
 ) -> None:
@@ -97,9 +98,12 @@ def test_a_node_that_no_kernel_takes_runs_as_its_function(
 
 
 def test_both_kinds_of_nodes_in_one_model(compiled: list[Any]) -> None:
-    made = with_shapes(BIASED)
-    other = helper.make_node(CAUSAL.variant.op_type, ["output", "key", "value", "slopes"], ["last"], domain="alibi",
-                             **CAUSAL.attributes())  # fmt: skip
+    made = with_shapes(BIASED, 20)
+    for name in ("query", "key", "value"):
+        own = helper.make_tensor_value_info(f"{name}_2", TensorProto.FLOAT, [2, 2, 5, 16])
+        made.graph.input.append(own)
+    other = helper.make_node(CAUSAL.variant.op_type, ["query_2", "key_2", "value_2", "slopes"], ["last"],
+                             domain="alibi", **CAUSAL.attributes())  # fmt: skip
     made.graph.node.append(other)
     made.functions.append(function_of(CAUSAL))
     made.graph.output.append(helper.make_tensor_value_info("last", TensorProto.FLOAT, None))
@@ -160,7 +164,7 @@ def test_a_session_gets_kernels_for_the_device_it_names(compiled: list[Any], tmp
 @pytest.mark.usefixtures("seems_to_have_a_gpu")
 def test_a_session_says_which_nodes_run_as_functions(compiled: list[Any], tmp_path: Path) -> None:
     place = tmp_path / "model.onnx"
-    onnx.save_model(with_shapes(BIASED), place)
+    onnx.save_model(with_shapes(BIASED, 20), place)
     with pytest.warns(Fallback, match="KeyBias.*runs as its function"):
         InferenceSession(place, providers=["CUDAExecutionProvider", "CPUExecutionProvider"])
 
@@ -175,3 +179,18 @@ def test_without_a_gpu_nothing_is_attached(compiled: list[Any], monkeypatch: pyt
             with_shapes(CAUSAL).SerializeToString(), providers=["CUDAExecutionProvider", "CPUExecutionProvider"]
         )
     assert not compiled and claimed_nodes(session).claimed == 1, "the CPU's kernels run"
+
+
+@pytest.mark.usefixtures("library")
+def test_doctor_says_whether_cuda_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    def line() -> str:
+        return next(found.state for found in doctor.examine() if found.subject == "onnxruntime kernels")
+
+    monkeypatch.setattr(doctor, "_backend", lambda name: doctor.Finding(name, "", True))
+    monkeypatch.setattr(doctor, "devices", list)
+    assert "CUDA" not in line()
+    monkeypatch.setattr(doctor, "devices", lambda: [HOPPER])
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    assert "not CUDA (pip install onnxruntime-gpu" in line()
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    assert " and CUDA, for alibi_rewriter.InferenceSession" in line()

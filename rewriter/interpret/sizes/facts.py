@@ -25,6 +25,7 @@ from ....algebra import (
     TooComplex,
     is_nonpositive,
     min0,
+    of,
     poly,
     substitute,
     upper_bound,
@@ -45,11 +46,15 @@ class Facts:
         parent: The facts of the scope around this one.
         contradicted: Two numbers would have to agree that do not.
         choice: The size, and the node, of the one choice that led there, if it was one.
+        impossible: The two came from a node that takes nothing else, and nothing was chosen on the way but one size.
+        not_one: Sizes of which a broadcast leaves one number or 1, and that cannot be 1: the graph would not run.
     """
 
     parent: Facts | None = None
     contradicted: bool = False
     choice: tuple[Size, str] | None = None
+    impossible: bool = False
+    not_one: set[Size] = field(default_factory=set)
     _learned: list[Fact] = field(default_factory=list)
     _rejected: list[Fact] = field(default_factory=list)
     _mapping: Substitution = field(default_factory=dict)
@@ -67,6 +72,22 @@ class Facts:
     def rejected(self) -> list[Fact]:
         """Assumptions that were not made, since they would exclude short sequences."""
         return [*(self.parent.rejected if self.parent is not None else ()), *self._rejected]
+
+    def pinned(self) -> list[tuple[Size, str]]:
+        """Sizes of which a broadcast leaves one number above 1, or 1, each with its node."""
+        found: dict[Size, str] = {}
+        for fact in self._learned:
+            if not fact.by_broadcast or fact.relation != "=":
+                continue
+            for atom in sorted(a for a in fact.left.all_atoms() | fact.right.all_atoms() if isinstance(a, Size)):
+                number = self.normal(of(atom)).constant
+                if not atom.name.startswith("?") and number is not None and number > 1:
+                    found.setdefault(atom, fact.node)
+        return list(found.items())
+
+    def cannot_be_one(self, size: Size) -> bool:
+        """Whether a graph that runs has more than one entry there, by what was found out here or around."""
+        return size in self.not_one or (self.parent is not None and self.parent.cannot_be_one(size))
 
     @property
     def version(self) -> int:
@@ -160,6 +181,8 @@ class Facts:
         if difference.constant is not None:
             if difference != 0 and not self.contradicted:
                 self.contradicted, self.choice = True, self._only_choice(left, right)
+                chosen = [fact for fact in self.learned if fact.by_broadcast and fact.relation == "="]
+                self.impossible = not by_broadcast and len(chosen) == 1
             return difference == 0
         pivot = _pivot(difference)
         if pivot is None:

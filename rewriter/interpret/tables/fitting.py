@@ -246,16 +246,16 @@ def _confirm(
     coefficients = tuple(stacked[:, k].reshape(slices.heads) for k in range(stacked.shape[1]))
     return Fit(
         blank.periods,
-        blank.data,
-        blank.negated,
-        blank.integer,
-        blank.boolean,
-        slices.parameters,
-        slices.positions,
-        form,
-        coefficients,
-        visible or None,
-        hidden,
+        data=blank.data,
+        negated=blank.negated,
+        integer=blank.integer,
+        boolean=blank.boolean,
+        parameters=slices.parameters,
+        positions=slices.positions,
+        form=form,
+        coefficients=coefficients,
+        visible=visible or None,
+        hidden=hidden,
     )
 
 
