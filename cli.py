@@ -11,7 +11,7 @@ from .base.ending import Outputs, complain, leave, settle_streams, show
 from .base.errors import AlibiError, ExitCode
 from .base.interrupts import INTERRUPTED
 from .base.isolation import leave_working_folder
-from .base.targets import STANDARD_OUTPUT, check_place
+from .base.targets import STANDARD_OUTPUT, check_place, inside
 from .base.version import __version__
 from .base.writing import write_file
 from .engine import command as engine
@@ -24,8 +24,9 @@ MODEL_SUFFIX = ".onnx"
 EPILOG = """\
 commands
   rewrite model.onnx --report page.html  writes model.alibi.onnx and a page
+  rewrite *.onnx -o OUT/            several models, with a table and one --json
   rewrite explain MODEL             why each attention is fused or not; no model
-  rewrite check FILE                what other tools have left of a rewritten file
+  rewrite check FILE                what other tools have left of a written file
   rewrite bench MODEL               original against rewritten, on this machine
   rewrite doctor                    what is installed, and what cures each gap
   rewrite completion bash|zsh|fish  a completion script for the shell
@@ -40,15 +41,17 @@ exit codes
 
 def parser() -> argparse.ArgumentParser:
     """The argument parser of ``rewrite MODEL``."""
-    made = _parser("rewrite", "Fuse the attentions of an ONNX model whose added bias is proven to be ALiBi.", EPILOG)
-    made.add_argument("model", metavar="MODEL", type=Path, nargs="?", help="the ONNX model; it is never changed")
-    made.add_argument("-o", "--output", metavar="OUT", type=Path, help="where to write (default: STEM.alibi.onnx)")
+    what = "Fuse the attentions of ONNX models whose added bias is proven to be ALiBi."
+    made = _parser("rewrite", what, EPILOG, "MODEL [MODEL ...]")
+    made.add_argument("model", metavar="MODEL", type=Path, nargs="*", help=argparse.SUPPRESS)
+    made.add_argument("-o", "--output", metavar="OUT", type=Path, help="file or folder (default: STEM.alibi.onnx)")
     made.add_argument("--dry-run", action="store_true", help="find and prove, write no model")
     made.add_argument("--allow-partial", action="store_true", help="write even if some biased sites are refused")
     made.add_argument("--exact-bias", action="store_true", help="leave out the rounding of a bias to a narrow type")
     made.add_argument("--inline", action="store_true", help="write function bodies in place of the fused nodes")
     made.add_argument("--copy-external-data", action="store_true", help="give OUT data files of its own")
     _add_common(made)
+    made.add_argument("-q", "--quiet", action="store_true", help="say only what went wrong")
     _add_seeing(made.add_argument_group("seeing it"), explain=True)
     _add_verification(made.add_argument_group("verification"))
     engine.add_arguments(made)
@@ -125,7 +128,11 @@ def _add_verification(made: argparse._ActionsContainer) -> None:
     made.add_argument("--no-verify", action="store_true", help="do not compare with the original")
     made.add_argument("--verify-sites", action="store_true", help="compare each attention alone, without weights")
     made.add_argument(
-        "--verify-on", choices=("auto", "cpu", "cuda"), default="auto", help="run our kernels as well: auto, cpu, cuda"
+        "--verify-on",
+        metavar="W",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="run our kernels too: auto, cpu, cuda",
     )
     made.add_argument("--inputs", metavar="NPZ", type=Path, help="given inputs, one array per graph input")
     made.add_argument("--seed", metavar="N", type=int, default=0, help="of the drawn inputs (default 0)")
@@ -173,7 +180,16 @@ def _guarded(command: Command, words: list[str]) -> int:
 
 
 def _rewrite(words: list[str], outputs: Outputs) -> int:
-    return _run(_with_model(parser(), words), outputs)
+    options = _with_model(parser(), words)
+    models = options.model
+    if len(models) > 1:
+        from .several import carry_out
+
+        return carry_out(options, models, outputs, COMMANDS)
+    (options.model,) = models
+    if options.output is not None and options.output.is_dir():
+        options.output = inside(options.output, options.model)
+    return _run(options, outputs)
 
 
 def _explain(words: list[str], outputs: Outputs) -> int:
@@ -191,10 +207,13 @@ def _with_model(made: argparse.ArgumentParser, words: list[str]) -> argparse.Nam
 
     Options that take an optional or several values take the model for one of them, if it comes right behind.
     """
-    options = made.parse_args(words)
-    if options.model is None:
-        options.model = _taken(options)
-    if options.model is None:
+    # Intermixed: models may stand on both sides of an option.
+    options = made.parse_intermixed_args(words)
+    if not options.model:
+        taken = _taken(options)
+        if taken is not None:
+            options.model = [taken] if isinstance(options.model, list) else taken
+    if not options.model:
         made.error("MODEL is missing: give the path of an .onnx model")
     return options
 

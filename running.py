@@ -29,6 +29,27 @@ if TYPE_CHECKING:
     from .rewriter.result import RewriteResult
 
 
+@dataclass(frozen=True)
+class Done:
+    """What a run has done and has to say.
+
+    Attributes:
+        result: Of the pass.
+        code: How it ends.
+        report, text, page: For programs, for people, and for browsers.
+        error: Why the engine could not be built.
+        failure: A bug of ours in what is only shown.
+    """
+
+    result: RewriteResult
+    code: ExitCode
+    report: dict[str, object]
+    text: str
+    page: str
+    error: AlibiError | None
+    failure: Exception | None
+
+
 @dataclass
 class Run:
     """One run of the command.
@@ -115,6 +136,29 @@ class Run:
 
     def carry_out(self) -> int:
         """Rewrite, build, explain, report; returns the exit code."""
+        done = self.work()
+        text = done.text
+        if self.options.quiet:
+            # What did not end well is said where errors are.
+            text = ""
+            if done.code is not ExitCode.DONE and done.error is None:
+                complain(done.text.splitlines()[-1])
+        problem = self._say(text, json.dumps(done.report, indent=2, allow_nan=False) + "\n", done.page)
+        if done.error is not None:
+            raise done.error
+        if done.failure is not None:
+            return broken(done.failure, verbose=self.options.verbose, state="The run itself is done.")
+        if problem is not None:
+            complain(f"error: {problem} ({self.outputs.state()})")
+            return int(done.code) or int(ExitCode.USAGE)
+        return int(done.code)
+
+    def work(self) -> Done:
+        """Rewrite, build and explain; nothing is said yet.
+
+        Raises:
+            AlibiError: The run cannot be done.
+        """
         from .rewriter.report import to_json, to_text
 
         result = self._rewrite()
@@ -138,15 +182,7 @@ class Run:
                 failure = error
         text = to_text(result, explain=self.options.explain, verbose=self.options.verbose, details=details)
         text = "\n".join([text, *built.lines, *self.notes, *_without_libraries(result)])
-        problem = self._say(text, json.dumps(report, indent=2, allow_nan=False) + "\n", page)
-        if built.error is not None:
-            raise built.error
-        if failure is not None:
-            return broken(failure, verbose=self.options.verbose, state="The run itself is done.")
-        if problem is not None:
-            complain(f"error: {problem} ({self.outputs.state()})")
-            return int(code) or int(ExitCode.USAGE)
-        return int(code)
+        return Done(result, code, report, text, page, built.error, failure)
 
     def _rewrite(self) -> RewriteResult:
         import sys
@@ -214,6 +250,8 @@ class Run:
         if self.says_on_stderr:
             complain_lines(text)
             return show(report if place == STANDARD_OUTPUT else page, raw=True)
+        if not text:
+            return None
         return show(coloured(text) if is_lively(sys.stdout) else text)
 
     def _write(self, place: Path, content: str, option: str) -> None:

@@ -13,6 +13,7 @@ REQUIREMENTS = {
     "numpy": "numpy>=1.24",
     "onnx": "onnx>=1.21",
     "onnxruntime": "onnxruntime>=1.20",
+    "onnx-ir": "onnx-ir",
     "onnx-graphsurgeon": "onnx-graphsurgeon>=0.5.8",
     "tensorrt": "tensorrt>=10.9",
     "tensorrt-rtx": "tensorrt-rtx-cu13>=1.7",

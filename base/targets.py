@@ -132,3 +132,8 @@ def umask() -> int:
     found = os.umask(0o077)
     os.umask(found)
     return found
+
+
+def inside(folder: Path, model: Path) -> Path:
+    """Where a rewritten model goes in a folder if no name is given for it."""
+    return folder / f"{model.stem}.alibi.onnx"

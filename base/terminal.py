@@ -13,7 +13,7 @@ _VERDICTS = (
     (re.compile(r"^NOT written"), "red"),
     (re.compile(r"^verification failed"), "red"),
     (re.compile(r"^(verification passed|wrote )"), "green"),
-    (re.compile(r"^  \S+: (causal )?(linear|symmetric)"), "bold"),
+    (re.compile(r"^  \S+: (causal )?\w+(?=, (\d+ heads|scale))"), "bold"),
     (re.compile(r"^    (formula|proof|slopes per head|furthest stage|stopped at|for instance|what to do)"), "dim"),
 )
 """Beginnings of lines and the colour of what they match; text stays text without them."""

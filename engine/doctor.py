@@ -7,6 +7,7 @@ import platform
 import sys
 from dataclasses import dataclass
 
+from ..base import telemetry
 from ..base.cures import install, reinstall
 from ..base.errors import AlibiError
 from ..base.version import __version__
@@ -92,10 +93,19 @@ def _onnxruntime_library() -> Finding:
         custom_ops.self_test(path)
     except OSError as error:
         return Finding("onnxruntime kernels", str(error), False)
-    kernels = custom_ops.instruction_set(path)
-    return Finding(
-        "onnxruntime kernels", f"CPU ({kernels}), for alibi_rewriter.InferenceSession, self-test passed", True
-    )
+    where = f"CPU ({custom_ops.instruction_set(path)}){_cuda()}"
+    return Finding("onnxruntime kernels", f"{where}, for alibi_rewriter.InferenceSession, self-test passed", True)
+
+
+def _cuda() -> str:
+    """Whether the kernels run on onnxruntime's CUDA provider as well, and what would be needed."""
+    if not devices():
+        return ""
+    try:
+        there = "CUDAExecutionProvider" in telemetry.onnxruntime().get_available_providers()
+    except ImportError:
+        there = False
+    return " and CUDA" if there else ", not CUDA (pip install onnxruntime-gpu in place of onnxruntime)"
 
 
 def _backend(name: str) -> Finding:

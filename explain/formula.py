@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ..algebra import Index, Poly, render
 from ..fused.family import UNBOUNDED
-from ..patterns.bias import BiasForm
 from ..rewriter.records.binding import Plan
 from ..rewriter.records.proof import Proof
 from ..rewriter.records.reading import Attention, View
@@ -82,9 +81,7 @@ def bias_text(proof: Proof) -> str:
     head = "[h]" if proof.attention.frame.head is not None else ""
     if proof.positions is not None:
         return f"slope{head} * position[b, j]"
-    if proof.form is BiasForm.SYMMETRIC:
-        return f"-slope{head} * |i + (S_kv - S_q) - j|"
-    return f"slope{head} * j"
+    return proof.form.text(f"slope{head}", proof.parameters)
 
 
 def visibility(proof: Proof) -> list[str]:

@@ -10,6 +10,7 @@ from onnx import TensorProto
 
 from ..algebra import HIDDEN_BELOW, Index, Size, Substitution, poly, substitute
 from ..graph.index import Array, numpy_type
+from ..patterns.forms import FORMS
 from ..rewriter.check.cut import cut, model_of
 from ..rewriter.check.evaluation import Evaluate, evaluator, is_small, number
 from ..rewriter.check.measure import gather
@@ -124,9 +125,7 @@ def bias_values(study: Study, site: Site) -> BiasValues | None:
     rows, keys = np.arange(shape[2]), np.arange(shape[3])
     own = rows + (shape[3] - shape[2])
     gap = np.clip(own, 0, shape[3] - 1)
-    distance = (keys - own[:, None]).astype(np.float64)
-    if plan.proof.form.value == "symmetric":
-        distance = -np.abs(distance)
+    distance = plan.proof.form.measure((keys - own[:, None]).astype(np.float64), plan.proof.parameters)
     slopes = plan.proof.slopes.astype(np.float64) * plan.slope_factor
     visible = scores > HIDDEN_BELOW
     if plan.proof.causal:
@@ -167,10 +166,8 @@ def counterexample(study: Study, site: Site) -> Counterexample | None:
     worst = 0.0
     for h in range(shape[1]):
         fits = []
-        for symmetric in (False, True):
-            distance = (keys - own[:, None]).astype(np.float64)
-            if symmetric:
-                distance = -np.abs(distance)
+        for form in (form for form in FORMS if not form.parameters):
+            distance = form.measure((keys - own[:, None]).astype(np.float64))
             fits.append(_worst(scores[:, h], visible[:, h], distance, own))
         # The form that comes closest is the one that the head could have meant.
         gap, place, value, expected, slope = min(fits, key=lambda f: f[0])

@@ -12,7 +12,7 @@ from ..fused.family import EmptyRows
 from ..rewriter.bind.key_terms import split_by_key
 from ..rewriter.interpret import Interpreter
 from ..rewriter.interpret.engine import Key
-from ..rewriter.prove.proof import vector
+from ..rewriter.prove.forms import vector
 from ..rewriter.recognise.values import value_product
 from ..rewriter.records.binding import Leaf, Mask, Plan
 from ..rewriter.records.reading import Attention

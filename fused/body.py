@@ -18,13 +18,12 @@ everywhere, and Softmax yields the mean of all values, never NaN.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import onnx
 import onnx.parser
 
-from ..patterns.bias import BiasForm
+from .distance import write_distance
 from .family import DOMAIN, LOWEST_FLOAT32, UNBOUNDED, MaskKind, Variant
+from .text import Body
 
 MINIMUM_OPSET = 11
 """Range, Clip with tensor bounds and Gather on negative axes all exist from here on."""
@@ -68,7 +67,8 @@ def function_proto(
             on it (there is no CastLike).
 
     Returns:
-        A function in domain ``alibi`` named ``variant.op_type`` with the attribute ``scale``, and those of a window.
+        A function in domain ``alibi`` named ``variant.op_type`` with the attribute ``scale``, and those of a window and
+        of the form.
 
     Raises:
         ValueError: If ``opset`` is below 11, or below 12 for a member with a window.
@@ -83,7 +83,7 @@ def function_text(variant: Variant, opset: int, *, grouped: bool, zero_rows: boo
     least = WINDOW_OPSET if variant.window else MINIMUM_OPSET
     if opset < least:
         raise ValueError(f"the function body of {variant.op_type} needs opset {least} or later, not {opset}")
-    body = _Body(opset, query_type)
+    body = Body(opset, query_type)
     key, value = _heads(body, grouped)
     # dots = scale * query . key
     _scale(body)
@@ -101,61 +101,19 @@ def function_text(variant: Variant, opset: int, *, grouped: bool, zero_rows: boo
     else:
         body.line(f"output = MatMul (weights_as_query, {value})")
     header = f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>'
-    attributes = ("scale", "window_left", "window_right") if variant.window else ("scale",)
+    window = ("window_left", "window_right") if variant.window else ()
+    attributes = ("scale", *window, *variant.bias.attributes)
     signature = f"{variant.op_type} <{', '.join(attributes)}> ({', '.join(variant.inputs)}) => (output)"
     return "\n".join([header, signature, "{", *body.lines, "}", ""])
 
 
-class _Body:
-    """Lines of ONNX text, and the few operators whose spelling depends on the opset."""
-
-    def __init__(self, opset: int, query_type: int) -> None:
-        self.opset = opset
-        self.query_type = query_type
-        self.lines: list[str] = []
-
-    def line(self, text: str) -> None:
-        self.lines.append(f"  {text}")
-
-    def constant(self, name: str, type_name: str, values: Sequence[int | float], *, scalar: bool = True) -> None:
-        shape = "" if scalar else f"[{len(values)}]"
-        listed = ", ".join(repr(value) for value in values)
-        self.line(f"{name} = Constant <value = {type_name}{shape} {{{listed}}}> ()")
-
-    def unsqueeze(self, output: str, source: str, axes: Sequence[int]) -> None:
-        if self.opset < 13:
-            self.line(f"{output} = Unsqueeze <axes = [{', '.join(map(str, axes))}]> ({source})")
-            return
-        self.constant(f"{output}_axes", "int64", axes, scalar=False)
-        self.line(f"{output} = Unsqueeze ({source}, {output}_axes)")
-
-    def reduce_max_last(self, output: str, source: str) -> None:
-        if self.opset < 18:
-            self.line(f"{output} = ReduceMax <axes = [-1], keepdims = 1> ({source})")
-            return
-        self.constant(f"{output}_axes", "int64", [-1], scalar=False)
-        self.line(f"{output} = ReduceMax <keepdims = 1> ({source}, {output}_axes)")
-
-    def cast_like_query(self, output: str, source: str) -> None:
-        if self.opset < 15:
-            self.line(f"{output} = Cast <to = {self.query_type}> ({source})")
-        else:
-            self.line(f"{output} = CastLike ({source}, query)")
-
-
-def _scale(body: _Body) -> None:
+def _scale(body: Body) -> None:
     """``scale``: the node's attribute as a scalar of the query's type."""
-    if body.opset >= 12:
-        body.line("scale_float = Constant <value_float: float = @scale> ()")
-    else:
-        # Constant has no value_float yet; LeakyRelu's alpha carries a float attribute just as well.
-        body.constant("minus_one", "float", [-1.0])
-        body.line("minus_scale = LeakyRelu <alpha: float = @scale> (minus_one)")
-        body.line("scale_float = Neg (minus_scale)")
+    body.attribute("scale_float", "scale")
     body.cast_like_query("scale", "scale_float")
 
 
-def _heads(body: _Body, grouped: bool) -> tuple[str, str]:
+def _heads(body: Body, grouped: bool) -> tuple[str, str]:
     """Sizes, and key and value with as many heads as the query: ``x[b, h // G]``."""
     body.line("query_shape = Shape (query)")
     body.line("key_shape = Shape (key)")
@@ -182,7 +140,7 @@ def _heads(body: _Body, grouped: bool) -> tuple[str, str]:
     return "key_repeated", "value_repeated"
 
 
-def _distance(body: _Body, variant: Variant) -> None:
+def _distance(body: Body, variant: Variant) -> None:
     """d(i, j) in float32, and ``j`` [1,1,1,S_kv] and ``row`` [1,1,S_q,1] behind it."""
     body.constant("zero", "int64", [0])
     body.constant("one", "int64", [1])
@@ -204,15 +162,11 @@ def _distance(body: _Body, variant: Variant) -> None:
         body.unsqueeze("p_j", "positions_float", [1, 2])
         body.unsqueeze("p_row", "row_positions", [1, 3])
         body.line(f"{DISTANCE} = Sub (p_j, p_row)")
-    elif variant.form == BiasForm.SYMMETRIC.value:
-        body.line("signed_distance = Sub (row, j)")
-        body.line("absolute_distance = Abs (signed_distance)")
-        body.line(f"{DISTANCE} = Neg (absolute_distance)")
     else:
-        body.line(f"{DISTANCE} = Sub (j, row)")
+        write_distance(body, variant.bias, DISTANCE)
 
 
-def _bias(body: _Body, variant: Variant) -> str:
+def _bias(body: Body, variant: Variant) -> str:
     """``bias`` = slopes * distance + what does not depend on the slopes; returns the latter's name, or nothing."""
     body.constant("per_head", "int64", [1, -1, 1, 1], scalar=False)
     body.line(f"slopes_float = Cast <to = {_FLOAT}> (slopes)")
@@ -225,7 +179,7 @@ def _bias(body: _Body, variant: Variant) -> str:
     return added
 
 
-def _added(body: _Body, variant: Variant) -> str:
+def _added(body: Body, variant: Variant) -> str:
     """Mask and key bias, and ``LOWEST_FLOAT32`` where a key is hidden, the same for all heads where masks are."""
     body.constant("lowest", "float", [LOWEST_FLOAT32])
     hidden = _outside(body, variant)
@@ -257,7 +211,7 @@ def _added(body: _Body, variant: Variant) -> str:
     return "added"
 
 
-def _outside(body: _Body, variant: Variant) -> list[str]:
+def _outside(body: Body, variant: Variant) -> list[str]:
     """Conditions under which position alone hides a key: later than the row, or beyond a window."""
     if not variant.window:
         if variant.causal:
@@ -280,7 +234,7 @@ def _outside(body: _Body, variant: Variant) -> list[str]:
     return ["too_far_left", "too_far_right"]
 
 
-def _terms(body: _Body, variant: Variant) -> list[str]:
+def _terms(body: Body, variant: Variant) -> list[str]:
     """What is added to visible scores, between the lowest and the highest finite float32.
 
     Clipped, so that -inf and +inf cannot meet in a sum and make NaN; and ahead of what hides by position, so that
@@ -302,7 +256,7 @@ def _terms(body: _Body, variant: Variant) -> list[str]:
     return terms
 
 
-def _zero_empty_rows(body: _Body, value: str, added: str) -> None:
+def _zero_empty_rows(body: Body, value: str, added: str) -> None:
     """Zeros for the rows whose every key is hidden; outside the attention, so it stays fusable."""
     body.reduce_max_last("best_added", added)
     body.line("has_visible_key = Greater (best_added, lowest)")

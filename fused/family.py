@@ -17,6 +17,7 @@ aligned with the *last* keys, so a KV cache needs no special case):
 ``linear``     d(i, j) = p(j) - p(row(i));  p(j) = j, or key_positions[b, j] when that input is present
                (row(i) is clamped to 0 .. S_kv - 1 when it indexes key_positions)
 ``symmetric``  d(i, j) = -abs(row(i) - j)
+any other      what its record in ``patterns/forms`` says, of j - row(i)
 ===========  =========================================================================
 
 The linear form is written relative to the row.  A constant added to a whole row of scores is free
@@ -33,10 +34,11 @@ reach a valid token: there its weight is an exact zero, and zero times a finite 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from ..patterns.bias import BiasForm
+from ..patterns.forms import BY_NAME, FORMS, LINEAR, Form
 
 DOMAIN = "alibi"
 DOMAIN_VERSION = 1
@@ -77,7 +79,7 @@ class Variant:
     so every input signature and every distinct body needs an ``op_type`` of its own.
 
     Attributes:
-        form: Value of a :class:`BiasForm`.
+        form: Name of a :class:`Form`.
         causal: Keys after the row are hidden.
         positions: There is an input ``key_positions``.
         mask: Value of a :class:`MaskKind`.
@@ -95,10 +97,10 @@ class Variant:
     @property
     def op_type(self) -> str:
         """The node's op_type, e.g. ``AlibiAttentionCausalPositionsBooleanMask``."""
-        if self.form == BiasForm.SYMMETRIC.value:
-            shape = "Symmetric"
-        else:
-            shape = "Causal" if self.causal else "Linear"
+        name = "".join(part.capitalize() for part in self.form.split("_"))
+        causal = "Causal" if self.causal else ""
+        # The causal linear bias is what people know as ALiBi: it goes by that alone.
+        shape = causal if causal and self.form == LINEAR.name else f"{causal}{name}"
         positions = "Positions" if self.positions else ""
         key_bias = "KeyBias" if self.key_bias else ""
         window = "Window" if self.window else ""
@@ -118,32 +120,42 @@ class Variant:
         return tuple(names)
 
     @property
+    def bias(self) -> Form:
+        """The form of the bias."""
+        return BY_NAME[self.form]
+
+    @property
     def can_hide(self) -> bool:
         """Whether a node of this member can have a row without any visible key."""
         return self.causal or self.window or self.key_bias or self.mask != MaskKind.NONE.value
 
 
-def _family() -> tuple[Variant, ...]:
-    linear, symmetric = BiasForm.LINEAR.value, BiasForm.SYMMETRIC.value
-    # A causal symmetric bias *is* the causal linear one, so it has no member of its own.
-    shapes = (
-        (linear, True, False),
-        (linear, True, True),
-        (linear, False, False),
-        (linear, False, True),
-        (symmetric, False, False),
-    )
-    return tuple(
-        Variant(form, causal, positions, mask.value, key_bias, window)
+def family_of(forms: Sequence[Form]) -> tuple[Variant, ...]:
+    """The members of these forms, in their fixed order.
+
+    Raises:
+        ValueError: Two of them would have the same op_type.
+    """
+    members = tuple(
+        Variant(form.name, each.causal, each.positions, mask.value, key_bias, window)
         for key_bias in (False, True)
         for window in (False, True)
-        for form, causal, positions in shapes
+        for form in forms
+        for each in form.members
         for mask in MaskKind
     )
+    names = [member.op_type for member in members]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"two forms in patterns/forms have the same op_type: {', '.join(twice)}")
+    return members
 
 
-FAMILY_MEMBERS: tuple[Variant, ...] = _family()
-"""The closed family: 60 members.  A plugin library registers all of them."""
+FAMILY_MEMBERS: tuple[Variant, ...] = family_of(FORMS)
+"""The closed family: 60 members."""
+
+KERNEL_MEMBERS: tuple[Variant, ...] = tuple(member for member in FAMILY_MEMBERS if member.bias.kernels)
+"""The members that have kernels: native libraries register exactly these, and function bodies compute the others."""
 
 PREFER_KEY_BIAS = False
 """The one switch between an additive mask [B, 1, 1, S_kv] and a key bias, which say the same: what is emitted where
@@ -162,9 +174,10 @@ class FusedAttention:
         empty_rows: What a row without any visible key yields.
         window_left: Keys further before the row are hidden; -1 for no bound.  Members with a window only.
         window_right: Keys further after the row are hidden; likewise.
+        parameters: The parameters of the form, in its order.
 
     Raises:
-        ValueError: A window is given to a member without one, or is below -1.
+        ValueError: A window is given to a member without one, or is below -1; or the form has other parameters.
     """
 
     variant: Variant
@@ -172,6 +185,7 @@ class FusedAttention:
     empty_rows: EmptyRows = EmptyRows.MEAN
     window_left: int = UNBOUNDED
     window_right: int = UNBOUNDED
+    parameters: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         sides = (self.window_left, self.window_right)
@@ -179,6 +193,9 @@ class FusedAttention:
             raise ValueError(f"a window has from 0 to {LARGEST_WINDOW} keys on a side, or -1: {sides}")
         if not self.variant.window and sides != (UNBOUNDED, UNBOUNDED):
             raise ValueError(f"{self.variant.op_type} has no window")
+        wanted = self.variant.bias.attributes
+        if len(self.parameters) != len(wanted):
+            raise ValueError(f"{self.variant.op_type} takes the parameters {wanted}, not {self.parameters}")
 
     def attributes(self) -> dict[str, float | int | str]:
         """The node's ONNX attributes; every one is present on every node (no defaults to guess)."""
@@ -192,4 +209,5 @@ class FusedAttention:
             "plugin_version": PLUGIN_VERSION,
             "scale": self.scale,
             **(window if self.variant.window else {}),
+            **dict(zip(self.variant.bias.attributes, self.parameters, strict=True)),
         }

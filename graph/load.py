@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
@@ -36,7 +36,7 @@ class Source:
     """
 
     path: Path | None
-    model: ModelProto
+    model: ModelProto = field(repr=False)
     base_dir: Path
     sha256: str
     data: tuple[str, ...] = ()
@@ -58,22 +58,46 @@ def load(path: Path) -> Source:
         content = path.read_bytes()
     except OSError as error:
         raise ModelRejected(f"'{path}' cannot be read: {error.strerror}.") from error
+    return checked(parse(content, f"'{path}'"), path, path.parent, f"'{path}'", hashlib.sha256(content).hexdigest())
+
+
+def parse(content: bytes, name: str) -> ModelProto:
+    """The model in a file's bytes; ``name`` is for messages.
+
+    Raises:
+        ModelRejected: There is none.
+    """
     model = ModelProto()
     try:
         model.ParseFromString(content)
     except DecodeError as error:
-        raise ModelRejected(f"'{path}' is not an ONNX model (protobuf): {error}. Export it again.") from error
+        raise ModelRejected(f"{name} is not an ONNX model (protobuf): {error}. Export it again.") from error
     if not model.graph.node and not model.graph.output:
-        raise ModelRejected(f"'{path}' holds no graph. Is it a data file of a model?")
-    base_dir = path.parent
+        raise ModelRejected(f"{name} holds no graph. Is it a data file of a model?")
+    return model
+
+
+def checked(model: ModelProto, path: Path | None, base_dir: Path, name: str, sha256: str = "") -> Source:
+    """A model with external data that are there and lie below a folder.
+
+    Args:
+        model: Data not loaded.
+        path: Its file, if it has one.
+        base_dir: The folder.
+        name: For messages.
+        sha256: Of the file.
+
+    Raises:
+        ModelRejected: It refers to data unsafely, or they are not there.
+    """
     external = list(external_tensors(model))
     for tensor in external:
         try:
-            _check_external(path, base_dir, tensor)
+            _check_external(name, base_dir, tensor)
         except OSError as error:
-            raise ModelRejected(f"'{path}': its data '{error.filename}' cannot be read: {error.strerror}.") from error
+            raise ModelRejected(f"{name}: its data '{error.filename}' cannot be read: {error.strerror}.") from error
     data = tuple(sorted({_entries(t).get("location", "") for t in external}))
-    return Source(path, model, base_dir, hashlib.sha256(content).hexdigest(), data)
+    return Source(path, model, base_dir, sha256, data)
 
 
 def graphs(model: ModelProto) -> Iterator[GraphProto]:
@@ -112,12 +136,12 @@ def _entries(tensor: TensorProto) -> dict[str, str]:
     return {e.key: e.value for e in tensor.external_data}
 
 
-def _check_external(path: Path, base_dir: Path, tensor: TensorProto) -> None:
+def _check_external(name: str, base_dir: Path, tensor: TensorProto) -> None:
     entries = _entries(tensor)
     location = entries.get("location", "")
-    where = f"'{path}': tensor '{tensor.name}' has its data in '{location}'"
+    where = f"{name}: tensor '{tensor.name}' has its data in '{location}'"
     if not location:
-        raise ModelRejected(f"'{path}': tensor '{tensor.name}' is external but names no file. Export the model again.")
+        raise ModelRejected(f"{name}: tensor '{tensor.name}' is external but names no file. Export the model again.")
     relative = Path(location)
     if relative.is_absolute() or ".." in relative.parts or "\x00" in location:
         raise ModelRejected(f"{where}, outside the model's folder. Move the data beside the model.")

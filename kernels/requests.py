@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..fused.family import BY_OP_TYPE, MaskKind, Variant
-from ..patterns.bias import BiasForm
+from ..patterns.forms import LINEAR, SYMMETRIC
 
 DTYPES = ("float16", "bfloat16", "float32")
 MASK_DTYPES = ("bool", *DTYPES)
@@ -54,6 +54,8 @@ class Request:
     def __post_init__(self) -> None:
         if self.op_type not in BY_OP_TYPE:
             raise ValueError(f"no such fused node: {self.op_type!r}")
+        if not self.variant.bias.kernels:
+            raise ValueError(f"there are no kernels for the form {self.variant.form!r}")
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype {self.dtype!r} is not one of {', '.join(DTYPES)}")
         for name in ("head_dim", "value_dim"):
@@ -83,10 +85,21 @@ class Request:
         value_dim: int | None = None, key_bias: bool = False, window: bool = False,
     ) -> Request:  # fmt: skip
         """The request for the node with these properties."""
-        form = BiasForm.SYMMETRIC if symmetric else BiasForm.LINEAR
+        form = SYMMETRIC if symmetric else LINEAR
         kind = {None: MaskKind.NONE, "bool": MaskKind.BOOLEAN}.get(mask_dtype, MaskKind.ADDITIVE)
-        variant = Variant(form.value, causal, positions, kind.value, key_bias, window)
+        variant = Variant(form.name, causal, positions, kind.value, key_bias, window)
         return cls(variant.op_type, dtype, head_dim, value_dim or head_dim, mask_dtype)
+
+
+def is_symmetric(variant: Variant) -> bool:
+    """Which of the two forms that the kernels compute a member has.
+
+    Raises:
+        ValueError: Neither of them.
+    """
+    if variant.bias not in (LINEAR, SYMMETRIC):
+        raise ValueError(f"the kernels do not compute the form {variant.form!r}")
+    return variant.bias is SYMMETRIC
 
 
 @dataclass(frozen=True)
@@ -166,7 +179,7 @@ def constants_of(role: str, request: Request, tile: Tile, layout: Layout, skip: 
     head, value = head_chunks(request.head_dim), head_chunks(request.value_dim)
     mask = _MASK_CODES[variant.mask]
     attention = {
-        "SYMMETRIC": variant.form == BiasForm.SYMMETRIC.value,
+        "SYMMETRIC": is_symmetric(variant),
         "CAUSAL": variant.causal,
         "POSITIONS": variant.positions,
         "MASK": mask,

@@ -73,7 +73,9 @@ def compare(
         if beyond is not None:
             return skipped(beyond)
         try:
-            return verify(original_path, staged.path, options=settings, data_dir=staged.data_dir)
+            # A model in memory may have its data in a folder; its copy for the comparison lies elsewhere.
+            data_dir = source.base_dir if source.path is None and source.data else None
+            return verify(original_path, staged.path, options=settings, data_dir=staged.data_dir, original_dir=data_dir)
         except RuntimeMissingError as error:
             raise MissingDependency(str(error)) from error
         except (GivenInputError, KernelsMissingError) as error:

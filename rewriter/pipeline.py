@@ -12,10 +12,12 @@ from onnx import ModelProto
 
 from ..base.errors import ExitCode, ModelRejected, UsageError
 from ..base.hidden import scratch
+from ..base.targets import inside
 from ..fused.family import DOMAIN
-from ..graph import note, surgeon, wellformed
+from ..graph import note, wellformed
+from ..graph.given import given
 from ..graph.index import opset_versions
-from ..graph.load import Source, check_target, load
+from ..graph.load import Source, check_target
 from ..graph.save import Staged
 from .apply import apply
 from .check.pairs import CutPairs
@@ -28,16 +30,13 @@ from .result import Options, RewriteResult
 from .working_copy import analyse_copy, working_copy
 
 
-def rewrite(
-    model: ModelProto | str | Path | Any, output: str | Path | None = None, *, options: Options | None = None
-) -> RewriteResult:
+def rewrite(model: Source | Any, output: str | Path | None = None, *, options: Options | None = None) -> RewriteResult:
     """Fuse every attention of a model whose added bias is proven to be ALiBi.
 
     Args:
-        model: An ONNX file, or a model in memory (its external data must be absolute or absent), also as a
-            ``gs.Graph`` of onnx-graphsurgeon; ``result.graph()`` then gives one back.
-        output: Where to write the rewritten model; ``<stem>.alibi.onnx`` beside the input by default.
-            A model in memory is only written if this is given.
+        model: What ``graph.given`` takes, or a source that was read already.
+        output: Where to write the rewritten model; for a path ``<stem>.alibi.onnx`` beside it by default.
+            Anything else is only written if this is given.
         options: See ``Options``.
 
     Returns:
@@ -53,33 +52,12 @@ def rewrite(
         raise UsageError("--inputs are inputs of the whole model: give them without --verify-sites.")
     clock = _Clock()
     source = source_of(model)
-    target = _target(source, output)
+    target = _target(None if isinstance(model, Source) else source.path, output)
     if target is not None and not options.dry_run:
         check_target(source, target)
     clock.lap("load")
-    original = source.model
-    if options.check is not None:
-        options.check(source, None)
-    _check_versions(source)
-    binary = frozenset(n for n, (low, high) in options.val_ranges.items() if low >= 0 and high <= 1)
-    wellformed.check(original)
-    copy, analysis = analyse_copy(original, source, binary, options.progress, exact_bias=options.exact_bias)
-    if options.check is not None:
-        options.check(source, analysis)
-    result = RewriteResult(source, analysis, seconds=clock.seconds)
-    if analysis.malformed:
-        some = ", ".join(analysis.malformed[:5])
-        result.notes.append(f"nodes that contradict their inputs, so their results were taken for unknown: {some}")
-    clock.lap("analyse")
-    if options.exact_bias and not any(s.plan.proof.unrounded.terms for s in analysis.proven if s.plan is not None):
-        result.notes.append("--exact-bias changes nothing: no bias that is proven is rounded to a narrower type")
-    if options.probe:
-        probe(copy, analysis, source.base_dir)
-        unchecked = [s.name for s in analysis.proven if not s.checked]
-        if unchecked:
-            some = ", ".join(unchecked[:5])
-            result.notes.append(f"the numeric self-check could not evaluate the bias at several keys of: {some}")
-        clock.lap("probe")
+    copy, result = _judged(source, options, clock)
+    original, analysis = source.model, result.analysis
     if not analysis.proven or (analysis.refused and not options.allow_partial) or options.dry_run:
         result.notes += empty_rows(analysis.proven, [])
         result.exit_code = _without_a_rewrite(original, analysis, result, options)
@@ -115,6 +93,34 @@ def rewrite(
     status = "passed" if result.verification is None else result.verification.status
     result.exit_code = UNVERIFIED.get(status, ExitCode.DONE)
     return result
+
+
+def _judged(source: Source, options: Options, clock: _Clock) -> tuple[ModelProto, RewriteResult]:
+    """A working copy, and the verdicts on all of its sites, checked in numbers if that is asked for."""
+    original = source.model
+    if options.check is not None:
+        options.check(source, None)
+    _check_versions(source)
+    binary = frozenset(n for n, (low, high) in options.val_ranges.items() if low >= 0 and high <= 1)
+    wellformed.check(original)
+    copy, analysis = analyse_copy(original, source, binary, options.progress, exact_bias=options.exact_bias)
+    if options.check is not None:
+        options.check(source, analysis)
+    result = RewriteResult(source, analysis, seconds=clock.seconds)
+    if analysis.malformed:
+        some = ", ".join(analysis.malformed[:5])
+        result.notes.append(f"nodes that contradict their inputs, so their results were taken for unknown: {some}")
+    clock.lap("analyse")
+    if options.exact_bias and not any(s.plan.proof.unrounded.terms for s in analysis.proven if s.plan is not None):
+        result.notes.append("--exact-bias changes nothing: no bias that is proven is rounded to a narrower type")
+    if options.probe:
+        probe(copy, analysis, source.base_dir)
+        unchecked = [s.name for s in analysis.proven if not s.checked]
+        if unchecked:
+            some = ", ".join(unchecked[:5])
+            result.notes.append(f"the numeric self-check could not evaluate the bias at several keys of: {some}")
+        clock.lap("probe")
+    return copy, result
 
 
 def _inline(
@@ -197,24 +203,20 @@ class _Clock:
         self._last = now
 
 
-def source_of(model: ModelProto | str | Path | Any) -> Source:
+def source_of(model: Source | Any) -> Source:
     """A model, or the file or graph that holds one, with where it came from."""
-    if surgeon.is_graph(model):
-        model = surgeon.to_model(model)
-    if isinstance(model, ModelProto):
-        return Source(None, model, Path.cwd(), "")
-    return load(Path(model))
+    return model if isinstance(model, Source) else given(model).source
 
 
-def _target(source: Source, output: str | Path | None) -> Path | None:
+def _target(path: Path | None, output: str | Path | None) -> Path | None:
     if output is not None:
         return Path(output)
-    return None if source.path is None else default_target(source.path)
+    return None if path is None else default_target(path)
 
 
 def default_target(model: Path) -> Path:
     """Where a rewritten model goes if nothing else is said."""
-    return model.with_name(f"{model.stem}.alibi.onnx")
+    return inside(model.parent, model)
 
 
 def _check_versions(source: Source) -> None:

@@ -116,7 +116,8 @@ def _proof(plan: Plan, checked: int, policy: EmptyRows) -> dict[str, object]:
     if proof.slopes is not None:
         slopes = [float(s) for s in (proof.slopes.astype(np.float64) * plan.slope_factor).astype(np.float32)]
     return {
-        "form": proof.form.value,
+        "form": proof.form.name,
+        **({"parameters": _parameters(proof)} if proof.parameters else {}),
         "causal": proof.causal,
         "scale": float(attention.scale),
         "slopes": slopes,
@@ -140,6 +141,10 @@ def _proof(plan: Plan, checked: int, policy: EmptyRows) -> dict[str, object]:
         "self_check": checked,
         "bias_bytes": bias_bytes(plan),
     }
+
+
+def _parameters(proof: Proof) -> dict[str, float]:
+    return {name: float(value) for name, value in zip(proof.form.parameters, proof.parameters, strict=True)}
 
 
 def _rounding(proof: Proof) -> str | None:
@@ -260,7 +265,7 @@ def _accepted(site: Site, plan: Plan, *, explain: bool) -> list[str]:
         if present
     ]
     with_what = f" with {', '.join(extras[:-1])}{' and ' if extras[:-1] else ''}{extras[-1]}" if extras else ""
-    row = f"  {site.name}: {kind}{proof.form.value}{heads}, scale {float(proof.attention.scale):.6g}{with_what}"
+    row = f"  {site.name}: {kind}{proof.form.name}{heads}, scale {float(proof.attention.scale):.6g}{with_what}"
     lines = [escape(row)]
     if explain:
         lines.extend(escape(f"    {step}") for step in (*proof.steps, *plan.notes))

@@ -62,7 +62,7 @@ class Options:
     check: Callable[[Source, Analysis | None], None] | None = None
 
 
-@dataclass
+@dataclass(repr=False)
 class RewriteResult:
     """Everything that happened.
 
@@ -95,6 +95,15 @@ class RewriteResult:
     notes: list[str] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)
     rewritten_before: int = 0
+
+    def __repr__(self) -> str:
+        sites = sum(site.is_attention for site in self.analysis.sites)
+        checked = "not run" if self.verification is None else self.verification.status
+        where = "not written" if self.output is None else f"written to '{self.output}'"
+        return (
+            f"<{type(self).__name__} {self.exit_code.name}: {len(self.fused)} of {sites} attention sites fused, "
+            f"verification {checked}, {where}>"
+        )
 
     def graph(self) -> Any:
         """The rewritten model as a ``gs.Graph`` of onnx-graphsurgeon; the original where nothing was rewritten.

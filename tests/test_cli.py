@@ -128,7 +128,6 @@ def test_internal_error(model: Path, monkeypatch: pytest.MonkeyPatch, capsys: Pr
         ["--val-range", "q:[2,1]"],
         ["--inputs", "absent.npz"],
         ["-o", "no/such/folder/out.onnx"],
-        ["-o", "."],
         ["--json", "no/such/folder/report.json"],
     ],
 )

@@ -309,7 +309,7 @@ def test_the_model_behind_engine(model: Path, words: list[str], monkeypatch: pyt
         (["--engine"], "MODEL is missing"),
         (["--val-range", "q:[0,1]"], "MODEL is missing"),
         (["doctr"], "Did you mean: rewrite doctor?"),
-        (["explian", "x.onnx"], "unrecognized arguments"),
+        (["explian", "x.onnx"], "Did you mean: rewrite explain?"),
         (["complation"], "Did you mean: rewrite completion?"),
         (["absent.onnx"], "is not a file"),
     ],

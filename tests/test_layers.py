@@ -21,8 +21,8 @@ LAYERS = (
     ("rewriter",),
     ("explain", "engine", "page"),
     ("runtime",),
-    ("speed", "intact"),
-    ("completion", "running"),
+    ("speed", "intact", "api", "ir_pass"),
+    ("completion", "running", "several"),
     ("cli",),
     ("entry", "__main__", ""),
 )

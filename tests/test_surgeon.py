@@ -53,7 +53,7 @@ def test_nobody_needs_the_package(tmp_path: Path) -> None:
         "import sys; sys.modules['onnx_graphsurgeon'] = None\n"
         "from alibi_rewriter import Options, rewrite\n"
         "from alibi_rewriter.base.errors import MissingDependency\n"
-        f"result = rewrite({str(path)!r}, options=Options(verify=False))\n"
+        f"result = rewrite({str(path)!r}, {str(path)!r} + '.out', options=Options(verify=False))\n"
         "assert result.output is not None\n"
         "try:\n    result.graph()\n"
         "except MissingDependency as error:\n    sys.exit('pip install' not in str(error))\n"

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from alibi_rewriter import Options, rewrite
+from alibi_rewriter.base.errors import ExitCode
+from alibi_rewriter.rewriter import compared
 from alibi_rewriter.runtime import NoLibrary, get_library_path, gpu
 from alibi_rewriter.verify import Verification, kernels
 from alibi_rewriter.verify.errors import KernelsMissingError, LimitError
@@ -21,6 +25,8 @@ try:
     get_library_path()
 except NoLibrary:
     pytest.skip("the library was not built: no C++ compiler", allow_module_level=True)
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "bloom-tiny.onnx"
 
 
 def check(folder: Path, tiny: Tiny, **options: object) -> Verification:
@@ -131,3 +137,23 @@ def test_a_node_without_kernels_is_left_out_with_the_reason(tmp_path: Path) -> N
     result = check(tmp_path, FAMILY["causal"], known=(Missing(),))
     assert result.status == "passed" and result.kernels[0].skipped_reason is not None
     assert "no kernels for it" in result.kernels[0].summary()
+
+
+def test_sites_alone_run_on_the_kernels_as_well(tmp_path: Path) -> None:
+    source = tmp_path / "model.onnx"
+    shutil.copy2(EXAMPLE, source)
+    result = rewrite(source, tmp_path / "out.onnx", options=Options(verify_sites=True)).verification
+    assert result is not None and result.by_sites is not None and result.status == "passed"
+    (found,) = result.kernels
+    assert (found.where, found.nodes, found.power) == ("cpu", 2, None)
+    assert [one.name for one in found.sets] == [one.name for one in result.sets]
+    assert any(entry.compared for one in found.sets for entry in one.outputs)
+
+
+def test_a_site_that_a_kernel_computes_otherwise_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "model.onnx"
+    shutil.copy2(EXAMPLE, source)
+    monkeypatch.setattr(compared, "CpuKernels", Wrong)
+    result = rewrite(source, tmp_path / "out.onnx", options=Options(verify_sites=True))
+    assert result.exit_code is ExitCode.VERIFICATION_FAILED and result.output is None
+    assert result.verification is not None and "the kernel differs" in result.verification.summary()

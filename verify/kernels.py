@@ -95,37 +95,50 @@ def check_kernels(
         options: As for the verification.
         precision: What original and rewritten do in their own 16-bit type; None if they have none.
     """
-    nodes = len(find_sites(clone.proto))
-    model = replace(clone, kernels=kernels, nodes=nodes)
     options.progress(f"running the kernels ({kernels.where})", 0, 0)
-    try:
-        failures, outputs = run_rewritten(model, given.sets, threads=options.threads)
-    except LimitError as error:
-        return KernelResult(kernels.where, nodes, (), None, None, str(error))
-    sets = _compared(given, outputs, failures)
+    result, computed = compare_kernels(kernels, clone, given, threads=options.threads)
     power = None
-    if options.power and all(one.passed for one in sets):
-        computed = [other for other in outputs if other is not None]
+    if options.power and result.skipped_reason is None and result.passed:
+        model = on_kernels(clone, kernels)
         baseline = Baseline(given.sets, given.originals, computed, given.layouts, given.allowances, given.at_one)
         power = check_power(model, baseline, threads=options.threads, progress=options.progress)
-    own: dict[str, float] | None = None
-    if precision is not None and all(one.passed for one in sets):
+    result = replace(result, power=power)
+    if precision is not None and result.skipped_reason is None and result.passed:
         own, checked = _own_type(kernels, rewritten, given, precision, options.threads)
-        sets = (*sets, *checked)
-    return KernelResult(kernels.where, nodes, sets, power, own)
+        result = replace(result, own_type=own, sets=(*result.sets, *checked))
+    return result
 
 
-def _compared(
-    given: Compared, outputs: Sequence[Arrays | None], failures: Sequence[str | None]
-) -> tuple[SetResult, ...]:
+def on_kernels(model: Model, kernels: Kernels) -> Model:
+    """The same model with every fused node on kernels."""
+    return replace(model, kernels=kernels, nodes=len(find_sites(model.proto)))
+
+
+def compare_kernels(
+    kernels: Kernels, clone: Model, given: Compared, *, threads: int
+) -> tuple[KernelResult, list[Arrays]]:
+    """Runs a rewritten model on our kernels and compares it with the original; its outputs as well.
+
+    Args:
+        kernels: Which ones.
+        clone: The rewritten model as a float32 clone.
+        given: What it is compared on, and with.
+        threads: Threads of onnxruntime.
+    """
+    model = on_kernels(clone, kernels)
+    try:
+        failures, outputs = run_rewritten(model, given.sets, threads=threads)
+    except LimitError as error:
+        return KernelResult(kernels.where, model.nodes, (), None, None, str(error)), []
     results = []
-    for one, wanted, other, error, extra in zip(
+    for one, wanted, other, failure, extra in zip(
         given.sets, given.originals, outputs, failures, given.used, strict=True
     ):
         shapes = {name: tuple(array.shape) for name, array in one.arrays.items()}
         found = () if other is None else compare(one, wanted, other, given.layouts, extra)
-        results.append(SetResult(one.name, shapes, found, error))
-    return tuple(results)
+        results.append(SetResult(one.name, shapes, found, failure))
+    computed = [other for other in outputs if other is not None]
+    return KernelResult(kernels.where, model.nodes, tuple(results), None, None), computed
 
 
 def _own_type(
@@ -135,8 +148,8 @@ def _own_type(
     if not precision.rewritten:
         return None, ()  # onnxruntime does not run the model in its type here, and the notes on precision say so
     name = f"in {', '.join(precision.types)}"
-    model = replace(rewritten.model, kernels=kernels, nodes=len(find_sites(rewritten.model.proto)))
     try:
+        model = on_kernels(rewritten.model, kernels)
         found = errors_of(model, shortest_and_longest(given.sets, given.originals), given.layouts, threads=threads)
     except RunError as error:
         return {}, (SetResult(name, {}, (), str(error)),)

@@ -234,6 +234,7 @@ class SiteResult:
         mutants: What the same sets said about wrong rewrites.
         notes: What else a reader should know.
         skipped: Why nothing was compared; None if something was.
+        kernels: The same sets on our kernels, where these run.
     """
 
     site: str
@@ -243,6 +244,7 @@ class SiteResult:
     mutants: tuple[MutantResult, ...]
     notes: tuple[str, ...]
     skipped: str | None = None
+    kernels: tuple[KernelResult, ...] = ()
 
     @property
     def passed(self) -> bool:

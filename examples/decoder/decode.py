@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=24)
     parser.add_argument("-o", "--output", type=Path, help="the rewritten model (default: beside the original)")
     options = parser.parse_args()
-    result = rewrite(options.model, options.output)
+    result = rewrite(options.model, options.output or options.model.with_suffix(".alibi.onnx"))
     if result.output is None:
         raise SystemExit(f"nothing was written: exit code {int(result.exit_code)}")
     print(f"rewrote {len(result.fused)} attention sites; verification {result.verification.status}")

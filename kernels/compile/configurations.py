@@ -18,7 +18,7 @@ from importlib import resources
 from typing import Any
 
 from ..launch.description import Condition
-from ..requests import ELEMENT_BYTES, SMALLEST_TILE, Request, Tile
+from ..requests import ELEMENT_BYTES, SMALLEST_TILE, Request, Tile, is_symmetric
 
 SKIP_FROM = 3072
 """Keys from which the two launches that certify cost less than they save on random data."""
@@ -71,7 +71,7 @@ def applies(rule: dict[str, Any], request: Request, arch: int) -> bool:
     facts = {
         "element_bytes": ELEMENT_BYTES[request.dtype],
         "causal": variant.causal,
-        "symmetric": variant.form == "symmetric",
+        "symmetric": is_symmetric(variant),
         "positions": variant.positions,
         # A window or a key bias takes registers as a mask does.
         "masked": request.mask_dtype is not None or variant.window or variant.key_bias,
@@ -84,7 +84,7 @@ def can_skip(request: Request) -> bool:
     """Whether the certificate is defined: every row sees its own key, and distances are those of the indices."""
     variant = request.variant
     more = variant.positions or variant.window or variant.key_bias or request.mask_dtype is not None
-    return not more and (variant.causal or variant.form == "symmetric")
+    return not more and (variant.causal or is_symmetric(variant))
 
 
 def configurations(request: Request, arch: int, *, skip: bool = False) -> list[Configuration]:

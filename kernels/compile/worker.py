@@ -22,7 +22,7 @@ from triton.experimental.gluon._runtime import GluonASTSource
 
 from ..hopper import kernel as hopper
 from ..portable import blocks, decode, prefill, skipping
-from ..requests import ELEMENT_BYTES, Layout, Request, Tile, constants_of, padded_head
+from ..requests import ELEMENT_BYTES, Layout, Request, Tile, constants_of, is_symmetric, padded_head
 from . import assembler
 
 TRITON_TYPES = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32", "bool": "u8"}
@@ -131,7 +131,7 @@ def hopper_constants(request: Request, tile: Tile, skip: bool, looks: bool) -> d
     if tile.stages & (tile.stages - 1):
         raise ValueError(f"{tile.text}: the number of stages has to be a power of two")
     variant = request.variant
-    form = 2 if variant.form == "symmetric" else int(variant.causal)
+    form = 2 if is_symmetric(variant) else int(variant.causal)
     wide = request.dtype == "bfloat16"
     # The raw scores of the first block stand for the maximum where types have exponents to spare; elsewhere the
     # weights of a row must not be much smaller than one either.

@@ -20,7 +20,7 @@ from ...graph.index import label
 from ..interpret import Interpreter
 from ..interpret.arithmetic import reciprocal
 from ..prove.empty_rows import rows_without_keys
-from ..prove.proof import vector
+from ..prove.forms import vector
 from ..recognise.views import as_view, key_head
 from ..records.binding import Factors, Plan
 from ..records.proof import Proof, Window

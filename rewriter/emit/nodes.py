@@ -11,7 +11,6 @@ from ...algebra import Index, Number, Poly
 from ...fused.family import DOMAIN, EmptyRows, FusedAttention, MaskKind, Variant
 from ...graph.edit import Editor, set_metadata
 from ...graph.index import label
-from ...patterns.bias import BiasForm
 from ..interpret import Interpreter
 from ..recognise.views import key_head
 from ..records.binding import Leaf, Mask, Plan
@@ -32,10 +31,9 @@ def variant_of(plan: Plan) -> Variant:
         mask = MaskKind.ADDITIVE
     elif plan.boolean is not None:
         mask = MaskKind.BOOLEAN
-    causal = plan.proof.causal and plan.proof.form is BiasForm.LINEAR
     return Variant(
-        plan.proof.form.value,
-        causal,
+        plan.proof.form.name,
+        plan.proof.causal,
         plan.positions is not None,
         mask.value,
         plan.key_bias is not None,
@@ -97,8 +95,9 @@ def emit(
         inputs.append(writer.key_bias(plan, plan.key_bias))
     hides = variant.mask != MaskKind.NONE.value or variant.key_bias or variant.window
     policy = EmptyRows.ZERO if zero_rows and hides else EmptyRows.MEAN
-    window = plan.proof.window
-    fused = FusedAttention(variant, float(np.float32(float(attention.scale))), policy, window.left, window.right)
+    window, scale = plan.proof.window, float(np.float32(float(attention.scale)))
+    parameters = tuple(map(float, plan.proof.parameters))
+    fused = FusedAttention(variant, scale, policy, window.left, window.right, parameters)
     target = plan.output.tensor
     anchor = editor.producer(target)
     editor.take_over(target)

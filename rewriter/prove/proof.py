@@ -33,10 +33,9 @@ from ...algebra import (
     of,
     poly,
     render,
-    substitute,
 )
 from ...graph.index import label, operator
-from ...patterns.bias import PATTERNS, BiasPattern
+from ...patterns.forms import LINEAR, Form
 from ..interpret import Interpreter
 from ..interpret.tables.element import Table, misfit
 from ..recognise.visibility import MOST_SHIFT, MOST_SHIFT_HALF, apply_order, hides, ramps, shift
@@ -44,14 +43,12 @@ from ..records.proof import Positions, Proof, Slopes
 from ..records.reading import Attention
 from ..verdicts import Code, Refusal, Stage
 from .assumptions import check_room, mask_values, not_counted_from_front
+from .forms import LAST_PLACE, Fitted, Frames, Sloped, fit, is_float32, vector
 from .narrow import check_types, rounding_step
 from .replaced import check_replaced
 from .rounded import take_rounded, unrounded
 from .shared import shared_sizes
 from .windows import take_windows
-
-MOST_HEADS = 1 << 14
-"""An axis of more entries than this is none of heads, whatever the file declares."""
 
 
 @dataclass
@@ -77,28 +74,20 @@ def prove(interpreter: Interpreter, attention: Attention, *, exact_bias: bool = 
         Refusal: With the furthest stage reached, and the monomial, table or condition that does not fit.
     """
     frame = attention.frame
-    if magnitude(attention.scale) > LARGEST_FLOAT32:
-        raise Refusal(
-            Code.SCALE_UNKNOWN,
-            Stage.SCORES,
-            label(attention.anchor),
-            attention.scores,
-            "the factor is no number that float32 holds",
-        )
+    _check_scale(attention)
     _check_shift(attention)
     steps = list(attention.steps)
     causal, hidden = _causality(interpreter, attention, steps)
     terms = interpreter.facts.normal(attention.terms)
     distance = interpreter.facts.normal(of(frame.key) - of(frame.row) - frame.offset)
-    if causal:
-        terms = apply_order(terms, distance)
+    known = [distance] if causal else []
     window, hidden = take_windows(interpreter, hidden, distance, causal=causal)
     if window.bounded:
         steps.append(f"{window.text}: {' and '.join(c.text[:200] for c in window.conditions)}")
-    for condition in hidden:
-        known = at_most_zero(condition)
-        if known is not None:
-            terms = apply_order(terms, interpreter.facts.normal(known))
+    bounds = (at_most_zero(condition) for condition in hidden)
+    known += [interpreter.facts.normal(bound) for bound in bounds if bound is not None]
+    for value in known:
+        terms = apply_order(terms, value)
     outscored = check_replaced(interpreter, attention, terms)
     terms = ramps(terms)
     rounded, exact = take_rounded(frame, terms)
@@ -107,11 +96,12 @@ def prove(interpreter: Interpreter, attention: Attention, *, exact_bias: bool = 
         rounded, exact, terms = ZERO, ZERO, unrounded(terms)
         steps.append(f"not rounded, as asked for, although the model rounds it: {_short(replaced)}")
     parts = _sort(interpreter, attention, terms - rounded + exact)
-    slope, pattern = _form(interpreter, attention, parts, distance)
+    fitted = _form(interpreter, attention, parts, Frames(distance, causal, known))
+    slope = fitted.slope
     positions: Positions | None = None
     if _are_positions(interpreter, attention, parts):
-        slope, positions = _positions(attention, parts, slope, pattern)
-        pattern = PATTERNS[0]
+        slope, positions = _positions(attention, parts, slope, fitted.form)
+        fitted = Fitted(LINEAR, slope)
     else:
         for place, factor in parts.counted.items():
             _add_rest(parts, Poly({place: 1}) * factor)
@@ -120,18 +110,12 @@ def prove(interpreter: Interpreter, attention: Attention, *, exact_bias: bool = 
     values, runtime = slopes_of(attention, slope)
     if parts.dropped:
         steps.append("constant along a row, so softmax does not see it: " + _short(sum(parts.dropped, ZERO)))
-    what = "slope[h] * position[b, j]" if positions else pattern.formula
+    what = "slope[h] * position[b, j]" if positions else fitted.form.text("slope[h]", fitted.parameters)
     steps.append(f"bias = {what}")
     if positions:
         steps.append(f"position[b, j] = {_short(positions.value)}")
-    if values is not None:
-        steps.append(
-            "slopes per head: " + ", ".join(f"{v:.6g}" for v in values[:8]) + (", ..." if len(values) > 8 else "")
-        )
-    else:
-        steps.append(f"slopes at run time: {_short(slope)}")
-    for condition in hidden:
-        steps.append(f"a key is visible only if {condition.text[:200]}")
+    steps.append(f"slopes at run time: {_short(slope)}" if values is None else f"slopes per head: {_listed(values)}")
+    steps += [f"a key is visible only if {condition.text[:200]}" for condition in hidden]
     rest = Poly(parts.rest)
     if rounded.terms:
         rest = _beside(interpreter, attention, terms - rounded) + rounded
@@ -144,7 +128,7 @@ def prove(interpreter: Interpreter, attention: Attention, *, exact_bias: bool = 
     assumptions += outscored + shared_sizes(interpreter, attention)
     return Proof(
         attention,
-        form=pattern.form,
+        form=fitted.form,
         causal=causal,
         slopes=values,
         runtime_slopes=runtime,
@@ -156,7 +140,18 @@ def prove(interpreter: Interpreter, attention: Attention, *, exact_bias: bool = 
         window=window,
         rounded=rounded,
         unrounded=replaced,
+        parameters=fitted.parameters,
     )
+
+
+def _check_scale(attention: Attention) -> None:
+    if magnitude(attention.scale) > LARGEST_FLOAT32:
+        found = "the factor is no number that float32 holds"
+        raise Refusal(Code.SCALE_UNKNOWN, Stage.SCORES, label(attention.anchor), attention.scores, found)
+
+
+def _listed(slopes: Slopes) -> str:
+    return ", ".join(f"{v:.6g}" for v in slopes[:8]) + (", ..." if len(slopes) > 8 else "")
 
 
 def _beside(interpreter: Interpreter, attention: Attention, terms: Poly) -> Poly:
@@ -366,19 +361,27 @@ def _not_linear(attention: Attention, monomial: Monomial, coefficient: Number) -
 # --- form, positions, slopes -----------------------------------------------------------------------------
 
 
-def _form(interpreter: Interpreter, attention: Attention, parts: _Parts, distance: Poly) -> tuple[Poly, BiasPattern]:
-    """The slope and the form of the index-only part; slope zero when there is none."""
+def _form(interpreter: Interpreter, attention: Attention, parts: _Parts, frames: Frames) -> Fitted:
+    """The form of the index-only part and its slope; slope zero when there is none.
+
+    Raises:
+        Refusal: It is of no form.
+    """
+    found = fit(interpreter, attention, Sloped(parts.linear, parts.kinks), frames)
+    if found is not None:
+        return found
+    facts, distance = interpreter.facts, frames.distance
     linear, kink = parts.linear, ZERO
     for argument, factor in parts.kinks.items():
-        if interpreter.facts.equal(argument, distance):
+        if facts.equal(argument, distance):
             kink = kink + factor
-        elif interpreter.facts.equal(argument, -distance):
+        elif facts.equal(argument, -distance):
             # min(0, -d) = min(0, d) - d
             kink = kink + factor
             linear = linear - factor
         elif factor.terms:
-            shift = interpreter.facts.normal(argument - distance)
-            other = interpreter.facts.normal(argument + distance)
+            shift = facts.normal(argument - distance)
+            other = facts.normal(argument + distance)
             closest = shift if not any(isinstance(a, Index) for a in shift.all_atoms()) else other
             raise Refusal(
                 Code.OFFSET if not any(isinstance(a, Index) for a in closest.all_atoms()) else Code.NOT_LINEAR,
@@ -387,10 +390,6 @@ def _form(interpreter: Interpreter, attention: Attention, parts: _Parts, distanc
                 attention.scores,
                 f"the distance is zero where {_short(argument)} = 0, the query's own key is at {_short(distance)} = 0",
             )
-    for pattern in PATTERNS:
-        slope = linear / pattern.linear
-        if _same_per_head(attention, kink, slope * pattern.kink):
-            return slope, pattern
     raise Refusal(
         Code.NOT_LINEAR,
         Stage.BIAS,
@@ -400,39 +399,13 @@ def _form(interpreter: Interpreter, attention: Attention, parts: _Parts, distanc
     )
 
 
-def _same_per_head(attention: Attention, left: Poly, right: Poly) -> bool:
-    if left == right:
-        return True
-    a, b = vector(attention, left), vector(attention, right)
-    if a is None or b is None:
-        return False
-    # Constants come from tables of 16 or 32 bits: they agree to a unit in the last place.
-    return bool(np.all(np.abs(a - b) <= np.maximum(np.abs(a), np.abs(b)) * 2.0**-22))
-
-
-def vector(attention: Attention, value: Poly) -> npt.NDArray[np.float64] | None:
-    """The value for each head, or None if it is not a number for each."""
-    head = attention.frame.head
-    count = head.bound.constant if head is not None else 1
-    if count is None or count > MOST_HEADS:
-        return None
-    numbers = []
-    for h in range(int(count)):
-        one = substitute(value, {head: poly(h)}) if head is not None else value
-        constant = one.constant
-        if constant is None:
-            return None
-        numbers.append(float(constant))
-    return np.array(numbers)
-
-
-def _positions(attention: Attention, parts: _Parts, slope: Poly, pattern: BiasPattern) -> tuple[Poly, Positions]:
+def _positions(attention: Attention, parts: _Parts, slope: Poly, form: Form) -> tuple[Poly, Positions]:
     """Slope and positions where positions are computed from integers known at run time.
 
     All factors must be multiples of one slope: slope * cumsum(m) * m - slope * m is slope * (cumsum(m) - 1) * m.
     """
     frame = attention.frame
-    if pattern.kink and slope.terms:
+    if form is not LINEAR and slope.terms:
         raise Refusal(Code.NOT_LINEAR, Stage.POSITIONS, label(attention.anchor), attention.scores, "mixed forms")
     places: list[tuple[Poly, Poly]] = [(Poly({m: 1}), f) for m, f in parts.counted.items() if f.terms]
     if slope.terms:
@@ -500,7 +473,7 @@ def _without_mask(attention: Attention, factor: Poly, reference: Poly) -> tuple[
 
 def _is_float32(value: Fraction) -> bool:
     """Whether float32 holds the number, as it does that of a mask; with a slope added to it, it does not."""
-    return abs(value) > LARGEST_FLOAT32 or Fraction(float(np.float32(float(value)))) == value
+    return abs(value) > LARGEST_FLOAT32 or is_float32(value)
 
 
 def _add_rest(parts: _Parts, value: Poly) -> None:
@@ -523,7 +496,7 @@ def _ratio(
         return None
     largest = int(np.argmax(np.abs(base)))
     ratio = Fraction(own[largest] / base[largest]).limit_denominator(1 << 12)
-    return ratio if np.all(np.abs(own - float(ratio) * base) <= np.abs(own) * 2.0**-22) else None
+    return ratio if np.all(np.abs(own - float(ratio) * base) <= np.abs(own) * LAST_PLACE) else None
 
 
 def slopes_of(attention: Attention, slope: Poly) -> tuple[Slopes | None, Poly | None]:

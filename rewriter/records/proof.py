@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from ...algebra import ZERO, Cond, Poly
+from ...algebra import ZERO, Cond, Number, Poly
 from ...fused.family import UNBOUNDED
-from ...patterns.bias import BiasForm
+from ...patterns.forms import Form
 from ..interpret.rounding import rounding_bounds
 from .reading import Attention
 
@@ -77,7 +78,7 @@ class Proof:
 
     Attributes:
         attention: The site.
-        form: Linear or symmetric.
+        form: The form of the bias.
         causal: Keys after the row are hidden, proven.
         slopes: One per head, float32; None if they are only known at run time.
         runtime_slopes: The slope of head h as a polynomial, where ``slopes`` is None.
@@ -89,10 +90,11 @@ class Proof:
         unrounded: The same where it is replaced by what it was before, as asked for (``--exact-bias``).
         assumptions: Equalities that the proof takes from operators that would also broadcast.
         steps: The derivation.
+        parameters: Those of the form.
     """
 
     attention: Attention
-    form: BiasForm
+    form: Form
     causal: bool
     slopes: Slopes | None
     runtime_slopes: Poly | None
@@ -104,12 +106,15 @@ class Proof:
     window: Window = field(default_factory=Window)
     rounded: Poly = ZERO
     unrounded: Poly = ZERO
+    parameters: tuple[Number, ...] = ()
 
     @property
     def lengths(self) -> tuple[int, ...]:
         """Numbers of keys beyond which the site computes something else than below: where it has to be looked at."""
         sides = [keys + 1 for keys in (self.window.left, self.window.right) if keys != UNBOUNDED]
-        return tuple(sorted({*sides, *rounding_bounds(self.rounded + self.unrounded)}))
+        # A distance that is clipped at 128 shows that from 129 keys on.
+        clipped = [math.ceil(number) + 1 for number in self.parameters if number > 0]
+        return tuple(sorted({*sides, *clipped, *rounding_bounds(self.rounded + self.unrounded)}))
 
     @property
     def emitted_slopes(self) -> Slopes | None:

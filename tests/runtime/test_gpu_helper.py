@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from alibi_rewriter.base.errors import MissingDependency
+from alibi_rewriter.engine import doctor
 from alibi_rewriter.engine.devices import Gpu
 from alibi_rewriter.fused.body import function_proto
 from alibi_rewriter.fused.family import BY_OP_TYPE, FusedAttention
@@ -178,3 +179,18 @@ def test_without_a_gpu_nothing_is_attached(compiled: list[Any], monkeypatch: pyt
             with_shapes(CAUSAL).SerializeToString(), providers=["CUDAExecutionProvider", "CPUExecutionProvider"]
         )
     assert not compiled and claimed_nodes(session).claimed == 1, "the CPU's kernels run"
+
+
+@pytest.mark.usefixtures("library")
+def test_doctor_says_whether_cuda_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    def line() -> str:
+        return next(found.state for found in doctor.examine() if found.subject == "onnxruntime kernels")
+
+    monkeypatch.setattr(doctor, "_backend", lambda name: doctor.Finding(name, "", True))
+    monkeypatch.setattr(doctor, "devices", list)
+    assert "CUDA" not in line()
+    monkeypatch.setattr(doctor, "devices", lambda: [HOPPER])
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    assert "not CUDA (pip install onnxruntime-gpu" in line()
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    assert " and CUDA, for alibi_rewriter.InferenceSession" in line()

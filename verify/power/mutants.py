@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ...fused.body import ROWS, function_proto
 from ...fused.family import BY_OP_TYPE, DOMAIN, UNBOUNDED, EmptyRows, MaskKind, Variant
-from ...patterns.bias import BiasForm
+from ...patterns.forms import LINEAR
 
 
 class MutantKind(Enum):
@@ -37,10 +37,13 @@ class MutantKind(Enum):
     KEY_BIAS_ROLLED = "key_bias_heads_rolled"
     WINDOW_WIDER = "window_wider_by_one"
     WINDOW_TURNED = "window_sides_swapped"
+    PARAMETER = "form_parameter_off_by_one"
 
 
 OF_KEY_BIAS = frozenset({MutantKind.KEY_BIAS_DROPPED, MutantKind.KEY_BIAS_SHIFTED, MutantKind.KEY_BIAS_ROLLED})
 OF_WINDOW = frozenset({MutantKind.WINDOW_WIDER, MutantKind.WINDOW_TURNED})
+OF_FORM = frozenset({MutantKind.PARAMETER})
+"""Mistakes in the parameters of a form; the linear and the symmetric one have none."""
 _WITHOUT_SLOPES = frozenset({MutantKind.CAUSALITY, MutantKind.ROW_OFFSET, *OF_KEY_BIAS, *OF_WINDOW})
 """Mistakes that show where all slopes are zero."""
 
@@ -97,6 +100,8 @@ def concerns(kind: MutantKind, site: Site) -> bool:
     """Whether the node has what a mistake of this kind is about; there is nothing to say where it has not."""
     if kind in OF_KEY_BIAS:
         return site.variant.key_bias
+    if kind in OF_FORM:
+        return bool(site.variant.bias.parameters)
     return kind not in OF_WINDOW or site.variant.window
 
 
@@ -118,14 +123,24 @@ def not_applicable(kind: MutantKind, site: Site, *, kernels: bool = False) -> st
             return "all heads have the same slope"
         if kind not in _WITHOUT_SLOPES and not any(slopes):
             return "all slopes are zero"
-    symmetric = site.variant.form == BiasForm.SYMMETRIC.value
-    if kind is MutantKind.KEY_OFFSET and symmetric:
-        return "a symmetric bias has no key positions of its own; see the row offset"
+    form = site.variant.bias
+    if kind is MutantKind.KEY_OFFSET and form.sees_row:
+        return f"a {form.name} bias has no key positions of its own; see the row offset"
     if kind is MutantKind.WINDOW_TURNED and site.window[0] == site.window[1]:
         return "the window has as many keys before the row as after it"
-    if kind is MutantKind.ROW_OFFSET and not (symmetric or site.variant.causal or site.variant.window):
+    if kind is MutantKind.ROW_OFFSET and not (form.sees_row or site.variant.causal or site.variant.window):
         return "in the linear form the row's own position is a constant of the row, which softmax removes"
     return None
+
+
+def other_causality(variant: Variant) -> Variant:
+    """The member that hides later keys if this one does not; the linear one, if the form has no such member.
+
+    A form without causal members is the linear one where later keys are hidden, so a rewriter that confuses the two
+    writes that.
+    """
+    other = replace(variant, causal=not variant.causal)
+    return other if other in BY_OP_TYPE.values() else replace(variant, form=LINEAR.name)
 
 
 def mutate(
@@ -264,12 +279,7 @@ def _swap_scale_order(edit: Edit) -> None:
 
 
 def _change_causality(edit: Edit) -> None:
-    variant = edit.site.variant
-    if variant.form == BiasForm.SYMMETRIC.value:
-        other = replace(variant, form=BiasForm.LINEAR.value)
-    else:
-        other = replace(variant, causal=not variant.causal)
-    edit.use_body(other, list(edit.node.input), lambda body: None)
+    edit.use_body(other_causality(edit.site.variant), list(edit.node.input), lambda body: None)
 
 
 def _shift_odd_keys(edit: Edit) -> None:
@@ -336,6 +346,12 @@ def _widen_window(edit: Edit) -> None:
     _set_window(edit, [keys if keys == UNBOUNDED else keys + 1 for keys in edit.site.window])
 
 
+def _change_parameters(edit: Edit) -> None:
+    for attribute in edit.node.attribute:
+        if attribute.name in edit.site.variant.bias.attributes:
+            attribute.f += 1.0
+
+
 WINDOW = ("window_left", "window_right")
 _HUGE = float(np.finfo(np.float32).max)
 _EDITS: dict[MutantKind, Callable[[Edit], None]] = {
@@ -352,6 +368,7 @@ _EDITS: dict[MutantKind, Callable[[Edit], None]] = {
     MutantKind.KEY_BIAS_ROLLED: lambda edit: _roll_key_bias(edit, 1),
     MutantKind.WINDOW_WIDER: _widen_window,
     MutantKind.WINDOW_TURNED: lambda edit: _set_window(edit, edit.site.window[::-1]),
+    MutantKind.PARAMETER: _change_parameters,
 }
 
 

@@ -11,13 +11,12 @@ from dataclasses import dataclass, replace
 
 import onnx
 
-from ...patterns.bias import BiasForm
 from ..errors import RunError
 from ..inputs.draw import InputSet
 from ..judge.compare import RELATIVE_LIMIT, Allowance, Layout, compare
 from ..report import MutantResult, PowerResult
 from ..run.runtime import Array, Arrays, Model, Session
-from .mutants import MutantKind, Site, concerns, find_sites, has_mask, mutate, not_applicable
+from .mutants import MutantKind, Site, concerns, find_sites, has_mask, mutate, not_applicable, other_causality
 
 EACH_SITE_UP_TO = 4
 """Up to this many sites are mutated one at a time; in deeper models all sites are mutated at once."""
@@ -156,13 +155,13 @@ def _equivalence(kind: MutantKind, sites: Sequence[Site], baseline: Baseline, *,
         baseline: What it was compared with.
         reaches: Another mistake at the same sites was seen: a branch that is not taken changes no bit either.
     """
-    linear = all(site.variant.form == BiasForm.LINEAR.value for site in sites)
-    if kind is MutantKind.CAUSALITY and linear and baseline.query_length_fixed_at_one:
+    same_form = all(other_causality(site.variant).form == site.variant.form for site in sites)
+    if kind is MutantKind.CAUSALITY and same_form and baseline.query_length_fixed_at_one:
         return "there is one query token, always the last one, so no key is later than it; no output bit differs"
     if not reaches:
         return None
     several_rows = any(one.new is not None and one.new > 1 for one in baseline.sets)
-    if kind is MutantKind.CAUSALITY and linear and several_rows and all(has_mask(site) for site in sites):
+    if kind is MutantKind.CAUSALITY and same_form and several_rows and all(has_mask(site) for site in sites):
         return (
             "the mask input hides every later key by itself: a later key of nonzero weight would change an "
             "output, and no output bit differs"

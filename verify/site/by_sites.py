@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..inputs.usage import Input
+from ..kernels import chosen
 from ..options import VerifyOptions
 from ..power.mutants import MutantKind
-from ..report import MutantResult, PowerResult, SetResult, SiteResult, Verification
+from ..report import KernelResult, MutantResult, PowerResult, SetResult, SiteResult, Verification
 from ..run.clone import Source
 from .check import NARROW_LIMIT, WIDE_LIMIT, SiteChecks
 
@@ -75,6 +76,8 @@ def verify_by_sites(
     notes = [f"{result.site}: {note}" for result in own for note in result.notes]
     if options.inputs is not None:
         notes.append("the given inputs were not used: they are inputs of the whole model")
+    if options.kernels is not None:
+        notes += chosen(options.kernels, options.known)[1]
     skipped = None if sets else "no site could be compared on its own: " + "; ".join(why_not)
     return Verification(
         sets,
@@ -86,7 +89,21 @@ def verify_by_sites(
         skipped_reason=skipped,
         sites=tuple(results),
         by_sites=reason,
+        kernels=on_kernels(results),
     )
+
+
+def on_kernels(results: Sequence[SiteResult]) -> tuple[KernelResult, ...]:
+    """What the sites did on our kernels, those of one place together; without mutants, which the sites had above."""
+    own = [result for result in results if result.same_as is None]
+    found = []
+    for where in dict.fromkeys(entry.where for result in own for entry in result.kernels):
+        entries = [(result.site, entry) for result in own for entry in result.kernels if entry.where == where]
+        sets = tuple(replace(one, name=f"{site}: {one.name}") for site, entry in entries for one in entry.sets)
+        why = next((f"site {site}: {entry.skipped_reason}" for site, entry in entries if entry.skipped_reason), None)
+        nodes = sum(result.skipped is None for result in results)
+        found.append(KernelResult(where, nodes, sets, None, None, why if not sets else None))
+    return tuple(found)
 
 
 def sharpen(
@@ -109,7 +126,7 @@ def sharpen(
     assert sites is not None
     survivors = [mutant for mutant in power.mutants if mutant.verdict == "survived"]
     kinds = [kind for kind in MutantKind if any(mutant.kind == kind.value for mutant in survivors)]
-    checks = SiteChecks({entry.name: entry for entry in inputs}, scratch, options, kinds)
+    checks = SiteChecks({entry.name: entry for entry in inputs}, scratch, replace(options, kernels=None), kinds)
     wanted = {mutant.site for mutant in survivors}
     found: dict[str, SiteResult] = {}
     for pair in sites.pairs(rewritten.model.proto, folder):
@@ -129,10 +146,10 @@ def sharpen(
 
 def _again(mutant: MutantResult, found: dict[str, SiteResult], complete: bool) -> MutantResult:
     """A survivor's verdict once its sites have been looked at alone; at several sites all of them count."""
-    chosen = [(node, result) for node, result in found.items() if mutant.site in ("all", node)]
-    own = [m for node, result in chosen for m in result.mutants if (m.kind, m.site) == (mutant.kind, node)]
+    concerned = [(node, result) for node, result in found.items() if mutant.site in ("all", node)]
+    own = [m for node, result in concerned for m in result.mutants if (m.kind, m.site) == (mutant.kind, node)]
     counted = [m for m in own if m.verdict != "not_applicable"]
-    if not counted or len(own) != len(chosen) or (mutant.site == "all" and not complete):
+    if not counted or len(own) != len(concerned) or (mutant.site == "all" and not complete):
         return mutant
     survived = next((m for m in counted if m.verdict == "survived"), None)
     if survived is not None:

@@ -24,11 +24,12 @@ from ..inputs.sizes import Relation
 from ..inputs.usage import Input, Kind
 from ..judge.compare import Allowance, Layout, compare
 from ..judge.rounding import SiteRounding, rounding_allowances, tables
+from ..kernels import Compared, chosen, compare_kernels
 from ..options import VerifyOptions
 from ..pairs import SitePair
 from ..power.mutants import MutantKind, find_sites
 from ..power.power import Baseline, check_power, no_progress
-from ..report import MutantResult, SetResult, SiteResult
+from ..report import KernelResult, MutantResult, SetResult, SiteResult
 from ..run.clone import float32_clone, source_of
 from ..run.runtime import Array, Arrays, Model, Session
 from ..runs import Runs, run_cases, run_rewritten
@@ -125,6 +126,7 @@ class _Check:
             place.mkdir()
             self.clones.append(replace(float32_clone(source, place), room=options.room))
             self.narrow = self.narrow or bool(source.narrow)
+        self.float32 = self.clones[1]
         self.stored = ("float32", *tables(source_of(deepcopy(pair.original), pair.folders[0]), pair.heads))
 
     def run(self, kinds: Sequence[MutantKind]) -> SiteResult:
@@ -206,7 +208,13 @@ class _Check:
                 seen=_seen,
             )
             mutants = check_power(rewritten, baseline, threads=options.threads, kinds=kinds).mutants
-        return SiteResult(self.pair.site, None, wide, results, mutants, tuple(runs.notes))
+        kernels: tuple[KernelResult, ...] = ()
+        if options.kernels is not None and complete and all(one.passed for one in results):
+            # Inputs are cast to float32, and the limit is that of whole models: the bias itself was compared above.
+            given = Compared(sets, runs.outputs, layouts, allowances, allowances, at_one=False)
+            here = chosen(options.kernels, options.known)[0]
+            kernels = tuple(compare_kernels(one, self.float32, given, threads=options.threads)[0] for one in here)
+        return SiteResult(self.pair.site, None, wide, results, mutants, tuple(runs.notes), kernels=kernels)
 
     def skipped(self, reason: str, wide: bool = False) -> SiteResult:
         """The result where nothing could be compared, and why."""
