@@ -223,7 +223,14 @@ def _run_original(
         runs.add(load_inputs(options.inputs, inputs, sequence_first=turned))
     else:
         shapes = Fitted(symbols, inputs, options.fit)
-        drawer = Drawer(inputs, shapes, options.val_ranges, half_values=narrow, sequence_first=turned)
+        drawer = Drawer(
+            inputs,
+            shapes,
+            options.val_ranges,
+            half_values=narrow,
+            sequence_first=turned,
+            empty_rows=options.rows_agree,
+        )
         heads = max((len(site.slopes or ()) for site in find_sites(clones[1].proto)), default=1)
         beyond, left_out = affordable(options.lengths, heads, new_only=not symbols.has_past)
         cases = plan(inputs, symbols, _long_length(clones[1], options), beyond)
