@@ -7,12 +7,26 @@ from fractions import Fraction
 
 from onnx import TensorProto
 
-from ...algebra import HIDDEN_BELOW, LARGEST_FLOAT32, ONE, Cond, Index, Monomial, Poly, Read, implies, ind, of
+from ...algebra import (
+    HIDDEN_BELOW,
+    LARGEST_FLOAT32,
+    ONE,
+    Cond,
+    Index,
+    Monomial,
+    Poly,
+    Read,
+    at_most_zero,
+    conjunction,
+    implies,
+    ind,
+    of,
+)
 from ...graph.index import label, numpy_type, operator
 from ..interpret import Interpreter
 from ..interpret.movement import source
 from ..recognise.views import as_view, scalar_factor
-from ..recognise.visibility import unmask
+from ..recognise.visibility import apply_order, ramps, under, unmask
 from ..records.binding import Leaf, Mask, Op
 from ..records.proof import Proof
 from ..verdicts import Code, Refusal, Stage
@@ -203,7 +217,11 @@ def _rest(
         conditions, value = masked.visible, masked.value
     if _is_bias(proof, value):
         return None
+    value = _where_visible(interpreter, proof, value)
     if not any(_is_rest(proof, m) for m, _ in value.terms):
+        lost = Poly({m: c for m, c in value.terms if _moves(proof, m) and not _is_bias_term(interpreter, proof, m)})
+        if lost.terms:
+            raise Refusal(Code.MASK_UNKNOWN, Stage.MASK, label(attention.anchor), tensor, f"{lost!r}"[:200])
         return None
     if not conditions and all(_is_rest(proof, m) or not _moves(proof, m) for m, _ in value.terms):
         view = as_view(interpreter, tensor, indices, parts=True)
@@ -271,6 +289,24 @@ def _is_bias(proof: Proof, value: Poly) -> bool:
 def _is_proven(proof: Proof, condition: Cond) -> bool:
     """Whether the proof hides the keys that a part of the scores hides: it may have kept the mask's term instead."""
     return any(implies(known, condition) for known in proof.attention.visible)
+
+
+def _where_visible(interpreter: Interpreter, proof: Proof, value: Poly) -> Poly:
+    """The value at visible keys, as the proof took it: conditions hold, and the order of key and row is known."""
+    frame, facts = proof.attention.frame, interpreter.facts
+    bounds = [of(frame.key) - of(frame.row) - frame.offset] if proof.causal else []
+    bounds += [bound for c in proof.hidden if (bound := at_most_zero(c)) is not None]
+    value = facts.normal(under(value, conjunction(proof.attention.visible)))
+    for bound in bounds:
+        value = apply_order(value, facts.normal(bound))
+    return ramps(value)
+
+
+def _is_bias_term(interpreter: Interpreter, proof: Proof, monomial: Monomial) -> bool:
+    """Whether a monomial that is not passed on is a product of query and key, or one that the bias is made of."""
+    if any(isinstance(a, Read) and a.tensor == proof.attention.product for a, _ in monomial):
+        return True
+    return monomial in {m for m, _ in _where_visible(interpreter, proof, proof.attention.terms).terms}
 
 
 def _is_rest(proof: Proof, monomial: Monomial) -> bool:

@@ -15,7 +15,7 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from ...algebra import LARGEST_FLOAT32, ZERO, Atom, Min0, Monomial, Number, Poly, magnitude, of, poly, substitute
+from ...algebra import LARGEST_FLOAT32, ZERO, Atom, Min0, Monomial, Number, Poly, magnitude, min0, of, poly, substitute
 from ...patterns.forms import FORMS, Form
 from ..interpret import Interpreter
 from ..interpret.sizes.facts import Facts
@@ -93,7 +93,9 @@ def _distance(facts: Facts, form: Form, parameters: Sequence[Poly], frames: Fram
 def _joined(facts: Facts, attention: Attention, found: Sloped, distance: Poly) -> Sloped:
     """The same with one kink for arguments that are equal, or opposite: min(0, -p) is min(0, p) - p."""
     key = attention.frame.key
-    linear, kinks = found.linear, {distance: ZERO}
+    # Names of sizes decide whether the normal form has min(0, d) or min(0, -d); the forms have it as well.
+    own = next((a.value for a in facts.normal(min0(distance)).sorted_atoms() if isinstance(a, Min0)), distance)
+    linear, kinks = found.linear, {own: ZERO}
     for argument, factor in found.kinks.items():
         same = next((known for known in kinks if facts.equal(argument, known)), None)
         turned = next((known for known in kinks if facts.equal(argument, -known)), None) if same is None else None
