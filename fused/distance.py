@@ -40,6 +40,7 @@ class _Lines:
     def __init__(self, body: Body, known: dict[Atom, str]) -> None:
         self.body = body
         self.known = known
+        self.absolutes: dict[Poly, str] = {}
         self.count = 0
 
     def write(self, value: Poly, output: str) -> None:
@@ -88,10 +89,12 @@ class _Lines:
         return self.known[atom]
 
     def _absolute(self, value: Poly) -> str:
-        inner = self._value(value)
-        made = "absolute_distance" if inner == "signed_distance" else self._next()
-        self.body.line(f"{made} = Abs ({inner})")
-        return made
+        if value not in self.absolutes:
+            inner = self._value(value)
+            made = "absolute_distance" if inner == "signed_distance" else self._next()
+            self.body.line(f"{made} = Abs ({inner})")
+            self.absolutes[value] = made
+        return self.absolutes[value]
 
     def _value(self, value: Poly) -> str:
         """A name for a value: that of an atom, if it is one."""

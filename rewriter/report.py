@@ -117,6 +117,7 @@ def _proof(plan: Plan, checked: int, policy: EmptyRows) -> dict[str, object]:
         slopes = [float(s) for s in (proof.slopes.astype(np.float64) * plan.slope_factor).astype(np.float32)]
     return {
         "form": proof.form.name,
+        **({"parameters": _parameters(proof)} if proof.parameters else {}),
         "causal": proof.causal,
         "scale": float(attention.scale),
         "slopes": slopes,
@@ -140,6 +141,10 @@ def _proof(plan: Plan, checked: int, policy: EmptyRows) -> dict[str, object]:
         "self_check": checked,
         "bias_bytes": bias_bytes(plan),
     }
+
+
+def _parameters(proof: Proof) -> dict[str, float]:
+    return {name: float(value) for name, value in zip(proof.form.parameters, proof.parameters, strict=True)}
 
 
 def _rounding(proof: Proof) -> str | None:

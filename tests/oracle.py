@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 LOWEST = -float(np.finfo(np.float32).max)
+
+DISTANCES: dict[str, Callable[..., float]] = {
+    "linear": lambda d: d,
+    "symmetric": lambda d: -abs(d),
+}
+"""d(i, j) by the node's attribute ``bias``: of ``j - row(i)``, and of the form's parameters."""
 
 
 def attention(
@@ -23,6 +31,7 @@ def attention(
     empty_rows: str = "mean",
     window_left: int = -1,
     window_right: int = -1,
+    parameters: Sequence[float] = (),
 ) -> NDArray[np.float64]:
     """Attention with an ALiBi bias; shapes and meaning as in the specification.
 
@@ -65,13 +74,11 @@ def attention(
                         entry += own
                         if own <= LOWEST or entry <= LOWEST:
                             continue
-                    if bias == "symmetric":
-                        distance = -float(abs(row - j))
-                    elif key_positions is not None:
+                    apart = float(j - row)
+                    if key_positions is not None:
                         here = min(max(row, 0), s_kv - 1)
-                        distance = float(key_positions[b, j]) - float(key_positions[b, here])
-                    else:
-                        distance = float(j - row)
+                        apart = float(key_positions[b, j]) - float(key_positions[b, here])
+                    distance = DISTANCES[bias](apart, *parameters)
                     dot = float(q[b, h, i] @ k[b, h // group, j])
                     scores[j] = scale * dot + float(slopes[h]) * distance + entry
                 values = v[b, h // group]

@@ -75,7 +75,9 @@ def model_of(
         list(variant.inputs),
         ["output"],
         domain=DOMAIN,
-        **FusedAttention(variant, scale, empty_rows, *window_of(variant, window)).attributes(),
+        **FusedAttention(
+            variant, scale, empty_rows, *window_of(variant, window), parameters=parameters_of(variant)
+        ).attributes(),
     )
     inputs = [
         helper.make_tensor_value_info(
@@ -98,6 +100,11 @@ def model_of(
 def window_of(variant: Variant, window: tuple[int, int]) -> tuple[int, int]:
     """The window that a node of this member has: none, where it takes none."""
     return window if variant.window else (-1, -1)
+
+
+def parameters_of(variant: Variant) -> tuple[float, ...]:
+    """Numbers for the parameters of the form, if it has any: within the distances of ``SHAPES``."""
+    return tuple(1.5 + number for number in range(len(variant.bias.parameters)))
 
 
 def run(model: onnx.ModelProto, variant: Variant, arrays: list[NDArray[np.generic]]) -> NDArray[np.generic]:
@@ -183,6 +190,7 @@ def expect(
         empty_rows=empty_rows.value,
         window_left=left,
         window_right=right,
+        parameters=parameters_of(variant),
     )
 
 

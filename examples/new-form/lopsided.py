@@ -1,11 +1,15 @@
-"""A bias that is linear but no ALiBi form yet: what the refusal says, and what that means for ``patterns/bias.py``.
+"""A bias that is linear but no ALiBi form yet: what the refusal says, and the golden pair of the new form.
 
-    python lopsided.py
+    python lopsided.py                   what is said about it today
+    python lopsided.py --golden FOLDER   writes the pair into tests/golden
 
 Keys before the query count twice as far as keys after it: -2 * slope * (i - j) before, -slope * (j - i) after.
 """
 
 from __future__ import annotations
+
+import sys
+from pathlib import Path
 
 import onnx.parser
 from alibi_rewriter import Options, rewrite
@@ -36,14 +40,27 @@ layer (float[B,4,S,8] q, float[B,4,S,8] k, float[B,4,S,8] v) => (float[B,4,S,8] 
 }
 """
 
+ACCEPTED = "# keys before the row count twice as far\n# becomes: AlibiAttentionLopsided"
+REFUSED = "# keys before the row count three times as far\n# stage: bias\n# node: p"
+
 
 def model() -> ModelProto:
     """One attention layer with the lopsided bias."""
     return onnx.parser.parse_model(LAYER)
 
 
+def write_golden(folder: Path) -> None:
+    """One that must be accepted, and a near miss that must stay refused."""
+    near = LAYER.replace("two = {2}", "two = {3}")
+    (folder / "accept_lopsided.txt").write_text(ACCEPTED + LAYER, encoding="utf-8")
+    (folder / "refuse_ALB200_lopsided.txt").write_text(REFUSED + near, encoding="utf-8")
+
+
 def main() -> None:
-    """Print the refusal, and the algebra behind it."""
+    """Print the refusal, and the algebra behind it; or write the golden pair."""
+    if sys.argv[1:2] == ["--golden"]:
+        write_golden(Path(sys.argv[2]))
+        return
     result = rewrite(model(), options=Options(dry_run=True))
     site = result.analysis.sites[0]
     if site.refusal is None or site.reading is None:

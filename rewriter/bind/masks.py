@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 from onnx import TensorProto
@@ -221,13 +221,7 @@ def _rest(
         return _rest(interpreter, proof, name, interpreter.aligned(name, indices, out, node), visits, depth + 1)
 
     if operator(node) in ("Add", "Sub", "Sum"):
-        parts = [below(p) for p in range(len(node.input))]
-        present = tuple(p for p in parts if p is not None)
-        if not present:
-            return None
-        if node.op_type == "Sub" and parts[1] is not None:
-            return Op("sub", present) if parts[0] is not None else Op("mul", (parts[1],), -1)
-        return present[0] if len(present) == 1 else Op("add", present)
+        return _sum([below(p) for p in range(len(node.input))], subtract=node.op_type == "Sub")
     factor = scalar_factor(interpreter, node)
     if factor is not None:
         inner = below(list(node.input).index(factor[0]))
@@ -250,6 +244,16 @@ def _rest(
     if moved is not None:
         return _rest(interpreter, proof, *moved, visits, depth + 1)
     raise Refusal(Code.MASK_UNKNOWN, Stage.MASK, label(node), tensor, f"{value!r}"[:200])
+
+
+def _sum(parts: Sequence[Mask | None], *, subtract: bool) -> Mask | None:
+    """The sum of those parts that are there, or the difference of two."""
+    present = tuple(p for p in parts if p is not None)
+    if not present:
+        return None
+    if subtract and parts[1] is not None:
+        return Op("sub", present) if parts[0] is not None else Op("mul", (parts[1],), -1)
+    return present[0] if len(present) == 1 else Op("add", present)
 
 
 def _is_bias(proof: Proof, value: Poly) -> bool:

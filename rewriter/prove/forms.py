@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import product
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +25,8 @@ from ..records.reading import Attention
 MOST_HEADS = 1 << 14
 """An axis of more entries than this is none of heads, whatever the file declares."""
 
-MOST_GUESSES = 8
-"""Numbers that are tried for a parameter; a model has some few piecewise terms."""
+MOST_GUESSES = 64
+"""Numbers that are tried for the parameters of a form; a model has some few piecewise terms."""
 
 LAST_PLACE = 2.0**-22
 """Constants come from tables of 16 or 32 bits: they agree to a unit in the last place, which is this much of them."""
@@ -148,20 +148,26 @@ def _alone(monomial: Monomial) -> Atom | None:
 
 def _guesses(facts: Facts, form: Form, found: Sloped, frames: Frames) -> Iterator[tuple[Number, ...]]:
     """Numbers that the parameters could be, in a fixed order; the empty ones of a form without."""
-    if not form.parameters:
-        yield ()
-        return
-    symbolic = _distance(facts, form, [of(p) for p in form.placeholders], frames)
-    bends = sorted(a for a in symbolic.all_atoms() if isinstance(a, Min0))
     arguments = dict.fromkeys(found.kinks)
     for argument in found.kinks:
         arguments.update(dict.fromkeys(a.value for a in sorted(argument.all_atoms()) if isinstance(a, Min0)))
-    yield from product(
-        *(
-            sorted({number for bend in bends for number in _solved(bend.value, parameter, arguments)})[:MOST_GUESSES]
-            for parameter in form.placeholders
-        )
-    )
+    guessed = _completed(facts, form, arguments, frames, {})
+    yield from dict.fromkeys(islice(guessed, MOST_GUESSES))
+
+
+def _completed(
+    facts: Facts, form: Form, arguments: Mapping[Poly, None], frames: Frames, known: dict[Atom, Number]
+) -> Iterator[tuple[Number, ...]]:
+    """Guesses that begin with what is known: one parameter may only show when another one is put in."""
+    missing = [p for p in form.placeholders if p not in known]
+    if not missing:
+        yield tuple(known[p] for p in form.placeholders)
+        return
+    values = [poly(known[p]) if p in known else of(p) for p in form.placeholders]
+    bends = sorted(a for a in _distance(facts, form, values, frames).all_atoms() if isinstance(a, Min0))
+    for parameter in missing:
+        for number in sorted({n for bend in bends for n in _solved(bend.value, parameter, arguments)}):
+            yield from _completed(facts, form, arguments, frames, {**known, parameter: number})
 
 
 def _solved(bend: Poly, parameter: Atom, arguments: Mapping[Poly, None]) -> Iterator[Number]:

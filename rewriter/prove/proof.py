@@ -74,14 +74,7 @@ def prove(interpreter: Interpreter, attention: Attention, *, exact_bias: bool = 
         Refusal: With the furthest stage reached, and the monomial, table or condition that does not fit.
     """
     frame = attention.frame
-    if magnitude(attention.scale) > LARGEST_FLOAT32:
-        raise Refusal(
-            Code.SCALE_UNKNOWN,
-            Stage.SCORES,
-            label(attention.anchor),
-            attention.scores,
-            "the factor is no number that float32 holds",
-        )
+    _check_scale(attention)
     _check_shift(attention)
     steps = list(attention.steps)
     causal, hidden = _causality(interpreter, attention, steps)
@@ -121,14 +114,8 @@ def prove(interpreter: Interpreter, attention: Attention, *, exact_bias: bool = 
     steps.append(f"bias = {what}")
     if positions:
         steps.append(f"position[b, j] = {_short(positions.value)}")
-    if values is not None:
-        steps.append(
-            "slopes per head: " + ", ".join(f"{v:.6g}" for v in values[:8]) + (", ..." if len(values) > 8 else "")
-        )
-    else:
-        steps.append(f"slopes at run time: {_short(slope)}")
-    for condition in hidden:
-        steps.append(f"a key is visible only if {condition.text[:200]}")
+    steps.append(f"slopes at run time: {_short(slope)}" if values is None else f"slopes per head: {_listed(values)}")
+    steps += [f"a key is visible only if {condition.text[:200]}" for condition in hidden]
     rest = Poly(parts.rest)
     if rounded.terms:
         rest = _beside(interpreter, attention, terms - rounded) + rounded
@@ -155,6 +142,16 @@ def prove(interpreter: Interpreter, attention: Attention, *, exact_bias: bool = 
         unrounded=replaced,
         parameters=fitted.parameters,
     )
+
+
+def _check_scale(attention: Attention) -> None:
+    if magnitude(attention.scale) > LARGEST_FLOAT32:
+        found = "the factor is no number that float32 holds"
+        raise Refusal(Code.SCALE_UNKNOWN, Stage.SCORES, label(attention.anchor), attention.scores, found)
+
+
+def _listed(slopes: Slopes) -> str:
+    return ", ".join(f"{v:.6g}" for v in slopes[:8]) + (", ..." if len(slopes) > 8 else "")
 
 
 def _beside(interpreter: Interpreter, attention: Attention, terms: Poly) -> Poly:

@@ -12,7 +12,7 @@ from pathlib import Path
 import compare_headers
 import pytest
 from alibi_rewriter.engine.container import HEADER, MAGIC, encode
-from alibi_rewriter.fused.family import FAMILY_MEMBERS
+from alibi_rewriter.fused.family import KERNEL_MEMBERS
 from alibi_rewriter.kernels.launch.plan import Call, Tensor, make_plan
 from alibi_rewriter.plugin import library_path, self_test
 from bundles import described, encoded, with_images
@@ -74,9 +74,9 @@ def test_it_registers_the_whole_family(host_library: Path, plan_dump: Path) -> N
     assert LIBRARY is not None
     self_test(LIBRARY)
     host = ctypes.CDLL(str(host_library))
-    assert host.hostOpen(str(LIBRARY).encode()) == len(FAMILY_MEMBERS)
+    assert host.hostOpen(str(LIBRARY).encode()) == len(KERNEL_MEMBERS)
     listed = subprocess.run([str(plan_dump), "--family"], capture_output=True, text=True, check=True).stdout
-    expected = [f"{m.op_type} {m.form} {int(m.causal)} {' '.join(m.inputs)}" for m in FAMILY_MEMBERS]
+    expected = [f"{m.op_type} {m.form} {int(m.causal)} {' '.join(m.inputs)}" for m in KERNEL_MEMBERS]
     assert sorted(listed.splitlines()) == sorted(expected)
 
 

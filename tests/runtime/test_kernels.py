@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from alibi_rewriter.fused.family import BY_OP_TYPE, FAMILY_MEMBERS, EmptyRows, FusedAttention, Variant
+from alibi_rewriter.fused.family import BY_OP_TYPE, KERNEL_MEMBERS, EmptyRows, FusedAttention, Variant
 from alibi_rewriter.runtime import NoLibrary, get_library_path, instruction_set
 from alibi_rewriter.runtime.session import InferenceSession, claimed_nodes, onnxruntime
 from nodes import DTYPES, Sizes, answer, error, feeds, model
@@ -68,9 +68,9 @@ def sets() -> Iterator[ctypes.CDLL]:
     ctypes.CDLL(LIBRARY).alibiUseInstructionSet(before.encode())
 
 
-@pytest.mark.parametrize("variant", FAMILY_MEMBERS, ids=lambda variant: variant.op_type)
+@pytest.mark.parametrize("variant", KERNEL_MEMBERS, ids=lambda variant: variant.op_type)
 def test_every_member_computes_what_is_specified(variant: Variant) -> None:
-    number = FAMILY_MEMBERS.index(variant)
+    number = KERNEL_MEMBERS.index(variant)
     for step in range(3):
         sizes = SHAPES[(number + 4 * step) % len(SHAPES)]
         check(node(variant, number + step), sizes, number, skip=("none", "certified", None)[step])
@@ -81,7 +81,7 @@ def test_every_instruction_set_computes_the_same(sets: ctypes.CDLL, name: str) -
     if not sets.alibiUseInstructionSet(name.encode()):
         pytest.skip(f"this machine has no {name}")
     assert instruction_set(LIBRARY) == name
-    for number, (variant, sizes) in enumerate(zip(itertools.cycle(FAMILY_MEMBERS[::7]), SHAPES, strict=False)):
+    for number, (variant, sizes) in enumerate(zip(itertools.cycle(KERNEL_MEMBERS[::7]), SHAPES, strict=False)):
         for dtype in ROUNDING:
             check(node(variant, number), sizes, number, dtype)
 

@@ -42,6 +42,8 @@ class MutantKind(Enum):
 
 OF_KEY_BIAS = frozenset({MutantKind.KEY_BIAS_DROPPED, MutantKind.KEY_BIAS_SHIFTED, MutantKind.KEY_BIAS_ROLLED})
 OF_WINDOW = frozenset({MutantKind.WINDOW_WIDER, MutantKind.WINDOW_TURNED})
+OF_FORM = frozenset({MutantKind.PARAMETER})
+"""Mistakes in the parameters of a form; the linear and the symmetric one have none."""
 _WITHOUT_SLOPES = frozenset({MutantKind.CAUSALITY, MutantKind.ROW_OFFSET, *OF_KEY_BIAS, *OF_WINDOW})
 """Mistakes that show where all slopes are zero."""
 
@@ -98,7 +100,7 @@ def concerns(kind: MutantKind, site: Site) -> bool:
     """Whether the node has what a mistake of this kind is about; there is nothing to say where it has not."""
     if kind in OF_KEY_BIAS:
         return site.variant.key_bias
-    if kind is MutantKind.PARAMETER:
+    if kind in OF_FORM:
         return bool(site.variant.bias.parameters)
     return kind not in OF_WINDOW or site.variant.window
 
