@@ -70,10 +70,10 @@ def chosen(
     """
     unknown = sorted({site.variant.form for site in find_sites(rewritten) if not site.variant.bias.kernels})
     if unknown:
-        why = f"there are none for the form {' and '.join(unknown)}, which the function body computes"
+        reason = f"there are none for the form {' and '.join(unknown)}, which the function body computes"
         if wanted != "auto":
-            raise KernelsMissingError(f"--verify-on {wanted}: {why}")
-        return (), (f"the rewritten model was not run on the kernels: {why}",)
+            raise KernelsMissingError(f"--verify-on {wanted}: {reason}")
+        return (), (f"the rewritten model was not run on the kernels: {reason}",)
     problems = [(kernels, kernels.problem()) for kernels in known if wanted in ("auto", kernels.where)]
     if wanted != "auto":
         why = "it is not known here; give Options(kernels=...)" if not problems else problems[0][1]

@@ -130,9 +130,8 @@ def _slope(facts: Facts, attention: Attention, found: Sloped, wanted: Poly, dist
             return None
     unit = _joined(facts, attention, Sloped(linear, kinks), (distance, *found.kinks))
     pairs = [(found.linear, unit.linear)]
-    pairs += [
-        (found.kinks.get(argument, ZERO), unit.kinks.get(argument, ZERO)) for argument in unit.kinks | found.kinks
-    ]
+    places = dict.fromkeys([*unit.kinks, *found.kinks])
+    pairs += [(found.kinks.get(place, ZERO), unit.kinks.get(place, ZERO)) for place in places]
     lead = next(((value, one.constant) for value, one in pairs if one.constant), None)
     if lead is None:
         return None
