@@ -47,8 +47,6 @@ from .conditions import (
 )
 from .intervals import ELEMENTS, LIKELY, Interval, interval
 from .polynomial import (
-    HIDDEN_BELOW,
-    HIDING_VALUE,
     INFINITY,
     LARGEST_FLOAT32,
     ONE,
@@ -70,8 +68,6 @@ from .polynomial import (
 __all__ = [
     "ELEMENTS",
     "FALSE",
-    "HIDDEN_BELOW",
-    "HIDING_VALUE",
     "INFINITY",
     "LARGEST_FLOAT32",
     "LIKELY",

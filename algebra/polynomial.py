@@ -43,12 +43,6 @@ INFINITY = Fraction(10) ** 60
 LARGEST_FLOAT32 = Fraction(3.4028234663852886e38)
 """finfo(float32).max."""
 
-HIDING_VALUE = Fraction(-65504)
-"""A score at or below this hides its key: the most negative finite float16, as -inf and finfo.min of wider types."""
-
-HIDDEN_BELOW = -60000.0
-"""What a number at run time is compared with instead: a hiding value to which a small bias has been added."""
-
 
 class TooComplex(ArithmeticError):
     """A value outgrew what is worth calculating with; whoever asked for it takes it for unknown.

@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto
 
-from ..algebra import HIDDEN_BELOW, Index, Size, Substitution, poly, substitute
+from ..algebra import Index, Size, Substitution, poly, substitute
 from ..graph.index import Array, numpy_type
 from ..patterns.forms import FORMS
+from ..patterns.masks import HIDDEN_BELOW
 from ..rewriter.check.cut import cut, model_of
 from ..rewriter.check.evaluation import Evaluate, evaluator, is_small, number
 from ..rewriter.check.measure import gather

@@ -1,26 +1,23 @@
-"""The forms of masks that need no tensor of S_q x S_kv elements.
+"""By which numbers a score hides its key.
 
-    causal         j - row(i) <= 0,   row(i) = i + (S_kv - S_q)      an attribute of the fused node
-    key padding    depends on (b, j) only                            a mask input [B, 1, 1, S_kv]
-
-Any other condition on a key is passed to the fused node as a boolean mask of the shape that it has.
+A condition on keys needs no tensor of S_q x S_kv elements where it is causality (j - row(i) <= 0) or a window: these
+are attributes of the fused node.  Any other one is passed on as a mask of the shape that it has.  What a *number*
+hides depends on the type of the scores, and on what else is in the row: ``recognise/visibility.py`` decides by these.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final
 
+HIDING_VALUE: Final = Fraction(-65504)
+"""A score at or below this hides its key: the most negative finite float16, as -inf and finfo.min of wider types."""
 
-@dataclass(frozen=True)
-class MaskPattern:
-    """A condition on keys: which of the indices b, h, i it may depend on besides j."""
+HIDDEN_BELOW: Final = -60000.0
+"""What a number at run time is compared with instead: a hiding value to which a small bias has been added."""
 
-    name: str
-    batch: bool
-    head: bool
-    row: bool
+HIDING_WIDE: Final = float(-(1 << 25))
+"""In float32, bfloat16 and float64 a score at or below this may hide its key; -65504 is a number like any other."""
 
-
-KEY_PADDING = MaskPattern("key padding", batch=True, head=False, row=False)
-GENERAL = MaskPattern("general mask", batch=True, head=True, row=True)
-PATTERNS: tuple[MaskPattern, ...] = (KEY_PADDING, GENERAL)
+FINITE_MASK: Final = -100
+"""A number that replaces scores and is at or below this is meant for a mask, whether it hides a key or not."""

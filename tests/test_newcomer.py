@@ -112,14 +112,14 @@ def lopsided() -> Newcomer:
 
 
 def copied(folder: Path) -> Path:
-    """The package, its tests and examples; nothing that was built."""
+    """The package with its libraries, if they are built, and its tests and examples."""
     package = folder / "alibi_rewriter"
     package.mkdir()
     tops = {name for layer in LAYERS for name in layer if name}
     for name in sorted([*tops, "tests", "examples"]):
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, package / name, ignore=shutil.ignore_patterns("__pycache__", "*.so", "data", "zoo"))
+            shutil.copytree(source, package / name, ignore=shutil.ignore_patterns("__pycache__", "data"))
         elif source.with_suffix(".py").exists():
             shutil.copy(source.with_suffix(".py"), package)
     for name in ("__init__.py", "pyproject.toml"):

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx.parser
 import pytest
-from alibi_rewriter.algebra import HIDING_VALUE, Index, Poly, min0, of, poly, substitute
+from alibi_rewriter.algebra import Index, Poly, min0, of, poly, substitute
 from alibi_rewriter.graph.index import index_graph, opset_versions
+from alibi_rewriter.patterns.masks import HIDING_VALUE
 from alibi_rewriter.rewriter.interpret import Interpreter
 from alibi_rewriter.rewriter.interpret.rules import element_rules
 from alibi_rewriter.rewriter.interpret.tables.element import Table, constant_element, table

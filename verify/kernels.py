@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import onnx
+
 from .errors import KernelsMissingError, LimitError, RunError
 from .inputs.draw import InputSet
 from .judge.compare import Allowance, Layout, compare
@@ -53,16 +55,25 @@ class Compared:
     at_one: bool
 
 
-def chosen(wanted: str, known: Sequence[Kernels]) -> tuple[tuple[Kernels, ...], tuple[str, ...]]:
+def chosen(
+    wanted: str, known: Sequence[Kernels], rewritten: onnx.ModelProto
+) -> tuple[tuple[Kernels, ...], tuple[str, ...]]:
     """The kernels to run on, and notes about those that cannot be.
 
     Args:
         wanted: ``auto`` (whatever runs here), ``cpu`` or ``cuda``.
         known: All that there are.
+        rewritten: The model that they are for.
 
     Raises:
-        KernelsMissingError: They cannot run where they are asked to.
+        KernelsMissingError: They cannot run where they are asked to, or do not compute a form of the model.
     """
+    unknown = sorted({site.variant.form for site in find_sites(rewritten) if not site.variant.bias.kernels})
+    if unknown:
+        reason = f"there are none for the form {' and '.join(unknown)}, which the function body computes"
+        if wanted != "auto":
+            raise KernelsMissingError(f"--verify-on {wanted}: {reason}")
+        return (), (f"the rewritten model was not run on the kernels: {reason}",)
     problems = [(kernels, kernels.problem()) for kernels in known if wanted in ("auto", kernels.where)]
     if wanted != "auto":
         why = "it is not known here; give Options(kernels=...)" if not problems else problems[0][1]

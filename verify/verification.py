@@ -80,7 +80,9 @@ def verify(
         return skipped(str(error))
     check_ranges(options.val_ranges, inputs)
     if options.kernels is not None:
-        chosen(options.kernels, options.known)  # what cannot run is said before anything is loaded
+        chosen(
+            options.kernels, options.known, sources[1].model.proto
+        )  # what cannot run is said before anything is loaded
     if options.inputs is not None:
         load_inputs(options.inputs, inputs)  # what does not fit is said before anything is loaded
     too_large = _too_large(sources, options)
@@ -172,7 +174,7 @@ def _compared(
     precision = measure_precision(sources, runs.sets, runs.outputs, layouts, threads=threads) if narrow else None
     kernels: list[KernelResult] = []
     if options.kernels is not None and complete and all(entry.passed for entry in sets):
-        here, missing = chosen(options.kernels, options.known)
+        here, missing = chosen(options.kernels, options.known, sources[1].model.proto)
         runs.notes.extend(missing)
         given = Compared(runs.sets, runs.outputs, layouts, used, allowances, fixed_at_one)
         kernels = [check_kernels(one, clones[1], sources[1], given, options, precision) for one in here]

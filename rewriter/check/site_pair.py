@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto
 
-from ...algebra import HIDDEN_BELOW, Index, Poly, Size
+from ...algebra import Index, Poly, Size
 from ...graph.index import Array
+from ...patterns.masks import HIDDEN_BELOW
 from ..interpret import Interpreter
 from ..recognise.visibility import UNDERFLOW
 from ..records.binding import Plan

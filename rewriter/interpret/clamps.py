@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from onnx import NodeProto, TensorProto
 
 from ...algebra import (
-    HIDING_VALUE,
     INFINITY,
     LARGEST_FLOAT32,
     Apply,
@@ -26,6 +25,7 @@ from ...algebra import (
     split,
 )
 from ...graph.index import float_attribute
+from ...patterns.masks import HIDING_VALUE
 from .rounding import LARGEST, NARROW, PREFIX
 
 if TYPE_CHECKING:

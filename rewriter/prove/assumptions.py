@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ...algebra import HIDING_VALUE, Poly, Read, Size, magnitude, of, poly, render
+from ...algebra import Poly, Read, Size, magnitude, of, poly, render
 from ...graph.index import label
+from ...patterns.masks import HIDING_VALUE
 from ..interpret import Interpreter
 from ..interpret.sizes.fact import Fact
 from ..interpret.sizes.facts import Facts

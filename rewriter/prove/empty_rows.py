@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
-from ...algebra import HIDING_VALUE, INFINITY, LARGEST_FLOAT32, Ind, Monomial, Number, Poly, Read, Sum, magnitude
+from ...algebra import INFINITY, LARGEST_FLOAT32, Ind, Monomial, Number, Poly, Read, Sum, magnitude
 from ...fused.family import EmptyRows
+from ...patterns.masks import HIDING_VALUE
 from ..records.reading import Attention, Guard
 from ..records.rows import ADDED, ADDED_OR_ZEROS, MEAN, NAN, NOWHERE, ZEROS, RowsWithoutKeys
 

@@ -7,7 +7,7 @@ comparison holds with that one number in every place.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
@@ -15,7 +15,7 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from ...algebra import LARGEST_FLOAT32, ZERO, Atom, Min0, Monomial, Number, Poly, magnitude, min0, of, poly, substitute
+from ...algebra import LARGEST_FLOAT32, ZERO, Atom, Min0, Monomial, Number, Poly, magnitude, of, poly, substitute
 from ...patterns.forms import FORMS, Form
 from ..interpret import Interpreter
 from ..interpret.sizes.facts import Facts
@@ -70,13 +70,13 @@ def fit(interpreter: Interpreter, attention: Attention, found: Sloped, frames: F
     A causal bias is of a form with a causal member only: nothing else could be written for it.
     """
     facts = interpreter.facts
-    joined = _joined(facts, attention, found, frames.distance)
+    joined = _joined(facts, attention, found, (frames.distance,))
     for form in FORMS:
         if not any(member.causal == frames.causal for member in form.members):
             continue
         for parameters in _guesses(facts, form, joined, frames):
             wanted = _distance(facts, form, [poly(p) for p in parameters], frames)
-            slope = _slope(facts, attention, joined, wanted)
+            slope = _slope(facts, attention, joined, wanted, frames.distance)
             if slope is not None:
                 return Fitted(form, slope, parameters)
     return None
@@ -90,13 +90,18 @@ def _distance(facts: Facts, form: Form, parameters: Sequence[Poly], frames: Fram
     return value
 
 
-def _joined(facts: Facts, attention: Attention, found: Sloped, distance: Poly) -> Sloped:
-    """The same with one kink for arguments that are equal, or opposite: min(0, -p) is min(0, p) - p."""
+def _joined(facts: Facts, attention: Attention, value: Sloped, known: Iterable[Poly]) -> Sloped:
+    """The same with one kink for arguments that are equal, or opposite: min(0, -p) is min(0, p) - p.
+
+    Args:
+        facts: What is equal.
+        attention: The site.
+        value: What is joined.
+        known: Arguments that others are brought to, where they can be.
+    """
     key = attention.frame.key
-    # Names of sizes decide whether the normal form has min(0, d) or min(0, -d); the forms have it as well.
-    own = next((a.value for a in facts.normal(min0(distance)).sorted_atoms() if isinstance(a, Min0)), distance)
-    linear, kinks = found.linear, {own: ZERO}
-    for argument, factor in found.kinks.items():
+    linear, kinks = value.linear, dict.fromkeys(known, ZERO)
+    for argument, factor in value.kinks.items():
         same = next((known for known in kinks if facts.equal(argument, known)), None)
         turned = next((known for known in kinks if facts.equal(argument, -known)), None) if same is None else None
         rises = None if turned is None else turned.coefficient_of(key)
@@ -109,36 +114,29 @@ def _joined(facts: Facts, attention: Attention, found: Sloped, distance: Poly) -
     return Sloped(linear, {argument: factor for argument, factor in kinks.items() if factor.terms})
 
 
-def _slope(facts: Facts, attention: Attention, found: Sloped, wanted: Poly) -> Poly | None:
+def _slope(facts: Facts, attention: Attention, found: Sloped, wanted: Poly, distance: Poly) -> Poly | None:
     """What the wanted distance is multiplied by, if the sloped terms are nothing but that product."""
     key = attention.frame.key
-    rises: Number = 0
-    bends: dict[Poly, Number] = {}
+    linear, kinks = ZERO, dict[Poly, Poly]()
     for monomial, coefficient in wanted.terms:
         if not Poly({monomial: 1}).depends_on(key):
             continue  # constant along a row
         atom = _alone(monomial)
         if atom == key:
-            rises = coefficient
+            linear = poly(coefficient)
         elif isinstance(atom, Min0):
-            bends[atom.value] = coefficient
+            kinks[atom.value] = poly(coefficient)
         else:
             return None
-    kinks: dict[Poly, Poly] = {}
-    for argument, factor in found.kinks.items():
-        place = next((bend for bend in bends if facts.equal(argument, bend)), None)
-        if place is None or place in kinks:
-            return None
-        kinks[place] = factor
-    if rises:
-        slope = found.linear / rises
-    elif bends:
-        bend, coefficient = next(iter(bends.items()))
-        slope = kinks.get(bend, ZERO) / coefficient
-    else:
+    unit = _joined(facts, attention, Sloped(linear, kinks), (distance, *found.kinks))
+    pairs = [(found.linear, unit.linear)]
+    places = dict.fromkeys([*unit.kinks, *found.kinks])
+    pairs += [(found.kinks.get(place, ZERO), unit.kinks.get(place, ZERO)) for place in places]
+    lead = next(((value, one.constant) for value, one in pairs if one.constant), None)
+    if lead is None:
         return None
-    pairs = [(found.linear, slope * rises), *((kinks.get(b, ZERO), slope * c) for b, c in bends.items())]
-    return slope if all(same_per_head(attention, *pair) for pair in pairs) else None
+    slope = lead[0] / (lead[1] or 1)
+    return slope if all(same_per_head(attention, value, slope * one) for value, one in pairs) else None
 
 
 def _alone(monomial: Monomial) -> Atom | None:

@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ...algebra import (
-    HIDING_VALUE,
     LARGEST_FLOAT32,
     ZERO,
     Atom,
@@ -36,6 +35,7 @@ from ...algebra import (
 )
 from ...graph.index import label, operator
 from ...patterns.forms import LINEAR, Form
+from ...patterns.masks import HIDING_VALUE
 from ..interpret import Interpreter
 from ..interpret.tables.element import Table, misfit
 from ..recognise.visibility import MOST_SHIFT, MOST_SHIFT_HALF, apply_order, hides, ramps, shift

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from onnx import NodeProto
 
 from ...algebra import (
-    HIDING_VALUE,
     Apply,
     Cond,
     Ind,
@@ -25,6 +24,7 @@ from ...algebra import (
     split,
 )
 from ...graph.index import int_attribute, label
+from ...patterns.masks import FINITE_MASK, HIDING_VALUE
 from ..interpret import Interpreter
 from ..verdicts import Code, Refusal, Stage
 from .products import Contraction, contract, is_contraction
@@ -176,7 +176,7 @@ def _finite_mask(score: Poly, indicators: list[Ind], is_score: Callable[[Poly], 
     """The number that replaces the score of a hidden key, if it is a low one; a bias may be added to it."""
     for atom in indicators:
         for branch in split(score, atom):
-            if branch.constant_term <= -100 and not is_score(branch):
+            if branch.constant_term <= FINITE_MASK and not is_score(branch):
                 return branch.constant_term
     return None
 

@@ -10,7 +10,6 @@ import numpy as np
 from onnx import TensorProto
 
 from ...algebra import (
-    HIDDEN_BELOW,
     INFINITY,
     ZERO,
     Atom,
@@ -38,9 +37,9 @@ from ...algebra import (
     substitute,
 )
 from ...graph.index import operator
+from ...patterns.masks import HIDDEN_BELOW, HIDING_WIDE
 from ..interpret import Interpreter
 from ..interpret.tables.element import Table
-from ..interpret.tables.fitting import HIDING_WIDE
 from .products import is_contraction
 
 LONGEST = 1 << 20

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from ...algebra import HIDDEN_BELOW, Number
+from ...algebra import Number
+from ...patterns.masks import HIDDEN_BELOW
 from .proof import Proof
 from .reading import View
 from .rows import NOWHERE, RowsWithoutKeys

@@ -8,8 +8,9 @@ from fractions import Fraction
 
 from onnx import NodeProto
 
-from ...algebra import HIDDEN_BELOW, Cond, Index, Number, Poly, Substitution, of
+from ...algebra import Cond, Index, Number, Poly, Substitution, of
 from ...graph.index import Scope
+from ...patterns.masks import HIDDEN_BELOW
 from ..interpret.digits import index_quotient
 
 

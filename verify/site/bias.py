@@ -14,9 +14,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from ...algebra import HIDDEN_BELOW
 from ...fused import body as function_body
 from ...fused.family import DOMAIN
+from ...patterns.masks import HIDDEN_BELOW
 from ..judge.rounding import UNIT_ROUNDOFF
 from ..run.runtime import Array
 

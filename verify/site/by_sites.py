@@ -77,7 +77,7 @@ def verify_by_sites(
     if options.inputs is not None:
         notes.append("the given inputs were not used: they are inputs of the whole model")
     if options.kernels is not None:
-        notes += chosen(options.kernels, options.known)[1]
+        notes += chosen(options.kernels, options.known, sources[1].model.proto)[1]
     skipped = None if sets else "no site could be compared on its own: " + "; ".join(why_not)
     return Verification(
         sets,

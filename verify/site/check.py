@@ -187,7 +187,7 @@ class _Check:
         if options.kernels is not None and complete and all(one.passed for one in results):
             # Inputs are cast to float32, and the limit is that of whole models: the bias itself was compared above.
             given = Compared(sets, runs.outputs, layouts, allowances, allowances, at_one=False)
-            here = chosen(options.kernels, options.known)[0]
+            here = chosen(options.kernels, options.known, self.clones[1].proto)[0]
             kernels = tuple(compare_kernels(one, self.float32, given, threads=options.threads)[0] for one in here)
         return SiteResult(self.pair.site, None, wide, results, mutants, tuple(runs.notes), kernels=kernels)
 

@@ -20,7 +20,6 @@ import numpy.typing as npt
 from onnx import TensorProto
 
 from ....algebra import (
-    HIDING_VALUE,
     INFINITY,
     ONE,
     ZERO,
@@ -44,6 +43,7 @@ from ....algebra import (
     substitute,
 )
 from ....algebra.polynomial import shown
+from ....patterns.masks import HIDING_VALUE
 from ..digits import divmod_index
 from ..rounding import NARROW
 from .blocks import constant_along

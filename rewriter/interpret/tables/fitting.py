@@ -13,16 +13,13 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
-from ....algebra import HIDING_VALUE
 from ....graph.index import Array
+from ....patterns.masks import HIDING_VALUE, HIDING_WIDE
 from .blocks import BLOCK, blocks, release, repeats
 from .solvers import FORMS, SOLVERS, Floats, Sample, Solution
 
 Pattern = tuple[tuple[int, ...], ...]
 """Linear conditions ``sum(sign * position) <= limit``, each (*signs, limit)."""
-
-HIDING_WIDE = float(-(1 << 25))
-"""In float32, bfloat16 and float64 a score at or below this may hide its key; -65504 is a number like any other."""
 
 SAMPLED_ROWS = 96
 """Rows of a large table that a formula is guessed from: first, last and some between."""
