@@ -7,9 +7,7 @@ from fractions import Fraction
 
 from onnx import TensorProto
 
-<<<<<<< HEAD
 from ...algebra import (
-    HIDDEN_BELOW,
     LARGEST_FLOAT32,
     ONE,
     Cond,
@@ -23,9 +21,6 @@ from ...algebra import (
     ind,
     of,
 )
-=======
-from ...algebra import LARGEST_FLOAT32, ONE, Cond, Index, Monomial, Poly, Read, implies, ind, of
->>>>>>> forms
 from ...graph.index import label, numpy_type, operator
 from ...patterns.masks import HIDDEN_BELOW
 from ..interpret import Interpreter
