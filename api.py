@@ -17,7 +17,7 @@ from .graph.given import given
 from .graph.index import Array
 from .rewriter import pipeline, report
 from .rewriter.result import Options
-from .rewriter.result import RewriteResult as Run
+from .rewriter.result import PassResult as Run
 
 if TYPE_CHECKING:
     from .engine.facts import EngineFacts

@@ -24,9 +24,9 @@ from .engine import command as engine
 
 if TYPE_CHECKING:
     from .explain import Look
-    from .graph.load import Source
+    from .graph.load import ModelFile
     from .rewriter.records.site import Analysis
-    from .rewriter.result import RewriteResult
+    from .rewriter.result import PassResult
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Done:
         failure: A bug of ours in what is only shown.
     """
 
-    result: RewriteResult
+    result: PassResult
     code: ExitCode
     report: dict[str, object]
     text: str
@@ -65,7 +65,7 @@ class Run:
 
     options: argparse.Namespace
     outputs: Outputs
-    request: engine.Request | None
+    request: engine.EngineRequest | None
     ranges: dict[str, tuple[float, float]]
     site: re.Pattern[str] | None
     notes: list[str] = field(default_factory=list)
@@ -118,7 +118,7 @@ class Run:
         if "--engine" in files:
             self.outputs.expect(files["--engine"].with_name("libalibi_plugin.so"))
 
-    def check(self, source: Source, analysis: Analysis | None) -> None:
+    def check(self, source: ModelFile, analysis: Analysis | None) -> None:
         """Told what was read, then what was found; whatever can be seen to fail fails here, before anything is written.
 
         Raises:
@@ -163,7 +163,7 @@ class Run:
 
         result = self._rewrite()
         report = to_json(result)
-        built = engine.Outcome() if self.request is None else self.request.carry_out(result)
+        built = engine.EngineOutcome() if self.request is None else self.request.carry_out(result)
         if built.facts is not None:
             report["engine"] = built.facts
         code = ExitCode.DONE if built.done else result.exit_code
@@ -184,7 +184,7 @@ class Run:
         text = "\n".join([text, *built.lines, *self.notes, *_without_libraries(result)])
         return Done(result, code, report, text, page, built.error, failure)
 
-    def _rewrite(self) -> RewriteResult:
+    def _rewrite(self) -> PassResult:
         import sys
 
         from .base.progress import ProgressBar
@@ -216,7 +216,7 @@ class Run:
                 ),
             )
 
-    def _see(self, result: RewriteResult, report: dict[str, object]) -> tuple[dict[str, list[str]] | None, str]:
+    def _see(self, result: PassResult, report: dict[str, object]) -> tuple[dict[str, list[str]] | None, str]:
         """Explanations for the report, the page, and the subgraphs that were asked for."""
         import sys
 
@@ -276,7 +276,7 @@ def prepare(options: argparse.Namespace, outputs: Outputs, commands: Collection[
         if close:
             raise UsageError(f"'{word}' is neither a file nor a command. Did you mean: rewrite {close[0]}?")
     ranges = dict(parse_range(text) for group in options.val_range for text in group)
-    run = Run(options, outputs, engine.Request.of(options), ranges, _pattern(options.site))
+    run = Run(options, outputs, engine.EngineRequest.of(options), ranges, _pattern(options.site))
     if run.site is not None and not run.looks:
         raise UsageError("--site chooses what is shown: give it with --explain, --report or --extract.")
     run.check_places()
@@ -317,7 +317,7 @@ def broken(error: Exception, *, verbose: bool, state: str) -> int:
     return int(ExitCode.INTERNAL)
 
 
-def _without_libraries(result: RewriteResult) -> list[str]:
+def _without_libraries(result: PassResult) -> list[str]:
     """Pip shows nothing of what an installation prints, so that there was no compiler is said here."""
     from .base.cures import reinstall
     from .plugin import missing

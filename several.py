@@ -22,7 +22,7 @@ MILD = (ExitCode.DONE, ExitCode.NOT_REWRITTEN)
 
 
 @dataclass(frozen=True)
-class Row:
+class FileRow:
     """What became of one model.
 
     Attributes:
@@ -132,20 +132,20 @@ def _prepared(options: argparse.Namespace, model: Path, outputs: Outputs, comman
     return prepare(own, outputs, commands)
 
 
-def _row(model: Path, run: Run, *, verbose: bool) -> Row:
+def _row(model: Path, run: Run, *, verbose: bool) -> FileRow:
     try:
         done = run.work()
     except AlibiError as error:
-        return Row(model, int(error.exit_code), what=f"error: {error}")
+        return FileRow(model, int(error.exit_code), what=f"error: {error}")
     except Exception as error:  # a bug of ours with one model is no reason to leave out the others
         code = broken(error, verbose=verbose, state=f"The model is '{model}'.")
-        return Row(model, code, what=f"internal error: {type(error).__name__}")
+        return FileRow(model, code, what=f"internal error: {type(error).__name__}")
     if verbose:
         show(done.text)
     return _of(model, done)
 
 
-def _of(model: Path, done: Done) -> Row:
+def _of(model: Path, done: Done) -> FileRow:
     result = done.result
     sites = [site for site in result.analysis.sites if site.is_attention]
     if done.error is not None:
@@ -160,7 +160,7 @@ def _of(model: Path, done: Done) -> Row:
             ExitCode.DONE: "rewritten already" if result.rewritten_before else "dry run",
         }
         what = reasons.get(done.code, f"refused: {', '.join(refused)}" if refused else "nothing to rewrite")
-    return Row(
+    return FileRow(
         model,
         int(done.code),
         len(sites),
@@ -172,12 +172,12 @@ def _of(model: Path, done: Done) -> Row:
     )
 
 
-def _code(rows: Sequence[Row]) -> int:
+def _code(rows: Sequence[FileRow]) -> int:
     wrong = [row.code for row in rows if row.code not in MILD]
     return wrong[0] if wrong else max((row.code for row in rows), default=0)
 
 
-def _table(rows: Sequence[Row]) -> list[str]:
+def _table(rows: Sequence[FileRow]) -> list[str]:
     """The rows in columns, and a sum."""
     cells = [HEADER, *(row.cells() for row in rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(HEADER) - 1)]

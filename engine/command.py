@@ -18,7 +18,7 @@ from .options import AUTO, STRATEGIES, EngineOptions, Reporter
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from ..rewriter.result import RewriteResult
+    from ..rewriter.result import PassResult
 
 KINDS = ("min", "opt", "max")
 TRTEXEC = {"min": "--minShapes", "opt": "--optShapes", "max": "--maxShapes"}
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class EngineOutcome:
     """What became of the request.
 
     Attributes:
@@ -69,7 +69,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Request:
+class EngineRequest:
     """What the command line asks for besides rewriting.
 
     Attributes:
@@ -86,7 +86,7 @@ class Request:
     verbose: bool = False
 
     @classmethod
-    def of(cls, options: argparse.Namespace) -> Request | None:
+    def of(cls, options: argparse.Namespace) -> EngineRequest | None:
         """The request of a command line, or None if it asks for no engine and no kernels.
 
         Raises:
@@ -149,7 +149,7 @@ class Request:
                 check_name(place)
         check_request(self.options, engine=self.engine is not None, embed=self.embed)
 
-    def carry_out(self, result: RewriteResult) -> Outcome:
+    def carry_out(self, result: PassResult) -> EngineOutcome:
         """Builds what was asked for from a rewritten model, or from one that was rewritten before."""
         from .needs import fused_nodes
 
@@ -158,13 +158,13 @@ class Request:
             before = bool(fused_nodes(result.source.model))
             model = result.source.path if before else None
         if model is None:
-            return Outcome()
+            return EngineOutcome()
         try:
             return self._carry_out(model, before)
         except AlibiError as error:
-            return Outcome(facts={"error": str(error)}, error=error)
+            return EngineOutcome(facts={"error": str(error)}, error=error)
 
-    def _carry_out(self, model: Path, before: bool) -> Outcome:
+    def _carry_out(self, model: Path, before: bool) -> EngineOutcome:
         from .build import build_engine, embed_kernels
 
         progress = Progress(self.verbose)
@@ -176,10 +176,10 @@ class Request:
             size = attached.bytes / 2**20
             lines.append(f"attached {size:.1f} MiB of kernels to {len(attached.nodes)} nodes of {model}")
         if self.engine is None:
-            return Outcome(tuple(lines), done=before)
+            return EngineOutcome(tuple(lines), done=before)
         plan = self.plan_of(model)
         facts = build_engine(model, plan, self.options, progress)
-        return Outcome((*lines, *facts.lines(explain=self.explain)), facts.to_json(), done=before)
+        return EngineOutcome((*lines, *facts.lines(explain=self.explain)), facts.to_json(), done=before)
 
 
 def _refuse_idle(options: argparse.Namespace, embed: bool) -> None:

@@ -12,7 +12,7 @@ from ..algebra import Poly
 from ..base.errors import EngineFailed
 from ..fused.family import BY_OP_TYPE, DOMAIN, MaskKind
 from ..graph.index import index_graph, label, opset_versions
-from ..kernels.requests import Layout, Request
+from ..kernels.requests import BufferLayout, KernelRequest
 from ..rewriter.interpret import Interpreter
 from ..rewriter.interpret.scopes import interpreted
 
@@ -36,13 +36,13 @@ class Need:
     """
 
     node: str
-    request: Request
+    request: KernelRequest
     mask_rows: bool
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> BufferLayout:
         """What is known about its buffers: TensorRT hands over dense tensors."""
-        return Layout(contiguous=True, mask_rows=self.mask_rows)
+        return BufferLayout(contiguous=True, mask_rows=self.mask_rows)
 
 
 class Unserved(Exception):
@@ -117,7 +117,7 @@ def _need(interpreter: Interpreter, node: NodeProto) -> Need:
     head_dim = _width(interpreter, query, where)
     value_dim = _width(interpreter, value, where)
     try:
-        request = Request(node.op_type, dtype, head_dim, value_dim, mask_dtype)
+        request = KernelRequest(node.op_type, dtype, head_dim, value_dim, mask_dtype)
     except ValueError as error:
         raise Unserved(f"{where}: {error}") from error
     return Need(label(node), request, mask_rows)

@@ -20,7 +20,7 @@ from ..base.errors import UsageError
 from ..graph.index import index_graph, opset_versions
 from ..rewriter.interpret import Interpreter
 from ..rewriter.interpret.scopes import interpreted
-from .shapes import Input, Shape, check_shapes, inputs_of
+from .shapes import ProfileInput, Shape, check_shapes, inputs_of
 
 KINDS = ("min", "opt", "max")
 BATCH = {"min": 1, "opt": 1, "max": 8}
@@ -123,7 +123,7 @@ def _holds(interpreter: Interpreter, shapes: Mapping[str, Mapping[str, Shape]]) 
 
 def _independent(
     extents: Mapping[str, tuple[Poly, ...]],
-    inputs: Sequence[Input],
+    inputs: Sequence[ProfileInput],
     given: Mapping[str, Mapping[str, Shape]],
     kind: str,
     limit: int,
@@ -154,7 +154,7 @@ def _independent(
     return values
 
 
-def _default(atom: Atom, inputs: Sequence[Input], extents: Mapping[str, tuple[Poly, ...]]) -> dict[str, int]:
+def _default(atom: Atom, inputs: Sequence[ProfileInput], extents: Mapping[str, tuple[Poly, ...]]) -> dict[str, int]:
     """By where a size stands alone: as the leading extent, only in inputs of rank 4 (caches), or elsewhere."""
     places = [
         (axis, len(item.dims))
@@ -199,7 +199,7 @@ def _said(extents: Mapping[str, tuple[Poly, ...]], shapes: Mapping[str, Shape]) 
     return found
 
 
-def _evaluate(item: Input, extents: Mapping[str, tuple[Poly, ...]], values: Mapping[Atom, Poly]) -> Shape:
+def _evaluate(item: ProfileInput, extents: Mapping[str, tuple[Poly, ...]], values: Mapping[Atom, Poly]) -> Shape:
     shape = []
     for axis, (wanted, extent) in enumerate(zip(item.dims, extents[item.name], strict=True)):
         if isinstance(wanted, int):

@@ -52,7 +52,7 @@ def _dims(option: str, text: str, written: str) -> Shape:
 
 
 @dataclass(frozen=True)
-class Input:
+class ProfileInput:
     """A graph input.
 
     Attributes:
@@ -72,7 +72,7 @@ class Input:
         return f"{self.name}[{', '.join(str(d) or '?' for d in self.dims)}]"
 
 
-def inputs_of(model: ModelProto) -> list[Input]:
+def inputs_of(model: ModelProto) -> list[ProfileInput]:
     """The inputs that a caller provides, in order."""
     constants = {tensor.name for tensor in model.graph.initializer}
     found = []
@@ -82,11 +82,11 @@ def inputs_of(model: ModelProto) -> list[Input]:
         dims: list[int | str] = []
         for dim in value.type.tensor_type.shape.dim:
             dims.append(dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else dim.dim_param)
-        found.append(Input(value.name, tuple(dims)))
+        found.append(ProfileInput(value.name, tuple(dims)))
     return found
 
 
-def check_shapes(option: str, shapes: Mapping[str, Shape], inputs: Sequence[Input]) -> None:
+def check_shapes(option: str, shapes: Mapping[str, Shape], inputs: Sequence[ProfileInput]) -> None:
     """Before any heavy work: every name is an input, every rank and fixed extent is the model's.
 
     Raises:

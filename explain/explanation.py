@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..rewriter.records.binding import Plan
+from ..rewriter.records.binding import Binding
 from ..rewriter.records.site import Site
 from .formula import formula
 from .refused import Stop, reading_of, stop_of
@@ -39,7 +39,7 @@ def explain(site: Site) -> Explanation:
     return Explanation(site.name, formula(site.plan), steps(site.interpreter, site.plan), slopes_of(site.plan))
 
 
-def slopes_of(plan: Plan) -> tuple[float, ...]:
+def slopes_of(plan: Binding) -> tuple[float, ...]:
     """The slopes as the fused node gets them; empty if only run time knows them."""
     if plan.proof.slopes is None:
         return ()

@@ -15,7 +15,7 @@ from ..graph.index import Scope, index_graph, opset_versions, walk
 from ..rewriter.check.cut import Cut, cut, model_of, products_of
 from ..rewriter.recognise.products import is_contraction
 from ..rewriter.recognise.values import value_product
-from ..rewriter.records.binding import Plan
+from ..rewriter.records.binding import Binding
 from ..rewriter.records.site import Site
 from .study import Study
 
@@ -68,11 +68,11 @@ def _index(study: Study) -> list[Scope]:
     return list(walk(index_graph(model.graph, opset_versions(model), study.base_dir)))
 
 
-def _outputs(plan: Plan) -> list[str]:
+def _outputs(plan: Binding) -> list[str]:
     return [plan.output.tensor, *plan.proof.attention.extra_outputs.values()]
 
 
-def _operands(plan: Plan) -> frozenset[str]:
+def _operands(plan: Binding) -> frozenset[str]:
     attention = plan.proof.attention
     views = (attention.query, attention.key, attention.value)
     return frozenset((*(v.tensor for v in views), *attention.past.values()))

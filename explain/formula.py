@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..algebra import Index, Poly, render
 from ..fused.family import UNBOUNDED
-from ..rewriter.records.binding import Plan
+from ..rewriter.records.binding import Binding
 from ..rewriter.records.proof import Proof
 from ..rewriter.records.reading import Attention, View
 
@@ -43,7 +43,7 @@ def indices(attention: Attention) -> str:
     return ", ".join(i.name for i in attention.frame.order)
 
 
-def formula(plan: Plan) -> tuple[str, ...]:
+def formula(plan: Binding) -> tuple[str, ...]:
     """What a proven site computes, line by line."""
     proof = plan.proof
     attention = proof.attention

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 
 from ..rewriter.records.site import Site
-from ..rewriter.result import RewriteResult
+from ..rewriter.result import PassResult
 from .explanation import Explanation, explain
 from .extract import Pair, pairs
 from .numbers import Counterexample, counterexample
@@ -22,7 +22,7 @@ class Look:
         sites: The attention sites that are asked for.
     """
 
-    def __init__(self, result: RewriteResult, binary: Collection[str] = (), pattern: re.Pattern[str] | None = None):
+    def __init__(self, result: PassResult, binary: Collection[str] = (), pattern: re.Pattern[str] | None = None):
         self.result = result
         self.study: Study = study(result, binary)
         self.sites: list[Site] = [

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..algebra import Atom, Index, Poly, Size, Substitution, poly, substitute
 from ..graph.index import numpy_type
-from ..rewriter.records.binding import Plan
+from ..rewriter.records.binding import Binding
 from ..rewriter.records.site import Site
 from .places import elements
 from .steps import bias_tensor
@@ -39,7 +39,7 @@ class BiasMemory:
     stored: int
 
 
-def bias_memory(site: Site, plan: Plan) -> BiasMemory | None:
+def bias_memory(site: Site, plan: Binding) -> BiasMemory | None:
     """The memory of one proven site's bias; None where no tensor holds the bias alone."""
     attention = plan.proof.attention
     found = elements(site.interpreter, attention)
@@ -68,7 +68,7 @@ def bias_memory(site: Site, plan: Plan) -> BiasMemory | None:
     return BiasMemory(tensor, tuple(map(repr, dims)), item, tuple(before), tuple(after), _stored(site, plan))
 
 
-def _sizes(site: Site, plan: Plan, length: int) -> Substitution:
+def _sizes(site: Site, plan: Binding, length: int) -> Substitution:
     """Unknown sizes for a batch of one and a sequence of that length without a cache."""
     frame = plan.proof.attention.frame
     facts = site.interpreter.facts
@@ -91,7 +91,7 @@ def _value(extent: Poly, sizes: Substitution) -> int | None:
     return None if number is None or number < 0 else int(number)
 
 
-def _stored(site: Site, plan: Plan) -> int:
+def _stored(site: Site, plan: Binding) -> int:
     attention = plan.proof.attention
     key = attention.frame.key
     sizes: dict[str, int] = {}

@@ -14,7 +14,7 @@ from ..rewriter.interpret import Interpreter
 from ..rewriter.interpret.engine import Key
 from ..rewriter.prove.forms import vector
 from ..rewriter.recognise.values import value_product
-from ..rewriter.records.binding import Leaf, Mask, Plan
+from ..rewriter.records.binding import Binding, Leaf, Mask
 from ..rewriter.records.reading import Attention
 from ..rewriter.verdicts import Notice, Refusal
 from .formula import bias_text, number, short, view_text
@@ -39,7 +39,7 @@ class Step:
     rests_on: tuple[Place, ...] = ()
 
 
-def steps(interpreter: Interpreter, plan: Plan) -> tuple[Step, ...]:
+def steps(interpreter: Interpreter, plan: Binding) -> tuple[Step, ...]:
     """Every step of the proof of a site, in the order in which it is made."""
     proof = plan.proof
     attention = proof.attention
@@ -128,7 +128,7 @@ def _scaled_behind(interpreter: Interpreter, attention: Attention, found: list[t
     return places
 
 
-def _bias(interpreter: Interpreter, plan: Plan, found: list[tuple[Key, Poly]]) -> Step:
+def _bias(interpreter: Interpreter, plan: Binding, found: list[tuple[Key, Poly]]) -> Step:
     attention = plan.proof.attention
     before = "before it was rounded, " if plan.proof.rounded.terms else ""
     claim = f"{before}bias = {bias_text(plan.proof)}, up to a constant per row, for every head and at every index"
@@ -180,7 +180,7 @@ def _has(monomial: Monomial, index: Index) -> bool:
     return any(of(a).depends_on(index) for a, _ in monomial)
 
 
-def _slopes(interpreter: Interpreter, plan: Plan, found: list[tuple[Key, Poly]]) -> Step:
+def _slopes(interpreter: Interpreter, plan: Binding, found: list[tuple[Key, Poly]]) -> Step:
     proof = plan.proof
     if plan.slopes is not None:
         claim = f"slopes are read at run time from {view_text(plan.slopes)}"
@@ -210,7 +210,7 @@ def _slopes(interpreter: Interpreter, plan: Plan, found: list[tuple[Key, Poly]])
     return Step("slopes", claim, () if tensor is None else (place_of(interpreter, tensor),))
 
 
-def _causality(interpreter: Interpreter, plan: Plan, found: list[tuple[Key, Poly]]) -> Step:
+def _causality(interpreter: Interpreter, plan: Binding, found: list[tuple[Key, Poly]]) -> Step:
     proof = plan.proof
     attention = proof.attention
     if not proof.causal:
@@ -228,7 +228,7 @@ def _bound_is(interpreter: Interpreter, condition: Cond, distance: Poly) -> bool
     return bound is not None and interpreter.facts.normal(bound) == distance
 
 
-def _window(interpreter: Interpreter, plan: Plan, found: list[tuple[Key, Poly]]) -> list[Step]:
+def _window(interpreter: Interpreter, plan: Binding, found: list[tuple[Key, Poly]]) -> list[Step]:
     window = plan.proof.window
     made = []
     for condition in window.conditions:
@@ -238,7 +238,7 @@ def _window(interpreter: Interpreter, plan: Plan, found: list[tuple[Key, Poly]])
     return made
 
 
-def _padding(interpreter: Interpreter, plan: Plan, found: list[tuple[Key, Poly]]) -> list[Step]:
+def _padding(interpreter: Interpreter, plan: Binding, found: list[tuple[Key, Poly]]) -> list[Step]:
     proof = plan.proof
     frame = proof.attention.frame
     made = []
@@ -262,7 +262,7 @@ def _mask_places(interpreter: Interpreter, mask: Mask | None) -> tuple[Place, ..
     return tuple(dict.fromkeys(p for part in mask.parts for p in _mask_places(interpreter, part)))
 
 
-def _values(interpreter: Interpreter, plan: Plan) -> Step:
+def _values(interpreter: Interpreter, plan: Binding) -> Step:
     attention = plan.proof.attention
     claim = f"the probabilities of all keys weigh {attention.value.tensor}"
     if not attention.product:
@@ -274,7 +274,7 @@ def _values(interpreter: Interpreter, plan: Plan) -> Step:
     return Step("values", claim, (place_of_node(node),))
 
 
-def _guard(interpreter: Interpreter, plan: Plan) -> list[Place]:
+def _guard(interpreter: Interpreter, plan: Binding) -> list[Place]:
     node: NodeProto | None = None
     if plan.output.tensor != plan.proof.attention.output.tensor and plan.zero_rows:
         node = interpreter.scope.producer(plan.output.tensor)

@@ -11,7 +11,7 @@ from onnx import ModelProto
 from ..base.errors import ModelRejected
 from ..rewriter.apply import apply
 from ..rewriter.records.site import Analysis
-from ..rewriter.result import RewriteResult
+from ..rewriter.result import PassResult
 from ..rewriter.working_copy import analyse_copy
 
 
@@ -25,7 +25,7 @@ class Study:
         analysis: Its analysis, with the verdicts of the run.
     """
 
-    result: RewriteResult
+    result: PassResult
     model: ModelProto
     analysis: Analysis
     rewritten: bool | None = None
@@ -41,13 +41,13 @@ class Study:
             self.rewritten = bool(self.analysis.proven)
             if self.rewritten:
                 try:
-                    apply(self.model, self.analysis, RewriteResult(self.result.source, self.analysis))
+                    apply(self.model, self.analysis, PassResult(self.result.source, self.analysis))
                 except ModelRejected:  # an opset without function bodies: the run itself says so
                     self.rewritten = False
         return self.rewritten
 
 
-def study(result: RewriteResult, binary: Collection[str] = ()) -> Study:
+def study(result: PassResult, binary: Collection[str] = ()) -> Study:
     """Analyse the original of a run once more: the run's own copy has been rewritten by now.
 
     Args:

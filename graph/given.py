@@ -14,7 +14,7 @@ from onnx import ModelProto
 from ..base.cures import install
 from ..base.errors import MissingDependency, ModelRejected, UsageError
 from . import surgeon
-from .load import Source, checked, load, parse
+from .load import ModelFile, checked, load, parse
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Given:
         back: Makes a rewritten model the kind that this one was.
     """
 
-    source: Source
+    source: ModelFile
     back: Callable[[ModelProto], Any]
 
 
@@ -39,14 +39,14 @@ def given(model: Any) -> Given:
         MissingDependency: The package that made it cannot be imported.
     """
     if isinstance(model, ModelProto):
-        return Given(Source(None, model, Path.cwd(), ""), _as_it_is)
+        return Given(ModelFile(None, model, Path.cwd(), ""), _as_it_is)
     if isinstance(model, (bytes, bytearray, memoryview)):
         name = "the model"
         return Given(checked(parse(bytes(model), name), None, Path.cwd(), name), ModelProto.SerializeToString)
     if isinstance(model, (str, os.PathLike)):
         return Given(load(Path(model)), _as_it_is)
     if surgeon.is_graph(model):
-        return Given(Source(None, surgeon.to_model(model), Path.cwd(), ""), surgeon.to_graph)
+        return Given(ModelFile(None, surgeon.to_model(model), Path.cwd(), ""), surgeon.to_graph)
     if _is_ir(model):
         return _of_ir(model)
     kind = f"{type(model).__module__}.{type(model).__qualname__}"

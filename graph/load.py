@@ -24,7 +24,7 @@ MAX_NESTING = 24
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelFile:
     """A model file that was read.
 
     Attributes:
@@ -42,7 +42,7 @@ class Source:
     data: tuple[str, ...] = ()
 
 
-def load(path: Path) -> Source:
+def load(path: Path) -> ModelFile:
     """Read a model file; external data are checked, not loaded.
 
     Raises:
@@ -77,7 +77,7 @@ def parse(content: bytes, name: str) -> ModelProto:
     return model
 
 
-def checked(model: ModelProto, path: Path | None, base_dir: Path, name: str, sha256: str = "") -> Source:
+def checked(model: ModelProto, path: Path | None, base_dir: Path, name: str, sha256: str = "") -> ModelFile:
     """A model with external data that are there and lie below a folder.
 
     Args:
@@ -97,7 +97,7 @@ def checked(model: ModelProto, path: Path | None, base_dir: Path, name: str, sha
         except OSError as error:
             raise ModelRejected(f"{name}: its data '{error.filename}' cannot be read: {error.strerror}.") from error
     data = tuple(sorted({_entries(t).get("location", "") for t in external}))
-    return Source(path, model, base_dir, sha256, data)
+    return ModelFile(path, model, base_dir, sha256, data)
 
 
 def graphs(model: ModelProto) -> Iterator[GraphProto]:
@@ -163,7 +163,7 @@ def _check_external(name: str, base_dir: Path, tensor: TensorProto) -> None:
         raise ModelRejected(f"{where}, {length} bytes of it, but its shape needs {needed}. Export the model again.")
 
 
-def check_target(source: Source, target: Path) -> None:
+def check_target(source: ModelFile, target: Path) -> None:
     """The output may not be the input or one of the files it needs, nor replace what is no file.
 
     Raises:

@@ -31,7 +31,7 @@ _MASK_CODES = {MaskKind.NONE.value: 0, MaskKind.BOOLEAN.value: 1, MaskKind.ADDIT
 
 
 @dataclass(frozen=True)
-class Request:
+class KernelRequest:
     """One kind of fused node that kernels are wanted for.
 
     Attributes:
@@ -83,7 +83,7 @@ class Request:
     def of(
         cls, *, symmetric: bool, causal: bool, positions: bool, mask_dtype: str | None, dtype: str, head_dim: int,
         value_dim: int | None = None, key_bias: bool = False, window: bool = False,
-    ) -> Request:  # fmt: skip
+    ) -> KernelRequest:  # fmt: skip
         """The request for the node with these properties."""
         form = SYMMETRIC if symmetric else LINEAR
         kind = {None: MaskKind.NONE, "bool": MaskKind.BOOLEAN}.get(mask_dtype, MaskKind.ADDITIVE)
@@ -103,7 +103,7 @@ def is_symmetric(variant: Variant) -> bool:
 
 
 @dataclass(frozen=True)
-class Layout:
+class BufferLayout:
     """What an image assumes about its buffers.
 
     Attributes:
@@ -162,7 +162,9 @@ def head_chunks(n: int) -> tuple[int, int]:
     return (whole, 0) if rest + whole // 2 >= whole else (whole // 2, rest)
 
 
-def constants_of(role: str, request: Request, tile: Tile, layout: Layout, skip: bool = False) -> dict[str, Any]:
+def constants_of(
+    role: str, request: KernelRequest, tile: Tile, layout: BufferLayout, skip: bool = False
+) -> dict[str, Any]:
     """The compile-time arguments of the kernel that plays ``role``, by parameter name.
 
     Args:

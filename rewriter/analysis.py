@@ -19,7 +19,7 @@ from .recognise import operators as fused_ops
 from .recognise.precision import score_types
 from .recognise.softmax import attentions
 from .recognise.stopped import surroundings, why_unread, written_out
-from .records.binding import Plan
+from .records.binding import Binding
 from .records.reading import Attention
 from .records.site import NOT_ATTENTION, Analysis, Site
 from .verdicts import Code, Refusal, Stage
@@ -112,7 +112,7 @@ def _judge(interpreter: Interpreter, node: NodeProto, kept: frozenset[str], *, e
     return site
 
 
-def _prove(interpreter: Interpreter, attention: Attention, exact_bias: bool) -> Plan:
+def _prove(interpreter: Interpreter, attention: Attention, exact_bias: bool) -> Binding:
     made = plan(interpreter, prove(interpreter, attention, exact_bias=exact_bias))
     check_private(interpreter, made)
     return made

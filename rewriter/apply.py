@@ -12,13 +12,13 @@ from ..graph.edit import Counts, Editor, all_names
 from ..graph.index import opset_versions, walk
 from .emit.nodes import emit, is_grouped, variant_of
 from .records.site import Analysis
-from .result import RewriteResult
+from .result import PassResult
 
 FUNCTIONS_SINCE_IR = 8
 """Model-local functions exist from this IR version on."""
 
 
-def apply(model: ModelProto, analysis: Analysis, result: RewriteResult) -> None:
+def apply(model: ModelProto, analysis: Analysis, result: PassResult) -> None:
     """Write all fused nodes, then the function bodies that they need."""
     opset = opset_versions(model).get("", 1)
     if opset < MINIMUM_OPSET:

@@ -12,7 +12,7 @@ from onnx import ModelProto
 from ..algebra import Poly, Substitution, of, poly, substitute
 from ..base.errors import MissingDependency, ModelRejected, UsageError
 from ..base.hidden import scratch
-from ..graph.load import Source
+from ..graph.load import ModelFile
 from ..graph.save import Staged
 from ..verify import Verification, VerifyOptions, skipped, verify
 from ..verify.errors import GivenInputError, KernelsMissingError, RuntimeMissingError, VerifyError
@@ -24,11 +24,11 @@ from .check.pairs import CutPairs
 from .notices import policy_of
 from .records.proof import Proof
 from .records.site import Analysis
-from .result import Options, RewriteResult
+from .result import Options, PassResult
 
 
 def compare(
-    source: Source, staged: Staged, result: RewriteResult, options: Options, sites: CutPairs | None
+    source: ModelFile, staged: Staged, result: PassResult, options: Options, sites: CutPairs | None
 ) -> Verification:
     """Compare the original with what was staged.
 

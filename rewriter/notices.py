@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..fused.family import EmptyRows, FusedAttention
-from .records.binding import Plan
+from .records.binding import Binding
 from .records.rows import YIELDS
 from .records.site import Site
 from .verdicts import Notice
@@ -22,7 +22,7 @@ def policy_of(site: Site, fused: Fused) -> EmptyRows:
     return EmptyRows.ZERO if site.plan is not None and site.plan.zero_rows else EmptyRows.MEAN
 
 
-def rows_record(plan: Plan, policy: EmptyRows) -> dict[str, object]:
+def rows_record(plan: Binding, policy: EmptyRows) -> dict[str, object]:
     """For the report: what the original computes in rows without visible keys, what the fused node does, and a code."""
     agree = plan.rows_without_keys.agrees(policy)
     code = None if agree else Notice.EMPTY_ROWS.number

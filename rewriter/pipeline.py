@@ -17,7 +17,7 @@ from ..fused.family import DOMAIN
 from ..graph import note, wellformed
 from ..graph.given import given
 from ..graph.index import opset_versions
-from ..graph.load import Source, check_target
+from ..graph.load import ModelFile, check_target
 from ..graph.save import Staged
 from .apply import apply
 from .check.pairs import CutPairs
@@ -26,11 +26,11 @@ from .compared import compare
 from .emit.inlining import beside, inline_functions, verify_inlined
 from .notices import empty_rows
 from .records.site import Analysis
-from .result import Options, RewriteResult
+from .result import Options, PassResult
 from .working_copy import analyse_copy, working_copy
 
 
-def rewrite(model: Source | Any, output: str | Path | None = None, *, options: Options | None = None) -> RewriteResult:
+def rewrite(model: ModelFile | Any, output: str | Path | None = None, *, options: Options | None = None) -> PassResult:
     """Fuse every attention of a model whose added bias is proven to be ALiBi.
 
     Args:
@@ -52,7 +52,7 @@ def rewrite(model: Source | Any, output: str | Path | None = None, *, options: O
         raise UsageError("--inputs are inputs of the whole model: give them without --verify-sites.")
     clock = _Clock()
     source = source_of(model)
-    target = _target(None if isinstance(model, Source) else source.path, output)
+    target = _target(None if isinstance(model, ModelFile) else source.path, output)
     if target is not None and not options.dry_run:
         check_target(source, target)
     clock.lap("load")
@@ -95,7 +95,7 @@ def rewrite(model: Source | Any, output: str | Path | None = None, *, options: O
     return result
 
 
-def _judged(source: Source, options: Options, clock: _Clock) -> tuple[ModelProto, RewriteResult]:
+def _judged(source: ModelFile, options: Options, clock: _Clock) -> tuple[ModelProto, PassResult]:
     """A working copy, and the verdicts on all of its sites, checked in numbers if that is asked for."""
     original = source.model
     if options.check is not None:
@@ -106,7 +106,7 @@ def _judged(source: Source, options: Options, clock: _Clock) -> tuple[ModelProto
     copy, analysis = analyse_copy(original, source, binary, options.progress, exact_bias=options.exact_bias)
     if options.check is not None:
         options.check(source, analysis)
-    result = RewriteResult(source, analysis, seconds=clock.seconds)
+    result = PassResult(source, analysis, seconds=clock.seconds)
     if analysis.malformed:
         some = ", ".join(analysis.malformed[:5])
         result.notes.append(f"nodes that contradict their inputs, so their results were taken for unknown: {some}")
@@ -124,7 +124,7 @@ def _judged(source: Source, options: Options, clock: _Clock) -> tuple[ModelProto
 
 
 def _inline(
-    source: Source, rewritten: ModelProto, result: RewriteResult, options: Options, sites: CutPairs | None
+    source: ModelFile, rewritten: ModelProto, result: PassResult, options: Options, sites: CutPairs | None
 ) -> ModelProto:
     """The model with its function bodies in place of the calls, verified in two steps.
 
@@ -151,7 +151,7 @@ def _inline(
 UNVERIFIED = {"failed": ExitCode.VERIFICATION_FAILED, "skipped": ExitCode.NOT_VERIFIED}
 
 
-def _without_a_rewrite(original: ModelProto, analysis: Analysis, result: RewriteResult, options: Options) -> ExitCode:
+def _without_a_rewrite(original: ModelProto, analysis: Analysis, result: PassResult, options: Options) -> ExitCode:
     """How a run ends that rewrites nothing."""
     if analysis.proven:
         return ExitCode.NOT_REWRITTEN if analysis.refused and not options.allow_partial else ExitCode.DONE
@@ -163,10 +163,10 @@ def _without_a_rewrite(original: ModelProto, analysis: Analysis, result: Rewrite
 
 
 def _write(
-    source: Source,
+    source: ModelFile,
     rewritten: ModelProto,
     target: Path,
-    result: RewriteResult,
+    result: PassResult,
     options: Options,
     sites: CutPairs | None,
     clock: _Clock,
@@ -203,9 +203,9 @@ class _Clock:
         self._last = now
 
 
-def source_of(model: Source | Any) -> Source:
+def source_of(model: ModelFile | Any) -> ModelFile:
     """A model, or the file or graph that holds one, with where it came from."""
-    return model if isinstance(model, Source) else given(model).source
+    return model if isinstance(model, ModelFile) else given(model).source
 
 
 def _target(path: Path | None, output: str | Path | None) -> Path | None:
@@ -219,7 +219,7 @@ def default_target(model: Path) -> Path:
     return inside(model.parent, model)
 
 
-def _check_versions(source: Source) -> None:
+def _check_versions(source: ModelFile) -> None:
     versions = opset_versions(source.model)
     name = source.path or "the model"
     if source.model.ir_version > onnx.IR_VERSION:

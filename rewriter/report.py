@@ -15,16 +15,16 @@ from ..fused.family import EmptyRows
 from ..graph.index import label
 from .census import sentence
 from .notices import policy_of, rows_record
-from .records.binding import Plan
+from .records.binding import Binding
 from .records.proof import Proof
 from .records.site import Site
-from .result import RewriteResult
+from .result import PassResult
 
 SCHEMA_VERSION = 1
 """Raised when a key of the report changes its meaning or goes away."""
 
 
-def to_json(result: RewriteResult) -> dict[str, object]:
+def to_json(result: PassResult) -> dict[str, object]:
     """The report as a dictionary of JSON types.  Timings come last, so that the rest is reproducible."""
     analysis = result.analysis
     source = result.source
@@ -51,7 +51,7 @@ def to_json(result: RewriteResult) -> dict[str, object]:
     }
 
 
-def census(result: RewriteResult) -> dict[str, int]:
+def census(result: PassResult) -> dict[str, int]:
     """How many sites there are, have a bias, are proven, are rewritten."""
     sites = result.analysis.sites
     return {
@@ -81,7 +81,7 @@ def _versions() -> dict[str, str | None]:
     return found
 
 
-def _site(site: Site, result: RewriteResult) -> dict[str, object]:
+def _site(site: Site, result: PassResult) -> dict[str, object]:
     fused = next((f for s, f in result.fused if s is site), None)
     record: dict[str, object] = {
         "id": site.name,
@@ -109,7 +109,7 @@ def _site(site: Site, result: RewriteResult) -> dict[str, object]:
     return record
 
 
-def _proof(plan: Plan, checked: int, policy: EmptyRows) -> dict[str, object]:
+def _proof(plan: Binding, checked: int, policy: EmptyRows) -> dict[str, object]:
     proof = plan.proof
     attention = proof.attention
     slopes = None
@@ -154,7 +154,7 @@ def _rounding(proof: Proof) -> str | None:
     return "left out" if proof.unrounded.terms else None
 
 
-def bias_bytes(plan: Plan) -> str:
+def bias_bytes(plan: Binding) -> str:
     """Bytes of the materialised bias at this site, as a formula in the extents."""
     frame = plan.proof.attention.frame
     heads = frame.head.bound if frame.head is not None else 1
@@ -166,7 +166,7 @@ def bias_bytes(plan: Plan) -> str:
 
 
 def to_text(
-    result: RewriteResult,
+    result: PassResult,
     *,
     explain: bool = False,
     verbose: bool = False,
@@ -221,7 +221,7 @@ def to_text(
     return "\n".join(lines)
 
 
-def _memory(result: RewriteResult) -> list[str]:
+def _memory(result: PassResult) -> list[str]:
     """What is no longer materialised, and what still is."""
     counts: dict[str, int] = {}
     for site, _ in result.fused:
@@ -248,7 +248,7 @@ def escape(text: str) -> str:
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
-def _accepted(site: Site, plan: Plan, *, explain: bool) -> list[str]:
+def _accepted(site: Site, plan: Binding, *, explain: bool) -> list[str]:
     proof = plan.proof
     heads = "" if proof.slopes is None else f", {len(proof.slopes)} heads"
     kind = "causal " if proof.causal else ""
@@ -285,7 +285,7 @@ def _refused(site: Site) -> list[str]:
     ]
 
 
-def _verification_details(result: RewriteResult, everything: bool) -> list[str]:
+def _verification_details(result: PassResult, everything: bool) -> list[str]:
     verification = result.verification
     assert verification is not None
     record = verification.to_json()
@@ -316,13 +316,13 @@ def _precision(precision: Mapping[str, Any]) -> list[str]:
     return [*lines, *precision["notes"]]
 
 
-def _cure(result: RewriteResult) -> str:
+def _cure(result: PassResult) -> str:
     """What helps where nothing could be compared."""
     cure = result.verification.cure if result.verification is not None else ""
     return f"{cure} --no-verify writes it unverified.".strip()
 
 
-def _verdict(result: RewriteResult, counts: Mapping[str, int]) -> str:
+def _verdict(result: PassResult, counts: Mapping[str, int]) -> str:
     code = result.exit_code
     if code is ExitCode.DONE and result.output is not None:
         left = f", in which {counts['refused']} biased site(s) are unchanged, as allowed" if counts["refused"] else ""

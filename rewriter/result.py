@@ -14,7 +14,7 @@ from ..fused.family import FusedAttention
 from ..graph import surgeon
 from ..graph.edit import Counts
 from ..graph.index import Array
-from ..graph.load import Source
+from ..graph.load import ModelFile
 from ..verify import Verification
 from ..verify.run.kernels import Kernels
 from .records.site import Analysis, Site
@@ -59,11 +59,11 @@ class Options:
     exact_bias: bool = False
     inline: bool = False
     progress: Callable[[str, int, int], None] | None = None
-    check: Callable[[Source, Analysis | None], None] | None = None
+    check: Callable[[ModelFile, Analysis | None], None] | None = None
 
 
 @dataclass(repr=False)
-class RewriteResult:
+class PassResult:
     """Everything that happened.
 
     Attributes:
@@ -82,7 +82,7 @@ class RewriteResult:
             something else uses) in the rewritten graph.
     """
 
-    source: Source
+    source: ModelFile
     analysis: Analysis
     model: ModelProto | None = None
     output: Path | None = None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from onnx import ModelProto
 
-from ..graph.load import Source
+from ..graph.load import ModelFile
 from .analysis import analyse
 from .prepare.normalise import normalise
 from .prepare.unpack import unpack_attention
@@ -20,7 +20,7 @@ from .verdicts import Refusal
 
 def analyse_copy(
     original: ModelProto,
-    source: Source,
+    source: ModelFile,
     binary: frozenset[str],
     progress: Callable[[str, int, int], None] | None = None,
     *,

@@ -11,15 +11,15 @@ from ..base.errors import UsageError
 from ..engine.shapes import Shape
 from ..verify.inputs.draw import Case as Draw
 from ..verify.inputs.draw import Drawer, Padding
-from ..verify.inputs.sizes import Relation, Sizes, Symbols
-from ..verify.inputs.usage import Input, describe_inputs
+from ..verify.inputs.sizes import DrawnSizes, Relation, Symbols
+from ..verify.inputs.usage import ModelInput, describe_inputs
 from ..verify.run.runtime import Arrays
 
 SEED = 20
 
 
 @dataclass(frozen=True)
-class Case:
+class BenchCase:
     """One size that is measured.
 
     Attributes:
@@ -50,9 +50,9 @@ class Cases:
         self.symbols = Symbols(self.inputs)
         self._ranges = ranges
 
-    def of_sizes(self, batch: int, new: int, past: int) -> Case:
+    def of_sizes(self, batch: int, new: int, past: int) -> BenchCase:
         """A case of so many sequences, new tokens, and tokens in the cache."""
-        sizes = Sizes(batch, new, past)
+        sizes = DrawnSizes(batch, new, past)
         drawer = Drawer(self.inputs, self.symbols, self._ranges, half_values=False)
         drawn: list[Arrays] = []
         for relation in self.symbols.relations:
@@ -60,9 +60,9 @@ class Cases:
             if not any(_same_shapes(arrays, other) for other in drawn):
                 drawn.append(arrays)
         name = f"{batch} x {new}" + (f", past {past}" if past else "")
-        return Case(name, tuple(drawn), batch * new)
+        return BenchCase(name, tuple(drawn), batch * new)
 
-    def of_shapes(self, shapes: Mapping[str, Shape]) -> Case:
+    def of_shapes(self, shapes: Mapping[str, Shape]) -> BenchCase:
         """A case of given shapes; every input of the model needs one, or has no open extent.
 
         Raises:
@@ -80,11 +80,11 @@ class Cases:
                     "Name all of them, or use --lengths and --batch."
                 )
         drawer = Drawer(self.inputs, _Given(whole), self._ranges, half_values=False)
-        arrays = drawer.draw(Draw("bench", Sizes(1, 1, 0), Padding.NONE), Relation.PAST_AND_NEW, (SEED,)).arrays
+        arrays = drawer.draw(Draw("bench", DrawnSizes(1, 1, 0), Padding.NONE), Relation.PAST_AND_NEW, (SEED,)).arrays
         name = ", ".join(f"{n} {'x'.join(map(str, s)) or 'scalar'}" for n, s in whole.items() if n in shapes)
-        return Case(name or "fixed shapes", (arrays,), None)
+        return BenchCase(name or "fixed shapes", (arrays,), None)
 
-    def standard(self, lengths: Sequence[int], batch: int, past: int | None) -> list[Case]:
+    def standard(self, lengths: Sequence[int], batch: int, past: int | None) -> list[BenchCase]:
         """The cases that are measured where no shapes are given.
 
         Args:
@@ -110,7 +110,7 @@ class _Given:
 
     shapes: Mapping[str, Shape]
 
-    def shape(self, entry: Input, sizes: Sizes, relation: Relation) -> tuple[int, ...]:
+    def shape(self, entry: ModelInput, sizes: DrawnSizes, relation: Relation) -> tuple[int, ...]:
         return self.shapes[entry.name]
 
 

@@ -20,9 +20,9 @@ from ..engine.needs import fused_nodes
 from ..engine.shapes import check_shapes, inputs_of, parse_shapes
 from ..graph.load import load
 from ..rewriter.pipeline import rewrite
-from ..rewriter.result import Options, RewriteResult
+from ..rewriter.result import Options, PassResult
 from ..verify.errors import RunError
-from .cases import Case, Cases
+from .cases import BenchCase, Cases
 from .measure import Contender, Row, measure
 from .report import to_json, to_text
 
@@ -30,7 +30,7 @@ CLEAR_LINE = "\r\x1b[K"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class BenchOutcome:
     """What a bench found.
 
     Attributes:
@@ -41,10 +41,10 @@ class Outcome:
 
     facts: dict[str, Any]
     text: str
-    result: RewriteResult | None
+    result: PassResult | None
 
 
-def run(options: argparse.Namespace, ranges: Mapping[str, tuple[float, float]]) -> Outcome:
+def run(options: argparse.Namespace, ranges: Mapping[str, tuple[float, float]]) -> BenchOutcome:
     """Rewrites the model if need be, and measures.
 
     Args:
@@ -93,10 +93,10 @@ def run(options: argparse.Namespace, ranges: Mapping[str, tuple[float, float]]) 
         "library": refusal or None,
     }
     facts = to_json(rows, settings)
-    return Outcome(facts, to_text(facts), result)
+    return BenchOutcome(facts, to_text(facts), result)
 
 
-def _cases(options: argparse.Namespace, model: Any, ranges: Mapping[str, tuple[float, float]]) -> list[Case]:
+def _cases(options: argparse.Namespace, model: Any, ranges: Mapping[str, tuple[float, float]]) -> list[BenchCase]:
     inputs = inputs_of(model)
     try:
         made = Cases(model, ranges)
@@ -113,7 +113,7 @@ def _cases(options: argparse.Namespace, model: Any, ranges: Mapping[str, tuple[f
 
 
 def _measure(
-    cases: Sequence[Case], contenders: Sequence[Contender], folder: Path, options: argparse.Namespace
+    cases: Sequence[BenchCase], contenders: Sequence[Contender], folder: Path, options: argparse.Namespace
 ) -> list[Row]:
     progress = _Line()
     try:
@@ -201,7 +201,7 @@ def carry_out(options: argparse.Namespace, ranges: Mapping[str, tuple[float, flo
     return content[shown].rstrip("\n")
 
 
-def _page(outcome: Outcome, ranges: Mapping[str, tuple[float, float]]) -> str:
+def _page(outcome: BenchOutcome, ranges: Mapping[str, tuple[float, float]]) -> str:
     """The page of the rewriting, with what was measured."""
     from ..explain import Look, page_facts
     from ..page import to_html

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..verify.run.runtime import Arrays
-from .cases import Case
+from .cases import BenchCase
 from .process import RunFailed, Runner
 
 VISIT_SECONDS = 0.05
@@ -65,7 +65,7 @@ class Measured:
 class Row:
     """One case, all models."""
 
-    case: Case
+    case: BenchCase
     results: dict[str, Measured]
 
     def ratio(self, name: str) -> float | None:
@@ -86,7 +86,7 @@ class Row:
 
 
 def measure(
-    case: Case,
+    case: BenchCase,
     contenders: Sequence[Contender],
     folder: Path,
     *,
@@ -130,7 +130,7 @@ def measure(
 
 
 def _open(
-    contender: Contender, case: Case, arrays: Arrays | None, folder: Path, provider: str, threads: int
+    contender: Contender, case: BenchCase, arrays: Arrays | None, folder: Path, provider: str, threads: int
 ) -> tuple[Runner, Arrays]:
     """A runner that has run once; its inputs are those of the models before it, or the first choice that works."""
     choices = case.choices if arrays is None else (arrays,)
@@ -148,7 +148,7 @@ def _open(
 
 
 def _rounds(
-    case: Case,
+    case: BenchCase,
     runners: dict[str, Runner],
     results: dict[str, Measured],
     rounds: int,

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from alibi_rewriter.rewriter.pipeline import rewrite
-from alibi_rewriter.rewriter.result import Options, RewriteResult
+from alibi_rewriter.rewriter.result import Options, PassResult
 from onnx import TensorProto, helper, numpy_helper
 
 DIRECT = ("direct", "operator")
@@ -1944,7 +1944,7 @@ class Verdict:
     slopes: tuple[np.ndarray | None, ...] = ()
 
 
-def reported_slopes(result: RewriteResult) -> tuple[np.ndarray | None, ...]:
+def reported_slopes(result: PassResult) -> tuple[np.ndarray | None, ...]:
     """Slopes per site as the analysis states them."""
     plans = [s.plan for s in result.analysis.sites if s.plan is not None]
     return tuple(None if p.proof.slopes is None else p.proof.slopes * p.slope_factor for p in plans)

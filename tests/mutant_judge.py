@@ -30,8 +30,8 @@ from alibi_rewriter.verify.errors import VerifyError
 from alibi_rewriter.verify.inputs.draw import Case, Drawer, InputSet, Padding
 from alibi_rewriter.verify.inputs.orientation import is_sequence_first
 from alibi_rewriter.verify.inputs.polarity import settle_polarity
-from alibi_rewriter.verify.inputs.sizes import Sizes, Symbols
-from alibi_rewriter.verify.inputs.usage import Input, Kind, describe_inputs
+from alibi_rewriter.verify.inputs.sizes import DrawnSizes, Symbols
+from alibi_rewriter.verify.inputs.usage import InputKind, ModelInput, describe_inputs
 from alibi_rewriter.verify.run.runtime import Model, Session
 from alibi_rewriter.verify.run.widen import TO_FLOAT32, TO_FLOAT64, widen
 from mutations import Target, target_of
@@ -128,7 +128,7 @@ class Base:
     def feeds(self) -> tuple[list[Feed], list[Feed]]:
         """Inputs of short and of long lengths that the model takes."""
         session = Session(Model(_as_float32(self.model), None))
-        inputs: tuple[Input, ...] = describe_inputs(self.model)
+        inputs: tuple[ModelInput, ...] = describe_inputs(self.model)
         turned = is_sequence_first(session, inputs, 1)
         symbols = Symbols(inputs, sequence_first=turned)
         inputs = settle_polarity(session, inputs, symbols, 1)
@@ -152,7 +152,7 @@ class Base:
                 one = drawer.draw(case, relations[0], (2, number))
                 if _shapes(one) not in seen:
                     long.setdefault((_shapes(one), case.padding), self._feed(one, case))
-        masked = any(i.kind is Kind.PADDING_MASK for i in inputs)
+        masked = any(i.kind is InputKind.PADDING_MASK for i in inputs)
         return [f for f in short.values() if masked or f.kept is None or f.kept.all()], list(long.values())
 
     def _feed(self, one: InputSet, case: Case) -> Feed:
@@ -207,7 +207,7 @@ def _shapes(one: InputSet) -> tuple[tuple[str, tuple[int, ...]], ...]:
 
 def _cases(has_past: bool, *, short: bool) -> Iterator[Case]:
     def case(batch: int, new: int, past: int, padding: Padding = Padding.NONE) -> Case:
-        return Case(f"{new} new, {past} past, {padding.value}", Sizes(batch, new, past), padding)
+        return Case(f"{new} new, {past} past, {padding.value}", DrawnSizes(batch, new, past), padding)
 
     if short:
         yield case(3, 2, 0)

@@ -14,7 +14,7 @@ from alibi_rewriter.fused.family import BY_OP_TYPE
 from alibi_rewriter.patterns.operators import PATTERNS
 from alibi_rewriter.rewriter import report
 from alibi_rewriter.rewriter.pipeline import rewrite
-from alibi_rewriter.rewriter.result import Options, RewriteResult
+from alibi_rewriter.rewriter.result import Options, PassResult
 from alibi_rewriter.rewriter.verdicts import Notice
 from alibi_rewriter.verify import VerifyOptions, verify
 from generator import build, sample
@@ -144,7 +144,7 @@ DIFFER = {
 """Forms in which they may be something else, and how that is told."""
 
 
-def proven(model: ModelProto) -> RewriteResult:
+def proven(model: ModelProto) -> PassResult:
     result = rewrite(model, options=BARE)
     assert result.model is not None, [str(s.refusal) for s in result.analysis.sites]
     return result
@@ -167,7 +167,7 @@ def on_empty_rows(model: ModelProto, rewritten: ModelProto) -> float:
     return float(np.abs(wanted - got)[keep].max())
 
 
-def told(result: RewriteResult) -> dict[str, object]:
+def told(result: PassResult) -> dict[str, object]:
     (site,) = report.to_json(result)["sites"]  # type: ignore[misc]
     return dict(site["proof"]["rows_without_keys"])  # type: ignore[index]
 

@@ -291,12 +291,12 @@ def test_the_model_behind_values(model: Path, words: list[str]) -> None:
 def test_the_model_behind_engine(model: Path, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[object, ...]] = []
 
-    def carry_out(self: command.Request, result: object) -> command.Outcome:
+    def carry_out(self: command.EngineRequest, result: object) -> command.EngineOutcome:
         asked.append((self.engine, dict(self.options.shapes["min"])))
-        return command.Outcome()
+        return command.EngineOutcome()
 
-    monkeypatch.setattr(command.Request, "check", lambda *_: None)
-    monkeypatch.setattr(command.Request, "carry_out", carry_out)
+    monkeypatch.setattr(command.EngineRequest, "check", lambda *_: None)
+    monkeypatch.setattr(command.EngineRequest, "carry_out", carry_out)
     assert main([str(model) if w == "MODEL" else w for w in words]) == 0
     assert asked == [(Path(), {"q": (1, 4, 1, 8)} if "--min-shapes" in words else {})]
     assert names(model.parent) == ["model.alibi.onnx", "model.onnx"]

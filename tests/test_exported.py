@@ -23,7 +23,7 @@ import pytest
 from alibi_rewriter.base.errors import ExitCode
 from alibi_rewriter.rewriter.pipeline import rewrite
 from alibi_rewriter.rewriter.report import to_json
-from alibi_rewriter.rewriter.result import Options, RewriteResult
+from alibi_rewriter.rewriter.result import Options, PassResult
 from evidence import Level
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
@@ -44,7 +44,7 @@ Arrays = dict[str, Array]
 
 
 @cache
-def rewritten(name: str) -> RewriteResult:
+def rewritten(name: str) -> PassResult:
     """The result; without the verification, which these tests replace."""
     return rewrite(FOLDER / f"{name}.onnx", Path("nowhere.onnx"), options=Options(verify=False))
 

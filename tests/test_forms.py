@@ -12,7 +12,7 @@ from alibi_rewriter.algebra import absolute, maximum, min0, minimum
 from alibi_rewriter.fused.distance import write_distance
 from alibi_rewriter.fused.family import BY_OP_TYPE, KERNEL_MEMBERS, FusedAttention, family_of
 from alibi_rewriter.fused.text import Body
-from alibi_rewriter.kernels.requests import Request
+from alibi_rewriter.kernels.requests import KernelRequest
 from alibi_rewriter.patterns.forms import FORMS, LINEAR, SYMMETRIC, Form, Members
 from alibi_rewriter.rewriter.emit.nodes import variant_of
 from alibi_rewriter.rewriter.pipeline import rewrite
@@ -131,7 +131,7 @@ def test_kernels_refuse_a_form_that_they_do_not_compute(monkeypatch: pytest.Monk
     """By name, and not by taking it for the linear one."""
     monkeypatch.setitem(SYMMETRIC.__dict__, "kernels", False)
     with pytest.raises(ValueError, match="no kernels for the form 'symmetric'"):
-        Request("AlibiAttentionSymmetric", "float16", 64, 64)
+        KernelRequest("AlibiAttentionSymmetric", "float16", 64, 64)
 
 
 # --- the proof, with forms that the family does not have --------------------------------------------------

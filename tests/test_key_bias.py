@@ -12,7 +12,7 @@ import pytest
 from alibi_rewriter import Options, rewrite
 from alibi_rewriter.base.errors import ExitCode
 from alibi_rewriter.cli import main
-from alibi_rewriter.rewriter.result import RewriteResult
+from alibi_rewriter.rewriter.result import PassResult
 from alibi_rewriter.rewriter.verdicts import Code
 from onnx import ModelProto, TensorProto
 from test_windows import feeds, model_of
@@ -55,7 +55,7 @@ def drawn(model: ModelProto, rows: int, keys: int) -> dict[str, npt.NDArray[np.g
     return given
 
 
-def moved(original: ModelProto, result: RewriteResult, rows: int, keys: int) -> float:
+def moved(original: ModelProto, result: PassResult, rows: int, keys: int) -> float:
     assert result.model is not None, [str(s.refusal) for s in result.analysis.sites]
     given = drawn(original, rows, keys)
     (wanted,), (got,) = run(original, given), run(result.model, given)

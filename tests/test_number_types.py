@@ -12,7 +12,7 @@ import onnx
 import onnx.parser
 import pytest
 from alibi_rewriter.rewriter.pipeline import rewrite
-from alibi_rewriter.rewriter.result import Options, RewriteResult
+from alibi_rewriter.rewriter.result import Options, PassResult
 from onnx import ModelProto, numpy_helper
 from textgraphs import fused, run
 
@@ -56,7 +56,7 @@ def model(body: str, constants: str = "float unused = {0}") -> ModelProto:
     return onnx.parser.parse_model(text)
 
 
-def refusal(result: RewriteResult) -> str:
+def refusal(result: PassResult) -> str:
     (site,) = result.analysis.sites
     return "" if site.refusal is None else site.refusal.code.number
 

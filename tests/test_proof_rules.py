@@ -12,7 +12,7 @@ import pytest
 from alibi_rewriter.algebra import Index, Size, conjunction, disjunction, ind, less_equal, min0, of, poly
 from alibi_rewriter.rewriter.pipeline import rewrite
 from alibi_rewriter.rewriter.recognise.visibility import apply_order, hides, under
-from alibi_rewriter.rewriter.result import Options, RewriteResult
+from alibi_rewriter.rewriter.result import Options, PassResult
 from alibi_rewriter.rewriter.verdicts import Code
 from onnx import ModelProto
 from textgraphs import read, run
@@ -53,7 +53,7 @@ def model(body: str, inputs: str = "", constants: str = "") -> ModelProto:
     """)
 
 
-def alone(proto: ModelProto) -> RewriteResult:
+def alone(proto: ModelProto) -> PassResult:
     return rewrite(proto, options=ALONE)
 
 

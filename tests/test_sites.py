@@ -19,7 +19,7 @@ from alibi_rewriter.rewriter import pipeline
 from alibi_rewriter.rewriter.check.pairs import CutPairs
 from alibi_rewriter.rewriter.check.site_pair import CutPair
 from alibi_rewriter.rewriter.pipeline import rewrite
-from alibi_rewriter.rewriter.result import Options, RewriteResult
+from alibi_rewriter.rewriter.result import Options, PassResult
 from alibi_rewriter.verify import verification
 from alibi_rewriter.verify.errors import LimitError
 from alibi_rewriter.verify.site import bias as bias_module
@@ -50,7 +50,7 @@ def pairs_of(model: onnx.ModelProto) -> list[CutPair]:
     copy, analysis = pipeline.analyse_copy(model, source, frozenset())
     again = pipeline.working_copy(model, Path(), analysis.kept)[0]
     sites = CutPairs.of(copy, analysis, source.base_dir, lambda: again)
-    pipeline.apply(copy, analysis, RewriteResult(source, analysis))
+    pipeline.apply(copy, analysis, PassResult(source, analysis))
     found = list(sites.pairs(copy, source.base_dir))
     assert not sites.missing
     assert sites.changes(model, copy) == []

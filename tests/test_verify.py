@@ -18,8 +18,8 @@ from alibi_rewriter.fused.body import function_proto
 from alibi_rewriter.fused.family import DOMAIN, DOMAIN_VERSION, EmptyRows, FusedAttention, Variant
 from alibi_rewriter.verify import GivenInputError, RuntimeMissingError, Verification, VerifyOptions, verify
 from alibi_rewriter.verify.inputs.draw import Drawer, plan
-from alibi_rewriter.verify.inputs.sizes import Relation, Role, Sizes, Symbols
-from alibi_rewriter.verify.inputs.usage import Kind, describe_inputs
+from alibi_rewriter.verify.inputs.sizes import DrawnSizes, Relation, Role, Symbols
+from alibi_rewriter.verify.inputs.usage import InputKind, describe_inputs
 from alibi_rewriter.verify.power.mutants import (
     OF_FORM,
     OF_KEY_BIAS,
@@ -809,14 +809,14 @@ def test_kinds_are_read_from_consumers() -> None:
         model.graph.initializer.append(numpy_helper.from_array(np.zeros((rows, 3), np.float32), name))
     found = {entry.name: entry for entry in describe_inputs(model)}
     assert {name: entry.kind for name, entry in found.items()} == {
-        "a": Kind.TOKENS,
-        "b": Kind.TOKENS,
-        "c": Kind.PADDING_MASK,
-        "d": Kind.PADDING_MASK,
-        "wide_mask": Kind.WIDE_MASK,
-        "e": Kind.FLOAT,
-        "soft_mask": Kind.PADDING_MASK,
-        "plain": Kind.INTEGER,
+        "a": InputKind.TOKENS,
+        "b": InputKind.TOKENS,
+        "c": InputKind.PADDING_MASK,
+        "d": InputKind.PADDING_MASK,
+        "wide_mask": InputKind.WIDE_MASK,
+        "e": InputKind.FLOAT,
+        "soft_mask": InputKind.PADDING_MASK,
+        "plain": InputKind.INTEGER,
     }
     assert found["a"].bound == 11 and found["b"].bound == 5 - 2
     assert found["soft_mask"].additive
@@ -846,6 +846,6 @@ def test_symbols_find_their_roles() -> None:
         "PAST",
         "PAST",
     ]
-    shapes = [symbols.shape(entry, Sizes(2, 3, 5), Relation.PAST_AND_NEW) for entry in inputs]
+    shapes = [symbols.shape(entry, DrawnSizes(2, 3, 5), Relation.PAST_AND_NEW) for entry in inputs]
     assert shapes == [(2, 3), (2, 8), (2, 4, 5, 8), (2, 4, 5, 8)]
-    assert symbols.shape(inputs[1], Sizes(2, 3, 5), Relation.NEW_ONLY) == (2, 3)
+    assert symbols.shape(inputs[1], DrawnSizes(2, 3, 5), Relation.NEW_ONLY) == (2, 3)

@@ -11,7 +11,7 @@ import onnx.parser
 import onnx.reference
 import pytest
 from alibi_rewriter import Options, rewrite
-from alibi_rewriter.rewriter.result import RewriteResult
+from alibi_rewriter.rewriter.result import PassResult
 from alibi_rewriter.rewriter.verdicts import Code
 from onnx import ModelProto, helper
 from textgraphs import feeds_of, read, run
@@ -65,7 +65,7 @@ def feeds(rows: int, keys: int, seed: int = 0) -> dict[str, npt.NDArray[np.gener
     return {name: rng.standard_normal((2, HEADS, size, 8)).astype(np.float32) for name, size in sizes.items()}
 
 
-def assert_same(original: ModelProto, result: RewriteResult, lengths: Sequence[tuple[int, int]]) -> None:
+def assert_same(original: ModelProto, result: PassResult, lengths: Sequence[tuple[int, int]]) -> None:
     assert result.model is not None, [str(s.refusal) for s in result.analysis.sites]
     for rows, keys in lengths:
         given = feeds(rows, keys)

@@ -13,13 +13,13 @@ import onnx
 
 from .errors import KernelsMissingError, LimitError, RunError
 from .inputs.draw import InputSet
-from .judge.compare import Allowance, Layout, compare
+from .judge.compare import Allowance, OutputAxes, compare
 from .judge.precision import errors_of, shortest_and_longest
 from .options import VerifyOptions
 from .power.mutants import find_sites
 from .power.power import Baseline, check_power
 from .report import KernelResult, PrecisionResult, SetResult
-from .run.clone import Source
+from .run.clone import CloneSource
 from .run.kernels import CpuKernels, Kernels
 from .run.runtime import Arrays, Model
 from .runs import run_rewritten
@@ -49,7 +49,7 @@ class Compared:
 
     sets: Sequence[InputSet]
     originals: Sequence[Arrays]
-    layouts: dict[str, Layout]
+    layouts: dict[str, OutputAxes]
     used: Sequence[Mapping[str, Allowance]]
     allowances: Sequence[Mapping[str, Allowance]]
     at_one: bool
@@ -91,7 +91,7 @@ def chosen(
 def check_kernels(
     kernels: Kernels,
     clone: Model,
-    rewritten: Source,
+    rewritten: CloneSource,
     given: Compared,
     options: VerifyOptions,
     precision: PrecisionResult | None,
@@ -153,7 +153,7 @@ def compare_kernels(
 
 
 def _own_type(
-    kernels: Kernels, rewritten: Source, given: Compared, precision: PrecisionResult, threads: int
+    kernels: Kernels, rewritten: CloneSource, given: Compared, precision: PrecisionResult, threads: int
 ) -> tuple[dict[str, float] | None, tuple[SetResult, ...]]:
     """Errors of the kernels in the model's own type, and sets on which they are further off than that type explains."""
     if not precision.rewritten:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from .errors import LimitError, MemoryLimitError, RunError
 from .inputs.draw import Case, InputSet
-from .inputs.sizes import Relation, Sizes
+from .inputs.sizes import DrawnSizes, Relation
 from .run.runtime import Arrays, Model, Session
 
 _MOST_OUTPUT_NUMBERS = 1 << 25
@@ -161,7 +161,7 @@ def _attempts(planned: Case, limit: int | None) -> Iterator[Case]:
     sizes = planned.sizes
     batches = (sizes.batch,) if sizes.batch == 1 else (sizes.batch, 1)
     for batch in batches:
-        case: Case | None = replace(planned, sizes=Sizes(batch, sizes.new, sizes.past))
+        case: Case | None = replace(planned, sizes=DrawnSizes(batch, sizes.new, sizes.past))
         while case is not None:
             if limit is None or case.sizes.new <= limit or case.halved() is None:
                 yield case
@@ -187,5 +187,5 @@ def _try_relations(
     return False, refusal
 
 
-def _text(sizes: Sizes) -> str:
+def _text(sizes: DrawnSizes) -> str:
     return f"{sizes.new} new tokens, {sizes.past} past, batch {sizes.batch}"

@@ -17,10 +17,10 @@ from .inputs.given import check_ranges, load_inputs
 from .inputs.lengths import affordable
 from .inputs.orientation import is_sequence_first
 from .inputs.polarity import settle_polarity
-from .inputs.sizes import Fitted, Symbols
-from .inputs.usage import Input, describe_inputs
+from .inputs.sizes import FittedSizes, Symbols
+from .inputs.usage import ModelInput, describe_inputs
 from .judge.as_they_are import compare_as_they_are
-from .judge.compare import TOLERANCE, Allowance, Layout, compare, find_layouts, out_of_scope
+from .judge.compare import TOLERANCE, Allowance, OutputAxes, compare, find_layouts, out_of_scope
 from .judge.precision import measure_precision
 from .judge.rounding import describe, rounding_allowances, tables
 from .kernels import Compared, check_kernels, chosen
@@ -28,7 +28,7 @@ from .options import VerifyOptions
 from .power.mutants import find_sites
 from .power.power import Baseline, check_power
 from .report import KernelResult, SetResult, Verification
-from .run.clone import Source, float32_clone, read
+from .run.clone import CloneSource, float32_clone, read
 from .run.runtime import Arrays, Model, Session, import_onnxruntime
 from .run.widen import nodes
 from .runs import Runs, run_cases, run_rewritten
@@ -103,7 +103,11 @@ def verify(
 
 
 def _verify(
-    sources: tuple[Source, Source], folder: Path, inputs: Sequence[Input], scratch: Path, options: VerifyOptions
+    sources: tuple[CloneSource, CloneSource],
+    folder: Path,
+    inputs: Sequence[ModelInput],
+    scratch: Path,
+    options: VerifyOptions,
 ) -> Verification:
     clones = []
     for index, source in enumerate(sources):
@@ -119,14 +123,14 @@ def _verify(
 
 
 def _compared(
-    sources: tuple[Source, Source],
+    sources: tuple[CloneSource, CloneSource],
     clones: Sequence[Model],
     folder: Path,
-    inputs: Sequence[Input],
+    inputs: Sequence[ModelInput],
     scratch: Path,
     options: VerifyOptions,
 ) -> Verification:
-    narrow = bool(sources[0].narrow or sources[1].narrow)
+    narrow = any(source.narrow for source in sources)
     try:
         runs, symbols = _run_original(clones, inputs, narrow, options)
     except LimitError:
@@ -137,21 +141,18 @@ def _compared(
         return verify_by_sites(sources, folder, inputs, scratch, options, "as a whole it takes too much memory")
     if not runs.sets:
         return _nothing_ran(runs, options)
-    if options.rows_agree:
-        runs.sets = [replace(one, padded_too=True) for one in runs.sets]
     layouts = find_layouts(runs.sets, runs.outputs)
     options.progress("running the output", 0, 0)
     failures, outputs = run_rewritten(clones[1], runs.sets, threads=options.threads)
     used: list[dict[str, Allowance]] = [{} for _ in runs.sets]
-    allowances = used
-    sets = _compare_sets(runs, outputs, failures, layouts, allowances)
+    sets = _compare_sets(runs, outputs, failures, layouts, used)
     computed = [other for other in outputs if other is not None]
     complete = len(computed) == len(runs.sets)
-    stored = _stored_tables(sources, clones[1], options)
+    stored, allowances = _stored_tables(sources, clones[1], options), used
     if complete and (options.power or not all(entry.passed for entry in sets)):
         # A mutant has to exceed what a wrong rewrite would be allowed, whether the right one needed it or not.
-        found = rounding_allowances(clones[1], stored, runs.sets, computed, layouts, threads=options.threads)
-        allowances = found or allowances
+        limits = rounding_allowances(clones[1], stored, runs.sets, computed, layouts, threads=options.threads)
+        allowances = limits or allowances
     if complete and not all(entry.passed for entry in sets):
         allowed = _compare_sets(runs, outputs, failures, layouts, allowances)
         if all(entry.passed for entry in allowed):
@@ -178,12 +179,12 @@ def _compared(
         runs.notes.extend(missing)
         given = Compared(runs.sets, runs.outputs, layouts, used, allowances, fixed_at_one)
         kernels = [check_kernels(one, clones[1], sources[1], given, options, precision) for one in here]
-    scope = out_of_scope(runs.sets, runs.outputs, errors)
-    return Verification(sets, power, precision, TOLERANCE, scope, tuple(runs.notes), kernels=tuple(kernels))
+    notes, scope = tuple(runs.notes), out_of_scope(runs.sets, runs.outputs, errors)
+    return Verification(sets, power, precision, TOLERANCE, scope, notes, kernels=tuple(kernels))
 
 
 def _as_they_are(
-    sources: tuple[Source, Source], runs: Runs, layouts: dict[str, Layout], options: VerifyOptions
+    sources: tuple[CloneSource, CloneSource], runs: Runs, layouts: dict[str, OutputAxes], options: VerifyOptions
 ) -> Sequence[SetResult]:
     """Both models unwidened, on the shortest and the longest input sets; what there is to say goes to the notes."""
     measured, notes = compare_as_they_are(
@@ -201,7 +202,9 @@ def _nothing_ran(runs: Runs, options: VerifyOptions) -> Verification:
     )
 
 
-def _stored_tables(sources: tuple[Source, Source], rewritten: Model, options: VerifyOptions) -> tuple[str, ...]:
+def _stored_tables(
+    sources: tuple[CloneSource, CloneSource], rewritten: Model, options: VerifyOptions
+) -> tuple[str, ...]:
     """In which types the original stores its bias."""
     heads = max((len(site.slopes or ()) for site in find_sites(rewritten.proto)), default=0)
     # What the rewritten model still has is a weight, unless a site reads it.
@@ -210,7 +213,7 @@ def _stored_tables(sources: tuple[Source, Source], rewritten: Model, options: Ve
 
 
 def _run_original(
-    clones: Sequence[Model], inputs: Sequence[Input], narrow: bool, options: VerifyOptions
+    clones: Sequence[Model], inputs: Sequence[ModelInput], narrow: bool, options: VerifyOptions
 ) -> tuple[Runs, Symbols]:
     """Draws or loads the input sets and runs the original on them; raises RunError if it cannot be loaded."""
     session = Session(clones[0], threads=options.threads)
@@ -224,7 +227,7 @@ def _run_original(
     if options.inputs is not None:
         runs.add(load_inputs(options.inputs, inputs, sequence_first=turned))
     else:
-        shapes = Fitted(symbols, inputs, options.fit)
+        shapes = FittedSizes(symbols, inputs, options.fit)
         drawer = Drawer(
             inputs,
             shapes,
@@ -245,6 +248,8 @@ def _run_original(
     if turned:
         runs.notes.append("inputs are read as [S, B, ...], as the original reads them")
     runs.close()
+    if options.rows_agree:
+        runs.sets = [replace(one, padded_too=True) for one in runs.sets]
     return runs, symbols
 
 
@@ -257,7 +262,7 @@ def _compare_sets(
     runs: Runs,
     outputs: Sequence[Arrays | None],
     errors: Sequence[str | None],
-    layouts: dict[str, Layout],
+    layouts: dict[str, OutputAxes],
     allowances: Sequence[Mapping[str, Allowance]],
 ) -> tuple[SetResult, ...]:
     results = []
@@ -297,7 +302,7 @@ RANGE_TAKERS = frozenset({"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "Dyn
 """Operators that quantise activations by a range that they find when they run."""
 
 
-def _too_large(sources: Sequence[Source], options: VerifyOptions) -> str | None:
+def _too_large(sources: Sequence[CloneSource], options: VerifyOptions) -> str | None:
     limit = options.memory_limit if options.memory_limit is not None else available_memory()
     needed = int(_MEMORY_FACTOR * max(source.float32_bytes for source in sources))
     if limit is None or needed <= limit:

@@ -26,7 +26,7 @@ from alibi_rewriter.kernels.compile import compiler, resources
 from alibi_rewriter.kernels.compile.compiler import CompileError, Worker, compile_bundle, job_of
 from alibi_rewriter.kernels.compile.configurations import Configuration, applies, configurations
 from alibi_rewriter.kernels.launch.description import Condition
-from alibi_rewriter.kernels.requests import Layout, Request, Tile
+from alibi_rewriter.kernels.requests import BufferLayout, KernelRequest, Tile
 from candidates import Candidate, Kind
 from shapes import Shape
 
@@ -75,7 +75,7 @@ def configuration_of(kind: Kind, candidate: Candidate, arch: int) -> Configurati
     return Configuration(rule["role"], rule["engine"], arch, Tile(*candidate.tile), dict(candidate.options), conditions)
 
 
-def demands(kind: Kind, arch: int) -> Iterator[tuple[Request, Layout]]:
+def demands(kind: Kind, arch: int) -> Iterator[tuple[KernelRequest, BufferLayout]]:
     """What a rule serves besides the shapes that it is timed on: the candidate must not spill there either.
 
     The variants of the table of resources, in its head sizes and in the largest of the rule.  Portable kernels in any
@@ -107,7 +107,7 @@ def _chosen(*_: object, **__: object) -> list[Configuration]:
     return list(CHOSEN.get())
 
 
-def companions(role: str, request: Request, arch: int) -> list[Configuration]:
+def companions(role: str, request: KernelRequest, arch: int) -> list[Configuration]:
     """What has to be in a bundle besides a kernel of this role."""
     wanted = ("decode", "combine") if role == "decode_split" else ()
     return [found for found in configurations(request, arch) if found.role in wanted]

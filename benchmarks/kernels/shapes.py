@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from alibi_rewriter.kernels.requests import ELEMENT_BYTES, Layout, Request
+from alibi_rewriter.kernels.requests import ELEMENT_BYTES, BufferLayout, KernelRequest
 
 INPUTS = ("none", "key padding", "right padding", "boolean rows", "additive rows", "positions")
 """What an attention may have besides query, key and value."""
@@ -92,14 +92,14 @@ class Shape:
         }.get(self.extra)
 
     @property
-    def request(self) -> Request:
+    def request(self) -> KernelRequest:
         """What kernels it needs."""
-        return Request.of(
+        return KernelRequest.of(
             symmetric=not self.causal, causal=self.causal, positions=self.extra.startswith("positions"),
             mask_dtype=self.mask_dtype, dtype=self.dtype, head_dim=self.head_dim,
         )  # fmt: skip
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> BufferLayout:
         """Of its buffers."""
-        return Layout(True, self.extra.endswith(("rows", "heads")))
+        return BufferLayout(True, self.extra.endswith(("rows", "heads")))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ...base import hidden
 from ..launch.description import Description
-from ..requests import Layout, Request
+from ..requests import BufferLayout, KernelRequest
 from .compiler import DESCRIPTION, Worker, compile_bundle
 
 SEAL = "seal.json"
@@ -41,7 +41,7 @@ def source_digest() -> str:
     return digest.hexdigest()
 
 
-def bundle_name(request: Request, layouts: Sequence[Layout], skip: bool) -> str:
+def bundle_name(request: KernelRequest, layouts: Sequence[BufferLayout], skip: bool) -> str:
     """A directory name that tells requests apart."""
     parts = [request.op_type, request.dtype, f"d{request.head_dim}"]
     if request.value_dim != request.head_dim:
@@ -65,9 +65,9 @@ class Wanted:
         skip: With certified skipping.
     """
 
-    request: Request
+    request: KernelRequest
     architectures: tuple[int, ...]
-    layouts: tuple[Layout, ...] = (Layout(),)
+    layouts: tuple[BufferLayout, ...] = (BufferLayout(),)
     skip: bool = False
 
     def digest(self) -> str:
@@ -81,8 +81,8 @@ class Wanted:
 
 
 def cached_bundle(
-    request: Request, root: Path, architectures: Sequence[int], *, layouts: Sequence[Layout] = (Layout(),),
-    skip: bool = False, worker: Worker | None = None,
+    request: KernelRequest, root: Path, architectures: Sequence[int], *,
+    layouts: Sequence[BufferLayout] = (BufferLayout(),), skip: bool = False, worker: Worker | None = None,
 ) -> Path:  # fmt: skip
     """The directory of the bundle, compiled if need be.
 

@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from ...base import hidden, isolation
 from ..launch.description import Buffer, Condition, Description, Extent, Factor, Selection
-from ..requests import MASK_DTYPES, MAX_SPLITS, Layout, Request
+from ..requests import MASK_DTYPES, MAX_SPLITS, BufferLayout, KernelRequest
 from .configurations import Configuration, configurations, reads_mask_rows, with_mask_rows
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
@@ -131,7 +131,7 @@ def _grid(configuration: Configuration) -> tuple[Extent, Extent, Extent]:
     return Extent((Factor(("splits",)),)), packed, Extent((Factor(("batch", "kv_heads")),))
 
 
-def described(found: dict[str, Any], configuration: Configuration, layout: Layout) -> dict[str, Any]:
+def described(found: dict[str, Any], configuration: Configuration, layout: BufferLayout) -> dict[str, Any]:
     """The kernel's part of the description, as JSON."""
     role = configuration.role
     conditions = list(configuration.conditions)
@@ -156,7 +156,7 @@ def described(found: dict[str, Any], configuration: Configuration, layout: Layou
     }
 
 
-def _widened(request: Request, layouts: Sequence[Layout]) -> list[Layout]:
+def _widened(request: KernelRequest, layouts: Sequence[BufferLayout]) -> list[BufferLayout]:
     """With a mask, every layout twice: first the one whose masks are read in vectors."""
     if request.mask_dtype is None:
         return list(layouts)
@@ -164,14 +164,14 @@ def _widened(request: Request, layouts: Sequence[Layout]) -> list[Layout]:
 
 
 def jobs(
-    request: Request, architectures: Sequence[int], layouts: Sequence[Layout], skip: bool
-) -> Iterator[tuple[Configuration, Layout]]:
+    request: KernelRequest, architectures: Sequence[int], layouts: Sequence[BufferLayout], skip: bool
+) -> Iterator[tuple[Configuration, BufferLayout]]:
     """Every kernel of a bundle: which configuration, for which layout."""
     for arch in architectures:
         found = configurations(request, arch, skip=skip)
         # The bulk copies take any strides: one image serves every layout whose mask differs by key only.
         if not request.variant.window and not all(layout.mask_rows for layout in layouts):
-            yield from ((x, Layout(contiguous=False)) for x in found if x.engine == "hopper")
+            yield from ((x, BufferLayout(contiguous=False)) for x in found if x.engine == "hopper")
         rows = request.variant.window or any(layout.mask_rows for layout in layouts)
         if rows and reads_mask_rows(request):
             yield from _mask_row_jobs(request, found)
@@ -181,18 +181,20 @@ def jobs(
             yield from ((x, layout) for x in portable if layout.mask_rows or "MASK_ROWS" not in x.options)
 
 
-def _mask_row_jobs(request: Request, found: Sequence[Configuration]) -> Iterator[tuple[Configuration, Layout]]:
+def _mask_row_jobs(
+    request: KernelRequest, found: Sequence[Configuration]
+) -> Iterator[tuple[Configuration, BufferLayout]]:
     """The Hopper kernel without conditions for masks with rows or windows, and what looks at them; vectors first."""
     general = [x for x in found if x.engine == "hopper" and not x.conditions and not x.options.get("SKIP")]
     for configuration in general[:1]:
         for dense in (True, False) if request.mask_dtype is not None else (False,):
             for each in with_mask_rows(configuration):
-                yield each, Layout(contiguous=False, mask_rows=True, mask_dense=dense)
+                yield each, BufferLayout(contiguous=False, mask_rows=True, mask_dense=dense)
 
 
 def compile_bundle(
-    request: Request, directory: Path, *, architectures: Sequence[int] = ARCHITECTURES,
-    layouts: Sequence[Layout] = (Layout(),), skip: bool = False, worker: Worker | None = None,
+    request: KernelRequest, directory: Path, *, architectures: Sequence[int] = ARCHITECTURES,
+    layouts: Sequence[BufferLayout] = (BufferLayout(),), skip: bool = False, worker: Worker | None = None,
 ) -> Description:  # fmt: skip
     """Compiles all kernels of ``request`` and writes the bundle into ``directory``.
 
@@ -227,7 +229,9 @@ def compile_bundle(
     return description
 
 
-def job_of(request: Request, configuration: Configuration, layout: Layout, directory: Path) -> dict[str, Any]:
+def job_of(
+    request: KernelRequest, configuration: Configuration, layout: BufferLayout, directory: Path
+) -> dict[str, Any]:
     """The worker's job for one kernel."""
     return {
         "engine": configuration.engine,
@@ -256,11 +260,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args(arguments)
     try:
-        request = Request(
+        request = KernelRequest(
             options.op_type, options.dtype, options.head_dim, options.value_dim or options.head_dim, options.mask_dtype
         )
         layouts = [
-            Layout(contiguous, options.mask_rows) for contiguous in ((True, False) if options.strided else (True,))
+            BufferLayout(contiguous, options.mask_rows)
+            for contiguous in ((True, False) if options.strided else (True,))
         ]
         description = compile_bundle(
             request, options.output, architectures=options.arch or ARCHITECTURES, layouts=layouts, skip=options.skip

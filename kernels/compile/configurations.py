@@ -18,7 +18,7 @@ from importlib import resources
 from typing import Any
 
 from ..launch.description import Condition
-from ..requests import ELEMENT_BYTES, SMALLEST_TILE, Request, Tile, is_symmetric
+from ..requests import ELEMENT_BYTES, SMALLEST_TILE, KernelRequest, Tile, is_symmetric
 
 SKIP_FROM = 3072
 """Keys from which the two launches that certify cost less than they save on random data."""
@@ -57,7 +57,7 @@ def _rules() -> list[dict[str, Any]]:
     return list(json.loads(text)["rules"])
 
 
-def applies(rule: dict[str, Any], request: Request, arch: int) -> bool:
+def applies(rule: dict[str, Any], request: KernelRequest, arch: int) -> bool:
     """Whether a rule of the table is for this request on this architecture."""
     variant = request.variant
     largest = max(request.head_dim, request.value_dim, SMALLEST_TILE)
@@ -80,14 +80,14 @@ def applies(rule: dict[str, Any], request: Request, arch: int) -> bool:
     return all(rule[name] == fact for name, fact in facts.items() if name in rule)
 
 
-def can_skip(request: Request) -> bool:
+def can_skip(request: KernelRequest) -> bool:
     """Whether the certificate is defined: every row sees its own key, and distances are those of the indices."""
     variant = request.variant
     more = variant.positions or variant.window or variant.key_bias or request.mask_dtype is not None
     return not more and (variant.causal or is_symmetric(variant))
 
 
-def configurations(request: Request, arch: int, *, skip: bool = False) -> list[Configuration]:
+def configurations(request: KernelRequest, arch: int, *, skip: bool = False) -> list[Configuration]:
     """The kernels of a request on one architecture, in the order in which they are to be tried.
 
     Raises:
@@ -132,7 +132,7 @@ def configurations(request: Request, arch: int, *, skip: bool = False) -> list[C
     return found
 
 
-def reads_mask_rows(request: Request) -> bool:
+def reads_mask_rows(request: KernelRequest) -> bool:
     """Whether the Hopper kernel takes masks with rows of this request, or windows: ``blocks`` looks at them before."""
     variant = request.variant
     return (request.mask_dtype is not None or variant.window) and not variant.positions and not variant.key_bias

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..requests import Layout, Request
+from ..requests import BufferLayout, KernelRequest
 from .compiler import ARCHITECTURES, Worker, job_of
 from .configurations import Configuration, configurations
 
@@ -31,7 +31,7 @@ _MATRIX = ("HGMMA", "HMMA", "UTCHMMA")
 _LOCAL = ("LDL", "STL")
 
 
-def requests() -> Iterator[tuple[Request, Layout]]:
+def requests() -> Iterator[tuple[KernelRequest, BufferLayout]]:
     """The variants of the table: the forms, a mask with rows, the head sizes that tiles were chosen for."""
     for dtype, sizes in (("bfloat16", (64, 128)), ("float16", (80, 256)), ("float32", (64, 128))):
         for size in sizes:
@@ -39,13 +39,13 @@ def requests() -> Iterator[tuple[Request, Layout]]:
                 (False, True, False, None), (True, False, False, None), (False, False, True, "float32"),
                 (False, True, True, "bool"), (True, False, False, "bool"),
             ):  # fmt: skip
-                request = Request.of(
+                request = KernelRequest.of(
                     symmetric=symmetric, causal=causal, positions=positions, mask_dtype=mask, dtype=dtype, head_dim=size
                 )
-                yield request, Layout(True, mask == "float32", mask is not None)
+                yield request, BufferLayout(True, mask == "float32", mask is not None)
 
 
-def row_name(request: Request, configuration: Configuration) -> str:
+def row_name(request: KernelRequest, configuration: Configuration) -> str:
     """How the table calls a kernel."""
     return " ".join((
         f"sm_{configuration.arch}", configuration.role, configuration.engine, request.op_type, request.dtype,
@@ -53,7 +53,7 @@ def row_name(request: Request, configuration: Configuration) -> str:
     ))  # fmt: skip
 
 
-def wanted() -> Iterator[tuple[str, Request, Configuration, Layout]]:
+def wanted() -> Iterator[tuple[str, KernelRequest, Configuration, BufferLayout]]:
     """Every row that the table has to have."""
     for arch in ARCHITECTURES:
         for request, layout in requests():

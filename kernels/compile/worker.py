@@ -22,7 +22,7 @@ from triton.experimental.gluon._runtime import GluonASTSource
 
 from ..hopper import kernel as hopper
 from ..portable import blocks, decode, prefill, skipping
-from ..requests import ELEMENT_BYTES, Layout, Request, Tile, constants_of, is_symmetric, padded_head
+from ..requests import ELEMENT_BYTES, BufferLayout, KernelRequest, Tile, constants_of, is_symmetric, padded_head
 from . import assembler
 
 TRITON_TYPES = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32", "bool": "u8"}
@@ -50,7 +50,7 @@ def _kernels() -> dict[tuple[str, str], Callable[..., None]]:
 
 
 def _argument(
-    name: str, request: Request, layout: Layout, role: str, skip: bool, hopper: bool
+    name: str, request: KernelRequest, layout: BufferLayout, role: str, skip: bool, hopper: bool
 ) -> tuple[str, dict[str, Any]] | Any:
     """The Triton type and the description of parameter ``name``, or the constant that it is fixed to."""
     variant = request.variant
@@ -126,7 +126,7 @@ def _map_type(tensor: str, rows: int, columns: int, dtype: str) -> tuple[str, gl
     return f"tensordesc<{TRITON_TYPES[dtype]}[1, 1, {rows}, {columns}],{layout!r}>", layout
 
 
-def hopper_constants(request: Request, tile: Tile, skip: bool, looks: bool) -> dict[str, Any]:
+def hopper_constants(request: KernelRequest, tile: Tile, skip: bool, looks: bool) -> dict[str, Any]:
     """The compile-time arguments of the Hopper kernel before a configuration's own options."""
     if tile.stages & (tile.stages - 1):
         raise ValueError(f"{tile.text}: the number of stages has to be a power of two")
@@ -167,7 +167,7 @@ def compile_job(job: dict[str, Any]) -> dict[str, Any]:
     Returns:
         entry, image, threads, shared_bytes, registers, spill_bytes and arguments of the kernel's description.
     """
-    request, tile, layout = Request(**job["request"]), Tile(**job["tile"]), Layout(**job["layout"])
+    request, tile, layout = KernelRequest(**job["request"]), Tile(**job["tile"]), BufferLayout(**job["layout"])
     role, arch, options = job["role"], job["arch"], job["options"]
     function: Any = _kernels()[job["engine"], role]
     hopper_engine = job["engine"] == "hopper"

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ..requests import DTYPES, ROLES, Layout, Request
+from ..requests import DTYPES, ROLES, BufferLayout, KernelRequest
 
 FORMAT = 1
 
@@ -191,7 +191,7 @@ class Kernel:
     role: str
     arch: int
     exact_arch: bool
-    layout: Layout
+    layout: BufferLayout
     conditions: tuple[Condition, ...]
     entry: str
     image: Image
@@ -249,7 +249,7 @@ class Selection:
 class Description:
     """A bundle: all kernels of one request."""
 
-    request: Request
+    request: KernelRequest
     generator: str
     selection: Selection
     workspace: tuple[Buffer, ...]

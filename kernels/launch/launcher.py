@@ -166,16 +166,16 @@ class Bundle:
             )  # fmt: skip
             del cells
 
-    def prepare(self, plan: Plan, workspace: int = 0, stream: int = 0) -> Prepared:
+    def prepare(self, plan: Plan, workspace: int = 0, stream: int = 0) -> PreparedLaunches:
         """The launches of a plan with their parameters laid out, for calls that repeat."""
         steps = []
         for launch in plan.launches:
             parameters, cells = self._parameters(launch, plan, workspace)
             steps.append((self._function(launch.kernel), launch, parameters, cells))
-        return Prepared(steps, stream)
+        return PreparedLaunches(steps, stream)
 
 
-class Prepared:
+class PreparedLaunches:
     """Launches that can be enqueued again at little cost; the buffers must stay where they are."""
 
     def __init__(self, steps: list[Any], stream: int) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...fused.family import LARGEST_WINDOW, UNBOUNDED
-from ..requests import ELEMENT_BYTES, Layout, Request
+from ..requests import ELEMENT_BYTES, BufferLayout, KernelRequest
 from .description import Argument, Description, Kernel
 
 WORKSPACE_ALIGNMENT = 256
@@ -82,7 +82,7 @@ class Plan:
     offsets: Mapping[str, int]
 
 
-def _check(request: Request, call: Call) -> None:
+def _check(request: KernelRequest, call: Call) -> None:
     batch, heads, s_q, _ = call.query.shape
     _, kv_heads, s_kv, _ = call.value.shape
     expected = {
@@ -184,7 +184,7 @@ def make_plan(description: Description, call: Call, arch: int, multiprocessors: 
         if getattr(call, name) is not None:
             tensors[name] = getattr(call, name)
     wide = {"query": head_dim, "key": head_dim, "value": value_dim, "output": value_dim}
-    layout = Layout(
+    layout = BufferLayout(
         contiguous=all(strides[f"{name}_row"] == width for name, width in wide.items()),
         mask_rows=bool(strides["mask_head"] or strides["mask_row"]),
         mask_dense=strides["mask_column"] == 1,

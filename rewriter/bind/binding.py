@@ -22,7 +22,7 @@ from ..interpret.arithmetic import reciprocal
 from ..prove.empty_rows import rows_without_keys
 from ..prove.forms import vector
 from ..recognise.views import as_view, key_head
-from ..records.binding import Factors, Plan
+from ..records.binding import Binding, Factors
 from ..records.proof import Proof, Window
 from ..records.reading import Attention, Guard, View
 from ..records.rows import ZEROS
@@ -35,7 +35,7 @@ KNOWN_TYPES = frozenset(TensorProto.DataType.values()) - {TensorProto.UNDEFINED}
 """Element types that have a name."""
 
 
-def plan(interpreter: Interpreter, proof: Proof) -> Plan:
+def plan(interpreter: Interpreter, proof: Proof) -> Binding:
     """Choose tensors for every input of the fused node.
 
     Raises:
@@ -48,7 +48,7 @@ def plan(interpreter: Interpreter, proof: Proof) -> Plan:
         proof = replace(proof, positions=None, runtime_slopes=None)  # these are in the key bias
     dtype = _common_type(interpreter, proof)
     empty = rows_without_keys(attention, proof.rest)
-    made = Plan(proof, _lift_output(interpreter, attention.output), dtype, rows_without_keys=empty)
+    made = Binding(proof, _lift_output(interpreter, attention.output), dtype, rows_without_keys=empty)
     # A guard of NaN never sees a row whose scores are finite.
     unsure = empty.policy is None and not empty.undefined and not empty.rounded
     made.zero_rows = empty.policy is EmptyRows.ZERO or (attention.guard is Guard.NAN and unsure)
@@ -78,7 +78,7 @@ def plan(interpreter: Interpreter, proof: Proof) -> Plan:
     return made
 
 
-def _find_added(interpreter: Interpreter, made: Plan) -> None:
+def _find_added(interpreter: Interpreter, made: Binding) -> None:
     """What is added besides the bias: by key alone as key bias where that is better, all else as a mask."""
     proof = made.proof
     if not proof.rest.terms:

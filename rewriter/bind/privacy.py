@@ -6,12 +6,12 @@ from dataclasses import fields
 
 from ...graph.index import label
 from ..interpret import Interpreter
-from ..records.binding import Leaf, Op, Plan
+from ..records.binding import Binding, Leaf, Op
 from ..records.reading import View
 from ..verdicts import Code, Refusal, Stage
 
 
-def check_private(interpreter: Interpreter, plan: Plan) -> None:
+def check_private(interpreter: Interpreter, plan: Binding) -> None:
     """Follow everything made from the query-key product: all of it must end in the replaced output.
 
     Raises:
@@ -50,7 +50,7 @@ def check_private(interpreter: Interpreter, plan: Plan) -> None:
     _check_inputs(plan, seen)
 
 
-def _check_inputs(plan: Plan, from_scores: set[str]) -> None:
+def _check_inputs(plan: Binding, from_scores: set[str]) -> None:
     """Nothing that the fused node will read may be made from scores: they would have to be computed for it."""
     pending = [getattr(plan, f.name) for f in fields(plan) if f.name != "output"]  # whatever a member may take
     read: list[str] = []

@@ -20,7 +20,7 @@ from ...fused.family import BY_OP_TYPE, DOMAIN, EmptyRows
 from ...graph.index import NO_NUMBERS, Scope, index_graph, operator, opset_versions, subgraphs, walk
 from ..interpret import Interpreter
 from ..recognise.products import is_contraction
-from ..records.binding import Plan
+from ..records.binding import Binding
 from ..records.site import Analysis, Site
 from .cut import MAX_ELEMENTS, Cut, cut, products_of
 from .measure import SiteSizes, shape_extents
@@ -36,7 +36,7 @@ class _Part:
     """A site cut out of the original, before the original's copy is edited."""
 
     site: Site
-    plan: Plan
+    plan: Binding
     cut: Cut
     stops: frozenset[str]
     whole: bool
@@ -171,7 +171,7 @@ def _cut(scope: Scope, outputs: Sequence[str], stops: frozenset[str], products: 
     )
 
 
-def _outputs(plan: Plan | None) -> list[str]:
+def _outputs(plan: Binding | None) -> list[str]:
     return [] if plan is None else [plan.output.tensor, *plan.proof.attention.extra_outputs.values()]
 
 

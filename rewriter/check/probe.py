@@ -18,7 +18,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from ...algebra import Index, Poly, Size
 from ...graph.index import Array, label, numpy_type, subgraphs
 from ..interpret import Interpreter
-from ..records.binding import Plan
+from ..records.binding import Binding
 from ..records.reading import View, hidden_below
 from ..records.site import Analysis, Site
 from ..verdicts import Code, Refusal, Stage
@@ -76,7 +76,7 @@ class _Cut:
     shapes: dict[str, tuple[Poly, ...]]
 
 
-def _wanted(plan: Plan) -> list[str]:
+def _wanted(plan: Binding) -> list[str]:
     extra = [v.tensor for v in (plan.positions, plan.slopes) if v is not None]
     return [plan.proof.attention.scores, *extra]
 
@@ -180,7 +180,7 @@ def _spread(view: View, value: Array, order: tuple[Index | None, ...]) -> Floats
     return data.reshape([next(shape) if i in present else 1 for i in order])
 
 
-def _compare(site: Site, plan: Plan, sizes: dict[Size, int], values: dict[str, Array], narrow: bool) -> None:
+def _compare(site: Site, plan: Binding, sizes: dict[Size, int], values: dict[str, Array], narrow: bool) -> None:
     proof, attention, frame = plan.proof, plan.proof.attention, plan.proof.attention.frame
     interpreter = site.interpreter
     if attention.scores not in values:
@@ -241,7 +241,7 @@ def _compare(site: Site, plan: Plan, sizes: dict[Size, int], values: dict[str, A
         site.checked += 1
 
 
-def _slopes(plan: Plan, values: dict[str, Array]) -> Floats:
+def _slopes(plan: Binding, values: dict[str, Array]) -> Floats:
     """The slopes that the fused node gets, [1, H, 1, 1]."""
     emitted = plan.proof.emitted_slopes
     if plan.slopes is not None:
@@ -255,7 +255,7 @@ def _slopes(plan: Plan, values: dict[str, Array]) -> Floats:
     return slopes.reshape(1, -1, 1, 1)
 
 
-def _contradict(site: Site, plan: Plan, detail: str) -> None:
+def _contradict(site: Site, plan: Binding, detail: str) -> None:
     """Turn a proven site into a refused one."""
     site.plan = None
     site.refusal = Refusal(

@@ -15,7 +15,7 @@ from ...graph.index import Array
 from ...patterns.masks import HIDDEN_BELOW
 from ..interpret import Interpreter
 from ..recognise.visibility import UNDERFLOW
-from ..records.binding import Plan
+from ..records.binding import Binding
 from ..records.reading import View, hidden_below
 from .evaluation import number
 from .measure import Floats, SiteSizes, gather
@@ -54,7 +54,7 @@ class CutPair:
     scores: str
     sizes: SiteSizes
     _interpreter: Interpreter
-    _plan: Plan
+    _plan: Binding
 
     @property
     def heads(self) -> int:

@@ -13,7 +13,7 @@ from ...graph.edit import Editor, set_metadata
 from ...graph.index import label
 from ..interpret import Interpreter
 from ..recognise.views import key_head
-from ..records.binding import Leaf, Mask, Plan
+from ..records.binding import Binding, Leaf, Mask
 from ..records.reading import View
 
 PROVENANCE = "alibi_rewriter"
@@ -24,7 +24,7 @@ COMPARISONS = {"equal": "Equal", "at_most": "LessOrEqual", "below": "Less"}
 """Operators for comparisons of a leaf with a number."""
 
 
-def variant_of(plan: Plan) -> Variant:
+def variant_of(plan: Binding) -> Variant:
     """The member of the family that a plan needs."""
     mask = MaskKind.NONE
     if plan.additive is not None:
@@ -41,14 +41,14 @@ def variant_of(plan: Plan) -> Variant:
     )
 
 
-def is_grouped(plan: Plan) -> bool:
+def is_grouped(plan: Binding) -> bool:
     """Whether keys have fewer heads than queries."""
     head = plan.proof.attention.frame.head
     return key_head(plan.proof.attention.key, head) != head
 
 
 def emit(
-    interpreter: Interpreter, editor: Editor, plan: Plan, *, zero_rows: bool, ir_version: int, site: str
+    interpreter: Interpreter, editor: Editor, plan: Binding, *, zero_rows: bool, ir_version: int, site: str
 ) -> FusedAttention:
     """Put the fused node of one site into the graph, in place of the plan's output.
 
@@ -109,7 +109,7 @@ def emit(
 class _Writer:
     """Makes values of canonical layout out of views."""
 
-    def __init__(self, interpreter: Interpreter, editor: Editor, plan: Plan, site: str) -> None:
+    def __init__(self, interpreter: Interpreter, editor: Editor, plan: Binding, site: str) -> None:
         self.interpreter = interpreter
         self.editor = editor
         self.plan = plan
@@ -200,7 +200,7 @@ class _Writer:
                 axes.append((index,))
         return self.editor.reshape(view.tensor, target, f"{self.site}/{hint}"), axes
 
-    def slopes(self, plan: Plan) -> str:
+    def slopes(self, plan: Binding) -> str:
         """[H] float32: an initializer, or the model's own run-time value."""
         if plan.slopes is None:
             slopes = plan.proof.emitted_slopes
@@ -236,7 +236,7 @@ class _Writer:
 
     # --- masks -----------------------------------------------------------------------------------------
 
-    def mask(self, plan: Plan) -> str:
+    def mask(self, plan: Binding) -> str:
         """The mask input: boolean, or additive with what a boolean one hides set to -inf."""
         if plan.additive is None:
             assert plan.boolean is not None
@@ -249,7 +249,7 @@ class _Writer:
         added = self.editor.cast(added, dtype, TensorProto.FLOAT, f"{self.site}/mask")
         return self.editor.node("Where", [visible, added, hidden], f"{self.site}/mask")
 
-    def key_bias(self, plan: Plan, added: Mask) -> str:
+    def key_bias(self, plan: Binding, added: Mask) -> str:
         """[B or 1, H or 1, S_kv] float32."""
         frame = plan.proof.attention.frame
         name, dtype = self._additive(added, (frame.batch, frame.head, frame.key), "key_bias")
@@ -259,7 +259,7 @@ class _Writer:
         assert isinstance(leaf, Leaf)
         return self.arrange(leaf.view, roles, hint), self.interpreter.dtype(leaf.view.tensor)
 
-    def _boolean(self, plan: Plan, mask: Mask) -> str:
+    def _boolean(self, plan: Binding, mask: Mask) -> str:
         if isinstance(mask, Leaf):
             name, dtype = self._leaf(mask, plan.proof.attention.frame.scores)
             if mask.test == "visible":
@@ -296,7 +296,7 @@ class _Writer:
 
     # --- output ----------------------------------------------------------------------------------------
 
-    def output(self, plan: Plan, fused: FusedAttention, inputs: list[str], ir_version: int) -> None:
+    def output(self, plan: Binding, fused: FusedAttention, inputs: list[str], ir_version: int) -> None:
         """The fused node and whatever brings [B, H, S_q, D_v] to the layout of the value that it replaces."""
         view = plan.output
         frame = plan.proof.attention.frame
@@ -418,7 +418,7 @@ def _merged_shape(view: View) -> list[int | tuple[str, int]]:
     return target
 
 
-def _provenance(plan: Plan) -> dict[str, str]:
+def _provenance(plan: Binding) -> dict[str, str]:
     attention = plan.proof.attention
     return {
         f"{PROVENANCE}.anchor": label(attention.anchor),

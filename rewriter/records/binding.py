@@ -44,7 +44,7 @@ Factors = npt.NDArray[np.float64]
 
 
 @dataclass
-class Plan:
+class Binding:
     """Everything that emission needs for one site, and what becomes of rows without a visible key."""
 
     proof: Proof

@@ -10,7 +10,7 @@ from ...graph.index import Scope
 from ...patterns.surroundings import ADDING, QUANTISED
 from ..interpret import Interpreter
 from ..verdicts import Code, Refusal
-from .binding import Plan
+from .binding import Binding
 from .reading import Attention
 
 
@@ -64,7 +64,7 @@ class Site:
     anchor: NodeProto
     scope: Scope
     interpreter: Interpreter
-    plan: Plan | None = None
+    plan: Binding | None = None
     refusal: Refusal | None = None
     reading: Attention | None = None
     around: Surroundings | None = None

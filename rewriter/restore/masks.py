@@ -50,7 +50,7 @@ MINIMUM_OPSET = 13
 
 
 @dataclass(frozen=True)
-class Kind:
+class TensorKind:
     """What is known of a tensor: its extents, and its element type (0 if unknown)."""
 
     dims: tuple[Poly, ...]
@@ -89,13 +89,13 @@ def unfold_masks(model: ModelProto, base_dir: Path, keep: frozenset[str] = froze
     return frozenset(done)
 
 
-def _kinds(model: ModelProto, base_dir: Path) -> dict[str, Kind]:
+def _kinds(model: ModelProto, base_dir: Path) -> dict[str, TensorKind]:
     """Extents and types of all tensors of known rank; a name that means two things in two bodies is not among them."""
-    found: dict[str, Kind | None] = {}
+    found: dict[str, TensorKind | None] = {}
     root = index_graph(model.graph, opset_versions(model), base_dir)
     for interpreter in interpreted(root):
         for name, dims in interpreter.extents.items():
-            kind = None if dims is None else Kind(dims, interpreter.dtype(name))
+            kind = None if dims is None else TensorKind(dims, interpreter.dtype(name))
             found[name] = kind if found.get(name, kind) == kind else None
     return {name: kind for name, kind in found.items() if kind is not None}
 
@@ -115,7 +115,7 @@ def _given(node: NodeProto, position: int) -> str:
 class _Unfolding:
     """One operator: nodes that make its masks, and the operator without them."""
 
-    def __init__(self, graph: GraphProto, node: NodeProto, kinds: Mapping[str, Kind], taken: set[str]) -> None:
+    def __init__(self, graph: GraphProto, node: NodeProto, kinds: Mapping[str, TensorKind], taken: set[str]) -> None:
         self.graph, self.node, self.kinds, self.taken = graph, node, kinds, taken
         self.nodes: list[NodeProto] = []
 

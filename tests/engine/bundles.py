@@ -17,7 +17,7 @@ from alibi_rewriter.kernels.launch.description import (
     Kernel,
     TensorMap,
 )
-from alibi_rewriter.kernels.requests import Layout
+from alibi_rewriter.kernels.requests import BufferLayout
 from test_description import kernel
 from test_plan import SPLIT_GRID, bundle
 
@@ -34,7 +34,7 @@ def described(op_type: str = "AlibiAttentionCausal", mask_dtype: str | None = No
     long = kernel(
         "prefill", name="long", conditions=(Condition("s_kv", 1024), Condition("surplus", 0)), arguments=HOPPER
     )
-    dense = kernel("prefill", name="dense-mask", conditions=(), layout=Layout(True, False, True))
+    dense = kernel("prefill", name="dense-mask", conditions=(), layout=BufferLayout(True, False, True))
     old = kernel("prefill", name="old", arch=80, exact_arch=False, conditions=())
     others = [
         kernel(role, name=f"old-{role}", arch=80, exact_arch=False, conditions=(), grid=SPLIT_GRID, arguments=())
@@ -60,7 +60,7 @@ def extended() -> list[Kernel]:
 def looking() -> list[Kernel]:
     """A kernel for masks with rows, and the launch before it."""
     blocks, ticket = Argument("blocks", "pointer", 16), Argument("ticket", "pointer", 16)
-    rows = Layout(False, True)
+    rows = BufferLayout(False, True)
     tiles = Extent((Factor(("s_q",), 128), Factor(("s_kv",), 64)))
     grid = (tiles, Extent((Factor(("mask_heads",)),)), Extent((Factor(("mask_batches",)),)))
     return [

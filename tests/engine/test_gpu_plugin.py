@@ -25,7 +25,7 @@ from alibi_rewriter.fused.family import BY_OP_TYPE
 from alibi_rewriter.kernels.compile.cache import cached_bundle
 from alibi_rewriter.kernels.compile.compiler import DESCRIPTION, Worker
 from alibi_rewriter.kernels.launch.description import Description
-from alibi_rewriter.kernels.requests import Layout, Request
+from alibi_rewriter.kernels.requests import BufferLayout, KernelRequest
 from cases import Trial, row_tolerance, sample, trial
 from evidence import Level
 from reference import Case, attend
@@ -58,14 +58,20 @@ def shown(item: Trial) -> None:
     evidence.record("plugin", Level.FLOAT64, [item.request.op_type], where=torch.cuda.get_device_name())
 
 
-def layout_of(item: Trial) -> Layout:
+def layout_of(item: Trial) -> BufferLayout:
     mask = item.case.mask
     rows = mask is not None and (mask.shape[1] > 1 or mask.shape[2] > 1)
-    return Layout(item.layout == "BHSD", rows)
+    return BufferLayout(item.layout == "BHSD", rows)
 
 
 def kernels(
-    request: Request, layout: Layout, arch: int, worker: Worker | None, *, ptx: bool = False, skip: bool = False
+    request: KernelRequest,
+    layout: BufferLayout,
+    arch: int,
+    worker: Worker | None,
+    *,
+    ptx: bool = False,
+    skip: bool = False,
 ) -> bytes:
     """The bundle as it travels in a node."""
     directory = cached_bundle(request, CACHE, [80 if ptx else arch], layouts=(layout,), skip=skip, worker=worker)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from alibi_rewriter.fused.family import FAMILY_MEMBERS, Variant
-from alibi_rewriter.kernels.requests import Request, head_chunks
+from alibi_rewriter.kernels.requests import KernelRequest, head_chunks
 from reference import Array, Case, attend, masked_scores, visible
 
 DTYPES = ("bfloat16", "float16", "float32")
@@ -57,10 +57,10 @@ class Trial:
     layout: str
 
     @property
-    def request(self) -> Request:
+    def request(self) -> KernelRequest:
         """What kernels it needs."""
         case = self.case
-        return Request.of(
+        return KernelRequest.of(
             symmetric=case.symmetric, causal=case.causal, positions=case.positions is not None,
             mask_dtype=self.mask_dtype, dtype=self.dtype, head_dim=case.query.shape[3], value_dim=case.value.shape[3],
             key_bias=case.key_bias is not None, window=max(case.window) >= 0,

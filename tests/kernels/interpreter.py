@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import triton.language as tl
 from alibi_rewriter.kernels.portable import blocks, decode, prefill, skipping
-from alibi_rewriter.kernels.requests import Layout, Request, Tile, constants_of
+from alibi_rewriter.kernels.requests import BufferLayout, KernelRequest, Tile, constants_of
 from buffers import Buffer, bfloat16_bits, bfloat16_values
 from reference import Case
 from triton.runtime import interpreter as _interpreter
@@ -90,7 +90,7 @@ def run(
         strides = mask.stride()
         mask_strides = tuple(0 if size == 1 else stride for size, stride in zip(mask.shape, strides, strict=True))
     positions = None if case.positions is None else Buffer.of(case.positions, "float32")
-    request = Request.of(
+    request = KernelRequest.of(
         symmetric=case.symmetric, causal=case.causal, positions=positions is not None,
         mask_dtype=None if mask is None else (mask_dtype or "bool"), dtype=dtype, head_dim=depth, value_dim=value_depth,
         key_bias=case.key_bias is not None, window=max(case.window) >= 0,
@@ -99,7 +99,7 @@ def run(
     bias_strides = (0, 0) if bias is None else tuple(
         0 if size == 1 else stride for size, stride in zip(bias.shape[:2], bias.stride()[:2], strict=True)
     )  # fmt: skip
-    where = Layout(contiguous=layout == "BHSD", mask_rows=mask_strides[1] != 0 or mask_strides[2] != 0)
+    where = BufferLayout(contiguous=layout == "BHSD", mask_rows=mask_strides[1] != 0 or mask_strides[2] != 0)
     shared: dict[str, Any] = {
         "query": query, "key": key, "value": value, "slopes": Buffer.of(case.slopes, "float32"), "mask": mask,
         "key_positions": positions, "key_bias": bias, "output": output,
@@ -160,12 +160,12 @@ def looked_at(case: Case, mask_dtype: str | None, block_n: int) -> tuple[np.ndar
     tiles, count = -(-s_q // blocks.BLOCK_ROWS), -(-s_kv // block_n)
     found = Buffer.filled((*shape, tiles, -(-count // 4) * 4), 77, "uint8")
     ticket = Buffer.filled((1,), 7, "int32")
-    request = Request.of(
+    request = KernelRequest.of(
         symmetric=case.symmetric, causal=case.causal, positions=False, mask_dtype=mask_dtype, dtype="float32",
         head_dim=case.query.shape[3], window=max(case.window) >= 0,
     )  # fmt: skip
     dense = strides[3] == 1 and all(stride % 16 == 0 for stride in strides[:3])
-    layout = Layout(mask_rows=True, mask_dense=dense)
+    layout = BufferLayout(mask_rows=True, mask_dense=dense)
     constants = constants_of("blocks", request, Tile(blocks.BLOCK_ROWS, block_n, 4, 1), layout)
     grid = (tiles * count, *shape[::-1])
     blocks.alibi_blocks[grid](mask, found, ticket, *strides, s_q, s_kv, *case.window, **constants)

@@ -26,10 +26,10 @@ from alibi_rewriter.kernels.compile.cache import cached_bundle
 from alibi_rewriter.kernels.compile.compiler import Worker
 from alibi_rewriter.kernels.launch.launcher import Bundle
 from alibi_rewriter.kernels.launch.plan import Call, Tensor
-from alibi_rewriter.kernels.requests import Layout, Request
+from alibi_rewriter.kernels.requests import BufferLayout, KernelRequest
 from cases import MARGIN, ROW_MASKS, row_mask
 
-LAYOUTS = (Layout(False, False), Layout(False, True))
+LAYOUTS = (BufferLayout(False, False), BufferLayout(False, True))
 """Any strides; a mask that differs by key only, or by row and head too."""
 FORMS = ((False, True, False), (True, False, False), (False, False, False), (False, True, True), (False, False, True))
 """Symmetric, causal, positions."""
@@ -42,7 +42,7 @@ LARGEST = float(torch.finfo(torch.float32).max)
 TWICE = 7
 
 
-def requests() -> tuple[Request, ...]:
+def requests() -> tuple[KernelRequest, ...]:
     """Every form with every kind of mask in both 16-bit types, head sizes in turn; float32 for every third."""
     found = []
     kinds: tuple[str | None, ...] = (None, "bool", "additive")
@@ -52,7 +52,7 @@ def requests() -> tuple[Request, ...]:
                 continue
             mask = ("float32" if number % 2 else dtype) if kind == "additive" else kind
             head_dim = HEAD_DIMS[(number + 3 * place) % len(HEAD_DIMS)]
-            one = Request.of(
+            one = KernelRequest.of(
                 symmetric=symmetric, causal=causal, positions=positions, mask_dtype=mask, dtype=dtype, head_dim=head_dim
             )
             found.append(one)
@@ -62,7 +62,7 @@ def requests() -> tuple[Request, ...]:
         ("SymmetricKeyBias", "float16", 128, None), ("LinearPositionsKeyBias", "bfloat16", 64, None),
         ("CausalKeyBiasWindowAdditiveMask", "float16", 64, "float32"), ("CausalPositionsWindow", "float32", 64, None),
     )  # fmt: skip
-    found += [Request(f"AlibiAttention{name}", dtype, size, size, mask) for name, dtype, size, mask in more]
+    found += [KernelRequest(f"AlibiAttention{name}", dtype, size, size, mask) for name, dtype, size, mask in more]
     return tuple(found)
 
 
@@ -71,7 +71,7 @@ class Drawn:
     """One random attention on the device, [B, H, S, D] by any strides."""
 
     name: str
-    request: Request
+    request: KernelRequest
     query: Any
     key: Any
     value: Any
@@ -119,7 +119,7 @@ def _kept(kind: str, shape: tuple[int, ...], dice: random.Random) -> Any:
     return keep
 
 
-def _mask(request: Request, sizes: tuple[int, int, int, int], dice: random.Random) -> tuple[Any, str]:
+def _mask(request: KernelRequest, sizes: tuple[int, int, int, int], dice: random.Random) -> tuple[Any, str]:
     if request.mask_dtype is None:
         return None, "no mask"
     batch, heads, s_q, s_kv = sizes
@@ -151,7 +151,7 @@ def _mask(request: Request, sizes: tuple[int, int, int, int], dice: random.Rando
     return found, name
 
 
-def draw(number: int, all_requests: Sequence[Request]) -> Drawn:
+def draw(number: int, all_requests: Sequence[KernelRequest]) -> Drawn:
     """The numbered case."""
     dice = random.Random(number)
     torch.manual_seed(number)
@@ -265,7 +265,9 @@ def launch(bundle: Bundle, case: Drawn) -> Any:
     return output, [one.kernel.name for one in plan.launches]
 
 
-def check(number: int, bundles: dict[Request, Bundle], all_requests: Sequence[Request]) -> tuple[str, float]:
+def check(
+    number: int, bundles: dict[KernelRequest, Bundle], all_requests: Sequence[KernelRequest]
+) -> tuple[str, float]:
     """What was checked, and the largest error as a share of what is accepted; infinite for NaN."""
     case = draw(number, all_requests)
     wanted, slack = attend(case)
@@ -279,10 +281,12 @@ def check(number: int, bundles: dict[Request, Bundle], all_requests: Sequence[Re
     return f"{case.name} by {names}", share if math.isfinite(share) else float("inf")
 
 
-def compiled(all_requests: Sequence[Request], root: Path, arch: int, jobs: int) -> Iterator[tuple[Request, Path]]:
+def compiled(
+    all_requests: Sequence[KernelRequest], root: Path, arch: int, jobs: int
+) -> Iterator[tuple[KernelRequest, Path]]:
     """Their bundles, compiled side by side if need be."""
 
-    def one(request: Request) -> Path:
+    def one(request: KernelRequest) -> Path:
         layouts = LAYOUTS if request.mask_dtype else LAYOUTS[:1]
         with Worker() as worker:
             return cached_bundle(request, root, [arch], layouts=layouts, worker=worker)

@@ -17,12 +17,12 @@ from alibi_rewriter.kernels.compile import cache
 from alibi_rewriter.kernels.compile.cache import SEAL, Wanted, cached_bundle, open_bundle
 from alibi_rewriter.kernels.compile.compiler import DESCRIPTION
 from alibi_rewriter.kernels.launch.description import Description
-from alibi_rewriter.kernels.requests import Layout, Request
+from alibi_rewriter.kernels.requests import BufferLayout, KernelRequest
 from test_description import description
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="owners and modes as on POSIX")
 
-WANTED = Wanted(Request("AlibiAttentionCausal", "bfloat16", 64, 64), (80,))
+WANTED = Wanted(KernelRequest("AlibiAttentionCausal", "bfloat16", 64, 64), (80,))
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """A compiler that takes no time; every bundle that it made."""
     made: list[Path] = []
 
-    def compile_bundle(request: Request, directory: Path, **_: Any) -> Description:
+    def compile_bundle(request: KernelRequest, directory: Path, **_: Any) -> Description:
         directory.mkdir(parents=True)
         made.append(directory)
         plain = description()
@@ -152,9 +152,9 @@ def test_every_part_of_a_request_has_a_bundle_of_its_own(tmp_path: Path, compile
     wanted = [
         WANTED,
         dataclasses.replace(WANTED, architectures=(80, 90)),
-        dataclasses.replace(WANTED, layouts=(Layout(False),)),
+        dataclasses.replace(WANTED, layouts=(BufferLayout(False),)),
         dataclasses.replace(WANTED, skip=True),
-        dataclasses.replace(WANTED, request=Request("AlibiAttentionLinear", "bfloat16", 64, 64)),
+        dataclasses.replace(WANTED, request=KernelRequest("AlibiAttentionLinear", "bfloat16", 64, 64)),
     ]
     assert len({open_bundle(one, tmp_path)[0] for one in wanted}) == len(wanted) == len(compiled)
     assert cached_bundle(WANTED.request, tmp_path, [80]) == WANTED.place(tmp_path)

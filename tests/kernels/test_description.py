@@ -20,7 +20,7 @@ from alibi_rewriter.kernels.launch.description import (
     Kernel,
     TensorMap,
 )
-from alibi_rewriter.kernels.requests import Layout, Request
+from alibi_rewriter.kernels.requests import BufferLayout, KernelRequest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,7 +31,8 @@ def kernel(role: str = "prefill", **changes: Any) -> Kernel:
     """A kernel with plausible values."""
     one = Extent()
     plain = Kernel(
-        name=role, role=role, arch=90, exact_arch=True, layout=Layout(), conditions=(Condition("surplus", at_least=0),),
+        name=role, role=role, arch=90, exact_arch=True, layout=BufferLayout(),
+        conditions=(Condition("surplus", at_least=0),),
         entry="entry", image=IMAGE, threads=128, shared_bytes=1024, registers=64, spill_bytes=0,
         grid=(Extent((Factor(("s_q",), 128),), at_most="multiprocessors"), one, one),
         arguments=(
@@ -49,7 +50,7 @@ def kernel(role: str = "prefill", **changes: Any) -> Kernel:
 
 def description() -> Description:
     """A description with plausible values."""
-    request = Request("AlibiAttentionCausal", "bfloat16", 64, 64)
+    request = KernelRequest("AlibiAttentionCausal", "bfloat16", 64, 64)
     return Description(request, "test", SELECTION, WORKSPACE, (kernel(), kernel("decode")))
 
 

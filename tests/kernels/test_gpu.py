@@ -24,7 +24,7 @@ from alibi_rewriter.kernels.compile.cache import bundle_name, cached_bundle
 from alibi_rewriter.kernels.compile.compiler import Worker
 from alibi_rewriter.kernels.launch.launcher import Bundle, CudaUnavailable
 from alibi_rewriter.kernels.launch.plan import Call, Tensor
-from alibi_rewriter.kernels.requests import ELEMENT_BYTES, SKIP_BITS, Layout, Request
+from alibi_rewriter.kernels.requests import ELEMENT_BYTES, SKIP_BITS, BufferLayout, KernelRequest
 from cases import Trial, rounded, row_mask, row_tolerance, sample
 from evidence import Level
 from reference import Case, attend
@@ -133,11 +133,11 @@ REASON = _device()
 needs_device = pytest.mark.skipif(REASON is not None, reason=REASON or "")
 
 
-def layouts_of(item: Trial) -> tuple[Layout, ...]:
+def layouts_of(item: Trial) -> tuple[BufferLayout, ...]:
     """One layout: a general one where the trial needs it."""
     mask = item.case.mask
     rows = mask is not None and (mask.shape[1] > 1 or mask.shape[2] > 1)
-    return (Layout(item.layout == "BHSD", rows),)
+    return (BufferLayout(item.layout == "BHSD", rows),)
 
 
 def guarded(shape: tuple[int, ...], dtype: str, layout: str = "BHSD") -> tuple[Any, Any]:
@@ -190,7 +190,7 @@ def launch(bundle: Bundle, case: Case, dtype: str, mask_dtype: str | None, layou
     return np.asarray(output.float().cpu().numpy(), np.float64)
 
 
-def shown(request: Request) -> None:
+def shown(request: KernelRequest) -> None:
     """Records that a node was compared with float64 here."""
     import torch
 
@@ -204,7 +204,7 @@ def worker() -> Any:
         yield running
 
 
-def loaded(request: Request, layouts: tuple[Layout, ...], worker: Worker, skip: bool = False) -> Bundle:
+def loaded(request: KernelRequest, layouts: tuple[BufferLayout, ...], worker: Worker, skip: bool = False) -> Bundle:
     """The bundle for this device."""
     import torch
 
@@ -232,10 +232,10 @@ def long_case(index: int) -> Case:
     return Case(query * on_query, key, value, slopes, depth**-0.5, symmetric, not symmetric)
 
 
-def long_request(index: int, dtype: str) -> Request:
+def long_request(index: int, dtype: str) -> KernelRequest:
     """What the entry needs."""
     depth, symmetric = LONG[index][5], LONG[index][6]
-    return Request.of(
+    return KernelRequest.of(
         symmetric=symmetric, causal=not symmetric, positions=False, mask_dtype=None, dtype=dtype, head_dim=depth
     )
 
@@ -254,7 +254,7 @@ def as_seen(case: Case, dtype: str) -> Case:
 @pytest.mark.parametrize("index", range(len(LONG)))
 def test_long_sequences(index: int, dtype: str, worker: Worker) -> None:
     case = as_seen(long_case(index), dtype)
-    bundle = loaded(long_request(index, dtype), (Layout(),), worker)
+    bundle = loaded(long_request(index, dtype), (BufferLayout(),), worker)
     output = launch(bundle, case, dtype, None, "BHSD")
     wanted = attend(case)
     # With peaked softmax single roundings of weights show; the norm tells whether the function is right.
@@ -271,10 +271,10 @@ def test_a_tile_of_any_turn_is_repeated(turn: int, worker: Worker) -> None:
     import torch
 
     tiles, length, depth = 3, 300, 64
-    symmetric = Request.of(
+    symmetric = KernelRequest.of(
         symmetric=True, causal=False, positions=False, mask_dtype=None, dtype="bfloat16", head_dim=depth
     )
-    bundle = loaded(symmetric, (Layout(),), worker)
+    bundle = loaded(symmetric, (BufferLayout(),), worker)
     programs = bundle.multiprocessors
     heads = (34 * programs - 1) // tiles + 1
     chosen = range(turn * programs // tiles, ((turn + 1) * programs - 1) // tiles + 1)
@@ -303,11 +303,11 @@ def test_programs_without_a_tile(masked: bool, worker: Worker) -> None:
     import torch
 
     heads, rows, length, depth = 17, 1024, 16500, 128
-    request = Request.of(
+    request = KernelRequest.of(
         symmetric=False, causal=True, positions=False, mask_dtype="bool" if masked else None, dtype="bfloat16",
         head_dim=depth,
     )  # fmt: skip
-    bundle = loaded(request, (Layout(),), worker)
+    bundle = loaded(request, (BufferLayout(),), worker)
     rng = np.random.default_rng(0)
     query = rng.standard_normal((1, heads, rows, depth)).astype(np.float32)
     key, value = (rng.standard_normal((1, heads, length, depth)).astype(np.float32) for _ in range(2))
@@ -352,10 +352,10 @@ def keyed_case(index: int) -> Case:
     )  # fmt: skip
 
 
-def keyed_request(index: int, dtype: str) -> Request:
+def keyed_request(index: int, dtype: str) -> KernelRequest:
     """What the entry needs."""
     *_, depth, form, hidden, positions, _ = KEYED[index]
-    return Request.of(
+    return KernelRequest.of(
         symmetric=form == "symmetric", causal=form == "causal", positions=positions,
         mask_dtype=None if hidden == "none" else "bool", dtype=dtype, head_dim=depth,
     )  # fmt: skip
@@ -366,7 +366,7 @@ def keyed_request(index: int, dtype: str) -> Request:
 @pytest.mark.parametrize("index", range(len(KEYED)))
 def test_keys_hidden_or_placed(index: int, dtype: str, worker: Worker) -> None:
     case = as_seen(keyed_case(index), dtype)
-    bundle = loaded(keyed_request(index, dtype), (Layout(),), worker)
+    bundle = loaded(keyed_request(index, dtype), (BufferLayout(),), worker)
     output = launch(bundle, case, dtype, None if case.mask is None else "bool", "BHSD")
     wanted = attend(case)
     assert np.isfinite(output).all()
@@ -396,16 +396,16 @@ def rowed_case(index: int, dtype: str) -> tuple[Case, str]:
     return as_seen(case, dtype), mask_dtype
 
 
-def rowed_request(index: int, dtype: str) -> Request:
+def rowed_request(index: int, dtype: str) -> KernelRequest:
     """What the entry needs."""
     depth, form = ROWED[index][5], ROWED[index][6]
-    return Request.of(
+    return KernelRequest.of(
         symmetric=form == "symmetric", causal=form == "causal", positions=False, mask_dtype=rowed_case(index, dtype)[1],
         dtype=dtype, head_dim=depth,
     )  # fmt: skip
 
 
-ROW_LAYOUTS = (Layout(True, True),)
+ROW_LAYOUTS = (BufferLayout(True, True),)
 
 
 @needs_device
@@ -462,10 +462,10 @@ def windowed_case(index: int) -> Case:
     )  # fmt: skip
 
 
-def windowed_request(index: int, dtype: str) -> Request:
+def windowed_request(index: int, dtype: str) -> KernelRequest:
     """What the entry needs."""
     *_, depth, form, window, kind, of_bias, _ = WINDOWED[index]
-    return Request.of(
+    return KernelRequest.of(
         symmetric=form == "symmetric", causal=form == "causal", positions=False,
         mask_dtype=None if kind is None else "bool", dtype=dtype, head_dim=depth, key_bias=of_bias is not None,
         window=max(window) >= 0,
@@ -478,7 +478,7 @@ def windowed_request(index: int, dtype: str) -> Request:
 def test_windows_and_key_biases(index: int, dtype: str, worker: Worker) -> None:
     case = as_seen(windowed_case(index), dtype)
     request = windowed_request(index, dtype)
-    bundle = loaded(request, ROW_LAYOUTS if case.mask is not None else (Layout(),), worker)
+    bundle = loaded(request, ROW_LAYOUTS if case.mask is not None else (BufferLayout(),), worker)
     output = launch(bundle, case, dtype, None if case.mask is None else "bool", "BHSD")
     wanted = attend(case)
     assert np.isfinite(output).all()
@@ -491,7 +491,7 @@ def test_windows_and_key_biases(index: int, dtype: str, worker: Worker) -> None:
 @pytest.mark.parametrize("index", [i for i, entry in enumerate(LONG) if entry[4] >= 3072])
 def test_skipping_changes_next_to_nothing(index: int, dtype: str, worker: Worker) -> None:
     case = as_seen(long_case(index), dtype)
-    layouts = (Layout(),)
+    layouts = (BufferLayout(),)
     plain = launch(loaded(long_request(index, dtype), layouts, worker), case, dtype, None, "BHSD")
     skipped = launch(loaded(long_request(index, dtype), layouts, worker, skip=True), case, dtype, None, "BHSD")
     largest = np.abs(case.value).max()
@@ -504,7 +504,7 @@ def test_a_not_a_number_stays_visible_behind_skipping(worker: Worker) -> None:
     index = next(i for i, entry in enumerate(LONG) if entry[4] == 4500)
     case = as_seen(long_case(index), "bfloat16")
     case.key[:, :, 5] = np.nan
-    bundle = loaded(long_request(index, "bfloat16"), (Layout(),), worker, skip=True)
+    bundle = loaded(long_request(index, "bfloat16"), (BufferLayout(),), worker, skip=True)
     output = launch(bundle, case, "bfloat16", None, "BHSD")
     assert np.isnan(output[:, :, 5:]).all()
     assert np.isfinite(output[:, :, :5]).all()
@@ -527,18 +527,21 @@ def fill(arch: int, part: int = 0, parts: int = 1) -> None:
         for dtype in ("bfloat16", "float16"):
             for skip in (False, True) if entry[4] >= 3072 else (False,):
                 request = long_request(index, dtype)
-                needed[bundle_name(request, (Layout(),), skip)] = (request, (Layout(),), skip)
+                needed[bundle_name(request, (BufferLayout(),), skip)] = (request, (BufferLayout(),), skip)
     for index in range(len(KEYED)):
         for dtype in ("bfloat16", "float16"):
             request = keyed_request(index, dtype)
-            needed[bundle_name(request, (Layout(),), False)] = (request, (Layout(),), False)
+            needed[bundle_name(request, (BufferLayout(),), False)] = (request, (BufferLayout(),), False)
     for index in range(len(ROWED)):
         for dtype in ("bfloat16", "float16"):
             request = rowed_request(index, dtype)
             needed[bundle_name(request, ROW_LAYOUTS, False)] = (request, ROW_LAYOUTS, False)
     for index, entry in enumerate(WINDOWED):
         for dtype in ("bfloat16", "float16"):
-            request, layouts = windowed_request(index, dtype), ROW_LAYOUTS if entry[8] is not None else (Layout(),)
+            request, layouts = (
+                windowed_request(index, dtype),
+                ROW_LAYOUTS if entry[8] is not None else (BufferLayout(),),
+            )
             needed[bundle_name(request, layouts, False)] = (request, layouts, False)
     with Worker() as running:
         for name in sorted(needed)[part::parts]:

@@ -13,7 +13,7 @@ from alibi_rewriter.kernels.compile.compiler import SELECTION, WORKSPACE
 from alibi_rewriter.kernels.launch import launcher
 from alibi_rewriter.kernels.launch.description import Argument, Description, Extent, Factor, Image, Kernel, TensorMap
 from alibi_rewriter.kernels.launch.plan import Call, Tensor
-from alibi_rewriter.kernels.requests import Layout, Request
+from alibi_rewriter.kernels.requests import BufferLayout, KernelRequest
 
 CODE = b"a cubin"
 SHARED = 100_000
@@ -86,7 +86,9 @@ def kernel(digest: str) -> Kernel:
     )
     grid = (Extent((Factor(("s_q",), 128),)), Extent((Factor(("heads",)),)), Extent((Factor(("batch",)),)))
     image = Image("a.cubin", digest, "a.ptx", "", "8.0")
-    return Kernel("k", "prefill", 90, True, Layout(), (), "entry", image, 384, SHARED, 168, 0, grid, arguments, "")
+    return Kernel(
+        "k", "prefill", 90, True, BufferLayout(), (), "entry", image, 384, SHARED, 168, 0, grid, arguments, ""
+    )
 
 
 @pytest.fixture
@@ -94,7 +96,7 @@ def bundle(notes: Notes, tmp_path: Path) -> launcher.Bundle:
     (tmp_path / "a.cubin").write_bytes(CODE)
     made = kernel(hashlib.sha256(CODE).hexdigest())
     description = Description(
-        Request("AlibiAttentionCausal", "bfloat16", 64, 64), "test", SELECTION, WORKSPACE, (made,)
+        KernelRequest("AlibiAttentionCausal", "bfloat16", 64, 64), "test", SELECTION, WORKSPACE, (made,)
     )
     (tmp_path / "description.json").write_text(description.to_json())
     return launcher.Bundle(tmp_path)

@@ -8,7 +8,7 @@ import pytest
 from alibi_rewriter.kernels.compile.compiler import SELECTION, WORKSPACE
 from alibi_rewriter.kernels.launch.description import Argument, Condition, Description, Extent, Factor, Kernel
 from alibi_rewriter.kernels.launch.plan import Call, Plan, Tensor, make_plan
-from alibi_rewriter.kernels.requests import Layout, Request
+from alibi_rewriter.kernels.requests import BufferLayout, KernelRequest
 from test_description import kernel
 
 SPLIT_GRID = (
@@ -25,12 +25,12 @@ def bundle(*extra: Kernel, op_type: str = "AlibiAttentionCausal", mask_dtype: st
     kernels = (
         *extra,
         kernel("prefill", conditions=()),
-        kernel("prefill", name="strided", conditions=(), layout=Layout(False, True), arguments=strided),
+        kernel("prefill", name="strided", conditions=(), layout=BufferLayout(False, True), arguments=strided),
         kernel("decode", grid=SPLIT_GRID, conditions=(), arguments=()),
         kernel("decode_split", grid=SPLIT_GRID, conditions=(), arguments=split),
         kernel("combine", conditions=(), arguments=split),
     )
-    return Description(Request(op_type, "bfloat16", 64, 64, mask_dtype), "test", SELECTION, WORKSPACE, kernels)
+    return Description(KernelRequest(op_type, "bfloat16", 64, 64, mask_dtype), "test", SELECTION, WORKSPACE, kernels)
 
 
 def tensor(*shape: int, dtype: str = "bfloat16", strides: tuple[int, ...] | None = None) -> Tensor:
@@ -111,12 +111,12 @@ def test_certificates_take_launches_of_their_own() -> None:
 def test_a_mask_with_rows_is_looked_at_before() -> None:
     blocks, ticket = Argument("blocks", "pointer", 16), Argument("ticket", "pointer", 16)
     looks = kernel(
-        "blocks", conditions=(), layout=Layout(False, True), arguments=(blocks, ticket),
+        "blocks", conditions=(), layout=BufferLayout(False, True), arguments=(blocks, ticket),
         grid=(Extent((Factor(("s_q",), 128), Factor(("s_kv",), 64))), Extent((Factor(("mask_heads",)),)),
               Extent((Factor(("mask_batches",)),))),
     )  # fmt: skip
     walks = kernel(
-        "prefill", name="walks", conditions=(), layout=Layout(False, True), arguments=(blocks, ticket),
+        "prefill", name="walks", conditions=(), layout=BufferLayout(False, True), arguments=(blocks, ticket),
     )  # fmt: skip
     description = bundle(walks, looks, op_type="AlibiAttentionCausalBooleanMask", mask_dtype="bool")
     plain = call(2, 4, 4, 300, 5000)

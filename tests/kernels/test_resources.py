@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from alibi_rewriter.kernels.compile.configurations import configurations
 from alibi_rewriter.kernels.compile.resources import SHARED_KIB, TABLE, loop_spills, wanted
-from alibi_rewriter.kernels.requests import Request, padded_head
+from alibi_rewriter.kernels.requests import KernelRequest, padded_head
 
 ROWS: dict[str, dict[str, Any]] = json.loads(TABLE.read_text())
 WANTED = {name: configuration for name, _, configuration, _ in wanted()}
@@ -59,7 +59,7 @@ def test_every_member_has_kernels_everywhere() -> None:
     for variant in FAMILY_MEMBERS:
         for dtype in ("float16", "bfloat16", "float32"):
             for size in range(16, 257, 8):
-                request = Request(variant.op_type, dtype, size, size, masks[variant.mask])
+                request = KernelRequest(variant.op_type, dtype, size, size, masks[variant.mask])
                 for arch in ARCHITECTURES:
                     roles = {found.role for found in configurations(request, arch, skip=True)}
                     assert {"prefill", "decode", "decode_split", "combine"} <= roles

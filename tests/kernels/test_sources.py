@@ -10,7 +10,7 @@ from alibi_rewriter.fused.family import FAMILY_MEMBERS
 from alibi_rewriter.kernels.compile.assembler import AssemblyError, reads_parameter, strip_comments, strip_parameters
 from alibi_rewriter.kernels.compile.compiler import ARCHITECTURES, described, jobs
 from alibi_rewriter.kernels.compile.configurations import can_skip, configurations
-from alibi_rewriter.kernels.requests import Layout, Request, Tile, constants_of, head_chunks
+from alibi_rewriter.kernels.requests import BufferLayout, KernelRequest, Tile, constants_of, head_chunks
 
 PTX = """// made somewhere
 .visible .entry kernel(
@@ -81,17 +81,19 @@ def test_chunks_cover_the_head(size: int) -> None:
 )
 def test_requests_that_are_refused(op_type: str, dtype: str, size: int, mask: str | None) -> None:
     with pytest.raises(ValueError, match=r"."):
-        Request(op_type, dtype, size, size, mask)
+        KernelRequest(op_type, dtype, size, size, mask)
 
 
 def test_unknown_role() -> None:
     with pytest.raises(ValueError, match="unknown role"):
-        constants_of("postfill", Request("AlibiAttentionCausal", "float16", 64, 64), Tile(16, 16, 4, 1), Layout())
+        constants_of(
+            "postfill", KernelRequest("AlibiAttentionCausal", "float16", 64, 64), Tile(16, 16, 4, 1), BufferLayout()
+        )
 
 
 def test_skipping_adds_its_launches_only_where_it_is_defined() -> None:
-    plain = Request("AlibiAttentionCausal", "bfloat16", 64, 64)
-    masked = Request("AlibiAttentionCausalBooleanMask", "bfloat16", 64, 64, "bool")
+    plain = KernelRequest("AlibiAttentionCausal", "bfloat16", 64, 64)
+    masked = KernelRequest("AlibiAttentionCausalBooleanMask", "bfloat16", 64, 64, "bool")
     assert can_skip(plain) and not can_skip(masked)
     assert {"key_norms", "reach"} <= {found.role for found in configurations(plain, 90, skip=True)}
     assert "reach" not in {found.role for found in configurations(masked, 90, skip=True)}
@@ -99,10 +101,10 @@ def test_skipping_adds_its_launches_only_where_it_is_defined() -> None:
 
 
 def test_masks_get_a_fast_and_a_general_image() -> None:
-    masked = Request("AlibiAttentionCausalBooleanMask", "bfloat16", 64, 64, "bool")
+    masked = KernelRequest("AlibiAttentionCausalBooleanMask", "bfloat16", 64, 64, "bool")
     dense = [
         layout.mask_dense
-        for configuration, layout in jobs(masked, [80], [Layout()], False)
+        for configuration, layout in jobs(masked, [80], [BufferLayout()], False)
         if configuration.role == "prefill"
     ]
     # The first choice and an alternative of each.
@@ -127,7 +129,7 @@ def test_importing_needs_neither_triton_nor_torch() -> None:
     assert set(ARCHITECTURES) == {80, 86, 89, 90, 100, 120}
 
 
-def hopper_layouts(request: Request, *layouts: Layout) -> list[Layout]:
+def hopper_layouts(request: KernelRequest, *layouts: BufferLayout) -> list[BufferLayout]:
     """Of the Hopper images of a bundle."""
     return [layout for found, layout in jobs(request, [90], layouts, False) if found.engine == "hopper"]
 
@@ -136,16 +138,16 @@ def hopper_layouts(request: Request, *layouts: Layout) -> list[Layout]:
 def test_masks_by_key_get_a_hopper_image(mask_dtype: str) -> None:
     kind = "Boolean" if mask_dtype == "bool" else "Additive"
     for form in ("Causal", "Symmetric", "Linear", "CausalPositions"):
-        request = Request(f"AlibiAttention{form}{kind}Mask", "bfloat16", 64, 64, mask_dtype)
-        assert hopper_layouts(request, Layout()), form
+        request = KernelRequest(f"AlibiAttention{form}{kind}Mask", "bfloat16", 64, 64, mask_dtype)
+        assert hopper_layouts(request, BufferLayout()), form
         # Masks with rows only where nothing else differs by key.
-        assert bool(hopper_layouts(request, Layout(mask_rows=True))) == (form != "CausalPositions"), form
+        assert bool(hopper_layouts(request, BufferLayout(mask_rows=True))) == (form != "CausalPositions"), form
 
 
 def test_masks_with_rows_are_looked_at_by_the_blocks_of_their_kernel() -> None:
     for size in (64, 128, 256):
-        request = Request("AlibiAttentionSymmetricBooleanMask", "bfloat16", size, size, "bool")
-        found = list(jobs(request, [90], [Layout(mask_rows=True)], False))
+        request = KernelRequest("AlibiAttentionSymmetricBooleanMask", "bfloat16", size, size, "bool")
+        found = list(jobs(request, [90], [BufferLayout(mask_rows=True)], False))
         kernels = {layout: x for x, layout in found if x.engine == "hopper"}
         looking = {layout: x for x, layout in found if x.role == "blocks"}
         assert kernels.keys() == looking.keys()
@@ -156,11 +158,11 @@ def test_masks_with_rows_are_looked_at_by_the_blocks_of_their_kernel() -> None:
 
 
 def test_one_row_reads_a_mask_by_head_as_one_by_key() -> None:
-    masked = Request("AlibiAttentionCausalBooleanMask", "bfloat16", 128, 128, "bool")
+    masked = KernelRequest("AlibiAttentionCausalBooleanMask", "bfloat16", 128, 128, "bool")
     for rows, wanted in ((False, [{}]), (True, [{"MASK_ROWS": False}, {}])):
         found = [
             configuration
-            for configuration, layout in jobs(masked, [90], [Layout(mask_rows=rows)], False)
+            for configuration, layout in jobs(masked, [90], [BufferLayout(mask_rows=rows)], False)
             if configuration.role == "decode" and layout.mask_dense
         ]
         assert [configuration.options for configuration in found] == wanted
@@ -169,10 +171,10 @@ def test_one_row_reads_a_mask_by_head_as_one_by_key() -> None:
 
 
 def test_kernels_of_a_bundle_have_names_of_their_own() -> None:
-    layouts = [Layout(contiguous, rows) for contiguous in (True, False) for rows in (False, True)]
+    layouts = [BufferLayout(contiguous, rows) for contiguous in (True, False) for rows in (False, True)]
     masks = {"none": None, "boolean": "bool", "additive": "float32"}
     for variant in FAMILY_MEMBERS:
         for size in (8, 32, 64, 128, 256):
-            request = Request(variant.op_type, "bfloat16", size, size, masks[variant.mask])
+            request = KernelRequest(variant.op_type, "bfloat16", size, size, masks[variant.mask])
             names = [described({}, found, layout)["name"] for found, layout in jobs(request, [90], layouts, True)]
             assert len(set(names)) == len(names), request

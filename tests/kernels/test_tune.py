@@ -13,7 +13,7 @@ import pytest
 from alibi_rewriter.kernels.compile.compiler import CompileError
 from alibi_rewriter.kernels.compile.configurations import applies
 from alibi_rewriter.kernels.launch.description import Description
-from alibi_rewriter.kernels.requests import Request, Tile
+from alibi_rewriter.kernels.requests import KernelRequest, Tile
 
 ROOT = Path(__file__).parent.parent.parent
 sys.path.append(str(ROOT / "benchmarks" / "kernels"))
@@ -129,7 +129,7 @@ def test_rules_are_replaced_where_they_are() -> None:
 
 def test_new_rules_come_before_those_they_replace() -> None:
     after = regenerated(recorded())["rules"]
-    request = Request("AlibiAttentionCausalBooleanMask", "bfloat16", 64, 64, "bool")
+    request = KernelRequest("AlibiAttentionCausalBooleanMask", "bfloat16", 64, 64, "bool")
     found = [rule for rule in after if rule["role"] == "prefill" and applies(rule, request, 90)]
     assert [(rule["engine"], rule.get("measured")) for rule in found] == [
         ("hopper", "H200"), ("portable", "H100"), ("portable", None),
@@ -390,7 +390,7 @@ def test_compiling_beforehand_needs_no_device(tmp_path: Path, fake_device: FakeD
 
 def test_shapes_have_the_requests_of_their_inputs() -> None:
     shape = Shape(1, 8, 2, 1, 4096, 64, True, "float16", "additive rows")
-    assert shape.request == Request("AlibiAttentionCausalAdditiveMask", "float16", 64, 64, "float16")
+    assert shape.request == KernelRequest("AlibiAttentionCausalAdditiveMask", "float16", 64, 64, "float16")
     assert shape.layout.mask_rows
     assert shape.title == "1 8/2 1x4096 64 causal float16 additive rows"
     assert shape.input_bytes == 2 * 2 * 8 * 64 + 2 * 2 * 2 * 4096 * 64

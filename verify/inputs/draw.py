@@ -15,8 +15,8 @@ from ...graph.index import MAX_RANK
 from ..errors import MemoryLimitError, RunError
 from ..run.runtime import Array, Arrays
 from .lengths import exceeding
-from .sizes import Relation, Sizes, Symbols
-from .usage import Input, Kind
+from .sizes import DrawnSizes, Relation, Symbols
+from .usage import InputKind, ModelInput
 
 HIDDEN = -1e4
 """What an additive mask holds at hidden keys: its weight is exactly 0, and every float type can hold it."""
@@ -54,7 +54,7 @@ class Case:
     """
 
     name: str
-    sizes: Sizes
+    sizes: DrawnSizes
     padding: Padding
     quiet: bool = False
     turned: bool = False
@@ -63,9 +63,9 @@ class Case:
         """The same with half the length, or None if it is short already."""
         sizes = self.sizes
         if sizes.new >= 32:
-            return replace(self, sizes=Sizes(sizes.batch, sizes.new // 2, sizes.past))
+            return replace(self, sizes=DrawnSizes(sizes.batch, sizes.new // 2, sizes.past))
         if sizes.past >= 32:
-            return replace(self, sizes=Sizes(sizes.batch, sizes.new, sizes.past // 2))
+            return replace(self, sizes=DrawnSizes(sizes.batch, sizes.new, sizes.past // 2))
         return None
 
 
@@ -97,9 +97,9 @@ def longest(one: InputSet) -> int:
     return max((extent for array in one.arrays.values() for extent in array.shape), default=0)
 
 
-def is_masked(inputs: Sequence[Input]) -> bool:
+def is_masked(inputs: Sequence[ModelInput]) -> bool:
     """Whether some input says which tokens are padded."""
-    return any(entry.kind in (Kind.PADDING_MASK, Kind.WIDE_MASK) for entry in inputs)
+    return any(entry.kind in (InputKind.PADDING_MASK, InputKind.WIDE_MASK) for entry in inputs)
 
 
 def standard_cases(has_new: bool, has_past: bool, long: int, beyond: Sequence[int] = ()) -> list[Case]:
@@ -112,35 +112,35 @@ def standard_cases(has_new: bool, has_past: bool, long: int, beyond: Sequence[in
         beyond: Lengths that are to be exceeded, too.
     """
     cases = [
-        Case("short", Sizes(2, 7, 0), Padding.NONE),
-        Case("left padding", Sizes(2, 9, 0), Padding.LEFT),
-        Case("right padding", Sizes(3, 8, 0), Padding.RIGHT),
-        Case("interior padding", Sizes(2, 11, 0), Padding.INTERIOR),
-        Case("an entry of padding", Sizes(2, 6, 0), Padding.WHOLE),
-        Case("one token", Sizes(1, 1, 0), Padding.NONE),
+        Case("short", DrawnSizes(2, 7, 0), Padding.NONE),
+        Case("left padding", DrawnSizes(2, 9, 0), Padding.LEFT),
+        Case("right padding", DrawnSizes(3, 8, 0), Padding.RIGHT),
+        Case("interior padding", DrawnSizes(2, 11, 0), Padding.INTERIOR),
+        Case("an entry of padding", DrawnSizes(2, 6, 0), Padding.WHOLE),
+        Case("one token", DrawnSizes(1, 1, 0), Padding.NONE),
     ]
     if has_past:
         cases += [
-            Case("cache, one new token", Sizes(2, 1, 9), Padding.NONE),
-            Case("cache, left padding", Sizes(2, 4, 7), Padding.LEFT),
-            Case("cache, interior padding", Sizes(3, 3, 10), Padding.INTERIOR),
+            Case("cache, one new token", DrawnSizes(2, 1, 9), Padding.NONE),
+            Case("cache, left padding", DrawnSizes(2, 4, 7), Padding.LEFT),
+            Case("cache, interior padding", DrawnSizes(3, 3, 10), Padding.INTERIOR),
         ]
     if has_new:
         cases += [
-            Case("long", Sizes(2, long, 0), Padding.NONE),
-            Case("long, interior padding", Sizes(2, long, 0), Padding.INTERIOR),
+            Case("long", DrawnSizes(2, long, 0), Padding.NONE),
+            Case("long, interior padding", DrawnSizes(2, long, 0), Padding.INTERIOR),
         ]
     if has_past:
         cases += [
-            Case("long cache", Sizes(1, 2, long - 2), Padding.NONE),
-            Case("long cache, left padding", Sizes(2, 1, long - 1), Padding.LEFT),
+            Case("long cache", DrawnSizes(1, 2, long - 2), Padding.NONE),
+            Case("long cache, left padding", DrawnSizes(2, 1, long - 1), Padding.LEFT),
         ]
     for length in beyond:
         more = exceeding(length)
         if has_past:
-            cases.append(Case(f"a cache beyond {length} tokens", Sizes(1, 2, more - 2), Padding.NONE))
+            cases.append(Case(f"a cache beyond {length} tokens", DrawnSizes(1, 2, more - 2), Padding.NONE))
         elif has_new:
-            cases.append(Case(f"beyond {length} tokens", Sizes(1, more, 0), Padding.NONE))
+            cases.append(Case(f"beyond {length} tokens", DrawnSizes(1, more, 0), Padding.NONE))
     return cases
 
 
@@ -151,7 +151,7 @@ def unpadded(case: Case) -> Case:
     return case if case.padding is Padding.NONE else replace(case, name=name, padding=Padding.NONE)
 
 
-def plan(inputs: Sequence[Input], symbols: Symbols, long: int, beyond: Sequence[int] = ()) -> tuple[Case, ...]:
+def plan(inputs: Sequence[ModelInput], symbols: Symbols, long: int, beyond: Sequence[int] = ()) -> tuple[Case, ...]:
     """Chooses the cases, the cheap ones first.
 
     Args:
@@ -167,7 +167,7 @@ def plan(inputs: Sequence[Input], symbols: Symbols, long: int, beyond: Sequence[
         case = case if masked else unpadded(case)
         shapes = tuple(symbols.shape(entry, case.sizes, Relation.PAST_AND_NEW) for entry in inputs)
         chosen.setdefault((shapes, case.padding), case)
-    if any(entry.kind is Kind.BOOLEAN for entry in inputs):
+    if any(entry.kind is InputKind.BOOLEAN for entry in inputs):
         for key, case in list(chosen.items()):
             turned = (*key, "turned")
             chosen[turned] = replace(case, name=f"{case.name}, flags turned", turned=True)
@@ -182,7 +182,7 @@ def plan(inputs: Sequence[Input], symbols: Symbols, long: int, beyond: Sequence[
 class Shapes(Protocol):
     """Chooses the shape of every input."""
 
-    def shape(self, entry: Input, sizes: Sizes, relation: Relation) -> tuple[int, ...]:
+    def shape(self, entry: ModelInput, sizes: DrawnSizes, relation: Relation) -> tuple[int, ...]:
         """The shape of one input of a set."""
 
 
@@ -200,7 +200,7 @@ class Drawer:
 
     def __init__(
         self,
-        inputs: Sequence[Input],
+        inputs: Sequence[ModelInput],
         symbols: Shapes,
         val_ranges: Mapping[str, tuple[float, float]],
         *,
@@ -230,13 +230,13 @@ class Drawer:
             shape = self._symbols.shape(entry, case.sizes, relation)
             if entry.name in self._ranges:
                 arrays[entry.name] = _within(rng, self._ranges[entry.name], shape, entry.dtype)
-            elif entry.kind is Kind.PADDING_MASK:
+            elif entry.kind is InputKind.PADDING_MASK:
                 # Two masks of one shape describe the same tokens.
                 if shape not in masks:
                     spared = case.padding is Padding.WHOLE and not self._empty_rows
                     masks[shape] = _kept(rng, shape, Padding.RIGHT if spared else case.padding)
                 arrays[entry.name] = _as_mask(masks[shape], entry)
-            elif entry.kind is Kind.WIDE_MASK:
+            elif entry.kind is InputKind.WIDE_MASK:
                 # What is added to all keys of a row hides none of them, and takes digits from their scores.
                 spared = case.padding is Padding.WHOLE and (entry.additive or not self._empty_rows)
                 visible = _visible(rng, shape, Padding.INTERIOR if spared else case.padding)
@@ -256,18 +256,18 @@ class Drawer:
         if available is not None and numbers * BYTES_PER_NUMBER > available:
             raise MemoryLimitError(f"inputs of {numbers} numbers take more memory than is available")
 
-    def _values(self, rng: np.random.Generator, entry: Input, shape: tuple[int, ...], case: Case) -> Array:
-        if entry.kind is Kind.TOKENS:
+    def _values(self, rng: np.random.Generator, entry: ModelInput, shape: tuple[int, ...], case: Case) -> Array:
+        if entry.kind is InputKind.TOKENS:
             assert entry.bound is not None
             return rng.integers(0, entry.bound, shape).astype(entry.dtype)
-        if entry.kind is Kind.POSITIONS:
+        if entry.kind is InputKind.POSITIONS:
             length = shape[-1] if shape else 1
             # Of the new tokens, or of the past ones as well.
             first = case.sizes.past if length <= case.sizes.new else 0
             return np.broadcast_to(np.arange(length) + first, shape).astype(entry.dtype)
-        if entry.kind is Kind.BOOLEAN:
+        if entry.kind is InputKind.BOOLEAN:
             return np.full(shape, (case.sizes.past > 0) != case.turned)
-        if entry.kind is Kind.INTEGER:
+        if entry.kind is InputKind.INTEGER:
             return rng.integers(0, 2, shape).astype(entry.dtype)
         values = rng.standard_normal(shape).astype(np.float32)
         if self._half:
@@ -277,7 +277,7 @@ class Drawer:
         return values.astype(entry.dtype)
 
 
-def input_set(name: str, inputs: Sequence[Input], arrays: Arrays, *, sequence_first: bool = False) -> InputSet:
+def input_set(name: str, inputs: Sequence[ModelInput], arrays: Arrays, *, sequence_first: bool = False) -> InputSet:
     """Wraps arrays, reading batch, length and padding off them."""
     batch: int | None = None
     new: int | None = None
@@ -285,9 +285,9 @@ def input_set(name: str, inputs: Sequence[Input], arrays: Arrays, *, sequence_fi
     kept = []
     for entry in inputs:
         array = arrays[entry.name]
-        if entry.kind is Kind.PADDING_MASK:
+        if entry.kind is InputKind.PADDING_MASK:
             kept.append(array > HIDDEN / 2 if entry.additive else array.astype(bool) != entry.inverted)
-        elif entry.kind is not Kind.WIDE_MASK and new is None:
+        elif entry.kind is not InputKind.WIDE_MASK and new is None:
             if array.ndim == 3 or (array.ndim == 2 and array.dtype.kind in "iu"):
                 batch, new = array.shape[int(sequence_first)], array.shape[int(not sequence_first)]
             elif array.ndim == 4 and wide is None:
@@ -329,7 +329,7 @@ def _visible(rng: np.random.Generator, shape: tuple[int, ...], padding: Padding)
     return visible
 
 
-def _as_mask(kept: Array, entry: Input) -> Array:
+def _as_mask(kept: Array, entry: ModelInput) -> Array:
     if entry.additive:
         return np.where(kept, 0.0, HIDDEN).astype(entry.dtype)
     ones: Array = kept != entry.inverted

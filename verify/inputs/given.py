@@ -12,10 +12,10 @@ from ..errors import GivenInputError
 from ..run.runtime import Array, Arrays
 from .archive import read_arrays
 from .draw import BYTES_PER_NUMBER, InputSet, input_set
-from .usage import Input
+from .usage import ModelInput
 
 
-def load_inputs(path: Path, inputs: Sequence[Input], *, sequence_first: bool = False) -> InputSet:
+def load_inputs(path: Path, inputs: Sequence[ModelInput], *, sequence_first: bool = False) -> InputSet:
     """Reads one input set from an .npz file.
 
     Args:
@@ -48,7 +48,7 @@ def load_inputs(path: Path, inputs: Sequence[Input], *, sequence_first: bool = F
     return input_set("given inputs", inputs, checked, sequence_first=sequence_first)
 
 
-def check_ranges(ranges: Mapping[str, tuple[float, float]], inputs: Sequence[Input]) -> None:
+def check_ranges(ranges: Mapping[str, tuple[float, float]], inputs: Sequence[ModelInput]) -> None:
     """Checks value ranges.
 
     Raises:
@@ -69,7 +69,7 @@ def check_ranges(ranges: Mapping[str, tuple[float, float]], inputs: Sequence[Inp
             raise GivenInputError(f"{name!r} is of type {dtype} and takes no value range")
 
 
-def _type_fault(entry: Input, array: Array) -> str | None:
+def _type_fault(entry: ModelInput, array: Array) -> str | None:
     if array.dtype == entry.dtype:
         return None
     kinds = {array.dtype.kind, entry.dtype.kind}
@@ -82,7 +82,7 @@ def _type_fault(entry: Input, array: Array) -> str | None:
     return f"is of type {array.dtype}, not {entry.dtype}"
 
 
-def _shape_fault(entry: Input, array: Array, symbols: dict[str, tuple[int, str]]) -> str | None:
+def _shape_fault(entry: ModelInput, array: Array, symbols: dict[str, tuple[int, str]]) -> str | None:
     if array.ndim != len(entry.dims):
         return f"has shape {list(array.shape)}, not [{_dims(entry)}]"
     for size, dim in zip(array.shape, entry.dims, strict=True):
@@ -95,5 +95,5 @@ def _shape_fault(entry: Input, array: Array, symbols: dict[str, tuple[int, str]]
     return None
 
 
-def _dims(entry: Input) -> str:
+def _dims(entry: ModelInput) -> str:
     return ", ".join("?" if dim is None else str(dim) for dim in entry.dims)

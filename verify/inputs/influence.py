@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 
 from ..run.runtime import Array
-from .usage import Input, Kind
+from .usage import InputKind, ModelInput
 
 _NO_INFLUENCE = 1e-4
 """Largest change, relative to an output's magnitude, that counts as rounding."""
 
 
-def other_content(entry: Input, array: Array) -> Array:
+def other_content(entry: ModelInput, array: Array) -> Array:
     """An input of ids or features with something else in every place."""
-    other: Array = (array + 1) % (entry.bound or 2) if entry.kind is Kind.TOKENS else 1 - array
+    other: Array = (array + 1) % (entry.bound or 2) if entry.kind is InputKind.TOKENS else 1 - array
     return other
 
 

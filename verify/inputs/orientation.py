@@ -14,11 +14,11 @@ from ..errors import LimitError, RunError
 from ..run.runtime import Arrays, Session
 from .draw import Case, Drawer, InputSet, Padding
 from .influence import moved, other_content
-from .sizes import Relation, Sizes, Symbols
-from .usage import Input, Kind
+from .sizes import DrawnSizes, Relation, Symbols
+from .usage import InputKind, ModelInput
 
 
-def is_sequence_first(session: Session, inputs: Sequence[Input], seed: int) -> bool:
+def is_sequence_first(session: Session, inputs: Sequence[ModelInput], seed: int) -> bool:
     """Whether inputs of ids and features are [S, B] and [S, B, D].
 
     Args:
@@ -33,7 +33,7 @@ def is_sequence_first(session: Session, inputs: Sequence[Input], seed: int) -> b
     if told is not None:
         return told
     drawer = Drawer(inputs, Symbols(inputs), {}, half_values=False)
-    for sizes in (Sizes(3, 5, 0), Sizes(3, 5, 4)):
+    for sizes in (DrawnSizes(3, 5, 0), DrawnSizes(3, 5, 4)):
         for relation in Relation:
             try:
                 one = drawer.draw(Case("orientation", sizes, Padding.NONE), relation, (seed, 0, 1))
@@ -47,15 +47,15 @@ def is_sequence_first(session: Session, inputs: Sequence[Input], seed: int) -> b
     return False
 
 
-def _carries_tokens(entry: Input) -> bool:
-    rank = {Kind.FLOAT: 3, Kind.TOKENS: 2}.get(entry.kind)
+def _carries_tokens(entry: ModelInput) -> bool:
+    rank = {InputKind.FLOAT: 3, InputKind.TOKENS: 2}.get(entry.kind)
     return rank is not None and len(entry.dims) == rank
 
 
-def _by_masks(inputs: Sequence[Input], carriers: Sequence[Input]) -> bool | None:
+def _by_masks(inputs: Sequence[ModelInput], carriers: Sequence[ModelInput]) -> bool | None:
     """What a padding mask [B, S] says, if its extents are written as those of the tokens are."""
     for mask in inputs:
-        if mask.kind is not Kind.PADDING_MASK or None in mask.dims or mask.dims[0] == mask.dims[1]:
+        if mask.kind is not InputKind.PADDING_MASK or None in mask.dims or mask.dims[0] == mask.dims[1]:
             continue
         for entry in carriers:
             if entry.dims[:2] == mask.dims:
@@ -65,7 +65,7 @@ def _by_masks(inputs: Sequence[Input], carriers: Sequence[Input]) -> bool | None
     return None
 
 
-def _mixes(session: Session, carriers: Sequence[Input], one: InputSet, outputs: Arrays, axis: int) -> bool:
+def _mixes(session: Session, carriers: Sequence[ModelInput], one: InputSet, outputs: Arrays, axis: int) -> bool:
     """Whether the first slice along an axis of the inputs moves other slices of an output."""
     arrays = dict(one.arrays)
     lead = arrays[carriers[0].name].shape[:2]

@@ -17,11 +17,13 @@ from ..judge.compare import find_layouts
 from ..run.runtime import Array, Arrays, Session
 from .draw import Case, Drawer, InputSet, Padding
 from .influence import moved, other_content
-from .sizes import Relation, Sizes, Symbols
-from .usage import Input, Kind
+from .sizes import DrawnSizes, Relation, Symbols
+from .usage import InputKind, ModelInput
 
 
-def settle_polarity(session: Session, inputs: Sequence[Input], symbols: Symbols, seed: int) -> tuple[Input, ...]:
+def settle_polarity(
+    session: Session, inputs: Sequence[ModelInput], symbols: Symbols, seed: int
+) -> tuple[ModelInput, ...]:
     """Marks the padding masks of a model whose 1 means padding.
 
     Args:
@@ -33,11 +35,11 @@ def settle_polarity(session: Session, inputs: Sequence[Input], symbols: Symbols,
     Returns:
         The inputs, padding masks with ``inverted`` set if so; unchanged where the model's outputs do not say.
     """
-    masks = [entry for entry in inputs if entry.kind is Kind.PADDING_MASK and not entry.additive]
+    masks = [entry for entry in inputs if entry.kind is InputKind.PADDING_MASK and not entry.additive]
     if not masks:
         return tuple(inputs)
     drawer = Drawer(inputs, symbols, {}, half_values=False, sequence_first=symbols.sequence_first)
-    for sizes in (Sizes(2, 9, 0), Sizes(2, 5, 4)):
+    for sizes in (DrawnSizes(2, 9, 0), DrawnSizes(2, 5, 4)):
         for relation in Relation:
             try:
                 one = drawer.draw(Case("polarity", sizes, Padding.INTERIOR), relation, (seed, 0, 0))
@@ -53,7 +55,9 @@ def settle_polarity(session: Session, inputs: Sequence[Input], symbols: Symbols,
     return tuple(inputs)
 
 
-def _is_inverted(session: Session, inputs: Sequence[Input], one: InputSet, outputs: Arrays, *, turned: bool) -> bool:
+def _is_inverted(
+    session: Session, inputs: Sequence[ModelInput], one: InputSet, outputs: Arrays, *, turned: bool
+) -> bool:
     """Whether zeros, not ones, are the tokens that the others see."""
     if one.new is None or not one.kept or one.kept[0].shape[1] < one.new:
         return False
@@ -65,7 +69,7 @@ def _is_inverted(session: Session, inputs: Sequence[Input], one: InputSet, outpu
 
 
 def _influences(
-    session: Session, inputs: Sequence[Input], one: InputSet, outputs: Arrays, *, changed: Array, seen_at: Array
+    session: Session, inputs: Sequence[ModelInput], one: InputSet, outputs: Arrays, *, changed: Array, seen_at: Array
 ) -> bool:
     """Whether other content at the tokens ``changed`` moves any output at the tokens ``seen_at``.
 
@@ -74,7 +78,7 @@ def _influences(
     arrays = dict(one.arrays)
     for entry in inputs:
         array = arrays[entry.name]
-        if array.shape[:2] != changed.shape or entry.kind not in (Kind.TOKENS, Kind.FLOAT):
+        if array.shape[:2] != changed.shape or entry.kind not in (InputKind.TOKENS, InputKind.FLOAT):
             continue
         where = changed.reshape(changed.shape + (1,) * (array.ndim - 2))
         arrays[entry.name] = np.where(where, other_content(entry, array), array).astype(array.dtype)

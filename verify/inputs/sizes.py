@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from .usage import Input, Kind
+from .usage import InputKind, ModelInput
 
 
 class Role(Enum):
@@ -33,7 +33,7 @@ class Relation(Enum):
 
 
 @dataclass(frozen=True)
-class Sizes:
+class DrawnSizes:
     """Sizes of one input set: batch, new tokens, and tokens already in the cache."""
 
     batch: int
@@ -53,7 +53,7 @@ class Symbols:
         sequence_first: Inputs of ids and features have their tokens on axis 0 and their batch on axis 1.
     """
 
-    def __init__(self, inputs: Sequence[Input], *, sequence_first: bool = False) -> None:
+    def __init__(self, inputs: Sequence[ModelInput], *, sequence_first: bool = False) -> None:
         self.sequence_first = sequence_first
         self._terms: dict[tuple[str, int], list[tuple[int, str]]] = {}
         for entry in inputs:
@@ -62,7 +62,8 @@ class Symbols:
         # What the new tokens come in as: ids, features.  Without it the model is a bare attention, whose first
         # wide input is the query and whose other lengths are the keys'.
         self._bare = not any(
-            entry.kind not in (Kind.PADDING_MASK, Kind.WIDE_MASK) and len(entry.dims) in (2, 3) for entry in inputs
+            entry.kind not in (InputKind.PADDING_MASK, InputKind.WIDE_MASK) and len(entry.dims) in (2, 3)
+            for entry in inputs
         )
         self.roles = self._find_roles(inputs)
         self._fixed = _fixed_sizes(inputs, sequence_first)
@@ -87,9 +88,9 @@ class Symbols:
         """What the number of all tokens may equal, likeliest first."""
         return tuple(Relation) if self.has_total and self.has_past else (Relation.PAST_AND_NEW,)
 
-    def shape(self, entry: Input, sizes: Sizes, relation: Relation) -> tuple[int, ...]:
+    def shape(self, entry: ModelInput, sizes: DrawnSizes, relation: Relation) -> tuple[int, ...]:
         """The shape of one input of a set; sizes that the model fixes at some input hold for all."""
-        sizes = Sizes(self._fixed.get(Role.BATCH, sizes.batch), self._fixed.get(Role.NEW, sizes.new), sizes.past)
+        sizes = DrawnSizes(self._fixed.get(Role.BATCH, sizes.batch), self._fixed.get(Role.NEW, sizes.new), sizes.past)
         total = sizes.new + (sizes.past if relation is Relation.PAST_AND_NEW else 0)
         values = {
             Role.BATCH: sizes.batch,
@@ -103,9 +104,9 @@ class Symbols:
             shape.append(sum(factor * (values[self.roles[symbol]] if symbol else 1) for factor, symbol in terms))
         return tuple(shape)
 
-    def _find_roles(self, inputs: Sequence[Input]) -> dict[str, Role]:
+    def _find_roles(self, inputs: Sequence[ModelInput]) -> dict[str, Role]:
         roles: dict[str, Role] = {}
-        masks = (Kind.PADDING_MASK, Kind.WIDE_MASK)
+        masks = (InputKind.PADDING_MASK, InputKind.WIDE_MASK)
         for entry in sorted(inputs, key=lambda item: item.kind in masks):
             rank = len(entry.dims)
             turned = self.sequence_first and entry.kind not in masks and rank in (2, 3)
@@ -119,7 +120,7 @@ class Symbols:
                     elif entry.kind in masks and alone:
                         last = axis == rank - 1
                         roles[symbol] = Role.TOTAL if last else Role.NEW
-                    elif rank >= 4 and entry.kind is Kind.FLOAT:
+                    elif rank >= 4 and entry.kind is InputKind.FLOAT:
                         first = self._bare and Role.NEW not in roles.values()
                         roles[symbol] = Role.NEW if first else Role.PAST
                     elif entry.kind in masks and Role.NEW in roles.values():
@@ -127,14 +128,14 @@ class Symbols:
                     else:
                         roles[symbol] = Role.NEW
         new = {symbol for symbol, role in roles.items() if role is Role.NEW}
-        alone = sum(any(d in new for d in entry.dims) for entry in inputs if entry.kind is Kind.FLOAT) < 2
+        alone = sum(any(d in new for d in entry.dims) for entry in inputs if entry.kind is InputKind.FLOAT) < 2
         if self._bare and alone and Role.PAST in roles.values():
             # A bare attention's keys hold all tokens; only beside keys as long as the query are there past ones.
             roles = {symbol: Role.TOTAL if role is Role.PAST else role for symbol, role in roles.items()}
         return roles
 
 
-class Fitted:
+class FittedSizes:
     """Shapes by symbols, made to agree with what is known about lengths.
 
     Args:
@@ -146,25 +147,25 @@ class Fitted:
     def __init__(
         self,
         symbols: Symbols,
-        inputs: Sequence[Input],
+        inputs: Sequence[ModelInput],
         fit: Callable[[Mapping[str, tuple[int, ...]]], Mapping[str, tuple[int, ...]]],
     ) -> None:
         self._symbols = symbols
         self._inputs = inputs
         self._fit = fit
 
-    def shape(self, entry: Input, sizes: Sizes, relation: Relation) -> tuple[int, ...]:
+    def shape(self, entry: ModelInput, sizes: DrawnSizes, relation: Relation) -> tuple[int, ...]:
         """The shape of one input of a set."""
         return self._fit({one.name: self._symbols.shape(one, sizes, relation) for one in self._inputs})[entry.name]
 
 
-def _fixed_sizes(inputs: Sequence[Input], sequence_first: bool) -> dict[Role, int]:
+def _fixed_sizes(inputs: Sequence[ModelInput], sequence_first: bool) -> dict[Role, int]:
     """Batch size and number of new tokens, where all inputs that carry tokens have them as numbers."""
     dims: dict[Role, list[int | str | None]] = {Role.BATCH: [], Role.NEW: []}
     for entry in inputs:
-        if entry.kind in (Kind.PADDING_MASK, Kind.WIDE_MASK):
+        if entry.kind in (InputKind.PADDING_MASK, InputKind.WIDE_MASK):
             continue
-        if len(entry.dims) == (3 if entry.kind is Kind.FLOAT else 2):
+        if len(entry.dims) == (3 if entry.kind is InputKind.FLOAT else 2):
             dims[Role.BATCH].append(entry.dims[int(sequence_first)])
             dims[Role.NEW].append(entry.dims[int(not sequence_first)])
     fixed: dict[Role, int] = {}

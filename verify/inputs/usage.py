@@ -19,7 +19,7 @@ from ...graph.index import numpy_type
 from ..errors import RunError
 
 
-class Kind(Enum):
+class InputKind(Enum):
     """How an input's numbers are drawn."""
 
     TOKENS = "tokens"
@@ -32,7 +32,7 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True)
-class Input:
+class ModelInput:
     """One model input.
 
     Attributes:
@@ -48,7 +48,7 @@ class Input:
     name: str
     dtype: np.dtype[np.generic]
     dims: tuple[int | str | None, ...]
-    kind: Kind
+    kind: InputKind
     bound: int | None = None
     additive: bool = False
     inverted: bool = False
@@ -79,7 +79,7 @@ class _Use:
     ends: list[str]
 
 
-def describe_inputs(proto: onnx.ModelProto) -> tuple[Input, ...]:
+def describe_inputs(proto: onnx.ModelProto) -> tuple[ModelInput, ...]:
     """Describes the inputs that a caller has to give, in the model's order.
 
     Args:
@@ -97,7 +97,7 @@ def describe_inputs(proto: onnx.ModelProto) -> tuple[Input, ...]:
     )
 
 
-def _describe(value: onnx.ValueInfoProto, use: _Use) -> Input:
+def _describe(value: onnx.ValueInfoProto, use: _Use) -> ModelInput:
     tensor = value.type.tensor_type
     dims = tuple(_dim(dim) for dim in tensor.shape.dim)
     element = tensor.elem_type
@@ -109,20 +109,20 @@ def _describe(value: onnx.ValueInfoProto, use: _Use) -> Input:
     called_mask = "mask" in value.name.lower()
     additive = floating and "Add" in use.ends and not any(end in use.ends for end in ("Sub", "Equal", "Where", "Mul"))
     if called_mask and len(dims) >= 3:
-        return Input(value.name, dtype, dims, Kind.WIDE_MASK, additive=floating and additive)
+        return ModelInput(value.name, dtype, dims, InputKind.WIDE_MASK, additive=floating and additive)
     if called_mask and len(dims) == 2:
-        return Input(value.name, dtype, dims, Kind.PADDING_MASK, additive=additive)
+        return ModelInput(value.name, dtype, dims, InputKind.PADDING_MASK, additive=additive)
     if floating:
-        return Input(value.name, dtype, dims, Kind.FLOAT)
+        return ModelInput(value.name, dtype, dims, InputKind.FLOAT)
     if use.bound is not None:
-        return Input(value.name, dtype, dims, Kind.TOKENS, bound=max(1, use.bound))
+        return ModelInput(value.name, dtype, dims, InputKind.TOKENS, bound=max(1, use.bound))
     if "position" in value.name.lower():
-        return Input(value.name, dtype, dims, Kind.POSITIONS)
+        return ModelInput(value.name, dtype, dims, InputKind.POSITIONS)
     if len(dims) == 2 and not use.indexes and use.ends and all(end in _MASK_OPS for end in use.ends):
-        return Input(value.name, dtype, dims, Kind.PADDING_MASK)
+        return ModelInput(value.name, dtype, dims, InputKind.PADDING_MASK)
     if dtype == np.bool_:
-        return Input(value.name, dtype, dims, Kind.WIDE_MASK if len(dims) >= 3 else Kind.BOOLEAN)
-    return Input(value.name, dtype, dims, Kind.INTEGER)
+        return ModelInput(value.name, dtype, dims, InputKind.WIDE_MASK if len(dims) >= 3 else InputKind.BOOLEAN)
+    return ModelInput(value.name, dtype, dims, InputKind.INTEGER)
 
 
 def _dim(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:

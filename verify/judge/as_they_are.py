@@ -12,18 +12,18 @@ from collections.abc import Sequence
 from ..errors import RunError
 from ..inputs.draw import InputSet
 from ..report import SetResult
-from ..run.clone import Source
+from ..run.clone import CloneSource
 from ..run.runtime import Session
-from .compare import Layout, compare
+from .compare import OutputAxes, compare
 
 AS_THEY_ARE = "as they are"
 _UNMEASURED = "the rounding of the bias was not measured: onnxruntime does not run"
 
 
 def compare_as_they_are(
-    sources: tuple[Source, Source],
+    sources: tuple[CloneSource, CloneSource],
     sets: Sequence[InputSet],
-    layouts: dict[str, Layout],
+    layouts: dict[str, OutputAxes],
     *,
     exact_bias: bool,
     threads: int,

@@ -30,30 +30,30 @@ Allowance = float | Array
 
 
 @dataclass(frozen=True)
-class Layout:
+class OutputAxes:
     """Where an output has its batch and its tokens; both None if nowhere."""
 
     batch_axis: int | None
     token_axis: int | None
 
 
-def find_layouts(sets: Sequence[InputSet], outputs: Sequence[Arrays]) -> dict[str, Layout]:
+def find_layouts(sets: Sequence[InputSet], outputs: Sequence[Arrays]) -> dict[str, OutputAxes]:
     """Finds batch and token axes of every output: those whose sizes follow the inputs through all sets.
 
     Args:
         sets: The input sets.
         outputs: The original's outputs on each of them.
     """
-    found: dict[str, Layout] = {}
+    found: dict[str, OutputAxes] = {}
     for name in outputs[0] if outputs else ():
         ranks = {values[name].ndim for values in outputs}
         pairs = ((0, 2), (0, 1)) if ranks == {4} else ((0, 1), (1, 0))
         fitting = (
-            Layout(batch_axis, token_axis)
+            OutputAxes(batch_axis, token_axis)
             for batch_axis, token_axis in pairs
             if all(_fits(values[name], one, batch_axis, token_axis) for one, values in zip(sets, outputs, strict=True))
         )
-        found[name] = next(fitting, Layout(None, None))
+        found[name] = next(fitting, OutputAxes(None, None))
     return found
 
 
@@ -68,7 +68,7 @@ def compare(
     one: InputSet,
     originals: Arrays,
     rewritten: Arrays,
-    layouts: dict[str, Layout],
+    layouts: dict[str, OutputAxes],
     allowances: Mapping[str, Allowance] | None = None,
     *,
     relative: float = RELATIVE_LIMIT,
@@ -97,7 +97,7 @@ def _compare_output(
     original: Array,
     other: Array | None,
     one: InputSet,
-    layout: Layout,
+    layout: OutputAxes,
     relative: float,
     allowance: Allowance,
 ) -> OutputError:
@@ -132,7 +132,7 @@ def _compare_output(
     )
 
 
-def valid_elements(name: str, value: Array, one: InputSet, layout: Layout) -> tuple[Array, str]:
+def valid_elements(name: str, value: Array, one: InputSet, layout: OutputAxes) -> tuple[Array, str]:
     """True at the elements of an output that are compared, and that choice in words.
 
     Args:

@@ -12,19 +12,19 @@ from collections.abc import Sequence
 from ..errors import RunError
 from ..inputs.draw import InputSet, longest
 from ..report import PrecisionResult
-from ..run.clone import Source
+from ..run.clone import CloneSource
 from ..run.runtime import Arrays, Model, Session
-from .compare import Layout, compare
+from .compare import OutputAxes, compare
 
 _MOST_SETS = 6
 """Input sets used; 16-bit kernels of the CPU are slow."""
 
 
 def measure_precision(
-    sources: tuple[Source, Source],
+    sources: tuple[CloneSource, CloneSource],
     sets: Sequence[InputSet],
     oracle: Sequence[Arrays],
-    layouts: dict[str, Layout],
+    layouts: dict[str, OutputAxes],
     *,
     threads: int,
 ) -> PrecisionResult:
@@ -62,7 +62,7 @@ def shortest_and_longest(sets: Sequence[InputSet], oracle: Sequence[Arrays]) -> 
 
 
 def errors_of(
-    model: Model, runs: Sequence[tuple[InputSet, Arrays]], layouts: dict[str, Layout], *, threads: int
+    model: Model, runs: Sequence[tuple[InputSet, Arrays]], layouts: dict[str, OutputAxes], *, threads: int
 ) -> dict[str, float]:
     """The largest relative error of each output over the runs.
 

@@ -19,10 +19,10 @@ from onnx import TensorProto, helper, numpy_helper
 from ...fused.body import DISTANCE, KEY_COUNT, KEYS, SLOPES_PER_HEAD
 from ..errors import RunError
 from ..inputs.draw import InputSet
-from ..power.mutants import Edit, Site, edit_sites, find_sites
-from ..run.clone import Source
+from ..power.mutants import Edit, FusedNode, edit_sites, find_sites
+from ..run.clone import CloneSource
 from ..run.runtime import Array, Arrays, Model, Session
-from .compare import Allowance, Layout, compare
+from .compare import Allowance, OutputAxes, compare
 
 UNIT_ROUNDOFF = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24}
 """Largest relative error of rounding to a type."""
@@ -55,7 +55,7 @@ class SiteRounding:
     wide: bool
 
 
-def tables(source: Source, heads: int, weights: Collection[str] = ()) -> tuple[str, ...]:
+def tables(source: CloneSource, heads: int, weights: Collection[str] = ()) -> tuple[str, ...]:
     """16-bit types of the constants that may hold a bias: with more elements than there are slopes.
 
     Args:
@@ -72,7 +72,7 @@ def rounding_allowances(
     narrow: Sequence[str],
     sets: Sequence[InputSet],
     outputs: Sequence[Arrays],
-    layouts: dict[str, Layout],
+    layouts: dict[str, OutputAxes],
     *,
     threads: int,
     site: SiteRounding | None = None,
@@ -152,7 +152,7 @@ def describe(narrow: Sequence[str]) -> str:
     )
 
 
-def _with_scale(proto: onnx.ModelProto, sites: Sequence[Site]) -> onnx.ModelProto:
+def _with_scale(proto: onnx.ModelProto, sites: Sequence[FusedNode]) -> onnx.ModelProto:
     """The model with the scale, which is a float32, a unit in the last place larger."""
 
     def edit(site: Edit) -> None:
@@ -163,7 +163,7 @@ def _with_scale(proto: onnx.ModelProto, sites: Sequence[Site]) -> onnx.ModelProt
     return edit_sites(proto, sites, edit)
 
 
-def _with_input(proto: onnx.ModelProto, sites: Sequence[Site]) -> onnx.ModelProto:
+def _with_input(proto: onnx.ModelProto, sites: Sequence[FusedNode]) -> onnx.ModelProto:
     """The model with one more input [B, H, S_q, S_kv], which is added to slope times distance."""
 
     def disturb(body: onnx.FunctionProto) -> None:
@@ -182,7 +182,7 @@ def _with_input(proto: onnx.ModelProto, sites: Sequence[Site]) -> onnx.ModelProt
     return changed
 
 
-def _with_noise(proto: onnx.ModelProto, sites: Sequence[Site], unit: float) -> onnx.ModelProto:
+def _with_noise(proto: onnx.ModelProto, sites: Sequence[FusedNode], unit: float) -> onnx.ModelProto:
     """The model with distance(i, j) + unit * S_kv * (-1)^j instead of distance(i, j)."""
 
     def disturb(body: onnx.FunctionProto) -> None:

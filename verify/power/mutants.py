@@ -49,7 +49,7 @@ _WITHOUT_SLOPES = frozenset({MutantKind.CAUSALITY, MutantKind.ROW_OFFSET, *OF_KE
 
 
 @dataclass(frozen=True)
-class Site:
+class FusedNode:
     """A fused node.
 
     Attributes:
@@ -71,16 +71,16 @@ class Site:
     window: tuple[int, int] = (UNBOUNDED, UNBOUNDED)
 
 
-def find_sites(proto: onnx.ModelProto) -> tuple[Site, ...]:
+def find_sites(proto: onnx.ModelProto) -> tuple[FusedNode, ...]:
     """All fused nodes of a model: in the graph, in bodies of If and Loop, and in local functions."""
     fused = [node for _, node in _fused(proto)]
     constants = _small_constants(proto, {node.input[3] for node in fused})
-    sites: list[Site] = []
+    sites: list[FusedNode] = []
     for node in fused:
         attributes = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
         rows = attributes.get("empty_rows", b"mean")
         sites.append(
-            Site(
+            FusedNode(
                 index=len(sites),
                 name=node.name or node.output[0],
                 variant=BY_OP_TYPE[node.op_type],
@@ -96,7 +96,7 @@ def find_sites(proto: onnx.ModelProto) -> tuple[Site, ...]:
     return tuple(sites)
 
 
-def concerns(kind: MutantKind, site: Site) -> bool:
+def concerns(kind: MutantKind, site: FusedNode) -> bool:
     """Whether the node has what a mistake of this kind is about; there is nothing to say where it has not."""
     if kind in OF_KEY_BIAS:
         return site.variant.key_bias
@@ -105,7 +105,7 @@ def concerns(kind: MutantKind, site: Site) -> bool:
     return kind not in OF_WINDOW or site.variant.window
 
 
-def not_applicable(kind: MutantKind, site: Site, *, kernels: bool = False) -> str | None:
+def not_applicable(kind: MutantKind, site: FusedNode, *, kernels: bool = False) -> str | None:
     """Why a mistake of this kind would be none at this site, or None if it would be one.
 
     Args:
@@ -144,7 +144,7 @@ def other_causality(variant: Variant) -> Variant:
 
 
 def mutate(
-    proto: onnx.ModelProto, kind: MutantKind, sites: Sequence[Site], *, kernels: bool = False
+    proto: onnx.ModelProto, kind: MutantKind, sites: Sequence[FusedNode], *, kernels: bool = False
 ) -> onnx.ModelProto:
     """Returns a copy of the model with one kind of mistake at the given sites.
 
@@ -158,7 +158,7 @@ def mutate(
 
 
 def edit_sites(
-    proto: onnx.ModelProto, sites: Sequence[Site], change: Callable[[Edit], None], *, kernels: bool = False
+    proto: onnx.ModelProto, sites: Sequence[FusedNode], change: Callable[[Edit], None], *, kernels: bool = False
 ) -> onnx.ModelProto:
     """Returns a copy of the model with some of its fused nodes changed.
 
@@ -189,7 +189,7 @@ class Edit:
         model: onnx.ModelProto,
         container: Any,
         node: onnx.NodeProto,
-        site: Site,
+        site: FusedNode,
         opset: int,
         prefix: str,
         kernels: bool = False,
@@ -372,7 +372,7 @@ _EDITS: dict[MutantKind, Callable[[Edit], None]] = {
 }
 
 
-def has_mask(site: Site) -> bool:
+def has_mask(site: FusedNode) -> bool:
     """Whether the fused node takes a mask or has a window, which may hide what causality hides."""
     return site.variant.mask != MaskKind.NONE.value or site.variant.window or site.variant.key_bias
 

@@ -13,10 +13,10 @@ import onnx
 
 from ..errors import RunError
 from ..inputs.draw import InputSet
-from ..judge.compare import RELATIVE_LIMIT, Allowance, Layout, compare
+from ..judge.compare import RELATIVE_LIMIT, Allowance, OutputAxes, compare
 from ..report import MutantResult, PowerResult
 from ..run.runtime import Array, Arrays, Model, Session
-from .mutants import MutantKind, Site, concerns, find_sites, has_mask, mutate, not_applicable, other_causality
+from .mutants import FusedNode, MutantKind, concerns, find_sites, has_mask, mutate, not_applicable, other_causality
 
 EACH_SITE_UP_TO = 4
 """Up to this many sites are mutated one at a time; in deeper models all sites are mutated at once."""
@@ -46,7 +46,7 @@ class Baseline:
     sets: Sequence[InputSet]
     originals: Sequence[Arrays]
     rewritten: Sequence[Arrays]
-    layouts: dict[str, Layout]
+    layouts: dict[str, OutputAxes]
     allowances: Sequence[Mapping[str, Allowance]]
     query_length_fixed_at_one: bool
     relative: float = RELATIVE_LIMIT
@@ -100,7 +100,7 @@ def check_power(
     return PowerResult(tuple(results))
 
 
-def _groups(sites: Sequence[Site]) -> Iterator[tuple[str, Sequence[Site]]]:
+def _groups(sites: Sequence[FusedNode]) -> Iterator[tuple[str, Sequence[FusedNode]]]:
     if len(sites) > EACH_SITE_UP_TO:
         yield "all", sites
     else:
@@ -112,7 +112,7 @@ def _judge(
     mutant: Model,
     kind: MutantKind,
     label: str,
-    sites: Sequence[Site],
+    sites: Sequence[FusedNode],
     baseline: Baseline,
     threads: int,
     *,
@@ -146,7 +146,7 @@ def _judge(
     )
 
 
-def _equivalence(kind: MutantKind, sites: Sequence[Site], baseline: Baseline, *, reaches: bool) -> str | None:
+def _equivalence(kind: MutantKind, sites: Sequence[FusedNode], baseline: Baseline, *, reaches: bool) -> str | None:
     """Why a mutant that changed not one bit of any output computes the same function, if that can be argued.
 
     Args:

@@ -33,7 +33,7 @@ _LARGE = 1 << 14
 
 
 @dataclass(frozen=True)
-class Source:
+class CloneSource:
     """A model file as it is.
 
     Attributes:
@@ -49,7 +49,7 @@ class Source:
     float32_bytes: int
 
 
-def read(path: Path, folder: Path | None = None) -> Source:
+def read(path: Path, folder: Path | None = None) -> CloneSource:
     """Reads a model without its large external tensors.
 
     Args:
@@ -63,7 +63,7 @@ def read(path: Path, folder: Path | None = None) -> Source:
     return source_of(onnx.load(str(path), load_external_data=False), folder or path.parent)
 
 
-def source_of(proto: onnx.ModelProto, folder: Path) -> Source:
+def source_of(proto: onnx.ModelProto, folder: Path) -> CloneSource:
     """A model in memory as it is; its small external tensors are read into it.
 
     Args:
@@ -89,10 +89,10 @@ def source_of(proto: onnx.ModelProto, folder: Path) -> Source:
         if tensor.data_type in NARROW
     }
     size = sum(_float32_bytes(tensor) for tensor in _all_tensors(proto))
-    return Source(Model(proto, folder if has_external else None), narrow, stored, size)
+    return CloneSource(Model(proto, folder if has_external else None), narrow, stored, size)
 
 
-def float32_clone(source: Source, scratch: Path) -> Model:
+def float32_clone(source: CloneSource, scratch: Path) -> Model:
     """The float32 clone of a model; a model without 16-bit floats is its own clone.
 
     Names, shapes and order of inputs and outputs stay.

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..inputs.usage import Input
+from ..inputs.usage import ModelInput
 from ..kernels import chosen
 from ..options import VerifyOptions
 from ..power.mutants import MutantKind
 from ..report import KernelResult, MutantResult, PowerResult, SetResult, SiteResult, Verification
-from ..run.clone import Source
+from ..run.clone import CloneSource
 from .check import NARROW_LIMIT, WIDE_LIMIT, SiteChecks
 
 TOLERANCE = (
@@ -26,9 +26,9 @@ REST = "the rest of the graph"
 
 
 def verify_by_sites(
-    sources: tuple[Source, Source],
+    sources: tuple[CloneSource, CloneSource],
     folder: Path,
-    inputs: Sequence[Input],
+    inputs: Sequence[ModelInput],
     scratch: Path,
     options: VerifyOptions,
     reason: str,
@@ -108,9 +108,9 @@ def on_kernels(results: Sequence[SiteResult]) -> tuple[KernelResult, ...]:
 
 def sharpen(
     power: PowerResult,
-    rewritten: Source,
+    rewritten: CloneSource,
     folder: Path,
-    inputs: Sequence[Input],
+    inputs: Sequence[ModelInput],
     scratch: Path,
     options: VerifyOptions,
 ) -> tuple[PowerResult, tuple[SetResult, ...]]:

@@ -21,8 +21,8 @@ from ..errors import LimitError, RunError
 from ..inputs.draw import InputSet
 from ..inputs.lengths import affordable
 from ..inputs.sizes import Relation
-from ..inputs.usage import Input, Kind
-from ..judge.compare import Allowance, Layout, compare
+from ..inputs.usage import InputKind, ModelInput
+from ..judge.compare import Allowance, OutputAxes, compare
 from ..judge.rounding import SiteRounding, rounding_allowances, tables
 from ..kernels import Compared, chosen, compare_kernels
 from ..options import VerifyOptions
@@ -60,7 +60,7 @@ class SiteChecks:
 
     def __init__(
         self,
-        described: Mapping[str, Input],
+        described: Mapping[str, ModelInput],
         scratch: Path,
         options: VerifyOptions,
         kinds: Sequence[MutantKind] = tuple(MutantKind),
@@ -75,7 +75,7 @@ class SiteChecks:
         self._roles = {
             name: f"{replace(entry, name='')} {ranges.get(name)}"
             for name, entry in described.items()
-            if entry.kind is not Kind.FLOAT or name in ranges
+            if entry.kind is not InputKind.FLOAT or name in ranges
         }
 
     def check(self, pair: SitePair) -> SiteResult:
@@ -114,7 +114,9 @@ class _SiteRuns(Runs):
 class _Check:
     """One site."""
 
-    def __init__(self, pair: SitePair, described: Mapping[str, Input], scratch: Path, options: VerifyOptions) -> None:
+    def __init__(
+        self, pair: SitePair, described: Mapping[str, ModelInput], scratch: Path, options: VerifyOptions
+    ) -> None:
         self.pair = pair
         self.options = options
         self.inputs = inputs_of(pair, described)
@@ -149,7 +151,7 @@ class _Check:
             {**own, BIAS: one.bias.values} if other is not None and BIAS in other and one.bias is not None else own
             for one, own, other in zip(sets, runs.outputs, outputs, strict=True)
         ]
-        layouts = {name: Layout(None, None) for name in (*runs.outputs[0], BIAS)}
+        layouts = {name: OutputAxes(None, None) for name in (*runs.outputs[0], BIAS)}
         relative = WIDE_LIMIT if wide else NARROW_LIMIT
         pairs = list(zip(sets, originals, outputs, failures, strict=True))
         computed = [other for other in outputs if other is not None]
@@ -285,7 +287,7 @@ def _with_that_of_the_bias(
 
 def _compared(
     pairs: Sequence[tuple[SiteSet, dict[str, Array], dict[str, Array] | None, str | None]],
-    layouts: dict[str, Layout],
+    layouts: dict[str, OutputAxes],
     allowances: Sequence[Mapping[str, Allowance]],
     relative: float,
 ) -> tuple[SetResult, ...]:

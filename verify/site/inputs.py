@@ -11,8 +11,8 @@ from onnx import TensorProto, helper
 
 from ..errors import RunError
 from ..inputs.draw import Case, Drawer, InputSet, is_masked, standard_cases, unpadded
-from ..inputs.sizes import Relation, Sizes
-from ..inputs.usage import Input, Kind
+from ..inputs.sizes import DrawnSizes, Relation
+from ..inputs.usage import InputKind, ModelInput
 from ..options import VerifyOptions
 from ..pairs import SitePair
 from .bias import Bias
@@ -39,7 +39,9 @@ class SiteSet(InputSet):
 class SiteDrawer:
     """Draws the inputs of a site: shapes from the analysis, queries of zero where a case asks for them."""
 
-    def __init__(self, pair: SitePair, inputs: Sequence[Input], options: VerifyOptions, *, half_values: bool) -> None:
+    def __init__(
+        self, pair: SitePair, inputs: Sequence[ModelInput], options: VerifyOptions, *, half_values: bool
+    ) -> None:
         self._pair = pair
         declared = {v.name: v.type.tensor_type.elem_type for v in pair.original.graph.input if v.name in pair.shapes}
         self._types = {name: helper.tensor_dtype_to_np_dtype(kind) for name, kind in declared.items()}
@@ -58,18 +60,18 @@ class SiteDrawer:
         """Whether there may be keys that are already there."""
         return self._pair.sizes.past.constant is None
 
-    def settled(self, sizes: Sizes) -> tuple[int, int, int]:
+    def settled(self, sizes: DrawnSizes) -> tuple[int, int, int]:
         """The sizes that the site leaves open, the others as it fixes them."""
         return self._pair.sizes.settle(sizes.batch, sizes.new, sizes.past)
 
-    def shape(self, entry: Input, sizes: Sizes, relation: Relation) -> tuple[int, ...]:
+    def shape(self, entry: ModelInput, sizes: DrawnSizes, relation: Relation) -> tuple[int, ...]:
         """The shape of an input; raises RunError if there is none."""
         found = self._pair.extents(entry.name, self._numbers(sizes))
         if found is None:
             raise RunError(f"the shape of {entry.name!r} is not known at {sizes}")
         return found
 
-    def _numbers(self, sizes: Sizes) -> dict[Any, int]:
+    def _numbers(self, sizes: DrawnSizes) -> dict[Any, int]:
         numbers = self._pair.sizes.solve(sizes.batch, sizes.new, sizes.past)
         if numbers is None:
             raise RunError(f"no sizes fit {sizes.new} new tokens, {sizes.past} past, batch {sizes.batch}")
@@ -92,7 +94,7 @@ class SiteDrawer:
         return SiteSet(case.name, arrays, batch, new, (), numbers=numbers, quiet=case.quiet)
 
 
-def inputs_of(pair: SitePair, described: Mapping[str, Input]) -> tuple[Input, ...]:
+def inputs_of(pair: SitePair, described: Mapping[str, ModelInput]) -> tuple[ModelInput, ...]:
     """What the tensors at the border are for: graph inputs as in the whole model, others by their type."""
     found = []
     for value in pair.original.graph.input:
@@ -105,17 +107,17 @@ def inputs_of(pair: SitePair, described: Mapping[str, Input]) -> tuple[Input, ..
         narrow = element in (TensorProto.FLOAT16, TensorProto.BFLOAT16)
         dtype = np.dtype(np.float32) if narrow else np.dtype(helper.tensor_dtype_to_np_dtype(element))
         rank = len(value.type.tensor_type.shape.dim)
-        kind = Kind.FLOAT
+        kind = InputKind.FLOAT
         if dtype.kind in "iu":
-            kind = Kind.INTEGER
+            kind = InputKind.INTEGER
         elif dtype == np.bool_:
-            kind = Kind.WIDE_MASK if rank >= 3 else Kind.BOOLEAN
-        found.append(Input(value.name, dtype, (None,) * rank, kind))
+            kind = InputKind.WIDE_MASK if rank >= 3 else InputKind.BOOLEAN
+        found.append(ModelInput(value.name, dtype, (None,) * rank, kind))
     return tuple(found)
 
 
 def cases_of(
-    drawer: SiteDrawer, inputs: Sequence[Input], long: int, *, quiet: bool, beyond: Sequence[int] = ()
+    drawer: SiteDrawer, inputs: Sequence[ModelInput], long: int, *, quiet: bool, beyond: Sequence[int] = ()
 ) -> list[Case]:
     """The usual cases, each length once, and those with queries of zero.
 
