@@ -24,8 +24,9 @@ MODEL_SUFFIX = ".onnx"
 EPILOG = """\
 commands
   rewrite model.onnx --report page.html  writes model.alibi.onnx and a page
+  rewrite *.onnx -o OUT/            several models, with a table and one --json
   rewrite explain MODEL             why each attention is fused or not; no model
-  rewrite check FILE                what other tools have left of a rewritten file
+  rewrite check FILE                what other tools have left of a written file
   rewrite bench MODEL               original against rewritten, on this machine
   rewrite doctor                    what is installed, and what cures each gap
   rewrite completion bash|zsh|fish  a completion script for the shell
@@ -40,8 +41,9 @@ exit codes
 
 def parser() -> argparse.ArgumentParser:
     """The argument parser of ``rewrite MODEL``."""
-    made = _parser("rewrite", "Fuse the attentions of an ONNX model whose added bias is proven to be ALiBi.", EPILOG)
-    made.add_argument("model", metavar="MODEL", type=Path, nargs="*", help="ONNX models; they are never changed")
+    what = "Fuse the attentions of ONNX models whose added bias is proven to be ALiBi."
+    made = _parser("rewrite", what, EPILOG, "MODEL [MODEL ...]")
+    made.add_argument("model", metavar="MODEL", type=Path, nargs="*", help=argparse.SUPPRESS)
     made.add_argument("-o", "--output", metavar="OUT", type=Path, help="file or folder (default: STEM.alibi.onnx)")
     made.add_argument("--dry-run", action="store_true", help="find and prove, write no model")
     made.add_argument("--allow-partial", action="store_true", help="write even if some biased sites are refused")
@@ -49,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--inline", action="store_true", help="write function bodies in place of the fused nodes")
     made.add_argument("--copy-external-data", action="store_true", help="give OUT data files of its own")
     _add_common(made)
+    made.add_argument("-q", "--quiet", action="store_true", help="say only what went wrong")
     _add_seeing(made.add_argument_group("seeing it"), explain=True)
     _add_verification(made.add_argument_group("verification"))
     engine.add_arguments(made)
@@ -125,7 +128,11 @@ def _add_verification(made: argparse._ActionsContainer) -> None:
     made.add_argument("--no-verify", action="store_true", help="do not compare with the original")
     made.add_argument("--verify-sites", action="store_true", help="compare each attention alone, without weights")
     made.add_argument(
-        "--verify-on", choices=("auto", "cpu", "cuda"), default="auto", help="run our kernels as well: auto, cpu, cuda"
+        "--verify-on",
+        metavar="W",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="run our kernels too: auto, cpu, cuda",
     )
     made.add_argument("--inputs", metavar="NPZ", type=Path, help="given inputs, one array per graph input")
     made.add_argument("--seed", metavar="N", type=int, default=0, help="of the drawn inputs (default 0)")

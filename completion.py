@@ -38,12 +38,22 @@ def _takes_value(action: argparse.Action) -> bool:
 
 
 def _takes_file(action: argparse.Action) -> bool:
-    return _takes_value(action) and action.metavar in ("OUT", "FILE", "NPZ", "DIR", "MODEL")
+    return _takes_value(action) and action.metavar in ("OUT", "FILE", "NPZ", "DIR", "MODEL", "PATH")
+
+
+def _choices(action: argparse.Action) -> str:
+    """The few words that an option takes, or nothing."""
+    return " ".join(map(str, action.choices or ()))
 
 
 def _free(parser: argparse.ArgumentParser) -> list[str]:
     """Options whose value is neither a file nor one of a few words."""
-    return [o for a in _options(parser) if _takes_value(a) and not _takes_file(a) for o in a.option_strings]
+    return [
+        o
+        for a in _options(parser)
+        if _takes_value(a) and not _takes_file(a) and not a.choices
+        for o in a.option_strings
+    ]
 
 
 def _bash(
@@ -51,6 +61,9 @@ def _bash(
     commands: Mapping[str, argparse.ArgumentParser],
     words: Mapping[str, Sequence[str]],
 ) -> str:
+    parsers = (main, *commands.values())
+    values = {"|".join(a.option_strings): _choices(a) for p in parsers for a in _options(p) if a.choices}
+    free = dict.fromkeys(o for p in parsers for o in _free(p))
     cases = [f'        {name}) options="{" ".join(_flags(p))}" ;;' for name, p in commands.items()]
     cases += [
         f'        {name}) COMPREPLY=($(compgen -W "{" ".join(choices)}" -- "$word")); return ;;'
@@ -64,7 +77,10 @@ def _bash(
             '    local word="${COMP_WORDS[COMP_CWORD]}" before="${COMP_WORDS[COMP_CWORD-1]}"',
             f'    local options="{" ".join(_flags(main))}"',
             "    compopt -o filenames 2>/dev/null",
-            f'    case "$before" in {"|".join(_free(main))}) return ;; esac',
+            f'    case "$before" in {"|".join(free)}) return ;; esac',
+            '    case "$before" in',
+            *(f'        {o}) COMPREPLY=($(compgen -W "{c}" -- "$word")); return ;;' for o, c in values.items()),
+            "    esac",
             '    case "${COMP_WORDS[1]}" in',
             *cases,
             "    esac",
@@ -89,7 +105,7 @@ def _zsh(
         made: list[str] = []
         for action in _options(parser):
             value = f":{_zsh_text(str(action.metavar or action.dest))}:" if _takes_value(action) else ""
-            value += "_files" if _takes_file(action) else ""
+            value += "_files" if _takes_file(action) else f"({_choices(action)})" if action.choices else ""
             made.extend(f"        '{o}[{_zsh_text(action.help or '')}]{value}'" for o in action.option_strings)
         return made
 
@@ -136,6 +152,7 @@ def _fish(
         for action in _options(parser):
             flags = " ".join(f"-l {o[2:]}" if o.startswith("--") else f"-s {o[1:]}" for o in action.option_strings)
             value = " -r" if _takes_file(action) else (" -x" if _takes_value(action) else "")
+            value += f" -a '{_choices(action)}'" if action.choices else ""
             text = (action.help or "").replace("\\", "\\\\").replace("'", "\\'")
             lines.append(f"complete -c rewrite -n '{condition}' {flags}{value} -d '{text}'")
     lines += [

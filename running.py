@@ -137,7 +137,13 @@ class Run:
     def carry_out(self) -> int:
         """Rewrite, build, explain, report; returns the exit code."""
         done = self.work()
-        problem = self._say(done.text, json.dumps(done.report, indent=2, allow_nan=False) + "\n", done.page)
+        text = done.text
+        if self.options.quiet:
+            # What did not end well is said where errors are.
+            text = ""
+            if done.code is not ExitCode.DONE and done.error is None:
+                complain(done.text.splitlines()[-1])
+        problem = self._say(text, json.dumps(done.report, indent=2, allow_nan=False) + "\n", done.page)
         if done.error is not None:
             raise done.error
         if done.failure is not None:
@@ -244,6 +250,8 @@ class Run:
         if self.says_on_stderr:
             complain_lines(text)
             return show(report if place == STANDARD_OUTPUT else page, raw=True)
+        if not text:
+            return None
         return show(coloured(text) if is_lively(sys.stdout) else text)
 
     def _write(self, place: Path, content: str, option: str) -> None:

@@ -48,6 +48,8 @@ LINK = (
 )  # fmt: skip
 
 
+NO_PACKAGES = ("benchmarks", "build", "dist", "docs", "examples", "native", "tests")
+
 OLDEST_GLIBC = (2, 28)
 """The oldest C library that a wheel is for: that of manylinux_2_28."""
 
@@ -156,6 +158,13 @@ def absolute_links(page: str, repository: str, version: str) -> str:
     return re.sub(r"(!?)\[([^\]]*)\]\((?![a-z]+:|#)([^)]+)\)", linked, page)
 
 
+def packages() -> list[str]:
+    """All folders of modules, so that a new one is not left out of what is installed."""
+    tops = [top for top in Path().iterdir() if top.name[0] != "." and top.name not in NO_PACKAGES]
+    inner = sorted(found.parent for top in tops for found in top.rglob("__init__.py"))
+    return ["alibi_rewriter", *(".".join(("alibi_rewriter", *folder.parts)) for folder in inner)]
+
+
 def described() -> dict[str, object]:
     """What package indexes show: the landing page, and where the project lives if that is known."""
     page = Path("README.md").read_text(encoding="utf-8")
@@ -177,6 +186,7 @@ def described() -> dict[str, object]:
 if __name__ == "__main__":
     setup(
         ext_modules=[Extension(f"alibi_rewriter.plugin.{name}", sources(name), optional=True) for name in PARTS],
+        packages=packages(),
         cmdclass={"build_ext": BuildLibrary, "bdist_wheel": AnyPython},
         distclass=Platform,
         **described(),

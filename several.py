@@ -78,13 +78,15 @@ def carry_out(options: argparse.Namespace, models: Sequence[Path], outputs: Outp
         "exit_code": _code(rows),
     }
     text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
+    shown = _table([row for row in rows if row.code or not options.quiet]) if _code(rows) or not options.quiet else []
     if options.json == STANDARD_OUTPUT:
-        complain("\n".join(_table(rows)))
+        for line in shown:
+            complain(line)
         problem = show(text, raw=True)
     else:
         if options.json is not None:
             write_file(options.json, text.encode("utf-8", "backslashreplace"), "--json")
-        problem = show("\n".join(printable(line) for line in _table(rows)))
+        problem = show("\n".join(printable(line) for line in shown)) if shown else None
     if problem is not None:
         complain(f"error: {problem} ({outputs.state()})")
         return _code(rows) or int(ExitCode.USAGE)

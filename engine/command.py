@@ -42,7 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--target", metavar="SM", action="append", default=[], help="GPUs to build for: sm_80,sm_89")
     for kind in KINDS:
         shapes: Any = {"metavar": "SHAPES", "nargs": "+", "dest": f"{kind}_shapes"}
-        text = "ids:1x32,mask:1x32 or ids:[1,32] mask:[1,32]" if kind == "min" else "likewise; missing ones are derived"
+        # One text for the three; the shorter help is read, the longer one scrolled past.
+        text = "e.g. ids:1x32,mask:1x32; missing ones are derived" if kind == "min" else None
         group.add_argument(f"--{kind}-shapes", default=[], help=text, **shapes)
         group.add_argument(TRTEXEC[kind], default=argparse.SUPPRESS, help=argparse.SUPPRESS, **shapes)
     group.add_argument("--embed-plugin", choices=tuple(YES), metavar="Y|N", help="plugin library inside: yes, no")

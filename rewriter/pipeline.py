@@ -56,29 +56,8 @@ def rewrite(model: Source | Any, output: str | Path | None = None, *, options: O
     if target is not None and not options.dry_run:
         check_target(source, target)
     clock.lap("load")
-    original = source.model
-    if options.check is not None:
-        options.check(source, None)
-    _check_versions(source)
-    binary = frozenset(n for n, (low, high) in options.val_ranges.items() if low >= 0 and high <= 1)
-    wellformed.check(original)
-    copy, analysis = analyse_copy(original, source, binary, options.progress, exact_bias=options.exact_bias)
-    if options.check is not None:
-        options.check(source, analysis)
-    result = RewriteResult(source, analysis, seconds=clock.seconds)
-    if analysis.malformed:
-        some = ", ".join(analysis.malformed[:5])
-        result.notes.append(f"nodes that contradict their inputs, so their results were taken for unknown: {some}")
-    clock.lap("analyse")
-    if options.exact_bias and not any(s.plan.proof.unrounded.terms for s in analysis.proven if s.plan is not None):
-        result.notes.append("--exact-bias changes nothing: no bias that is proven is rounded to a narrower type")
-    if options.probe:
-        probe(copy, analysis, source.base_dir)
-        unchecked = [s.name for s in analysis.proven if not s.checked]
-        if unchecked:
-            some = ", ".join(unchecked[:5])
-            result.notes.append(f"the numeric self-check could not evaluate the bias at several keys of: {some}")
-        clock.lap("probe")
+    copy, result = _judged(source, options, clock)
+    original, analysis = source.model, result.analysis
     if not analysis.proven or (analysis.refused and not options.allow_partial) or options.dry_run:
         result.notes += empty_rows(analysis.proven, [])
         result.exit_code = _without_a_rewrite(original, analysis, result, options)
@@ -114,6 +93,34 @@ def rewrite(model: Source | Any, output: str | Path | None = None, *, options: O
     status = "passed" if result.verification is None else result.verification.status
     result.exit_code = UNVERIFIED.get(status, ExitCode.DONE)
     return result
+
+
+def _judged(source: Source, options: Options, clock: _Clock) -> tuple[ModelProto, RewriteResult]:
+    """A working copy, and the verdicts on all of its sites, checked in numbers if that is asked for."""
+    original = source.model
+    if options.check is not None:
+        options.check(source, None)
+    _check_versions(source)
+    binary = frozenset(n for n, (low, high) in options.val_ranges.items() if low >= 0 and high <= 1)
+    wellformed.check(original)
+    copy, analysis = analyse_copy(original, source, binary, options.progress, exact_bias=options.exact_bias)
+    if options.check is not None:
+        options.check(source, analysis)
+    result = RewriteResult(source, analysis, seconds=clock.seconds)
+    if analysis.malformed:
+        some = ", ".join(analysis.malformed[:5])
+        result.notes.append(f"nodes that contradict their inputs, so their results were taken for unknown: {some}")
+    clock.lap("analyse")
+    if options.exact_bias and not any(s.plan.proof.unrounded.terms for s in analysis.proven if s.plan is not None):
+        result.notes.append("--exact-bias changes nothing: no bias that is proven is rounded to a narrower type")
+    if options.probe:
+        probe(copy, analysis, source.base_dir)
+        unchecked = [s.name for s in analysis.proven if not s.checked]
+        if unchecked:
+            some = ", ".join(unchecked[:5])
+            result.notes.append(f"the numeric self-check could not evaluate the bias at several keys of: {some}")
+        clock.lap("probe")
+    return copy, result
 
 
 def _inline(

@@ -90,7 +90,8 @@ class Code(Enum):
         "ALB200",
         "bias-not-alibi",
         "a term that depends on query and key position is not slope times distance",
-        "nothing to do: this is a different bias; it must stay materialised",
+        "nothing to do for another bias, which must stay; if this is ALiBi in a form that is not read, report the "
+        "formula that `rewrite explain` shows",
     )
     TABLE_NOT_LINEAR = (
         "ALB201",

@@ -53,7 +53,9 @@ def element(body: str, constants: str = "", kind: str = "int64") -> tuple[onnx.M
     if found is None:
         return model, None, []
     axes = [Index(f"a{k}", extent) for k, extent in enumerate(found)]
-    return model, interpreter.element("y", tuple(of(a) for a in axes)), axes
+    value = interpreter.element("y", tuple(of(a) for a in axes))
+    assert not interpreter.malformed, "the model is well-formed: no rule may stumble over it"
+    return model, value, axes
 
 
 def computed(model: onnx.ModelProto, n: int) -> npt.NDArray[Any]:
@@ -194,6 +196,10 @@ EITHER = {
     "scatter elements that add": (
         'wide = Pad(count, behind, fill)\n y = ScatterElements<axis=0, reduction="add">(wide, at, new)',
         ", int64[1] at = {1}, int64[1] new = {90}, int64[2] behind = {0, 2}, int64 fill = {77}",
+    ),
+    "pad along an axis known at run time": (
+        "t = ReduceMax<keepdims=0>(x)\n i = Cast<to=7>(t)\n a = Unsqueeze(i, axis0)\n y = Pad(count, pads, fill, a)",
+        ", int64[2] pads = {1, 2}, int64 fill = {77}",
     ),
     "pad that reflects": ('y = Pad<mode="edge">(count, pads)', ", int64[2] pads = {1, 2}"),
     "pad that cuts": (

@@ -570,6 +570,11 @@ def test_bash_completes(tmp_path: Path, capsys: Printed) -> None:
     assert complete("rewrite", "--rep") == ["--report"]
     assert complete("rewrite", "exp") == ["explain"]
     assert complete("rewrite", "completion", "f") == ["fish"]
+    assert complete("rewrite", "m.onnx", "--strategy", "") == ["plugin", "native", "auto"]
+    assert complete("rewrite", "m.onnx", "--backend", "tensorrt-") == ["tensorrt-rtx"]
+    assert complete("rewrite", "bench", "--provider", "cu") == ["cuda"]
+    (tmp_path / "model.engine").touch()
+    assert complete("rewrite", "m.onnx", "--engine", "mod") == ["model.engine"]
     assert "--extract" in complete("rewrite", "explain", "--") and "--seed" not in complete("rewrite", "explain", "--")
     assert complete("rewrite", "m.onnx", "--seed", "") == []
 

@@ -96,6 +96,27 @@ def test_a_part_that_hides_keys_is_passed_on_where_the_proof_keeps_its_term() ->
     assert difference(proto, {"m": mask}) < 1e-5
 
 
+def test_a_term_that_is_written_in_another_way_than_the_proof_has_it_is_not_lost() -> None:
+    """-3 beyond four tokens on either side is, where keys are causal, -3 before the last five; beside a dense mask."""
+    proto = model(
+        """apart = Abs(rel)
+       positive = Cast<to=1>(apart)
+       near = Neg(positive)
+       bias = Mul(slopes, near)
+       biased = Add(scaled, bias)
+       causal = Where(later, low, biased)
+       masked = Add(causal, wide)
+       far = Greater(apart, four)
+       distant = Cast<to=1>(far)
+       lowered = Mul(distant, less)
+       s = Add(masked, lowered)""",
+        inputs=", float[B,1,S,S] wide",
+        constants=", int64 four = {4}, float less = {-3}",
+    )
+    wide = np.random.default_rng(4).standard_normal((2, 1, 9, 9)).astype(np.float32)
+    assert alone(proto).model is None or difference(proto, {"wide": wide}) < 1e-5
+
+
 @pytest.mark.parametrize(("number", "kind"), [(1, "equal"), (-3, "equal"), (2, "at_most")])
 def test_a_comparison_with_a_number_has_the_sign_of_the_number(
     number: int, kind: str, monkeypatch: pytest.MonkeyPatch

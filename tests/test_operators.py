@@ -8,9 +8,13 @@ import numpy as np
 import onnx
 import pytest
 from alibi_rewriter.patterns.operators import ANY, PACKED, PATTERNS, READ, UNREAD, OperatorPattern
+from alibi_rewriter.rewriter.pipeline import rewrite
 from alibi_rewriter.rewriter.prepare.features import unsupported
-from onnx import ModelProto, TensorProto, helper
+from alibi_rewriter.rewriter.result import Options
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
+from textgraphs import feeds_of, read
+from textgraphs import run as on_runtime
 from tiny import HEADS, LOWEST, SLOPES, WIDTH, Graph, draw, fused, refusals, run
 
 pytest.importorskip("onnxruntime")
@@ -473,3 +477,30 @@ def test_rows_without_keys_yield_what_the_operator_yields(make: Callable[[], Mod
     wanted, got = run(model, feeds)[0], run(rewritten, feeds)[0]
     assert np.isfinite(wanted).all()
     assert np.abs(wanted - got).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("position", [0, 1, 2], ids=["query", "key", "value"])
+@pytest.mark.parametrize("form", ["alone", "with a cache", "handed on", "of another domain"])
+def test_a_factor_of_an_operand_is_not_lost(form: str, position: int) -> None:
+    """A scale takes in what query and key are multiplied by; nothing does for values, a cache or an output."""
+    golden = {"with a cache": "accept_onnx_attention_cache", "handed on": "accept_onnx_attention_cache"}
+    golden |= {"alone": "accept_onnx_attention", "of another domain": "accept_multi_head_attention"}
+    made = read(golden[form])
+    node = next(n for n in made.graph.node if n.op_type in ("Attention", "MultiHeadAttention"))
+    if form == "handed on":  # present keys and values, and no past ones
+        del node.input[4:]
+        next(n for n in made.graph.node if n.output[0] == "cached").input[0] = "nothing"
+        made.graph.initializer.append(numpy_helper.from_array(np.zeros((1, 1, 0, 1), np.float32), "nothing"))
+        for value in (*made.graph.input, *made.graph.output):
+            for dim in value.type.tensor_type.shape.dim:
+                if dim.dim_param in ("P", "T"):
+                    dim.dim_param = "S"
+    made.graph.initializer.append(numpy_helper.from_array(np.float32(2), "two"))
+    at = list(made.graph.node).index(node)
+    made.graph.node.insert(at, helper.make_node("Mul", [node.input[position], "two"], ["doubled"]))
+    made.graph.node[at + 1].input[position] = "doubled"
+    result = rewrite(made, options=Options(verify=False, probe=False))
+    assert result.model is not None
+    feeds = feeds_of(made, 0)
+    for wanted, found in zip(on_runtime(made, feeds), on_runtime(result.model, feeds), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=2e-5)

@@ -72,6 +72,15 @@ def test_the_wheel_is_for_every_linux_since_2018(built: Path) -> None:
         assert f"alibi_rewriter/plugin/{name}" in content.namelist()
 
 
+def test_the_wheel_holds_every_module(built: Path) -> None:
+    found = {name for name in wheel(built).namelist() if name.endswith(".py")}
+    no_modules = {"benchmarks", "build", "dist", "docs", "examples", "native", "tests"}
+    tops = [p for p in ROOT.iterdir() if p.is_dir() and p.name[0] != "." and p.name not in no_modules]
+    ours = [*ROOT.glob("*.py"), *(path for top in tops for path in top.rglob("*.py"))]
+    wanted = {f"alibi_rewriter/{path.relative_to(ROOT)}" for path in ours if path.name != "setup.py"}
+    assert len(wanted) > 200 and wanted <= found, sorted(wanted - found)
+
+
 def test_what_an_index_shows_leads_somewhere(built: Path) -> None:
     content = wheel(built)
     (name,) = [n for n in content.namelist() if n.endswith(".dist-info/METADATA")]

@@ -124,3 +124,18 @@ def test_several_with_a_dry_run_write_nothing(models: list[Path], tmp_path: Path
     assert main(words(*models, "-o", tmp_path / "OUT", "--dry-run")) == 0
     assert sorted(tmp_path.iterdir()) == before
     assert "dry run" in capsys.readouterr().out
+
+
+def test_quiet_says_only_what_went_wrong(models: list[Path], tmp_path: Path, capsys: Printed) -> None:
+    refused = tmp_path / "refused.onnx"
+    onnx.save(read("refuse_ALB200_quadratic"), refused)
+    assert main(words(models[0], "--no-verify", "-q", "--json", tmp_path / "r.json")) == 0
+    assert capsys.readouterr() == ("", "")
+    assert json.loads((tmp_path / "r.json").read_text())["exit_code"] == 0
+    assert main(words(refused, "-q")) == ExitCode.NOT_REWRITTEN
+    printed = capsys.readouterr()
+    assert printed.out == "" and "NOT written" in printed.err and len(printed.err.splitlines()) == 1
+    assert main(words(*models, "--no-verify", "-q")) == 0
+    assert capsys.readouterr().out == ""
+    assert main(words(*models, refused, "--no-verify", "-q")) == ExitCode.NOT_REWRITTEN
+    assert list(rows(capsys.readouterr().out)) == [refused.name]

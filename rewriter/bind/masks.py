@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 from onnx import TensorProto
 
-from ...algebra import LARGEST_FLOAT32, ONE, Cond, Index, Monomial, Poly, Read, implies, ind, of
+from ...algebra import (
+    LARGEST_FLOAT32,
+    ONE,
+    Cond,
+    Index,
+    Monomial,
+    Poly,
+    Read,
+    at_most_zero,
+    conjunction,
+    implies,
+    ind,
+    of,
+)
 from ...graph.index import label, numpy_type, operator
 from ...patterns.masks import HIDDEN_BELOW
 from ..interpret import Interpreter
 from ..interpret.movement import source
 from ..recognise.views import as_view, scalar_factor
-from ..recognise.visibility import unmask
+from ..recognise.visibility import apply_order, ramps, under, unmask
 from ..records.binding import Leaf, Mask, Op
 from ..records.proof import Proof
 from ..verdicts import Code, Refusal, Stage
@@ -204,7 +217,11 @@ def _rest(
         conditions, value = masked.visible, masked.value
     if _is_bias(proof, value):
         return None
+    value = _where_visible(interpreter, proof, value)
     if not any(_is_rest(proof, m) for m, _ in value.terms):
+        lost = Poly({m: c for m, c in value.terms if _moves(proof, m) and not _is_bias_term(interpreter, proof, m)})
+        if lost.terms:
+            raise Refusal(Code.MASK_UNKNOWN, Stage.MASK, label(attention.anchor), tensor, f"{lost!r}"[:200])
         return None
     if not conditions and all(_is_rest(proof, m) or not _moves(proof, m) for m, _ in value.terms):
         view = as_view(interpreter, tensor, indices, parts=True)
@@ -222,13 +239,7 @@ def _rest(
         return _rest(interpreter, proof, name, interpreter.aligned(name, indices, out, node), visits, depth + 1)
 
     if operator(node) in ("Add", "Sub", "Sum"):
-        parts = [below(p) for p in range(len(node.input))]
-        present = tuple(p for p in parts if p is not None)
-        if not present:
-            return None
-        if node.op_type == "Sub" and parts[1] is not None:
-            return Op("sub", present) if parts[0] is not None else Op("mul", (parts[1],), -1)
-        return present[0] if len(present) == 1 else Op("add", present)
+        return _sum([below(p) for p in range(len(node.input))], subtract=node.op_type == "Sub")
     factor = scalar_factor(interpreter, node)
     if factor is not None:
         inner = below(list(node.input).index(factor[0]))
@@ -253,6 +264,16 @@ def _rest(
     raise Refusal(Code.MASK_UNKNOWN, Stage.MASK, label(node), tensor, f"{value!r}"[:200])
 
 
+def _sum(parts: Sequence[Mask | None], *, subtract: bool) -> Mask | None:
+    """The sum of those parts that are there, or the difference of two."""
+    present = tuple(p for p in parts if p is not None)
+    if not present:
+        return None
+    if subtract and parts[1] is not None:
+        return Op("sub", present) if parts[0] is not None else Op("mul", (parts[1],), -1)
+    return present[0] if len(present) == 1 else Op("add", present)
+
+
 def _is_bias(proof: Proof, value: Poly) -> bool:
     """Whether a value is slope times position and nothing else: it may share monomials with a mask."""
     if proof.positions is None:
@@ -268,6 +289,24 @@ def _is_bias(proof: Proof, value: Poly) -> bool:
 def _is_proven(proof: Proof, condition: Cond) -> bool:
     """Whether the proof hides the keys that a part of the scores hides: it may have kept the mask's term instead."""
     return any(implies(known, condition) for known in proof.attention.visible)
+
+
+def _where_visible(interpreter: Interpreter, proof: Proof, value: Poly) -> Poly:
+    """The value at visible keys, as the proof took it: conditions hold, and the order of key and row is known."""
+    frame, facts = proof.attention.frame, interpreter.facts
+    bounds = [of(frame.key) - of(frame.row) - frame.offset] if proof.causal else []
+    bounds += [bound for c in proof.hidden if (bound := at_most_zero(c)) is not None]
+    value = facts.normal(under(value, conjunction(proof.attention.visible)))
+    for bound in bounds:
+        value = apply_order(value, facts.normal(bound))
+    return ramps(value)
+
+
+def _is_bias_term(interpreter: Interpreter, proof: Proof, monomial: Monomial) -> bool:
+    """Whether a monomial that is not passed on is a product of query and key, or one that the bias is made of."""
+    if any(isinstance(a, Read) and a.tensor == proof.attention.product for a, _ in monomial):
+        return True
+    return monomial in {m for m, _ in _where_visible(interpreter, proof, proof.attention.terms).terms}
 
 
 def _is_rest(proof: Proof, monomial: Monomial) -> bool:

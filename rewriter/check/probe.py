@@ -181,10 +181,8 @@ def _spread(view: View, value: Array, order: tuple[Index | None, ...]) -> Floats
 
 
 def _compare(site: Site, plan: Plan, sizes: dict[Size, int], values: dict[str, Array], narrow: bool) -> None:
-    proof = plan.proof
-    attention = proof.attention
+    proof, attention, frame = plan.proof, plan.proof.attention, plan.proof.attention.frame
     interpreter = site.interpreter
-    frame = attention.frame
     if attention.scores not in values:
         constant = interpreter.array(attention.scores)
         if constant is None:
@@ -204,24 +202,14 @@ def _compare(site: Site, plan: Plan, sizes: dict[Size, int], values: dict[str, A
         return
     rows, keys = np.arange(shape[2]), np.arange(shape[3])
     own = rows[:, None] + (shape[3] - shape[2])
-    emitted = proof.emitted_slopes
-    slopes = emitted.astype(np.float64) if emitted is not None else None
-    if plan.slopes is not None:
-        slopes = _spread(plan.slopes, values[plan.slopes.tensor], (frame.head,)) * plan.slope_factor
-        if plan.slope_table is not None:
-            slopes = slopes * plan.slope_table
-    elif slopes is not None:
-        slopes = slopes * plan.slope_factor
-    assert slopes is not None
-    slopes = slopes.reshape(1, -1, 1, 1)
-    if plan.positions is not None:
-        if plan.positions.tensor not in values:
-            return
+    if plan.positions is None:
+        distance = proof.form.measure((keys - own).astype(np.float64), proof.parameters)[None, None]
+    elif plan.positions.tensor in values:
         place = _spread(plan.positions, values[plan.positions.tensor], (frame.batch, frame.key))
         distance = place[:, None, None, : shape[3]]
     else:
-        distance = proof.form.measure((keys - own).astype(np.float64), proof.parameters)[None, None]
-    rest = scores - slopes * distance
+        return
+    rest = scores - _slopes(plan, values) * distance
     visible = scores > hidden_below(attention)
     if proof.causal and not attention.product:
         visible = visible & (keys <= own)  # the operator itself hides later keys
@@ -251,6 +239,20 @@ def _compare(site: Site, plan: Plan, sizes: dict[Size, int], values: dict[str, A
         _contradict(site, plan, f"the evaluated bias is off by {np.abs(gap).max():.3g} at shape {shape}")
     elif shape[3] > 1:
         site.checked += 1
+
+
+def _slopes(plan: Plan, values: dict[str, Array]) -> Floats:
+    """The slopes that the fused node gets, [1, H, 1, 1]."""
+    emitted = plan.proof.emitted_slopes
+    if plan.slopes is not None:
+        given: Array = _spread(plan.slopes, values[plan.slopes.tensor], (plan.proof.attention.frame.head,))
+    else:
+        assert emitted is not None
+        given = emitted
+    slopes: Floats = np.asarray(given, np.float64) * plan.slope_factor
+    if plan.slopes is not None and plan.slope_table is not None:
+        slopes = slopes * plan.slope_table
+    return slopes.reshape(1, -1, 1, 1)
 
 
 def _contradict(site: Site, plan: Plan, detail: str) -> None:

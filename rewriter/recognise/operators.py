@@ -28,15 +28,7 @@ def attention(interpreter: Interpreter, node: NodeProto, pattern: OperatorPatter
     Raises:
         Refusal: It uses a feature that the fused node has not, or its axes cannot be named.
     """
-    operands = {name: node.input[p] for name, p in pattern.inputs.items() if p < len(node.input) and node.input[p]}
-    if "bias" not in operands:
-        raise Refusal(Code.NO_BIAS, Stage.ANCHOR, label(node), "", f"{node.op_type} has no bias input")
-    check_features(interpreter, node, pattern)
-    missing = [n for n in ("query", "key", "value") if n not in operands]
-    if missing:
-        raise Refusal(
-            Code.FEATURE, Stage.ANCHOR, label(node), "", f"it has no {missing[0]} of its own (packed operands)"
-        )
+    operands = _operands(interpreter, node, pattern)
     query, key, value = (operands[n] for n in ("query", "key", "value"))
     heads, key_heads, width = _heads(interpreter, node, pattern, query, key)
     query_dims, key_dims = _dims(interpreter, node, query), _dims(interpreter, node, key)
@@ -53,51 +45,24 @@ def attention(interpreter: Interpreter, node: NodeProto, pattern: OperatorPatter
         raise Refusal(Code.LAYOUT, Stage.SCORES, label(node), key, f"{heads!r} heads, {key_heads!r} key heads")
     key_head = floordiv(of(head), group) if group != 1 else of(head)
     new_column = column if cached == 0 else Index("j", new_keys)
-    value_dims = _dims(interpreter, node, value)
-    if len(value_dims) == 4 and not interpreter.same(value_dims[1], key_heads):
-        raise Refusal(
-            Code.LAYOUT, Stage.SCORES, label(node), value, f"{value_dims[1]!r} heads of values, {key_heads!r} of keys"
+    feature = Index("e", _value_width(interpreter, node, value, key_heads))
+    # The scale takes the factors of query and key in.  Nothing takes that of values, nor that of keys which are
+    # appended to a cache or are outputs.
+    handed_on = cached != 0 or any(p < len(node.output) and node.output[p] for p in pattern.outputs.values())
+    views = {
+        name: _operand(interpreter, node, tensor, (batch, place, position, last), factors=taken_in)
+        for name, tensor, place, position, last, taken_in in (
+            ("query", query, of(head), row, inner, True),
+            ("key", key, key_head, new_column, inner, not handed_on),
+            ("value", value, key_head, new_column, feature, False),
         )
-    value_width = value_dims[3] if len(value_dims) == 4 else divide(value_dims[2], key_heads)
-    if value_width is None:
-        raise Refusal(Code.LAYOUT, Stage.SCORES, label(node), value)
-    feature = Index("e", value_width)
-    views = {}
-    for name, tensor, place, position, last in (
-        ("query", query, of(head), row, inner),
-        ("key", key, key_head, new_column, inner),
-        ("value", value, key_head, new_column, feature),
-    ):
-        views[name] = _operand(interpreter, node, tensor, batch, place, position, last)
-    if cached != 0:
-        for name in ("key", "value"):
-            if views[name].factor != 1:
-                views[name] = View(views[name].tensor, views[name].axes)
+    }
     bias = operands["bias"]
     _check_columns(interpreter, node, pattern, bias, total)
     half = is_half(interpreter, bias)
     masked, bias_index = _bias(interpreter, node, bias, batch, frame, half)
     causality = _own_causality(interpreter, node, pattern, frame, cached)
-    scale = float_attribute(node, "scale", 0.0)
-    width_constant = width.constant
-    given = attribute_of(node, "scale") is not None
-    if given and not pattern.zero_scale_is_default and not scale > 0:
-        raise Refusal(Code.FEATURE, Stage.ANCHOR, label(node), "", f"scale = {scale:g} has no square root that scales")
-    if not scale:
-        if not width_constant:
-            why = "not fixed" if width_constant is None else "zero"
-            raise Refusal(Code.SCALE_UNKNOWN, Stage.SCORES, label(node), query, f"the head size is {why}")
-        scale = 1.0 / math.sqrt(float(width_constant))
-    out = node.output[0]
-    if not out:
-        raise Refusal(Code.FEATURE, Stage.ANCHOR, label(node), "", "its result is left out")
-    packed = interpreter.rank(query) == 3
-    batch_axis = (frame.batch,) if frame.batch is not None else ()
-    axes: tuple[tuple[Index, ...], ...] = (batch_axis, (head,), (row,), (feature,))
-    if packed:
-        axes = (batch_axis, (row,), (head, feature))
-    if any(index.bound == 1 for axis in axes for index in axis):
-        axes = tuple(tuple(i for i in axis if i.bound != 1) for axis in axes)
+    scale = _scale(node, pattern, query, width)
     return Attention(
         anchor=node,
         scope=interpreter.scope,
@@ -111,7 +76,7 @@ def attention(interpreter: Interpreter, node: NodeProto, pattern: OperatorPatter
         query=views["query"],
         key=views["key"],
         value=views["value"],
-        output=View(out, axes),
+        output=_output(node, frame, feature, packed=interpreter.rank(query) == 3),
         hidden=masked.hidden,
         guard=_guard(pattern, version_of(interpreter.scope, pattern), causal=bool(causality)),
         own_causality=bool(causality),
@@ -121,6 +86,63 @@ def attention(interpreter: Interpreter, node: NodeProto, pattern: OperatorPatter
         past={n: operands[n] for n in ("past_key", "past_value") if n in operands},
         steps=[f"{node.op_type} '{label(node)}': scale {scale:.9g}, bias '{bias}'"],
     )
+
+
+def _operands(interpreter: Interpreter, node: NodeProto, pattern: OperatorPattern) -> dict[str, str]:
+    """The operator's inputs by what they are.
+
+    Raises:
+        Refusal: It has no bias, or uses what is not understood.
+    """
+    operands = {name: node.input[p] for name, p in pattern.inputs.items() if p < len(node.input) and node.input[p]}
+    if "bias" not in operands:
+        raise Refusal(Code.NO_BIAS, Stage.ANCHOR, label(node), "", f"{node.op_type} has no bias input")
+    check_features(interpreter, node, pattern)
+    missing = [n for n in ("query", "key", "value") if n not in operands]
+    if missing:
+        found = f"it has no {missing[0]} of its own (packed operands)"
+        raise Refusal(Code.FEATURE, Stage.ANCHOR, label(node), "", found)
+    return operands
+
+
+def _value_width(interpreter: Interpreter, node: NodeProto, value: str, key_heads: Poly) -> Poly:
+    """The size of a head of the values."""
+    dims = _dims(interpreter, node, value)
+    if len(dims) == 4 and not interpreter.same(dims[1], key_heads):
+        found = f"{dims[1]!r} heads of values, {key_heads!r} of keys"
+        raise Refusal(Code.LAYOUT, Stage.SCORES, label(node), value, found)
+    width = dims[3] if len(dims) == 4 else divide(dims[2], key_heads)
+    if width is None:
+        raise Refusal(Code.LAYOUT, Stage.SCORES, label(node), value)
+    return width
+
+
+def _scale(node: NodeProto, pattern: OperatorPattern, query: str, width: Poly) -> float:
+    """The factor of query times key; one over the root of the head size if none is given."""
+    scale = float_attribute(node, "scale", 0.0)
+    if attribute_of(node, "scale") is not None and not pattern.zero_scale_is_default and not scale > 0:
+        raise Refusal(Code.FEATURE, Stage.ANCHOR, label(node), "", f"scale = {scale:g} has no square root that scales")
+    if scale:
+        return scale
+    size = width.constant
+    if not size:
+        why = "not fixed" if size is None else "zero"
+        raise Refusal(Code.SCALE_UNKNOWN, Stage.SCORES, label(node), query, f"the head size is {why}")
+    return 1.0 / math.sqrt(float(size))
+
+
+def _output(node: NodeProto, frame: Frame, feature: Index, *, packed: bool) -> View:
+    """The operator's result, [B, H, S_q, E] or [B, S_q, H * E]; axes of one element hold no index."""
+    if not node.output[0]:
+        raise Refusal(Code.FEATURE, Stage.ANCHOR, label(node), "", "its result is left out")
+    assert frame.head is not None
+    batch = (frame.batch,) if frame.batch is not None else ()
+    axes: tuple[tuple[Index, ...], ...] = (batch, (frame.head,), (frame.row,), (feature,))
+    if packed:
+        axes = (batch, (frame.row,), (frame.head, feature))
+    if any(index.bound == 1 for axis in axes for index in axis):
+        axes = tuple(tuple(i for i in axis if i.bound != 1) for axis in axes)
+    return View(node.output[0], axes)
 
 
 def _guard(pattern: OperatorPattern, version: int, *, causal: bool) -> Guard:
@@ -177,8 +199,14 @@ def _index(value: Poly) -> Index | None:
 
 
 def _operand(
-    interpreter: Interpreter, node: NodeProto, tensor: str, batch: Poly, head: Poly, position: Index, last: Index
+    interpreter: Interpreter,
+    node: NodeProto,
+    tensor: str,
+    axes: tuple[Poly, Poly, Index, Index],
+    *,
+    factors: bool,
 ) -> View:
+    batch, head, position, last = axes
     dims = _dims(interpreter, node, tensor)
     place = poly(0) if position.bound == 1 else of(position)
     if len(dims) == 4:
@@ -187,7 +215,8 @@ def _operand(
     else:
         indices = (batch, place, head * last.bound + of(last))
     named = tuple(i for x in indices for i in x.sorted_atoms() if isinstance(i, Index))
-    view = find_view(interpreter, tensor, indices, named if len(dims) == 4 else _bhsd(batch, head, position, last))
+    wanted = named if len(dims) == 4 else _bhsd(batch, head, position, last)
+    view = find_view(interpreter, tensor, indices, wanted, factors=factors)
     if view is None:
         raise Refusal(Code.LAYOUT, Stage.SCORES, label(node), tensor, f"indexed [{', '.join(map(repr, indices))}]")
     return view

@@ -184,6 +184,8 @@ def find_view(
     indices: tuple[Poly, ...],
     wanted: tuple[Index, ...],
     fits: Callable[[View], bool] = lambda view: True,
+    *,
+    factors: bool = True,
 ) -> View | None:
     """The best tensor to take an operand from: walk up through pure movement and constant factors.
 
@@ -197,6 +199,7 @@ def find_view(
         indices: The index in it.
         wanted: The indices of a canonical layout, in order.
         fits: Which views may be taken.
+        factors: Whether a view may leave a factor to be multiplied with.
     """
     best: tuple[tuple[int, int, int], View] | None = None
     factor: Number = Fraction(1)
@@ -211,7 +214,7 @@ def find_view(
             if best is None or (rank, -peels, hop) < best[0]:
                 best = ((rank, -peels, hop), view)
         step = _above(interpreter, tensor, indices)
-        if step is None:
+        if step is None or (step[2] != 1 and not factors):
             break
         if best is not None and best[0][0] == 0 and step[2] == 1:
             break
