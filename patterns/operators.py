@@ -200,3 +200,18 @@ UNREAD: Mapping[tuple[str, str], int] = {
     ("com.microsoft", "QOrderedAttention"): 19,
 }
 """Attention operators that are not read, and where their bias would be: with one they are refused by name."""
+
+READ_OPERATORS = frozenset(pattern.op_type for pattern in (*PATTERNS, PACKED))
+"""Names of the attention operators that are read."""
+
+ATTENTION_OPERATORS = (
+    READ_OPERATORS
+    | {name for _, name in UNREAD}
+    | {"LongformerAttention", "PagedAttention", "QAttention", "RelativePositionBias", "SparseAttention"}
+)
+"""Names of operators that are attention, whoever defines them."""
+
+PRODUCTS = frozenset({("", "MatMul"), ("", "Gemm"), ("", "Einsum"), ("com.microsoft", "FusedMatMul")})
+"""Operators that sum products along one inner axis: query . key and weights . value."""
+
+PRODUCT_NAMES = frozenset(name for _, name in PRODUCTS)

@@ -9,28 +9,11 @@ from collections.abc import Iterator
 from onnx import NodeProto, TensorProto
 
 from ..graph.index import Scope, walk
+from ..patterns.operators import ATTENTION_OPERATORS
 from .recognise.products import is_contraction
 from .recognise.values import value_product
 from .records.site import Analysis, Site
 from .verdicts import Code, Refusal
-
-FUSED = frozenset(
-    {
-        "Attention",
-        "DecoderMaskedMultiHeadAttention",
-        "DecoderMaskedSelfAttention",
-        "GroupQueryAttention",
-        "LongformerAttention",
-        "MultiHeadAttention",
-        "PackedAttention",
-        "PackedMultiHeadAttention",
-        "PagedAttention",
-        "QAttention",
-        "RelativePositionBias",
-        "SparseAttention",
-    }
-)
-"""Operators that are attention, whoever defines them."""
 
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 
@@ -42,9 +25,9 @@ def sentence(analysis: Analysis) -> str:
     """One sentence on the attention that was found, for a model without a proven site."""
     operators: Counter[str] = Counter()
     for scope in walk(analysis.root):
-        operators.update(n.op_type for n in scope.graph.node if n.op_type in FUSED)
+        operators.update(n.op_type for n in scope.graph.node if n.op_type in ATTENTION_OPERATORS)
     sites = [s for s in analysis.sites if _is_attention(s)]
-    written = [s for s in sites if s.anchor.op_type not in FUSED]
+    written = [s for s in sites if s.anchor.op_type not in ATTENTION_OPERATORS]
     positions = Counter(p for s in sites for p in sorted(_positions(s)))
     found = [f"{n} {name} operator{_s(n)}" for name, n in sorted(operators.items())]
     if written:

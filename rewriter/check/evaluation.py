@@ -20,6 +20,7 @@ from ...base import telemetry as quiet
 from ...base.memory import available_memory
 from ...graph import bounded
 from ...graph.index import Array, read_tensor
+from ...patterns.operators import PRODUCT_NAMES
 from ..interpret import Interpreter
 from ..interpret.equations import einsum_labels
 from ..interpret.shapes import has_known_extents
@@ -36,7 +37,8 @@ MAX_BYTES = 1 << 30
 MAX_SECONDS = 20.0
 """Time that one evaluation gets; it takes a thousandth of that."""
 
-PRODUCTS = frozenset({"MatMul", "FusedMatMul", "MatMulInteger", "Gemm", "Einsum"})
+PRODUCTS = PRODUCT_NAMES | {"MatMulInteger"}
+"""Operators that take more work than they make elements."""
 
 Evaluate = Callable[[dict[str, Array]], dict[str, Array]]
 

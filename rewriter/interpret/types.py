@@ -11,6 +11,7 @@ from functools import partial
 from onnx import NodeProto, TensorProto
 
 from ...algebra import LIKELY, Poly, Read, interval, is_nonnegative, of
+from ...patterns.operators import PRODUCT_NAMES
 from .environment import Environment
 from .rounding import NARROW, absorbed, is_held, rounded
 
@@ -38,7 +39,7 @@ CHOOSING = frozenset(
 ACCUMULATING = frozenset({"CumSum", "ReduceSum", "ReduceMean", "ReduceProd", "Range", "Sum", "Einsum"})
 """Operators that round a narrow type after every step, or once: runtimes differ."""
 
-ACTIVATIONS = frozenset({"MatMul", "Gemm", "Einsum", "FusedMatMul", "Softmax"})
+ACTIVATIONS = PRODUCT_NAMES | {"Softmax"}
 """Operators whose results are scores and probabilities: how a 16-bit type rounds these is no matter of a proof."""
 
 

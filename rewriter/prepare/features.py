@@ -6,14 +6,24 @@ import onnx
 from onnx import NodeProto
 
 from ...graph.index import Scope, attribute, label
-from ...patterns.operators import ANY, OWN_TYPE, PACKED, PATTERNS, READ, UNREAD, Allowed, OperatorPattern
+from ...patterns.operators import (
+    ANY,
+    OWN_TYPE,
+    PACKED,
+    PATTERNS,
+    READ,
+    READ_OPERATORS,
+    UNREAD,
+    Allowed,
+    OperatorPattern,
+)
 from ..verdicts import Code, Refusal, Stage
 
 BY_OPERATOR = {(p.domain, p.op_type): p for p in reversed(PATTERNS)}
 """The first pattern of every attention operator."""
 
 
-ANCHORS = frozenset({"Softmax", "Div", PACKED.op_type, *(p.op_type for p in PATTERNS), *(kind for _, kind in UNREAD)})
+ANCHORS = READ_OPERATORS | {"Softmax", "Div", *(name for _, name in UNREAD)}
 """Operators, of whatever domain, that may be looked at as the anchor of an attention."""
 
 

@@ -13,6 +13,7 @@ from ...fused.family import DOMAIN
 from ...graph.edit import arrange
 from ...graph.index import label, subgraphs
 from ...graph.load import graphs
+from ...patterns.operators import READ_OPERATORS
 
 
 def normalise(model: ModelProto) -> ModelProto:
@@ -66,7 +67,8 @@ MOST_NODES = 4_000_000
 MOST_BYTES = 1 << 31
 """Size that it may have then: constants in functions multiply as well, and protobuf holds no more."""
 
-_PARTS = frozenset({"Softmax", "Attention", "MultiHeadAttention", "GroupQueryAttention"})
+_PARTS = READ_OPERATORS | {"Softmax"}
+"""What makes a function hold an attention."""
 
 
 def _refuse_recursion(calls: dict[tuple[str, str], list[tuple[str, str]]]) -> None:

@@ -40,15 +40,14 @@ def unpack_attention(model: ModelProto, keep: frozenset[str] = frozenset()) -> f
     taken: set[str] = set()
     done: list[str] = []
     for graph in graphs(model):
-        packed = [n for n in graph.node if n.op_type == "Attention" and n.domain == "com.microsoft"]
-        if not packed:
+        if not any(_is_packed(node) for node in graph.node):
             continue
         taken = taken or all_names(model)
         weights = {t.name: tuple(t.dims) for t in graph.initializer}
         nodes: list[NodeProto] = []
         before = len(done)
         for node in graph.node:
-            wanted = node.op_type == "Attention" and not (node.output and node.output[0] in keep)
+            wanted = _is_packed(node) and not (node.output and node.output[0] in keep)
             made = _unpack(graph, node, weights, opset, taken) if wanted else None
             nodes.extend(made or [node])
             if made:
@@ -58,10 +57,14 @@ def unpack_attention(model: ModelProto, keep: frozenset[str] = frozenset()) -> f
     return frozenset(done)
 
 
+def _is_packed(node: NodeProto) -> bool:
+    return (node.domain, node.op_type) == (PACKED.domain, PACKED.op_type)
+
+
 def _unpack(
     graph: GraphProto, node: NodeProto, weights: dict[str, tuple[int, ...]], opset: int, taken: set[str]
 ) -> list[NodeProto] | None:
-    if node.domain != "com.microsoft" or node.op_type != "Attention" or len(node.output) != 1:
+    if len(node.output) != 1:
         return None
     inputs = list(node.input)
     if len(inputs) <= BIAS_INPUT or not inputs[BIAS_INPUT]:

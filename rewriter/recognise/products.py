@@ -9,6 +9,7 @@ from onnx import NodeProto
 
 from ...algebra import ZERO, Index, Number, Poly, of
 from ...graph.index import float_attribute, int_attribute, label
+from ...patterns.operators import PRODUCTS
 from ..interpret import Interpreter
 from ..interpret.arithmetic import exact
 from ..interpret.equations import einsum_labels
@@ -31,11 +32,7 @@ class Contraction:
 
 def is_contraction(node: NodeProto | None) -> bool:
     """Whether the node is one of the product operators."""
-    if node is None:
-        return False
-    if node.domain in ("", "ai.onnx"):
-        return node.op_type in ("MatMul", "Gemm", "Einsum")
-    return node.domain == "com.microsoft" and node.op_type == "FusedMatMul"
+    return node is not None and ("" if node.domain == "ai.onnx" else node.domain, node.op_type) in PRODUCTS
 
 
 def contract(interpreter: Interpreter, node: NodeProto, indices: Indices) -> Contraction | None:

@@ -35,9 +35,9 @@ PARTS = {"CORE": "PLUGIN_V3ONE_CORE", "BUILD": "PLUGIN_V3ONE_BUILD", "RUNTIME": 
 
 def members() -> list[str]:
     """Op_types that the plugin serves."""
-    from alibi_rewriter.fused.family import FAMILY_MEMBERS
+    from alibi_rewriter.fused.family import KERNEL_MEMBERS
 
-    return [member.op_type for member in FAMILY_MEMBERS]
+    return [member.op_type for member in KERNEL_MEMBERS]
 
 
 # --- in the child ----------------------------------------------------------------------------------------

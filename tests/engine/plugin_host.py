@@ -6,7 +6,7 @@ import ctypes
 from pathlib import Path
 from typing import Any
 
-from alibi_rewriter.fused.family import FAMILY_MEMBERS
+from alibi_rewriter.fused.family import KERNEL_MEMBERS
 from alibi_rewriter.plugin import library_path
 
 MAX_DIMS = 8
@@ -48,7 +48,7 @@ class Host:
         self.library.hostWorkspace.restype = ctypes.c_int64
         self.library.hostEnqueueCost.restype = ctypes.c_double
         self.library.hostLaunchCost.restype = ctypes.c_double
-        assert self.library.hostOpen(str(library).encode()) == len(FAMILY_MEMBERS)
+        assert self.library.hostOpen(str(library).encode()) == len(KERNEL_MEMBERS)
 
     @property
     def message(self) -> str:

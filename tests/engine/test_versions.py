@@ -13,7 +13,7 @@ from alibi_rewriter.engine import accumulation, versions
 from alibi_rewriter.engine.accumulation import statement, widen_bodies
 from alibi_rewriter.engine.backends import Backend
 from alibi_rewriter.fused.body import function_proto
-from alibi_rewriter.fused.family import DOMAIN, FAMILY_MEMBERS
+from alibi_rewriter.fused.family import DOMAIN, KERNEL_MEMBERS
 from onnx import TensorProto, helper
 
 PAGE = Path(__file__).parents[2] / "docs" / "engines.md"
@@ -63,7 +63,7 @@ def test_the_broken_interface_is_named() -> None:
 
 def attention(op_type: str, dtype: int, opset: int) -> onnx.ModelProto:
     """One fused node with its body."""
-    member = next(m for m in FAMILY_MEMBERS if m.op_type == op_type)
+    member = next(m for m in KERNEL_MEMBERS if m.op_type == op_type)
     body = function_proto(member, opset, grouped=False, zero_rows=False, query_type=dtype)
     shapes: dict[str, tuple[int, list[int]]] = {n: (dtype, [1, 2, 5, 8]) for n in ("query", "key", "value")}
     shapes |= {"slopes": (TensorProto.FLOAT, [2]), "mask": (TensorProto.BOOL, [1, 1, 5, 5])}

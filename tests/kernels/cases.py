@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from alibi_rewriter.fused.family import FAMILY_MEMBERS, Variant
+from alibi_rewriter.fused.family import KERNEL_MEMBERS, Variant
 from alibi_rewriter.kernels.requests import KernelRequest, head_chunks
 from reference import Array, Case, attend, masked_scores, visible
 
@@ -204,7 +204,7 @@ def sample(step: int = 1, first: int = 0) -> Iterator[Trial]:
     """Every ``step``-th combination of member, shape and type; head sizes rotate."""
     number = 0
     for shape_number, (s_q, s_kv) in enumerate(SHAPES):
-        for variant_number, variant in enumerate(FAMILY_MEMBERS):
+        for variant_number, variant in enumerate(KERNEL_MEMBERS):
             for dtype in DTYPES:
                 number += 1
                 if number % step == first % step:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from adversarial import skipping_trials
-from alibi_rewriter.fused.family import FAMILY_MEMBERS
+from alibi_rewriter.fused.family import KERNEL_MEMBERS
 from buffers import Buffer, bfloat16_bits, bfloat16_values
 from cases import DTYPES, FAST_LONG_DECODES, LONG_DECODE, covering, long_decode
 
@@ -49,7 +49,7 @@ def test_the_fast_subset_has_one_of_everything() -> None:
     found = {trait for item, path, splits in covering() for trait in item.traits(path, splits)}
     for role in ("prefill", "decode", "decode_split"):
         wanted = {
-            *(variant.op_type for variant in FAMILY_MEMBERS if not (variant.key_bias or variant.window)),
+            *(variant.op_type for variant in KERNEL_MEMBERS if not (variant.key_bias or variant.window)),
             "causal", "linear", "symmetric", "mask none",
             "mask boolean", "mask additive", "mask rows True", "mask rows False", "BHSD", "BSHD", *DTYPES,
             "positions True", "positions False", "key bias True", "window (True, True)", "window (False, True)",
@@ -58,7 +58,7 @@ def test_the_fast_subset_has_one_of_everything() -> None:
         assert {f"{role}: {trait}" for trait in wanted} <= found
     assert {
         f"{variant.op_type} {'' if variant.key_bias or variant.window else dtype}"
-        for variant in FAMILY_MEMBERS
+        for variant in KERNEL_MEMBERS
         for dtype in DTYPES
     } <= found
     assert {f"mask of {dtype}" for dtype in ("bool", *DTYPES)} <= found

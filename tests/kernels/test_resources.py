@@ -52,11 +52,11 @@ def test_loop_spills_are_seen() -> None:
 
 
 def test_every_member_has_kernels_everywhere() -> None:
-    from alibi_rewriter.fused.family import FAMILY_MEMBERS
+    from alibi_rewriter.fused.family import KERNEL_MEMBERS
     from alibi_rewriter.kernels.compile.compiler import ARCHITECTURES
 
     masks = {"none": None, "boolean": "bool", "additive": "float32"}
-    for variant in FAMILY_MEMBERS:
+    for variant in KERNEL_MEMBERS:
         for dtype in ("float16", "bfloat16", "float32"):
             for size in range(16, 257, 8):
                 request = KernelRequest(variant.op_type, dtype, size, size, masks[variant.mask])

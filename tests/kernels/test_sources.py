@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from alibi_rewriter.fused.family import FAMILY_MEMBERS
+from alibi_rewriter.fused.family import KERNEL_MEMBERS
 from alibi_rewriter.kernels.compile.assembler import AssemblyError, reads_parameter, strip_comments, strip_parameters
 from alibi_rewriter.kernels.compile.compiler import ARCHITECTURES, described, jobs
 from alibi_rewriter.kernels.compile.configurations import can_skip, configurations
@@ -173,7 +173,7 @@ def test_one_row_reads_a_mask_by_head_as_one_by_key() -> None:
 def test_kernels_of_a_bundle_have_names_of_their_own() -> None:
     layouts = [BufferLayout(contiguous, rows) for contiguous in (True, False) for rows in (False, True)]
     masks = {"none": None, "boolean": "bool", "additive": "float32"}
-    for variant in FAMILY_MEMBERS:
+    for variant in KERNEL_MEMBERS:
         for size in (8, 32, 64, 128, 256):
             request = KernelRequest(variant.op_type, "bfloat16", size, size, masks[variant.mask])
             names = [described({}, found, layout)["name"] for found, layout in jobs(request, [90], layouts, True)]

@@ -18,7 +18,7 @@ import onnx
 import pytest
 from alibi_rewriter.engine.devices import devices
 from alibi_rewriter.fused.body import function_proto
-from alibi_rewriter.fused.family import BY_OP_TYPE, FAMILY_MEMBERS, EmptyRows, FusedAttention
+from alibi_rewriter.fused.family import BY_OP_TYPE, KERNEL_MEMBERS, EmptyRows, FusedAttention
 from alibi_rewriter.rewriter.pipeline import Options, rewrite
 from alibi_rewriter.runtime import NoLibrary, get_library_path
 from alibi_rewriter.runtime.session import Fallback, InferenceSession, claimed_nodes, onnxruntime
@@ -90,9 +90,9 @@ def run(made: InferenceSession, given: dict[str, np.ndarray]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("variant", FAMILY_MEMBERS, ids=lambda variant: variant.op_type)
+@pytest.mark.parametrize("variant", KERNEL_MEMBERS, ids=lambda variant: variant.op_type)
 def test_every_member_against_float64(variant: Any, dtype: str) -> None:
-    number = FAMILY_MEMBERS.index(variant)
+    number = KERNEL_MEMBERS.index(variant)
     item = FusedAttention(variant, 0.25, list(EmptyRows)[number % 2])
     for step in range(3):
         sizes = SHAPES[(number + 2 * step) % len(SHAPES)]
