@@ -131,6 +131,9 @@ class Run:
         if self.site is not None and not any(s.is_attention and self.site.search(s.name) for s in analysis.sites):
             names = ", ".join(f"'{s.name}'" for s in analysis.sites[:8] if s.is_attention)
             raise UsageError(f"--site '{self.site.pattern}' matches no attention site. There are: {names or 'none'}.")
+        written = not self.options.dry_run and (self.options.allow_partial or not analysis.refused)
+        if self.request is not None and written:
+            self.request.check_sites(site.plan for site in analysis.sites if site.plan is not None)
 
     # --- the run -----------------------------------------------------------------------------------------
 

@@ -6,11 +6,12 @@ import argparse
 import contextlib
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..base.errors import AlibiError, UsageError
+from ..base.errors import AlibiError, EngineFailed, UsageError
 from .accumulation import CHOICES, DEFAULT
 from .job import BACKENDS
 from .options import AUTO, STRATEGIES, EngineOptions, Reporter
@@ -18,6 +19,7 @@ from .options import AUTO, STRATEGIES, EngineOptions, Reporter
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+    from ..rewriter.records.binding import Binding
     from ..rewriter.result import PassResult
 
 KINDS = ("min", "opt", "max")
@@ -148,6 +150,27 @@ class EngineRequest:
             if place is not None:
                 check_name(place)
         check_request(self.options, engine=self.engine is not None, embed=self.embed)
+
+    def check_sites(self, bindings: Iterable[Binding]) -> None:
+        """What can be known to fail once it is known which nodes there will be.
+
+        Raises:
+            EngineFailed: A node has a form of the bias that no kernel computes.
+        """
+        from ..graph.index import label
+        from ..rewriter.emit.nodes import variant_of
+        from .needs import NATIVE_INSTEAD
+
+        if not self.embed and self.options.strategy == "native":
+            return
+        for binding in bindings:
+            variant = variant_of(binding)
+            if not variant.bias.kernels:
+                attention = binding.proof.attention
+                raise EngineFailed(
+                    f"attention '{label(attention.anchor)}' (scores '{attention.scores}') becomes {variant.op_type}, "
+                    f"and no kernel computes the form {variant.form!r} of the bias. {NATIVE_INSTEAD}"
+                )
 
     def carry_out(self, result: PassResult) -> EngineOutcome:
         """Builds what was asked for from a rewritten model, or from one that was rewritten before."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ import pytest
 from alibi_rewriter import Options, rewrite
 from alibi_rewriter.base.errors import ExitCode
 from alibi_rewriter.cli import main
+from alibi_rewriter.fused.family import Variant
+from alibi_rewriter.patterns.forms.linear import LINEAR
 from alibi_rewriter.rewriter.result import PassResult
 from alibi_rewriter.rewriter.verdicts import Code
 from onnx import ModelProto, TensorProto
@@ -292,6 +295,8 @@ def test_no_engine_of_members_without_kernels(
     path = tmp_path / "model.onnx"
     onnx.save(model_of(["visible = LessOrEqual(back, two)", "s = Where(visible, biased, low)"]), path)
     monkeypatch.setattr("alibi_rewriter.engine.build.check_request", lambda *_, **__: None)
+    # Both forms have kernels; a new one begins without.
+    monkeypatch.setattr(Variant, "bias", property(lambda _: replace(LINEAR, kernels=False)))
     assert main([str(path), option]) == ExitCode.ENGINE_FAILED
     said = capsys.readouterr().err
     assert "(scores 's') becomes AlibiAttentionLinearWindow" in said
