@@ -12,7 +12,7 @@ import pytest
 from alibi_rewriter import Options, rewrite
 from alibi_rewriter.base.errors import ExitCode
 from alibi_rewriter.cli import main
-from alibi_rewriter.rewriter.emit.nodes import inlining
+from alibi_rewriter.rewriter.emit import inlining
 from onnx import ModelProto
 from textgraphs import feeds_of, fused, read, run
 

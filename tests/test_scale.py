@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from alibi_rewriter.base.errors import ExitCode
-from alibi_rewriter.rewriter.interpret.tables.element import blocks
+from alibi_rewriter.rewriter.interpret.tables import blocks
 from alibi_rewriter.rewriter.interpret.tables.fitting import fit
 from alibi_rewriter.rewriter.pipeline import rewrite
 from alibi_rewriter.rewriter.result import Options

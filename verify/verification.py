@@ -134,25 +134,18 @@ def _compared(
     if not runs.sets and runs.starved and options.sites is not None and options.inputs is None:
         return verify_by_sites(sources, folder, inputs, scratch, options, "as a whole it takes too much memory")
     if not runs.sets:
-        # The one that a user can mend: declared ranges, or what is drawn without them.
-        cure = "Narrow --val-range to what the model takes" if options.val_ranges else "Declare values with --val-range"
-        return skipped(
-            f"the original runs on none of the inputs: {'; '.join(runs.notes)}", cure=f"{cure}, or give --inputs."
-        )
+        return _nothing_ran(runs, options)
     if options.rows_agree:
         runs.sets = [replace(one, padded_too=True) for one in runs.sets]
     layouts = find_layouts(runs.sets, runs.outputs)
     options.progress("running the output", 0, 0)
     failures, outputs = run_rewritten(clones[1], runs.sets, threads=options.threads)
-    allowances: list[dict[str, Allowance]] = [{} for _ in runs.sets]
-    used = allowances
+    used: list[dict[str, Allowance]] = [{} for _ in runs.sets]
+    allowances = used
     sets = _compare_sets(runs, outputs, failures, layouts, allowances)
     computed = [other for other in outputs if other is not None]
     complete = len(computed) == len(runs.sets)
-    heads = max((len(site.slopes or ()) for site in find_sites(clones[1].proto)), default=0)
-    # What the rewritten model still has is a weight, unless a site reads it.
-    read_by_sites = options.sites.constants if options.sites is not None else frozenset()
-    stored = tables(sources[0], heads, frozenset(sources[1].stored) - read_by_sites) or ("float32",)
+    stored = _stored_tables(sources, clones[1], options)
     if complete and (options.power or not all(entry.passed for entry in sets)):
         # A mutant has to exceed what a wrong rewrite would be allowed, whether the right one needed it or not.
         found = rounding_allowances(clones[1], stored, runs.sets, computed, layouts, threads=options.threads)
@@ -174,14 +167,9 @@ def _compared(
             power, failed = sharpen(power, sources[1], folder, inputs, scratch, options)
             sets = (*sets, *failed)
     if options.as_they_are and complete:
-        measured, notes = compare_as_they_are(
-            sources, _ends(runs.sets), layouts, exact_bias=options.exact_bias, threads=options.threads
-        )
-        sets = (*sets, *measured)
-        runs.notes.extend(notes)
-    precision = None
-    if narrow:
-        precision = measure_precision(sources, runs.sets, runs.outputs, layouts, threads=options.threads)
+        sets = (*sets, *_as_they_are(sources, runs, layouts, options))
+    threads = options.threads
+    precision = measure_precision(sources, runs.sets, runs.outputs, layouts, threads=threads) if narrow else None
     kernels: list[KernelResult] = []
     if options.kernels is not None and complete and all(entry.passed for entry in sets):
         here, missing = chosen(options.kernels, options.known)
@@ -190,6 +178,33 @@ def _compared(
         kernels = [check_kernels(one, clones[1], sources[1], given, options, precision) for one in here]
     scope = out_of_scope(runs.sets, runs.outputs, errors)
     return Verification(sets, power, precision, TOLERANCE, scope, tuple(runs.notes), kernels=tuple(kernels))
+
+
+def _as_they_are(
+    sources: tuple[Source, Source], runs: Runs, layouts: dict[str, Layout], options: VerifyOptions
+) -> Sequence[SetResult]:
+    """Both models unwidened, on the shortest and the longest input sets; what there is to say goes to the notes."""
+    measured, notes = compare_as_they_are(
+        sources, _ends(runs.sets), layouts, exact_bias=options.exact_bias, threads=options.threads
+    )
+    runs.notes.extend(notes)
+    return measured
+
+
+def _nothing_ran(runs: Runs, options: VerifyOptions) -> Verification:
+    # The cure is what a user can mend: declared ranges, or what is drawn without them.
+    cure = "Narrow --val-range to what the model takes" if options.val_ranges else "Declare values with --val-range"
+    return skipped(
+        f"the original runs on none of the inputs: {'; '.join(runs.notes)}", cure=f"{cure}, or give --inputs."
+    )
+
+
+def _stored_tables(sources: tuple[Source, Source], rewritten: Model, options: VerifyOptions) -> tuple[str, ...]:
+    """In which types the original stores its bias."""
+    heads = max((len(site.slopes or ()) for site in find_sites(rewritten.proto)), default=0)
+    # What the rewritten model still has is a weight, unless a site reads it.
+    read_by_sites = options.sites.constants if options.sites is not None else frozenset()
+    return tables(sources[0], heads, frozenset(sources[1].stored) - read_by_sites) or ("float32",)
 
 
 def _run_original(
@@ -208,7 +223,14 @@ def _run_original(
         runs.add(load_inputs(options.inputs, inputs, sequence_first=turned))
     else:
         shapes = Fitted(symbols, inputs, options.fit)
-        drawer = Drawer(inputs, shapes, options.val_ranges, half_values=narrow, sequence_first=turned)
+        drawer = Drawer(
+            inputs,
+            shapes,
+            options.val_ranges,
+            half_values=narrow,
+            sequence_first=turned,
+            empty_rows=options.rows_agree,
+        )
         heads = max((len(site.slopes or ()) for site in find_sites(clones[1].proto)), default=1)
         beyond, left_out = affordable(options.lengths, heads, new_only=not symbols.has_past)
         cases = plan(inputs, symbols, _long_length(clones[1], options), beyond)

@@ -181,10 +181,8 @@ def _spread(view: View, value: Array, order: tuple[Index | None, ...]) -> Floats
 
 
 def _compare(site: Site, plan: Plan, sizes: dict[Size, int], values: dict[str, Array], narrow: bool) -> None:
-    proof = plan.proof
-    attention = proof.attention
+    proof, attention, frame = plan.proof, plan.proof.attention, plan.proof.attention.frame
     interpreter = site.interpreter
-    frame = attention.frame
     if attention.scores not in values:
         constant = interpreter.array(attention.scores)
         if constant is None:

@@ -84,17 +84,16 @@ def prove(interpreter: Interpreter, attention: Attention, *, exact_bias: bool = 
     window, hidden = take_windows(interpreter, hidden, distance, causal=causal)
     if window.bounded:
         steps.append(f"{window.text}: {' and '.join(c.text[:200] for c in window.conditions)}")
-    bounds = (at_most_zero(condition) for condition in hidden)
-    known += [interpreter.facts.normal(bound) for bound in bounds if bound is not None]
+    known += [interpreter.facts.normal(b) for b in map(at_most_zero, hidden) if b is not None]
     for value in known:
         terms = apply_order(terms, value)
     outscored = check_replaced(interpreter, attention, terms)
     terms = ramps(terms)
-    rounded, exact = take_rounded(frame, terms)
     replaced = terms - unrounded(terms) if exact_bias else ZERO
     if replaced.terms:
-        rounded, exact, terms = ZERO, ZERO, unrounded(terms)
         steps.append(f"not rounded, as asked for, although the model rounds it: {_short(replaced)}")
+    terms = terms - replaced
+    rounded, exact = (ZERO, ZERO) if replaced.terms else take_rounded(frame, terms)
     parts = _sort(interpreter, attention, terms - rounded + exact)
     fitted = _form(interpreter, attention, parts, Frames(distance, causal, known))
     slope = fitted.slope
@@ -108,24 +107,16 @@ def prove(interpreter: Interpreter, attention: Attention, *, exact_bias: bool = 
     if not slope.terms:
         raise _nothing_found(interpreter, attention, parts)
     values, runtime = slopes_of(attention, slope)
-    if parts.dropped:
-        steps.append("constant along a row, so softmax does not see it: " + _short(sum(parts.dropped, ZERO)))
-    what = "slope[h] * position[b, j]" if positions else fitted.form.text("slope[h]", fitted.parameters)
-    steps.append(f"bias = {what}")
-    if positions:
-        steps.append(f"position[b, j] = {_short(positions.value)}")
+    steps += _derived(parts, fitted, positions)
     steps.append(f"slopes at run time: {_short(slope)}" if values is None else f"slopes per head: {_listed(values)}")
     steps += [f"a key is visible only if {condition.text[:200]}" for condition in hidden]
     rest = Poly(parts.rest)
     if rounded.terms:
         rest = _beside(interpreter, attention, terms - rounded) + rounded
         steps.append(f"the bias is rounded, and kept as it is for every head and key: {_short(rounded)}")
-    if rest.terms:
-        steps.append(f"added to visible scores as it is: {_short(rest)}")
-    steps += rounding_step(interpreter)
-    steps.append(f"scale on query . key: {float(attention.scale):.9g}")
+    steps += [f"added to visible scores as it is: {_short(rest)}"] if rest.terms else []
+    steps += [*rounding_step(interpreter), f"scale on query . key: {float(attention.scale):.9g}"]
     assumptions = check_room(interpreter, attention) + mask_values(interpreter, attention, rest, bool(hidden) or causal)
-    assumptions += outscored + shared_sizes(interpreter, attention)
     return Proof(
         attention,
         form=fitted.form,
@@ -135,7 +126,7 @@ def prove(interpreter: Interpreter, attention: Attention, *, exact_bias: bool = 
         positions=positions,
         rest=rest,
         hidden=hidden,
-        assumptions=assumptions,
+        assumptions=assumptions + outscored + shared_sizes(interpreter, attention),
         steps=steps,
         window=window,
         rounded=rounded,
@@ -148,6 +139,17 @@ def _check_scale(attention: Attention) -> None:
     if magnitude(attention.scale) > LARGEST_FLOAT32:
         found = "the factor is no number that float32 holds"
         raise Refusal(Code.SCALE_UNKNOWN, Stage.SCORES, label(attention.anchor), attention.scores, found)
+
+
+def _derived(parts: _Parts, fitted: Fitted, positions: Positions | None) -> list[str]:
+    steps = []
+    if parts.dropped:
+        steps.append("constant along a row, so softmax does not see it: " + _short(sum(parts.dropped, ZERO)))
+    what = "slope[h] * position[b, j]" if positions else fitted.form.text("slope[h]", fitted.parameters)
+    steps.append(f"bias = {what}")
+    if positions:
+        steps.append(f"position[b, j] = {_short(positions.value)}")
+    return steps
 
 
 def _listed(slopes: Slopes) -> str:

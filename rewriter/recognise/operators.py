@@ -28,15 +28,7 @@ def attention(interpreter: Interpreter, node: NodeProto, pattern: OperatorPatter
     Raises:
         Refusal: It uses a feature that the fused node has not, or its axes cannot be named.
     """
-    operands = {name: node.input[p] for name, p in pattern.inputs.items() if p < len(node.input) and node.input[p]}
-    if "bias" not in operands:
-        raise Refusal(Code.NO_BIAS, Stage.ANCHOR, label(node), "", f"{node.op_type} has no bias input")
-    check_features(interpreter, node, pattern)
-    missing = [n for n in ("query", "key", "value") if n not in operands]
-    if missing:
-        raise Refusal(
-            Code.FEATURE, Stage.ANCHOR, label(node), "", f"it has no {missing[0]} of its own (packed operands)"
-        )
+    operands = _operands(interpreter, node, pattern)
     query, key, value = (operands[n] for n in ("query", "key", "value"))
     heads, key_heads, width = _heads(interpreter, node, pattern, query, key)
     query_dims, key_dims = _dims(interpreter, node, query), _dims(interpreter, node, key)
@@ -94,6 +86,23 @@ def attention(interpreter: Interpreter, node: NodeProto, pattern: OperatorPatter
         past={n: operands[n] for n in ("past_key", "past_value") if n in operands},
         steps=[f"{node.op_type} '{label(node)}': scale {scale:.9g}, bias '{bias}'"],
     )
+
+
+def _operands(interpreter: Interpreter, node: NodeProto, pattern: OperatorPattern) -> dict[str, str]:
+    """The operator's inputs by what they are.
+
+    Raises:
+        Refusal: It has no bias, or uses what is not understood.
+    """
+    operands = {name: node.input[p] for name, p in pattern.inputs.items() if p < len(node.input) and node.input[p]}
+    if "bias" not in operands:
+        raise Refusal(Code.NO_BIAS, Stage.ANCHOR, label(node), "", f"{node.op_type} has no bias input")
+    check_features(interpreter, node, pattern)
+    missing = [n for n in ("query", "key", "value") if n not in operands]
+    if missing:
+        found = f"it has no {missing[0]} of its own (packed operands)"
+        raise Refusal(Code.FEATURE, Stage.ANCHOR, label(node), "", found)
+    return operands
 
 
 def _value_width(interpreter: Interpreter, node: NodeProto, value: str, key_heads: Poly) -> Poly:

@@ -71,15 +71,17 @@ class Trial:
         case, variant = self.case, self.request.variant
         role = path if splits == 1 else "decode_split"
         rows = case.mask is not None and (case.mask.shape[1] > 1 or case.mask.shape[2] > 1)
+        # What key biases and windows add is the same for every form and mask, and in every type.
+        plain = not (variant.key_bias or variant.window)
         of_role = (
-            variant.op_type, "causal" if variant.causal else variant.form, f"mask {variant.mask}", f"mask rows {rows}",
+            variant.op_type if plain else "", "causal" if variant.causal else variant.form, f"mask {variant.mask}",
+            f"mask rows {rows}",
             self.layout, self.dtype, f"positions {variant.positions}", f"key bias {variant.key_bias}",
             f"window {tuple(side >= 0 for side in case.window)}",
             f"{'causal' if variant.causal else variant.form}, several rows {case.query.shape[2] > 1}",
         )  # fmt: skip
         own = (
-            # What key biases and windows add is the same in every type.
-            f"{variant.op_type} {'' if variant.key_bias or variant.window else self.dtype}",
+            f"{variant.op_type} {self.dtype if plain else ''}",
             f"mask of {self.mask_dtype}", f"chunks of head {2 if head_chunks(case.query.shape[3])[1] else 1}",
             f"grouped {case.query.shape[1] > case.key.shape[1]}", f"more rows than keys {surplus(case) < 0}",
             f"D_v is D {case.query.shape[3] == case.value.shape[3]}",

@@ -30,7 +30,7 @@ def sweep(*arguments: str) -> subprocess.CompletedProcess[str]:
 @needs_triton
 @pytest.mark.parametrize(
     ("group", "count"),
-    [("samples", len(covering())), ("decode", len(FAST_LONG_DECODES)), ("skipping", 8), ("unfused", 6)],
+    [("samples", len(covering())), ("decode", len(FAST_LONG_DECODES)), ("skipping", 8), ("unfused", 6), ("blocks", 12)],
 )
 def test_kernels_against_float64(group: str, count: int) -> None:
     done = sweep("--fast", "--only", group)
@@ -49,9 +49,10 @@ def test_the_fast_subset_has_one_of_everything() -> None:
     found = {trait for item, path, splits in covering() for trait in item.traits(path, splits)}
     for role in ("prefill", "decode", "decode_split"):
         wanted = {
-            *(variant.op_type for variant in FAMILY_MEMBERS), "causal", "linear", "symmetric", "mask none",
+            *(variant.op_type for variant in FAMILY_MEMBERS if not (variant.key_bias or variant.window)),
+            "causal", "linear", "symmetric", "mask none",
             "mask boolean", "mask additive", "mask rows True", "mask rows False", "BHSD", "BSHD", *DTYPES,
-            "positions True", "positions False",
+            "positions True", "positions False", "key bias True", "window (True, True)", "window (False, True)",
             *(f"{form}, several rows True" for form in ("causal", "linear", "symmetric")),
         }  # fmt: skip
         assert {f"{role}: {trait}" for trait in wanted} <= found

@@ -195,6 +195,7 @@ class Drawer:
         val_ranges: Inclusive bounds that replace an input's own way of being drawn.
         half_values: Draw floats that a float16 and a bfloat16 can hold, for models of those types.
         sequence_first: Inputs of ids and features have their tokens on axis 0.
+        empty_rows: Masks may hide all keys of a query; not where such rows need not be equal and nothing tells of them.
     """
 
     def __init__(
@@ -205,7 +206,9 @@ class Drawer:
         *,
         half_values: bool,
         sequence_first: bool = False,
+        empty_rows: bool = True,
     ) -> None:
+        self._empty_rows = empty_rows
         self._inputs = inputs
         self._symbols = symbols
         self._ranges = val_ranges
@@ -230,10 +233,14 @@ class Drawer:
             elif entry.kind is Kind.PADDING_MASK:
                 # Two masks of one shape describe the same tokens.
                 if shape not in masks:
-                    masks[shape] = _kept(rng, shape, case.padding)
+                    spared = case.padding is Padding.WHOLE and not self._empty_rows
+                    masks[shape] = _kept(rng, shape, Padding.RIGHT if spared else case.padding)
                 arrays[entry.name] = _as_mask(masks[shape], entry)
             elif entry.kind is Kind.WIDE_MASK:
-                arrays[entry.name] = _as_mask(_visible(rng, shape, case.padding), entry)
+                # What is added to all keys of a row hides none of them, and takes digits from their scores.
+                spared = case.padding is Padding.WHOLE and (entry.additive or not self._empty_rows)
+                visible = _visible(rng, shape, Padding.INTERIOR if spared else case.padding)
+                arrays[entry.name] = _as_mask(visible, entry)
             else:
                 arrays[entry.name] = self._values(rng, entry, shape, case)
         return input_set(case.name, self._inputs, arrays, sequence_first=self._sequence_first)

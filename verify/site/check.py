@@ -135,26 +135,11 @@ class _Check:
         self.clones = _widened(self.clones, options.threads)
         original, rewritten = self.clones
         wide = original.wide
+        drawer = SiteDrawer(self.pair, self.inputs, options, half_values=self.narrow)
         try:
-            runs = _SiteRuns(Session(original, threads=options.threads), judge=self._judged)
+            runs = self._run_original(original, drawer)
         except RunError as error:
             return self.skipped(f"onnxruntime does not load it: {error}")
-        drawer = SiteDrawer(self.pair, self.inputs, options, half_values=self.narrow)
-        run_cases(
-            runs,
-            cases_of(
-                drawer,
-                self.inputs,
-                self._long(),
-                quiet=self.pair.query is not None,
-                beyond=affordable(options.lengths, self.pair.heads, new_only=not drawer.has_past)[0],
-            ),
-            drawer,
-            (Relation.PAST_AND_NEW,),
-            options.seed,
-            no_progress,
-        )
-        runs.close()
         if not runs.sets:
             return self.skipped(f"the original runs on none of the inputs: {'; '.join(runs.notes)}", wide)
         sets = [one for one in runs.sets if isinstance(one, SiteSet)]
@@ -166,30 +151,20 @@ class _Check:
         ]
         layouts = {name: Layout(None, None) for name in (*runs.outputs[0], BIAS)}
         relative = WIDE_LIMIT if wide else NARROW_LIMIT
-
-        def compared(allowances: Sequence[Mapping[str, Allowance]]) -> tuple[SetResult, ...]:
-            results = []
-            for one, wanted, other, error, extra in zip(sets, originals, outputs, failures, allowances, strict=True):
-                shapes = {name: tuple(array.shape) for name, array in one.arrays.items()}
-                found = () if other is None else compare(one, wanted, other, layouts, extra, relative=relative)
-                results.append(SetResult(one.name, shapes, found, error))
-            return tuple(results)
-
+        pairs = list(zip(sets, originals, outputs, failures, strict=True))
         computed = [other for other in outputs if other is not None]
         complete = len(computed) == len(sets)
         allowances: list[dict[str, Allowance]] = [{} for _ in sets]
-        results = compared(allowances)
+        results = _compared(pairs, layouts, allowances, relative)
         if complete:
             # Always allowed for, so that what is said about mutants holds for the limit that decides.
             site = SiteRounding(self.pair.by_head, self._bias_of(original), wide)
-            stored, threads = self.stored, options.threads
             plain = [{name: value for name, value in other.items() if name != BIAS} for other in computed]
-            found = rounding_allowances(rewritten, stored, sets, plain, layouts, threads=threads, site=site)
-            allowances = found or allowances
-            for one, allowance in zip(sets, allowances, strict=True):
-                if one.bias is not None:
-                    allowance[BIAS] = one.bias.allowance
-            results = compared(allowances)
+            found = rounding_allowances(
+                rewritten, self.stored, sets, plain, layouts, threads=options.threads, site=site
+            )
+            allowances = _with_that_of_the_bias(found or allowances, sets)
+            results = _compared(pairs, layouts, allowances, relative)
         if complete and not any(entry.compared for one in results for entry in one.outputs):
             return self.skipped("no output has a number that could be compared", wide)
         mutants: tuple[MutantResult, ...] = ()
@@ -215,6 +190,20 @@ class _Check:
             here = chosen(options.kernels, options.known)[0]
             kernels = tuple(compare_kernels(one, self.float32, given, threads=options.threads)[0] for one in here)
         return SiteResult(self.pair.site, None, wide, results, mutants, tuple(runs.notes), kernels=kernels)
+
+    def _run_original(self, original: Model, drawer: SiteDrawer) -> _SiteRuns:
+        """The original on all inputs that are drawn.
+
+        Raises:
+            RunError: onnxruntime does not load it.
+        """
+        options = self.options
+        runs = _SiteRuns(Session(original, threads=options.threads), judge=self._judged)
+        beyond = affordable(options.lengths, self.pair.heads, new_only=not drawer.has_past)[0]
+        cases = cases_of(drawer, self.inputs, self._long(), quiet=self.pair.query is not None, beyond=beyond)
+        run_cases(runs, cases, drawer, (Relation.PAST_AND_NEW,), options.seed, no_progress)
+        runs.close()
+        return runs
 
     def skipped(self, reason: str, wide: bool = False) -> SiteResult:
         """The result where nothing could be compared, and why."""
@@ -284,3 +273,26 @@ def _widened(clones: Sequence[Model], threads: int) -> list[Model]:
     except RunError:
         return list(clones)
     return wide
+
+
+def _with_that_of_the_bias(
+    allowances: Sequence[dict[str, Allowance]], sets: Sequence[SiteSet]
+) -> list[dict[str, Allowance]]:
+    """The allowances per input set, with what rounding explains of the bias itself."""
+    both = zip(allowances, sets, strict=True)
+    return [own if one.bias is None else {**own, BIAS: one.bias.allowance} for own, one in both]
+
+
+def _compared(
+    pairs: Sequence[tuple[SiteSet, dict[str, Array], dict[str, Array] | None, str | None]],
+    layouts: dict[str, Layout],
+    allowances: Sequence[Mapping[str, Allowance]],
+    relative: float,
+) -> tuple[SetResult, ...]:
+    """The verdict per input set: (the set, the original's outputs, those of the rewritten site, why there are none)."""
+    results = []
+    for (one, wanted, other, error), extra in zip(pairs, allowances, strict=True):
+        shapes = {name: tuple(array.shape) for name, array in one.arrays.items()}
+        found = () if other is None else compare(one, wanted, other, layouts, extra, relative=relative)
+        results.append(SetResult(one.name, shapes, found, error))
+    return tuple(results)

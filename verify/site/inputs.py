@@ -44,7 +44,9 @@ class SiteDrawer:
         declared = {v.name: v.type.tensor_type.elem_type for v in pair.original.graph.input if v.name in pair.shapes}
         self._types = {name: helper.tensor_dtype_to_np_dtype(kind) for name, kind in declared.items()}
         ranges = {n: r for n, r in options.val_ranges.items() if n in pair.tensors}
-        self._drawer = Drawer(inputs, self, ranges, half_values=half_values)
+        # Scores tell which rows see no key, where these need not be equal.
+        told = pair.rows_agree or bool(pair.scores)
+        self._drawer = Drawer(inputs, self, ranges, half_values=half_values, empty_rows=told)
 
     @property
     def has_new(self) -> bool:
