@@ -5,13 +5,19 @@ Each model is written out here, small: it has to be refused for the reason that 
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+
 import numpy as np
 import numpy.typing as npt
 import onnx.parser
 import pytest
 from alibi_rewriter.algebra import Index, Size, conjunction, disjunction, ind, less_equal, min0, of, poly
+from alibi_rewriter.rewriter.interpret.sizes.facts import Facts
 from alibi_rewriter.rewriter.pipeline import rewrite
+from alibi_rewriter.rewriter.prove.forms import Sloped, join_kinks
 from alibi_rewriter.rewriter.recognise.visibility import apply_order, hides, under
+from alibi_rewriter.rewriter.records.reading import Attention
 from alibi_rewriter.rewriter.result import Options, PassResult
 from alibi_rewriter.rewriter.verdicts import Code
 from onnx import ModelProto
@@ -115,6 +121,15 @@ def test_a_distance_of_either_sign_in_its_normal_form(rows: str, keys: str) -> N
         n: random.standard_normal((2, 4, length, 8)).astype(np.float32) for n, length in (("q", 4), ("k", 9), ("v", 9))
     }
     assert np.abs(run(proto, feeds)[0] - run(made, feeds)[0]).max() < 1e-5
+
+
+def test_a_kink_of_the_opposite_sign_is_joined_with_its_own() -> None:
+    """min(0, -d) is min(0, d) - d: the kink is the same, and the slope loses what it rises by."""
+    key = Index("j", T)
+    distance = of(key) - I
+    site = cast(Attention, SimpleNamespace(frame=SimpleNamespace(key=key)))
+    joined = join_kinks(Facts(), site, Sloped(poly(5), {-distance: poly(3)}), (distance,))
+    assert (joined.linear, joined.kinks) == (poly(2), {distance: poly(3)})
 
 
 # --- where the order of key and row is known ---------------------------------------------------------------

@@ -20,11 +20,7 @@ TESTS_OF_NATIVE = ("tests/engine/test_plugin_library.py::test_the_library_plans_
 
 MUTATIONS: tuple[tuple[str, str, str], ...] = (
     # --- survivors of b65f32f
-    (
-        "rewriter/prove/proof.py",
-        "np.maximum(np.abs(a), np.abs(b)) * 2.0**-22",
-        "np.maximum(np.abs(a), np.abs(b)) * 2.0**-8",
-    ),
+    ("rewriter/prove/forms.py", "LAST_PLACE = 2.0**-22", "LAST_PLACE = 2.0**-8"),
     ("rewriter/recognise/visibility.py", "if ratio > 0 and is_nonpositive(rest):", "if ratio > 0:"),
     (
         "rewriter/recognise/visibility.py",
@@ -158,7 +154,7 @@ MUTATIONS: tuple[tuple[str, str, str], ...] = (
     ("rewriter/prove/proof.py", "if whole_numbers and named <= allowed:", "if named <= allowed:"),
     ("rewriter/prove/proof.py", "if whole_numbers and named <= allowed:", "if whole_numbers:"),
     ("rewriter/prove/proof.py", "if any(a == frame.key or isinstance(a, Min0) for a, _ in place):", "if False:"),
-    ("rewriter/prove/proof.py", "linear = linear - factor", "linear = linear + factor"),
+    ("rewriter/prove/forms.py", "linear = linear - factor * rises", "linear = linear + factor * rises"),
     ("rewriter/prove/proof.py", "elif factor.terms:\n            shift", "elif False:\n            shift"),
     ("rewriter/prove/proof.py", "    _check_shift(attention)\n", ""),
     (

@@ -70,7 +70,7 @@ def fit(interpreter: Interpreter, attention: Attention, found: Sloped, frames: F
     A causal bias is of a form with a causal member only: nothing else could be written for it.
     """
     facts = interpreter.facts
-    joined = _joined(facts, attention, found, (frames.distance,))
+    joined = join_kinks(facts, attention, found, (frames.distance,))
     for form in FORMS:
         if not any(member.causal == frames.causal for member in form.members):
             continue
@@ -90,7 +90,7 @@ def _distance(facts: Facts, form: Form, parameters: Sequence[Poly], frames: Fram
     return value
 
 
-def _joined(facts: Facts, attention: Attention, value: Sloped, known: Iterable[Poly]) -> Sloped:
+def join_kinks(facts: Facts, attention: Attention, value: Sloped, known: Iterable[Poly]) -> Sloped:
     """The same with one kink for arguments that are equal, or opposite: min(0, -p) is min(0, p) - p.
 
     Args:
@@ -128,7 +128,7 @@ def _slope(facts: Facts, attention: Attention, found: Sloped, wanted: Poly, dist
             kinks[atom.value] = poly(coefficient)
         else:
             return None
-    unit = _joined(facts, attention, Sloped(linear, kinks), (distance, *found.kinks))
+    unit = join_kinks(facts, attention, Sloped(linear, kinks), (distance, *found.kinks))
     pairs = [(found.linear, unit.linear)]
     places = dict.fromkeys([*unit.kinks, *found.kinks])
     pairs += [(found.kinks.get(place, ZERO), unit.kinks.get(place, ZERO)) for place in places]
