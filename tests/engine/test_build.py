@@ -49,6 +49,8 @@ FAMILIES = {
     "jina": "jina__v2_sdpa_dynamo18_dyn",
     "baichuan with a cache": "baichuan13b__decode_dynamo18_dyn",
 }
+QUICK = ("bloom with a cache", "falcon", "jina")
+SLOW = pytest.mark.skipif(not os.environ.get("ALIBI_SLOW"), reason="compiles for half a minute; ALIBI_SLOW=1 runs it")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -70,7 +72,7 @@ def litter(folder: Path, *wanted: str) -> list[str]:
 
 
 @needs_rtx
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [f if f in QUICK else pytest.param(f, marks=SLOW) for f in FAMILIES])
 def test_every_family_becomes_an_engine(family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = DATA / f"{FAMILIES[family]}.onnx"
     target, plan, report = tmp_path / "m.alibi.onnx", tmp_path / "m.engine", tmp_path / "r.json"
@@ -144,7 +146,7 @@ def test_a_version_that_was_not_tested_is_named(bloom: Path, tmp_path: Path, mon
 
 
 @needs_rtx
-@pytest.mark.parametrize("targets", [(80,), (86,), (120,), (80, 86, 89, 120)])
+@pytest.mark.parametrize("targets", [*(pytest.param((t,), marks=SLOW) for t in (80, 86, 120)), (80, 86, 89, 120)])
 def test_targets_singly_and_together(bloom: Path, tmp_path: Path, targets: tuple[int, ...]) -> None:
     facts = build_engine(bloom, tmp_path / "m.engine", EngineOptions(backend=RTX, targets=targets))
     assert facts.targets == targets

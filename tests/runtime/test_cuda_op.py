@@ -22,6 +22,7 @@ except NoLibrary:
     pytest.skip("the library was not built: no C++ compiler", allow_module_level=True)
 
 FLAGS = ("-std=c++17", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-psabi", f"-I{NATIVE}", f"-I{HERE}")
+SLOW = pytest.mark.skipif(not os.environ.get("ALIBI_SLOW"), reason="compiles for half a minute; ALIBI_SLOW=1 runs it")
 SANITIZERS = {
     "address": ("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
     "thread": ("-fsanitize=thread",),
@@ -67,7 +68,7 @@ def test_without_a_driver_nothing_is_registered_for_it(tmp_path: Path) -> None:
     run(host, tmp_path / "nowhere", LIBRARY, tmp_path, "none")
 
 
-@pytest.mark.parametrize("name", SANITIZERS)
+@pytest.mark.parametrize("name", [n if n == "address" else pytest.param(n, marks=SLOW) for n in SANITIZERS])
 def test_under_a_sanitizer(tmp_path: Path, name: str) -> None:
     host, driver = built(tmp_path, *SANITIZERS[name])
     parts = [p for part in ("core", "cuda", "onnxruntime") for p in sorted((NATIVE / part).glob("*.cpp"))]
