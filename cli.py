@@ -11,7 +11,7 @@ from .base.ending import Outputs, complain, leave, settle_streams, show
 from .base.errors import AlibiError, ExitCode
 from .base.interrupts import INTERRUPTED
 from .base.isolation import leave_working_folder
-from .base.targets import STANDARD_OUTPUT, check_place, inside
+from .base.targets import STANDARD_OUTPUT, check_place, inside, is_folder
 from .base.version import __version__
 from .base.writing import write_file
 from .engine import command as engine
@@ -187,7 +187,7 @@ def _rewrite(words: list[str], outputs: Outputs) -> int:
 
         return carry_out(options, models, outputs, COMMANDS)
     (options.model,) = models
-    if options.output is not None and options.output.is_dir():
+    if options.output is not None and is_folder(options.output):
         options.output = inside(options.output, options.model)
     return _run(options, outputs)
 

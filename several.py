@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .base.ending import Outputs, complain, printable, show
 from .base.errors import AlibiError, ExitCode, UsageError
-from .base.targets import STANDARD_OUTPUT, check_place, inside, same_file
+from .base.targets import STANDARD_OUTPUT, check_place, inside, is_folder, same_file
 from .base.writing import write_file
 from .running import Done, Run, broken, prepare
 
@@ -102,9 +103,9 @@ def _check(options: argparse.Namespace, models: Sequence[Path]) -> None:
         raise UsageError("--engine PATH is one engine, and there are several models. Give --engine without a path.")
     folder = options.output
     if folder is not None:
-        if folder == STANDARD_OUTPUT or (folder.exists() and not folder.is_dir()):
+        if folder == STANDARD_OUTPUT or (os.path.lexists(folder) and not is_folder(folder)):
             raise UsageError(f"-o '{folder}' is no folder, and there are {len(models)} models. Choose a folder.")
-        if not folder.parent.is_dir():
+        if not is_folder(folder.parent):
             raise UsageError(f"the folder '{folder.parent}' does not exist. Make it, or choose another -o.")
     places: dict[Path, Path] = {}
     for model in models:

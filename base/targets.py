@@ -137,3 +137,11 @@ def umask() -> int:
 def inside(folder: Path, model: Path) -> Path:
     """Where a rewritten model goes in a folder if no name is given for it."""
     return folder / f"{model.stem}.alibi.onnx"
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder; what cannot be looked at is none, and is refused where something is done with it."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False

@@ -39,7 +39,8 @@ MEASURE = r"""
 import re, sys
 from pathlib import Path
 from alibi_rewriter import Options, rewrite
-result = rewrite(sys.argv[1], options=Options(verify=False))
+target = Path(sys.argv[1]).with_suffix(".alibi.onnx")
+result = rewrite(sys.argv[1], target, options=Options(verify=False))
 # Not ru_maxrss, which a process inherits from the one that started it.
 print(len(result.fused), int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text()).group(1)) // 1024)
 """

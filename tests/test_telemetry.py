@@ -35,7 +35,7 @@ def test_nothing_is_recorded_of_a_program_that_has_imported_it(tmp_path: Path) -
 
 def test_a_users_own_setting_is_left_alone() -> None:
     code = (
-        "import os, onnxruntime; from alibi_rewriter.rewriter import quiet\n"
+        "import os, onnxruntime; from alibi_rewriter.base import telemetry as quiet\n"
         "onnxruntime.disable_telemetry_events = lambda: 1 / 0\n"
         "assert quiet.onnxruntime() is onnxruntime and os.environ['ORT_DISABLE_TELEMETRY'] == '0'"
     )

@@ -27,7 +27,7 @@ import candidates
 import rules
 from candidates import Kind
 
-CONFIGURATIONS = Path(alibi_rewriter.kernels.__file__).with_name("configurations.json")
+CONFIGURATIONS = Path(alibi_rewriter.kernels.__file__).parent / "compile" / "configurations.json"
 
 
 def say(text: str) -> None:
