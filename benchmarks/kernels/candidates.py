@@ -276,6 +276,16 @@ def _static_decode() -> Iterator[Kind]:
             yield Kind(f"static {role} float32 {low}-{high}", rule, plain(*(smaller if high == 64 else smaller[1:])))
 
 
+def _extend() -> Iterator[Kind]:
+    """A few rows against many keys: the decode kernel with tiles of more rows, for as many as the rows are."""
+    for rows, tile in ((64, (64, 64, 4, 3)), (128, (128, 64, 8, 3))):
+        rule = {
+            "role": "extend", "engine": "portable", "arch": [90], "element_bytes": 2, "head_dim": [16, 128],
+            "conditions": [{"size": "rows", "at_most": rows}, {"size": "s_kv", "at_least": 2048}],
+        }  # fmt: skip
+        yield Kind(f"extend rows-{rows}", rule, plain(tile))
+
+
 def static() -> tuple[Kind, ...]:
     """The classes whose rules follow from what compiling reports."""
-    return (*_static_prefill(), *_static_decode())
+    return (*_static_prefill(), *_static_decode(), *_extend())
