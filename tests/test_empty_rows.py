@@ -10,16 +10,18 @@ import onnx
 import pytest
 from alibi_rewriter.base.errors import ExitCode
 from alibi_rewriter.fused.body import function_proto
-from alibi_rewriter.fused.family import BY_OP_TYPE
+from alibi_rewriter.fused.family import BY_OP_TYPE, EmptyRows
 from alibi_rewriter.patterns.operators import PATTERNS
 from alibi_rewriter.rewriter import report
 from alibi_rewriter.rewriter.pipeline import rewrite
+from alibi_rewriter.rewriter.records.rows import ADDED
 from alibi_rewriter.rewriter.result import Options, PassResult
 from alibi_rewriter.rewriter.verdicts import Notice
 from alibi_rewriter.verify import VerifyOptions, verify
 from generator import build, sample
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from test_operators import attention, grouped, multi_head
+from textgraphs import read
 from tiny import BARE, LOWEST, Graph, draw, run
 
 pytest.importorskip("onnxruntime")
@@ -249,3 +251,12 @@ def test_masks_that_tell_of_no_padded_token(number: int) -> None:
     found = rewrite(build(sample(random.Random(f"rows-{number}")))).verification
     assert found is not None
     assert found.status == "passed", found.summary()
+
+
+def test_a_number_under_a_condition_is_added_as_a_mask_is() -> None:
+    """-1e4 hides nothing here: rows in which all keys score it keep some digits, and are not equal number by number."""
+    (site,) = rewrite(read("accept_finite_causal_mask"), options=Options(verify=False)).analysis.sites
+    assert site.plan is not None
+    assert site.plan.rows_without_keys is ADDED
+    assert site.plan.rows_without_keys.agrees(EmptyRows.MEAN)
+    assert not site.plan.rows_without_keys.comparable(EmptyRows.MEAN)

@@ -177,7 +177,7 @@ def _compared(
     if options.kernels is not None and complete and all(entry.passed for entry in sets):
         here, missing = chosen(options.kernels, options.known, sources[1].model.proto)
         runs.notes.extend(missing)
-        given = Compared(_without_padding(runs.sets), runs.outputs, layouts, used, allowances, fixed_at_one)
+        given = Compared(runs.sets, runs.outputs, layouts, used, allowances, fixed_at_one)
         kernels = [check_kernels(one, clones[1], sources[1], given, options, precision) for one in here]
     notes, scope = tuple(runs.notes), out_of_scope(runs.sets, runs.outputs, errors)
     return Verification(sets, power, precision, TOLERANCE, scope, notes, kernels=tuple(kernels))
@@ -192,11 +192,6 @@ def _as_they_are(
     )
     runs.notes.extend(notes)
     return measured
-
-
-def _without_padding(sets: Sequence[InputSet]) -> list[InputSet]:
-    """The same, compared at tokens only: near -1e4 float32 keeps three digits, and kernels add in another order."""
-    return [replace(one, padded_too=False) for one in sets]
 
 
 def _nothing_ran(runs: Runs, options: VerifyOptions) -> Verification:

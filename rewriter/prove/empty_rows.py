@@ -62,10 +62,11 @@ def _of_softmax(hidden: Sequence[Poly], rest: Poly, *, half: bool) -> RowsWithou
     added = [(m, c) for m, c in rest.terms if any(isinstance(a, Read | Sum) for a, _ in m)]
     heavy = [c for _, c in added if magnitude(c) >= LARGEST_FLOAT32]
     if not hidden:
-        # What is added at run time is added here as well; two lowest numbers are as low as one of them here.
+        # What is added is added here as well, read at run time or under a condition; two lowest numbers are as low as
+        # one of them here.
         if len(heavy) > 1:
             return _uncertain([])
-        return MEAN if heavy else ADDED if added else NOWHERE
+        return MEAN if heavy else ADDED if rest.terms else NOWHERE
     levels: list[Number | None] = [_level(score, half=half) for score in hidden]
     about = {score.constant_term for score in hidden}
     if any(_may_hide(monomial, coefficient) for monomial, coefficient in added):
