@@ -137,7 +137,7 @@ def _check_nodes(model: ModelProto, base_dir: Path, made: Intact) -> dict[str, s
 def _check_bodies(model: ModelProto, types: Mapping[str, set[int]], made: Intact) -> None:
     bodies = {f.name: f for f in model.functions if f.domain == DOMAIN}
     nodes: dict[str, list[NodeProto]] = {}
-    for node in note.fused_nodes(model):
+    for node in note.fused_calls(model):
         nodes.setdefault(node.op_type, []).append(node)
     for op_type, calls in sorted(nodes.items()):
         body = bodies.get(op_type)

@@ -18,6 +18,7 @@ from ..base.targets import check_place, put, same_file
 from ..base.writing import write_file
 from ..fused.family import DOMAIN
 from ..graph.load import data_files
+from ..graph.note import fused_nodes
 from ..plugin import library_path
 from .accumulation import FLOAT32, statement, widen_bodies
 from .attach import NO_TRITON, Attached, attach_kernels
@@ -25,7 +26,6 @@ from .backends import Backend, choose
 from .devices import devices
 from .facts import EngineFacts
 from .job import BuildJob
-from .needs import fused_nodes
 from .operands import check_operands
 from .options import STRATEGIES, EngineOptions, Reporter
 from .plan_file import read_plan

@@ -174,7 +174,7 @@ class EngineRequest:
 
     def carry_out(self, result: PassResult) -> EngineOutcome:
         """Builds what was asked for from a rewritten model, or from one that was rewritten before."""
-        from .needs import fused_nodes
+        from ..graph.note import fused_nodes
 
         model, before = result.output, False
         if model is None and not result.fused and result.source.path is not None:

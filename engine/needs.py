@@ -10,11 +10,11 @@ from onnx import ModelProto, NodeProto, TensorProto
 
 from ..algebra import Poly
 from ..base.errors import EngineFailed
-from ..fused.family import BY_OP_TYPE, DOMAIN, MaskKind
-from ..graph.index import index_graph, label, opset_versions
+from ..fused.family import BY_OP_TYPE, MaskKind
+from ..graph.index import label
 from ..kernels.requests import BufferLayout, KernelRequest
 from ..rewriter.interpret import Interpreter
-from ..rewriter.interpret.scopes import interpreted
+from .operands import fused_with_facts
 
 DTYPES: dict[int, str] = {
     TensorProto.FLOAT: "float32",
@@ -49,23 +49,6 @@ class Unserved(Exception):
     """No kernel takes a node; the message names the node and says why."""
 
 
-def fused_nodes(model: ModelProto) -> list[NodeProto]:
-    """All nodes of the fused family, in graph order, outer graphs first."""
-    root = index_graph(model.graph, opset_versions(model), Path())
-    found = []
-    pending = [root]
-    while pending:
-        scope = pending.pop(0)
-        found += [node for node in scope.graph.node if is_fused(node)]
-        pending += scope.children
-    return found
-
-
-def is_fused(node: NodeProto) -> bool:
-    """Whether a node belongs to the fused family."""
-    return node.domain == DOMAIN and node.op_type in BY_OP_TYPE
-
-
 def needs(model: ModelProto, base_dir: Path) -> Iterator[tuple[NodeProto, Need]]:
     """Every fused node with what it needs.
 
@@ -89,14 +72,11 @@ def each_need(model: ModelProto, base_dir: Path) -> Iterator[tuple[NodeProto, Ne
         model: A rewritten model.
         base_dir: Where its external data lie.
     """
-    root = index_graph(model.graph, opset_versions(model), base_dir)
-    for interpreter in interpreted(root):
-        for node in interpreter.scope.graph.node:
-            if is_fused(node):
-                try:
-                    yield node, _need(interpreter, node)
-                except Unserved as reason:
-                    yield node, reason
+    for interpreter, node in fused_with_facts(model, base_dir):
+        try:
+            yield node, _need(interpreter, node)
+        except Unserved as reason:
+            yield node, reason
 
 
 def _need(interpreter: Interpreter, node: NodeProto) -> Need:

@@ -13,7 +13,7 @@ from onnx import ModelProto, NodeProto, TensorProto
 
 from ..algebra import Poly
 from ..base.errors import EngineFailed
-from ..fused.family import BY_OP_TYPE, DOMAIN
+from ..fused.family import BY_OP_TYPE, is_fused
 from ..graph.index import index_graph, label, opset_versions
 from ..rewriter.interpret import Interpreter
 from ..rewriter.interpret.scopes import interpreted
@@ -44,7 +44,7 @@ def fused_with_facts(model: ModelProto, base_dir: Path) -> Iterator[tuple[Interp
     root = index_graph(model.graph, opset_versions(model), base_dir)
     for interpreter in interpreted(root):
         for node in interpreter.scope.graph.node:
-            if node.domain == DOMAIN and node.op_type in BY_OP_TYPE:
+            if is_fused(node):
                 yield interpreter, node
 
 

@@ -37,8 +37,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from ..patterns.forms import BY_NAME, FORMS, LINEAR, Form
+
+if TYPE_CHECKING:
+    from onnx import NodeProto
 
 DOMAIN = "alibi"
 DOMAIN_VERSION = 1
@@ -162,6 +166,11 @@ PREFER_KEY_BIAS = False
 either would do.  Masks are what all kernels take."""
 
 BY_OP_TYPE: dict[str, Variant] = {member.op_type: member for member in FAMILY_MEMBERS}
+
+
+def is_fused(node: NodeProto) -> bool:
+    """Whether a node belongs to the family."""
+    return node.domain == DOMAIN and node.op_type in BY_OP_TYPE
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from onnx import ModelProto, NodeProto
 
 from ..base.version import __version__
-from ..fused.family import BY_OP_TYPE, DOMAIN
+from ..fused.family import BY_OP_TYPE, is_fused
 from .load import graphs
 
 VERSION = "alibi_rewriter.version"
@@ -24,14 +24,18 @@ _ENTRY = re.compile(r"(\d{1,9}) (\w+)")
 
 
 def fused_nodes(model: ModelProto) -> list[NodeProto]:
-    """All nodes of the family, in the graph, in bodies, and in functions, in this order."""
-    owners = [*(graph.node for graph in graphs(model)), *(function.node for function in model.functions)]
-    return [node for nodes in owners for node in nodes if node.domain == DOMAIN and node.op_type in BY_OP_TYPE]
+    """The nodes of the family that run: in the graph, then in bodies."""
+    return [node for graph in graphs(model) for node in graph.node if is_fused(node)]
+
+
+def fused_calls(model: ModelProto) -> list[NodeProto]:
+    """All nodes of the family, those in functions last."""
+    return [*fused_nodes(model), *(node for function in model.functions for node in function.node if is_fused(node))]
 
 
 def count(model: ModelProto) -> Counter[str]:
     """How many nodes of the family there are, by op_type."""
-    return Counter(node.op_type for node in fused_nodes(model))
+    return Counter(node.op_type for node in fused_calls(model))
 
 
 def write(model: ModelProto, *, inlined: Mapping[str, int] | None = None) -> None:

@@ -160,21 +160,9 @@ def claimed_nodes(session: InferenceSession) -> Claim:
     """See :func:`alibi_rewriter.claimed_nodes`."""
     if not isinstance(session, InferenceSession):
         raise TypeError("claimed_nodes needs a session that was made by alibi_rewriter.InferenceSession")
-    return Claim(session._alibi_claimed, _fused_nodes(session._alibi_model))
+    from ..graph.note import fused_nodes
 
-
-def _fused_nodes(model: str | bytes) -> int:
-    """Fused nodes of a model's graph and of the graphs in it."""
-    from ..fused.family import BY_OP_TYPE, DOMAIN
-
-    count, graphs = 0, [_load(model).graph]
-    while graphs:
-        for node in graphs.pop().node:
-            count += node.domain == DOMAIN and node.op_type in BY_OP_TYPE
-            for attribute in node.attribute:
-                graphs += [attribute.g] if attribute.HasField("g") else []
-                graphs += attribute.graphs
-    return count
+    return Claim(session._alibi_claimed, len(fused_nodes(_load(session._alibi_model))))
 
 
 def _load(model: str | bytes) -> onnx.ModelProto:

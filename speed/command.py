@@ -16,9 +16,9 @@ from ..base.errors import ModelRejected, NotRewritten, UsageError
 from ..base.hidden import scratch
 from ..base.targets import STANDARD_OUTPUT, check_place, same_file
 from ..base.writing import write_file
-from ..engine.needs import fused_nodes
 from ..engine.shapes import check_shapes, inputs_of, parse_shapes
 from ..graph.load import load
+from ..graph.note import fused_nodes
 from ..rewriter.pipeline import rewrite
 from ..rewriter.result import Options, PassResult
 from ..verify.errors import RunError

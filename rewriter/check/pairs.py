@@ -16,7 +16,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from ...algebra import Min0, Poly, Size
-from ...fused.family import BY_OP_TYPE, DOMAIN, EmptyRows
+from ...fused.family import DOMAIN, EmptyRows, is_fused
 from ...graph.index import NO_NUMBERS, Scope, index_graph, operator, opset_versions, subgraphs, walk
 from ..interpret import Interpreter
 from ..recognise.products import is_contraction
@@ -117,7 +117,7 @@ class CutPairs:
     def pair(self, part: _Part, after: Cut, scope: Scope, rewritten: ModelProto, folder: Path) -> CutPair | str:
         interpreter = part.site.interpreter
         attention = part.plan.proof.attention
-        fused = [n for n in after.nodes if n.domain == DOMAIN and n.op_type in BY_OP_TYPE]
+        fused = [n for n in after.nodes if is_fused(n)]
         if len(fused) != 1 or not part.cut.outputs:
             return f"{len(fused)} fused nodes lie between its border and its output"
         if not part.whole:

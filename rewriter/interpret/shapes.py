@@ -14,7 +14,7 @@ from onnx import NodeProto, TensorProto, ValueInfoProto
 
 from ...algebra import Poly, Size, of, poly
 from ...base.errors import ModelRejected
-from ...fused.family import BY_OP_TYPE, DOMAIN, MaskKind
+from ...fused.family import BY_OP_TYPE, DOMAIN, MaskKind, is_fused
 from ...graph.index import MAX_RANK, Scope, attribute, int_attribute, label, subgraphs
 from . import contrib
 from .extents import RULES, Dims, broadcast
@@ -216,7 +216,7 @@ def _infer_types(interpreter: Interpreter, node: NodeProto) -> None:
     elif kind in contrib.RULES and node.domain == "com.microsoft":
         position = contrib.TYPED_BY.get(kind, len(node.input))
         result = interpreter.dtype(node.input[position]) if position < len(node.input) else 0
-    elif node.domain == DOMAIN and kind in BY_OP_TYPE:
+    elif is_fused(node):
         result = first  # the type of the query
     elif has_known_extents(node):
         result = first or next((d for n in node.input if n and (d := interpreter.dtype(n))), 0)
@@ -230,7 +230,7 @@ def _infer_types(interpreter: Interpreter, node: NodeProto) -> None:
 def _infer_dims(interpreter: Interpreter, node: NodeProto) -> list[Dims]:
     kind = node.op_type
     inputs = [interpreter.dims(n) if n else None for n in node.input]
-    if node.domain == DOMAIN and kind in BY_OP_TYPE:
+    if is_fused(node):
         return [_fused_attention(interpreter, node, inputs)]
     if kind in KNOWN and node.domain in STANDARD and not interpreter.understands(node):
         return [None] * len(node.output)

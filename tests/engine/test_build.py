@@ -23,13 +23,13 @@ from alibi_rewriter.engine import build as build_module
 from alibi_rewriter.engine.attach import ATTRIBUTE, attach_kernels
 from alibi_rewriter.engine.build import EngineOptions, build_engine, embed_kernels, remove_functions
 from alibi_rewriter.engine.job import BuildJob
-from alibi_rewriter.engine.needs import fused_nodes
 from alibi_rewriter.engine.options import Reporter
 from alibi_rewriter.engine.plan_file import read_plan
 from alibi_rewriter.engine.process import run_child
 from alibi_rewriter.engine.shim import SONAME, shared_object
 from alibi_rewriter.engine.targets import images_for
 from alibi_rewriter.graph.edit import set_attribute
+from alibi_rewriter.graph.note import fused_nodes
 from alibi_rewriter.plugin import library_path
 from evidence import Level
 from test_versions import attention

@@ -17,7 +17,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ...fused.body import ROWS, function_proto
-from ...fused.family import BY_OP_TYPE, DOMAIN, UNBOUNDED, EmptyRows, MaskKind, Variant
+from ...fused.family import BY_OP_TYPE, UNBOUNDED, EmptyRows, MaskKind, Variant, is_fused
 from ...patterns.forms import LINEAR
 
 
@@ -384,7 +384,7 @@ def _fused(proto: onnx.ModelProto) -> Iterator[tuple[Any, onnx.NodeProto]]:
         container = waiting.pop()
         inner: list[Any] = []
         for node in container:
-            if node.domain == DOMAIN and node.op_type in BY_OP_TYPE:
+            if is_fused(node):
                 yield container, node
             for attribute in node.attribute:
                 inner += [attribute.g.node] if attribute.HasField("g") else []
