@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .base.errors import ExitCode, UsageError
-from .base.writing import write_file
+from .base.writing import write_text
 from .graph import surgeon
 from .graph.given import given
 from .graph.index import Array
 from .rewriter import pipeline, report
-from .rewriter.result import Options
+from .rewriter.result import Options, binary_inputs
 from .rewriter.result import PassResult as Run
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class RewriteResult(Run):
         Args:
             explain: With the explanation of each site, as with ``--explain``.
         """
-        made = {**report.to_json(self), "exit_code": int(self.exit_code)}
+        made = report.to_json(self)
         if explain:
             self._look(None).explain(made)
         return made
@@ -80,7 +80,7 @@ class RewriteResult(Run):
         if target.suffix not in (".html", ".json"):
             raise UsageError(f"'{target}' is neither .html nor .json. Choose one of them for the report.")
         look = self._look(None)
-        made = {**report.to_json(self), "exit_code": int(self.exit_code)}
+        made = report.to_json(self)
         look.explain(made)
         if target.suffix == ".json":
             text = json.dumps(made, indent=2, allow_nan=False) + "\n"
@@ -90,7 +90,7 @@ class RewriteResult(Run):
 
             page_facts(look, made)
             text = to_html(made)
-        write_file(target, text.encode("utf-8", "backslashreplace"), "path", self.source.path)
+        write_text(target, text, "path", self.source.path)
         return target
 
     def build_engine(self, engine: str | os.PathLike[str] | None = None, **options: Any) -> EngineFacts:
@@ -187,9 +187,8 @@ def rewrite(
         chosen = replace(chosen, kernels=(CudaKernels(),))
     taken = given(model)
     run = pipeline.rewrite(taken.source, None if output is None else Path(output), options=chosen)
-    binary = tuple(name for name, (low, high) in chosen.val_ranges.items() if low >= 0 and high <= 1)
     values = {field.name: getattr(run, field.name) for field in fields(run)}
-    made = RewriteResult(**values, binary=binary)
+    made = RewriteResult(**values, binary=binary_inputs(chosen.val_ranges))
     # A model whose comparison failed is nobody's to run.
     sound = run.model is not None and run.exit_code is ExitCode.DONE
     return replace(made, model=taken.back(run.model) if sound and run.model is not None else None)

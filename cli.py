@@ -13,7 +13,7 @@ from .base.interrupts import INTERRUPTED
 from .base.isolation import leave_working_folder
 from .base.targets import STANDARD_OUTPUT, check_place, inside, is_folder
 from .base.version import __version__
-from .base.writing import write_file
+from .base.writing import write_text
 from .engine import command as engine
 from .running import broken, parse_range, prepare
 
@@ -253,7 +253,7 @@ def _check(words: list[str], outputs: Outputs) -> int:
     if options.json == STANDARD_OUTPUT:
         return _shown(report, found.exit_code, raw=True)
     if options.json is not None:
-        write_file(options.json, report.encode("utf-8", "backslashreplace"), "--json", options.model)
+        write_text(options.json, report, "--json", options.model)
     return _shown(found.to_text(), found.exit_code)
 
 

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import traceback
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from .base.interrupts import interruptible
 from .base.targets import STANDARD_OUTPUT, check_place, same_file
 from .base.terminal import coloured, is_lively
 from .base.version import __version__
-from .base.writing import write_file
+from .base.writing import write_text
 from .engine import command as engine
 
 if TYPE_CHECKING:
@@ -224,9 +224,10 @@ class Run:
         import sys
 
         from .explain import Look, page_facts, write_pairs
+        from .rewriter.result import binary_inputs
 
         options = self.options
-        look: Look = Look(result, _binary(self.ranges), self.site)
+        look: Look = Look(result, binary_inputs(self.ranges), self.site)
         look.explain(report)
         page = ""
         if options.report is not None:
@@ -258,8 +259,7 @@ class Run:
         return show(coloured(text) if is_lively(sys.stdout) else text)
 
     def _write(self, place: Path, content: str, option: str) -> None:
-        # Names may hold bytes that are no UTF-8, as file systems allow.
-        write_file(place, content.encode("utf-8", "backslashreplace"), option, self.options.model)
+        write_text(place, content, option, self.options.model)
 
 
 def prepare(options: argparse.Namespace, outputs: Outputs, commands: Collection[str]) -> Run:
@@ -338,10 +338,6 @@ def complain_lines(text: str) -> None:
     """Several lines on standard error."""
     for line in text.splitlines():
         complain(line)
-
-
-def _binary(ranges: dict[str, tuple[float, float]]) -> Sequence[str]:
-    return [n for n, (low, high) in ranges.items() if low >= 0 and high <= 1]
 
 
 def _pattern(text: str | None) -> re.Pattern[str] | None:

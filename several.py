@@ -12,7 +12,7 @@ from pathlib import Path
 from .base.ending import Outputs, complain, printable, show
 from .base.errors import AlibiError, ExitCode, UsageError
 from .base.targets import STANDARD_OUTPUT, check_place, inside, is_folder, same_file
-from .base.writing import write_file
+from .base.writing import write_text
 from .running import Done, Run, broken, prepare
 
 FOR_ONE = {"report": "--report", "extract": "--extract", "inputs": "--inputs", "explain": "--explain", "site": "--site"}
@@ -86,7 +86,7 @@ def carry_out(options: argparse.Namespace, models: Sequence[Path], outputs: Outp
         problem = show(text, raw=True)
     else:
         if options.json is not None:
-            write_file(options.json, text.encode("utf-8", "backslashreplace"), "--json")
+            write_text(options.json, text, "--json")
         problem = show("\n".join(printable(line) for line in shown)) if shown else None
     if problem is not None:
         complain(f"error: {problem} ({outputs.state()})")

@@ -10,6 +10,10 @@ import importlib
 import os
 from types import ModuleType
 
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+"""What onnxruntime calls the execution providers that there are kernels for."""
+
 SWITCH = "ORT_DISABLE_TELEMETRY"
 """What onnxruntime looks at when it is imported; a user's own setting is left alone."""
 

@@ -35,3 +35,18 @@ def write_file(target: Path, content: bytes, option: str, like: Path | None = No
             hidden.remove()
     except OSError as error:
         raise UsageError(f"'{target}' cannot be written: {error.strerror}. Choose another {option}.") from error
+
+
+def write_text(target: Path, text: str, option: str, like: Path | None = None) -> None:
+    """Write a report.  Names in it may hold bytes that are no UTF-8, as file systems allow.
+
+    Args:
+        target: As for :func:`write_file`.
+        text: What.
+        option: The option that chose the target.
+        like: What it is made from.
+
+    Raises:
+        UsageError: It cannot be written.
+    """
+    write_file(target, text.encode("utf-8", "backslashreplace"), option, like)

@@ -102,7 +102,7 @@ def _cuda() -> str:
     if not devices():
         return ""
     try:
-        there = "CUDAExecutionProvider" in telemetry.onnxruntime().get_available_providers()
+        there = telemetry.CUDA in telemetry.onnxruntime().get_available_providers()
     except ImportError:
         there = False
     return " and CUDA" if there else ", not CUDA (pip install onnxruntime-gpu in place of onnxruntime)"

@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..base import telemetry
 from .index import Array
 
-CPU = ("CPUExecutionProvider",)
+CPU = (telemetry.CPU,)
 
 
 def session(

@@ -26,7 +26,7 @@ from .compared import compare
 from .emit.inlining import beside, inline_functions, verify_inlined
 from .notices import empty_rows
 from .records.site import Analysis
-from .result import Options, PassResult
+from .result import Options, PassResult, binary_inputs
 from .working_copy import analyse_copy, working_copy
 
 
@@ -101,7 +101,7 @@ def _judged(source: ModelFile, options: Options, clock: _Clock) -> tuple[ModelPr
     if options.check is not None:
         options.check(source, None)
     _check_versions(source)
-    binary = frozenset(n for n, (low, high) in options.val_ranges.items() if low >= 0 and high <= 1)
+    binary = frozenset(binary_inputs(options.val_ranges))
     wellformed.check(original)
     copy, analysis = analyse_copy(original, source, binary, options.progress, exact_bias=options.exact_bias)
     if options.check is not None:

@@ -112,3 +112,8 @@ class PassResult:
             MissingDependency: onnx-graphsurgeon is not installed.
         """
         return surgeon.to_graph(self.source.model if self.model is None else self.model)
+
+
+def binary_inputs(ranges: Mapping[str, tuple[float, float]]) -> tuple[str, ...]:
+    """Inputs that are declared to hold 0 and 1 only."""
+    return tuple(name for name, (low, high) in ranges.items() if low >= 0 and high <= 1)

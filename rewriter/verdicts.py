@@ -23,7 +23,33 @@ class Stage(IntEnum):
     EMIT = 7
 
 
-class Code(Enum):
+class Worded(Enum):
+    """A code with its words: (number, short name, what it means, what the user can do)."""
+
+    _value_: tuple[str, str, str, str]
+
+    @property
+    def number(self) -> str:
+        """The stable code, ``ALBnnn``."""
+        return self.value[0]
+
+    @property
+    def title(self) -> str:
+        """The stable short name."""
+        return self.value[1]
+
+    @property
+    def meaning(self) -> str:
+        """One sentence for people."""
+        return self.value[2]
+
+    @property
+    def remedy(self) -> str:
+        """What the user can do."""
+        return self.value[3]
+
+
+class Code(Worded):
     """Refusal codes: (number, short name, what it means, what the user can do)."""
 
     NO_BIAS = (
@@ -191,28 +217,8 @@ class Code(Enum):
         "report this model: it is an error in alibi-rewriter",
     )
 
-    @property
-    def number(self) -> str:
-        """The stable code, ``ALBnnn``."""
-        return self.value[0]
 
-    @property
-    def title(self) -> str:
-        """The stable short name."""
-        return self.value[1]
-
-    @property
-    def meaning(self) -> str:
-        """One sentence for people."""
-        return self.value[2]
-
-    @property
-    def remedy(self) -> str:
-        """What the user can do."""
-        return self.value[3]
-
-
-class Notice(Enum):
+class Notice(Worded):
     """What is told of sites that are rewritten: (number, short name, what it means, what the user can do)."""
 
     EMPTY_ROWS = (
@@ -222,26 +228,6 @@ class Notice(Enum):
         "nothing to do where such rows are padding, which no valid token reads; for the same numbers there, hide keys "
         "by one mask, with the lowest number of the type in place of the score",
     )
-
-    @property
-    def number(self) -> str:
-        """The stable code, ``ALB6nn``."""
-        return self.value[0]
-
-    @property
-    def title(self) -> str:
-        """The stable short name."""
-        return self.value[1]
-
-    @property
-    def meaning(self) -> str:
-        """One sentence for people."""
-        return self.value[2]
-
-    @property
-    def remedy(self) -> str:
-        """What the user can do."""
-        return self.value[3]
 
     def text(self, detail: str) -> str:
         """A line of the report."""

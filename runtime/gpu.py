@@ -18,6 +18,7 @@ from onnx import ModelProto
 
 from ..base import telemetry as quiet
 from ..base.errors import AlibiError
+from ..base.telemetry import CPU, CUDA
 from ..engine.attach import ATTRIBUTE, bundle_of
 from ..engine.devices import Gpu, devices
 from ..engine.needs import Need, Unserved, each_need
@@ -25,8 +26,6 @@ from ..engine.targets import PORTABLE, Images, images_for, text
 from ..graph.edit import call_as, set_attribute
 from ..kernels.compile.compiler import Worker
 from ..verify.errors import LimitError
-
-CUDA = "CUDAExecutionProvider"
 
 AS_FUNCTION = "alibi.function"
 """Domain of the nodes that run as their function although the library is registered."""
@@ -125,7 +124,7 @@ class CudaKernels:
     def problem(self) -> str | None:
         """Why they cannot run here, or None."""
         if CUDA not in quiet.onnxruntime().get_available_providers():
-            return "this onnxruntime has no CUDAExecutionProvider. Run: pip install onnxruntime-gpu"
+            return f"this onnxruntime has no {CUDA}. Run: pip install onnxruntime-gpu"
         return None if devices() else "there is no GPU here"
 
     def ready(self, model: ModelProto, folder: Path | None) -> tuple[bytes, list[Any]]:
@@ -143,5 +142,5 @@ class CudaKernels:
         if prepared.as_functions:
             raise LimitError(prepared.as_functions[0])
         # Products of float32 are products of float32.
-        providers = [(CUDA, {"use_tf32": "0"}), "CPUExecutionProvider"]
+        providers = [(CUDA, {"use_tf32": "0"}), CPU]
         return prepared.content or model.SerializeToString(), providers

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..base import telemetry as quiet
+from ..base.telemetry import CPU, CUDA
 from ..plugin.custom_ops import NoLibrary, claimed_here, get_library_path
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 else:
     onnxruntime = quiet.onnxruntime()
 
-CPU = "CPUExecutionProvider"
-CUDA = "CUDAExecutionProvider"
 DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 """onnxruntime's session configuration: where the external data of a model in memory lie."""
 

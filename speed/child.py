@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from ..base.telemetry import CPU, CUDA
+
 Record = dict[str, Any]
 
 FLOATS = {"tensor(float16)": np.float16, "tensor(float)": np.float32, "tensor(double)": np.float64}
@@ -44,7 +46,7 @@ class Server:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = int(request["threads"])
         options.log_severity_level = 4
-        providers = ["CUDAExecutionProvider", "CPUExecutionProvider"] if self.cuda else ["CPUExecutionProvider"]
+        providers = [CUDA, CPU] if self.cuda else [CPU]
         path, library, note = str(request["open"]), bool(request["library"]), ""
 
         def make() -> Any:

@@ -15,12 +15,12 @@ from ..base.ending import Outputs, complain
 from ..base.errors import ModelRejected, NotRewritten, UsageError
 from ..base.hidden import scratch
 from ..base.targets import STANDARD_OUTPUT, check_place, same_file
-from ..base.writing import write_file
+from ..base.writing import write_text
 from ..engine.shapes import check_shapes, inputs_of, parse_shapes
 from ..graph.load import load
 from ..graph.note import fused_nodes
 from ..rewriter.pipeline import rewrite
-from ..rewriter.result import Options, PassResult
+from ..rewriter.result import Options, PassResult, binary_inputs
 from ..verify.errors import RunError
 from .cases import BenchCase, Cases
 from .measure import Contender, Row, measure
@@ -193,7 +193,7 @@ def carry_out(options: argparse.Namespace, ranges: Mapping[str, tuple[float, flo
     if options.report is not None:
         content["--report"] = _page(found, ranges)
     for name, place in places.items():
-        write_file(place, content[name].encode(), name)
+        write_text(place, content[name], name)
     shown = next((name for name, place in texts.items() if place == STANDARD_OUTPUT), None)
     if shown is None:
         return found.text
@@ -209,7 +209,7 @@ def _page(outcome: BenchOutcome, ranges: Mapping[str, tuple[float, float]]) -> s
 
     assert outcome.result is not None
     report = report_of(outcome.result)
-    look = Look(outcome.result, [name for name, (low, high) in ranges.items() if low >= 0 and high <= 1], None)
+    look = Look(outcome.result, binary_inputs(ranges), None)
     look.explain(report)
     page_facts(look, report)
     report["bench"] = outcome.facts

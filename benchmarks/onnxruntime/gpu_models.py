@@ -16,6 +16,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import onnx
+from models import slopes
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -55,14 +56,6 @@ MODELS = {
     "mpt": Shape(4, 32, 128, 16384, 50432, True, False),
     "jina": Shape(12, 12, 64, 3072, 30528, False, True),
 }
-
-
-def slopes(heads: int) -> NDArray[np.float32]:
-    """Those of the ALiBi paper."""
-    power = 2 ** int(np.floor(np.log2(heads)))
-    first = [2.0 ** (-8.0 * (k + 1) / power) for k in range(power)]
-    more = [2.0 ** (-8.0 * (k + 1) / (2 * power)) for k in range(0, 2 * power, 2)]
-    return np.array(first + more[: heads - power], np.float32)
 
 
 @dataclass
