@@ -133,7 +133,7 @@ class Run:
             raise UsageError(f"--site '{self.site.pattern}' matches no attention site. There are: {names or 'none'}.")
         written = not self.options.dry_run and (self.options.allow_partial or not analysis.refused)
         if self.request is not None and written:
-            self.request.check_sites(site.plan for site in analysis.sites if site.plan is not None)
+            self.request.check_sites(analysis.bindings)
 
     # --- the run -----------------------------------------------------------------------------------------
 

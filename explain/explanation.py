@@ -34,13 +34,13 @@ class Explanation:
 
 def explain(site: Site) -> Explanation:
     """Explain a site of an analysis whose graph has not been changed since."""
-    if site.plan is None:
+    if site.binding is None:
         return Explanation(site.name, reading_of(site), stop=stop_of(site))
-    return Explanation(site.name, formula(site.plan), steps(site.interpreter, site.plan), slopes_of(site.plan))
+    return Explanation(site.name, formula(site.binding), steps(site.interpreter, site.binding), slopes_of(site.binding))
 
 
-def slopes_of(plan: Binding) -> tuple[float, ...]:
+def slopes_of(binding: Binding) -> tuple[float, ...]:
     """The slopes as the fused node gets them; empty if only run time knows them."""
-    if plan.proof.slopes is None:
+    if binding.proof.slopes is None:
         return ()
-    return tuple(float(s) for s in (plan.proof.slopes.astype(np.float64) * plan.slope_factor).astype(np.float32))
+    return tuple(float(s) for s in (binding.proof.slopes.astype(np.float64) * binding.slope_factor).astype(np.float32))

@@ -44,16 +44,16 @@ def pairs(study: Study, sites: Sequence[Site]) -> list[Pair]:
         scopes = {s.path: s for s in _index(study)}
         for site in sites:
             scope = scopes.get(site.scope.path)
-            if site.plan is not None and scope is not None:
-                part = cut(scope, _outputs(site.plan), _operands(site.plan), frozenset())
+            if site.binding is not None and scope is not None:
+                part = cut(scope, _outputs(site.binding), _operands(site.binding), frozenset())
                 after[site.name] = _finish(part, study, site)
     return [Pair(name, model, after.get(name)) for name, model in before.items()]
 
 
 def extract(study: Study, site: Site) -> ModelProto:
     """One site's subgraph as the original model has it."""
-    if site.plan is not None:
-        part = cut(site.scope, _outputs(site.plan), _operands(site.plan), products_of(site))
+    if site.binding is not None:
+        part = cut(site.scope, _outputs(site.binding), _operands(site.binding), products_of(site))
     else:
         part = _around(site)
     return _finish(part, study, site)
@@ -68,12 +68,12 @@ def _index(study: Study) -> list[Scope]:
     return list(walk(index_graph(model.graph, opset_versions(model), study.base_dir)))
 
 
-def _outputs(plan: Binding) -> list[str]:
-    return [plan.output.tensor, *plan.proof.attention.extra_outputs.values()]
+def _outputs(binding: Binding) -> list[str]:
+    return [binding.output.tensor, *binding.proof.attention.extra_outputs.values()]
 
 
-def _operands(plan: Binding) -> frozenset[str]:
-    attention = plan.proof.attention
+def _operands(binding: Binding) -> frozenset[str]:
+    attention = binding.proof.attention
     views = (attention.query, attention.key, attention.value)
     return frozenset((*(v.tensor for v in views), *attention.past.values()))
 

@@ -43,14 +43,14 @@ def indices(attention: Attention) -> str:
     return ", ".join(i.name for i in attention.frame.order)
 
 
-def formula(plan: Binding) -> tuple[str, ...]:
+def formula(binding: Binding) -> tuple[str, ...]:
     """What a proven site computes, line by line."""
-    proof = plan.proof
+    proof = binding.proof
     attention = proof.attention
     score = f"score[{indices(attention)}]"
     factor = "" if attention.factor is None else f" * {short(repr(attention.factor), 80)}"
     lines = [
-        f"{view_text(plan.output)} = sum_j softmax_j({score}) * {view_text(attention.value)}",
+        f"{view_text(binding.output)} = sum_j softmax_j({score}) * {view_text(attention.value)}",
         f"{score} = {number(float(attention.scale))}{factor} * "
         f"sum_d {view_text(attention.query)} * {view_text(attention.key)}",
     ]

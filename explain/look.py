@@ -32,7 +32,7 @@ class Look:
         self._explained: dict[str, Explanation] = {s.name: explain(s) for s in self.sites}
         self._counterexamples: dict[str, Counterexample | None] = {}
         for site in self.sites:
-            if site.plan is None and site.is_biased:
+            if site.binding is None and site.is_biased:
                 self._counterexamples[site.name] = counterexample(self.study, site)
         self._pairs: list[Pair] | None = None
 

@@ -39,9 +39,9 @@ class BiasMemory:
     stored: int
 
 
-def bias_memory(site: Site, plan: Binding) -> BiasMemory | None:
+def bias_memory(site: Site, binding: Binding) -> BiasMemory | None:
     """The memory of one proven site's bias; None where no tensor holds the bias alone."""
-    attention = plan.proof.attention
+    attention = binding.proof.attention
     found = elements(site.interpreter, attention)
     tensor = bias_tensor(attention, found)
     dims = None if tensor is None else site.interpreter.dims(tensor)
@@ -53,11 +53,11 @@ def bias_memory(site: Site, plan: Binding) -> BiasMemory | None:
     dtype = numpy_type(kind)
     item = 4 if dtype is None else dtype.itemsize
     heads = attention.frame.head.bound.constant if attention.frame.head is not None else 1
-    batch_and_keys = facts.normal(attention.frame.key.bound) if plan.positions is not None else poly(0)
+    batch_and_keys = facts.normal(attention.frame.key.bound) if binding.positions is not None else poly(0)
     before: list[int | None] = []
     after: list[int | None] = []
     for length in LENGTHS:
-        sizes = _sizes(site, plan, length)
+        sizes = _sizes(site, binding, length)
         count = 1
         extents = [_value(d, sizes) for d in dims]
         for extent in extents:
@@ -65,12 +65,12 @@ def bias_memory(site: Site, plan: Binding) -> BiasMemory | None:
         before.append(None if any(e is None for e in extents) else count * item)
         keys = _value(batch_and_keys, sizes)
         after.append(None if keys is None else int(heads or 0) * _SLOPE_BYTES + keys * _POSITION_BYTES)
-    return BiasMemory(tensor, tuple(map(repr, dims)), item, tuple(before), tuple(after), _stored(site, plan))
+    return BiasMemory(tensor, tuple(map(repr, dims)), item, tuple(before), tuple(after), _stored(site, binding))
 
 
-def _sizes(site: Site, plan: Binding, length: int) -> Substitution:
+def _sizes(site: Site, binding: Binding, length: int) -> Substitution:
     """Unknown sizes for a batch of one and a sequence of that length without a cache."""
-    frame = plan.proof.attention.frame
+    frame = binding.proof.attention.frame
     facts = site.interpreter.facts
     rows = _names(facts.normal(frame.row.bound))
     keys = _names(facts.normal(frame.key.bound))
@@ -91,8 +91,8 @@ def _value(extent: Poly, sizes: Substitution) -> int | None:
     return None if number is None or number < 0 else int(number)
 
 
-def _stored(site: Site, plan: Binding) -> int:
-    attention = plan.proof.attention
+def _stored(site: Site, binding: Binding) -> int:
+    attention = binding.proof.attention
     key = attention.frame.key
     sizes: dict[str, int] = {}
     for (tensor, place), _ in elements(site.interpreter, attention):

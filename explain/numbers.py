@@ -115,10 +115,10 @@ def evaluate(study: Study, site: Site, attention: Attention) -> tuple[Floats, li
 
 def bias_values(study: Study, site: Site) -> BiasValues | None:
     """One row of the bias of a proven site; None where it cannot be evaluated apart from the model."""
-    plan = site.plan
-    if plan is None or plan.proof.slopes is None:
+    binding = site.binding
+    if binding is None or binding.proof.slopes is None:
         return None
-    attention = plan.proof.attention
+    attention = binding.proof.attention
     found = evaluate(study, site, attention)
     if found is None:
         return None
@@ -126,18 +126,18 @@ def bias_values(study: Study, site: Site) -> BiasValues | None:
     rows, keys = np.arange(shape[2]), np.arange(shape[3])
     own = rows + (shape[3] - shape[2])
     gap = np.clip(own, 0, shape[3] - 1)
-    distance = plan.proof.form.measure((keys - own[:, None]).astype(np.float64), plan.proof.parameters)
-    slopes = plan.proof.slopes.astype(np.float64) * plan.slope_factor
+    distance = binding.proof.form.measure((keys - own[:, None]).astype(np.float64), binding.proof.parameters)
+    slopes = binding.proof.slopes.astype(np.float64) * binding.slope_factor
     visible = scores > HIDDEN_BELOW
-    if plan.proof.causal:
+    if binding.proof.causal:
         visible = visible & (keys <= own[:, None])
     relative = scores - np.take_along_axis(scores, np.broadcast_to(gap[:, None], (*shape[:3], 1)), -1)
     residual = relative - slopes.reshape(1, -1, 1, 1) * distance
     usable = visible & np.take_along_axis(visible, np.broadcast_to(gap[:, None], (*shape[:3], 1)), -1)
     if not usable.any():
         return None
-    row = shape[2] - 1 if plan.proof.causal else shape[2] // 2
-    first = max(0, min(int(own[row]) - (WINDOW - 1 if plan.proof.causal else WINDOW // 2), shape[3] - WINDOW))
+    row = shape[2] - 1 if binding.proof.causal else shape[2] // 2
+    first = max(0, min(int(own[row]) - (WINDOW - 1 if binding.proof.causal else WINDOW // 2), shape[3] - WINDOW))
     shown = tuple(range(first, min(shape[3], first + WINDOW)))
     heads = tuple(range(min(shape[1], MAX_HEADS)))
     chosen = np.ix_([0], heads, [row], shown)

@@ -19,16 +19,16 @@ MOST_NODES = 160
 
 def page_facts(look: Look, report: dict[str, object]) -> None:
     """Put the key ``pictures`` into a report: of the first proven site, or of the first refused one."""
-    shown = next((s for s in look.sites if s.plan is not None), None)
+    shown = next((s for s in look.sites if s.binding is not None), None)
     shown = shown or next((s for s in look.sites if s.is_biased), None) or next(iter(look.sites), None)
     if shown is None:
         report["pictures"] = None
         return
     made: dict[str, object] = {"site": shown.name, "slopes": _slopes(shown), "bias": None, "memory": None}
-    if shown.plan is not None:
+    if shown.binding is not None:
         values = bias_values(look.study, shown)
         made["bias"] = None if values is None else plain(values)
-        memory = bias_memory(shown, shown.plan)
+        memory = bias_memory(shown, shown.binding)
         left = look.result.left.get(shown.name)
         made["memory"] = None if memory is None else {"lengths": list(LENGTHS), **plain(memory), "left": left}
     pair = next(p for p in look.pairs() if p.site == shown.name)
@@ -38,7 +38,7 @@ def page_facts(look: Look, report: dict[str, object]) -> None:
 
 
 def _slopes(site: Site) -> dict[str, object] | None:
-    slopes = slopes_of(site.plan) if site.plan is not None else ()
+    slopes = slopes_of(site.binding) if site.binding is not None else ()
     if not slopes:
         return None
     return {"own": list(slopes), "standard": standard_slopes(len(slopes)), "verdict": compare(slopes)}

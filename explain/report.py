@@ -78,8 +78,8 @@ def explanation_lines(
     if explanation.stop is None:
         lines.append("proof")
         lines.extend(f"  {_claim(s)}{_rests_on(s.rests_on)}" for s in explanation.steps)
-        if site.plan is not None:
-            lines.extend(f"  {note}" for note in site.plan.notes)
+        if site.binding is not None:
+            lines.extend(f"  {note}" for note in site.binding.notes)
         if explanation.slopes:
             lines.append(f"slopes per head: {compare(explanation.slopes)}")
             lines.extend(f"  {row}" for row in _slopes(explanation.slopes, bars))

@@ -39,36 +39,36 @@ class Step:
     rests_on: tuple[Place, ...] = ()
 
 
-def steps(interpreter: Interpreter, plan: Binding) -> tuple[Step, ...]:
+def steps(interpreter: Interpreter, binding: Binding) -> tuple[Step, ...]:
     """Every step of the proof of a site, in the order in which it is made."""
-    proof = plan.proof
+    proof = binding.proof
     attention = proof.attention
     found = elements(interpreter, attention)
     made = [
         _product(interpreter, attention),
         _scale(interpreter, attention, found),
-        _bias(interpreter, plan, found),
-        _slopes(interpreter, plan, found),
+        _bias(interpreter, binding, found),
+        _slopes(interpreter, binding, found),
     ]
-    if plan.positions is not None and proof.positions is not None:
-        claim = f"positions are integers counted at run time, held by {view_text(plan.positions)}"
-        made.append(Step("positions", claim, (place_of(interpreter, plan.positions.tensor),)))
-    made.append(_causality(interpreter, plan, found))
-    made.extend(_window(interpreter, plan, found))
-    made.extend(_padding(interpreter, plan, found))
-    per_key, other = split_by_key(proof) if plan.key_bias is not None else (ZERO, proof.rest)
-    for about, terms, mask in (("key bias", per_key, plan.key_bias), ("mask", other, plan.additive)):
+    if binding.positions is not None and proof.positions is not None:
+        claim = f"positions are integers counted at run time, held by {view_text(binding.positions)}"
+        made.append(Step("positions", claim, (place_of(interpreter, binding.positions.tensor),)))
+    made.append(_causality(interpreter, binding, found))
+    made.extend(_window(interpreter, binding, found))
+    made.extend(_padding(interpreter, binding, found))
+    per_key, other = split_by_key(proof) if binding.key_bias is not None else (ZERO, proof.rest)
+    for about, terms, mask in (("key bias", per_key, binding.key_bias), ("mask", other, binding.additive)):
         if terms.terms:
             claim = f"added to visible scores and passed on unchanged: {short(render(terms), 200)}"
             made.append(Step(about, claim, _mask_places(interpreter, mask)))
-    made.append(_values(interpreter, plan))
-    policy = EmptyRows.ZERO if plan.zero_rows else EmptyRows.MEAN
-    rows = "zeros" if plan.zero_rows else "the mean of the values"
-    if not plan.rows_without_keys.agrees(policy):
-        rows += f"; in the original {plan.rows_without_keys.text} [{Notice.EMPTY_ROWS.number}]"
-    made.append(Step("rows", f"a row without any visible key yields {rows}", tuple(_guard(interpreter, plan))))
+    made.append(_values(interpreter, binding))
+    policy = EmptyRows.ZERO if binding.zero_rows else EmptyRows.MEAN
+    rows = "zeros" if binding.zero_rows else "the mean of the values"
+    if not binding.rows_without_keys.agrees(policy):
+        rows += f"; in the original {binding.rows_without_keys.text} [{Notice.EMPTY_ROWS.number}]"
+    made.append(Step("rows", f"a row without any visible key yields {rows}", tuple(_guard(interpreter, binding))))
     if attention.product:
-        claim = f"nothing but {plan.output.tensor} reads the scores or the probabilities"
+        claim = f"nothing but {binding.output.tensor} reads the scores or the probabilities"
         made.append(Step("privacy", claim, (place_of(interpreter, attention.product),)))
     made.extend(Step("premise", f"it is assumed that {a}") for a in proof.assumptions)
     return tuple(made)
@@ -128,11 +128,11 @@ def _scaled_behind(interpreter: Interpreter, attention: Attention, found: list[t
     return places
 
 
-def _bias(interpreter: Interpreter, plan: Binding, found: list[tuple[Key, Poly]]) -> Step:
-    attention = plan.proof.attention
-    before = "before it was rounded, " if plan.proof.rounded.terms else ""
-    claim = f"{before}bias = {bias_text(plan.proof)}, up to a constant per row, for every head and at every index"
-    passed_on = {m for m, _ in plan.proof.rest.terms}
+def _bias(interpreter: Interpreter, binding: Binding, found: list[tuple[Key, Poly]]) -> Step:
+    attention = binding.proof.attention
+    before = "before it was rounded, " if binding.proof.rounded.terms else ""
+    claim = f"{before}bias = {bias_text(binding.proof)}, up to a constant per row, for every head and at every index"
+    passed_on = {m for m, _ in binding.proof.rest.terms}
     added = bias_adder(attention, found)
     tensor = bias_tensor(attention, [e for e in found if not {m for m, _ in e[1].terms if m} <= passed_on])
     places = []
@@ -180,12 +180,12 @@ def _has(monomial: Monomial, index: Index) -> bool:
     return any(of(a).depends_on(index) for a, _ in monomial)
 
 
-def _slopes(interpreter: Interpreter, plan: Binding, found: list[tuple[Key, Poly]]) -> Step:
-    proof = plan.proof
-    if plan.slopes is not None:
-        claim = f"slopes are read at run time from {view_text(plan.slopes)}"
-        claim += ", times a constant per head" if plan.slope_table is not None else ""
-        return Step("slopes", claim, (place_of(interpreter, plan.slopes.tensor),))
+def _slopes(interpreter: Interpreter, binding: Binding, found: list[tuple[Key, Poly]]) -> Step:
+    proof = binding.proof
+    if binding.slopes is not None:
+        claim = f"slopes are read at run time from {view_text(binding.slopes)}"
+        claim += ", times a constant per head" if binding.slope_table is not None else ""
+        return Step("slopes", claim, (place_of(interpreter, binding.slopes.tensor),))
     assert proof.slopes is not None
     wanted = proof.slopes.astype(np.float64)
     head = proof.attention.frame.head
@@ -210,8 +210,8 @@ def _slopes(interpreter: Interpreter, plan: Binding, found: list[tuple[Key, Poly
     return Step("slopes", claim, () if tensor is None else (place_of(interpreter, tensor),))
 
 
-def _causality(interpreter: Interpreter, plan: Binding, found: list[tuple[Key, Poly]]) -> Step:
-    proof = plan.proof
+def _causality(interpreter: Interpreter, binding: Binding, found: list[tuple[Key, Poly]]) -> Step:
+    proof = binding.proof
     attention = proof.attention
     if not proof.causal:
         return Step("causality", "not causal: no condition hides the keys after a query")
@@ -228,18 +228,18 @@ def _bound_is(interpreter: Interpreter, condition: Cond, distance: Poly) -> bool
     return bound is not None and interpreter.facts.normal(bound) == distance
 
 
-def _window(interpreter: Interpreter, plan: Binding, found: list[tuple[Key, Poly]]) -> list[Step]:
-    window = plan.proof.window
+def _window(interpreter: Interpreter, binding: Binding, found: list[tuple[Key, Poly]]) -> list[Step]:
+    window = binding.proof.window
     made = []
     for condition in window.conditions:
         tensor = deepest(found, lambda _, value, c=condition: mentions(interpreter, value, c))  # type: ignore[misc]
-        place = place_of_node(plan.proof.attention.anchor) if tensor is None else place_of(interpreter, tensor)
+        place = place_of_node(binding.proof.attention.anchor) if tensor is None else place_of(interpreter, tensor)
         made.append(Step("window", f"{window.text}: {short(condition.text, 200)}", (place,)))
     return made
 
 
-def _padding(interpreter: Interpreter, plan: Binding, found: list[tuple[Key, Poly]]) -> list[Step]:
-    proof = plan.proof
+def _padding(interpreter: Interpreter, binding: Binding, found: list[tuple[Key, Poly]]) -> list[Step]:
+    proof = binding.proof
     frame = proof.attention.frame
     made = []
     for condition in proof.hidden:
@@ -262,8 +262,8 @@ def _mask_places(interpreter: Interpreter, mask: Mask | None) -> tuple[Place, ..
     return tuple(dict.fromkeys(p for part in mask.parts for p in _mask_places(interpreter, part)))
 
 
-def _values(interpreter: Interpreter, plan: Binding) -> Step:
-    attention = plan.proof.attention
+def _values(interpreter: Interpreter, binding: Binding) -> Step:
+    attention = binding.proof.attention
     claim = f"the probabilities of all keys weigh {attention.value.tensor}"
     if not attention.product:
         return Step("values", claim, (place_of_node(attention.anchor),))
@@ -274,8 +274,8 @@ def _values(interpreter: Interpreter, plan: Binding) -> Step:
     return Step("values", claim, (place_of_node(node),))
 
 
-def _guard(interpreter: Interpreter, plan: Binding) -> list[Place]:
+def _guard(interpreter: Interpreter, binding: Binding) -> list[Place]:
     node: NodeProto | None = None
-    if plan.output.tensor != plan.proof.attention.output.tensor and plan.zero_rows:
-        node = interpreter.scope.producer(plan.output.tensor)
+    if binding.output.tensor != binding.proof.attention.output.tensor and binding.zero_rows:
+        node = interpreter.scope.producer(binding.output.tensor)
     return [] if node is None else [place_of_node(node)]

@@ -60,6 +60,6 @@ def study(result: PassResult, binary: Collection[str] = ()) -> Study:
     verdicts = {s.name: s for s in result.analysis.sites}
     for site in analysis.sites:
         own = verdicts.get(site.name)
-        if own is not None and own.plan is None:
-            site.plan, site.refusal = None, own.refusal  # the self-check may have contradicted a proof
+        if own is not None and own.binding is None:
+            site.binding, site.refusal = None, own.refusal  # the self-check may have contradicted a proof
     return Study(result, model, analysis)

@@ -9,7 +9,7 @@ from onnx import ModelProto, NodeProto
 
 from ..algebra import TooComplex
 from ..graph.index import index_graph, label, operator, opset_versions
-from .bind.binding import plan
+from .bind.binding import bind
 from .bind.privacy import check_private
 from .interpret import Interpreter, UnknownRank
 from .interpret.scopes import interpreted
@@ -93,7 +93,7 @@ def _judge(interpreter: Interpreter, node: NodeProto, kept: frozenset[str], *, e
         return site
     for reading in readings:
         try:
-            site.plan = _prove(interpreter, reading, exact_bias)
+            site.binding = _prove(interpreter, reading, exact_bias)
         except UnknownRank as unknown:
             site.refusal = site.refusal or Refusal(
                 Code.LAYOUT, Stage.EMIT, label(node), str(unknown), "the rank of this tensor is unknown"
@@ -113,6 +113,6 @@ def _judge(interpreter: Interpreter, node: NodeProto, kept: frozenset[str], *, e
 
 
 def _prove(interpreter: Interpreter, attention: Attention, exact_bias: bool) -> Binding:
-    made = plan(interpreter, prove(interpreter, attention, exact_bias=exact_bias))
+    made = bind(interpreter, prove(interpreter, attention, exact_bias=exact_bias))
     check_private(interpreter, made)
     return made

@@ -26,22 +26,22 @@ def apply(model: ModelProto, analysis: Analysis, result: PassResult) -> None:
             f"the model uses opset {opset}; function bodies need opset {MINIMUM_OPSET}. "
             "Convert it with onnx.version_converter or export it again."
         )
-    plans = [s.plan for s in analysis.proven if s.plan is not None]
-    zero = {variant_of(p) for p in plans if p.zero_rows}
-    grouped = {variant_of(p) for p in plans if is_grouped(p)}
+    bindings = analysis.bindings
+    zero = {variant_of(p) for p in bindings if p.zero_rows}
+    grouped = {variant_of(p) for p in bindings if is_grouped(p)}
     if model.ir_version < FUNCTIONS_SINCE_IR:
         result.notes.append(f"IR version {model.ir_version} raised to {FUNCTIONS_SINCE_IR}: it has local functions")
         model.ir_version = FUNCTIONS_SINCE_IR
     taken = all_names(model)
     editors = {id(scope): Editor(scope.graph, opset, taken) for scope in walk(analysis.root)}
     for number, site in enumerate(analysis.proven):
-        assert site.plan is not None
+        assert site.binding is not None
         editor = editors[id(site.scope)]
         fused = emit(
             site.interpreter,
             editor,
-            site.plan,
-            zero_rows=variant_of(site.plan) in zero,
+            site.binding,
+            zero_rows=variant_of(site.binding) in zero,
             ir_version=model.ir_version,
             site=f"alibi_{number}",
         )
@@ -55,7 +55,7 @@ def apply(model: ModelProto, analysis: Analysis, result: PassResult) -> None:
     result.counts = sum((e.counts for e in made), Counts())
     result.left = _materialised(analysis)
     variants = sorted({f.variant for _, f in result.fused})
-    dtypes = {f.variant: s.plan.dtype for s, f in result.fused if s.plan is not None}
+    dtypes = {f.variant: s.binding.dtype for s, f in result.fused if s.binding is not None}
     for variant in variants:
         body = function_proto(
             variant, opset, grouped=variant in grouped, zero_rows=variant in zero, query_type=dtypes[variant]
@@ -71,8 +71,8 @@ def _materialised(analysis: Analysis) -> dict[str, str]:
     left: dict[str, str] = {}
     made: dict[int, set[str]] = {}
     for site in analysis.proven:
-        assert site.plan is not None
-        attention = site.plan.proof.attention
+        assert site.binding is not None
+        attention = site.binding.proof.attention
         frame = attention.frame
         if id(site.scope) not in made:
             made[id(site.scope)] = {o for n in site.scope.graph.node for o in n.output if o}

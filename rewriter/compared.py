@@ -56,13 +56,13 @@ def compare(
             by_sites=options.verify_sites,
             room=_room(analysis),
             fit=_fitted(analysis, source.model),
-            lengths=tuple(sorted({n for s in analysis.proven if s.plan is not None for n in s.plan.proof.lengths})),
-            as_they_are=any(_is_rounded(s.plan.proof) for s in analysis.proven if s.plan is not None),
+            lengths=tuple(sorted({n for binding in analysis.bindings for n in binding.proof.lengths})),
+            as_they_are=any(_is_rounded(binding.proof) for binding in analysis.bindings),
             exact_bias=options.exact_bias,
             rows_agree=all(
-                s.plan.rows_without_keys.comparable(policy_of(s, result.fused))
+                s.binding.rows_without_keys.comparable(policy_of(s, result.fused))
                 for s in analysis.proven
-                if s.plan is not None
+                if s.binding is not None
             ),
             kernels=options.verify_on,
             known=(CpuKernels(), *options.kernels),
@@ -100,10 +100,9 @@ TENSORS_OF_SCORES = 16
 def _room(analysis: Analysis) -> int:
     """Bytes that the attentions' scores take at the lengths that a verification draws, or that the model fixes."""
     most = 0
-    for site in analysis.proven:
-        assert site.plan is not None
-        frame = site.plan.proof.attention.frame
-        entries = {VerifyOptions.max_length: 1, max(map(exceeding, site.plan.proof.lengths), default=0): 1}
+    for binding in analysis.bindings:
+        frame = binding.proof.attention.frame
+        entries = {VerifyOptions.max_length: 1, max(map(exceeding, binding.proof.lengths), default=0): 1}
         for index in frame.order:
             fixed = index.bound.constant
             for length in entries:

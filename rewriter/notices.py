@@ -19,14 +19,14 @@ def policy_of(site: Site, fused: Fused) -> EmptyRows:
     made = next((attributes.empty_rows for one, attributes in fused if one is site), None)
     if made is not None:
         return made
-    return EmptyRows.ZERO if site.plan is not None and site.plan.zero_rows else EmptyRows.MEAN
+    return EmptyRows.ZERO if site.binding is not None and site.binding.zero_rows else EmptyRows.MEAN
 
 
-def rows_record(plan: Binding, policy: EmptyRows) -> dict[str, object]:
+def rows_record(binding: Binding, policy: EmptyRows) -> dict[str, object]:
     """For the report: what the original computes in rows without visible keys, what the fused node does, and a code."""
-    agree = plan.rows_without_keys.agrees(policy)
+    agree = binding.rows_without_keys.agrees(policy)
     code = None if agree else Notice.EMPTY_ROWS.number
-    return {"original": plan.rows_without_keys.text, "fused": YIELDS[policy], "agree": agree, "code": code}
+    return {"original": binding.rows_without_keys.text, "fused": YIELDS[policy], "agree": agree, "code": code}
 
 
 def empty_rows(proven: Sequence[Site], fused: Fused) -> list[str]:
@@ -34,8 +34,8 @@ def empty_rows(proven: Sequence[Site], fused: Fused) -> list[str]:
     found: dict[str, list[str]] = {}
     for site in proven:
         policy = policy_of(site, fused)
-        if site.plan is not None and not site.plan.rows_without_keys.agrees(policy):
-            detail = f"{site.plan.rows_without_keys.text} there, {YIELDS[policy]} here"
+        if site.binding is not None and not site.binding.rows_without_keys.agrees(policy):
+            detail = f"{site.binding.rows_without_keys.text} there, {YIELDS[policy]} here"
             found.setdefault(detail, []).append(site.name)
     return [Notice.EMPTY_ROWS.text(f"{detail} ({_listed(names)})") for detail, names in found.items()]
 

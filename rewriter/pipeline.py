@@ -111,7 +111,7 @@ def _judged(source: ModelFile, options: Options, clock: _Clock) -> tuple[ModelPr
         some = ", ".join(analysis.malformed[:5])
         result.notes.append(f"nodes that contradict their inputs, so their results were taken for unknown: {some}")
     clock.lap("analyse")
-    if options.exact_bias and not any(s.plan.proof.unrounded.terms for s in analysis.proven if s.plan is not None):
+    if options.exact_bias and not any(binding.proof.unrounded.terms for binding in analysis.bindings):
         result.notes.append("--exact-bias changes nothing: no bias that is proven is rounded to a narrower type")
     if options.probe:
         probe(copy, analysis, source.base_dir)

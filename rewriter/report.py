@@ -87,14 +87,14 @@ def _site(site: Site, result: PassResult) -> dict[str, object]:
         "id": site.name,
         "scope": site.scope.path,
         "anchor": {"node": label(site.anchor), "op_type": site.anchor.op_type},
-        "verdict": "rewritten" if fused else ("proven" if site.plan else "refused"),
+        "verdict": "rewritten" if fused else ("proven" if site.binding else "refused"),
     }
-    if site.plan is not None:
-        record["proof"] = _proof(site.plan, site.checked, policy_of(site, result.fused))
+    if site.binding is not None:
+        record["proof"] = _proof(site.binding, site.checked, policy_of(site, result.fused))
     if fused is not None:
         record["still_materialised"] = result.left.get(site.name)
         record["node"] = {"op_type": fused.variant.op_type, "attributes": fused.attributes()}
-    if site.refusal is not None and site.plan is None:
+    if site.refusal is not None and site.binding is None:
         refusal = site.refusal
         record["refusal"] = {
             "code": refusal.code.number,
@@ -109,37 +109,37 @@ def _site(site: Site, result: PassResult) -> dict[str, object]:
     return record
 
 
-def _proof(plan: Binding, checked: int, policy: EmptyRows) -> dict[str, object]:
-    proof = plan.proof
+def _proof(binding: Binding, checked: int, policy: EmptyRows) -> dict[str, object]:
+    proof = binding.proof
     attention = proof.attention
     slopes = None
     if proof.slopes is not None:
-        slopes = [float(s) for s in (proof.slopes.astype(np.float64) * plan.slope_factor).astype(np.float32)]
+        slopes = [float(s) for s in (proof.slopes.astype(np.float64) * binding.slope_factor).astype(np.float32)]
     return {
         "form": proof.form.name,
         **({"parameters": _parameters(proof)} if proof.parameters else {}),
         "causal": proof.causal,
         "scale": float(attention.scale),
         "slopes": slopes,
-        "slopes_at_run_time": plan.slopes.tensor if plan.slopes else None,
-        "key_positions": plan.positions.tensor if plan.positions else None,
-        "key_bias": plan.key_bias is not None,
+        "slopes_at_run_time": binding.slopes.tensor if binding.slopes else None,
+        "key_positions": binding.positions.tensor if binding.positions else None,
+        "key_bias": binding.key_bias is not None,
         "rounding": _rounding(proof),
-        "rows_without_keys": rows_record(plan, policy),
-        "mask": {"boolean": plan.boolean is not None, "additive": plan.additive is not None},
+        "rows_without_keys": rows_record(binding, policy),
+        "mask": {"boolean": binding.boolean is not None, "additive": binding.additive is not None},
         "window": {"left": proof.window.left, "right": proof.window.right} if proof.window.bounded else None,
         "bindings": {
             "query": attention.query.tensor,
             "key": attention.key.tensor,
             "value": attention.value.tensor,
             "scores": attention.scores,
-            "output": plan.output.tensor,
+            "output": binding.output.tensor,
         },
         "extents": {i.name: repr(i.bound) for i in attention.frame.order},
         "assumptions": list(proof.assumptions),
-        "steps": list(proof.steps) + list(plan.notes),
+        "steps": list(proof.steps) + list(binding.notes),
         "self_check": checked,
-        "bias_bytes": bias_bytes(plan),
+        "bias_bytes": bias_bytes(binding),
     }
 
 
@@ -154,11 +154,11 @@ def _rounding(proof: Proof) -> str | None:
     return "left out" if proof.unrounded.terms else None
 
 
-def bias_bytes(plan: Binding) -> str:
+def bias_bytes(binding: Binding) -> str:
     """Bytes of the materialised bias at this site, as a formula in the extents."""
-    frame = plan.proof.attention.frame
+    frame = binding.proof.attention.frame
     heads = frame.head.bound if frame.head is not None else 1
-    rows = 1 if plan.positions is not None else frame.row.bound
+    rows = 1 if binding.positions is not None else frame.row.bound
     return f"4 * ({heads!r}) * ({rows!r}) * ({frame.key.bound!r})"
 
 
@@ -190,10 +190,10 @@ def to_text(
     for site in result.analysis.sites:
         if details is not None:
             if site.name in details:
-                lines.append(_accepted(site, site.plan, explain=False)[0] if site.plan else _refused(site)[0])
+                lines.append(_accepted(site, site.binding, explain=False)[0] if site.binding else _refused(site)[0])
                 lines.extend(escape(f"    {row}") for row in details[site.name])
-        elif site.plan is not None:
-            lines.extend(_accepted(site, site.plan, explain=explain or verbose))
+        elif site.binding is not None:
+            lines.extend(_accepted(site, site.binding, explain=explain or verbose))
         elif site.is_biased or site.around is not None or ((explain or verbose) and site.is_attention):
             lines.extend(_refused(site))
     plain = [s for s in result.analysis.sites if s.is_attention and not s.is_biased and s.around is None]
@@ -225,8 +225,8 @@ def _memory(result: PassResult) -> list[str]:
     """What is no longer materialised, and what still is."""
     counts: dict[str, int] = {}
     for site, _ in result.fused:
-        if site.plan is not None and site.name not in result.left:
-            formula = bias_bytes(site.plan)
+        if site.binding is not None and site.name not in result.left:
+            formula = bias_bytes(site.binding)
             counts[formula] = counts.get(formula, 0) + 1
     lines = [f"memory: {n} bias{'es' if n > 1 else ''} of {f} bytes gone" for f, n in counts.items()]
     kept = sorted(set(result.left.values()))
@@ -248,19 +248,19 @@ def escape(text: str) -> str:
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
-def _accepted(site: Site, plan: Binding, *, explain: bool) -> list[str]:
-    proof = plan.proof
+def _accepted(site: Site, binding: Binding, *, explain: bool) -> list[str]:
+    proof = binding.proof
     heads = "" if proof.slopes is None else f", {len(proof.slopes)} heads"
     kind = "causal " if proof.causal else ""
     extras = [
         name
         for name, present in (
-            ("key positions", plan.positions is not None),
-            ("the bias as it is rounded, by key", bool(plan.proof.rounded.terms)),
-            ("key bias", plan.key_bias is not None and not plan.proof.rounded.terms),
-            (plan.proof.window.text, plan.proof.window.bounded),
-            ("boolean mask", plan.boolean is not None),
-            ("additive mask", plan.additive is not None),
+            ("key positions", binding.positions is not None),
+            ("the bias as it is rounded, by key", bool(binding.proof.rounded.terms)),
+            ("key bias", binding.key_bias is not None and not binding.proof.rounded.terms),
+            (binding.proof.window.text, binding.proof.window.bounded),
+            ("boolean mask", binding.boolean is not None),
+            ("additive mask", binding.additive is not None),
         )
         if present
     ]
@@ -268,9 +268,9 @@ def _accepted(site: Site, plan: Binding, *, explain: bool) -> list[str]:
     row = f"  {site.name}: {kind}{proof.form.name}{heads}, scale {float(proof.attention.scale):.6g}{with_what}"
     lines = [escape(row)]
     if explain:
-        lines.extend(escape(f"    {step}") for step in (*proof.steps, *plan.notes))
+        lines.extend(escape(f"    {step}") for step in (*proof.steps, *binding.notes))
         lines.extend(escape(f"    assumes {a}") for a in proof.assumptions)
-        lines.append(f"    the materialised bias took {bias_bytes(plan)} bytes")
+        lines.append(f"    the materialised bias took {bias_bytes(binding)} bytes")
     return lines
 
 

@@ -54,7 +54,7 @@ def _give_reasons(analysis: Analysis, reasons: Mapping[str, Refusal]) -> None:
     """An operator that is left packed is refused for what was found when it was not."""
     for site in analysis.sites:
         reason = next((reasons[o] for o in site.anchor.output if o in reasons), None)
-        if site.plan is None and reason is not None:
+        if site.binding is None and reason is not None:
             known = site.scope.owner(reason.tensor) is not None
             site.refusal = dataclasses.replace(reason, tensor=reason.tensor if known else "")
 

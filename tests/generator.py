@@ -1946,8 +1946,8 @@ class Verdict:
 
 def reported_slopes(result: PassResult) -> tuple[np.ndarray | None, ...]:
     """Slopes per site as the analysis states them."""
-    plans = [s.plan for s in result.analysis.sites if s.plan is not None]
-    return tuple(None if p.proof.slopes is None else p.proof.slopes * p.slope_factor for p in plans)
+    bindings = result.analysis.bindings
+    return tuple(None if p.proof.slopes is None else p.proof.slopes * p.slope_factor for p in bindings)
 
 
 def attack(sp: Spelling, model: onnx.ModelProto | None = None) -> Verdict:

@@ -238,8 +238,8 @@ def _prefix(model: ModelProto) -> ModelProto:
     analysis = rewrite(model, options=Options(verify=False, probe=False, dry_run=True)).analysis
     makers = {o: node for node in model.graph.node for o in node.output if o}
     for site in analysis.proven:
-        if site.plan is not None and site.plan.output.tensor in makers and site.scope is analysis.root:
-            return _up_to(model, _downstream(model, site.plan.output.tensor), makers)
+        if site.binding is not None and site.binding.output.tensor in makers and site.scope is analysis.root:
+            return _up_to(model, _downstream(model, site.binding.output.tensor), makers)
     return model
 
 

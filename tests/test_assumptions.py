@@ -77,8 +77,8 @@ def test_an_extent_that_is_never_more_than_one_says_nothing_about_others() -> No
     """MPT cuts a table [H, 1, L] to the last S of its rows: min(1, S) is 1, and S is not."""
     result = rewrite(read("accept_table_cut_by_rows"), options=Options(verify=False))
     (site,) = result.analysis.proven
-    assert site.plan is not None
-    assert site.plan.proof.assumptions == [
+    assert site.binding is not None
+    assert site.binding.proof.assumptions == [
         "S = 8 + min(0, -8 + S) (node 's')",
         "B is the same number wherever inputs declare it: 'q' axis 0, 'k' axis 0, 'v' axis 0",
         "S is the same number wherever inputs declare it: 'q' axis 2, 'k' axis 2, 'v' axis 2",

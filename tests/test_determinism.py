@@ -127,13 +127,13 @@ def verdicts(model: ModelProto) -> list[tuple[object, ...]]:
     result = rewrite(model, options=Options(verify=False))
     found: list[tuple[object, ...]] = []
     for site in result.analysis.sites:
-        if site.plan is None:
+        if site.binding is None:
             assert site.refusal is not None
             found.append((site.name, site.refusal.code.number, site.refusal.stage.name, site.refusal.tensor))
             continue
-        proof = site.plan.proof
+        proof = site.binding.proof
         slopes = None if proof.slopes is None else tuple(float(s) for s in proof.slopes)
-        masks = (site.plan.boolean is None, site.plan.additive is None, site.plan.positions is None)
+        masks = (site.binding.boolean is None, site.binding.additive is None, site.binding.positions is None)
         found.append((site.name, proof.form.name, proof.causal, slopes, float(proof.attention.scale), masks))
     found.append((result.exit_code, len(result.fused)))
     return sorted(found, key=repr)

@@ -212,13 +212,13 @@ def test_everything_that_is_exported_can_be_explained(path: Path) -> None:
     seen.explain(report)
     for site, record in zip(seen.sites, report["sites"], strict=True):
         explanation = record["explanation"]
-        if site.plan is None:
+        if site.binding is None:
             assert explanation["stop"]["place"]["tensor"]
             continue
         about = {s["about"]: s["rests_on"] for s in explanation["steps"]}
         for key in ("product", "bias", "slopes", "values"):
             assert about[key], key
-        if site.plan.proof.causal:
+        if site.binding.proof.causal:
             assert about["causality"]
         values = bias_values(seen.study, site)
         assert values is not None

@@ -145,12 +145,12 @@ def proven(
 
     monkeypatch.setattr(module, "FORMS", (*FORMS, *forms))
     (site,) = rewrite(model, options=Options(dry_run=True)).analysis.sites
-    if site.plan is None:
+    if site.binding is None:
         assert site.refusal is not None
         return site.refusal.code.number
     assert site.checked > 0, "the self-check measures the same form"
-    assert variant_of(site.plan).form == site.plan.proof.form.name
-    return site.plan.proof.form.name, tuple(map(float, site.plan.proof.parameters))
+    assert variant_of(site.binding).form == site.binding.proof.form.name
+    return site.binding.proof.form.name, tuple(map(float, site.binding.proof.parameters))
 
 
 def with_lines(model: str, old: str, *new: str) -> onnx.ModelProto:

@@ -157,7 +157,7 @@ def test_refused(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 def test_probe_contradiction_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     def contradict(model: ModelProto, analysis: object, base_dir: Path) -> int:
         for site in analysis.proven:  # type: ignore[attr-defined]
-            site.plan = None
+            site.binding = None
             site.refusal = Refusal(Code.PROBE, Stage.EMIT, "p", "s", "made up")
         return 1
 

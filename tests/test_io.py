@@ -435,7 +435,7 @@ def test_node_order_does_not_matter(name: str) -> None:
             (
                 s.name,
                 s.refusal and (s.refusal.code, s.refusal.stage, s.refusal.detail),
-                s.plan and (s.plan.proof.form, s.plan.proof.causal, s.plan.proof.slopes.tolist()),
+                s.binding and (s.binding.proof.form, s.binding.proof.causal, s.binding.proof.slopes.tolist()),
             )
             for s in result.analysis.sites
         ]

@@ -75,11 +75,11 @@ def test_a_rounded_bias_is_kept_as_it_is(dtype: int, exact_to: int, padded: bool
     ((site, fused),) = result.fused
     shape = "Causal" if causal else "Linear"
     assert fused.variant.op_type == f"AlibiAttention{shape}KeyBias"
-    assert site.plan is not None
+    assert site.binding is not None
     # What is proven is the bias before it was rounded; the slopes of the node are zero.
-    assert site.plan.proof.slopes is not None
-    np.testing.assert_array_equal(site.plan.proof.slopes, np.float32([1.25, 0.625, 0.3125, 0.15625]))
-    assert site.plan.proof.lengths == (exact_to,)
+    assert site.binding.proof.slopes is not None
+    np.testing.assert_array_equal(site.binding.proof.slopes, np.float32([1.25, 0.625, 0.3125, 0.15625]))
+    assert site.binding.proof.lengths == (exact_to,)
     for rows, keys in ((5, 5), (3, exact_to - 3), (2, exact_to + 300)):
         # Entries of thousands are known to 1e-4 in float32; a unit of the narrow types is 2 or more there.
         assert moved(original, result, rows, keys) <= 3e-4, (rows, keys)

@@ -111,8 +111,8 @@ def masked(value: float, how: str, *, rows: bool = False, factor: float = 1.0) -
 def test_causal_masks_of_any_size(value: float, how: str) -> None:
     model = masked(value, how)
     (site,) = rewrite(model, options=BARE).analysis.proven
-    assert site.plan is not None
-    assert site.plan.proof.causal is (value < -1e8)
+    assert site.binding is not None
+    assert site.binding.proof.causal is (value < -1e8)
     found = list(gaps(model, fused(model), SIZES))
     assert len(found) == len(SIZES)
     assert max(found) < TOLERANCE
@@ -133,8 +133,8 @@ def test_a_bias_that_outreaches_the_mask_is_not_hidden_by_it(value: float) -> No
     model = masked(value, "where", factor=1e5)
     result = rewrite(model, options=BARE)
     for site in result.analysis.proven:
-        assert site.plan is not None
-        assert site.plan.proof.causal is (value == LOWEST)
+        assert site.binding is not None
+        assert site.binding.proof.causal is (value == LOWEST)
 
 
 @pytest.mark.parametrize("value", [LOWEST, -1e30, -1e5, 1e5, 1e30])
@@ -232,6 +232,6 @@ def test_a_table_of_positions_is_none_of_hidden_keys() -> None:
     bias = graph.add("Unsqueeze", table, graph.ints(1))
     model = graph.model(graph.attend(graph.add("Add", graph.scores(), bias)))
     (site,) = rewrite(model, options=BARE).analysis.proven
-    assert site.plan is not None
-    assert site.plan.proof.hidden == ()
+    assert site.binding is not None
+    assert site.binding.proof.hidden == ()
     assert max(gaps(model, fused(model), SIZES)) < TOLERANCE

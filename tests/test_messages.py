@@ -171,8 +171,8 @@ def test_what_masks_are_taken_to_hold_is_told(declared: bool) -> None:
     ranges = {"m": (0.0, 1.0)} if declared else {}
     result = rewrite(padded(), options=Options(verify=False, probe=False, val_ranges=ranges))
     (site,) = result.analysis.proven
-    assert site.plan is not None
-    told = [a for a in site.plan.proof.assumptions if "0 and 1" in a]
+    assert site.binding is not None
+    told = [a for a in site.binding.proof.assumptions if "0 and 1" in a]
     assert len(told) == 1
     assert told[0].startswith("'m' holds 0 and 1 only")
     assert told[0] in to_text(result, explain=True)

@@ -193,8 +193,8 @@ def test_what_is_exact_is_rewritten_and_computes_the_same(name: str) -> None:
 def test_a_narrow_integer_that_holds_every_likely_size_is_an_assumption() -> None:
     result = rewrite(model(*EXACT["positions through int32"][:1]), options=PROOF_ALONE)
     (site,) = result.analysis.sites
-    assert site.plan is not None
-    assert any("int32" in a and "2147483648" in a for a in site.plan.proof.assumptions)
+    assert site.binding is not None
+    assert any("int32" in a and "2147483648" in a for a in site.binding.proof.assumptions)
 
 
 def test_scores_of_a_narrow_type_round_as_the_bias_does() -> None:
@@ -210,8 +210,8 @@ def test_scores_of_a_narrow_type_round_as_the_bias_does() -> None:
     for node in dead:
         graph.graph.node.remove(node)
     (site,) = rewrite(graph, options=PROOF_ALONE).analysis.sites
-    assert site.plan is not None, site.refusal
-    assert any("float16" in step for step in site.plan.proof.steps)
+    assert site.binding is not None, site.refusal
+    assert any("float16" in step for step in site.binding.proof.steps)
 
 
 def with_table(table: npt.NDArray[np.generic], body: str, constants: str = "float unused = {0}") -> ModelProto:

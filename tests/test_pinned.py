@@ -44,8 +44,8 @@ def test_the_one_length_that_runs_is_told(table: str, padding: bool) -> None:
     result = rewrite(model, options=Options())
     assert result.exit_code is ExitCode.DONE, [str(s.refusal) for s in result.analysis.sites]
     (site,) = result.analysis.proven
-    assert site.plan is not None
-    assert any("S = 6" in text or "6 = S" in text for text in site.plan.proof.assumptions)
+    assert site.binding is not None
+    assert any("S = 6" in text or "6 = S" in text for text in site.binding.proof.assumptions)
     assert result.verification is not None
     assert {one.shapes["q"][2] for one in result.verification.sets} == {6}
     feeds = draw(model, {"B": 2, "S": 6})
@@ -66,8 +66,8 @@ def test_keys_alone_may_be_folded() -> None:
     """The row's own position is the same for all keys: a table [H, 1, 6] says nothing about rows."""
     model = folded("row", "T")
     (site,) = rewrite(model, options=BARE).analysis.proven
-    assert site.plan is not None
-    assert any("T = 6" in text or "6 = T" in text for text in site.plan.proof.assumptions)
+    assert site.binding is not None
+    assert any("T = 6" in text or "6 = T" in text for text in site.binding.proof.assumptions)
     for rows in (1, 4):
         feeds = draw(model, {"B": 2, "S": rows, "T": 6})
         assert np.abs(run(model, feeds)[0] - run(fused(model), feeds)[0]).max() < 2e-5
@@ -81,7 +81,7 @@ def test_names_that_inputs_share_are_told() -> None:
         graph.operands("S", keys)
         model = graph.model(graph.attend(graph.add("Add", graph.scores(), graph.bias(offset=False))))
         (site,) = rewrite(model, options=BARE).analysis.sites
-        told[keys] = site.plan.proof.assumptions if site.plan is not None else []
+        told[keys] = site.binding.proof.assumptions if site.binding is not None else []
     assert "S is the same number wherever inputs declare it: 'q' axis 2, 'k' axis 2, 'v' axis 2" in told["S"]
     assert not any(text.startswith("S is the same") for text in told["T"])
     assert "T is the same number wherever inputs declare it: 'k' axis 2, 'v' axis 2" in told["T"]
@@ -97,7 +97,7 @@ def test_a_name_that_hides_a_cache_is_wrong_elsewhere() -> None:
     rewritten = fused(model)
     assert any(
         "S is the same number" in text
-        for text in rewrite(model, options=BARE).analysis.proven[0].plan.proof.assumptions
+        for text in rewrite(model, options=BARE).analysis.proven[0].binding.proof.assumptions
     )  # type: ignore[union-attr]
     random = np.random.default_rng(0)
     longer = {n: random.standard_normal((1, 4, 5 if n == "q" else 9, 8)).astype(np.float32) for n in "qkv"}

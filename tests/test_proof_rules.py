@@ -329,8 +329,8 @@ def test_what_a_mask_holds_is_assumed_where_something_else_hides_keys(causal: bo
         constants=", float certain = {1}",
     )
     (found,) = alone(proto).analysis.sites
-    assert found.plan is not None
-    assert any("holds 0 and 1 only" in text for text in found.plan.proof.assumptions) is told
+    assert found.binding is not None
+    assert any("holds 0 and 1 only" in text for text in found.binding.proof.assumptions) is told
 
 
 # --- assumptions about sizes ---------------------------------------------------------------------------------

@@ -89,10 +89,10 @@ def test_a_number_far_below_all_scores_hides(form: str) -> None:
     model = ACCEPTED[form]()
     result = rewrite(model, options=BARE)
     (site,) = result.analysis.proven
-    assert site.plan is not None
-    assert any("in place of its score" in text for text in site.plan.proof.assumptions)
-    assert site.plan.proof.causal is (form != "padding")
-    assert site.plan.additive is None or form == "causal-padding-added"
+    assert site.binding is not None
+    assert any("in place of its score" in text for text in site.binding.proof.assumptions)
+    assert site.binding.proof.causal is (form != "padding")
+    assert site.binding.additive is None or form == "causal-padding-added"
     feeds = {"m": np.ones((2, 7), bool)} if "padding" in form else {}
     found = list(gaps(model, fused(model), SIZES[: 1 if feeds else None], feeds))
     assert found
@@ -126,10 +126,10 @@ def test_an_added_number_is_added() -> None:
     mask = graph.add("Where", later, graph.const(-1e4), graph.const(0.0))
     model = graph.model(graph.attend(graph.add("Add", graph.add("Add", graph.scores(), graph.bias()), mask)))
     (site,) = rewrite(model, options=BARE).analysis.proven
-    assert site.plan is not None
-    assert not site.plan.proof.causal
-    assert site.plan.additive is not None
-    assert not any("in place of its score" in text for text in site.plan.proof.assumptions)
+    assert site.binding is not None
+    assert not site.binding.proof.causal
+    assert site.binding.additive is not None
+    assert not any("in place of its score" in text for text in site.binding.proof.assumptions)
 
 
 @pytest.mark.parametrize("form", ["causal", "causal-and-padding", "causal-padding-added"])

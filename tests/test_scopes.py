@@ -106,8 +106,8 @@ def test_a_branch_with_the_right_offset_is_rewritten(first: bool) -> None:
 def test_what_holds_outside_holds_inside() -> None:
     model = branches(offset=False, also_outside=True)
     (site,) = rewrite(model, options=BARE).analysis.proven
-    assert site.plan is not None
-    assert any(text.startswith("S = T") for text in site.plan.proof.assumptions)
+    assert site.binding is not None
+    assert any(text.startswith("S = T") for text in site.binding.proof.assumptions)
     found = list(gaps(model, fused(model), [{"B": 2, "S": n, "T": n} for n in (1, 5)], {"same": np.array(False)}))
     assert len(found) == 2
     assert max(found) < 2e-5

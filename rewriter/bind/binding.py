@@ -35,7 +35,7 @@ KNOWN_TYPES = frozenset(TensorProto.DataType.values()) - {TensorProto.UNDEFINED}
 """Element types that have a name."""
 
 
-def plan(interpreter: Interpreter, proof: Proof) -> Binding:
+def bind(interpreter: Interpreter, proof: Proof) -> Binding:
     """Choose tensors for every input of the fused node.
 
     Raises:

@@ -11,13 +11,13 @@ from ..records.reading import View
 from ..verdicts import Code, Refusal, Stage
 
 
-def check_private(interpreter: Interpreter, plan: Binding) -> None:
+def check_private(interpreter: Interpreter, binding: Binding) -> None:
     """Follow everything made from the query-key product: all of it must end in the replaced output.
 
     Raises:
         Refusal: Something else uses it, or it lies in another graph.
     """
-    attention = plan.proof.attention
+    attention = binding.proof.attention
     scope = interpreter.scope
     if not attention.product:
         return  # an operator computes scores inside
@@ -29,7 +29,7 @@ def check_private(interpreter: Interpreter, plan: Binding) -> None:
             attention.product,
             "the product is in an outer graph",
         )
-    target = plan.output.tensor
+    target = binding.output.tensor
     pending = [attention.product]
     seen: set[str] = set()
     while pending:
@@ -47,12 +47,12 @@ def check_private(interpreter: Interpreter, plan: Binding) -> None:
                     Code.CROSSES_SCOPE, Stage.LIVENESS, label(use.node), name, f"'{name}' is used in {use.scope.path}"
                 )
             pending.extend(o for o in use.node.output if o)
-    _check_inputs(plan, seen)
+    _check_inputs(binding, seen)
 
 
-def _check_inputs(plan: Binding, from_scores: set[str]) -> None:
+def _check_inputs(binding: Binding, from_scores: set[str]) -> None:
     """Nothing that the fused node will read may be made from scores: they would have to be computed for it."""
-    pending = [getattr(plan, f.name) for f in fields(plan) if f.name != "output"]  # whatever a member may take
+    pending = [getattr(binding, f.name) for f in fields(binding) if f.name != "output"]  # whatever a member may take
     read: list[str] = []
     while pending:
         found = pending.pop()
@@ -64,5 +64,5 @@ def _check_inputs(plan: Binding, from_scores: set[str]) -> None:
             read.append(found.tensor)
     made = sorted(set(read) & from_scores)
     if made:
-        anchor = label(plan.proof.attention.anchor)
+        anchor = label(binding.proof.attention.anchor)
         raise Refusal(Code.ESCAPES, Stage.LIVENESS, anchor, made[0], f"'{made[0]}' is made from the scores")

@@ -36,7 +36,7 @@ class _Part:
     """A site cut out of the original, before the original's copy is edited."""
 
     site: Site
-    plan: Binding
+    binding: Binding
     cut: Cut
     stops: frozenset[str]
     whole: bool
@@ -66,18 +66,18 @@ class CutPairs:
         header.opset_import.extend(model.opset_import)
         header.functions.extend(model.functions)
         made = cls(analysis, header, again, base_dir)
-        ends = {o: site.name for site in analysis.proven for o in _outputs(site.plan)}
+        ends = {o: site.name for site in analysis.proven for o in _outputs(site.binding)}
         for site in analysis.proven:
-            assert site.plan is not None
-            attention = site.plan.proof.attention
+            assert site.binding is not None
+            attention = site.binding.proof.attention
             views = (attention.query, attention.key, attention.value)
             stops = frozenset((*(v.tensor for v in views), *attention.past.values()))
             # Branches of an If may use the same names.
-            stops |= {tensor for tensor, owner in ends.items() if owner != site.name} - set(_outputs(site.plan))
-            part = _cut(site.scope, _outputs(site.plan), stops, products_of(site), site)
+            stops |= {tensor for tensor, owner in ends.items() if owner != site.name} - set(_outputs(site.binding))
+            part = _cut(site.scope, _outputs(site.binding), stops, products_of(site), site)
             whole = products_of(site) <= {id(node) for node in part.nodes}
             part.nodes = deepcopy(part.nodes)
-            made._parts.append(_Part(site, site.plan, part, stops, whole))
+            made._parts.append(_Part(site, site.binding, part, stops, whole))
         return made
 
     def pairs(self, rewritten: ModelProto, folder: Path) -> Iterator[CutPair]:
@@ -116,7 +116,7 @@ class CutPairs:
 
     def pair(self, part: _Part, after: Cut, scope: Scope, rewritten: ModelProto, folder: Path) -> CutPair | str:
         interpreter = part.site.interpreter
-        attention = part.plan.proof.attention
+        attention = part.binding.proof.attention
         fused = [n for n in after.nodes if is_fused(n)]
         if len(fused) != 1 or not part.cut.outputs:
             return f"{len(fused)} fused nodes lie between its border and its output"
@@ -149,12 +149,12 @@ class CutPairs:
             shapes=shapes,
             scalars=frozenset(n for n in shapes if interpreter.rank(n) == 0),
             results=tuple(part.cut.outputs),
-            rows_agree=part.plan.rows_without_keys.comparable(_policy(fused[0])),
+            rows_agree=part.binding.rows_without_keys.comparable(_policy(fused[0])),
             query=query if query in tensors and query not in others else None,
             scores=scores,
             sizes=SiteSizes(interpreter, attention.frame, [*known, *shapes.values()]),
             _interpreter=interpreter,
-            _plan=part.plan,
+            _binding=part.binding,
         )
 
 
@@ -171,8 +171,8 @@ def _cut(scope: Scope, outputs: Sequence[str], stops: frozenset[str], products: 
     )
 
 
-def _outputs(plan: Binding | None) -> list[str]:
-    return [] if plan is None else [plan.output.tensor, *plan.proof.attention.extra_outputs.values()]
+def _outputs(binding: Binding | None) -> list[str]:
+    return [] if binding is None else [binding.output.tensor, *binding.proof.attention.extra_outputs.values()]
 
 
 def _policy(fused: NodeProto) -> EmptyRows:

@@ -63,8 +63,8 @@ def probe(model: ModelProto, analysis: Analysis, base_dir: Path) -> int:
             continue
         ran += 1
         for site in sites:
-            if site.plan is not None:
-                _compare(site, site.plan, sizes, values, narrow)
+            if site.binding is not None:
+                _compare(site, site.binding, sizes, values, narrow)
     return ran
 
 
@@ -76,15 +76,15 @@ class _Cut:
     shapes: dict[str, tuple[Poly, ...]]
 
 
-def _wanted(plan: Binding) -> list[str]:
-    extra = [v.tensor for v in (plan.positions, plan.slopes) if v is not None]
-    return [plan.proof.attention.scores, *extra]
+def _wanted(binding: Binding) -> list[str]:
+    extra = [v.tensor for v in (binding.positions, binding.slopes) if v is not None]
+    return [binding.proof.attention.scores, *extra]
 
 
 def _cut(model: ModelProto, interpreter: Interpreter, sites: list[Site]) -> _Cut | None:
     """The part of the model between graph inputs, products and softmax inputs."""
-    products = {s.plan.proof.attention.product for s in sites if s.plan is not None} - {""}
-    wanted = list(dict.fromkeys(n for s in sites if s.plan is not None for n in _wanted(s.plan)))
+    products = {s.binding.proof.attention.product for s in sites if s.binding is not None} - {""}
+    wanted = list(dict.fromkeys(n for s in sites if s.binding is not None for n in _wanted(s.binding)))
     nodes: dict[int, NodeProto] = {}
     constants: list[TensorProto] = []
     shapes: dict[str, tuple[Poly, ...]] = {}
@@ -180,8 +180,8 @@ def _spread(view: View, value: Array, order: tuple[Index | None, ...]) -> Floats
     return data.reshape([next(shape) if i in present else 1 for i in order])
 
 
-def _compare(site: Site, plan: Binding, sizes: dict[Size, int], values: dict[str, Array], narrow: bool) -> None:
-    proof, attention, frame = plan.proof, plan.proof.attention, plan.proof.attention.frame
+def _compare(site: Site, binding: Binding, sizes: dict[Size, int], values: dict[str, Array], narrow: bool) -> None:
+    proof, attention, frame = binding.proof, binding.proof.attention, binding.proof.attention.frame
     interpreter = site.interpreter
     if attention.scores not in values:
         constant = interpreter.array(attention.scores)
@@ -202,25 +202,25 @@ def _compare(site: Site, plan: Binding, sizes: dict[Size, int], values: dict[str
         return
     rows, keys = np.arange(shape[2]), np.arange(shape[3])
     own = rows[:, None] + (shape[3] - shape[2])
-    if plan.positions is None:
+    if binding.positions is None:
         distance = proof.form.measure((keys - own).astype(np.float64), proof.parameters)[None, None]
-    elif plan.positions.tensor in values:
-        place = _spread(plan.positions, values[plan.positions.tensor], (frame.batch, frame.key))
+    elif binding.positions.tensor in values:
+        place = _spread(binding.positions, values[binding.positions.tensor], (frame.batch, frame.key))
         distance = place[:, None, None, : shape[3]]
     else:
         return
-    rest = scores - _slopes(plan, values) * distance
+    rest = scores - _slopes(binding, values) * distance
     visible = scores > hidden_below(attention)
     if proof.causal and not attention.product:
         visible = visible & (keys <= own)  # the operator itself hides later keys
     if proof.causal and (visible & (keys > own)).any():
-        _contradict(site, plan, "a key after the row is visible")
+        _contradict(site, binding, "a key after the row is visible")
         return
     near = proof.window.sees(shape[2], shape[3])
     if not attention.product:
         visible = visible & near  # likewise
     if (visible & ~near).any():
-        _contradict(site, plan, "a key outside of the window is visible")
+        _contradict(site, binding, "a key outside of the window is visible")
         return
     first = np.argmax(visible, axis=-1)[..., None]
     rest = np.where(visible, rest, 0.0)
@@ -236,28 +236,28 @@ def _compare(site: Site, plan: Binding, sizes: dict[Size, int], values: dict[str
     scale = np.abs(np.where(visible, scores, 0.0)).max(initial=1.0)
     tolerance = scale * (4e-2 if narrow else 1e-5) + 1e-6
     if np.abs(gap).max(initial=0.0) > tolerance:
-        _contradict(site, plan, f"the evaluated bias is off by {np.abs(gap).max():.3g} at shape {shape}")
+        _contradict(site, binding, f"the evaluated bias is off by {np.abs(gap).max():.3g} at shape {shape}")
     elif shape[3] > 1:
         site.checked += 1
 
 
-def _slopes(plan: Binding, values: dict[str, Array]) -> Floats:
+def _slopes(binding: Binding, values: dict[str, Array]) -> Floats:
     """The slopes that the fused node gets, [1, H, 1, 1]."""
-    emitted = plan.proof.emitted_slopes
-    if plan.slopes is not None:
-        given: Array = _spread(plan.slopes, values[plan.slopes.tensor], (plan.proof.attention.frame.head,))
+    emitted = binding.proof.emitted_slopes
+    if binding.slopes is not None:
+        given: Array = _spread(binding.slopes, values[binding.slopes.tensor], (binding.proof.attention.frame.head,))
     else:
         assert emitted is not None
         given = emitted
-    slopes: Floats = np.asarray(given, np.float64) * plan.slope_factor
-    if plan.slopes is not None and plan.slope_table is not None:
-        slopes = slopes * plan.slope_table
+    slopes: Floats = np.asarray(given, np.float64) * binding.slope_factor
+    if binding.slopes is not None and binding.slope_table is not None:
+        slopes = slopes * binding.slope_table
     return slopes.reshape(1, -1, 1, 1)
 
 
-def _contradict(site: Site, plan: Binding, detail: str) -> None:
+def _contradict(site: Site, binding: Binding, detail: str) -> None:
     """Turn a proven site into a refused one."""
-    site.plan = None
+    site.binding = None
     site.refusal = Refusal(
-        Code.PROBE, Stage.EMIT, label(site.anchor), plan.proof.attention.scores, detail, list(plan.proof.steps)
+        Code.PROBE, Stage.EMIT, label(site.anchor), binding.proof.attention.scores, detail, list(binding.proof.steps)
     )

@@ -54,12 +54,12 @@ class CutPair:
     scores: str
     sizes: SiteSizes
     _interpreter: Interpreter
-    _plan: Binding
+    _binding: Binding
 
     @property
     def heads(self) -> int:
         """The number of heads, 1 if it is not a number."""
-        head = self._plan.proof.attention.frame.head
+        head = self._binding.proof.attention.frame.head
         constant = None if head is None else head.bound.constant
         return 1 if constant is None else int(constant)
 
@@ -71,14 +71,14 @@ class CutPair:
 
     def by_head(self, name: str, moved: Array) -> Array:
         """How far elements of an output moved, each as far as the farthest one of its head."""
-        head = self._plan.proof.attention.frame.head
-        axis = next((a for a, names in enumerate(self._plan.output.axes) if head in names), None)
+        head = self._binding.proof.attention.frame.head
+        axis = next((a for a, names in enumerate(self._binding.output.axes) if head in names), None)
         if name != self.results[0] or head is None or axis is None:
             return np.full(moved.shape, moved.max(initial=0.0))
-        extents = _split(self._plan.output.axes[axis], moved.shape[axis])
+        extents = _split(self._binding.output.axes[axis], moved.shape[axis])
         if extents is None:
             return np.full(moved.shape, moved.max(initial=0.0))
-        place = axis + self._plan.output.axes[axis].index(head)
+        place = axis + self._binding.output.axes[axis].index(head)
         whole = moved.reshape([*moved.shape[:axis], *extents, *moved.shape[axis + 1 :]])
         largest = whole.max(axis=tuple(a for a in range(whole.ndim) if a != place), keepdims=True, initial=0.0)
         return np.broadcast_to(largest, whole.shape).reshape(moved.shape)
@@ -92,14 +92,14 @@ class CutPair:
 
     def placed(self, scores: Array, sizes: dict[Size, int]) -> tuple[Floats, npt.NDArray[np.bool_]] | None:
         """Scores [B, H, S_q, S_kv], and where a key is visible; None where neither sizes nor scores tell."""
-        proof = self._plan.proof
+        proof = self._binding.proof
         if proof.attention.replaced_at is not None and proof.hidden and proof.rest.terms:
             return None  # a number in place of the score looks like one that a mask has lowered
         return self._scores(scores, sizes)
 
     def _scores(self, scores: Array, sizes: dict[Size, int]) -> tuple[Floats, npt.NDArray[np.bool_]] | None:
         """Scores [B, H, S_q, S_kv], and where a key is visible as far as they tell."""
-        proof = self._plan.proof
+        proof = self._binding.proof
         frame = proof.attention.frame
         order = (frame.batch, frame.head, frame.row, frame.key)
         shape = [1 if i is None else number(self._interpreter, i.bound, sizes) for i in order]
@@ -129,12 +129,12 @@ class CutPair:
         placed = None if scores is None else self._scores(scores, sizes)
         if placed is None:
             return everything
-        attention = self._plan.proof.attention
+        attention = self._binding.proof.attention
         frame, found, visible = attention.frame, *placed
         if attention.replaced_at is not None:
             visible = visible & (found > float(attention.replaced_at + UNDERFLOW))
         rows = np.asarray(visible.any(-1), np.bool_)
-        spread = _laid_out(rows, self._plan.output, (frame.batch, frame.head, frame.row), output.shape)
+        spread = _laid_out(rows, self._binding.output, (frame.batch, frame.head, frame.row), output.shape)
         return everything if spread is None else spread
 
 

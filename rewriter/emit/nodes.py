@@ -1,4 +1,4 @@
-"""From a plan to nodes: the fused node, and the few nodes that bring its inputs into their layouts."""
+"""From a binding to nodes: the fused node, and the few nodes that bring its inputs into their layouts."""
 
 from __future__ import annotations
 
@@ -24,38 +24,38 @@ COMPARISONS = {"equal": "Equal", "at_most": "LessOrEqual", "below": "Less"}
 """Operators for comparisons of a leaf with a number."""
 
 
-def variant_of(plan: Binding) -> Variant:
-    """The member of the family that a plan needs."""
+def variant_of(binding: Binding) -> Variant:
+    """The member of the family that a binding needs."""
     mask = MaskKind.NONE
-    if plan.additive is not None:
+    if binding.additive is not None:
         mask = MaskKind.ADDITIVE
-    elif plan.boolean is not None:
+    elif binding.boolean is not None:
         mask = MaskKind.BOOLEAN
     return Variant(
-        plan.proof.form.name,
-        plan.proof.causal,
-        plan.positions is not None,
+        binding.proof.form.name,
+        binding.proof.causal,
+        binding.positions is not None,
         mask.value,
-        plan.key_bias is not None,
-        plan.proof.window.bounded,
+        binding.key_bias is not None,
+        binding.proof.window.bounded,
     )
 
 
-def is_grouped(plan: Binding) -> bool:
+def is_grouped(binding: Binding) -> bool:
     """Whether keys have fewer heads than queries."""
-    head = plan.proof.attention.frame.head
-    return key_head(plan.proof.attention.key, head) != head
+    head = binding.proof.attention.frame.head
+    return key_head(binding.proof.attention.key, head) != head
 
 
 def emit(
-    interpreter: Interpreter, editor: Editor, plan: Binding, *, zero_rows: bool, ir_version: int, site: str
+    interpreter: Interpreter, editor: Editor, binding: Binding, *, zero_rows: bool, ir_version: int, site: str
 ) -> FusedAttention:
-    """Put the fused node of one site into the graph, in place of the plan's output.
+    """Put the fused node of one site into the graph, in place of what the binding calls the output.
 
     Args:
         interpreter: For extents that are numbers.
         editor: Writes.
-        plan: What to write.
+        binding: What to write.
         zero_rows: Policy for rows without keys, the same for all nodes of one op_type in a file.
         ir_version: From 10 on, nodes carry metadata.
         site: Prefix for new names.
@@ -63,15 +63,15 @@ def emit(
     Returns:
         The attributes of the new node.
     """
-    attention = plan.proof.attention
+    attention = binding.proof.attention
     frame = attention.frame
-    writer = _Writer(interpreter, editor, plan, site)
-    query = writer.operand(attention.query, (frame.batch, frame.head, frame.row), plan.dtype, "query")
+    writer = _Writer(interpreter, editor, binding, site)
+    query = writer.operand(attention.query, (frame.batch, frame.head, frame.row), binding.dtype, "query")
     heads = key_head(attention.key, frame.head)
     # With a cache the operand holds the new keys only, which is an index of its own.
     new = next((i for i in attention.key.indices if i.name == frame.key.name), frame.key)
-    key = writer.operand(attention.key, (frame.batch, heads, new), plan.dtype, "key")
-    value = writer.operand(attention.value, (frame.batch, heads, new), plan.dtype, "value")
+    key = writer.operand(attention.key, (frame.batch, heads, new), binding.dtype, "key")
+    value = writer.operand(attention.value, (frame.batch, heads, new), binding.dtype, "value")
     for name, tensor in (("key", key), ("value", value)):
         past = attention.past.get(f"past_{name}")
         present = attention.extra_outputs.get(f"present_{name}", "")
@@ -83,25 +83,25 @@ def emit(
             tensor = editor.node("Identity", [tensor], f"{site}/{name}", output=present)
         key, value = (tensor, value) if name == "key" else (key, tensor)
     writer.keys, writer.queries = key, query
-    if plan.scale is not None:
-        query = writer.scaled(query, plan.scale)
-    variant = variant_of(plan)
-    inputs = [query, key, value, writer.slopes(plan)]
+    if binding.scale is not None:
+        query = writer.scaled(query, binding.scale)
+    variant = variant_of(binding)
+    inputs = [query, key, value, writer.slopes(binding)]
     if variant.mask != MaskKind.NONE.value:
-        inputs.append(writer.mask(plan))
-    if plan.positions is not None:
-        inputs.append(writer.positions(plan.positions, (frame.batch, frame.key)))
-    if plan.key_bias is not None:
-        inputs.append(writer.key_bias(plan, plan.key_bias))
+        inputs.append(writer.mask(binding))
+    if binding.positions is not None:
+        inputs.append(writer.positions(binding.positions, (frame.batch, frame.key)))
+    if binding.key_bias is not None:
+        inputs.append(writer.key_bias(binding, binding.key_bias))
     hides = variant.mask != MaskKind.NONE.value or variant.key_bias or variant.window
     policy = EmptyRows.ZERO if zero_rows and hides else EmptyRows.MEAN
-    window, scale = plan.proof.window, float(np.float32(float(attention.scale)))
-    parameters = tuple(map(float, plan.proof.parameters))
+    window, scale = binding.proof.window, float(np.float32(float(attention.scale)))
+    parameters = tuple(map(float, binding.proof.parameters))
     fused = FusedAttention(variant, scale, policy, window.left, window.right, parameters)
-    target = plan.output.tensor
+    target = binding.output.tensor
     anchor = editor.producer(target)
     editor.take_over(target)
-    writer.output(plan, fused, inputs, ir_version)
+    writer.output(binding, fused, inputs, ir_version)
     editor.place(before=anchor)
     return fused
 
@@ -109,20 +109,20 @@ def emit(
 class _Writer:
     """Makes values of canonical layout out of views."""
 
-    def __init__(self, interpreter: Interpreter, editor: Editor, plan: Binding, site: str) -> None:
+    def __init__(self, interpreter: Interpreter, editor: Editor, binding: Binding, site: str) -> None:
         self.interpreter = interpreter
         self.editor = editor
-        self.plan = plan
+        self.binding = binding
         self.site = site
         self.keys = ""
         self.queries = ""
 
     def scaled(self, query: str, view: View) -> str:
         """The query times (or by) a factor that is only known at run time."""
-        head = self.plan.proof.attention.frame.head
+        head = self.binding.proof.attention.frame.head
         factor = self.arrange(view, (None, head, None, None), "scale")
-        factor = self.editor.cast(factor, self.interpreter.dtype(view.tensor), self.plan.dtype, f"{self.site}/scale")
-        return self.editor.node("Div" if self.plan.divide else "Mul", [query, factor], f"{self.site}/query")
+        factor = self.editor.cast(factor, self.interpreter.dtype(view.tensor), self.binding.dtype, f"{self.site}/scale")
+        return self.editor.node("Div" if self.binding.divide else "Mul", [query, factor], f"{self.site}/query")
 
     def operand(self, view: View, roles: tuple[Index | None, ...], dtype: int, hint: str) -> str:
         """query, key or value as [B, H, S, D]."""
@@ -170,7 +170,7 @@ class _Writer:
     def _cut(self, view: View, hint: str) -> View:
         """Only the first S_q rows or S_kv keys of axes that are longer."""
         name = view.tensor
-        frame = self.plan.proof.attention.frame
+        frame = self.binding.proof.attention.frame
         for axis in view.prefix:
             whole = self.keys if view.axes[axis] == (frame.key,) else self.queries
             ends = self.editor.extents(whole, [2], f"{self.site}/extent")
@@ -200,21 +200,21 @@ class _Writer:
                 axes.append((index,))
         return self.editor.reshape(view.tensor, target, f"{self.site}/{hint}"), axes
 
-    def slopes(self, plan: Binding) -> str:
+    def slopes(self, binding: Binding) -> str:
         """[H] float32: an initializer, or the model's own run-time value."""
-        if plan.slopes is None:
-            slopes = plan.proof.emitted_slopes
+        if binding.slopes is None:
+            slopes = binding.proof.emitted_slopes
             assert slopes is not None
-            values = (slopes.astype(np.float64) * plan.slope_factor).astype(np.float32)
+            values = (slopes.astype(np.float64) * binding.slope_factor).astype(np.float32)
             return self.editor.constant(values, f"{self.site}/slopes")
-        head = plan.proof.attention.frame.head
-        name = self.arrange(plan.slopes, (head,), "slopes")
+        head = binding.proof.attention.frame.head
+        name = self.arrange(binding.slopes, (head,), "slopes")
         name = self.editor.cast(
-            name, self.interpreter.dtype(plan.slopes.tensor), TensorProto.FLOAT, f"{self.site}/slopes"
+            name, self.interpreter.dtype(binding.slopes.tensor), TensorProto.FLOAT, f"{self.site}/slopes"
         )
-        if plan.slope_table is None:
-            return self._times(name, plan.slope_factor, "slopes", TensorProto.FLOAT)
-        factors = (plan.slope_table * plan.slope_factor).astype(np.float32)
+        if binding.slope_table is None:
+            return self._times(name, binding.slope_factor, "slopes", TensorProto.FLOAT)
+        factors = (binding.slope_table * binding.slope_factor).astype(np.float32)
         return self.editor.node(
             "Mul", [name, self.editor.constant(factors, f"{self.site}/slopes/factor")], f"{self.site}/slopes"
         )
@@ -236,22 +236,22 @@ class _Writer:
 
     # --- masks -----------------------------------------------------------------------------------------
 
-    def mask(self, plan: Binding) -> str:
+    def mask(self, binding: Binding) -> str:
         """The mask input: boolean, or additive with what a boolean one hides set to -inf."""
-        if plan.additive is None:
-            assert plan.boolean is not None
-            return self._boolean(plan, plan.boolean)
-        added, dtype = self._additive(plan.additive, plan.proof.attention.frame.scores)
-        if plan.boolean is None:
+        if binding.additive is None:
+            assert binding.boolean is not None
+            return self._boolean(binding, binding.boolean)
+        added, dtype = self._additive(binding.additive, binding.proof.attention.frame.scores)
+        if binding.boolean is None:
             return added
-        visible = self._boolean(plan, plan.boolean)
+        visible = self._boolean(binding, binding.boolean)
         hidden = self.editor.constant(np.array(-np.inf, np.float32), f"{self.site}/hidden")
         added = self.editor.cast(added, dtype, TensorProto.FLOAT, f"{self.site}/mask")
         return self.editor.node("Where", [visible, added, hidden], f"{self.site}/mask")
 
-    def key_bias(self, plan: Binding, added: Mask) -> str:
+    def key_bias(self, binding: Binding, added: Mask) -> str:
         """[B or 1, H or 1, S_kv] float32."""
-        frame = plan.proof.attention.frame
+        frame = binding.proof.attention.frame
         name, dtype = self._additive(added, (frame.batch, frame.head, frame.key), "key_bias")
         return self.editor.cast(name, dtype, TensorProto.FLOAT, f"{self.site}/key_bias")
 
@@ -259,21 +259,21 @@ class _Writer:
         assert isinstance(leaf, Leaf)
         return self.arrange(leaf.view, roles, hint), self.interpreter.dtype(leaf.view.tensor)
 
-    def _boolean(self, plan: Binding, mask: Mask) -> str:
+    def _boolean(self, binding: Binding, mask: Mask) -> str:
         if isinstance(mask, Leaf):
-            name, dtype = self._leaf(mask, plan.proof.attention.frame.scores)
+            name, dtype = self._leaf(mask, binding.proof.attention.frame.scores)
             if mask.test == "visible":
                 name = self.editor.cast(name, dtype, TensorProto.FLOAT, f"{self.site}/mask")
                 limit = self.editor.constant(np.array(mask.limit, np.float32), f"{self.site}/hiding")
                 return self.editor.node("Greater", [name, limit], f"{self.site}/visible")
             return self.editor.cast(name, dtype, TensorProto.BOOL, f"{self.site}/mask")
         if mask.kind in COMPARISONS:
-            value, dtype = self._leaf(mask.parts[0], plan.proof.attention.frame.scores)
+            value, dtype = self._leaf(mask.parts[0], binding.proof.attention.frame.scores)
             bound = self.editor.constant(
                 np.array(float(mask.factor)).astype(helper.tensor_dtype_to_np_dtype(dtype)), f"{self.site}/bound"
             )
             return self.editor.node(COMPARISONS[mask.kind], [value, bound], f"{self.site}/visible")
-        parts = [self._boolean(plan, p) for p in mask.parts]
+        parts = [self._boolean(binding, p) for p in mask.parts]
         if mask.kind == "not":
             return self.editor.node("Not", parts, f"{self.site}/mask")
         name = parts[0]
@@ -296,22 +296,22 @@ class _Writer:
 
     # --- output ----------------------------------------------------------------------------------------
 
-    def output(self, plan: Binding, fused: FusedAttention, inputs: list[str], ir_version: int) -> None:
+    def output(self, binding: Binding, fused: FusedAttention, inputs: list[str], ir_version: int) -> None:
         """The fused node and whatever brings [B, H, S_q, D_v] to the layout of the value that it replaces."""
-        view = plan.output
-        frame = plan.proof.attention.frame
+        view = binding.output
+        frame = binding.proof.attention.frame
         dtype = self.interpreter.dtype(view.tensor)
         roles: tuple[Index | None, ...] = (frame.batch, frame.head, frame.row)
         roles = (*roles, _feature(view, roles))
-        steps = self._after(view, roles, dtype, plan.dtype)
-        name = view.tensor if not steps and plan.rows is None else ""
+        steps = self._after(view, roles, dtype, binding.dtype)
+        name = view.tensor if not steps and binding.rows is None else ""
         made = self.editor.node(
             fused.variant.op_type, inputs, f"{self.site}/attention", output=name, domain=DOMAIN, **fused.attributes()
         )
         if ir_version >= 10:
             node = self.editor.last()
-            set_metadata(node, _provenance(plan))
-        if plan.rows is not None:
+            set_metadata(node, _provenance(binding))
+        if binding.rows is not None:
             made = self._with_hidden_rows(made, inputs[2], fused, view.tensor if not steps else "")
         for position, (kind, argument) in enumerate(steps):
             target = view.tensor if position == len(steps) - 1 else ""
@@ -319,11 +319,11 @@ class _Writer:
 
     def _with_hidden_rows(self, attended: str, value: str, fused: FusedAttention, target: str) -> str:
         """Rows that the mask hides from all keys yield what rows without keys yield."""
-        assert self.plan.rows is not None
-        rows = self._boolean(self.plan, self.plan.rows)
+        assert self.binding.rows is not None
+        rows = self._boolean(self.binding, self.binding.rows)
         if fused.empty_rows is EmptyRows.ZERO:
             zero = self.editor.constant(np.array(0, np.float32), f"{self.site}/zero")
-            filler = self.editor.cast(zero, TensorProto.FLOAT, self.plan.dtype, f"{self.site}/zero")
+            filler = self.editor.cast(zero, TensorProto.FLOAT, self.binding.dtype, f"{self.site}/zero")
         elif self.editor.opset >= 18:
             axes = self.editor.integers([2], f"{self.site}/axes")
             filler = self.editor.node("ReduceMean", [value, axes], f"{self.site}/mean", keepdims=1)
@@ -363,7 +363,7 @@ class _Writer:
             return self.editor.reshape(value, shape, hint, output=target)
         numbers = [a for a in argument if isinstance(a, int)]
         if kind == "Cast":
-            return self.editor.cast(value, self.plan.dtype, numbers[0], hint, output=target)
+            return self.editor.cast(value, self.binding.dtype, numbers[0], hint, output=target)
         moves = {"Transpose": self.editor.transpose, "Squeeze": self.editor.squeeze, "Unsqueeze": self.editor.unsqueeze}
         return moves[kind](value, numbers, hint, output=target)
 
@@ -418,10 +418,10 @@ def _merged_shape(view: View) -> list[int | tuple[str, int]]:
     return target
 
 
-def _provenance(plan: Binding) -> dict[str, str]:
-    attention = plan.proof.attention
+def _provenance(binding: Binding) -> dict[str, str]:
+    attention = binding.proof.attention
     return {
         f"{PROVENANCE}.anchor": label(attention.anchor),
         f"{PROVENANCE}.scores": attention.scores,
-        f"{PROVENANCE}.proof": "; ".join(plan.proof.steps),
+        f"{PROVENANCE}.proof": "; ".join(binding.proof.steps),
     }

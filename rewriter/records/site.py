@@ -53,7 +53,7 @@ class Site:
         name: Stable identifier: scope path and anchor.
         anchor: The softmax or attention operator.
         scope: Its graph.
-        plan: What to emit, if the site is proven.
+        binding: What to emit, if the site is proven.
         refusal: Why not, otherwise.
         reading: The attention in normal form, as far as the reading that came farthest got.
         around: Of an anchor between two products of computed tensors that could not be read, what stands around it.
@@ -64,7 +64,7 @@ class Site:
     anchor: NodeProto
     scope: Scope
     interpreter: Interpreter
-    plan: Binding | None = None
+    binding: Binding | None = None
     refusal: Refusal | None = None
     reading: Attention | None = None
     around: Surroundings | None = None
@@ -73,7 +73,7 @@ class Site:
     @property
     def is_attention(self) -> bool:
         """Whether the anchor belongs to an attention at all."""
-        if self.plan is not None or self.around is not None:
+        if self.binding is not None or self.around is not None:
             return True
         return self.refusal is not None and self.refusal.code not in NOT_ATTENTION
 
@@ -82,7 +82,7 @@ class Site:
         """Whether something that looks like a position bias is added to the scores."""
         if self.refusal is not None and self.refusal.code is Code.QUANTISED:
             return self.around is None or self.around.has_terms
-        return self.plan is not None or (self.refusal is not None and self.refusal.code not in UNBIASED)
+        return self.binding is not None or (self.refusal is not None and self.refusal.code not in UNBIASED)
 
 
 @dataclass
@@ -108,9 +108,14 @@ class Analysis:
     @property
     def proven(self) -> list[Site]:
         """Sites that can be rewritten."""
-        return [s for s in self.sites if s.plan is not None]
+        return [s for s in self.sites if s.binding is not None]
+
+    @property
+    def bindings(self) -> list[Binding]:
+        """Those of the proven sites, in their order."""
+        return [s.binding for s in self.sites if s.binding is not None]
 
     @property
     def refused(self) -> list[Site]:
         """Sites with a bias that cannot be rewritten."""
-        return [s for s in self.sites if s.plan is None and s.is_biased]
+        return [s for s in self.sites if s.binding is None and s.is_biased]
