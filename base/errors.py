@@ -1,6 +1,6 @@
-"""Everything that can go wrong, in two kinds: errors that end the run, and refusals of one attention site.
+"""Errors that end a run, and the exit codes of the process, which are promised to users: numbers are never reused.
 
-Exit codes and refusal codes are promised to users: numbers are never reused for something else.
+What leaves a single attention as it is, is no error: see ``rewriter/verdicts.py``.
 """
 
 from __future__ import annotations

@@ -219,7 +219,7 @@ def read_tensor(tensor: TensorProto, base_dir: Path) -> Array | None:
 
 
 def _mapped(tensor: TensorProto, dtype: np.dtype[np.generic], base_dir: Path) -> Array:
-    """External data as an array on a mapped file; ``io`` has checked where they lie and how long they are."""
+    """External data as an array on a mapped file; ``load`` has checked where they lie and how long they are."""
     entries = {e.key: e.value for e in tensor.external_data}
     path, offset = base_dir / entries["location"], int(entries.get("offset") or 0)
     if tensor.data_type in SUB_BYTE_TYPES:

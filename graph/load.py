@@ -1,4 +1,4 @@
-"""Files in: models are read without their weights, and what they refer to is checked.  See ``staging`` for output."""
+"""Files in: models are read without their weights, and what they refer to is checked.  See ``save`` for output."""
 
 from __future__ import annotations
 

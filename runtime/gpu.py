@@ -16,7 +16,7 @@ from typing import Any
 import onnx
 from onnx import ModelProto
 
-from ..base import telemetry as quiet
+from ..base import telemetry
 from ..base.errors import AlibiError
 from ..base.telemetry import CPU, CUDA
 from ..engine.attach import ATTRIBUTE, bundle_of
@@ -123,7 +123,7 @@ class CudaKernels:
 
     def problem(self) -> str | None:
         """Why they cannot run here, or None."""
-        if CUDA not in quiet.onnxruntime().get_available_providers():
+        if CUDA not in telemetry.onnxruntime().get_available_providers():
             return f"this onnxruntime has no {CUDA}. Run: pip install onnxruntime-gpu"
         return None if devices() else "there is no GPU here"
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..base import telemetry as quiet
+from ..base import telemetry
 from ..base.telemetry import CPU, CUDA
 from ..plugin.custom_ops import NoLibrary, claimed_here, get_library_path
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import onnx
     import onnxruntime
 else:
-    onnxruntime = quiet.onnxruntime()
+    onnxruntime = telemetry.onnxruntime()
 
 DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 """onnxruntime's session configuration: where the external data of a model in memory lie."""

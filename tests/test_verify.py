@@ -13,7 +13,7 @@ import onnx.parser
 import pytest
 import textgraphs
 from alibi_rewriter import Options, rewrite
-from alibi_rewriter.base import telemetry as quiet
+from alibi_rewriter.base import telemetry
 from alibi_rewriter.fused.body import function_proto
 from alibi_rewriter.fused.family import DOMAIN, DOMAIN_VERSION, EmptyRows, FusedAttention, Variant
 from alibi_rewriter.verify import GivenInputError, RuntimeMissingError, Verification, VerifyOptions, verify
@@ -603,7 +603,7 @@ def test_missing_onnxruntime_names_the_command(tmp_path: Path, monkeypatch: pyte
     def fail(name: str) -> None:
         raise ImportError(f"No module named {name!r}")
 
-    monkeypatch.setattr(quiet.importlib, "import_module", fail)
+    monkeypatch.setattr(telemetry.importlib, "import_module", fail)
     tiny = Tiny()
     with pytest.raises(RuntimeMissingError, match="pip install"):
         run_verify(tmp_path, tiny.original(), tiny.rewritten())

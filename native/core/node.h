@@ -29,7 +29,7 @@ struct Member {
     std::vector<Tensor> inputs;  // in order
 };
 
-// The closed family, as rewriter/spec.py derives it; a test compares the two.
+// The closed family, as fused/family.py derives it; a test compares the two.
 std::vector<Member> const& family();
 
 // The attributes of a node as its runtime hands them over; what is absent is empty.

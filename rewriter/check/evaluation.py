@@ -16,7 +16,7 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from ...algebra import Poly, Size, TooComplex, substitute
 from ...algebra import poly as as_poly
-from ...base import telemetry as quiet
+from ...base import telemetry
 from ...base.memory import available_memory
 from ...graph import bounded
 from ...graph.index import Array, read_tensor
@@ -141,7 +141,7 @@ def evaluator(model: ModelProto, base_dir: Path | None) -> Evaluate | None:
             if tensor.data_location == TensorProto.EXTERNAL:
                 tensor.CopyFrom(numpy_helper.from_array(np.array(read_tensor(tensor, base_dir)), tensor.name))
     try:
-        onnxruntime = quiet.onnxruntime()
+        onnxruntime = telemetry.onnxruntime()
     except ImportError:
         from onnx.reference import ReferenceEvaluator
 

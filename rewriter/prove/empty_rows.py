@@ -18,7 +18,7 @@ from ..records.reading import Attention, Guard
 from ..records.rows import ADDED, ADDED_OR_ZEROS, MEAN, NAN, NOWHERE, ZEROS, RowsWithoutKeys
 
 ABSORBING = Fraction(1 << 80)
-"""From here on neither float32 nor float64 has a digit left for dot products and slopes (see ``masks.hides``)."""
+"""From here on neither float32 nor float64 has a digit left for dot products and slopes (see ``visibility.hides``)."""
 
 
 def rows_without_keys(attention: Attention, rest: Poly) -> RowsWithoutKeys:

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
-from alibi_rewriter.base import telemetry as quiet
+from alibi_rewriter.base import telemetry
 from alibi_rewriter.fused.family import BY_OP_TYPE, FusedAttention
 from nodes import Sizes, feeds, model
 
-onnxruntime = quiet.onnxruntime()
+onnxruntime = telemetry.onnxruntime()
 
 
 def session(content: bytes, library: str) -> onnxruntime.InferenceSession:  # type: ignore[name-defined]

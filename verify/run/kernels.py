@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from onnx import ModelProto
 
-from ...base import telemetry as quiet
+from ...base import telemetry
 from ...graph import bounded
 from ...plugin.custom_ops import NoLibrary, get_library_path
 
@@ -42,7 +42,7 @@ class CpuKernels:
     def problem(self) -> str | None:
         """Why they cannot run here, or None."""
         try:
-            quiet.onnxruntime().SessionOptions().register_custom_ops_library(get_library_path())
+            telemetry.onnxruntime().SessionOptions().register_custom_ops_library(get_library_path())
         except NoLibrary as error:
             return str(error)
         except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions share no base but Exception

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ...base import telemetry as quiet
+from ...base import telemetry
 from ...base.cures import install
 from ...base.memory import available_memory
 from ...graph import bounded
@@ -69,7 +69,7 @@ def import_onnxruntime() -> ModuleType:
         RuntimeMissingError: If it is not installed.
     """
     try:
-        return quiet.onnxruntime()
+        return telemetry.onnxruntime()
     except ImportError as error:
         raise RuntimeMissingError(
             f"the verification runs both models in onnxruntime, which cannot be imported ({error}). "
