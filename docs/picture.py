@@ -30,7 +30,7 @@ def picture() -> str:
     page_facts(look, report)
     pictures = report["pictures"]
     assert isinstance(pictures, dict)
-    bindings = next(s.plan for s in look.sites if s.plan is not None).proof.attention
+    bindings = next(s.binding for s in look.sites if s.binding is not None).proof.attention
     roles = {bindings.query.tensor: "query", bindings.key.tensor: "key", bindings.value.tensor: "value"}
     parts, left, height = [], 0.0, 0.0
     for when in ("before", "after"):

@@ -191,7 +191,7 @@ def test_an_engine_is_built(tmp_path: Path) -> None:
         pytest.skip("the plugin library was not built")
     result = rewrite(read("accept_linear_causal"), tmp_path / "m.onnx", verify=False)
     facts = result.build_engine(targets=["sm_89"], backend="tensorrt-rtx")
-    assert facts.binding == tmp_path / "m.engine" and facts.binding.is_file()
+    assert facts.plan == tmp_path / "m.engine" and facts.plan.is_file()
     assert (facts.expected, facts.found) == (1, 1)
 
 

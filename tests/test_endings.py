@@ -129,7 +129,7 @@ def test_a_disk_that_is_full_after_the_model(model: Path, capsys: Printed, monke
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(running, "write_file", full)
+    monkeypatch.setattr(running, "write_text", full)
     assert main([str(model), "--no-verify", "--json", str(model.parent / "r.json")]) != 0
     said = capsys.readouterr().err
     assert f"ritten: {model.with_name('model.alibi.onnx')}" in said and "Nothing was written" not in said
