@@ -9,6 +9,7 @@ from onnx import NodeProto
 
 from ..algebra import ZERO, Cond, Ind, Index, Monomial, Poly, Read, at_most_zero, of, render
 from ..fused.family import EmptyRows
+from ..patterns.layouts import Axis
 from ..rewriter.bind.key_terms import split_by_key
 from ..rewriter.interpret import Interpreter
 from ..rewriter.interpret.engine import Key
@@ -243,7 +244,7 @@ def _padding(interpreter: Interpreter, binding: Binding, found: list[tuple[Key, 
     frame = proof.attention.frame
     made = []
     for condition in proof.hidden:
-        inside = {a for a in condition.all_atoms() if isinstance(a, Index) and not a.name.startswith("#")}
+        inside = {a for a in condition.all_atoms() if isinstance(a, Index) and a.role is not Axis.SUMMED}
         per_key = inside <= {frame.batch, frame.key}
         about = "padding" if per_key else "mask"
         tensor = deepest(found, lambda _, value, c=condition: mentions(interpreter, value, c))  # type: ignore[misc]

@@ -23,6 +23,7 @@ from ...algebra import (
 )
 from ...graph.index import label, numpy_type, operator
 from ...patterns.masks import HIDDEN_BELOW
+from ...patterns.surroundings import SUMS
 from ..interpret import Interpreter
 from ..interpret.movement import source
 from ..recognise.views import as_view, scalar_factor
@@ -238,7 +239,7 @@ def _rest(
         name = node.input[position]
         return _rest(interpreter, proof, name, interpreter.aligned(name, indices, out, node), visits, depth + 1)
 
-    if operator(node) in ("Add", "Sub", "Sum"):
+    if operator(node) in SUMS:
         return _sum([below(p) for p in range(len(node.input))], subtract=node.op_type == "Sub")
     factor = scalar_factor(interpreter, node)
     if factor is not None:

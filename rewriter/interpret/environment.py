@@ -72,7 +72,7 @@ class Environment:
     def fresh_size(self) -> Poly:
         """An extent that nothing is known about yet, and that no other graph of the model calls so."""
         self._fresh += 1
-        return of(Size(f"?{self.scope.path}:{self._fresh}" if self.scope.path else f"?{self._fresh}"))
+        return of(Size(f"?{self.scope.path}:{self._fresh}" if self.scope.path else f"?{self._fresh}", declared=False))
 
     def dtype(self, name: str) -> int:
         """The element type, 0 if unknown."""

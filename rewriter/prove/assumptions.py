@@ -110,7 +110,7 @@ def _only(interpreter: Interpreter, fact: Fact) -> str:
 def _known_at_run_time(interpreter: Interpreter, fact: Fact) -> bool:
     """Whether two extents are taken to agree of which one is decided by data: it is as likely to be 1 and spread."""
     atoms = fact.left.all_atoms() | fact.right.all_atoms()
-    unnamed = {a for a in atoms if isinstance(a, Size) and a.name.startswith("?")} - interpreter.counted.keys()
+    unnamed = {a for a in atoms if isinstance(a, Size) and not a.declared} - interpreter.counted.keys()
     return fact.relation == "=" and (bool(unnamed) or any(isinstance(a, Read) for a in atoms))
 
 
@@ -120,7 +120,7 @@ def _pins(interpreter: Interpreter, fact: Fact) -> bool:
     Where 1 makes the graph fail further on, it runs at that one length only, and the fused one may as well.
     """
     named = {a for a in fact.left.all_atoms() | fact.right.all_atoms() if isinstance(a, Size)}
-    open_ones = {a for a in named if not a.name.startswith("?") and not interpreter.facts.cannot_be_one(a)}
+    open_ones = {a for a in named if a.declared and not interpreter.facts.cannot_be_one(a)}
     numbers = {interpreter.facts.normal(of(a)).constant for a in open_ones}
     return fact.relation == "=" and bool(numbers - {None, 0, 1})
 

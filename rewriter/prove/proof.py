@@ -35,7 +35,9 @@ from ...algebra import (
 )
 from ...graph.index import label, operator
 from ...patterns.forms import LINEAR, Form
+from ...patterns.layouts import Axis
 from ...patterns.masks import HIDING_VALUE
+from ...patterns.positions import COUNT_ATOMS, COUNT_OPERATORS
 from ..interpret import Interpreter
 from ..interpret.tables.element import Table, misfit
 from ..recognise.visibility import MOST_SHIFT, MOST_SHIFT_HALF, apply_order, hides, ramps, shift
@@ -321,7 +323,7 @@ def _sort_runtime(
         )
     atoms = frozenset(x for atom, _ in place for x in of(atom).all_atoms())
     allowed = {frame.batch, frame.key}
-    named = {a for a in atoms if isinstance(a, Index) and not a.name.startswith("#")}
+    named = {a for a in atoms if isinstance(a, Index) and a.role is not Axis.SUMMED}
     whole_numbers = all(a.is_integer for a, _ in place)
     if whole_numbers and named <= allowed:
         parts.counted[place] = parts.counted.get(place, ZERO) + factor
@@ -445,10 +447,10 @@ def _are_positions(interpreter: Interpreter, attention: Attention, parts: _Parts
 
 def _is_count(interpreter: Interpreter, atom: Atom) -> bool:
     """Whether an atom is a running sum: a sum of a mask, or a read of what a CumSum makes."""
-    if isinstance(atom, Sum):
+    if isinstance(atom, COUNT_ATOMS):
         return True
     node = interpreter.scope.producer(atom.tensor) if isinstance(atom, Read) else None
-    return node is not None and operator(node) == "CumSum"
+    return node is not None and operator(node) in COUNT_OPERATORS
 
 
 def _without_mask(attention: Attention, factor: Poly, reference: Poly) -> tuple[Poly, Poly]:

@@ -10,6 +10,8 @@ from onnx import NodeProto, TensorProto
 from ...algebra import Cond, Index, Poly, conjunction, conjuncts, less_equal, of, poly
 from ...graph.index import attribute as attribute_of
 from ...graph.index import float_attribute, int_attribute, label
+from ...patterns.caches import PAST, RANK, SEQUENCE_AXIS
+from ...patterns.layouts import OPERANDS, SEQUENCE, Axis, axis
 from ...patterns.operators import OperatorPattern
 from ..interpret import Interpreter
 from ..interpret.digits import divide, floordiv
@@ -32,20 +34,19 @@ def attention(interpreter: Interpreter, node: NodeProto, pattern: OperatorPatter
     query, key, value = (operands[n] for n in ("query", "key", "value"))
     heads, key_heads, width = _heads(interpreter, node, pattern, query, key)
     query_dims, key_dims = _dims(interpreter, node, query), _dims(interpreter, node, key)
-    batch = index_of("b", query_dims[0])
-    rows = query_dims[2] if len(query_dims) == 4 else query_dims[1]
-    new_keys = key_dims[2] if len(key_dims) == 4 else key_dims[1]
+    batch = index_of(Axis.BATCH, query_dims[0])
+    rows, new_keys = query_dims[SEQUENCE[len(query_dims)]], key_dims[SEQUENCE[len(key_dims)]]
     cached = _cached(interpreter, node, operands)
     total = interpreter.facts.normal(new_keys + cached)
-    head, row, column = Index("h", heads), Index("i", rows), Index("j", total)
+    head, row, column = axis(Axis.HEAD, heads), axis(Axis.ROW, rows), axis(Axis.KEY, total)
     frame = Frame(_index(batch), head, row, column)
-    inner = Index("d", width)
+    inner = axis(Axis.FEATURE, width)
     group = divide(heads, key_heads)
     if group is None:
         raise Refusal(Code.LAYOUT, Stage.SCORES, label(node), key, f"{heads!r} heads, {key_heads!r} key heads")
     key_head = floordiv(of(head), group) if group != 1 else of(head)
-    new_column = column if cached == 0 else Index("j", new_keys)
-    feature = Index("e", _value_width(interpreter, node, value, key_heads))
+    new_column = column if cached == 0 else axis(Axis.KEY, new_keys)
+    feature = axis(Axis.VALUE_FEATURE, _value_width(interpreter, node, value, key_heads))
     # The scale takes the factors of query and key in.  Nothing takes that of values, nor that of keys which are
     # appended to a cache or are outputs.
     handed_on = cached != 0 or any(p < len(node.output) and node.output[p] for p in pattern.outputs.values())
@@ -76,14 +77,14 @@ def attention(interpreter: Interpreter, node: NodeProto, pattern: OperatorPatter
         query=views["query"],
         key=views["key"],
         value=views["value"],
-        output=_output(node, frame, feature, packed=interpreter.rank(query) == 3),
+        output=_output(node, frame, feature, len(query_dims)),
         hidden=masked.hidden,
         guard=_guard(pattern, version_of(interpreter.scope, pattern), causal=bool(causality)),
         own_causality=bool(causality),
         extra_outputs={
             name: node.output[p] for name, p in pattern.outputs.items() if p < len(node.output) and node.output[p]
         },
-        past={n: operands[n] for n in ("past_key", "past_value") if n in operands},
+        past={n: operands[n] for n in PAST.values() if n in operands},
         steps=[f"{node.op_type} '{label(node)}': scale {scale:.9g}, bias '{bias}'"],
     )
 
@@ -131,18 +132,13 @@ def _scale(node: NodeProto, pattern: OperatorPattern, query: str, width: Poly) -
     return 1.0 / math.sqrt(float(size))
 
 
-def _output(node: NodeProto, frame: Frame, feature: Index, *, packed: bool) -> View:
-    """The operator's result, [B, H, S_q, E] or [B, S_q, H * E]; axes of one element hold no index."""
+def _output(node: NodeProto, frame: Frame, feature: Index, rank: int) -> View:
+    """The operator's result, laid out as its query of that rank is; axes of one element hold no index."""
     if not node.output[0]:
         raise Refusal(Code.FEATURE, Stage.ANCHOR, label(node), "", "its result is left out")
-    assert frame.head is not None
-    batch = (frame.batch,) if frame.batch is not None else ()
-    axes: tuple[tuple[Index, ...], ...] = (batch, (frame.head,), (frame.row,), (feature,))
-    if packed:
-        axes = (batch, (frame.row,), (frame.head, feature))
-    if any(index.bound == 1 for axis in axes for index in axis):
-        axes = tuple(tuple(i for i in axis if i.bound != 1) for axis in axes)
-    return View(node.output[0], axes)
+    named = {Axis.BATCH: frame.batch, Axis.HEAD: frame.head, Axis.ROW: frame.row, Axis.FEATURE: feature}
+    axes = [[named[role] for role in held] for held in OPERANDS[rank]]
+    return View(node.output[0], tuple(tuple(i for i in held if i is not None and i.bound != 1) for held in axes))
 
 
 def _guard(pattern: OperatorPattern, version: int, *, causal: bool) -> Guard:
@@ -156,7 +152,7 @@ def _guard(pattern: OperatorPattern, version: int, *, causal: bool) -> Guard:
 
 def _dims(interpreter: Interpreter, node: NodeProto, tensor: str) -> tuple[Poly, ...]:
     dims = interpreter.dims(tensor)
-    if dims is None or len(dims) not in (3, 4):
+    if dims is None or len(dims) not in OPERANDS:
         raise Refusal(Code.LAYOUT, Stage.ANCHOR, label(node), tensor, "its rank is not 3 or 4")
     return tuple(interpreter.facts.normal(d) for d in dims)
 
@@ -185,12 +181,13 @@ def _heads(
 
 def _cached(interpreter: Interpreter, node: NodeProto, operands: dict[str, str]) -> Poly:
     """The number of cached keys."""
-    if "past_key" not in operands:
+    past = operands.get(PAST["key"])
+    if past is None:
         return poly(0)
-    dims = interpreter.dims(operands["past_key"])
-    if dims is None or len(dims) != 4 or "past_value" not in operands:
-        raise Refusal(Code.LAYOUT, Stage.ANCHOR, label(node), operands["past_key"])
-    return interpreter.facts.normal(dims[2])
+    dims = interpreter.dims(past)
+    if dims is None or len(dims) != RANK or PAST["value"] not in operands:
+        raise Refusal(Code.LAYOUT, Stage.ANCHOR, label(node), past)
+    return interpreter.facts.normal(dims[SEQUENCE_AXIS])
 
 
 def _index(value: Poly) -> Index | None:
@@ -300,6 +297,7 @@ def _check_lengths(interpreter: Interpreter, node: NodeProto, pattern: OperatorP
     last = interpreter.element(name, tuple(of(Index(f"s{a}", d)) for a, d in enumerate(dims)))
     if not interpreter.facts.equal(last + 1, frame.key.bound):
         detail = f"lengths {last!r} + 1 are not the {frame.key.bound!r} keys"
-        if pattern.inputs["past_key"] < len(node.input) and node.input[pattern.inputs["past_key"]]:
+        past = pattern.inputs[PAST["key"]]
+        if past < len(node.input) and node.input[past]:
             detail += ": each sequence has its new keys behind its own past ones, and no fused node writes there"
         raise Refusal(Code.FEATURE, Stage.ANCHOR, label(node), name, detail)

@@ -24,6 +24,8 @@ from ...algebra import (
     split,
 )
 from ...graph.index import int_attribute, label
+from ...patterns.layouts import Axis
+from ...patterns.layouts import axis as axis_of
 from ...patterns.masks import FINITE_MASK, HIDING_VALUE
 from ..interpret import Interpreter
 from ..verdicts import Code, Refusal, Stage
@@ -65,7 +67,7 @@ def _take_scores(interpreter: Interpreter, softmax: NodeProto, indices: Indices)
     whole = interpreter.element(softmax.input[0], indices)
     half = is_half(interpreter, softmax.input[0])
     masked = unmask(whole, half=half)
-    key = next((a for a in sorted(indices_of(indices)) if a.name == "j"), None)
+    key = next((a for a in sorted(indices_of(indices)) if a.role is Axis.KEY), None)
     if key is None:
         raise Refusal(Code.NO_BIAS, Stage.ANCHOR, label(softmax), softmax.input[0], "there is only one key")
     sink = _sink(interpreter, softmax.input[0], indices, key)
@@ -184,7 +186,7 @@ def _finite_mask(score: Poly, indicators: list[Ind], is_score: Callable[[Poly], 
 def _per_head(monomial: Monomial, read: Read) -> bool:
     """Whether the other factors depend on one index only, which does not move along rows or keys."""
     inside = {x for a, _ in monomial if a != read for x in of(a).all_atoms() if isinstance(x, Index)}
-    return all(not isinstance(a, Ind) for a, _ in monomial) and {i.name for i in inside} <= {"h"}
+    return all(not isinstance(a, Ind) for a, _ in monomial) and all(i.role is Axis.HEAD for i in inside)
 
 
 def _moves(atom: object) -> bool:
@@ -251,5 +253,5 @@ def _parts_along(
         for part in node.input:
             dims = interpreter.dims(part)
             if dims is not None and len(dims) == len(place) and dims[axis] != 1:
-                column = Index(key.name, dims[axis])
+                column = axis_of(Axis.KEY, dims[axis])
                 yield name, part, (*place[:axis], of(column), *place[axis + 1 :]), column

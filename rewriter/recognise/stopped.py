@@ -13,15 +13,16 @@ from onnx import NodeProto
 
 from ...algebra import Read
 from ...graph.index import Scope, label, operator
+from ...patterns.layouts import STORED_FORMS
 from ...patterns.surroundings import INTEGER_PRODUCTS
 from ..interpret import Interpreter
 from ..interpret.movement import RULES as MOVEMENT
 from ..records.site import Surroundings
 from ..verdicts import Code, Refusal, Stage
 from .products import is_contraction
-from .views import index_of
+from .views import places_in
 
-CARRIERS = frozenset({"Cast", "CastLike", "DequantizeLinear", "QuantizeLinear", *MOVEMENT})
+CARRIERS = STORED_FORMS | MOVEMENT.keys()
 """Operators that make of a stored weight another form of it."""
 
 MOST_NODES = 200
@@ -172,7 +173,7 @@ def _stopper(interpreter: Interpreter, softmax: NodeProto) -> NodeProto | None:
     dims = interpreter.dims(softmax.input[0])
     if dims is None:
         return next((n for n in _above(interpreter.scope, softmax.input[0])), None)
-    value = interpreter.element(softmax.input[0], tuple(index_of(f"s{a}", d) for a, d in enumerate(dims)))
+    value = interpreter.element(softmax.input[0], places_in("s", dims))
     reads = sorted(a for a in value.all_atoms() if isinstance(a, Read))
     makers = [interpreter.scope.producer(read.tensor) for read in sorted(reads, key=lambda r: -len(r.indices))]
     return next((n for n in makers if n is not None and not _is_product(n) and operator(n) != "Constant"), None)

@@ -8,6 +8,7 @@ from onnx import NodeProto
 
 from ...algebra import ONE, Apply, Cond, Ind, Index, Poly, Read, Substitution, conjunction, ind, of, substitute
 from ...graph.index import Scope, label, operator
+from ...patterns.layouts import CHANGING_WEIGHTS, Axis, axis
 from ..interpret import Interpreter
 from ..interpret.digits import floordiv
 from ..interpret.movement import RULES as MOVEMENT
@@ -15,15 +16,13 @@ from ..interpret.movement import dropout_is_live
 from ..records.reading import Frame, Guard, View
 from ..verdicts import Code, Refusal, Stage
 from .products import contract, is_contraction
-from .views import as_view, index_of, indices_of, quotient, radix
+from .views import as_view, indices_of, places_in, quotient, radix
 from .visibility import under
 
 Indices = tuple[Poly, ...]
 
-PASS_THROUGH = frozenset({"Cast", "CastLike", "Where", "IsNaN", "Not", "Mul", "Add", *MOVEMENT})
-"""Operators that may stand between the softmax and the product with the values, which is looked for behind them.
-
-What they do to the probabilities is looked at afterwards: they may copy them, or hide once more what is hidden."""
+PASS_THROUGH = CHANGING_WEIGHTS | MOVEMENT.keys()
+"""Operators behind which the product with the values is looked for."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def take_values(
     dims = interpreter.dims(out)
     if dims is None:
         raise Refusal(Code.NO_VALUE_PRODUCT, Stage.SCORES, label(node), out)
-    places = tuple(index_of(f"w{a}", d) for a, d in enumerate(dims))
+    places = places_in("w", dims, Axis.OPEN)
     for _ in range(3):
         product = contract(interpreter, node, places)
         if product is None or product.alpha != 1:
@@ -74,7 +73,7 @@ def take_values(
         bound = _bind(interpreter, indices, read.indices)
         if bound is not None:
             break
-        cut = next(((i, d) for i, d in interpreter.splits if i.name.startswith("w")), None)
+        cut = next(((i, d) for i, d in interpreter.splits if i.role is Axis.OPEN), None)
         if cut is None:
             cut = next((c for r in read.indices for c in _undivided(r)), None)
         if cut is None:
@@ -83,7 +82,8 @@ def take_values(
         major = quotient(interpreter, index.bound, divisor)
         if major is None:
             raise Refusal(Code.LAYOUT, Stage.SCORES, label(node), operand, f"{index.name} is not a multiple")
-        parts = of(Index(f"{index.name}a", major)) * divisor + of(Index(f"{index.name}b", divisor))
+        first, second = Index(f"{index.name}a", major, Axis.OPEN), Index(f"{index.name}b", divisor, Axis.OPEN)
+        parts = of(first) * divisor + of(second)
         places = tuple(substitute(p, {index: parts}) for p in places)
     else:
         raise Refusal(Code.LAYOUT, Stage.SCORES, label(node), out)
@@ -94,8 +94,8 @@ def take_values(
     free = [i for i in indices_of(places) if i not in bound]
     if len(free) != 1:
         raise Refusal(Code.LAYOUT, Stage.SCORES, label(node), out, "the feature axis cannot be told")
-    bound[free[0]] = of(Index("e", free[0].bound))
-    feature = Index("e", free[0].bound)
+    feature = axis(Axis.VALUE_FEATURE, free[0].bound)
+    bound[free[0]] = of(feature)
     value_index = tuple(substitute(x, bound) for x in values_index)
     output_view = as_view(interpreter, out, tuple(substitute(x, bound) for x in places))
     if output_view is None:
@@ -108,7 +108,7 @@ def _undivided(value: Poly) -> list[tuple[Index, Poly]]:
     for atom in sorted(value.all_atoms()):
         if isinstance(atom, Apply) and atom.function == "floordiv":
             single = atom.arguments[0].single_atom
-            if isinstance(single, Index) and single.name.startswith("w"):
+            if isinstance(single, Index) and single.role is Axis.OPEN:
                 found.append((single, atom.arguments[1]))
     return found
 
