@@ -14,10 +14,9 @@ from ..rewriter.bind.key_terms import split_by_key
 from ..rewriter.interpret import Interpreter
 from ..rewriter.interpret.engine import Key
 from ..rewriter.prove.forms import vector
-from ..rewriter.recognise.values import value_product
 from ..rewriter.records.binding import Binding, Leaf, Mask
 from ..rewriter.records.reading import Attention
-from ..rewriter.verdicts import Notice, Refusal
+from ..rewriter.verdicts import Notice
 from .formula import bias_text, number, short, view_text
 from .places import Place, between, deepest, elements, mentions, place_of, place_of_node, product_read
 
@@ -268,11 +267,7 @@ def _values(interpreter: Interpreter, binding: Binding) -> Step:
     claim = f"the probabilities of all keys weigh {attention.value.tensor}"
     if not attention.product:
         return Step("values", claim, (place_of_node(attention.anchor),))
-    try:
-        node, _ = value_product(interpreter, attention.anchor)
-    except Refusal:
-        return Step("values", claim)
-    return Step("values", claim, (place_of_node(node),))
+    return Step("values", claim, (place_of(interpreter, attention.weighing),))
 
 
 def _guard(interpreter: Interpreter, binding: Binding) -> list[Place]:

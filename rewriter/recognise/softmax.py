@@ -16,7 +16,7 @@ from ..records.reading import Attention, Frame, View
 from ..verdicts import Code, Refusal, Stage
 from .products import Contraction
 from .scores import Scores, take_scores
-from .values import Weighed, take_values, value_product
+from .values import Weighed, Weighing, take_values, value_product
 from .views import (
     as_view,
     beside,
@@ -51,12 +51,15 @@ def attentions(interpreter: Interpreter, softmax: NodeProto) -> list[Attention]:
         raise Refusal(
             Code.SOFTMAX_AXIS, Stage.ANCHOR, label(softmax), softmax.input[0], "its axes cannot be told apart"
         )
-    value_product(interpreter, softmax)  # without one this softmax is a classifier or a router
+    weighing = value_product(interpreter, softmax)  # without one this softmax is a classifier or a router
     if len(dims) not in BESIDE_KEYS:
         raise Refusal(Code.SOFTMAX_AXIS, Stage.ANCHOR, label(softmax), softmax.input[0], f"rank {len(dims)}")
     readings = []
     for indices in _split_axes(interpreter, softmax, _axis_names(dims, keys)):
-        readings += _readings(interpreter, take_scores(interpreter, softmax, indices), indices)
+        score = take_scores(interpreter, softmax, indices)
+        for renamed, frame in _readings(interpreter, score, indices):
+            # Under the same names they are the same scores.
+            readings.append((renamed, frame, score if renamed == indices else None))
     if not readings:
         raise Refusal(
             Code.SOFTMAX_AXIS,
@@ -67,9 +70,10 @@ def attentions(interpreter: Interpreter, softmax: NodeProto) -> list[Attention]:
         )
     found: list[Attention] = []
     refusal: Refusal | None = None
-    for renamed, frame in readings:
+    for renamed, frame, taken in readings:
         try:
-            found.append(_assemble(interpreter, softmax, renamed, frame))
+            taken = taken or take_scores(interpreter, softmax, renamed)
+            found.append(_assemble(interpreter, softmax, taken, weighing, renamed, frame))
         except Refusal as reason:
             refusal = refusal or reason
     if not found and refusal is not None:
@@ -215,8 +219,9 @@ def _query_and_key(product: Contraction, key: Index) -> tuple[Operand, Operand]:
 # --- operands --------------------------------------------------------------------------------------------
 
 
-def _assemble(interpreter: Interpreter, softmax: NodeProto, indices: Indices, frame: Frame) -> Attention:
-    score = take_scores(interpreter, softmax, indices)
+def _assemble(
+    interpreter: Interpreter, softmax: NodeProto, score: Scores, weighing: Weighing, indices: Indices, frame: Frame
+) -> Attention:
     product = score.product
     query, key = _query_and_key(product, frame.key)
     inner = product.inner
@@ -237,7 +242,7 @@ def _assemble(interpreter: Interpreter, softmax: NodeProto, indices: Indices, fr
         raise Refusal(
             Code.LAYOUT, Stage.SCORES, label(product.node), missing, f"indexed [{', '.join(map(repr, index))}]"
         )
-    weighed = take_values(interpreter, softmax, indices, frame, score.visible)
+    weighed = take_values(interpreter, softmax, weighing, indices, frame, score.visible)
     key_view, value_view = _with_equal_heads(interpreter, frame, (*key, inner), key_view, weighed)
     return Attention(
         anchor=softmax,
@@ -257,6 +262,7 @@ def _assemble(interpreter: Interpreter, softmax: NodeProto, indices: Indices, fr
         replaced_at=score.replaced_at,
         guard=weighed.guard,
         product=product.node.output[0],
+        weighing=weighed.node.output[0],
         factor=score.factor,
         steps=[
             f"scores = {float(score.scale):.6g}"

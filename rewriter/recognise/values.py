@@ -21,6 +21,9 @@ from .visibility import under
 
 Indices = tuple[Poly, ...]
 
+Weighing = tuple[NodeProto, int]
+"""The product of probabilities and values, and which of its operands the probabilities are."""
+
 PASS_THROUGH = CHANGING_WEIGHTS | MOVEMENT.keys()
 """Operators behind which the product with the values is looked for."""
 
@@ -47,10 +50,27 @@ class Weighed:
 
 
 def take_values(
-    interpreter: Interpreter, softmax: NodeProto, indices: Indices, frame: Frame, visible: tuple[Cond, ...]
+    interpreter: Interpreter,
+    softmax: NodeProto,
+    weighing: Weighing,
+    indices: Indices,
+    frame: Frame,
+    visible: tuple[Cond, ...],
 ) -> Weighed:
-    """The value operand, the output, and what becomes of rows without keys on the way."""
-    node, position = value_product(interpreter, softmax)
+    """The value operand, the output, and what becomes of rows without keys on the way.
+
+    Args:
+        interpreter: For elements.
+        softmax: The softmax.
+        weighing: The product with the values, as ``value_product`` finds it.
+        indices: The index of the scores.
+        frame: What its indices mean.
+        visible: Conditions under which a key is visible.
+
+    Raises:
+        Refusal: The probabilities are changed on the way, or the axes of the product cannot be told.
+    """
+    node, position = weighing
     out = node.output[0]
     dims = interpreter.dims(out)
     if dims is None:
@@ -63,9 +83,9 @@ def take_values(
         sides = [(product.left, product.left_index), (product.right, product.right_index)]
         operand, operand_index = sides[position]
         values, values_index = sides[1 - position]
-        interpreter.splits.clear()
-        weight = interpreter.element(operand, operand_index)
-        read, guard = _probability(interpreter, softmax, weight, indices, visible)
+        with interpreter.watch_splits() as splits:
+            weight = interpreter.element(operand, operand_index)
+            read, guard = _probability(interpreter, softmax, weight, indices, visible)
         if read is None:
             raise Refusal(
                 Code.NO_VALUE_PRODUCT, Stage.SCORES, label(node), operand, "the probabilities are changed before it"
@@ -73,7 +93,7 @@ def take_values(
         bound = _bind(interpreter, indices, read.indices)
         if bound is not None:
             break
-        cut = next(((i, d) for i, d in interpreter.splits if i.role is Axis.OPEN), None)
+        cut = next(((i, d) for i, d in splits if i.role is Axis.OPEN), None)
         if cut is None:
             cut = next((c for r in read.indices for c in _undivided(r)), None)
         if cut is None:
@@ -186,7 +206,7 @@ def _digits(interpreter: Interpreter, names: tuple[Index, ...], known: Index) ->
     return found if interpreter.same(extent, known.bound) else None
 
 
-def value_product(interpreter: Interpreter, softmax: NodeProto) -> tuple[NodeProto, int]:
+def value_product(interpreter: Interpreter, softmax: NodeProto) -> Weighing:
     """The product that consumes the probabilities, and which operand they are."""
     scope: Scope = interpreter.scope
     found: list[tuple[NodeProto, int]] = []

@@ -17,6 +17,7 @@ from ...graph.index import int_attribute
 from ...patterns.layouts import MAX_HOPS, SELECTING, Axis, axis
 from ..interpret import Interpreter
 from ..interpret.digits import divide
+from ..interpret.environment import Split
 from ..interpret.movement import source
 from ..records.reading import Digits, View
 
@@ -268,16 +269,14 @@ def beside(interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...], inn
     return found - {inner}
 
 
-def discover_splits(interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...]) -> list[tuple[Index, Poly]]:
+def discover_splits(interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...]) -> list[Split]:
     """Where a Reshape upstream cuts an index in two, e.g. [B, S, H, D] behind a [B*H, S, D] operand."""
-    interpreter.splits.clear()
-    for _ in range(MAX_HOPS):
-        step = _step(interpreter, tensor, indices)  # what was remembered notes no splits
-        if step is None or interpreter.splits:
-            break
-        tensor, indices, _factor = step
-    found = list(interpreter.splits)
-    interpreter.splits.clear()
+    with interpreter.watch_splits() as found:
+        for _ in range(MAX_HOPS):
+            step = _step(interpreter, tensor, indices)  # not what was remembered, which cuts nothing
+            if step is None or found:
+                break
+            tensor, indices, _factor = step
     return found
 
 
