@@ -22,7 +22,9 @@ from .recognise.stopped import surroundings, why_unread, written_out
 from .records.binding import Binding
 from .records.reading import Attention
 from .records.site import NOT_ATTENTION, Analysis, Site
-from .verdicts import Code, Refusal, Stage
+from .verdicts import Code, Refusal, Refuser, Stage
+
+_refuse = Refuser(Stage.SCORES)
 
 
 def analyse(
@@ -89,18 +91,18 @@ def _judge(interpreter: Interpreter, node: NodeProto, kept: frozenset[str], *, e
                 site.refusal = why_unread(interpreter, node, site.around, refusal)
         return site
     except TooComplex as reason:
-        site.refusal = Refusal(Code.TOO_COMPLEX, Stage.SCORES, label(node), node.input[0], str(reason))
+        site.refusal = _refuse(Code.TOO_COMPLEX, node, str(reason), tensor=node.input[0])
         return site
     for reading in readings:
         try:
             site.binding = _prove(interpreter, reading, exact_bias)
         except UnknownRank as unknown:
-            site.refusal = site.refusal or Refusal(
-                Code.LAYOUT, Stage.EMIT, label(node), str(unknown), "the rank of this tensor is unknown"
+            site.refusal = site.refusal or _refuse(
+                Code.LAYOUT, node, "the rank of this tensor is unknown", tensor=str(unknown), stage=Stage.EMIT
             )
         except TooComplex as reason:
-            site.refusal = site.refusal or Refusal(
-                Code.TOO_COMPLEX, Stage.BIAS, label(node), reading.scores, str(reason)
+            site.refusal = site.refusal or _refuse(
+                Code.TOO_COMPLEX, node, str(reason), tensor=reading.scores, stage=Stage.BIAS
             )
         except Refusal as refusal:
             # Of several readings the one that came farthest tells most about why it failed.

@@ -16,15 +16,17 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from ...algebra import Index, Poly, Size
-from ...graph.index import Array, label, numpy_type, subgraphs
+from ...graph.index import Array, numpy_type, subgraphs
 from ..interpret import Interpreter
 from ..records.binding import Binding
 from ..records.reading import View, hidden_below
 from ..records.site import Analysis, Site
-from ..verdicts import Code, Refusal, Stage
+from ..verdicts import Code, Refuser, Stage
 from .evaluation import MAX_ELEMENTS, Evaluate, elements, evaluator, is_small, number
 from .measure import Floats, allowed, gather, shape_extents
 from .numbers import Grid
+
+_refuse = Refuser(Stage.EMIT)
 
 SHAPES = ((2, 5, 3), (3, 4, 6), (1, 7, 2), (2, 1, 9))
 """Extents given to the unknown sizes of a model, in turn (batch-like, row-like, cache-like and on)."""
@@ -258,6 +260,6 @@ def _slopes(binding: Binding, values: dict[str, Array]) -> Floats:
 def _contradict(site: Site, binding: Binding, detail: str) -> None:
     """Turn a proven site into a refused one."""
     site.binding = None
-    site.refusal = Refusal(
-        Code.PROBE, Stage.EMIT, label(site.anchor), binding.proof.attention.scores, detail, list(binding.proof.steps)
+    site.refusal = _refuse(
+        Code.PROBE, site.anchor, detail, tensor=binding.proof.attention.scores, steps=list(binding.proof.steps)
     )

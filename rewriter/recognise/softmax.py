@@ -13,7 +13,7 @@ from ...patterns.layouts import BESIDE_KEYS, CUT_INTO, READINGS, WITHOUT_HEADS, 
 from ..interpret import Interpreter
 from ..interpret.digits import floordiv
 from ..records.reading import Attention, Frame, View
-from ..verdicts import Code, Refusal, Stage
+from ..verdicts import Code, Refusal, Refuser, Stage
 from .products import Contraction
 from .scores import Scores, take_scores
 from .values import Weighed, Weighing, take_values, value_product
@@ -30,6 +30,8 @@ from .views import (
     quotient,
     softmax_axis,
 )
+
+_refuse = Refuser(Stage.SCORES)
 
 Indices = tuple[Poly, ...]
 Operand = tuple[str, Indices]
@@ -48,12 +50,12 @@ def attentions(interpreter: Interpreter, softmax: NodeProto) -> list[Attention]:
     keys = softmax_axis(interpreter, softmax, scope.opset.get("", 1))
     dims = interpreter.dims(softmax.input[0])
     if dims is None or keys is None:
-        raise Refusal(
-            Code.SOFTMAX_AXIS, Stage.ANCHOR, label(softmax), softmax.input[0], "its axes cannot be told apart"
+        raise _refuse(
+            Code.SOFTMAX_AXIS, softmax, "its axes cannot be told apart", tensor=softmax.input[0], stage=Stage.ANCHOR
         )
     weighing = value_product(interpreter, softmax)  # without one this softmax is a classifier or a router
     if len(dims) not in BESIDE_KEYS:
-        raise Refusal(Code.SOFTMAX_AXIS, Stage.ANCHOR, label(softmax), softmax.input[0], f"rank {len(dims)}")
+        raise _refuse(Code.SOFTMAX_AXIS, softmax, f"rank {len(dims)}", tensor=softmax.input[0], stage=Stage.ANCHOR)
     readings = []
     for indices in _split_axes(interpreter, softmax, _axis_names(dims, keys)):
         score = take_scores(interpreter, softmax, indices)
@@ -61,12 +63,11 @@ def attentions(interpreter: Interpreter, softmax: NodeProto) -> list[Attention]:
             # Under the same names they are the same scores.
             readings.append((renamed, frame, score if renamed == indices else None))
     if not readings:
-        raise Refusal(
+        raise _refuse(
             Code.SOFTMAX_AXIS,
-            Stage.SCORES,
-            label(softmax),
-            softmax.input[0],
+            softmax,
             f"the softmax runs over axis {keys}, which is not the key axis of the product",
+            tensor=softmax.input[0],
         )
     found: list[Attention] = []
     refusal: Refusal | None = None
@@ -226,12 +227,11 @@ def _assemble(
     query, key = _query_and_key(product, frame.key)
     inner = product.inner
     if frame.batch in beside(interpreter, *query, inner):
-        raise Refusal(
+        raise _refuse(
             Code.SLOPE_NOT_PER_HEAD,
-            Stage.SCORES,
-            label(product.node),
-            query[0],
+            product.node,
             "what would be the batch is part of the features, so the bias differs between batches, not heads",
+            tensor=query[0],
         )
     query_view = find_view(
         interpreter, *query, present(frame.batch, frame.head, frame.row, inner), lambda view: _is_whole(view, frame)
@@ -239,9 +239,7 @@ def _assemble(
     key_view = find_view(interpreter, *key, present(frame.batch, frame.head, frame.key, inner))
     if query_view is None or key_view is None:
         missing, index = query if query_view is None else key
-        raise Refusal(
-            Code.LAYOUT, Stage.SCORES, label(product.node), missing, f"indexed [{', '.join(map(repr, index))}]"
-        )
+        raise _refuse(Code.LAYOUT, product.node, f"indexed [{', '.join(map(repr, index))}]", tensor=missing)
     weighed = take_values(interpreter, softmax, weighing, indices, frame, score.visible)
     key_view, value_view = _with_equal_heads(interpreter, frame, (*key, inner), key_view, weighed)
     return Attention(
@@ -297,7 +295,7 @@ def _with_equal_heads(
 
     best = value_of(lambda view: True)
     if best is None:
-        raise Refusal(Code.LAYOUT, Stage.SCORES, label(weighed.node), values)
+        raise _refuse(Code.LAYOUT, weighed.node, tensor=values)
     for heads in (key_head(key_view, frame.head), key_head(best, frame.head)):
 
         def fits(view: View, heads: Index | None = heads) -> bool:
@@ -309,12 +307,11 @@ def _with_equal_heads(
         theirs = value_of(fits)
         if ours is not None and theirs is not None:
             return ours, theirs
-    raise Refusal(
+    raise _refuse(
         Code.LAYOUT,
-        Stage.SCORES,
-        label(weighed.node),
-        values,
+        weighed.node,
         f"keys have {_count(key_view, frame.head)} heads, values {_count(best, frame.head)}",
+        tensor=values,
     )
 
 

@@ -7,17 +7,19 @@ from dataclasses import dataclass
 from onnx import NodeProto
 
 from ...algebra import ONE, Apply, Cond, Ind, Index, Poly, Read, Substitution, conjunction, ind, of, substitute
-from ...graph.index import Scope, label, operator
+from ...graph.index import Scope, operator
 from ...patterns.layouts import CHANGING_WEIGHTS, Axis, axis
 from ..interpret import Interpreter
 from ..interpret.digits import floordiv
 from ..interpret.movement import RULES as MOVEMENT
 from ..interpret.movement import dropout_is_live
 from ..records.reading import Frame, Guard, View
-from ..verdicts import Code, Refusal, Stage
+from ..verdicts import Code, Refuser, Stage
 from .products import contract, is_contraction
 from .views import as_view, indices_of, places_in, quotient, radix
 from .visibility import under
+
+_refuse = Refuser(Stage.SCORES)
 
 Indices = tuple[Poly, ...]
 
@@ -74,12 +76,12 @@ def take_values(
     out = node.output[0]
     dims = interpreter.dims(out)
     if dims is None:
-        raise Refusal(Code.NO_VALUE_PRODUCT, Stage.SCORES, label(node), out)
+        raise _refuse(Code.NO_VALUE_PRODUCT, node, tensor=out)
     places = places_in("w", dims, Axis.OPEN)
     for _ in range(3):
         product = contract(interpreter, node, places)
         if product is None or product.alpha != 1:
-            raise Refusal(Code.NO_VALUE_PRODUCT, Stage.SCORES, label(node), out, "not a plain matrix product")
+            raise _refuse(Code.NO_VALUE_PRODUCT, node, "not a plain matrix product", tensor=out)
         sides = [(product.left, product.left_index), (product.right, product.right_index)]
         operand, operand_index = sides[position]
         values, values_index = sides[1 - position]
@@ -87,9 +89,7 @@ def take_values(
             weight = interpreter.element(operand, operand_index)
             read, guard = _probability(interpreter, softmax, weight, indices, visible)
         if read is None:
-            raise Refusal(
-                Code.NO_VALUE_PRODUCT, Stage.SCORES, label(node), operand, "the probabilities are changed before it"
-            )
+            raise _refuse(Code.NO_VALUE_PRODUCT, node, "the probabilities are changed before it", tensor=operand)
         bound = _bind(interpreter, indices, read.indices)
         if bound is not None:
             break
@@ -97,29 +97,27 @@ def take_values(
         if cut is None:
             cut = next((c for r in read.indices for c in _undivided(r)), None)
         if cut is None:
-            raise Refusal(Code.LAYOUT, Stage.SCORES, label(node), operand, f"indexed {read!r}")
+            raise _refuse(Code.LAYOUT, node, f"indexed {read!r}", tensor=operand)
         index, divisor = cut
         major = quotient(interpreter, index.bound, divisor)
         if major is None:
-            raise Refusal(Code.LAYOUT, Stage.SCORES, label(node), operand, f"{index.name} is not a multiple")
+            raise _refuse(Code.LAYOUT, node, f"{index.name} is not a multiple", tensor=operand)
         first, second = Index(f"{index.name}a", major, Axis.OPEN), Index(f"{index.name}b", divisor, Axis.OPEN)
         parts = of(first) * divisor + of(second)
         places = tuple(substitute(p, {index: parts}) for p in places)
     else:
-        raise Refusal(Code.LAYOUT, Stage.SCORES, label(node), out)
+        raise _refuse(Code.LAYOUT, node, tensor=out)
     if bound.get(product.inner) != of(frame.key):
-        raise Refusal(
-            Code.SOFTMAX_AXIS, Stage.SCORES, label(node), operand, "the product with the values sums over another axis"
-        )
+        raise _refuse(Code.SOFTMAX_AXIS, node, "the product with the values sums over another axis", tensor=operand)
     free = [i for i in indices_of(places) if i not in bound]
     if len(free) != 1:
-        raise Refusal(Code.LAYOUT, Stage.SCORES, label(node), out, "the feature axis cannot be told")
+        raise _refuse(Code.LAYOUT, node, "the feature axis cannot be told", tensor=out)
     feature = axis(Axis.VALUE_FEATURE, free[0].bound)
     bound[free[0]] = of(feature)
     value_index = tuple(substitute(x, bound) for x in values_index)
     output_view = as_view(interpreter, out, tuple(substitute(x, bound) for x in places))
     if output_view is None:
-        raise Refusal(Code.LAYOUT, Stage.SCORES, label(node), out)
+        raise _refuse(Code.LAYOUT, node, tensor=out)
     return Weighed(node, values, value_index, feature, output_view, guard)
 
 
@@ -221,15 +219,13 @@ def value_product(interpreter: Interpreter, softmax: NodeProto) -> Weighing:
             if use.node is None:
                 continue
             if use.scope is not scope:
-                raise Refusal(
-                    Code.CROSSES_SCOPE, Stage.SCORES, label(use.node), name, f"'{name}' is used in {use.scope.path}"
-                )
+                raise _refuse(Code.CROSSES_SCOPE, use.node, f"'{name}' is used in {use.scope.path}", tensor=name)
             if is_contraction(use.node):
                 found.append((use.node, use.position))
             elif operator(use.node) == "Dropout" and dropout_is_live(interpreter, use.node):
-                raise Refusal(Code.TRAINING, Stage.SCORES, label(use.node), name)
+                raise _refuse(Code.TRAINING, use.node, tensor=name)
             elif operator(use.node) in PASS_THROUGH:
                 pending.extend(o for o in use.node.output if o)
     if not found:
-        raise Refusal(Code.NO_VALUE_PRODUCT, Stage.SCORES, label(softmax), softmax.output[0])
+        raise _refuse(Code.NO_VALUE_PRODUCT, softmax, tensor=softmax.output[0])
     return found[0]
