@@ -251,6 +251,7 @@ class Refusal(Exception):
         detail: The exact finding: values, indices, sizes.
         steps: The derivation as far as it went.
         term: The added term that fits nowhere, if that is the reason.
+        enters: The tensor with which the term comes into the scores, if that was asked for.
     """
 
     code: Code
@@ -260,6 +261,7 @@ class Refusal(Exception):
     detail: str = ""
     steps: list[str] = field(default_factory=list)
     term: Poly | None = None
+    enters: str = ""
 
     def __str__(self) -> str:
         place = f" at {self.node}" if self.node else ""
