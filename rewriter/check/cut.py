@@ -74,7 +74,7 @@ def cut(
             continue
         needed.add(name)
         node = None if name in operands else scope.producer(name)
-        if name not in operands and (_is_initializer(scope, name) or (node is not None and node.op_type == "Constant")):
+        if name not in operands and (_is_initializer(scope, name) or _is_read(scope, name, node)):
             _constant(scope, name, found, largest)
         elif (
             node is None
@@ -100,6 +100,11 @@ def cut(
 def _is_initializer(scope: Scope, name: str) -> bool:
     owner = scope.owner(name)
     return owner is not None and name in owner.initializers
+
+
+def _is_read(scope: Scope, name: str, node: NodeProto | None) -> bool:
+    """Whether a node is a Constant whose data can be read; one of another kind stays a node."""
+    return node is not None and node.op_type == "Constant" and scope.constant(name) is not None
 
 
 def _constant(scope: Scope, name: str, found: Cut, largest: int | None) -> None:
