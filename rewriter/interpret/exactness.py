@@ -11,19 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import NodeProto
 
-from .engine import MOVING
+from .operators import OPERATORS, UNKNOWN
 from .rounding import PRECISION
 
 if TYPE_CHECKING:
     from ...graph.index import Array
     from .engine import Interpreter
-
-EXACT = MOVING | {
-    *("Cast", "CastLike", "Range", "Add", "Sub", "Sum", "Mul", "Neg", "Abs", "Min", "Max", "Clip", "Relu", "Where"),
-    *("Floor", "Ceil", "Round", "Sign", "Concat", "Pad", "Trilu", "CumSum", "ConstantOfShape", "EyeLike"),
-    *("ReduceMax", "ReduceMin", "ReduceSum", "ScatterND", "ScatterElements", "Mod"),
-}
-"""Operators that make multiples of small powers of two out of such, without rounding."""
 
 STEPS = 1 << 10
 """Constants count as exact if they are whole multiples of one part in this many, and small: slopes such as 1/256."""
@@ -49,7 +42,7 @@ def is_exact(interpreter: Interpreter, name: str) -> bool:
         node = interpreter.scope.producer(current)
         if node is None:
             continue  # a run-time value is what it is
-        if node.op_type not in EXACT or not interpreter.understands(node):
+        if not OPERATORS.get(node.op_type, UNKNOWN).exact or not interpreter.understands(node):
             if _is_opaque(interpreter, node):
                 continue
             return False
