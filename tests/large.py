@@ -25,7 +25,7 @@ def sparse_file(path: Path, size: int) -> None:
 
 def deep(layers: int) -> onnx.ModelProto:
     """The golden attention, stacked."""
-    made = read("accept_linear_causal")
+    made = read("forms/linear_causal")
     block = list(made.graph.node)
     nodes = []
     for layer in range(layers):

@@ -64,7 +64,7 @@ KINDS: dict[str, tuple[Callable[[ModelProto], Any], Callable[[Any], ModelProto]]
 def test_the_kind_that_was_given_comes_back(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     there, back = KINDS[kind]
-    original = read("accept_linear_causal")
+    original = read("forms/linear_causal")
     model = there(original)
     before = back(model).SerializeToString(deterministic=True)
     result = rewrite(model)
@@ -75,12 +75,12 @@ def test_the_kind_that_was_given_comes_back(kind: str, tmp_path: Path, monkeypat
     feeds = feeds_of(original, 0)
     np.testing.assert_allclose(run(made, feeds)[0], run(original, feeds)[0], atol=2e-5)
     assert list(tmp_path.iterdir()) == []
-    refused = rewrite(there(read("refuse_ALB200_quadratic")), verify=False)
+    refused = rewrite(there(read("refusals/quadratic")), verify=False)
     assert (refused.exit_code, refused.model) == (ExitCode.NOT_REWRITTEN, None)
 
 
 def test_a_path_writes_only_where_it_is_told(tmp_path: Path) -> None:
-    path = save(read("accept_linear_causal"), tmp_path)
+    path = save(read("forms/linear_causal"), tmp_path)
     for given in (path, str(path)):
         result = rewrite(given, verify=False)
         assert result.output is None and isinstance(result.model, ModelProto)
@@ -92,7 +92,7 @@ def test_a_path_writes_only_where_it_is_told(tmp_path: Path) -> None:
 
 def with_data(folder: Path) -> Path:
     """A model with its slopes in a data file."""
-    model = read("accept_linear_causal")
+    model = read("forms/linear_causal")
     for tensor in model.graph.initializer:
         if tensor.data_type == TensorProto.FLOAT:
             tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor), tensor.name))
@@ -111,8 +111,8 @@ def test_external_data_of_an_ir_model_are_found_and_stay_known(tmp_path: Path, m
     result = rewrite(ir.load(str(path)))
     assert result.exit_code is ExitCode.DONE and len(result.fused) == 1
     ir.save(result.model, str(away / "out.onnx"))
-    feeds = feeds_of(read("accept_linear_causal"), 0)
-    wanted = run(read("accept_linear_causal"), feeds)[0]
+    feeds = feeds_of(read("forms/linear_causal"), 0)
+    wanted = run(read("forms/linear_causal"), feeds)[0]
     ort = pytest.importorskip("onnxruntime")
     session = ort.InferenceSession(str(away / "out.onnx"), providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(session.run(None, feeds)[0], wanted, atol=2e-5)
@@ -134,9 +134,9 @@ def test_keywords_are_those_of_the_options() -> None:
     assert set(taken) - {"model", "output", "options"} == set(options) - {"check", "kernels"}
     for name in set(options) - {"check", "kernels", "val_ranges"}:
         assert taken[name].default == options[name].default, name
-    assert rewrite(read("accept_linear_causal"), dry_run=True).fused == []
+    assert rewrite(read("forms/linear_causal"), dry_run=True).fused == []
     with pytest.raises(UsageError, match="not both"):
-        rewrite(read("accept_linear_causal"), options=Options(), seed=2)
+        rewrite(read("forms/linear_causal"), options=Options(), seed=2)
 
 
 def test_a_model_that_failed_its_verification_is_not_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,12 +144,12 @@ def test_a_model_that_failed_its_verification_is_not_handed_out(monkeypatch: pyt
 
     failed = SimpleNamespace(status="failed", passed=False, summary=lambda: "it differs")
     monkeypatch.setattr(pipeline, "compare", lambda *_, **__: failed)
-    result = rewrite(read("accept_linear_causal"))
+    result = rewrite(read("forms/linear_causal"))
     assert (result.exit_code, result.model) == (ExitCode.VERIFICATION_FAILED, None)
 
 
 def test_the_repr_is_a_line(tmp_path: Path) -> None:
-    result = rewrite(save(read("accept_linear_causal"), tmp_path), tmp_path / "out.onnx", verify=False)
+    result = rewrite(save(read("forms/linear_causal"), tmp_path), tmp_path / "out.onnx", verify=False)
     where = tmp_path / "out.onnx"
     assert repr(result) == (
         f"<RewriteResult DONE: 1 of 1 attention sites fused, verification not run, written to '{where}'>"
@@ -158,7 +158,7 @@ def test_the_repr_is_a_line(tmp_path: Path) -> None:
 
 
 def test_what_can_be_asked_of_a_result(tmp_path: Path) -> None:
-    result = rewrite(read("accept_linear_causal"), verify=False)
+    result = rewrite(read("forms/linear_causal"), verify=False)
     plain, full = result.to_json(), result.to_json(explain=True)
     assert plain["exit_code"] == 0 and json.dumps(full)
     assert isinstance(plain["sites"], list) and isinstance(full["sites"], list)
@@ -177,7 +177,7 @@ def test_what_can_be_asked_of_a_result(tmp_path: Path) -> None:
 
 
 def test_an_engine_needs_a_file_and_targets_are_read() -> None:
-    result = rewrite(read("accept_linear_causal"), verify=False)
+    result = rewrite(read("forms/linear_causal"), verify=False)
     with pytest.raises(UsageError, match="give rewrite\\(\\) an output"):
         result.build_engine()
     with pytest.raises(UsageError, match="not a GPU architecture"):
@@ -189,7 +189,7 @@ def test_an_engine_is_built(tmp_path: Path) -> None:
     pytest.importorskip("triton")
     if not (Path(alibi_rewriter.__file__).parent / "plugin" / "libalibi_plugin.so").is_file():
         pytest.skip("the plugin library was not built")
-    result = rewrite(read("accept_linear_causal"), tmp_path / "m.onnx", verify=False)
+    result = rewrite(read("forms/linear_causal"), tmp_path / "m.onnx", verify=False)
     facts = result.build_engine(targets=["sm_89"], backend="tensorrt-rtx")
     assert facts.plan == tmp_path / "m.engine" and facts.plan.is_file()
     assert (facts.expected, facts.found) == (1, 1)
@@ -215,10 +215,10 @@ def test_a_pass_in_a_row_with_others() -> None:
 
     ours = RewritePass(verify=False)
     row = ir.passes.Sequential(common.RemoveUnusedNodesPass(), ours, common.RemoveUnusedFunctionsPass())
-    done = row(ir.from_proto(read("accept_linear_causal")))
+    done = row(ir.from_proto(read("forms/linear_causal")))
     assert done.modified and fused(ir.to_proto(done.model)) == ["AlibiAttentionCausal"]
     assert isinstance(ours.result, RewriteResult) and len(ours.result.fused) == 1
-    model = ir.from_proto(read("refuse_ALB200_quadratic"))
+    model = ir.from_proto(read("refusals/quadratic"))
     untouched = ours(model)
     assert not untouched.modified and ir.to_proto(untouched.model) == ir.to_proto(model)
 
@@ -231,4 +231,4 @@ def test_a_pass_ends_where_the_verification_does(monkeypatch: pytest.MonkeyPatch
     failed = SimpleNamespace(status="failed", passed=False, summary=lambda: "it differs")
     monkeypatch.setattr(pipeline, "compare", lambda *_, **__: failed)
     with pytest.raises(ir.passes.PassError, match="it differs"):
-        RewritePass()(ir.from_proto(read("accept_linear_causal")))
+        RewritePass()(ir.from_proto(read("forms/linear_causal")))

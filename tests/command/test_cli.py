@@ -23,7 +23,7 @@ from alibi_rewriter.rewriter import pipeline
 from alibi_rewriter.rewriter.pipeline import rewrite
 from alibi_rewriter.rewriter.result import Options
 from onnx import ModelProto, helper
-from textgraphs import feeds_of, fused, read, run
+from textgraphs import ACCEPTED, feeds_of, fused, read, run
 
 pytest.importorskip("onnxruntime")
 
@@ -33,14 +33,14 @@ Printed = pytest.CaptureFixture[str]
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     path = tmp_path / "model.onnx"
-    onnx.save(read("accept_linear_causal"), path)
+    onnx.save(read("forms/linear_causal"), path)
     return path
 
 
 @pytest.fixture
 def refused(tmp_path: Path) -> Path:
     path = tmp_path / "refused.onnx"
-    onnx.save(read("refuse_ALB200_quadratic"), path)
+    onnx.save(read("refusals/quadratic"), path)
     return path
 
 
@@ -296,7 +296,7 @@ def test_unbiased_attention_is_no_partial_rewrite(tmp_path: Path) -> None:
 
 
 def test_a_classifier_over_concatenated_logits_does_not_block() -> None:
-    made = read("accept_linear")
+    made = read("forms/linear")
     made.graph.node.extend(
         [
             helper.make_node("Sigmoid", ["y"], ["left"]),
@@ -406,14 +406,14 @@ def test_explain_shows_the_steps(model: Path, capsys: Printed) -> None:
 
 
 @pytest.mark.parametrize("evil", ["\x1b[2Jgone", "bell\x07", "line\rback", "c1\x9b31m"])
-@pytest.mark.parametrize("source", ["accept_linear", "refuse_ALB200_quadratic"])
+@pytest.mark.parametrize("source", ["forms/linear", "refusals/quadratic"])
 def test_control_characters_are_escaped(tmp_path: Path, evil: str, source: str, capsys: Printed) -> None:
     made = read(source)
     for node in made.graph.node:
         node.name = node.output[0] + evil
     path = tmp_path / "model.onnx"
     onnx.save(made, path)
-    assert main([str(path), "--explain", "--verbose"]) == (0 if source.startswith("accept") else 3)
+    assert main([str(path), "--explain", "--verbose"]) == (0 if source in ACCEPTED else 3)
     printed = capsys.readouterr()
     for text in (printed.out, printed.err):
         assert not [c for c in text if not c.isprintable() and c != "\n"]
@@ -421,7 +421,7 @@ def test_control_characters_are_escaped(tmp_path: Path, evil: str, source: str, 
 
 
 def test_nothing_else_is_printed(tmp_path: Path, capsys: Printed) -> None:
-    made = read("accept_linear")
+    made = read("forms/linear")
     for node in made.graph.node:
         node.name = "\x1b[2J" + node.op_type  # two nodes Mul, so their names are equal: onnxruntime takes no such model
     path = tmp_path / "model.onnx"
@@ -434,7 +434,7 @@ def test_nothing_else_is_printed(tmp_path: Path, capsys: Printed) -> None:
 
 
 def test_line_feeds_in_names_are_escaped(tmp_path: Path, capsys: Printed) -> None:
-    made = read("refuse_ALB200_quadratic")
+    made = read("refusals/quadratic")
     next(n for n in made.graph.node if n.op_type == "Softmax").name = "x\nwrote /etc/model.onnx"
     path = tmp_path / "model.onnx"
     onnx.save(made, path)
@@ -446,7 +446,7 @@ def test_line_feeds_in_names_are_escaped(tmp_path: Path, capsys: Printed) -> Non
 
 
 def npz(path: Path, change: Callable[[dict[str, Any]], None] = lambda _: None) -> Path:
-    feeds: dict[str, Any] = feeds_of(read("accept_linear_causal"), 3)
+    feeds: dict[str, Any] = feeds_of(read("forms/linear_causal"), 3)
     change(feeds)
     np.savez(path, **feeds)
     return path

@@ -33,7 +33,7 @@ Printed = pytest.CaptureFixture[str]
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     path = tmp_path / "model.onnx"
-    onnx.save(read("accept_linear_causal"), path)
+    onnx.save(read("forms/linear_causal"), path)
     return path
 
 
@@ -46,7 +46,7 @@ def names(folder: Path) -> list[str]:
 
 def embedding(path: Path) -> Path:
     """Ids into a table of 16 rows, in front of an attention."""
-    made = read("accept_linear_causal")
+    made = read("forms/linear_causal")
     table = np.random.default_rng(0).standard_normal((16, 8)).astype(np.float32)
     made.graph.initializer.append(onnx.numpy_helper.from_array(table, "table"))
     for node in made.graph.node:

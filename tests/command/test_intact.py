@@ -15,16 +15,15 @@ from alibi_rewriter.intact import check
 from alibi_rewriter.rewriter.pipeline import rewrite
 from alibi_rewriter.rewriter.result import Options
 from onnx import ModelProto, TensorProto
-from textgraphs import FOLDER, read
+from textgraphs import ACCEPTED, read
 
-ACCEPTED = sorted(p.stem for p in FOLDER.glob("accept_*.txt") if not p.name.endswith(".expected.txt"))
 CAUSAL = "AlibiAttentionCausal"
 
 
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
     path = tmp_path / "m.alibi.onnx"
-    result = rewrite(read("accept_linear_causal"), path, options=Options(verify=False))
+    result = rewrite(read("forms/linear_causal"), path, options=Options(verify=False))
     assert result.output == path
     return path
 
@@ -139,7 +138,7 @@ def test_the_command(written: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_a_model_that_was_never_rewritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "m.onnx"
-    onnx.save(read("accept_linear_causal"), path)
+    onnx.save(read("forms/linear_causal"), path)
     assert main(["check", str(path)]) == ExitCode.NOT_REWRITTEN
     assert "holds no fused node" in capsys.readouterr().out
     with pytest.raises(ModelRejected):
@@ -148,14 +147,14 @@ def test_a_model_that_was_never_rewritten(tmp_path: Path, capsys: pytest.Capture
 
 def test_inlined_on_purpose_is_no_damage(tmp_path: Path) -> None:
     path = tmp_path / "m.alibi.onnx"
-    rewrite(read("accept_linear_causal"), path, options=Options(verify=False, inline=True))
+    rewrite(read("forms/linear_causal"), path, options=Options(verify=False, inline=True))
     found = check(path)
     assert (found.exit_code, found.inlined.total()) == (ExitCode.DONE, 1)
     assert "as `--inline` writes them" in found.to_text()
 
 
 def test_the_note_replaces_an_older_one_and_keeps_what_is_not_ours() -> None:
-    model = read("accept_linear_causal")
+    model = read("forms/linear_causal")
     model.metadata_props.add(key="author", value="somebody")
     for _ in range(2):
         note.write(model)
@@ -166,7 +165,7 @@ def test_the_note_replaces_an_older_one_and_keeps_what_is_not_ours() -> None:
     assert note.read(model, note.FUSED) is None
 
 
-@pytest.mark.parametrize("name", ["accept_linear_causal", "accept_key_positions", "accept_key_bias_per_head"])
+@pytest.mark.parametrize("name", ["forms/linear_causal", "positions/counted", "masks/key_bias_per_head"])
 def test_bodies_take_what_a_converter_has_narrowed(name: str) -> None:
     """A converter to float16 knows nothing of inputs that are float32; what it makes loads and runs."""
     ort = pytest.importorskip("onnxruntime")

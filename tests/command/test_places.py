@@ -32,7 +32,7 @@ Printed = pytest.CaptureFixture[str]
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     path = tmp_path / "model.onnx"
-    onnx.save(read("accept_linear_causal"), path)
+    onnx.save(read("forms/linear_causal"), path)
     return path
 
 
@@ -110,7 +110,7 @@ def test_what_appears_during_the_run_is_not_replaced(tmp_path: Path) -> None:
 
 
 def test_a_data_file_does_not_follow_a_link_to_nowhere(tmp_path: Path) -> None:
-    made = read("accept_linear_causal")
+    made = read("forms/linear_causal")
     tensor = TensorProto(name="w", data_type=1, dims=[8, 8], data_location=TensorProto.EXTERNAL)
     tensor.external_data.append(onnx.StringStringEntryProto(key="location", value="w.bin"))
     made.graph.initializer.append(tensor)
@@ -242,7 +242,7 @@ def strange(folder: Path) -> Path:
 @pytest.mark.parametrize("data", [False, True], ids=["one file", "external data"])
 def test_a_folder_whose_name_is_no_utf8(tmp_path: Path, data: bool, capsys: Printed) -> None:
     folder = strange(tmp_path)
-    made = read("accept_linear_causal")
+    made = read("forms/linear_causal")
     if data:
         made.graph.node.append(helper.make_node("MatMul", ["y", "w"], ["z"]))
         made.graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, ["B", 4, "S", 64]))
@@ -267,7 +267,7 @@ def test_a_folder_whose_name_is_no_utf8(tmp_path: Path, data: bool, capsys: Prin
 def test_tensorrt_gets_no_names_that_are_no_utf8(tmp_path: Path, capsys: Printed) -> None:
     folder = strange(tmp_path)
     model = folder / "model.onnx"
-    onnx.save(read("accept_linear_causal"), tmp_path / "model.onnx")
+    onnx.save(read("forms/linear_causal"), tmp_path / "model.onnx")
     (tmp_path / "model.onnx").rename(model)
     assert main([str(model), "--no-verify", "--engine"]) == ExitCode.USAGE
     said = capsys.readouterr().err

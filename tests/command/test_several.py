@@ -19,8 +19,8 @@ Printed = pytest.CaptureFixture[str]
 def models(tmp_path: Path) -> list[Path]:
     """Two that fuse."""
     made = []
-    for name in ("accept_linear_causal", "accept_symmetric"):
-        made.append(tmp_path / f"{name}.onnx")
+    for name in ("forms/linear_causal", "forms/symmetric"):
+        made.append(tmp_path / f"{Path(name).name}.onnx")
         onnx.save(read(name), made[-1])
     return made
 
@@ -63,7 +63,7 @@ def test_what_goes_wrong_with_one_is_told_and_the_others_are_done(
 ) -> None:
     broken, refused, missing = tmp_path / "broken.onnx", tmp_path / "refused.onnx", tmp_path / "missing.onnx"
     broken.write_bytes(b"\xff" * 50)
-    onnx.save(read("refuse_ALB200_quadratic"), refused)
+    onnx.save(read("refusals/quadratic"), refused)
     given = [broken, models[0], missing, refused, models[1]]
     assert main(words(*given, "-o", tmp_path / "OUT", "--no-verify", "--json", "-")) == ExitCode.INPUT_REJECTED
     printed = capsys.readouterr()
@@ -96,7 +96,7 @@ def test_what_is_about_one_model_is_refused(models: list[Path], tmp_path: Path, 
     before = sorted(tmp_path.iterdir())
     twin = tmp_path / "twin"
     twin.mkdir()
-    onnx.save(read("accept_symmetric"), twin / models[0].name)
+    onnx.save(read("forms/symmetric"), twin / models[0].name)
     for extra, message in (
         (["--report", tmp_path / "r.html"], "--report is about one model"),
         (["--extract", tmp_path / "x"], "--extract is about one model"),
@@ -128,7 +128,7 @@ def test_several_with_a_dry_run_write_nothing(models: list[Path], tmp_path: Path
 
 def test_quiet_says_only_what_went_wrong(models: list[Path], tmp_path: Path, capsys: Printed) -> None:
     refused = tmp_path / "refused.onnx"
-    onnx.save(read("refuse_ALB200_quadratic"), refused)
+    onnx.save(read("refusals/quadratic"), refused)
     assert main(words(models[0], "--no-verify", "-q", "--json", tmp_path / "r.json")) == 0
     assert capsys.readouterr() == ("", "")
     assert json.loads((tmp_path / "r.json").read_text())["exit_code"] == 0

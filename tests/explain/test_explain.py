@@ -27,14 +27,13 @@ from alibi_rewriter.rewriter.pipeline import rewrite
 from alibi_rewriter.rewriter.result import Options
 from alibi_rewriter.rewriter.verdicts import Stage
 from onnx import ModelProto, TensorProto, helper, numpy_helper
-from textgraphs import FOLDER, feeds_of, fused, read, run
+from textgraphs import ACCEPTED, GOLDEN, feeds_of, fused, read, run
 
 pytest.importorskip("onnxruntime")
 
 ROOT = Path(__file__).parents[2]
 BLOOM = ROOT / "examples" / "bloom-tiny.onnx"
 EXPORTED = sorted((ROOT / "tests" / "data").glob("*.onnx"))
-GOLDEN = sorted(p.stem for p in FOLDER.glob("*.txt") if not p.stem.endswith(".expected"))
 
 Printed = pytest.CaptureFixture[str]
 
@@ -93,7 +92,7 @@ def test_site_alone_is_a_mistake(bloom: Path, capsys: Printed) -> None:
 
 
 def test_names_that_the_terminal_cannot_write(tmp_path: Path) -> None:
-    model = read("accept_linear")
+    model = read("forms/linear")
     next(n for n in model.graph.node if n.op_type == "Softmax").name = "größe/注意"
     onnx.save(model, tmp_path / "m.onnx")
     done = subprocess.run(
@@ -182,10 +181,10 @@ def test_every_step_rests_on_a_node_of_the_model(bloom: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "about", "place"),
     [
-        ("accept_onnx_attention_causal", "causality", "Attention"),
-        ("accept_linear_causal", "causality", "Greater"),
-        ("accept_boolean_padding", "padding", "input"),
-        ("accept_run_time_slopes", "slopes", "input"),
+        ("operators/onnx_attention_causal", "causality", "Attention"),
+        ("forms/linear_causal", "causality", "Greater"),
+        ("masks/boolean_padding", "padding", "input"),
+        ("forms/run_time_slopes", "slopes", "input"),
     ],
 )
 def test_where_things_were_found(name: str, about: str, place: str) -> None:
@@ -230,7 +229,7 @@ def test_golden_graphs_can_be_explained_and_cut_out() -> None:
     for name in GOLDEN:
         for pair in look(read(name)).pairs():
             assert pair.before.graph.node, name
-            assert (pair.after is not None) == name.startswith("accept"), name
+            assert (pair.after is not None) == name in ACCEPTED, name
 
 
 @pytest.mark.parametrize("path", EXPORTED, ids=lambda p: p.stem)
@@ -256,7 +255,7 @@ def checked(seen: Look) -> None:
 
 def test_a_site_of_a_model_that_onnx_refuses_is_shown_all_the_same(tmp_path: Path) -> None:
     """An attribute that an operator has not: it is the file that is wrong, and looking at it must not fail."""
-    model = read("accept_linear")
+    model = read("forms/linear")
     softmax = next(n for n in model.graph.node if n.op_type == "Softmax")
     softmax.attribute.append(helper.make_attribute("then_branch", 3))
     path = tmp_path / "model.onnx"
@@ -283,7 +282,7 @@ def test_every_stage_is_explained() -> None:
 
 def test_a_refusal_names_the_node_that_brings_the_term(tmp_path: Path, capsys: Printed) -> None:
     path = tmp_path / "model.onnx"
-    onnx.save(read("refuse_ALB200_quadratic"), path)
+    onnx.save(read("refusals/quadratic"), path)
     stop = explained(path)["sites"][0]["explanation"]["stop"]
     capsys.readouterr()
     assert (stop["stage"], stop["number"], stop["stages"]) == ("bias", 3, 7)
@@ -297,7 +296,7 @@ def test_a_refusal_names_the_node_that_brings_the_term(tmp_path: Path, capsys: P
 
 def test_a_refusal_at_another_node_names_that_node() -> None:
     """An output that is also read elsewhere: the tensor is the one that escapes."""
-    seen = look(read("refuse_ALB120_scores"))
+    seen = look(read("refusals/scores_used"))
     report: dict[str, Any] = {"sites": [{"id": s.name} for s in seen.sites]}
     seen.explain(report)
     stop = report["sites"][0]["explanation"]["stop"]
@@ -307,8 +306,8 @@ def test_a_refusal_at_another_node_names_that_node() -> None:
 
 
 def test_the_counterexample_finds_the_one_wrong_entry() -> None:
-    """tests/golden/refuse_ALB201_one_entry.txt is a table of two lines with one entry changed."""
-    seen = look(read("refuse_ALB201_one_entry"))
+    """tests/golden/refusals/one_entry.txt is a table of two lines with one entry changed."""
+    seen = look(read("refusals/one_entry"))
     report: dict[str, Any] = {"sites": [{"id": s.name} for s in seen.sites]}
     seen.explain(report)
     found = report["sites"][0]["explanation"]["stop"]["counterexample"]
@@ -434,7 +433,7 @@ def test_extract_writes_both_sides_of_every_site(bloom: Path, tmp_path: Path) ->
 
 
 def test_both_sides_compute_the_same() -> None:
-    for name in ("accept_linear_causal", "accept_boolean_padding", "accept_symmetric", "accept_gqa"):
+    for name in ("forms/linear_causal", "masks/boolean_padding", "forms/symmetric", "layouts/gqa"):
         for pair in look(read(name)).pairs():
             assert pair.after is not None
             feeds = feeds_of(pair.before, 3)
@@ -459,7 +458,7 @@ def test_no_foreign_weight_is_copied(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../../evil", "a/b", "", "\x1b[2J", "x" * 4000, "con.before"])
 def test_site_names_are_no_paths(name: str, tmp_path: Path) -> None:
-    model = read("accept_linear")
+    model = read("forms/linear")
     next(n for n in model.graph.node if n.op_type == "Softmax").name = name
     path = tmp_path / "model.onnx"
     onnx.save(model, path)
@@ -585,7 +584,7 @@ def test_an_unknown_shell(capsys: Printed) -> None:
 
 
 def test_a_large_table_is_not_written_into_a_subgraph() -> None:
-    model = read("accept_linear")
+    model = read("forms/linear")
     names = {t.name for t in model.graph.initializer}
     assert names
     big = numpy_helper.from_array(np.arange(8192, dtype=np.float32), "big")

@@ -37,7 +37,7 @@ def names(folder: Path) -> list[str]:
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     path = tmp_path / "model.onnx"
-    onnx.save(read("accept_linear_causal"), path)
+    onnx.save(read("forms/linear_causal"), path)
     return path
 
 
@@ -45,7 +45,7 @@ def model(tmp_path: Path) -> Path:
 
 
 def truncated() -> bytes:
-    return read("accept_linear_causal").SerializeToString()[:-7]
+    return read("forms/linear_causal").SerializeToString()[:-7]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_value_made_twice(model: Path) -> None:
 
 @pytest.mark.parametrize("length", [1, 2, 3])
 def test_functions_that_call_themselves(tmp_path: Path, length: int) -> None:
-    made = read("accept_local_function")
+    made = read("scopes/local_function")
     first = made.functions[0]
     chain = [*(f"Other{k}" for k in range(1, length)), first.name]
     first.node.append(helper.make_node(chain[0], ["q", "k", "v", "slopes"], ["again"], domain="local"))
@@ -134,7 +134,7 @@ def test_functions_that_call_themselves(tmp_path: Path, length: int) -> None:
 
 
 def nested(levels: int) -> ModelProto:
-    made = read("accept_linear")
+    made = read("forms/linear")
     value = helper.make_tensor_value_info("z0", TensorProto.FLOAT, None)
     graph = helper.make_graph([helper.make_node("Relu", ["q"], ["z0"])], "g0", [], [value])
     for level in range(1, levels):
@@ -164,7 +164,7 @@ def test_bodies_nested_moderately() -> None:
 
 def with_external(folder: Path, location: str = "weights.bin", *, bare: bool = False, **entries: str) -> Path:
     """A model whose weight ``offset`` [8] lies in another file."""
-    made = read("accept_linear_causal")
+    made = read("forms/linear_causal")
     weight = np.linspace(-1, 1, 8, dtype=np.float32)
     tensor = numpy_helper.from_array(weight, "offset")
     tensor.ClearField("raw_data")
@@ -358,7 +358,7 @@ def test_original_is_untouched(model: Path) -> None:
 
 def test_model_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    made = read("accept_linear_causal")
+    made = read("forms/linear_causal")
     before = made.SerializeToString(deterministic=True)
     result = rewrite(made)
     assert result.exit_code is ExitCode.DONE
@@ -371,7 +371,7 @@ def test_model_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert names(tmp_path) == ["out.onnx"]
 
 
-@pytest.mark.parametrize("name", ["accept_linear_causal", "accept_local_function", "accept_key_positions"])
+@pytest.mark.parametrize("name", ["forms/linear_causal", "scopes/local_function", "positions/counted"])
 def test_a_second_run_finds_nothing(tmp_path: Path, name: str) -> None:
     path = tmp_path / "model.onnx"
     onnx.save(read(name), path)
@@ -387,7 +387,7 @@ def test_one_model_says_nothing_about_another() -> None:
     """Rewriting several models in one process is the same as rewriting each in its own."""
 
     def detail(row: int, column: int) -> str:
-        made = read("refuse_ALB201_one_entry")
+        made = read("refusals/one_entry")
         tensor = next(t for t in made.graph.initializer if t.name == "table")
         values = np.array([0.5, 0.25, 0.125, 0.0625], np.float32)[:, None, None] * (np.arange(8, dtype=np.float32) - 7)
         values[row, 0, column] += 1
@@ -412,8 +412,8 @@ for path in sys.argv[1:]:
 
 def test_same_bytes_whatever_the_hash_seed(tmp_path: Path) -> None:
     paths = []
-    for name in ("accept_linear_causal", "accept_key_positions", "accept_unattended_rows", "accept_local_function"):
-        path = tmp_path / f"{name}.onnx"
+    for name in ("forms/linear_causal", "positions/counted", "masks/unattended_rows", "scopes/local_function"):
+        path = tmp_path / f"{Path(name).name}.onnx"
         onnx.save(read(name), path)
         paths.append(str(path))
     said = []
@@ -427,7 +427,7 @@ def test_same_bytes_whatever_the_hash_seed(tmp_path: Path) -> None:
     assert set(said) == {said[0]}
 
 
-@pytest.mark.parametrize("name", ["accept_key_positions", "accept_unattended_rows", "refuse_ALB203_offset"])
+@pytest.mark.parametrize("name", ["positions/counted", "masks/unattended_rows", "refusals/offset"])
 def test_node_order_does_not_matter(name: str) -> None:
     def verdicts(made: ModelProto) -> list[tuple[str, object, object]]:
         result = rewrite(made, options=QUICK)
@@ -452,7 +452,7 @@ def test_node_order_does_not_matter(name: str) -> None:
 
 
 def test_what_the_model_says_of_itself_is_kept() -> None:
-    made = read("accept_cache")
+    made = read("caches/concatenated")
     made.producer_name, made.producer_version, made.domain = "exporter", "1.2", "org.example"
     made.model_version, made.doc_string = 7, "about"
     made.graph.doc_string = "graph"
@@ -473,7 +473,7 @@ def test_what_the_model_says_of_itself_is_kept() -> None:
 
 
 def test_old_ir_version_is_raised_and_said() -> None:
-    made = read("accept_linear")
+    made = read("forms/linear")
     made.ir_version = 7
     result = rewrite(made, options=QUICK)
     assert result.model is not None
@@ -483,7 +483,7 @@ def test_old_ir_version_is_raised_and_said() -> None:
 
 
 def test_provenance_is_kept_with_the_fused_node() -> None:
-    made = read("accept_linear")
+    made = read("forms/linear")
     made.ir_version = 10
     result = rewrite(made, options=QUICK)
     assert result.model is not None
@@ -493,7 +493,7 @@ def test_provenance_is_kept_with_the_fused_node() -> None:
 
 
 def test_dead_nodes_do_not_break_the_result() -> None:
-    made = read("accept_linear")
+    made = read("forms/linear")
     made.graph.node.insert(4, helper.make_node("Neg", ["j"], ["unused"]))
     onnx.checker.check_model(made)
     result = rewrite(made, options=QUICK)
@@ -513,7 +513,7 @@ def test_a_deep_chain(where: str) -> None:
 
 
 def fuse_a_chain(where: str, count: int) -> None:
-    made = read("accept_linear")
+    made = read("forms/linear")
     one = numpy_helper.from_array(np.float32(1e-6), "tiny")
     made.graph.initializer.append(one)
     last = "q"
@@ -537,7 +537,7 @@ def fuse_a_chain(where: str, count: int) -> None:
 
 def test_a_deep_bias() -> None:
     """A bias behind 3000 additions of zero is proven or refused, but never a crash."""
-    made = read("accept_linear")
+    made = read("forms/linear")
     made.graph.initializer.append(numpy_helper.from_array(np.float32(0), "nil"))
     count = 3000
     nodes = list(made.graph.node)

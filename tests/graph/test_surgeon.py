@@ -13,12 +13,12 @@ import pytest
 from alibi_rewriter import Options, rewrite
 from alibi_rewriter.base.errors import ExitCode
 from alibi_rewriter.rewriter.pipeline import default_target
-from textgraphs import feeds_of, fused, read, run
+from textgraphs import REFUSED, feeds_of, fused, read, run
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("name", ["accept_linear_causal", "accept_key_positions", "refuse_ALB200_quadratic"])
+@pytest.mark.parametrize("name", ["forms/linear_causal", "positions/counted", "refusals/quadratic"])
 def test_a_graph_in_and_a_graph_out(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gs = pytest.importorskip("onnx_graphsurgeon")
     monkeypatch.chdir(tmp_path)
@@ -29,7 +29,7 @@ def test_a_graph_in_and_a_graph_out(name: str, tmp_path: Path, monkeypatch: pyte
     assert len(graph.nodes) == before and list(tmp_path.iterdir()) == []
     made = gs.export_onnx(result.graph(), do_type_check=False)
     onnx.checker.check_model(made)
-    if name.startswith("refuse"):
+    if name in REFUSED:
         assert result.exit_code is ExitCode.NOT_REWRITTEN and fused(made) == []
         return
     assert result.exit_code is ExitCode.DONE and len(fused(made)) == len(result.fused) == 1
@@ -41,14 +41,14 @@ def test_a_graph_is_verified_and_written_where_it_is_asked_for(tmp_path: Path) -
     gs = pytest.importorskip("onnx_graphsurgeon")
     pytest.importorskip("onnxruntime")
     target = default_target(tmp_path / "m.onnx")
-    result = rewrite(gs.import_onnx(read("accept_linear")), target)
+    result = rewrite(gs.import_onnx(read("forms/linear")), target)
     assert result.verification is not None and result.verification.passed
     assert fused(onnx.load(target)) == ["AlibiAttentionLinear"]
 
 
 def test_nobody_needs_the_package(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
-    onnx.save(read("accept_linear"), path)
+    onnx.save(read("forms/linear"), path)
     code = (
         "import sys; sys.modules['onnx_graphsurgeon'] = None\n"
         "from alibi_rewriter import Options, rewrite\n"

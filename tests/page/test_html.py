@@ -202,7 +202,7 @@ HOSTILE = [
 
 def hostile(name: str) -> ModelProto:
     """A model whose nodes and tensors are all called something unkind."""
-    made = read("accept_boolean_padding")
+    made = read("masks/boolean_padding")
     names: dict[str, str] = {}
 
     def rename(old: str) -> str:

@@ -18,7 +18,7 @@ from alibi_rewriter.rewriter.emit.nodes import variant_of
 from alibi_rewriter.rewriter.pipeline import rewrite
 from alibi_rewriter.rewriter.result import Options
 from oracle import DISTANCES
-from textgraphs import read, run
+from textgraphs import parsed, read, run, text_of
 
 MADE: tuple[tuple[Form, Callable[..., float], tuple[float, ...]], ...] = (
     (Form("lopsided", lambda d: minimum(2 * d, -d), "{slope}"), lambda d: min(2 * d, -d), ()),
@@ -155,12 +155,10 @@ def proven(
 
 def with_lines(model: str, old: str, *new: str) -> onnx.ModelProto:
     """A golden graph with one of its nodes replaced."""
-    from textgraphs import FOLDER
-
-    text = (FOLDER / f"{model}.txt").read_text(encoding="utf-8")
+    text = text_of(model)
     assert f"   {old}\n" in text
     text = text.replace(f"   {old}\n", "".join(f"   {line}\n" for line in new))
-    return onnx.parser.parse_model("\n".join(line for line in text.splitlines() if not line.startswith("#")))
+    return parsed(text)
 
 
 CLIPPED = MADE[1][0]
@@ -169,15 +167,15 @@ NUMBER = "{name} = Constant<value = float {{{value}}}>()"
 
 
 def test_a_parameter_is_solved(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert proven(monkeypatch, read("refuse_ALB200_clipped")) == "ALB200"
-    assert proven(monkeypatch, read("refuse_ALB200_clipped"), CLIPPED) == ("clipped", (4.0,))
+    assert proven(monkeypatch, read("refusals/clipped")) == "ALB200"
+    assert proven(monkeypatch, read("refusals/clipped"), CLIPPED) == ("clipped", (4.0,))
 
 
 @pytest.mark.parametrize(("low", "high"), [(2.0, 3.0), (3.0, 3.0), (1.5, 100.0)])
 def test_two_parameters_are_solved(monkeypatch: pytest.MonkeyPatch, low: float, high: float) -> None:
     """Clip(d, -low, high): each number where it stands."""
     model = with_lines(
-        "refuse_ALB200_clipped", "neg = Neg(near)",
+        "refusals/clipped", "neg = Neg(near)",
         "real = Cast<to=1>(rel)", NUMBER.format(name="low", value=-low), NUMBER.format(name="high", value=high),
         "neg = Clip(real, low, high)",
     )  # fmt: skip
@@ -189,7 +187,7 @@ def test_two_values_of_one_parameter_refuse(monkeypatch: pytest.MonkeyPatch) -> 
     both = Form("both", lambda d, at: minimum(maximum(d, -at), at), "{slope} {at}", parameters=("at",))
     for low, found in ((-2.0, "ALB200"), (-3.0, ("both", (3.0,)))):
         model = with_lines(
-            "refuse_ALB200_clipped", "neg = Neg(near)",
+            "refusals/clipped", "neg = Neg(near)",
             "real = Cast<to=1>(rel)", NUMBER.format(name="low", value=low), NUMBER.format(name="high", value=3.0),
             "neg = Clip(real, low, high)",
         )  # fmt: skip
@@ -199,7 +197,7 @@ def test_two_values_of_one_parameter_refuse(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_number_that_no_float32_holds_is_no_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
     model = with_lines(
-        "refuse_ALB200_clipped", "near = Min(absf, four)",
+        "refusals/clipped", "near = Min(absf, four)",
         "wide = Cast<to=11>(absf)", "limit = Constant<value = double {4.1}>()", "less = Min(wide, limit)",
         "near = Cast<to=1>(less)",
     )  # fmt: skip
@@ -208,10 +206,10 @@ def test_a_number_that_no_float32_holds_is_no_parameter(monkeypatch: pytest.Monk
 
 def test_a_form_without_a_causal_member_is_not_written_for_a_causal_model(monkeypatch: pytest.MonkeyPatch) -> None:
     model = with_lines(
-        "accept_symmetric_causal", "neg = Neg(absf)", NUMBER.format(name="four", value=4.0),
+        "forms/symmetric_causal", "neg = Neg(absf)", NUMBER.format(name="four", value=4.0),
         "near = Min(absf, four)", "neg = Neg(near)",
     )  # fmt: skip
     causal = Form("clipped", CLIPPED.distance, "{slope} {at}", (Members(causal=True),), ("at",))
     assert str(proven(monkeypatch, model, CLIPPED)).startswith("ALB20")
     assert proven(monkeypatch, model, causal) == ("clipped", (4.0,))
-    assert str(proven(monkeypatch, read("refuse_ALB200_clipped"), causal)).startswith("ALB20")
+    assert str(proven(monkeypatch, read("refusals/clipped"), causal)).startswith("ALB20")

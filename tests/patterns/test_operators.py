@@ -414,8 +414,8 @@ def test_rows_without_keys_yield_what_the_operator_yields(make: Callable[[], Mod
 @pytest.mark.parametrize("form", ["alone", "with a cache", "handed on", "of another domain"])
 def test_a_factor_of_an_operand_is_not_lost(form: str, position: int) -> None:
     """A scale takes in what query and key are multiplied by; nothing does for values, a cache or an output."""
-    golden = {"with a cache": "accept_onnx_attention_cache", "handed on": "accept_onnx_attention_cache"}
-    golden |= {"alone": "accept_onnx_attention", "of another domain": "accept_multi_head_attention"}
+    golden = {"with a cache": "caches/onnx_attention", "handed on": "caches/onnx_attention"}
+    golden |= {"alone": "operators/onnx_attention", "of another domain": "operators/multi_head_attention"}
     made = read(golden[form])
     node = next(n for n in made.graph.node if n.op_type in ("Attention", "MultiHeadAttention"))
     if form == "handed on":  # present keys and values, and no past ones

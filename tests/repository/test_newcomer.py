@@ -88,27 +88,27 @@ def two_limits(text: str) -> str:
 
 
 def clipped() -> Newcomer:
-    text = (GOLDEN / "refuse_ALB200_clipped.txt").read_text(encoding="utf-8")
+    text = (GOLDEN / "refusals/clipped.txt").read_text(encoding="utf-8")
     graph = text[text.index("<ir_version") :]
-    causal = (GOLDEN / "accept_symmetric_causal.txt").read_text(encoding="utf-8")
+    causal = (GOLDEN / "forms/symmetric_causal.txt").read_text(encoding="utf-8")
     causal = causal[causal.index("<ir_version") :].replace("float low =", "float four = {4.0}, float low =")
     causal = causal.replace("neg = Neg(absf)", "near = Min(absf, four)\n   neg = Neg(near)")
     formula = "slope[h] * min(|i + (S_kv - S_q) - j|, 4)"
     return Newcomer(
         CLIPPED,
         {
-            "accept_clipped": f"# becomes: AlibiAttentionClipped\n{graph}",
-            "accept_clipped_causal": f"# becomes: AlibiAttentionCausalClipped\n{causal}",
-            "refuse_ALB200_clipped": f"# two limits\n# stage: bias\n# node: p\n{two_limits(graph)}",
+            "forms/clipped": f"# becomes: AlibiAttentionClipped\n{graph}",
+            "forms/clipped_causal": f"# becomes: AlibiAttentionCausalClipped\n{causal}",
+            "refusals/clipped": f"# two limits\n# refused: ALB200\n# stage: bias\n# node: p\n{two_limits(graph)}",
         },
-        {"accept_clipped": formula, "accept_clipped_causal": formula},
+        {"forms/clipped": formula, "forms/clipped_causal": formula},
         {"bias_limit": 4.0},
     )
 
 
 def lopsided() -> Newcomer:
     formula = "slope[h] * min(2 * d, -d),  d = j - i - (S_kv - S_q)"
-    return Newcomer(PAGE.read_text(encoding="utf-8"), {}, {"accept_lopsided": formula}, {})
+    return Newcomer(PAGE.read_text(encoding="utf-8"), {}, {"forms/lopsided": formula}, {})
 
 
 def copied(folder: Path) -> Path:
@@ -165,12 +165,12 @@ def test_the_recipe(newcomer: Newcomer, tmp_path: Path) -> None:
     folder = package / "tests" / "golden"
     for name, text in newcomer.golden.items():
         (folder / f"{name}.txt").write_text(text, encoding="utf-8")
-    form = next(iter(newcomer.formulas)).removeprefix("accept_")
+    form = next(iter(newcomer.formulas)).removeprefix("forms/")
     for line in re.findall(r"^python (examples/.+)$", newcomer.recipe, flags=re.MULTILINE):
         python(package, *line.split())
     chosen = f"({form} and (accepted or refused or probe or body_equals)) or (every_opset and 11)"
     files = ("tests/whole/test_golden.py", "tests/fused/test_function_body.py")
-    variables = {"ALIBI_REGENERATE_GOLDEN": "1", "PYTHONPATH": f"{package.parent}{os.pathsep}{package / 'tests'}"}
+    variables = {"REGENERATE": "1", "PYTHONPATH": f"{package.parent}{os.pathsep}{package / 'tests'}"}
     said = python(package, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files, "-k", chosen, **variables)
     passed = re.search(r"(\d+) passed", said)
     assert passed is not None and int(passed.group(1)) > 48, said  # the bodies alone: 12 members, 2 types, 2 policies

@@ -71,7 +71,7 @@ def test_lengths_agree_with_what_the_proof_assumes(tmp_path: Path) -> None:
 
 def quantised() -> ModelProto:
     """An attention with a padding mask, whose result is quantised by the range of all of it."""
-    made = read("accept_key_positions")
+    made = read("positions/counted")
     result = made.graph.output[0].name
     made.graph.node.append(helper.make_node("DynamicQuantizeLinear", [result], ["small", "step", "zero_point"]))
     made.graph.node.append(helper.make_node("DequantizeLinear", ["small", "step", "zero_point"], ["z"]))
@@ -92,7 +92,7 @@ def test_ranges_over_padded_tokens_do_not_decide(tmp_path: Path) -> None:
 
 def test_steps_of_quantised_activations_do_not_decide() -> None:
     """Where a result lies between two steps, another order of a sum takes it to the other one."""
-    made = read("accept_linear_causal")
+    made = read("forms/linear_causal")
     for name, value in (("step", np.float32(1e-6)), ("zero_point", np.int8(0))):
         made.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
     made.graph.node.append(helper.make_node("QuantizeLinear", [made.graph.output[0].name, "step", "zero_point"], ["n"]))
@@ -115,7 +115,7 @@ def test_a_difference_is_named_by_set_and_place(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(pipeline, "apply", emit)
     path = tmp_path / "m.onnx"
-    onnx.save(read("accept_linear_causal"), path)
+    onnx.save(read("forms/linear_causal"), path)
     result = rewrite(path)
     assert result.exit_code is ExitCode.VERIFICATION_FAILED and result.verification is not None
     said = result.verification.summary()

@@ -84,7 +84,7 @@ def test_generated_models(number: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["accept_if_body", "accept_local_function", "accept_unattended_rows", "accept_nan_guard"]
+    "name", ["scopes/if_body", "scopes/local_function", "masks/unattended_rows", "masks/nan_guard"]
 )
 def test_golden_models(name: str) -> None:
     """In a body of If, in inlined functions, behind a guard."""
@@ -95,11 +95,11 @@ def test_golden_models(name: str) -> None:
 
 
 def test_operators_without_float64_kernels_are_computed_in_float32() -> None:
-    found = rewrite(read("accept_multi_head_attention"), options=BY_SITES).verification
+    found = rewrite(read("operators/multi_head_attention"), options=BY_SITES).verification
     assert found is not None and found.passed
     assert [site.to_json()["computed_in"] for site in found.sites] == ["float32"]
     assert found.power is not None and not found.power.weak
-    other = rewrite(read("accept_linear"), options=BY_SITES).verification
+    other = rewrite(read("forms/linear"), options=BY_SITES).verification
     assert other is not None
     assert [site.to_json()["computed_in"] for site in other.sites] == ["float64"]
 
@@ -144,7 +144,7 @@ def scaled(model: onnx.ModelProto) -> None:
 
 
 @pytest.mark.parametrize("change", [steeper, swapped, scaled])
-@pytest.mark.parametrize("name", ["accept_linear_causal", "accept_symmetric", "accept_additive_padding"])
+@pytest.mark.parametrize("name", ["forms/linear_causal", "forms/symmetric", "masks/additive_padding"])
 def test_a_wrong_site_is_noticed(
     change: Callable[[onnx.ModelProto], None], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,7 +231,7 @@ def test_of_large_scores_some_rows_are_looked_at(monkeypatch: pytest.MonkeyPatch
 
 def with_weights(folder: Path) -> Path:
     """An attention with something behind it."""
-    model = read("accept_linear_causal")
+    model = read("forms/linear_causal")
     weight = np.random.default_rng(0).normal(size=(8, 8)).astype(np.float32)
     model.graph.initializer.append(numpy_helper.from_array(weight, "w"))
     model.graph.node.append(helper.make_node("MatMul", ["y", "w"], ["z"], name="behind"))
@@ -272,7 +272,7 @@ def test_a_change_elsewhere_is_noticed(
 # --- tiny models -------------------------------------------------------------------------------------------
 
 
-def fixed(length: int, name: str = "accept_linear_causal") -> onnx.ModelProto:
+def fixed(length: int, name: str = "forms/linear_causal") -> onnx.ModelProto:
     """A golden attention of one fixed length."""
     model = read(name)
     for value in (*model.graph.input, *model.graph.output):
@@ -282,7 +282,7 @@ def fixed(length: int, name: str = "accept_linear_causal") -> onnx.ModelProto:
     return model
 
 
-@pytest.mark.parametrize("name", ["accept_linear_causal", "accept_symmetric", "accept_linear"])
+@pytest.mark.parametrize("name", ["forms/linear_causal", "forms/symmetric", "forms/linear"])
 @pytest.mark.parametrize("length", [2, 3])
 def test_every_mutant_of_a_tiny_model_is_told_apart_or_is_the_same_function(name: str, length: int) -> None:
     found = rewrite(fixed(length, name)).verification
@@ -329,11 +329,11 @@ def test_layers_that_differ_do_not_share() -> None:
 
 def test_identity_sees_wiring_and_roles() -> None:
     """Two queries from one input are not two inputs; a mask is not any integer."""
-    (pair,) = pairs_of(read("accept_boolean_padding"))
+    (pair,) = pairs_of(read("masks/boolean_padding"))
     masks = [n for n in pair.tensors if n not in ("q", "k", "v")]
     assert identity(pair, {masks[0]: "padding"}) != identity(pair, {masks[0]: "integers"})
-    (plain,) = pairs_of(read("accept_linear"))
-    model = read("accept_linear")
+    (plain,) = pairs_of(read("forms/linear"))
+    model = read("forms/linear")
     for node in model.graph.node:
         node.input[:] = ["k" if i == "v" else i for i in node.input]
     (shared,) = pairs_of(model)

@@ -769,7 +769,7 @@ def test_causality_within_the_mask_is_reported_as_equivalent(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("kind", [kind for kind in MutantKind if kind not in OF_FORM])
 def test_mutants_are_valid_models(kind: MutantKind) -> None:
-    everything = rewrite(textgraphs.read("accept_window_with_padding"), options=Options(verify=False)).model
+    everything = rewrite(textgraphs.read("masks/window_with_padding"), options=Options(verify=False)).model
     assert everything is not None
     models = [*(tiny.rewritten() for tiny in FAMILY.values()), everything]
     assert any(concerns(kind, site) for model in models for site in find_sites(model))

@@ -151,9 +151,7 @@ def test_exported_models_in_another_order(path: Path, change: Callable[[GraphPro
 
 
 @pytest.mark.parametrize("change", [valid_order, any_order], ids=lambda c: c.__name__)
-@pytest.mark.parametrize(
-    "name", ["accept_if_body", "accept_local_function", "accept_gqa", "refuse_ALB206_wraps_around"]
-)
+@pytest.mark.parametrize("name", ["scopes/if_body", "scopes/local_function", "layouts/gqa", "refusals/wraps_around"])
 def test_golden_models_in_another_order(name: str, change: Callable[[GraphProto, random.Random], None]) -> None:
     model = read(name)
     wanted = verdicts(model)
@@ -177,7 +175,7 @@ def test_generated_models_in_another_order(number: int) -> None:
 
 def test_verification_in_another_order() -> None:
     """What is compared, and what comes out, depends on the graph and not on the order that it is written in."""
-    model = read("accept_key_positions")
+    model = read("positions/counted")
     changed = ModelProto.FromString(model.SerializeToString())
     valid_order(changed.graph, random.Random(0))
     assert [n.output for n in changed.graph.node] != [n.output for n in model.graph.node]

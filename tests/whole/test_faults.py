@@ -35,7 +35,7 @@ QUICK = Options(verify=False)
 def with_weights(folder: Path, size: int) -> Path:
     """A model with one data file of random bytes."""
     folder.mkdir(exist_ok=True)
-    made = read("accept_linear_causal")
+    made = read("forms/linear_causal")
     tensor = TensorProto(name="w", data_type=1, dims=[8, size // 32], data_location=TensorProto.EXTERNAL)
     tensor.external_data.append(onnx.StringStringEntryProto(key="location", value="weights.bin"))
     made.graph.initializer.append(tensor)
@@ -228,7 +228,7 @@ def test_leftovers_of_the_dead_are_removed_and_those_of_the_living_are_not(tmp_p
     links[0].symlink_to(user / "precious")
     links[1].symlink_to(user)
     os.mkfifo(links[2])
-    model = read("accept_linear")
+    model = read("forms/linear")
     with kept["locked"].open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with Staged(model, target, None) as living:
@@ -249,9 +249,9 @@ def test_leftovers_of_the_dead_are_removed_and_those_of_the_living_are_not(tmp_p
 def test_names_of_any_length(tmp_path: Path, length: int) -> None:
     """A hidden name is longer than the target's, and a file name has a limit; names that begin alike are told apart."""
     path = tmp_path / "model.onnx"
-    onnx.save(read("accept_linear"), path)
+    onnx.save(read("forms/linear"), path)
     targets = [tmp_path / f"{'ä' * ((length - 6) // 2)}{end}.onnx" for end in "ab"]
-    with Staged(read("accept_linear"), targets[0], None) as first:
+    with Staged(read("forms/linear"), targets[0], None) as first:
         assert rewrite(path, targets[1], options=QUICK).exit_code is ExitCode.DONE
         assert first.path.exists()
         first.commit()
@@ -404,7 +404,7 @@ for path in sys.argv[1:]:
 @posix
 def test_same_bytes_whatever_locale_and_folder(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
-    onnx.save(read("accept_key_positions"), path)
+    onnx.save(read("positions/counted"), path)
     other = tmp_path / "naïve folder"
     other.mkdir()
     said = set()

@@ -1,18 +1,24 @@
 """Golden graphs: one small hand-written model per accepted form and per refusal code.
 
-``tests/golden/accept_*.txt`` must be rewritten, and the result must be the text in ``*.expected.txt``;
-``tests/golden/refuse_ALBnnn_*.txt`` must be refused with that code, at the stage and node that its comment
-names.  Graphs are in ONNX text syntax; lines that start with ``#`` are comments.  The expected texts leave out
-the function bodies (``test_function_body.py`` checks these) but name the functions.
+``tests/golden`` has a folder per pattern.  What has to become of a graph stands in its text:
+
+    # becomes: AlibiAttentionCausal    every site becomes such a node, and the whole result is ``NAME.expected.txt``
+    # slopes: *0.5                     its slopes are half of the usual ones; ``at run time``: no number is known
+    # self-check: REASON               the self-check finds no place to look at, and why
+    # refused: ALB200                  the only site is refused with that code,
+    # stage: bias                      at that stage
+    # node: p                          and at that node
+
+Graphs are in ONNX text syntax; lines that begin with ``#`` are comments.  The expected texts name the functions and
+leave out their bodies, which ``fused/test_function_body.py`` checks.
 
 After a deliberate change write the expected texts anew, and review the difference:
 
-    ALIBI_REGENERATE_GOLDEN=1 python -m pytest tests/whole/test_golden.py
+    REGENERATE=1 python -m pytest tests/whole/test_golden.py
 """
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
@@ -27,68 +33,29 @@ from alibi_rewriter.rewriter.pipeline import rewrite
 from alibi_rewriter.rewriter.report import to_json
 from alibi_rewriter.rewriter.result import Options
 from alibi_rewriter.rewriter.verdicts import Code, Refusal, Stage
+from generated import up_to_date
 from onnx import ModelProto
-from textgraphs import FOLDER, feeds_of, fused, read, run
+from textgraphs import ACCEPTED, FOLDER, GOLDEN, REFUSED, feeds_of, fused, read, run, said
 
 pytest.importorskip("onnxruntime")
 
-ACCEPT = sorted(p.stem for p in FOLDER.glob("accept_*.txt") if not p.name.endswith(".expected.txt"))
-REFUSE = sorted(p.stem for p in FOLDER.glob("refuse_*.txt"))
-REGENERATE = os.environ.get("ALIBI_REGENERATE_GOLDEN") == "1"
 SLOPES = (0.5, 0.25, 0.125, 0.0625)
 TOLERANCE = 2e-5
-
-OP_TYPES = {
-    "accept_additive_padding": "AlibiAttentionLinearAdditiveMask",
-    "accept_boolean_padding": "AlibiAttentionLinearBooleanMask",
-    "accept_cache": "AlibiAttentionCausal",
-    "accept_finite_causal_mask": "AlibiAttentionLinearAdditiveMask",
-    "accept_group_query_attention": "AlibiAttentionCausal",
-    "accept_key_bias_per_head": "AlibiAttentionLinearKeyBias",
-    "accept_key_positions": "AlibiAttentionCausalPositionsBooleanMask",
-    "accept_linear_causal": "AlibiAttentionCausal",
-    "accept_multi_head_attention_causal": "AlibiAttentionCausal",
-    "accept_nan_guard": "AlibiAttentionLinearBooleanMask",
-    "accept_onnx_attention_cache": "AlibiAttentionCausal",
-    "accept_onnx_attention_causal": "AlibiAttentionCausal",
-    "accept_symmetric": "AlibiAttentionSymmetric",
-    "accept_symmetric_causal": "AlibiAttentionCausal",
-    "accept_table_with_inf": "AlibiAttentionCausal",
-    "accept_unattended_rows": "AlibiAttentionCausalBooleanMask",
-    "accept_where_after_bias": "AlibiAttentionCausal",
-    "accept_replaced_scores": "AlibiAttentionCausal",
-    "accept_where_before_bias": "AlibiAttentionCausal",
-    "accept_window_causal": "AlibiAttentionCausalWindow",
-    "accept_window_of_half_the_keys": "AlibiAttentionCausalBooleanMask",
-    "accept_window_symmetric": "AlibiAttentionSymmetricWindow",
-    "accept_window_with_padding": "AlibiAttentionLinearKeyBiasWindow",
-}
-"""What a golden graph becomes, where that is not AlibiAttentionLinear and its text does not say it."""
-
-KNOWN: dict[str, str] = {}
-"""Golden graphs that the product does not handle yet, with the reason."""
 
 RESERVED = frozenset({"ALB500"})
 """It contradicts a proof of ours, so no file triggers it."""
 
 
-def marked(names: list[str]) -> list[object]:
-    return [pytest.param(n, marks=pytest.mark.xfail(strict=True, reason=KNOWN[n])) if n in KNOWN else n for n in names]
+def slopes_of(name: str) -> list[float] | None:
+    """Slopes that the proof has to find; None if only run time knows them."""
+    given = said(name, "slopes")
+    if given == "at run time":
+        return None
+    factor = float(given.removeprefix("*")) if given else 1.0
+    return [slope * factor for slope in SLOPES]
 
 
-def comment(name: str, key: str) -> str:
-    match = re.search(rf"^# {key}: (.+)$", (FOLDER / f"{name}.txt").read_text(encoding="utf-8"), re.MULTILINE)
-    assert match is not None, f"{name} has no line '# {key}: ...'"
-    return match.group(1)
-
-
-def becomes(name: str) -> str:
-    """The op_type: what the text itself says (``# becomes: ...``), or the table."""
-    said = re.search(r"^# becomes: (.+)$", (FOLDER / f"{name}.txt").read_text(encoding="utf-8"), re.MULTILINE)
-    return said.group(1) if said else OP_TYPES.get(name, "AlibiAttentionLinear")
-
-
-def text_of(model: ModelProto) -> str:
+def written(model: ModelProto) -> str:
     bare = ModelProto()
     bare.CopyFrom(model)
     names = sorted(f"{f.domain}.{f.name}" for f in bare.functions)
@@ -98,7 +65,7 @@ def text_of(model: ModelProto) -> str:
     return "\n".join([f"# functions: {', '.join(names)}", *lines]) + "\n"
 
 
-@pytest.mark.parametrize("name", marked(ACCEPT))
+@pytest.mark.parametrize("name", ACCEPTED)
 def test_accepted(name: str) -> None:
     original = read(name)
     onnx.checker.check_model(original)
@@ -107,29 +74,21 @@ def test_accepted(name: str) -> None:
     assert result.exit_code is ExitCode.DONE
     assert result.model is not None
     onnx.checker.check_model(result.model)
-    assert set(fused(result.model)) == {becomes(name)}
+    assert set(fused(result.model)) == {said(name, "becomes")}
     for site in (s for s in to_json(result)["sites"] if s["verdict"] == "rewritten"):  # type: ignore[attr-defined]
-        slopes = site["proof"]["slopes"]
-        if name == "accept_run_time_slopes":
-            assert slopes is None
-            assert site["proof"]["slopes_at_run_time"]
-        else:
-            factor = 0.5 if name == "accept_scale_after_bias" else 1.0
-            assert slopes == [s * factor for s in SLOPES]
+        proof = site["proof"]
+        assert proof["slopes"] == slopes_of(name)
+        assert bool(proof["slopes_at_run_time"]) == (slopes_of(name) is None)
+        assert (proof["self_check"] > 0) == (said(name, "self-check") is None)
     for seed in range(2):
         feeds = feeds_of(original, seed)
         for wanted, got in zip(run(original, feeds), run(result.model, feeds), strict=True):
             assert wanted.shape == got.shape
             assert np.abs(wanted - got).max() <= TOLERANCE * max(1.0, float(np.abs(wanted).max()))
-    if name in KNOWN:
-        return  # has no expected text yet
-    path = FOLDER / f"{name}.expected.txt"
-    if REGENERATE:
-        path.write_text(text_of(result.model), encoding="utf-8")
-    assert text_of(result.model) == path.read_text(encoding="utf-8")
+    assert up_to_date(FOLDER / f"{name}.expected.txt", written(result.model))
 
 
-@pytest.mark.parametrize("name", marked(REFUSE))
+@pytest.mark.parametrize("name", REFUSED)
 def test_refused(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     original = read(name)
     onnx.checker.check_model(original)
@@ -137,9 +96,9 @@ def test_refused(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     refusals = [s.refusal for s in result.analysis.sites if s.refusal is not None]
     assert len(refusals) == 1
     refusal = refusals[0]
-    assert refusal.code.number == name.split("_")[1]
-    assert refusal.stage.name.lower() == comment(name, "stage")
-    assert refusal.node == comment(name, "node")
+    assert refusal.code.number == said(name, "refused")
+    assert refusal.stage.name.lower() == said(name, "stage")
+    assert refusal.node == said(name, "node")
     assert result.fused == []
     assert result.model is None
     assert result.exit_code is ExitCode.NOT_REWRITTEN
@@ -162,7 +121,7 @@ def test_probe_contradiction_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> No
         return 1
 
     monkeypatch.setattr(pipeline, "probe", contradict)
-    result = rewrite(read("accept_linear"))
+    result = rewrite(read("forms/linear"))
     assert result.exit_code is ExitCode.NOT_REWRITTEN
     assert result.model is None
     (site,) = to_json(result)["sites"]  # type: ignore[misc]
@@ -170,7 +129,7 @@ def test_probe_contradiction_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> No
     assert site["refusal"]["stage"] == "emit"
 
 
-@pytest.mark.parametrize("name", [n for n in ACCEPT if n not in ("accept_run_time_slopes", "accept_if_body")])
+@pytest.mark.parametrize("name", [n for n in ACCEPTED if slopes_of(n) and not said(n, "self-check")])
 def test_probe_finds_wrong_slopes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The self-check is no decoration: a proof with another slope does not pass it."""
     from alibi_rewriter.rewriter.prove import proof
@@ -192,7 +151,7 @@ def test_probe_finds_wrong_slopes(name: str, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_an_extent_that_an_addition_makes_a_number_is_no_assumption() -> None:
     """A bias over Q entries added to 6 keys: Q is 6, or 1, which would be no bias at all."""
-    made = read("accept_linear")
+    made = read("forms/linear")
     for value in made.graph.input:
         dim = value.type.tensor_type.shape.dim[2]
         if value.name == "q":
@@ -211,7 +170,7 @@ def test_every_code_that_is_raised_has_a_golden_graph() -> None:
     sources = [p.read_text(encoding="utf-8") for p in package.rglob("*.py") if p.name != "verdicts.py"]
     # Raised codes stand as an argument of a refusal; sets of codes (``NOT_ATTENTION``) do not count.
     raised = {c.number for c in Code if any(re.search(rf"\bCode\.{c.name}\b(?=,| if)", s) for s in sources)}
-    golden = {n.split("_")[1] for n in REFUSE}
+    golden = {said(name, "refused") for name in REFUSED}
     assert len(raised) > 15
     assert raised - RESERVED - golden == set()
     assert golden <= {c.number for c in Code}
@@ -230,8 +189,8 @@ def test_codes_are_unique() -> None:
     assert all(re.fullmatch(r"ALB[1-5]\d\d", c.number) for c in Code)
 
 
-def test_every_expected_text_has_its_graph() -> None:
-    expected = {p.name.removesuffix(".expected.txt") for p in FOLDER.glob("*.expected.txt")}
-    assert expected == set(ACCEPT) - set(KNOWN)
-    assert set(OP_TYPES) <= set(ACCEPT)
-    assert set(KNOWN) <= set(ACCEPT) | set(REFUSE)
+def test_every_graph_says_what_becomes_of_it() -> None:
+    assert sorted([*ACCEPTED, *REFUSED]) == GOLDEN
+    expected = {p.relative_to(FOLDER).as_posix().removesuffix(".expected.txt") for p in FOLDER.rglob("*.expected.txt")}
+    assert expected == set(ACCEPTED)
+    assert {name.split("/")[0] == "refusals" for name in REFUSED} == {True}

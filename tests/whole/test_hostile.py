@@ -17,7 +17,7 @@ from alibi_rewriter.rewriter.prepare import normalise
 from alibi_rewriter.rewriter.result import Options
 from effort import growth
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
-from textgraphs import FOLDER, feeds_of, read, run
+from textgraphs import ACCEPTED, feeds_of, read, run
 
 QUICK = Options(verify=False)
 
@@ -37,7 +37,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def with_data(folder: Path, places: dict[str, tuple[int, int]], size: int = 64) -> Path:
     """An attention whose output is added to weights [8] at (offset, length) of one data file."""
-    made = read("accept_linear_causal")
+    made = read("forms/linear_causal")
     value = "y"
     for name, (offset, length) in places.items():
         tensor = TensorProto(name=name, data_type=1, dims=[8], data_location=TensorProto.EXTERNAL)
@@ -102,7 +102,7 @@ def test_a_huge_tensor_in_the_bias_is_never_made(tmp_path: Path, kind: str) -> N
 
 def judge_added(folder: Path, kind: str, bits: int) -> None:
     folder.mkdir()
-    made = read("accept_linear")
+    made = read("forms/linear")
     made.graph.initializer.append(numpy_helper.from_array(np.array([1 << bits, 1 << bits], np.int64), "sizes"))
     made.graph.initializer.append(numpy_helper.from_array(np.zeros((1, 1), np.float32), "nought"))
     for name, value in (("start", 0.0), ("end", 4.0**bits), ("step", 1.0)):
@@ -123,7 +123,7 @@ def test_many_nodes(tmp_path: Path) -> None:
 
 
 def fuse_beside(folder: Path, count: int) -> None:
-    made = read("accept_linear")
+    made = read("forms/linear")
     nodes = [helper.make_node("Relu", ["q"], [f"r{k}"]) for k in range(count)]
     made.graph.node.extend(nodes)
     made.graph.output.append(helper.make_tensor_value_info(f"r{count - 1}", TensorProto.FLOAT, None))
@@ -150,16 +150,16 @@ def calling(made: ModelProto, depth: int, width: int) -> ModelProto:
 def test_functions_that_multiply(tmp_path: Path) -> None:
     """2**40 nodes once inlined: refused by counting."""
     with pytest.raises(ModelRejected, match="once its local functions are inlined"):
-        rewrite(saved(tmp_path, calling(read("accept_local_function"), 40, 2)), options=QUICK)
+        rewrite(saved(tmp_path, calling(read("scopes/local_function"), 40, 2)), options=QUICK)
 
 
 def test_functions_that_call_functions_deeply(tmp_path: Path) -> None:
-    result = rewrite(saved(tmp_path, calling(read("accept_local_function"), 60, 1)), options=QUICK)
+    result = rewrite(saved(tmp_path, calling(read("scopes/local_function"), 60, 1)), options=QUICK)
     assert len(result.fused) == 2
 
 
 def test_counting_agrees_with_inlining() -> None:
-    made = calling(read("accept_local_function"), 3, 2)
+    made = calling(read("scopes/local_function"), 3, 2)
     inlined = len(normalise.normalise(made).graph.node)
     bodies = {(f.domain, f.name): f for f in made.functions}
     limit = normalise.MOST_NODES
@@ -188,7 +188,7 @@ def test_protobuf_nested_too_deeply(tmp_path: Path) -> None:
         if len(data) > 100_000:
             break
     path = tmp_path / "model.onnx"
-    path.write_bytes(read("accept_linear").SerializeToString() + b"\x3a" + bytes([0x80 | len(data) & 0x7F,
+    path.write_bytes(read("forms/linear").SerializeToString() + b"\x3a" + bytes([0x80 | len(data) & 0x7F,
                      0x80 | (len(data) >> 7) & 0x7F, len(data) >> 14]) + data)  # fmt: skip
     assert main([str(path), "--no-verify"]) == ExitCode.INPUT_REJECTED
 
@@ -197,7 +197,7 @@ def test_protobuf_nested_too_deeply(tmp_path: Path) -> None:
 
 
 def edit(how: Callable[[ModelProto], object]) -> ModelProto:
-    made = read("accept_linear_causal")
+    made = read("forms/linear_causal")
     how(made)
     return made
 
@@ -272,7 +272,7 @@ def test_strange_extents(tmp_path: Path, extent: int) -> None:
     assert main([str(saved(tmp_path, edit(strange))), "--no-verify"]) in (0, 3, 7)
 
 
-@pytest.mark.parametrize("name", sorted(p.stem for p in FOLDER.glob("accept_*.txt") if ".expected" not in p.name))
+@pytest.mark.parametrize("name", ACCEPTED)
 def test_an_extent_that_no_int64_holds_once_it_is_multiplied(tmp_path: Path, name: str) -> None:
     for axis in sorted({d.dim_param for v in read(name).graph.input for d in v.type.tensor_type.shape.dim} - {""}):
         made = read(name)
@@ -284,11 +284,11 @@ def test_an_extent_that_no_int64_holds_once_it_is_multiplied(tmp_path: Path, nam
 
 
 @pytest.mark.parametrize(
-    "value", [3, "text", [1.0], read("accept_linear").graph], ids=["int", "text", "floats", "graph"]
+    "value", [3, "text", [1.0], read("forms/linear").graph], ids=["int", "text", "floats", "graph"]
 )
 def test_a_value_that_is_no_tensor(tmp_path: Path, value: object) -> None:
     """ConstantOfShape in the bias: what it fills with is unknown then."""
-    made = read("accept_linear")
+    made = read("forms/linear")
     node = helper.make_node("ConstantOfShape", ["extent"], ["filled"], value=value)
     at = next(k for k, n in enumerate(made.graph.node) if n.output[0] == "bias")
     made.graph.node[at].input[1] = "moved"
@@ -300,7 +300,7 @@ def test_a_value_that_is_no_tensor(tmp_path: Path, value: object) -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
 def test_a_scale_that_is_no_number(tmp_path: Path, value: float) -> None:
     """A node with a factor that float32 does not hold computes nothing, and JSON has no such number either."""
-    made = read("accept_linear_causal")
+    made = read("forms/linear_causal")
     tensor = next(t for t in made.graph.initializer if t.name == "scale")
     tensor.CopyFrom(numpy_helper.from_array(np.float32(value), "scale"))
     at = next(k for k, n in enumerate(made.graph.node) if n.output[0] == "scaled")
@@ -324,7 +324,7 @@ def test_a_scale_that_is_no_number(tmp_path: Path, value: float) -> None:
 def test_a_tensor_that_holds_something_else_than_it_declares(tmp_path: Path, tensor: TensorProto, why: str) -> None:
     """Whether anything reads it or not, and in a node as well as among the initializers."""
     for inside in (False, True):
-        made = read("accept_linear")
+        made = read("forms/linear")
         copy = TensorProto()
         copy.CopyFrom(tensor)
         copy.name = "w"
@@ -349,7 +349,7 @@ def test_slopes_that_are_no_numbers(tmp_path: Path, value: float) -> None:
 
 
 def test_an_attention_whose_result_is_left_out(tmp_path: Path) -> None:
-    made = read("accept_onnx_attention_cache")
+    made = read("caches/onnx_attention")
     made.graph.node[-1].output[0] = ""
     del made.graph.output[0]
     result = rewrite(saved(tmp_path, made), options=QUICK)
@@ -381,7 +381,7 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_models_in_text_form(tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]) -> None:
-    made = read("accept_linear")
+    made = read("forms/linear")
     text = (
         onnx.printer.to_text(made) if form == "text" else onnx.serialization.registry.get("json").serialize_proto(made)
     )

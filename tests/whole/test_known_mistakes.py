@@ -21,7 +21,7 @@ def paper(heads: int) -> list[float]:
 
 def with_slopes(slopes: list[float], *, scaled_bias: bool = False) -> ModelProto:
     """The golden causal attention with these slopes, one per head; with scale * (q k + bias) if asked for."""
-    model = read("accept_linear_causal")
+    model = read("forms/linear_causal")
     tensor = next(t for t in model.graph.initializer if t.name == "slopes")
     values = np.array(slopes, np.float32).reshape(-1, 1, 1)
     tensor.CopyFrom(numpy_helper.from_array(values, "slopes"))

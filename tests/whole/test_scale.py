@@ -43,7 +43,7 @@ def measured(path: Path) -> tuple[int, int]:
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc and sparse files")
 def test_weights_of_gigabytes_are_neither_loaded_nor_rewritten(tmp_path: Path) -> None:
     """6 GB of weights beside an attention: the pass stays below 400 MB and shares the data file."""
-    made = read("accept_linear_causal")
+    made = read("forms/linear_causal")
     count, size = 6, 1 << 30
     for k in range(count):
         made.graph.initializer.append(external(f"w{k}", [8, size // 32], TensorProto.FLOAT, "weights.bin", k * size))
@@ -183,7 +183,7 @@ def test_work_grows_with_the_number_of_layers() -> None:
 
 def test_a_constant_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
     """A declared size of terabytes costs nothing: the file is too short, and that is said before anything is read."""
-    made = read("accept_linear_causal")
+    made = read("forms/linear_causal")
     made.graph.initializer.append(external("w", [1 << 20, 1 << 20], TensorProto.FLOAT, "weights.bin"))
     made.graph.node.append(helper.make_node("MatMul", ["y", "w"], ["z"]))
     path = tmp_path / "model.onnx"
@@ -196,7 +196,7 @@ def test_a_constant_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
 
 
 def test_inline_weights_are_kept_as_they_are() -> None:
-    made = read("accept_linear_causal")
+    made = read("forms/linear_causal")
     weight = np.random.default_rng(0).normal(size=(8, 8)).astype(np.float32)
     made.graph.initializer.append(numpy_helper.from_array(weight, "w"))
     made.graph.node.append(helper.make_node("MatMul", ["y", "w"], ["z"]))

@@ -46,7 +46,7 @@ def test_the_example_without_functions(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize(
-    "name", ["accept_window_with_padding", "accept_gqa", "accept_nan_guard", "accept_if_body", "accept_symmetric"]
+    "name", ["masks/window_with_padding", "layouts/gqa", "masks/nan_guard", "scopes/if_body", "forms/symmetric"]
 )
 def test_what_is_inlined_computes_the_same(name: str) -> None:
     original = read(name)
@@ -99,7 +99,7 @@ def test_there_is_no_engine_of_an_inlined_file(option: str, capsys: pytest.Captu
 
 
 def test_an_inlined_file_that_cannot_be_run_is_said() -> None:
-    found = rewrite(read("accept_linear")).verification
+    found = rewrite(read("forms/linear")).verification
     assert found is not None
     second = dataclasses.replace(found, sets=(), skipped_reason="too large")
     assert "too large" in inlining.beside(found, second).notes[-1]

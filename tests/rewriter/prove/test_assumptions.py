@@ -75,7 +75,7 @@ def test_each_leaves_room_but_not_all_together() -> None:
 
 def test_an_extent_that_is_never_more_than_one_says_nothing_about_others() -> None:
     """MPT cuts a table [H, 1, L] to the last S of its rows: min(1, S) is 1, and S is not."""
-    result = rewrite(read("accept_table_cut_by_rows"), options=Options(verify=False))
+    result = rewrite(read("forms/table_cut_by_rows"), options=Options(verify=False))
     (site,) = result.analysis.proven
     assert site.binding is not None
     assert site.binding.proof.assumptions == [
@@ -90,7 +90,7 @@ def test_an_extent_that_is_never_more_than_one_says_nothing_about_others() -> No
 @pytest.mark.parametrize("shift", [0, -40])
 def test_an_index_that_counts_from_the_end(shift: int, tmp_path: Path) -> None:
     """Where a Gather reads a linear table from its end, the bias is another; it was once fused for S = 1."""
-    model = read("refuse_ALB206_wraps_around")
+    model = read("refusals/wraps_around")
     if shift:
         table = np.outer([0.5, 0.25], np.arange(128)).astype(np.float32)
         old = next(t for t in model.graph.initializer if t.name == "table")

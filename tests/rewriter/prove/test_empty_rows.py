@@ -255,7 +255,7 @@ def test_masks_that_tell_of_no_padded_token(number: int) -> None:
 
 def test_a_number_under_a_condition_is_added_as_a_mask_is() -> None:
     """-1e4 hides nothing here: rows in which all keys score it keep some digits, and are not equal number by number."""
-    (site,) = rewrite(read("accept_finite_causal_mask"), options=Options(verify=False)).analysis.sites
+    (site,) = rewrite(read("masks/finite_causal_mask"), options=Options(verify=False)).analysis.sites
     assert site.binding is not None
     assert site.binding.rows_without_keys is ADDED
     assert site.binding.rows_without_keys.agrees(EmptyRows.MEAN)

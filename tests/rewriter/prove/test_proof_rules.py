@@ -64,7 +64,7 @@ def test_slopes_on_both_sides_that_differ(ratio: float) -> None:
 @pytest.mark.parametrize(("rows", "keys"), [("S", "T"), ("T", "S"), ("s", "t"), ("t", "s")])
 def test_a_distance_of_either_sign_in_its_normal_form(rows: str, keys: str) -> None:
     """Names of sizes decide whether |d| is known by min(0, d) or by min(0, -d)."""
-    proto = read("accept_symmetric")
+    proto = read("forms/symmetric")
     for value in (*proto.graph.input, *proto.graph.output):
         value.type.tensor_type.shape.dim[2].dim_param = keys if value.name in ("k", "v") else rows
     made = alone(proto).model
@@ -306,7 +306,7 @@ def test_as_many_sequences_as_tokens_is_no_assumption() -> None:
 
 def test_as_many_past_tokens_as_new_ones_is_no_assumption() -> None:
     """A range over the past tokens in place of the rows: with a cache of 9 tokens one new token runs, and 9 do."""
-    proto = read("accept_cache")
+    proto = read("caches/concatenated")
     node = next(n for n in proto.graph.node if n.op_type == "Range" and "rows" in n.input)
     node.input[1] = "past"
     assert refusal(proto) is Code.SIZES
@@ -314,7 +314,7 @@ def test_as_many_past_tokens_as_new_ones_is_no_assumption() -> None:
 
 def test_a_number_of_elements_contradicts_an_assumption() -> None:
     """Two key heads that are cut into four have half the keys; for two tokens that is one, which is spread."""
-    proto = read("accept_gqa")
+    proto = read("layouts/gqa")
     (node,) = (n for n in proto.graph.node if n.output[0] == "k5e")
     (reader,) = (n for n in proto.graph.node if "k5e" in n.input)
     reader.input[0] = node.input[0]
@@ -328,7 +328,7 @@ def test_a_number_of_elements_contradicts_an_assumption() -> None:
 @pytest.mark.parametrize("scaled", ["v", "v5", "v5e", "vr"])
 def test_a_factor_of_the_values_is_kept(scaled: str) -> None:
     """It belongs to no scale of scores: values are taken behind it, wherever repeated heads lie below it."""
-    proto = read("accept_gqa")
+    proto = read("layouts/gqa")
     at, reader = next((n, node) for n, node in enumerate(proto.graph.node) if scaled in node.input)
     reader.input[list(reader.input).index(scaled)] = "scaled_values"
     proto.graph.node.insert(at, onnx.helper.make_node("Mul", [scaled, "scale"], ["scaled_values"]))

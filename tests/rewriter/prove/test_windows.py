@@ -124,7 +124,7 @@ def with_attribute(name: str, **attributes: int) -> ModelProto:
 @pytest.mark.parametrize("width", [1, 2, 4, 30])
 def test_a_local_window_of_grouped_query_attention(width: int) -> None:
     """It counts the row's own key."""
-    original = with_attribute("accept_group_query_attention", local_window_size=width)
+    original = with_attribute("operators/group_query_attention", local_window_size=width)
     result = rewrite(original, options=Options(verify=False))
     assert result.model is not None
     ((_, fused),) = result.fused
@@ -137,7 +137,7 @@ def test_a_local_window_of_grouped_query_attention(width: int) -> None:
 
 @pytest.mark.parametrize("width", [0, -2])
 def test_a_local_window_that_means_nothing_is_refused(width: int) -> None:
-    result = rewrite(with_attribute("accept_group_query_attention", local_window_size=width))
+    result = rewrite(with_attribute("operators/group_query_attention", local_window_size=width))
     (site,) = result.analysis.sites
     assert site.refusal is not None
     assert site.refusal.code is Code.FEATURE
@@ -148,7 +148,7 @@ def test_a_local_window_that_means_nothing_is_refused(width: int) -> None:
 @pytest.mark.parametrize(("causal", "left", "right"), [(0, 2, 1), (1, 2, -1), (0, 0, 0), (0, -1, 2), (1, 3, 0)])
 def test_windows_of_onnx_attention(causal: int, left: int, right: int) -> None:
     original = with_attribute(
-        "accept_onnx_attention_causal", is_causal=causal, left_window_size=left, right_window_size=right
+        "operators/onnx_attention_causal", is_causal=causal, left_window_size=left, right_window_size=right
     )
     original.opset_import[0].version = 25
     result = rewrite(original, options=Options(verify=False, probe=False))
