@@ -21,6 +21,15 @@ if TYPE_CHECKING:
 STEPS = 1 << 10
 """Constants count as exact if they are whole multiples of one part in this many, and small: slopes such as 1/256."""
 
+MOST_ELEMENTS = 1 << 16
+"""Constants of more elements are not looked at: slopes and positions are smaller."""
+
+LARGEST_EXACT = 1 << 30
+"""In steps: a million, beside which float64, in which sums are formed here, has digits to spare."""
+
+HIDING = 2.0**100
+"""In steps, what is no number to calculate with but hides a key, as finfo.min and infinity do."""
+
 MOST_TENSORS = 400
 """Tensors that are looked at; beyond it nothing is claimed."""
 
@@ -60,9 +69,9 @@ def _is_opaque(interpreter: Interpreter, node: NodeProto) -> bool:
 
 
 def _is_dyadic(array: Array) -> bool:
-    if array.size > 1 << 16:
+    if array.size > MOST_ELEMENTS:
         return False
     with np.errstate(all="ignore"):
         values = np.asarray(array, np.float64) * STEPS
-    huge = np.abs(values) >= 2.0**100
-    return bool((huge | ((values == np.floor(values)) & (np.abs(values) < 1 << 30))).all())
+    huge = np.abs(values) >= HIDING
+    return bool((huge | ((values == np.floor(values)) & (np.abs(values) < LARGEST_EXACT))).all())

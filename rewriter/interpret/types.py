@@ -32,6 +32,10 @@ ACTIVATIONS = PRODUCT_NAMES | {"Softmax"}
 """Operators whose results are scores and probabilities: how a 16-bit type rounds these is no matter of a proof."""
 
 
+NEVER_REACHED = 1 << 32
+"""A limit on sizes that nobody needs to be told: no tensor has so many rows."""
+
+
 def settle(environment: Environment, node: NodeProto, name: str, indices: tuple[Poly, ...], value: Poly) -> Poly | None:
     """The element of a tensor, given the exact result of its operator; None where the type may not hold it.
 
@@ -104,7 +108,7 @@ def limit_of(value: Poly, dtype: int) -> int:
     """Below which power of two every size has to stay so that an integer type holds the value."""
     lowest, highest = INTEGERS[dtype]
     limit = LIKELY
-    while limit < 1 << 32:
+    while limit < NEVER_REACHED:
         found = interval(value, limit << 1)
         if found is None or found[1] > highest or (found[0] < lowest and lowest < 0):
             break
