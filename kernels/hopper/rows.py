@@ -5,11 +5,6 @@ mask says something.  The producer takes the needed ones only; a consumer reads 
 element, only if it says something there.
 """
 
-# Compile-time parameters are in capitals, as is the custom in Triton.  Kernels are compiled, never called as
-# Python: Triton's language has no types to check them with.  Conditions at compile time stay apart from those at run
-# time: ``and`` would turn them into tensors.
-# ruff: noqa: N803, N806
-# mypy: ignore-errors
 # (No future import: the annotations of the aggregate are evaluated.)
 
 from triton.experimental import gluon

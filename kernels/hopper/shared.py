@@ -1,9 +1,5 @@
 """What the partitions of the Hopper kernel share: choices, sizes, tiles and barriers, notes about the next tile."""
 
-# Compile-time parameters are in capitals, as is the custom in Triton.  Kernels are compiled, never called as
-# Python: Triton's language has no types to check them with.
-# ruff: noqa: N803, N806
-# mypy: ignore-errors
 # (No future import: the annotations of the aggregates are evaluated.)
 
 from triton.experimental import gluon

@@ -10,11 +10,6 @@ scales the scores anyway.  The symmetric form is the linear one left of the diag
 right of it; only the few blocks that the diagonal crosses compute distances element by element.
 """
 
-# Compile-time parameters are in capitals, as is the custom in Triton.  Kernels are compiled, never called as
-# Python: Triton's language has no types to check them with.
-# ruff: noqa: N803, N806, D417, SIM102
-# mypy: ignore-errors
-
 from __future__ import annotations
 
 import triton
