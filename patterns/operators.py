@@ -7,7 +7,7 @@ is taken as the packed one.
 
 The table is an allow-list.  An input, an attribute or an output that it does not name refuses a site, and so does a
 version of the operator that it does not name, since a version may give old names a new meaning.
-``tests/test_operators.py`` compares it with the schemas of the installed onnx and onnxruntime.
+``tests/patterns/test_operators.py`` compares it with the schemas of the installed onnx and onnxruntime.
 """
 
 from __future__ import annotations
