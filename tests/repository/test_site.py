@@ -19,7 +19,7 @@ import pytest
 from alibi_rewriter.base import cures
 from alibi_rewriter.cli import bench_parser, check_parser, explain_parser, parser
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def module(name: str) -> ModuleType:

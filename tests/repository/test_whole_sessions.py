@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from alibi_rewriter.plugin import library_path
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 NEEDS_A_GPU = "<!-- needs a GPU -->\n"
 PAGES = {"start-laptop": ("onnxruntime",), "start-gpu": ("onnxruntime", "triton"), "start-tensorrt": ("tensorrt_rtx",)}
 """What each page needs besides the package."""
