@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from functools import cached_property
 
 from .polynomial import (
@@ -24,9 +25,15 @@ from .polynomial import (
 
 @dataclass(frozen=True, eq=False)
 class Size(Atom):
-    """An unknown extent of a tensor axis: an integer >= 0."""
+    """An unknown extent of a tensor axis: an integer >= 0.
+
+    Attributes:
+        name: Tells it from all others.
+        declared: An input of the model declares it; nobody knows anything about one that is not.
+    """
 
     name: str
+    declared: bool = True
 
     def __hash__(self) -> int:
         return hash(self.name)
@@ -48,10 +55,17 @@ class Size(Atom):
 
 @dataclass(frozen=True, eq=False)
 class Index(Atom):
-    """A named axis variable in [0, bound)."""
+    """A named axis variable in [0, bound).
+
+    Attributes:
+        name: Together with the bound, what tells it from all others.
+        bound: The extent of its axis.
+        role: What it counts, for those who take attentions apart; it goes with the name.
+    """
 
     name: str
     bound: Poly
+    role: Enum | None = None
 
     def __hash__(self) -> int:
         return self._hash

@@ -1,6 +1,6 @@
 """Makes docs/executed.md from docs/executed.json; with files of evidence, counts them into that record first.
 
-    ALIBI_EVIDENCE=build/evidence pytest tests/engine tests/runtime tests/test_function_body.py tests/test_exported.py
+    ALIBI_EVIDENCE=build/evidence pytest tests/engine tests/runtime tests/fused tests/whole/test_exported.py
     python docs/executed.py build/evidence
 
 Evidence of one runtime replaces what the record held about it.  What tests cannot record is in the list ``stated``.

@@ -12,9 +12,8 @@ from onnx import ModelProto, NodeProto
 from ..base.errors import UsageError
 from ..base.writing import write_file
 from ..graph.index import Scope, index_graph, opset_versions, walk
-from ..rewriter.check.cut import Cut, cut, model_of, products_of
+from ..rewriter.check.cut import Cut, cut, model_of, products_of, weighing
 from ..rewriter.recognise.products import is_contraction
-from ..rewriter.recognise.values import value_product
 from ..rewriter.records.binding import Binding
 from ..rewriter.records.site import Site
 from .study import Study
@@ -85,8 +84,8 @@ def _around(site: Site) -> Cut:
         return cut(site.scope, [o for o in site.anchor.output if o], frozenset(site.anchor.input[:3]), frozenset())
     output = site.anchor.output[0]
     operands: set[str] = set()
-    if products:
-        node = value_product(site.interpreter, site.anchor)[0]
+    node = weighing(site)
+    if node is not None:
         output = node.output[0]
         operands.update(i for i in node.input if not _reaches(site, i))
     for product in _above(site):

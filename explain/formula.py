@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..algebra import Index, Poly, render
 from ..fused.family import UNBOUNDED
+from ..patterns.layouts import Axis
 from ..rewriter.records.binding import Binding
 from ..rewriter.records.proof import Proof
 from ..rewriter.records.reading import Attention, View
@@ -24,7 +25,8 @@ def view_text(view: View) -> str:
 
 
 def _index_name(index: Index) -> str:
-    return index.name.split(":")[0]
+    # The index that a product sums over is named after its result as well.
+    return Axis.FEATURE.value if index.role is Axis.FEATURE else index.name
 
 
 def number(value: float) -> str:
@@ -34,8 +36,8 @@ def number(value: float) -> str:
 
 def extents(attention: Attention) -> str:
     """``b < s43, h < 6, i < S_q = s53, j < S_kv = s53``."""
-    sizes = {"i": "S_q = ", "j": "S_kv = "}
-    return ", ".join(f"{i.name} < {sizes.get(i.name, '')}{short(repr(i.bound), 80)}" for i in attention.frame.order)
+    sizes = {attention.frame.row: "S_q = ", attention.frame.key: "S_kv = "}
+    return ", ".join(f"{i.name} < {sizes.get(i, '')}{short(repr(i.bound), 80)}" for i in attention.frame.order)
 
 
 def indices(attention: Attention) -> str:

@@ -8,8 +8,6 @@ from ..algebra import Atom, Index, Poly, Size, Substitution, poly, substitute
 from ..graph.index import numpy_type
 from ..rewriter.records.binding import Binding
 from ..rewriter.records.site import Site
-from .places import elements
-from .steps import bias_tensor
 
 LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 """Sequence lengths of the curve; a batch of one, no cache."""
@@ -42,10 +40,12 @@ class BiasMemory:
 def bias_memory(site: Site, binding: Binding) -> BiasMemory | None:
     """The memory of one proven site's bias; None where no tensor holds the bias alone."""
     attention = binding.proof.attention
-    found = elements(site.interpreter, attention)
-    tensor = bias_tensor(attention, found)
-    dims = None if tensor is None else site.interpreter.dims(tensor)
-    if tensor is None or dims is None:
+    evidence = binding.proof.evidence
+    if evidence is None or evidence.materialised is None:
+        return None
+    tensor = evidence.materialised[0]
+    dims = site.interpreter.dims(tensor)
+    if dims is None:
         return None
     facts = site.interpreter.facts
     dims = tuple(facts.normal(d) for d in dims)
@@ -95,7 +95,7 @@ def _stored(site: Site, binding: Binding) -> int:
     attention = binding.proof.attention
     key = attention.frame.key
     sizes: dict[str, int] = {}
-    for (tensor, place), _ in elements(site.interpreter, attention):
+    for (tensor, place), _ in site.interpreter.visited(attention.scores, attention.scores_index):
         moving = any(isinstance(a, Index) and a == key for x in place for a in x.all_atoms())
         array = site.interpreter.scope.constant(tensor) if moving else None
         if array is not None and array.dtype.kind == "f":

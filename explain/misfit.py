@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ..patterns.forms import FORMS
 from ..patterns.masks import HIDDEN_BELOW
 from ..rewriter.records.site import Site
-from .numbers import WINDOW, Floats, evaluate
+from .numbers import ROUNDING, WINDOW, Floats, evaluate
 from .study import Study
 
 Flags = npt.NDArray[np.bool_]
@@ -74,7 +74,7 @@ def counterexample(study: Study, site: Site) -> Counterexample | None:
         # The form that comes closest is the one that the head could have meant.
         line = min(lines, key=lambda found: found.gap)
         value = float(line.added[line.place])
-        if line.gap > (best[1].gap if best else 0.0) and line.gap > 1e-3 * max(1.0, abs(value)):
+        if line.gap > (best[1].gap if best else 0.0) and line.gap > ROUNDING * max(1.0, abs(value)):
             best = h, line
     return None if best is None else _shown(*best, visible)
 

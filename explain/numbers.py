@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from onnx import TensorProto
 
-from ..algebra import Index, Size, Substitution, poly, substitute
-from ..graph.index import Array, numpy_type
+from ..algebra import Size, Substitution, poly, substitute
+from ..graph.index import Array
 from ..patterns.masks import HIDDEN_BELOW
-from ..rewriter.check.cut import cut, model_of
-from ..rewriter.check.evaluation import Evaluate, evaluator, is_small, number
-from ..rewriter.check.measure import gather
+from ..rewriter.check.bias_values import bias_part, feeds_of, placed, scores_shape
+from ..rewriter.check.cut import MAX_ELEMENTS as MOST_STORED
+from ..rewriter.check.evaluation import Evaluate, evaluator, is_small
 from ..rewriter.records.reading import Attention
 from ..rewriter.records.site import Site
 from .study import Study
@@ -26,10 +26,14 @@ LENGTHS = (32, 24, 16, 40, 8)
 WINDOW = 48
 """Keys that are shown, around the row."""
 
+ROUNDING = 1e-3
+"""Relative: an element that is no farther off shows the rounding of a 16-bit model, and no other bias."""
+
+LOWEST_SHOWN = -3.4e38
+"""In place of minus infinity, from which no difference can be taken: hidden either way."""
+
 MAX_HEADS = 16
 MAX_ELEMENTS = 1 << 22
-MAX_TABLE = 1 << 26
-"""A constant table with more elements is left to the proof, which reads all of it."""
 
 
 @dataclass(frozen=True)
@@ -65,33 +69,31 @@ def evaluate(study: Study, site: Site, attention: Attention) -> tuple[Floats, li
     if site.scope.parent is not None:
         return None
     interpreter = site.interpreter
-    part = cut(site.scope, [attention.scores], frozenset((attention.product,)) - {""}, frozenset())
+    products = {attention.product} - {""}
+    part = bias_part(
+        study.model, site.scope, interpreter, [attention.scores], products, largest=MOST_STORED, given_shapes=False
+    )
     if not part.outputs:
         constant = interpreter.array(attention.scores)
         return None if constant is None else _placed(site, attention, np.asarray(constant), {})
-    model = model_of(part, study.model, interpreter, "bias")
-    for value in model.graph.input:
-        value.type.tensor_type.ClearField("shape")
-    model.graph.ClearField("value_info")
-    model.graph.output[0].type.tensor_type.ClearField("shape")
     run: Evaluate | None = None
     for length in LENGTHS:
         sizes = _sizes(site, attention, part.inputs, length)
         if not _within(site, sizes) or not is_small(part.nodes, interpreter, sizes):
             continue
-        feeds = _feeds(site, attention, part.inputs, sizes)
+        feeds = feeds_of(part, interpreter, sizes, np.ones, MAX_ELEMENTS)  # nothing is masked
         if feeds is None:
             continue
-        run = run or evaluator(model, None)
+        run = run or evaluator(part.model, None)
         if run is None:
             return None
         try:
             scores = next(iter(run(feeds).values()))
         except Exception:  # noqa: BLE001 - a length that the model does not take; any backend error type
             continue
-        placed = _placed(site, attention, scores, sizes)
-        if placed is not None:
-            return placed
+        found = _placed(site, attention, scores, sizes)
+        if found is not None:
+            return found
     return None
 
 
@@ -142,7 +144,7 @@ def _cells(values: Floats, visible: npt.NDArray[np.bool_]) -> tuple[tuple[float 
     )
 
 
-def _sizes(site: Site, attention: Attention, inputs: list[str], length: int) -> dict[Size, int]:
+def _sizes(site: Site, attention: Attention, inputs: Sequence[str], length: int) -> dict[Size, int]:
     """A number for every unknown size: 1 for the batch, the length for all others."""
     facts = site.interpreter.facts
     batch = attention.frame.batch
@@ -167,41 +169,9 @@ def _within(site: Site, sizes: dict[Size, int]) -> bool:
     return all(gap is None or gap >= 0 for gap in gaps)
 
 
-def _feeds(site: Site, attention: Attention, inputs: list[str], sizes: dict[Size, int]) -> dict[str, Array] | None:
-    """Zeros for the product, nothing hidden by the masks; None where an extent is unknown."""
-    feeds: dict[str, Array] = {}
-    for name in inputs:
-        dims = site.interpreter.dims(name)
-        extents = [number(site.interpreter, d, sizes) for d in dims] if dims is not None else [None]
-        shape = [e for e in extents if e is not None]
-        count = np.prod(shape, dtype=np.float64)
-        if len(shape) != len(extents) or count > MAX_TABLE:
-            return None
-        array = site.interpreter.array(name)
-        if array is not None:
-            feeds[name] = np.asarray(array)
-            continue
-        if count > MAX_ELEMENTS:
-            return None
-        dtype = numpy_type(site.interpreter.dtype(name) or TensorProto.FLOAT)
-        if dtype is None:
-            return None
-        integer = np.issubdtype(dtype, np.integer) or dtype == np.bool_
-        feeds[name] = np.ones(shape, dtype) if integer and name != attention.product else np.zeros(shape, dtype)
-    return feeds
-
-
 def _placed(site: Site, attention: Attention, scores: Array, sizes: dict[Size, int]) -> tuple[Floats, list[int]] | None:
-    frame = attention.frame
-    order: tuple[Index | None, ...] = (frame.batch, frame.head, frame.row, frame.key)
-    extents = [1 if i is None else number(site.interpreter, i.bound, sizes) for i in order]
-    shape = [e for e in extents if e]
-    if len(shape) != 4 or np.prod(shape, dtype=np.float64) > MAX_ELEMENTS:
+    shape = scores_shape(site.interpreter, attention, sizes, MAX_ELEMENTS)
+    found = None if shape is None else placed(site.interpreter, attention, scores, shape, sizes)
+    if shape is None or found is None or np.isnan(found).any() or np.isposinf(found).any():
         return None
-    try:
-        found = gather(attention.scores_index, scores, order, shape, site.interpreter, sizes)
-    except IndexError:
-        return None
-    if found is None or np.isnan(found).any() or np.isposinf(found).any():
-        return None
-    return np.nan_to_num(found, neginf=-3.4e38), shape
+    return np.nan_to_num(found, neginf=LOWEST_SHOWN), shape

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from onnx import NodeProto
 
-from ..algebra import Cond, Ind, Poly, Read, at_most_zero
 from ..graph.index import label
 from ..rewriter.interpret import Interpreter
-from ..rewriter.interpret.engine import Key
-from ..rewriter.records.reading import Attention
-
-MAX_HOPS = 64
-"""How far apart two tensors of one operand may lie."""
 
 
 @dataclass(frozen=True)
@@ -52,53 +45,3 @@ def place_of(interpreter: Interpreter, tensor: str) -> Place:
     owner = interpreter.scope.owner(tensor)
     constant = node is not None or (owner is not None and tensor in owner.initializers)
     return Place("constant" if constant else "input", "", "", tensor)
-
-
-def elements(interpreter: Interpreter, attention: Attention) -> list[tuple[Key, Poly]]:
-    """Every element that the scores of a site were computed from, nearest first."""
-    return list(interpreter.visited(attention.scores, attention.scores_index))
-
-
-def deepest(found: list[tuple[Key, Poly]], fits: Callable[[str, Poly], bool]) -> str | None:
-    """The tensor farthest from the scores for which ``fits(tensor, value)`` holds."""
-    return next((tensor for (tensor, _), value in reversed(found) if fits(tensor, value)), None)
-
-
-def mentions(interpreter: Interpreter, value: Poly, condition: Cond) -> bool:
-    """Whether an element was computed with this condition, or with its opposite."""
-    wanted = at_most_zero(condition)
-    wanted = None if wanted is None else interpreter.facts.normal(wanted)
-
-    def says(other: Cond) -> bool:
-        if other == condition:
-            return True
-        bound = at_most_zero(other)
-        if bound is not None and wanted is not None:
-            bound = interpreter.facts.normal(bound)
-            return bound in (wanted, 1 - wanted)
-        return any(says(p) for p in other.parts)
-
-    return any(isinstance(a, Ind) and says(a.condition) for a in value.all_atoms())
-
-
-def product_read(attention: Attention, value: Poly) -> Read | None:
-    """The read of the query-key product among the atoms of an element."""
-    return next((a for a in value.sorted_atoms() if isinstance(a, Read) and a.tensor == attention.product), None)
-
-
-def between(interpreter: Interpreter, operand: str, origin: str, kinds: frozenset[str]) -> Iterator[NodeProto]:
-    """Nodes of some kinds on the way up from an operand to the tensor it is taken from."""
-    pending: list[tuple[str, tuple[NodeProto, ...]]] = [(operand, ())]
-    seen: set[str] = set()
-    for _ in range(MAX_HOPS):
-        if not pending:
-            return
-        tensor, path = pending.pop(0)
-        if tensor == origin:
-            yield from (n for n in path if n.op_type in kinds)
-            return
-        node = interpreter.scope.producer(tensor)
-        if node is None or tensor in seen:
-            continue
-        seen.add(tensor)
-        pending.extend((i, (*path, node)) for i in node.input if i)

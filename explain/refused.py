@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..algebra import Poly
 from ..graph.index import label
-from ..rewriter.interpret import Interpreter
 from ..rewriter.records.site import Site
 from ..rewriter.verdicts import Stage
 from .formula import reading, short
-from .places import Place, deepest, elements, place_of, place_of_node
+from .places import Place, place_of, place_of_node
 
 STAGES: dict[Stage, str] = {
     Stage.ANCHOR: "a softmax or an attention operator was found",
@@ -87,11 +85,8 @@ def _place(site: Site) -> Place:
     refusal = site.refusal
     assert refusal is not None
     interpreter = site.interpreter
-    if refusal.term is not None and site.reading is not None:
-        found = elements(interpreter, site.reading)
-        tensor = deepest(found, lambda _, value: _holds(interpreter, value, refusal.term))
-        if tensor is not None:
-            return place_of(interpreter, tensor)
+    if refusal.enters:
+        return place_of(interpreter, refusal.enters)
     if refusal.node != label(site.anchor):
         node = next((n for n in interpreter.scope.graph.node if label(n) == refusal.node), None)
         if node is not None:
@@ -99,11 +94,3 @@ def _place(site: Site) -> Place:
     if refusal.tensor and interpreter.scope.owner(refusal.tensor) is not None:
         return place_of(interpreter, refusal.tensor)
     return place_of_node(site.anchor)
-
-
-def _holds(interpreter: Interpreter, value: Poly, term: Poly | None) -> bool:
-    """Whether an element already has the same product of atoms, with whatever factor."""
-    if term is None:
-        return False
-    wanted = {m for m, _ in term.terms}
-    return wanted <= {m for m, _ in interpreter.facts.normal(value).terms}

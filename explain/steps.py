@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 from onnx import NodeProto
 
-from ..algebra import ZERO, Cond, Ind, Index, Monomial, Poly, Read, at_most_zero, of, render
+from ..algebra import ZERO, Index, of, render
 from ..fused.family import EmptyRows
+from ..patterns.layouts import Axis
 from ..rewriter.bind.key_terms import split_by_key
 from ..rewriter.interpret import Interpreter
 from ..rewriter.interpret.engine import Key
-from ..rewriter.prove.forms import vector
-from ..rewriter.recognise.values import value_product
 from ..rewriter.records.binding import Binding, Leaf, Mask
+from ..rewriter.records.evidence import Evidence
 from ..rewriter.records.reading import Attention
-from ..rewriter.verdicts import Notice, Refusal
+from ..rewriter.verdicts import Notice
 from .formula import bias_text, number, short, view_text
-from .places import Place, between, deepest, elements, mentions, place_of, place_of_node, product_read
+from .places import Place, place_of, place_of_node
 
 ASSUMPTION = "assumption"
 """What a step is about that holds of the model's sizes and not of one site."""
-
-SCALING = frozenset({"Mul", "Div"})
 
 
 @dataclass(frozen=True)
@@ -46,19 +43,19 @@ def steps(interpreter: Interpreter, binding: Binding) -> tuple[Step, ...]:
     """Every step of the proof of a site, in the order in which it is made."""
     proof = binding.proof
     attention = proof.attention
-    found = elements(interpreter, attention)
+    rests = proof.evidence or Evidence()
     made = [
         _product(interpreter, attention),
-        _scale(interpreter, attention, found),
-        _bias(interpreter, binding, found),
-        _slopes(interpreter, binding, found),
+        _scale(interpreter, attention, rests),
+        _bias(interpreter, binding, rests),
+        _slopes(interpreter, binding, rests),
     ]
     if binding.positions is not None and proof.positions is not None:
         claim = f"positions are integers counted at run time, held by {view_text(binding.positions)}"
         made.append(Step("positions", claim, (place_of(interpreter, binding.positions.tensor),)))
-    made.append(_causality(interpreter, binding, found))
-    made.extend(_window(interpreter, binding, found))
-    made.extend(_padding(interpreter, binding, found))
+    made.append(_causality(interpreter, binding, rests))
+    made.extend(_window(interpreter, binding, rests))
+    made.extend(_padding(interpreter, binding, rests))
     per_key, other = split_by_key(proof) if binding.key_bias is not None else (ZERO, proof.rest)
     for about, terms, mask in (("key bias", per_key, binding.key_bias), ("mask", other, binding.additive)):
         if terms.terms:
@@ -86,7 +83,7 @@ def _product(interpreter: Interpreter, attention: Attention) -> Step:
     return Step("product", claim, (place_of(interpreter, attention.product),))
 
 
-def _scale(interpreter: Interpreter, attention: Attention, found: list[tuple[Key, Poly]]) -> Step:
+def _scale(interpreter: Interpreter, attention: Attention, rests: Evidence) -> Step:
     """Where the factors of the product sit: before it, in it, or behind it."""
     where: list[tuple[str, str]] = []
     places: list[Place] = []
@@ -94,17 +91,17 @@ def _scale(interpreter: Interpreter, attention: Attention, found: list[tuple[Key
     if node is None:
         claim = f"scale {number(float(attention.scale))}, inside the operator"
         return Step("scale", claim, (place_of_node(attention.anchor),))
-    for side, view in (("query", attention.query), ("key", attention.key)):
-        if view.factor == 1:
-            continue
-        scaling = [n for o in node.input[:2] for n in between(interpreter, o, view.tensor, SCALING)]
-        where.append((number(float(view.factor)), f"on the {side}"))
-        places.extend(place_of_node(n) for n in scaling)
-    behind = _scaled_behind(interpreter, attention, found)
+    for side, view, scaled in (
+        ("query", attention.query, rests.scaled_query),
+        ("key", attention.key, rests.scaled_key),
+    ):
+        if view.factor != 1:
+            where.append((number(float(view.factor)), f"on the {side}"))
+            places.extend(place_of(interpreter, tensor) for tensor in scaled)
     own = attention.scale / (attention.query.factor * attention.key.factor)
     if own != 1:
         where.append((number(float(own)), "on the product"))
-        places.extend(behind or [place_of_node(node)])
+        places.extend(place_of(interpreter, tensor) for tensor in rests.scaled or (attention.product,))
     if attention.factor is not None:
         where.append((short(repr(attention.factor), 80), "at run time"))
     if len(where) == 1:
@@ -115,142 +112,65 @@ def _scale(interpreter: Interpreter, attention: Attention, found: list[tuple[Key
     return Step("scale", claim, tuple(dict.fromkeys(places)))
 
 
-def _scaled_behind(interpreter: Interpreter, attention: Attention, found: list[tuple[Key, Poly]]) -> list[Place]:
-    places: list[Place] = []
-    before: object = None
-    for (tensor, _), value in reversed(found):
-        read = product_read(attention, value)
-        if read is None:
-            continue
-        factor = value.coefficient_of(read).constant
-        if before is not None and factor is not None and factor != before:
-            node = interpreter.scope.producer(tensor)
-            if node is not None and node.op_type in SCALING:
-                places.append(place_of_node(node))
-        before = factor if factor is not None else before
-    return places
-
-
-def _bias(interpreter: Interpreter, binding: Binding, found: list[tuple[Key, Poly]]) -> Step:
+def _bias(interpreter: Interpreter, binding: Binding, rests: Evidence) -> Step:
     attention = binding.proof.attention
     before = "before it was rounded, " if binding.proof.rounded.terms else ""
     claim = f"{before}bias = {bias_text(binding.proof)}, up to a constant per row, for every head and at every index"
-    passed_on = {m for m, _ in binding.proof.rest.terms}
-    added = bias_adder(attention, found)
-    tensor = bias_tensor(attention, [e for e in found if not {m for m, _ in e[1].terms if m} <= passed_on])
-    places = []
-    if added is not None:
-        places.append(place_of(interpreter, added))
-    elif not attention.product:
-        places.append(place_of_node(attention.anchor))
-    if tensor is not None:
-        places.append(place_of(interpreter, tensor))
+    places = [place_of(interpreter, element[0]) for element in (rests.added, rests.bias) if element is not None]
+    if not attention.product:
+        places.insert(0, place_of_node(attention.anchor))
     return Step("bias", claim, tuple(dict.fromkeys(places)))
 
 
-def bias_adder(attention: Attention, found: list[tuple[Key, Poly]]) -> str | None:
-    """Where the bias meets the product: the deepest element that holds both."""
-    key = attention.frame.key
-
-    def joins(_: str, value: Poly) -> bool:
-        read = product_read(attention, value)
-        return read is not None and any(_outside(m, read) and _grows(m, key) for m, _ in value.terms)
-
-    return deepest(found, joins) if attention.product else None
-
-
-def bias_tensor(attention: Attention, found: list[tuple[Key, Poly]]) -> str | None:
-    """The tensor that holds the bias alone: the nearest that depends on key (and head) and not on the product."""
-    head, key = attention.frame.head, attention.frame.key
-    for (tensor, _), value in found:
-        if product_read(attention, value) is not None:
-            continue
-        if any(_grows(m, key) and (head is None or _has(m, head)) for m, _ in value.terms):
-            return tensor
-    return None
-
-
-def _outside(monomial: Monomial, read: Read) -> bool:
-    return all(a != read for a, _ in monomial)
-
-
-def _grows(monomial: Monomial, key: Index) -> bool:
-    """Whether a term changes with the key other than by a condition."""
-    return any(not isinstance(a, Ind) and of(a).depends_on(key) for a, _ in monomial)
-
-
-def _has(monomial: Monomial, index: Index) -> bool:
-    return any(of(a).depends_on(index) for a, _ in monomial)
-
-
-def _slopes(interpreter: Interpreter, binding: Binding, found: list[tuple[Key, Poly]]) -> Step:
+def _slopes(interpreter: Interpreter, binding: Binding, rests: Evidence) -> Step:
     proof = binding.proof
     if binding.slopes is not None:
         claim = f"slopes are read at run time from {view_text(binding.slopes)}"
         claim += ", times a constant per head" if binding.slope_table is not None else ""
         return Step("slopes", claim, (place_of(interpreter, binding.slopes.tensor),))
     assert proof.slopes is not None
-    wanted = proof.slopes.astype(np.float64)
-    head = proof.attention.frame.head
-
-    def holds(_: str, value: Poly) -> bool:
-        if head is None or not value.depends_on(head):
-            return False
-        others = {a for a in value.all_atoms() if isinstance(a, Index) and a != head}
-        own = None if others else vector(proof.attention, value)
-        if own is None or own.shape != wanted.shape:
-            return False
-        biggest = int(np.argmax(np.abs(wanted)))
-        ratio = own[biggest] / wanted[biggest] if wanted[biggest] else 0.0
-        return bool(ratio) and bool(np.allclose(own, wanted * ratio, rtol=1e-6, atol=0.0))
-
-    tensor = deepest(found, holds)
-    if tensor is None and head is not None:
-        tensor = deepest(
-            found, lambda name, value: value.depends_on(head) and interpreter.scope.constant(name) is not None
-        )
-    claim = f"{len(wanted)} slope{'s' if len(wanted) > 1 else ''}, one per head, the same at every query and key"
-    return Step("slopes", claim, () if tensor is None else (place_of(interpreter, tensor),))
+    count = len(proof.slopes)
+    claim = f"{count} slope{'s' if count > 1 else ''}, one per head, the same at every query and key"
+    return Step("slopes", claim, () if rests.slopes is None else (place_of(interpreter, rests.slopes[0]),))
 
 
-def _causality(interpreter: Interpreter, binding: Binding, found: list[tuple[Key, Poly]]) -> Step:
+def _causality(interpreter: Interpreter, binding: Binding, rests: Evidence) -> Step:
     proof = binding.proof
-    attention = proof.attention
     if not proof.causal:
         return Step("causality", "not causal: no condition hides the keys after a query")
-    frame = attention.frame
+    frame = proof.attention.frame
     distance = interpreter.facts.normal(of(frame.key) - of(frame.row) - frame.offset)
-    own = next((c for c in attention.visible if _bound_is(interpreter, c, distance)), None)
-    tensor = None if own is None else deepest(found, lambda _, value: mentions(interpreter, value, own))
-    place = place_of_node(attention.anchor) if tensor is None else place_of(interpreter, tensor)
-    return Step("causality", f"causal: a key is visible only if {short(render(distance), 120)} <= 0", (place,))
+    claim = f"causal: a key is visible only if {short(render(distance), 120)} <= 0"
+    return Step("causality", claim, (_place(interpreter, binding, rests.causality),))
 
 
-def _bound_is(interpreter: Interpreter, condition: Cond, distance: Poly) -> bool:
-    bound = at_most_zero(condition)
-    return bound is not None and interpreter.facts.normal(bound) == distance
+def _place(interpreter: Interpreter, binding: Binding, element: Key | None) -> Place:
+    """Where an element comes from; an operator says by itself what no element says."""
+    anchor = binding.proof.attention.anchor
+    return place_of_node(anchor) if element is None else place_of(interpreter, element[0])
 
 
-def _window(interpreter: Interpreter, binding: Binding, found: list[tuple[Key, Poly]]) -> list[Step]:
+def _window(interpreter: Interpreter, binding: Binding, rests: Evidence) -> list[Step]:
     window = binding.proof.window
-    made = []
-    for condition in window.conditions:
-        tensor = deepest(found, lambda _, value, c=condition: mentions(interpreter, value, c))  # type: ignore[misc]
-        place = place_of_node(binding.proof.attention.anchor) if tensor is None else place_of(interpreter, tensor)
-        made.append(Step("window", f"{window.text}: {short(condition.text, 200)}", (place,)))
-    return made
+    return [
+        Step(
+            "window",
+            f"{window.text}: {short(condition.text, 200)}",
+            (_place(interpreter, binding, rests.conditions.get(condition)),),
+        )
+        for condition in window.conditions
+    ]
 
 
-def _padding(interpreter: Interpreter, binding: Binding, found: list[tuple[Key, Poly]]) -> list[Step]:
+def _padding(interpreter: Interpreter, binding: Binding, rests: Evidence) -> list[Step]:
     proof = binding.proof
     frame = proof.attention.frame
     made = []
     for condition in proof.hidden:
-        inside = {a for a in condition.all_atoms() if isinstance(a, Index) and not a.name.startswith("#")}
-        per_key = inside <= {frame.batch, frame.key}
-        about = "padding" if per_key else "mask"
-        tensor = deepest(found, lambda _, value, c=condition: mentions(interpreter, value, c))  # type: ignore[misc]
-        places = () if tensor is None else (place_of(interpreter, tensor),)
+        inside = {a for a in condition.all_atoms() if isinstance(a, Index) and a.role is not Axis.SUMMED}
+        about = "padding" if inside <= {frame.batch, frame.key} else "mask"
+        element = rests.conditions.get(condition)
+        places = () if element is None else (place_of(interpreter, element[0]),)
         made.append(Step(about, f"a key is visible only if {short(condition.text, 200)}", places))
     if not made and not proof.rest.terms and not proof.causal and not proof.window.bounded:
         made.append(Step("padding", "no mask: every key is visible"))
@@ -270,11 +190,7 @@ def _values(interpreter: Interpreter, binding: Binding) -> Step:
     claim = f"the probabilities of all keys weigh {attention.value.tensor}"
     if not attention.product:
         return Step("values", claim, (place_of_node(attention.anchor),))
-    try:
-        node, _ = value_product(interpreter, attention.anchor)
-    except Refusal:
-        return Step("values", claim)
-    return Step("values", claim, (place_of_node(node),))
+    return Step("values", claim, (place_of(interpreter, attention.weighing),))
 
 
 def _guard(interpreter: Interpreter, binding: Binding) -> list[Place]:

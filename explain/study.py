@@ -55,11 +55,11 @@ def study(result: PassResult, binary: Collection[str] = ()) -> Study:
         binary: Inputs that were declared to hold 0 and 1 only.
     """
     model, analysis = analyse_copy(
-        result.source.model, result.source, frozenset(binary), exact_bias=result.analysis.exact_bias
+        result.source.model, result.source, frozenset(binary), exact_bias=result.analysis.exact_bias, evidence=True
     )
     verdicts = {s.name: s for s in result.analysis.sites}
     for site in analysis.sites:
         own = verdicts.get(site.name)
-        if own is not None and own.binding is None:
-            site.binding, site.refusal = None, own.refusal  # the self-check may have contradicted a proof
+        if own is not None and own.binding is None and site.binding is not None:
+            site.binding, site.refusal = None, own.refusal  # the self-check has contradicted a proof
     return Study(result, model, analysis)

@@ -45,9 +45,9 @@ def _chart(
         return BOTTOM - (value - low) / span * (BOTTOM - TOP)
 
     parts = []
-    for value in (low, (low + high) / 2, high):
+    for level in (low, (low + high) / 2, high):
         parts.append(
-            f"<line x1='{LEFT:g}' y1='{y(value):.1f}' x2='{WIDTH - RIGHT:g}' y2='{y(level):.1f}' class='grid'/>"
+            f"<line x1='{LEFT:g}' y1='{y(level):.1f}' x2='{WIDTH - RIGHT:g}' y2='{y(level):.1f}' class='grid'/>"
         )
         parts.append(text(LEFT - 6, y(level) + 4, f"{level:.4g}", "tick", "end"))
     for key in keys[:: max(1, len(keys) // 8)]:

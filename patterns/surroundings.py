@@ -14,4 +14,7 @@ QUANTISED = INTEGER_PRODUCTS | {
 """Operators to, from or in integers that stand for numbers of a scale."""
 
 
-ADDING = frozenset({"Add", "Sub", "Sum", "Where", "QLinearAdd", "QLinearWhere"})
+SUMS = frozenset({"Add", "Sub", "Sum"})
+"""Operators that add a bias or a mask to the scores."""
+
+ADDING = SUMS | {"Where", "QLinearAdd", "QLinearWhere"}

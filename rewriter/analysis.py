@@ -14,6 +14,7 @@ from .bind.privacy import check_private
 from .interpret import Interpreter, UnknownRank
 from .interpret.scopes import interpreted
 from .prepare.features import ANCHORS, pattern_of, unread
+from .prove.evidence import element_with, evidence_of
 from .prove.proof import prove
 from .recognise import operators as fused_ops
 from .recognise.precision import score_types
@@ -22,7 +23,9 @@ from .recognise.stopped import surroundings, why_unread, written_out
 from .records.binding import Binding
 from .records.reading import Attention
 from .records.site import NOT_ATTENTION, Analysis, Site
-from .verdicts import Code, Refusal, Stage
+from .verdicts import Code, Refusal, Refuser, Stage
+
+_refuse = Refuser(Stage.SCORES)
 
 
 def analyse(
@@ -33,6 +36,7 @@ def analyse(
     *,
     exact_bias: bool = False,
     kept: frozenset[str] = frozenset(),
+    evidence: bool = False,
 ) -> Analysis:
     """Judge every attention site.
 
@@ -43,6 +47,7 @@ def analyse(
         progress: Told (phase, nodes done, nodes in all) now and then.
         exact_bias: Take a bias that the model rounds to a narrow type for what it was before.
         kept: Outputs of operators that were left as they are, since reading them leads to nothing.
+        evidence: Note where in the model every claim and every term that fits nowhere was read.
     """
     root = index_graph(model.graph, opset_versions(model), base_dir)
     analysis = Analysis(root, exact_bias=exact_bias)
@@ -51,7 +56,7 @@ def analyse(
         for number, node in enumerate(nodes):
             if progress is not None and number % 64 == 0:
                 progress("analysing", number, len(nodes))
-            site = _judge(interpreter, node, kept, exact_bias=exact_bias)
+            site = _judge(interpreter, node, kept, exact_bias=exact_bias, evidence=evidence)
             if site is not None:
                 analysis.sites.append(site)
         analysis.malformed += interpreter.malformed
@@ -59,7 +64,9 @@ def analyse(
     return analysis
 
 
-def _judge(interpreter: Interpreter, node: NodeProto, kept: frozenset[str], *, exact_bias: bool = False) -> Site | None:
+def _judge(
+    interpreter: Interpreter, node: NodeProto, kept: frozenset[str], *, exact_bias: bool, evidence: bool
+) -> Site | None:
     if node.op_type not in ANCHORS:
         return None
     pattern = pattern_of(node)
@@ -89,30 +96,36 @@ def _judge(interpreter: Interpreter, node: NodeProto, kept: frozenset[str], *, e
                 site.refusal = why_unread(interpreter, node, site.around, refusal)
         return site
     except TooComplex as reason:
-        site.refusal = Refusal(Code.TOO_COMPLEX, Stage.SCORES, label(node), node.input[0], str(reason))
+        site.refusal = _refuse(Code.TOO_COMPLEX, node, str(reason), tensor=node.input[0])
         return site
     for reading in readings:
         try:
-            site.binding = _prove(interpreter, reading, exact_bias)
+            site.binding = _prove(interpreter, reading, exact_bias=exact_bias, evidence=evidence)
         except UnknownRank as unknown:
-            site.refusal = site.refusal or Refusal(
-                Code.LAYOUT, Stage.EMIT, label(node), str(unknown), "the rank of this tensor is unknown"
+            site.refusal = site.refusal or _refuse(
+                Code.LAYOUT, node, "the rank of this tensor is unknown", tensor=str(unknown), stage=Stage.EMIT
             )
         except TooComplex as reason:
-            site.refusal = site.refusal or Refusal(
-                Code.TOO_COMPLEX, Stage.BIAS, label(node), reading.scores, str(reason)
+            site.refusal = site.refusal or _refuse(
+                Code.TOO_COMPLEX, node, str(reason), tensor=reading.scores, stage=Stage.BIAS
             )
         except Refusal as refusal:
             # Of several readings the one that came farthest tells most about why it failed.
             if site.refusal is None or refusal.stage > site.refusal.stage:
                 site.refusal, site.reading = refusal, reading
+                if evidence and refusal.term is not None:
+                    enters = element_with(interpreter, reading, refusal.term)
+                    refusal.enters = "" if enters is None else enters[0]
         else:
             site.refusal, site.reading = None, reading
             return site
     return site
 
 
-def _prove(interpreter: Interpreter, attention: Attention, exact_bias: bool) -> Binding:
-    made = bind(interpreter, prove(interpreter, attention, exact_bias=exact_bias))
+def _prove(interpreter: Interpreter, attention: Attention, *, exact_bias: bool, evidence: bool) -> Binding:
+    proof = prove(interpreter, attention, exact_bias=exact_bias)
+    if evidence:
+        proof.evidence = evidence_of(interpreter, proof)
+    made = bind(interpreter, proof)
     check_private(interpreter, made)
     return made

@@ -10,6 +10,7 @@ from onnx import NodeProto, TensorProto
 
 from ..graph.index import Scope, walk
 from ..patterns.operators import ATTENTION_OPERATORS
+from ..patterns.positions import BUCKETING, SIGNS, UNKNOWN, Lookup, Searched, Sign
 from .recognise.products import is_contraction
 from .recognise.values import value_product
 from .records.site import Analysis, Site
@@ -67,25 +68,24 @@ def _stored(scope: Scope, name: str) -> TensorProto | None:
 
 
 def _positions(site: Site) -> set[str]:
-    """Ways in which a site knows positions, by the shape of what feeds it."""
-    found: set[str] = set()
+    """Ways in which a site knows positions, by the signs of ``patterns.positions``."""
     scope = site.scope
     operands = [i for i in site.anchor.input if i]
     scores = list(_upstream(scope, operands[:1] if site.anchor.op_type == "Softmax" else operands[3:]))
     products = [n for n in scores if is_contraction(n)]
-    for node in scores:
-        if node.op_type == "Gather" and (kind := _looked_up(scope, node)):
-            found.add(kind)
-        elif node.op_type == "RelativePositionBias":
-            found.add("T5 relative position buckets")
     operands = [i for n in products for i in n.input[:2]] if products else operands[:2]
-    for node in _upstream(scope, operands):
-        if node.op_type == "RotaryEmbedding" or (node.op_type == "Concat" and _rotates(scope, node)):
-            found.add("rotary embedding")
-    if any(a.name == "do_rotary" and a.i for a in site.anchor.attribute):
-        found.add("rotary embedding")
+    searched = {
+        Searched.SCORES: scores,
+        Searched.OPERANDS: list(_upstream(scope, operands)),
+        Searched.ANCHOR: [site.anchor],
+    }
+    found: set[str] = set()
+    for where, nodes in searched.items():
+        signs = [sign for sign in SIGNS if sign.searched is where]
+        for node in nodes:
+            found.update(sign.scheme for sign in signs if _shows(scope, node, sign))
     if site.is_biased and not found:
-        found.add("something added or done to the scores that is not proven to be ALiBi")
+        found.add(UNKNOWN)
     return found
 
 
@@ -104,20 +104,28 @@ def _upstream(scope: Scope, tensors: list[str]) -> Iterator[NodeProto]:
             pending.extend(i for i in node.input if i)
 
 
-def _looked_up(scope: Scope, node: NodeProto) -> str:
-    """What a Gather from a learned table says about positions; empty if it is something else."""
+def _shows(scope: Scope, node: NodeProto, sign: Sign) -> bool:
+    if sign.operator and node.op_type != sign.operator:
+        return False
+    if sign.attribute and not any(a.name == sign.attribute and a.i for a in node.attribute):
+        return False
+    if sign.halves and not _joins(scope, node, sign.halves):
+        return False
+    return sign.lookup is None or _looks_up(scope, node, sign.lookup)
+
+
+def _looks_up(scope: Scope, node: NodeProto, lookup: Lookup) -> bool:
+    """Whether a Gather takes that from a learned table."""
     table = _stored(scope, node.input[0])
     if table is None or len(table.dims) != 2 or table.data_type not in FLOATS:
-        return ""
-    if any(n.op_type == "Log" for n in _upstream(scope, [node.input[1]])):
-        return "T5 relative position buckets"
+        return False
+    if lookup is Lookup.BUCKETS:
+        return any(n.op_type == BUCKETING for n in _upstream(scope, [node.input[1]]))
     places = _stored(scope, node.input[1])
-    many = places is not None and math.prod(places.dims) > table.dims[0]
-    return "a learned table of relative positions" if many else ""
+    return places is not None and math.prod(places.dims) > table.dims[0]
 
 
-def _rotates(scope: Scope, node: NodeProto) -> bool:
-    """Whether a Concat swaps two halves and negates one, as rotary embeddings do."""
-    makers = [scope.producer(i) for i in node.input]
-    negated = [m is not None and m.op_type == "Neg" for m in makers]
-    return len(makers) == 2 and negated == [True, False]
+def _joins(scope: Scope, node: NodeProto, halves: tuple[str, ...]) -> bool:
+    """Whether these operators make the operands of a node, in this order; "" is any that is not among them."""
+    made = [m.op_type if (m := scope.producer(i)) is not None else "" for i in node.input]
+    return halves == tuple(kind if kind in halves else "" for kind in made)

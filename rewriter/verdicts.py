@@ -5,10 +5,15 @@ Refusal codes are promised to users: numbers are never reused for something else
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
+from typing import Protocol
+
+from onnx import NodeProto
 
 from ..algebra import Poly
+from ..graph.index import label
 
 
 class Stage(IntEnum):
@@ -246,6 +251,7 @@ class Refusal(Exception):
         detail: The exact finding: values, indices, sizes.
         steps: The derivation as far as it went.
         term: The added term that fits nowhere, if that is the reason.
+        enters: The tensor with which the term comes into the scores, if that was asked for.
     """
 
     code: Code
@@ -255,8 +261,63 @@ class Refusal(Exception):
     detail: str = ""
     steps: list[str] = field(default_factory=list)
     term: Poly | None = None
+    enters: str = ""
 
     def __str__(self) -> str:
         place = f" at {self.node}" if self.node else ""
         detail = f": {self.detail}" if self.detail else ""
         return f"[{self.code.number} {self.code.title}]{place}{detail}"
+
+
+class Judged(Protocol):
+    """An attention that a refusal is about."""
+
+    @property
+    def anchor(self) -> NodeProto:
+        """Its softmax or operator."""
+
+    @property
+    def scores(self) -> str:
+        """The tensor that enters the softmax, or the bias of an operator."""
+
+
+@dataclass(frozen=True)
+class Refuser:
+    """Makes the refusals of a module.
+
+    Attributes:
+        stage: How far the analysis has come there; a refusal that differs says so.
+    """
+
+    stage: Stage
+
+    def __call__(
+        self,
+        code: Code,
+        about: NodeProto | Judged | str,
+        detail: str = "",
+        *,
+        tensor: str | None = None,
+        stage: Stage | None = None,
+        term: Poly | None = None,
+        steps: Sequence[str] = (),
+    ) -> Refusal:
+        """A refusal, to be raised.
+
+        Args:
+            code: What is wrong.
+            about: The offending node or its name, or the attention: then it is about its anchor and scores.
+            detail: The exact finding.
+            tensor: The offending tensor, if it is not the scores.
+            stage: The stage, if it is not that of the module.
+            term: The added term that fits nowhere.
+            steps: The derivation as far as it went.
+        """
+        if isinstance(about, str):
+            node, whole = about, ""
+        elif isinstance(about, NodeProto):
+            node, whole = label(about), ""
+        else:
+            node, whole = label(about.anchor), about.scores
+        told = whole if tensor is None else tensor
+        return Refusal(code, self.stage if stage is None else stage, node, told, detail, list(steps), term)

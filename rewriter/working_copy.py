@@ -25,6 +25,7 @@ def analyse_copy(
     progress: Callable[[str, int, int], None] | None = None,
     *,
     exact_bias: bool = False,
+    evidence: bool = False,
 ) -> tuple[ModelProto, Analysis]:
     """Analyse a working copy; it differs from the model only where that leads to a rewrite.
 
@@ -34,7 +35,7 @@ def analyse_copy(
     reasons: dict[str, Refusal] = {}
     while True:
         copy, unpacked, restored = working_copy(original, source.base_dir, keep)
-        analysis = analyse(copy, source.base_dir, binary, progress, exact_bias=exact_bias, kept=keep)
+        analysis = analyse(copy, source.base_dir, binary, progress, exact_bias=exact_bias, kept=keep, evidence=evidence)
         analysis.kept = keep
         proven = {o for s in analysis.proven for o in s.anchor.output}
         biased = {o for s in analysis.refused for o in s.anchor.output}

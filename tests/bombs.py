@@ -83,24 +83,24 @@ def sum_of(made: ModelProto, parts: Sequence[str]) -> tuple[list[NodeProto], str
 
 @bomb
 def a_number_squared_a_hundred_times() -> ModelProto:
-    made = read("accept_linear")
+    made = read("forms/linear")
     return with_bias(made, *twice("Mul", constant(made, "three", np.float32(3)), 100))
 
 
 @bomb
 def a_position_squared_a_hundred_times() -> ModelProto:
-    return with_bias(read("accept_linear"), *twice("Mul", "j", 100))
+    return with_bias(read("forms/linear"), *twice("Mul", "j", 100))
 
 
 @bomb
 def powers_of_themselves() -> ModelProto:
     """A text that doubles sixty times."""
-    return with_bias(read("accept_linear"), *twice("Pow", "j", 60))
+    return with_bias(read("forms/linear"), *twice("Pow", "j", 60))
 
 
 @bomb
 def a_condition_that_doubles() -> ModelProto:
-    made = read("accept_linear")
+    made = read("forms/linear")
     nodes, last = [], ""
     for k in range(30):
         nodes.append(node("Greater", ["ji", constant(made, f"t{k}", np.int64(k))], f"g{k}"))
@@ -113,7 +113,7 @@ def a_condition_that_doubles() -> ModelProto:
 @bomb
 def a_comparison_of_forty_conditions() -> ModelProto:
     """Resolved case by case it has 2**40 cases."""
-    made = read("accept_linear")
+    made = read("forms/linear")
     argument(made, "z", TensorProto.FLOAT, ["Z"])
     nodes = []
     for k in range(40):
@@ -134,7 +134,7 @@ def a_comparison_of_forty_conditions() -> ModelProto:
 @bomb
 def a_maximum_of_sixty_values() -> ModelProto:
     """Sixty piecewise terms inside each other: 2**60 cases."""
-    made = read("accept_linear")
+    made = read("forms/linear")
     argument(made, "z", TensorProto.FLOAT, ["Z"])
     nodes, last = [], "j"
     for k in range(60):
@@ -147,7 +147,7 @@ def a_maximum_of_sixty_values() -> ModelProto:
 @bomb
 def folded_sixty_times() -> ModelProto:
     """||..|j - 1| - 2| - 4..|"""
-    made = read("accept_linear")
+    made = read("forms/linear")
     nodes, last = [], "ji"
     for k in range(60):
         nodes.append(node("Sub", [last, constant(made, f"t{k}", np.int64(1 << k))], f"a{k}"))
@@ -158,7 +158,7 @@ def folded_sixty_times() -> ModelProto:
 
 @bomb
 def digits_of_digits() -> ModelProto:
-    made = read("accept_linear")
+    made = read("forms/linear")
     nodes, last = [], "ji"
     for k in range(60):
         nodes.append(node("Mod", [last, constant(made, f"t{k}", np.int64(k + 2))], f"a{k}"))
@@ -170,7 +170,7 @@ def digits_of_digits() -> ModelProto:
 
 @bomb
 def bounds_of_bounds() -> ModelProto:
-    made = read("accept_linear")
+    made = read("forms/linear")
     nodes, last = [], "ji"
     for k in range(60):
         nodes.append(node("Mod", [last, constant(made, f"t{k}", np.int64(3 * k + 1))], f"a{k}"))
@@ -183,7 +183,7 @@ def bounds_of_bounds() -> ModelProto:
 @bomb
 def every_element_read_at_two_places() -> ModelProto:
     """x[k + 1][j] = x[k][j] + x[k][j + 3**k]: 2**40 elements behind one."""
-    made = read("accept_linear")
+    made = read("forms/linear")
     argument(made, "z", TensorProto.FLOAT, ["Z"])
     constant(made, "first", np.array([0]))
     constant(made, "end", np.array([1 << 62]))
@@ -202,7 +202,7 @@ def every_element_read_at_two_places() -> ModelProto:
 @bomb
 def a_table_read_at_two_places() -> ModelProto:
     """The same over a constant: its data must not be copied for every element."""
-    made = read("accept_linear")
+    made = read("forms/linear")
     constant(made, "table", np.arange(1 << 16, dtype=np.float32) ** 2)
     constant(made, "first", np.array([0]))
     constant(made, "end", np.array([1 << 62]))
@@ -219,7 +219,7 @@ def a_table_read_at_two_places() -> ModelProto:
 
 @bomb
 def a_product_of_long_sums() -> ModelProto:
-    made = read("accept_linear")
+    made = read("forms/linear")
     argument(made, "z", TensorProto.FLOAT, ["Z"])
     places = [constant(made, f"p{k}", np.int64(k)) for k in range(300)]
     nodes = [node("Gather", ["z", place], f"v{k}") for k, place in enumerate(places)]
@@ -231,7 +231,7 @@ def a_product_of_long_sums() -> ModelProto:
 @bomb
 def a_mask_added_to_itself() -> ModelProto:
     """bias + mask, doubled forty times: to take the mask apart, every sum is followed on both sides."""
-    made = read("accept_linear")
+    made = read("forms/linear")
     argument(made, "mask", TensorProto.FLOAT, ["B", 1, 1, "S"])
     chain, last = twice("Add", "masked", 40)
     at = next(k for k, n in enumerate(made.graph.node) if n.output[0] == "s")
@@ -247,7 +247,7 @@ def a_mask_added_to_itself() -> ModelProto:
 @bomb
 def extents_that_multiply() -> ModelProto:
     """The square of a sum of forty extents, squared again and again."""
-    made = read("accept_linear")
+    made = read("forms/linear")
     parts = [argument(made, f"z{k}", TensorProto.FLOAT, [f"A{k}"]) for k in range(40)]
     constant(made, "last", np.array([1]))
     constant(made, "first", np.array([0]))
@@ -268,7 +268,7 @@ def extents_that_multiply() -> ModelProto:
 @bomb
 def positions_put_together_sixty_times() -> ModelProto:
     """Concat of itself with itself, or with one more: at every one of them keys without scores are looked for."""
-    made = read("accept_linear")
+    made = read("forms/linear")
     names = ["j", *(f"longer{k}" for k in range(60))]
     nodes = [node("Concat", [a, a if k % 3 else "one_more"], b, axis=0) for k, (a, b) in enumerate(pairwise(names))]
     constant(made, "one_more", np.array([0.0], np.float32))
@@ -278,7 +278,7 @@ def positions_put_together_sixty_times() -> ModelProto:
 @bomb
 def tiled_a_thousand_times() -> ModelProto:
     """An extent of 62 000 bits."""
-    made = read("accept_linear")
+    made = read("forms/linear")
     constant(made, "often", np.array([1 << 62]))
     names = ["j", *(f"t{k}" for k in range(1000))]
     nodes = [node("Tile", [a, "often"], b) for a, b in pairwise(names)]
@@ -288,7 +288,7 @@ def tiled_a_thousand_times() -> ModelProto:
 @verified
 def a_rank_that_doubles() -> ModelProto:
     """Gather adds the axes of the index to those of the data: a rank of 2**40."""
-    made = read("accept_linear")
+    made = read("forms/linear")
     argument(made, "z", TensorProto.INT64, [2, 2])
     nodes, value = twice("Gather", "z", 40)
     return with_bias(made, [*nodes, node("ReduceMax", [value], "value", keepdims=0)], "value")
@@ -297,7 +297,7 @@ def a_rank_that_doubles() -> ModelProto:
 @verified
 def a_vector_that_doubles() -> ModelProto:
     """Concat of itself with itself, forty times, as a shape: onnxruntime computes it to load the model."""
-    made = read("accept_linear")
+    made = read("forms/linear")
     constant(made, "one_one", np.array([1]))
     names = ["one_one", *(f"vector{k}" for k in range(40))]
     nodes = [node("Concat", [a, a], b, axis=0) for a, b in pairwise(names)]
@@ -306,7 +306,7 @@ def a_vector_that_doubles() -> ModelProto:
 
 @bomb
 def an_initializer_of_many_axes() -> ModelProto:
-    made = read("accept_linear")
+    made = read("forms/linear")
     made.graph.initializer.append(TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1 << 62] * 100_000))
     made.graph.node.append(node("Size", ["w"], "size"))
     return made
@@ -314,7 +314,7 @@ def an_initializer_of_many_axes() -> ModelProto:
 
 @bomb
 def an_input_of_many_axes() -> ModelProto:
-    made = read("accept_linear")
+    made = read("forms/linear")
     argument(made, "z", TensorProto.FLOAT, [f"A{k}" for k in range(20_000)])
     return with_bias(
         made, [node("Size", ["z"], "size"), node("Cast", ["size"], "value", to=TensorProto.FLOAT)], "value"
@@ -324,7 +324,7 @@ def an_input_of_many_axes() -> ModelProto:
 @bomb
 def as_many_equal_extents_as_nodes() -> ModelProto:
     """Every Add says that two extents agree, each with the one before."""
-    made = read("accept_linear")
+    made = read("forms/linear")
     for k in range(1500):
         argument(made, f"a{k}", TensorProto.FLOAT, [f"A{k}"])
     for k in range(1499):
@@ -334,7 +334,7 @@ def as_many_equal_extents_as_nodes() -> ModelProto:
 
 @bomb
 def nothing_but_contradictions() -> ModelProto:
-    made = read("accept_linear")
+    made = read("forms/linear")
     constant(made, "fifth", np.array([5]))
     made.graph.node.extend(node("Squeeze", ["keys", "fifth"], f"bad{k}") for k in range(10_000))
     made.graph.output.append(helper.make_tensor_value_info("bad9999", TensorProto.INT64, None))
@@ -347,7 +347,7 @@ def nothing_but_contradictions() -> ModelProto:
 @bomb
 def a_table_of_many_axes() -> ModelProto:
     """Any two axes might be the positions, and any other one choose a slope."""
-    made = read("accept_linear")
+    made = read("forms/linear")
     axes = 13
     table = sum(
         np.arange(2).reshape([2 if b == a else 1 for b in range(axes)]).astype(np.float32) * 3**a for a in range(axes)
@@ -367,7 +367,7 @@ def a_table_of_many_axes() -> ModelProto:
 @bomb
 def a_table_of_a_quarter_million_rows() -> ModelProto:
     """Without a formula: the message says where the best line is worst, but not after fitting every row."""
-    made = read("accept_linear")
+    made = read("forms/linear")
     constant(made, "table", np.random.default_rng(0).random((1 << 18, 4)).astype(np.float32))
     nodes = [
         node("Mod", ["ji", constant(made, "four", np.int64(4))], "digit"),
@@ -385,7 +385,7 @@ def a_table_of_a_quarter_million_rows() -> ModelProto:
 @bomb
 def a_range_from_minus_two_billion() -> ModelProto:
     """Input 19368 of seed 92: a Range that starts at -2**31 instead of 0, 17 GB of it in the self-check."""
-    made = read("accept_linear")
+    made = read("forms/linear")
     tensor = next(t for t in made.graph.initializer if t.name == "zero")
     tensor.CopyFrom(numpy_helper.from_array(np.int64(-(1 << 31)), "zero"))
     return made
@@ -394,7 +394,7 @@ def a_range_from_minus_two_billion() -> ModelProto:
 @bomb
 def a_range_of_unknown_length() -> ModelProto:
     """Its end is computed by an operator that the analysis does not know: 2**33."""
-    made = read("accept_linear")
+    made = read("forms/linear")
     constant(made, "bit", np.uint64(1))
     constant(made, "places", np.uint64(33))
     nodes = [
@@ -410,7 +410,7 @@ def a_range_of_unknown_length() -> ModelProto:
 @bomb
 def a_range_whose_length_is_a_rounding_error() -> ModelProto:
     """Exactly 16 entries, but 160 million when computed in float32: the proof's arithmetic is not the file's."""
-    made = read("accept_linear")
+    made = read("forms/linear")
     for name, value in (("large", 2.0**30), ("tiny", 0.75), ("factor", 2.15e8), ("sixteen", 16.0)):
         constant(made, name, np.float32(value))
     nodes = [
@@ -432,7 +432,7 @@ def a_range_whose_length_is_a_rounding_error() -> ModelProto:
 @bomb
 def a_product_without_an_end() -> ModelProto:
     """Few elements in, one out, 2**48 multiplications."""
-    made = read("accept_linear")
+    made = read("forms/linear")
     nodes = [
         node("Expand", ["scale", constant(made, "square", np.array([1 << 12, 1 << 12]))], "matrix"),
         node("MatMul", ["matrix", "matrix"], "product"),
@@ -444,7 +444,7 @@ def a_product_without_an_end() -> ModelProto:
 
 @bomb
 def two_to_the_forty_heads() -> ModelProto:
-    made = read("accept_onnx_attention")
+    made = read("operators/onnx_attention")
     for value in made.graph.input:
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_value == 4:
@@ -463,7 +463,7 @@ def called(made: ModelProto, name: str, body: Sequence[NodeProto]) -> None:
 @verified
 def functions_without_attention_that_multiply() -> ModelProto:
     """2**40 nodes for whoever runs the model: onnxruntime inlines them, and so does the verification."""
-    made = read("accept_linear")
+    made = read("forms/linear")
     made.opset_import.append(helper.make_opsetid("local", 1))
     called(made, "Level0", [node("Relu", ["x"], "y")])
     for k in range(1, 40):
@@ -476,7 +476,7 @@ def functions_without_attention_that_multiply() -> ModelProto:
 
 @bomb
 def functions_that_are_deep() -> ModelProto:
-    made = read("accept_local_function")
+    made = read("scopes/local_function")
     called(made, "Level0", [node("Relu", ["x"], "y")])
     for k in range(1, 5000):
         called(made, f"Level{k}", [node(f"Level{k - 1}", ["x"], "y", domain="local")])
@@ -486,7 +486,7 @@ def functions_that_are_deep() -> ModelProto:
 
 @bomb
 def a_function_of_megabytes_called_often() -> ModelProto:
-    made = read("accept_local_function")
+    made = read("scopes/local_function")
     weight = numpy_helper.from_array(np.zeros(1 << 18, np.float32))
     body = [node("Constant", [], "c", value=weight), node("ReduceMax", ["c"], "d", keepdims=0)]
     called(made, "Heavy", [*body, node("Add", ["x", "d"], "y")])
@@ -506,48 +506,48 @@ def beside(made: ModelProto, nodes: Sequence[NodeProto], output: str) -> ModelPr
 
 @verified
 def an_input_of_gigabytes() -> ModelProto:
-    made = read("accept_linear")
+    made = read("forms/linear")
     argument(made, "z", TensorProto.FLOAT, [1 << 20, 1 << 13])
     return beside(made, [node("Relu", ["z"], "r")], "r")
 
 
 @verified
 def an_extent_of_ten_billion_times_another() -> ModelProto:
-    made = read("accept_linear")
+    made = read("forms/linear")
     argument(made, "z", TensorProto.FLOAT, ["10000000000*S"])
     return beside(made, [node("Relu", ["z"], "r")], "r")
 
 
 @verified
 def an_extent_of_five_thousand_digits() -> ModelProto:
-    made = read("accept_linear")
+    made = read("forms/linear")
     argument(made, "z", TensorProto.FLOAT, ["9" * 5000])
     return beside(made, [node("Relu", ["z"], "r")], "r")
 
 
 @verified
 def an_extent_that_is_a_digit_and_no_number() -> ModelProto:
-    made = read("accept_linear")
+    made = read("forms/linear")
     argument(made, "z", TensorProto.FLOAT, ["S+²"])
     return beside(made, [node("Relu", ["z"], "r")], "r")
 
 
 @verified
 def a_negative_extent() -> ModelProto:
-    made = read("accept_linear")
+    made = read("forms/linear")
     argument(made, "z", TensorProto.FLOAT, [-3])
     return beside(made, [node("Relu", ["z"], "r")], "r")
 
 
 @verified
 def an_output_of_terabytes() -> ModelProto:
-    made = read("accept_linear")
+    made = read("forms/linear")
     return beside(made, [node("Expand", ["y", constant(made, "sizes", np.array([1 << 33, 1, 1, 1, 1]))], "r")], "r")
 
 
 @verified
 def a_loop_without_an_end() -> ModelProto:
-    made = read("accept_linear")
+    made = read("forms/linear")
     scalar = {name: helper.make_tensor_value_info(name, kind, []) for name, kind in
               (("n", 7), ("c", 9), ("x", 1), ("c_out", 9), ("x_out", 1))}  # fmt: skip
     body = helper.make_graph(
@@ -565,7 +565,7 @@ def a_loop_without_an_end() -> ModelProto:
 @verified
 def a_chain_of_concat() -> ModelProto:
     """Four kilobytes, 2**34 numbers: each node doubles what the one before made, and few are left in the end."""
-    made = read("accept_linear")
+    made = read("forms/linear")
     nodes = [node("Concat", [f"c{k - 1}" if k else "y"] * 2, f"c{k}", axis=0) for k in range(24)]
     return beside(made, [*nodes, node("ReduceMax", ["c23"], "r", keepdims=0)], "r")
 

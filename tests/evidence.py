@@ -1,6 +1,6 @@
 """What a test has shown, recorded where ``ALIBI_EVIDENCE`` names a file: ``docs/executed.py`` counts it.
 
-ALIBI_EVIDENCE=build/evidence pytest tests/engine tests/test_function_body.py tests/test_exported.py
+ALIBI_EVIDENCE=build/evidence pytest tests/engine tests/fused tests/whole/test_exported.py
 python docs/executed.py build/evidence
 """
 

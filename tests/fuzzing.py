@@ -25,7 +25,7 @@ from alibi_rewriter.rewriter.pipeline import rewrite
 from alibi_rewriter.rewriter.result import Options
 from google.protobuf.message import DecodeError
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
-from textgraphs import FOLDER, read
+from textgraphs import GOLDEN, read
 
 SECONDS = 30.0
 """An input may not keep the pass busy for longer."""
@@ -57,7 +57,7 @@ Mutation = Callable[[random.Random, ModelProto], None]
 
 def seeds() -> list[ModelProto]:
     """Small models to start from: golden graphs, spellings of the generator, exported models without weights."""
-    golden = [read(p.stem) for p in sorted(FOLDER.glob("*.txt")) if ".expected" not in p.name]
+    golden = [read(name) for name in GOLDEN]
     rng = random.Random(11)
     spelled = [generator.build(generator.sample(rng)) for _ in range(30)]
     exported = [_without_weights(onnx.load(p)) for p in sorted(DATA.glob("*.onnx"))]

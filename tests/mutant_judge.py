@@ -37,7 +37,7 @@ from alibi_rewriter.verify.run.widen import TO_FLOAT32, TO_FLOAT64, widen
 from mutations import Target, target_of
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 from sampled import Sampled, Unsupported
-from textgraphs import read
+from textgraphs import ACCEPTED, FOLDER, read
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
@@ -647,8 +647,12 @@ def _places(base: Base, feed: Feed, shape: tuple[int, ...]) -> Array:
 
 
 def bases(folders: list[Path], only: str = "") -> Iterator[Base]:
-    """The models of some folders, and of folders in these, cut down; text graphs are read as well."""
+    """The models of some folders, and of folders in these, cut down; accepted golden graphs are models as well."""
     for folder in folders:
-        for path in sorted((*folder.rglob("*.onnx"), *folder.glob("accept_*.txt"))):
-            if only in path.name and ".expected" not in path.name:
-                yield Base(path.stem, onnx.load(path) if path.suffix == ".onnx" else read(path.stem))
+        for path in sorted(folder.rglob("*.onnx")):
+            if only in path.stem:
+                yield Base(path.stem, onnx.load(path))
+        for golden in ACCEPTED if folder.resolve() == FOLDER.resolve() else []:
+            name = golden.replace("/", "-")
+            if only in name:
+                yield Base(name, read(golden))

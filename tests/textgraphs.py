@@ -1,7 +1,12 @@
-"""Graphs in ONNX text syntax from ``tests/golden``, and how to run them."""
+"""Golden graphs, and how to run a model.
+
+A golden graph is a file of ``tests/golden`` in ONNX text syntax.  Its name is its path there, such as ``forms/linear``.
+Lines that begin with ``#`` are comments.  Some of them say what has to become of the graph (``whole/test_golden.py``).
+"""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +16,35 @@ import onnx.parser
 from onnx import ModelProto, TensorProto, helper
 
 FOLDER = Path(__file__).parent / "golden"
+GOLDEN = sorted(
+    path.relative_to(FOLDER).with_suffix("").as_posix()
+    for path in FOLDER.rglob("*.txt")
+    if not path.name.endswith(".expected.txt")
+)
 EXTENTS = {"B": 2, "S": 5, "T": 7, "P": 3, "D": 8}
 
 
+def text_of(name: str) -> str:
+    return (FOLDER / f"{name}.txt").read_text(encoding="utf-8")
+
+
+def parsed(text: str) -> ModelProto:
+    """The model of such a text; the parser of onnx knows no comments."""
+    return onnx.parser.parse_model("\n".join(line for line in text.splitlines() if not line.startswith("#")))
+
+
 def read(name: str) -> ModelProto:
-    lines = (FOLDER / f"{name}.txt").read_text(encoding="utf-8").splitlines()
-    return onnx.parser.parse_model("\n".join(line for line in lines if not line.startswith("#")))
+    return parsed(text_of(name))
+
+
+def said(name: str, key: str) -> str | None:
+    """What the comment ``# key: ...`` of a golden graph says, if it has one."""
+    match = re.search(rf"^# {key}: (.+)$", text_of(name), re.MULTILINE)
+    return match.group(1) if match else None
+
+
+ACCEPTED = [name for name in GOLDEN if said(name, "becomes") is not None]
+REFUSED = [name for name in GOLDEN if said(name, "refused") is not None]
 
 
 def feeds_of(model: ModelProto, seed: int) -> dict[str, npt.NDArray[np.generic]]:

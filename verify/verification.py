@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from ..base.memory import available_memory
 from .errors import LimitError, RunError
 from .inputs.draw import Drawer, InputSet, longest, plan
 from .inputs.given import check_ranges, load_inputs
-from .inputs.lengths import affordable
+from .inputs.lengths import affordable, long_length
 from .inputs.orientation import is_sequence_first
 from .inputs.polarity import settle_polarity
 from .inputs.sizes import FittedSizes, Symbols
@@ -34,10 +33,6 @@ from .run.widen import nodes
 from .runs import Runs, run_cases, run_rewritten
 from .site.by_sites import sharpen, verify_by_sites
 
-_BIAS_THAT_MATTERS = 4.0
-"""slope * length at which a bias decides which keys count: exp(-4) is 2 %."""
-
-_SHORTEST_LONG = 64
 _MEMORY_FACTOR = 2.5
 """Memory of a loaded model over the size of its float32 weights, outputs and intermediates included."""
 
@@ -236,9 +231,11 @@ def _run_original(
             sequence_first=turned,
             empty_rows=options.rows_agree,
         )
-        heads = max((len(site.slopes or ()) for site in find_sites(clones[1].proto)), default=1)
+        fused = find_sites(clones[1].proto)
+        heads = max((len(site.slopes or ()) for site in fused), default=1)
+        slopes = [slope for site in fused for slope in site.slopes or ()]
         beyond, left_out = affordable(options.lengths, heads, new_only=not symbols.has_past)
-        cases = plan(inputs, symbols, _long_length(clones[1], options), beyond)
+        cases = plan(inputs, symbols, long_length(slopes, options.max_length), beyond)
         run_cases(runs, cases, drawer, symbols.relations, options.seed, options.progress)
         if left_out:
             runs.notes.append(
@@ -271,15 +268,6 @@ def _compare_sets(
         compared = () if other is None else compare(one, original, other, layouts, extra)
         results.append(SetResult(one.name, shapes, compared, error))
     return tuple(results)
-
-
-def _long_length(rewritten: Model, options: VerifyOptions) -> int:
-    """A length at which the smallest slope matters, as far as the options allow."""
-    found = [abs(value) for site in find_sites(rewritten.proto) for value in site.slopes or ()]
-    slopes = [value for value in found if value > 0 and math.isfinite(value)]
-    # Compared as floats: a slope may be so small that its length is infinite.
-    wanted = _BIAS_THAT_MATTERS / min(slopes) if slopes else math.inf
-    return max(1, math.ceil(min(options.max_length, max(_SHORTEST_LONG, wanted))))
 
 
 def _quantises_activations(original: onnx.ModelProto) -> str | None:

@@ -7,11 +7,26 @@ tests of commit b65f32f.
 from __future__ import annotations
 
 TESTS = (
-    *("tests/test_proof_rules.py", "tests/test_mask_binding.py", "tests/test_elements.py", "tests/test_masks.py"),
-    *("tests/test_windows.py", "tests/test_number_types.py", "tests/test_scopes.py", "tests/test_assumptions.py"),
-    *("tests/test_spellings.py", "tests/test_key_bias.py", "tests/test_golden.py", "tests/test_exported.py"),
-    *("tests/test_operators.py", "tests/test_mutants.py", "tests/test_mutation.py", "tests/test_algebra.py"),
-    *("tests/test_tables.py", "tests/test_semantics.py", "tests/test_metamorphic.py", "tests/test_attack.py"),
+    "tests/rewriter/prove/test_proof_rules.py",
+    "tests/rewriter/bind/test_mask_binding.py",
+    "tests/rewriter/interpret/test_elements.py",
+    "tests/rewriter/recognise/test_masks.py",
+    "tests/rewriter/prove/test_windows.py",
+    "tests/rewriter/interpret/test_number_types.py",
+    "tests/rewriter/interpret/test_scopes.py",
+    "tests/rewriter/prove/test_assumptions.py",
+    "tests/rewriter/recognise/test_spellings.py",
+    "tests/rewriter/bind/test_key_bias.py",
+    "tests/whole/test_golden.py",
+    "tests/whole/test_exported.py",
+    "tests/patterns/test_operators.py",
+    "tests/whole/test_mutants.py",
+    "tests/whole/test_mutation.py",
+    "tests/algebra/test_algebra.py",
+    "tests/rewriter/interpret/test_tables.py",
+    "tests/rewriter/interpret/test_semantics.py",
+    "tests/whole/test_metamorphic.py",
+    "tests/whole/test_attack.py",
 )
 """Relevant tests, quick ones first."""
 

@@ -18,7 +18,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,12 @@ ARGUMENTS = ("model.onnx", "--no-verify", "--explain", "-o", "out.onnx", "--json
 
 def models() -> Iterator[tuple[str, onnx.ModelProto]]:
     """(name, model) of everything that is pinned, in the order of names."""
-    for path in sorted((REPOSITORY / "tests" / "golden").rglob("*.txt")):
+    golden = REPOSITORY / "tests" / "golden"
+    for path in sorted(golden.rglob("*.txt")):
         if not path.name.endswith(".expected.txt"):
             lines = path.read_text(encoding="utf-8").splitlines()
             text = "\n".join(line for line in lines if not line.startswith("#"))
-            yield f"golden/{path.stem}", onnx.parser.parse_model(text)
+            yield f"golden/{path.relative_to(golden).with_suffix('')}", onnx.parser.parse_model(text)
     for folder in ("tests/data", "examples"):
         for path in sorted((REPOSITORY / folder).glob("*.onnx")):
             yield f"{folder}/{path.stem}", onnx.load(path)
@@ -84,6 +85,16 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
+def renamed(known: Mapping[str, Mapping[str, str]], found: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """The new name of each model that is gone, where exactly one new model has its hashes."""
+    moved = {}
+    for old in (name for name in known if name not in found):
+        same = [new for new in found if new not in known and found[new] == known[old]]
+        if len(same) == 1:
+            moved[old] = same[0]
+    return moved
+
+
 def main() -> int:
     """Record, or compare; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -96,6 +107,9 @@ def main() -> int:
         sys.stdout.write(f"{len(found)} models recorded\n")
         return 0
     known = json.loads(options.file.read_text(encoding="utf-8"))
+    for old, new in renamed(known, found).items():
+        sys.stdout.write(f"{old} is {new} now\n")
+        known[new] = known.pop(old)
     different = [
         f"{name}: {', '.join(k for k in known[name] if known[name][k] != found[name][k]) if name in known else 'new'}"
         for name in found

@@ -41,7 +41,7 @@ layer (float[B,4,S,8] q, float[B,4,S,8] k, float[B,4,S,8] v) => (float[B,4,S,8] 
 """
 
 ACCEPTED = "# keys before the row count twice as far\n# becomes: AlibiAttentionLopsided"
-REFUSED = "# keys before the row count three times as far\n# stage: bias\n# node: p"
+REFUSED = "# keys before the row count three times as far\n# refused: ALB200\n# stage: bias\n# node: p"
 
 
 def model() -> ModelProto:
@@ -52,8 +52,8 @@ def model() -> ModelProto:
 def write_golden(folder: Path) -> None:
     """One that must be accepted, and a near miss that must stay refused."""
     near = LAYER.replace("two = {2}", "two = {3}")
-    (folder / "accept_lopsided.txt").write_text(ACCEPTED + LAYER, encoding="utf-8")
-    (folder / "refuse_ALB200_lopsided.txt").write_text(REFUSED + near, encoding="utf-8")
+    (folder / "forms" / "lopsided.txt").write_text(ACCEPTED + LAYER, encoding="utf-8")
+    (folder / "refusals" / "lopsided.txt").write_text(REFUSED + near, encoding="utf-8")
 
 
 def main() -> None:

@@ -16,7 +16,6 @@ from ...algebra import Index, Poly, Read, of
 from ...fused.body import WINDOW_OPSET
 from ...fused.family import EmptyRows
 from ...graph.edit import float_type
-from ...graph.index import label
 from ..interpret import Interpreter
 from ..interpret.arithmetic import reciprocal
 from ..prove.empty_rows import rows_without_keys
@@ -26,10 +25,12 @@ from ..records.binding import Binding, Factors
 from ..records.proof import Proof, Window
 from ..records.reading import Attention, Guard, View
 from ..records.rows import ZEROS
-from ..verdicts import Code, Refusal, Stage
+from ..verdicts import Code, Refusal, Refuser, Stage
 from .guards import follow, row_guard
 from .key_terms import key_bias, split_by_key, takes_key_bias
 from .masks import additive_mask, boolean_mask, by_row, indices_in
+
+_refuse = Refuser(Stage.EMIT)
 
 KNOWN_TYPES = frozenset(TensorProto.DataType.values()) - {TensorProto.UNDEFINED}
 """Element types that have a name."""
@@ -101,7 +102,7 @@ def _common_type(interpreter: Interpreter, proof: Proof) -> int:
     for data_type, view in zip(types, (proof.attention.query, proof.attention.key, proof.attention.value), strict=True):
         if not float_type(data_type):
             name = TensorProto.DataType.Name(data_type) if data_type in KNOWN_TYPES else "an unknown type"
-            raise Refusal(Code.DTYPE, Stage.EMIT, label(proof.attention.anchor), view.tensor, f"it is {name}")
+            raise _refuse(Code.DTYPE, proof.attention, f"it is {name}", tensor=view.tensor)
     return TensorProto.FLOAT if len(set(types)) > 1 else types[0]
 
 
@@ -136,13 +137,7 @@ def _find_positions(interpreter: Interpreter, proof: Proof) -> tuple[View, float
         lambda view: set(view.indices) <= {frame.batch, frame.key},
     )
     if found is None:
-        raise Refusal(
-            Code.MASK_UNKNOWN,
-            Stage.EMIT,
-            label(proof.attention.anchor),
-            proof.attention.scores,
-            "no tensor [B, S_kv] holds the positions",
-        )
+        raise _refuse(Code.MASK_UNKNOWN, proof.attention, "no tensor [B, S_kv] holds the positions")
     return found
 
 
@@ -210,7 +205,7 @@ def _find_slopes(interpreter: Interpreter, proof: Proof) -> tuple[View, float, F
             held = _held(interpreter, attention, of(read), {(), *fitting})
         if held is not None and table is not None:
             return (*held, table)
-    raise Refusal(Code.SLOPES_UNKNOWN, Stage.EMIT, label(attention.anchor), attention.scores, f"{slopes!r}")
+    raise _refuse(Code.SLOPES_UNKNOWN, attention, f"{slopes!r}")
 
 
 def _held(
@@ -233,6 +228,4 @@ def _find_scale(interpreter: Interpreter, attention: Attention) -> tuple[View, b
         view = as_view(interpreter, tensor, indices)
         if view is not None and not view.merged and set(view.indices) <= {attention.frame.head}:
             return view, not direct
-    raise Refusal(
-        Code.SCALE_UNKNOWN, Stage.EMIT, label(attention.anchor), attention.scores, f"the factor is {factor!r}"[:200]
-    )
+    raise _refuse(Code.SCALE_UNKNOWN, attention, f"the factor is {factor!r}"[:200])

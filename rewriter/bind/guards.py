@@ -6,9 +6,10 @@ from onnx import NodeProto
 
 from ...algebra import ZERO, Index, conjunction, exists, negation, nonzero, of
 from ...graph.index import operator
+from ...patterns.layouts import BEHIND
 from ..interpret import Interpreter
 from ..interpret.movement import source
-from ..recognise.views import index_of, reshaped, unify
+from ..recognise.views import places_in, reshaped, unify
 from ..records.proof import Proof
 from ..records.reading import View
 
@@ -55,14 +56,14 @@ def row_guard(interpreter: Interpreter, proof: Proof, output: View) -> View | No
 
 def follow(interpreter: Interpreter, output: View, node: NodeProto | None) -> View | None:
     """The view of what a single moving consumer makes of the output."""
-    if node is None or operator(node) not in ("Reshape", "Transpose", "Identity", "Unsqueeze", "Squeeze"):
+    if node is None or operator(node) not in BEHIND:
         return None
     dims = interpreter.dims(node.output[0])
     if dims is None:
         return None
     if operator(node) == "Reshape":
         return reshaped(interpreter, output, node.output[0], dims)
-    unknown = tuple(index_of(f"o{a}", d) for a, d in enumerate(dims))
+    unknown = places_in("o", dims)
     moved = source(interpreter, node, 0, unknown)
     if moved is None or moved[0] != output.tensor:
         return None

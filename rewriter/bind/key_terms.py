@@ -7,14 +7,15 @@ from dataclasses import replace
 
 from ...algebra import Poly, of, poly
 from ...fused.family import PREFER_KEY_BIAS
-from ...graph.index import label
 from ..interpret import Interpreter
 from ..interpret.movement import source
 from ..recognise.views import as_view
 from ..records.binding import Leaf, Mask, Op
 from ..records.proof import Proof
-from ..verdicts import Code, Refusal, Stage
+from ..verdicts import Code, Refuser, Stage
 from .masks import additive_mask
+
+_refuse = Refuser(Stage.MASK)
 
 
 def split_by_key(proof: Proof) -> tuple[Poly, Poly]:
@@ -47,7 +48,7 @@ def key_bias(interpreter: Interpreter, proof: Proof, per_key: Poly) -> Mask:
     views = [leaf.view for leaf in _leaves(found)]
     if any(frame.row in view.indices for view in views) or not any(frame.key in view.indices for view in views):
         attention = proof.attention
-        raise Refusal(Code.MASK_UNKNOWN, Stage.MASK, label(attention.anchor), attention.scores, f"{per_key!r}"[:200])
+        raise _refuse(Code.MASK_UNKNOWN, attention, f"{per_key!r}"[:200])
     return found
 
 

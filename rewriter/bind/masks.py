@@ -21,15 +21,18 @@ from ...algebra import (
     ind,
     of,
 )
-from ...graph.index import label, numpy_type, operator
+from ...graph.index import numpy_type, operator
 from ...patterns.masks import HIDDEN_BELOW
+from ...patterns.surroundings import SUMS
 from ..interpret import Interpreter
 from ..interpret.movement import source
 from ..recognise.views import as_view, scalar_factor
 from ..recognise.visibility import apply_order, ramps, under, unmask
 from ..records.binding import Leaf, Mask, Op
 from ..records.proof import Proof
-from ..verdicts import Code, Refusal, Stage
+from ..verdicts import Code, Refuser, Stage
+
+_refuse = Refuser(Stage.MASK)
 
 
 def indices_in(mask: Mask) -> frozenset[Index]:
@@ -166,7 +169,7 @@ def from_scores(interpreter: Interpreter, proof: Proof, conditions: list[Cond]) 
         missing -= hidden
     if missing:
         text = next(c.text for c in conditions if c.key in missing)
-        raise Refusal(Code.MASK_UNKNOWN, Stage.MASK, label(attention.anchor), attention.scores, text[:200])
+        raise _refuse(Code.MASK_UNKNOWN, attention, text[:200])
     return found
 
 
@@ -189,7 +192,7 @@ def additive_mask(interpreter: Interpreter, proof: Proof) -> Mask:
     visits = iter(range(MOST_VISITS))
     found = _rest(interpreter, proof, attention.scores, attention.scores_index, visits, 0)
     if found is None:
-        raise Refusal(Code.MASK_UNKNOWN, Stage.MASK, label(attention.anchor), attention.scores, f"{proof.rest!r}"[:200])
+        raise _refuse(Code.MASK_UNKNOWN, attention, f"{proof.rest!r}"[:200])
     return found
 
 
@@ -221,7 +224,7 @@ def _rest(
     if not any(_is_rest(proof, m) for m, _ in value.terms):
         lost = Poly({m: c for m, c in value.terms if _moves(proof, m) and not _is_bias_term(interpreter, proof, m)})
         if lost.terms:
-            raise Refusal(Code.MASK_UNKNOWN, Stage.MASK, label(attention.anchor), tensor, f"{lost!r}"[:200])
+            raise _refuse(Code.MASK_UNKNOWN, attention, f"{lost!r}"[:200], tensor=tensor)
         return None
     if not conditions and all(_is_rest(proof, m) or not _moves(proof, m) for m, _ in value.terms):
         view = as_view(interpreter, tensor, indices, parts=True)
@@ -229,16 +232,16 @@ def _rest(
             return Leaf(view)
     node = interpreter.scope.producer(tensor)
     if node is None or depth > MOST_STEPS or next(visits, None) is None:
-        raise Refusal(Code.MASK_UNKNOWN, Stage.MASK, label(attention.anchor), tensor, f"{value!r}"[:200])
+        raise _refuse(Code.MASK_UNKNOWN, attention, f"{value!r}"[:200], tensor=tensor)
     out = interpreter.dims(tensor)
     if out is None:
-        raise Refusal(Code.MASK_UNKNOWN, Stage.MASK, label(node), tensor)
+        raise _refuse(Code.MASK_UNKNOWN, node, tensor=tensor)
 
     def below(position: int) -> Mask | None:
         name = node.input[position]
         return _rest(interpreter, proof, name, interpreter.aligned(name, indices, out, node), visits, depth + 1)
 
-    if operator(node) in ("Add", "Sub", "Sum"):
+    if operator(node) in SUMS:
         return _sum([below(p) for p in range(len(node.input))], subtract=node.op_type == "Sub")
     factor = scalar_factor(interpreter, node)
     if factor is not None:
@@ -251,7 +254,7 @@ def _rest(
             return None
         if len(present) == 1 and conditions:
             return present[0]
-        raise Refusal(Code.MASK_UNKNOWN, Stage.MASK, label(node), tensor, f"{value!r}"[:200])
+        raise _refuse(Code.MASK_UNKNOWN, node, f"{value!r}"[:200], tensor=tensor)
     if operator(node) in ("Max", "Min", "Clip"):
         present = tuple(b for p, n in enumerate(node.input) if n and (b := below(p)) is not None)
         if len(present) == 1:
@@ -261,7 +264,7 @@ def _rest(
     moved = source(interpreter, node, list(node.output).index(tensor), indices)
     if moved is not None:
         return _rest(interpreter, proof, *moved, visits, depth + 1)
-    raise Refusal(Code.MASK_UNKNOWN, Stage.MASK, label(node), tensor, f"{value!r}"[:200])
+    raise _refuse(Code.MASK_UNKNOWN, node, f"{value!r}"[:200], tensor=tensor)
 
 
 def _sum(parts: Sequence[Mask | None], *, subtract: bool) -> Mask | None:

@@ -8,7 +8,9 @@ from ...graph.index import label
 from ..interpret import Interpreter
 from ..records.binding import Binding, Leaf, Op
 from ..records.reading import View
-from ..verdicts import Code, Refusal, Stage
+from ..verdicts import Code, Refuser, Stage
+
+_refuse = Refuser(Stage.LIVENESS)
 
 
 def check_private(interpreter: Interpreter, binding: Binding) -> None:
@@ -22,13 +24,7 @@ def check_private(interpreter: Interpreter, binding: Binding) -> None:
     if not attention.product:
         return  # an operator computes scores inside
     if scope.owner(attention.product) is not scope:
-        raise Refusal(
-            Code.CROSSES_SCOPE,
-            Stage.LIVENESS,
-            label(attention.anchor),
-            attention.product,
-            "the product is in an outer graph",
-        )
+        raise _refuse(Code.CROSSES_SCOPE, attention, "the product is in an outer graph", tensor=attention.product)
     target = binding.output.tensor
     pending = [attention.product]
     seen: set[str] = set()
@@ -39,13 +35,9 @@ def check_private(interpreter: Interpreter, binding: Binding) -> None:
         seen.add(name)
         for use in scope.consumers.get(name, []):
             if use.node is None:
-                raise Refusal(
-                    Code.ESCAPES, Stage.LIVENESS, label(attention.anchor), name, f"'{name}' is a graph output"
-                )
+                raise _refuse(Code.ESCAPES, attention, f"'{name}' is a graph output", tensor=name)
             if use.scope is not scope:
-                raise Refusal(
-                    Code.CROSSES_SCOPE, Stage.LIVENESS, label(use.node), name, f"'{name}' is used in {use.scope.path}"
-                )
+                raise _refuse(Code.CROSSES_SCOPE, use.node, f"'{name}' is used in {use.scope.path}", tensor=name)
             pending.extend(o for o in use.node.output if o)
     _check_inputs(binding, seen)
 
@@ -65,4 +57,4 @@ def _check_inputs(binding: Binding, from_scores: set[str]) -> None:
     made = sorted(set(read) & from_scores)
     if made:
         anchor = label(binding.proof.attention.anchor)
-        raise Refusal(Code.ESCAPES, Stage.LIVENESS, anchor, made[0], f"'{made[0]}' is made from the scores")
+        raise _refuse(Code.ESCAPES, anchor, f"'{made[0]}' is made from the scores", tensor=made[0])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -75,7 +74,7 @@ def cut(
             continue
         needed.add(name)
         node = None if name in operands else scope.producer(name)
-        if name not in operands and (_is_initializer(scope, name) or (node is not None and node.op_type == "Constant")):
+        if name not in operands and (_is_initializer(scope, name) or _is_read(scope, name, node)):
             _constant(scope, name, found, largest)
         elif (
             node is None
@@ -103,6 +102,11 @@ def _is_initializer(scope: Scope, name: str) -> bool:
     return owner is not None and name in owner.initializers
 
 
+def _is_read(scope: Scope, name: str, node: NodeProto | None) -> bool:
+    """Whether a node is a Constant whose data can be read; one of another kind stays a node."""
+    return node is not None and node.op_type == "Constant" and scope.constant(name) is not None
+
+
 def _constant(scope: Scope, name: str, found: Cut, largest: int | None) -> None:
     owner = scope.owner(name)
     tensor = None if owner is None else owner.initializers.get(name)
@@ -128,13 +132,21 @@ def _count(dims: Iterable[int]) -> int:
 
 def products_of(site: Site) -> frozenset[int]:
     """The product of query and key, and that with the values, by identity."""
-    nodes: list[NodeProto | None] = []
+    reading = site.reading
+    above = site.scope.producer(reading.product) if reading is not None and reading.product else None
+    return frozenset(id(n) for n in (above, weighing(site)) if n is not None)
+
+
+def weighing(site: Site) -> NodeProto | None:
+    """The product of probabilities and values; None for an operator, and where there is none."""
+    if operator(site.anchor) != "Softmax":
+        return None
     if site.reading is not None:
-        nodes.append(site.scope.producer(site.reading.product) if site.reading.product else None)
-    if operator(site.anchor) == "Softmax":
-        with suppress(Refusal):
-            nodes.append(value_product(site.interpreter, site.anchor)[0])
-    return frozenset(id(n) for n in nodes if n is not None)
+        return site.scope.producer(site.reading.weighing)
+    try:
+        return value_product(site.interpreter, site.anchor)[0]
+    except Refusal:
+        return None
 
 
 def model_of(part: Cut, whole: ModelProto, interpreter: Interpreter, title: str) -> ModelProto:

@@ -7,27 +7,39 @@ All sites are cut out together: the query-key products become inputs of zeros, s
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto
 
 from ...algebra import Index, Poly, Size
-from ...graph.index import Array, label, numpy_type, subgraphs
+from ...graph.index import Array
 from ..interpret import Interpreter
 from ..records.binding import Binding
 from ..records.reading import View, hidden_below
 from ..records.site import Analysis, Site
-from ..verdicts import Code, Refusal, Stage
-from .evaluation import MAX_ELEMENTS, Evaluate, elements, evaluator, is_small, number
-from .measure import Floats, allowed, gather, shape_extents
+from ..verdicts import Code, Refuser, Stage
+from .bias_values import BiasPart, bias_part, feeds_of, placed, scores_shape
+from .evaluation import MAX_ELEMENTS, Evaluate, evaluator, is_small
+from .measure import Floats, allowed
 from .numbers import Grid
+
+_refuse = Refuser(Stage.EMIT)
 
 SHAPES = ((2, 5, 3), (3, 4, 6), (1, 7, 2), (2, 1, 9))
 """Extents given to the unknown sizes of a model, in turn (batch-like, row-like, cache-like and on)."""
+
+
+ROUNDING = 1e-5
+"""Of the largest score, what some twenty operations in float32 may be off by: their rounding is 6e-8 each."""
+
+ROUNDED = 4e-2
+"""The same where 16-bit numbers are on the way: bfloat16 keeps 8 bits, 4e-3 a rounding, of positions and slopes."""
+
+NEAR_ZERO = 1e-6
+"""What scores that are all zero may be off by."""
 
 
 def probe(model: ModelProto, analysis: Analysis, base_dir: Path) -> int:
@@ -43,22 +55,22 @@ def probe(model: ModelProto, analysis: Analysis, base_dir: Path) -> int:
     if not sites:
         return 0
     interpreter = sites[0].interpreter
-    cut = _cut(model, interpreter, sites)
-    if cut is None:
+    part = _part(model, interpreter, sites)
+    if part is None:
         return 0
     ran = 0
     evaluate: Evaluate | None = None
     # 16-bit values anywhere before the scores leave their rounding in them, even where scores are float32.
     narrow = any(d in (TensorProto.FLOAT16, TensorProto.BFLOAT16) for d in interpreter.dtypes.values())
     for seed, numbers in enumerate(SHAPES):
-        sizes = _assign(interpreter, cut, numbers)
-        if not allowed(interpreter, sizes) or not is_small(cut.model.graph.node, interpreter, sizes):
+        sizes = _assign(interpreter, part, numbers)
+        if not allowed(interpreter, sizes) or not is_small(part.nodes, interpreter, sizes):
             continue
         # Not before: onnxruntime infers shapes when it loads, whatever they are.
-        evaluate = evaluate or evaluator(cut.model, base_dir)
+        evaluate = evaluate or evaluator(part.model, base_dir)
         if evaluate is None:
             return 0
-        values = _run(cut, interpreter, sizes, evaluate, np.random.default_rng(seed))
+        values = _run(part, interpreter, sizes, evaluate, np.random.default_rng(seed))
         if values is None:
             continue
         ran += 1
@@ -68,71 +80,28 @@ def probe(model: ModelProto, analysis: Analysis, base_dir: Path) -> int:
     return ran
 
 
-@dataclass(frozen=True)
-class _Cut:
-    model: ModelProto
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    shapes: dict[str, tuple[Poly, ...]]
-
-
 def _wanted(binding: Binding) -> list[str]:
     extra = [v.tensor for v in (binding.positions, binding.slopes) if v is not None]
     return [binding.proof.attention.scores, *extra]
 
 
-def _cut(model: ModelProto, interpreter: Interpreter, sites: list[Site]) -> _Cut | None:
-    """The part of the model between graph inputs, products and softmax inputs."""
-    products = {s.binding.proof.attention.product for s in sites if s.binding is not None} - {""}
-    wanted = list(dict.fromkeys(n for s in sites if s.binding is not None for n in _wanted(s.binding)))
-    nodes: dict[int, NodeProto] = {}
-    constants: list[TensorProto] = []
-    shapes: dict[str, tuple[Poly, ...]] = {}
-    pending = list(wanted)
-    needed: set[str] = set()
-    while pending:
-        name = pending.pop()
-        if name in needed or name in products:
-            continue
-        needed.add(name)
-        node = interpreter.scope.producer(name)
-        extents = shape_extents(interpreter, node)
-        if extents is not None:
-            shapes[name] = extents
-            continue
-        if node is not None and node.op_type == "Constant" and (array := interpreter.array(name)) is not None:
-            constants.append(numpy_helper.from_array(np.asarray(array), name))
-            continue
-        if node is not None and id(node) not in nodes:
-            nodes[id(node)] = node
-            pending.extend(i for i in node.input if i)
-            if any(True for _ in subgraphs(node)):
-                return None
-    chosen = [n for n in interpreter.scope.graph.node if id(n) in nodes]
-    if any(interpreter.dims(p) is None for p in products):
+def _part(model: ModelProto, interpreter: Interpreter, sites: list[Site]) -> BiasPart | None:
+    """The part of the model between graph inputs, products and softmax inputs; None where a body makes some of it."""
+    bindings = [site.binding for site in sites if site.binding is not None]
+    products = {binding.proof.attention.product for binding in bindings} - {""}
+    if any(interpreter.dims(product) is None for product in products):
         return None
-    read = {i for n in chosen for i in n.input}
-    made = {o for n in chosen for o in n.output}
-    given = [i.name for i in model.graph.input if i.name in needed]
-    names = [n for n in (*given, *sorted(products), *sorted(shapes)) if n in read]
-    inputs = [helper.make_tensor_value_info(n, _type(interpreter, n, shapes), None) for n in names]
-    outputs = [helper.make_tensor_value_info(n, _type(interpreter, n, shapes), None) for n in wanted if n in made]
-    initializers = [*constants, *(t for t in model.graph.initializer if t.name in needed)]
-    graph = helper.make_graph(chosen, "probe", inputs, outputs, initializers)
-    part = helper.make_model(graph, opset_imports=list(model.opset_import), ir_version=max(model.ir_version, 8))
-    return _Cut(part, tuple(names), tuple(o.name for o in outputs), shapes)
+    wanted = dict.fromkeys(name for binding in bindings for name in _wanted(binding))
+    part = bias_part(model, interpreter.scope, interpreter, wanted, products, foreign=lambda node: False)
+    return None if part.foreign else part
 
 
-def _type(interpreter: Interpreter, name: str, shapes: dict[str, tuple[Poly, ...]]) -> int:
-    return TensorProto.INT64 if name in shapes else interpreter.dtype(name) or TensorProto.FLOAT
-
-
-def _assign(interpreter: Interpreter, cut: _Cut, numbers: tuple[int, ...]) -> dict[Size, int]:
+def _assign(interpreter: Interpreter, part: BiasPart, numbers: tuple[int, ...]) -> dict[Size, int]:
     """A number for every unknown size: one for all first axes (batches), the others in order of mention."""
     sizes: dict[Size, int] = {}
     place = count(1)
-    for name in cut.inputs:
-        for axis, extent in enumerate(cut.shapes.get(name) or interpreter.dims(name) or ()):
+    for name in part.inputs:
+        for axis, extent in enumerate(part.shapes.get(name) or interpreter.dims(name) or ()):
             for atom in sorted(interpreter.facts.normal(extent).all_atoms()):
                 if isinstance(atom, Size) and atom not in sizes:
                     sizes[atom] = numbers[0] if axis == 0 else numbers[next(place) % len(numbers)]
@@ -140,31 +109,19 @@ def _assign(interpreter: Interpreter, cut: _Cut, numbers: tuple[int, ...]) -> di
 
 
 def _run(
-    cut: _Cut, interpreter: Interpreter, sizes: dict[Size, int], evaluate: Evaluate, rng: np.random.Generator
+    part: BiasPart, interpreter: Interpreter, sizes: dict[Size, int], evaluate: Evaluate, rng: np.random.Generator
 ) -> dict[str, Array] | None:
-    feeds: dict[str, Array] = {}
-    whole = 0
-    for name in cut.inputs:
-        if name in cut.shapes:
-            numbers = [number(interpreter, e, sizes) for e in cut.shapes[name]]
-            if any(n is None for n in numbers):
-                return None
-            feeds[name] = np.array([n for n in numbers if n is not None], np.int64)
-            continue
-        own = elements(interpreter, name, sizes)
-        if own is None or (whole := whole + own) > MAX_ELEMENTS:
-            return None
-        extents = [number(interpreter, d, sizes) or 0 for d in interpreter.dims(name) or ()]
-        dtype = numpy_type(interpreter.dtype(name) or TensorProto.FLOAT)
-        if dtype is None:
-            return None
-        if np.issubdtype(dtype, np.integer) or dtype == np.bool_:
-            drawn = rng.integers(0, 2, extents)
-            if drawn.ndim:
-                drawn[..., -1:] = 1
-            feeds[name] = drawn.astype(dtype)
-        else:
-            feeds[name] = np.zeros(extents, dtype)
+    """All values at these sizes, with masks of drawn zeros and ones, the last of a row one."""
+
+    def drawn(shape: Sequence[int]) -> Array:
+        values: Array = rng.integers(0, 2, shape)
+        if values.ndim:
+            values[..., -1:] = 1
+        return values
+
+    feeds = feeds_of(part, interpreter, sizes, drawn, MAX_ELEMENTS)
+    if feeds is None:
+        return None
     try:
         return {**feeds, **evaluate(feeds)}
     except Exception:  # noqa: BLE001 - shapes that the model itself does not take; any backend error type
@@ -188,17 +145,10 @@ def _compare(site: Site, binding: Binding, sizes: dict[Size, int], values: dict[
         if constant is None:
             return
         values[attention.scores] = constant
-    order = (frame.batch, frame.head, frame.row, frame.key)
-    extents = [1 if i is None else number(interpreter, i.bound, sizes) for i in order]
-    if extents[0] is None:
-        extents[0] = 1  # nothing that was cut out depends on the batch
-    if any(e is None for e in extents):
-        return
-    shape = [e for e in extents if e is not None]
-    if not 0 < math.prod(shape) <= MAX_ELEMENTS:
-        return
-    scores = gather(attention.scores_index, values[attention.scores], order, shape, interpreter, sizes)
-    if scores is None:
+    # Where the batch is unknown, nothing that was cut out depends on it.
+    shape = scores_shape(interpreter, attention, sizes, MAX_ELEMENTS, batch=1)
+    scores = None if shape is None else placed(interpreter, attention, values[attention.scores], shape, sizes)
+    if shape is None or scores is None:
         return
     rows, keys = np.arange(shape[2]), np.arange(shape[3])
     own = rows[:, None] + (shape[3] - shape[2])
@@ -224,7 +174,7 @@ def _compare(site: Site, binding: Binding, sizes: dict[Size, int], values: dict[
         return
     first = np.argmax(visible, axis=-1)[..., None]
     rest = np.where(visible, rest, 0.0)
-    grid = Grid(interpreter, order, shape, sizes, values)
+    grid = Grid(interpreter, frame.scores, shape, sizes, values)
     for monomial, coefficient in proof.rest.terms:
         # Term by term: relative to the first visible key a mask of huge numbers is exact, and swallows no other term.
         term = grid.evaluate(Poly({monomial: coefficient}))
@@ -234,7 +184,7 @@ def _compare(site: Site, binding: Binding, sizes: dict[Size, int], values: dict[
         rest = np.where(visible, rest - (term - np.take_along_axis(term, first, -1)), 0.0)
     gap = np.where(visible, rest - np.take_along_axis(rest, first, -1), 0.0)
     scale = np.abs(np.where(visible, scores, 0.0)).max(initial=1.0)
-    tolerance = scale * (4e-2 if narrow else 1e-5) + 1e-6
+    tolerance = scale * (ROUNDED if narrow else ROUNDING) + NEAR_ZERO
     if np.abs(gap).max(initial=0.0) > tolerance:
         _contradict(site, binding, f"the evaluated bias is off by {np.abs(gap).max():.3g} at shape {shape}")
     elif shape[3] > 1:
@@ -258,6 +208,6 @@ def _slopes(binding: Binding, values: dict[str, Array]) -> Floats:
 def _contradict(site: Site, binding: Binding, detail: str) -> None:
     """Turn a proven site into a refused one."""
     site.binding = None
-    site.refusal = Refusal(
-        Code.PROBE, Stage.EMIT, label(site.anchor), binding.proof.attention.scores, detail, list(binding.proof.steps)
+    site.refusal = _refuse(
+        Code.PROBE, site.anchor, detail, tensor=binding.proof.attention.scores, steps=list(binding.proof.steps)
     )

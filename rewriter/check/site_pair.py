@@ -17,8 +17,9 @@ from ..interpret import Interpreter
 from ..recognise.visibility import UNDERFLOW
 from ..records.binding import Binding
 from ..records.reading import View, hidden_below
+from .bias_values import placed, scores_shape
 from .evaluation import number
-from .measure import Floats, SiteSizes, gather
+from .measure import Floats, SiteSizes
 
 
 @dataclass(frozen=True)
@@ -100,14 +101,9 @@ class CutPair:
     def _scores(self, scores: Array, sizes: dict[Size, int]) -> tuple[Floats, npt.NDArray[np.bool_]] | None:
         """Scores [B, H, S_q, S_kv], and where a key is visible as far as they tell."""
         proof = self._binding.proof
-        frame = proof.attention.frame
-        order = (frame.batch, frame.head, frame.row, frame.key)
-        shape = [1 if i is None else number(self._interpreter, i.bound, sizes) for i in order]
-        extents = [e for e in shape if e]
-        if len(extents) != 4:
-            return None
-        found = gather(proof.attention.scores_index, scores, order, extents, self._interpreter, sizes)
-        if found is None:
+        extents = scores_shape(self._interpreter, proof.attention, sizes)
+        found = None if extents is None else placed(self._interpreter, proof.attention, scores, extents, sizes)
+        if extents is None or found is None:
             return None
         # What causality and window replace is known anyway, and a mask may lower keys that are seen by as much.
         visible = found > (hidden_below(proof.attention) if proof.hidden else HIDDEN_BELOW)

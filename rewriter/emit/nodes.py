@@ -11,6 +11,8 @@ from ...algebra import Index, Number, Poly
 from ...fused.family import DOMAIN, EmptyRows, FusedAttention, MaskKind, Variant
 from ...graph.edit import Editor, set_metadata
 from ...graph.index import label
+from ...patterns.caches import PAST, PRESENT, SEQUENCE_AXIS
+from ...patterns.layouts import Axis
 from ..interpret import Interpreter
 from ..recognise.views import key_head
 from ..records.binding import Binding, Leaf, Mask
@@ -69,16 +71,15 @@ def emit(
     query = writer.operand(attention.query, (frame.batch, frame.head, frame.row), binding.dtype, "query")
     heads = key_head(attention.key, frame.head)
     # With a cache the operand holds the new keys only, which is an index of its own.
-    new = next((i for i in attention.key.indices if i.name == frame.key.name), frame.key)
+    new = next((i for i in attention.key.indices if i.role is Axis.KEY), frame.key)
     key = writer.operand(attention.key, (frame.batch, heads, new), binding.dtype, "key")
     value = writer.operand(attention.value, (frame.batch, heads, new), binding.dtype, "value")
     for name, tensor in (("key", key), ("value", value)):
-        past = attention.past.get(f"past_{name}")
-        present = attention.extra_outputs.get(f"present_{name}", "")
+        past, present = attention.past.get(PAST[name]), attention.extra_outputs.get(PRESENT[name], "")
         if present:
             editor.take_over(present)
         if past:
-            tensor = editor.node("Concat", [past, tensor], f"{site}/{name}", output=present, axis=2)
+            tensor = editor.node("Concat", [past, tensor], f"{site}/{name}", output=present, axis=SEQUENCE_AXIS)
         elif present:
             tensor = editor.node("Identity", [tensor], f"{site}/{name}", output=present)
         key, value = (tensor, value) if name == "key" else (key, tensor)

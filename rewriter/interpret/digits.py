@@ -129,7 +129,7 @@ def divmod_index(environment: Environment, linear: Poly, weight: Poly) -> tuple[
 
     Terms that are multiples of the weight go to the quotient; what is left is the remainder if its
     upper bound lies below the weight.  Otherwise the digits stay functions, and if a plain index is
-    to blame, where it should be split is noted in ``environment.splits``.
+    to blame, whoever watches is told where it should be split (``Environment.watch_splits``).
     """
     if weight == 1:
         return linear, ZERO
@@ -142,7 +142,7 @@ def divmod_index(environment: Environment, linear: Poly, weight: Poly) -> tuple[
             stride = remainder.coefficient_of(atom)
             divisor = divide(weight, stride)
             if divisor is not None and divisor != 1 and not is_nonnegative(divisor - atom.bound):
-                environment.splits.append((atom, divisor))
+                environment.note_split(atom, divisor)
                 break
     else:
         carried = _carried(quotient, remainder, weight)

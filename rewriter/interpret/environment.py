@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from onnx import NodeProto, TensorProto
@@ -9,6 +11,9 @@ from onnx import NodeProto, TensorProto
 from ...algebra import Apply, Cond, Index, Poly, Read, Size, ind, is_nonpositive, of
 from ...graph.index import Array, Scope, label
 from .sizes.facts import Facts
+
+Split = tuple[Index, Poly]
+"""An index that is cut, and what it is divided by."""
 
 INTEGER_TYPES = frozenset(
     {
@@ -41,8 +46,6 @@ class Environment:
         inexact: Narrow float types whose rounding is that of the scores themselves, and not part of a value.
         limited: Tensors of a narrow integer type that holds their elements at realistic sizes only, with that type.
         wrapping: Tensors of an integer type that does not hold their elements at realistic sizes, with that type.
-        splits: (index, divisor) pairs met where a Reshape cuts through a single index: how that axis
-            is made of several.
     """
 
     scope: Scope
@@ -53,12 +56,30 @@ class Environment:
     inexact: frozenset[int] = frozenset()
     limited: dict[str, int] = field(default_factory=dict)
     wrapping: dict[str, int] = field(default_factory=dict)
-    splits: list[tuple[Index, Poly]] = field(default_factory=list)
     table_fits: dict[object, object] = field(default_factory=dict)
     malformed: dict[str, None] = field(default_factory=dict)
     too_complex: dict[str, str] = field(default_factory=dict)
     counted: dict[Size, Poly] = field(default_factory=dict)
     _fresh: int = 0
+    _watching: list[list[Split]] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def watch_splits(self) -> Iterator[list[Split]]:
+        """Where axes are cut by what is asked inside, in the order in which it is met: filled while it is asked.
+
+        What is remembered from before is not worked out again, so it cuts nothing.
+        """
+        found: list[Split] = []
+        self._watching.append(found)
+        try:
+            yield found
+        finally:
+            self._watching.pop()
+
+    def note_split(self, index: Index, divisor: Poly) -> None:
+        """Tell whoever watches that a Reshape cuts through a single index: how that axis is made of several."""
+        for watched in self._watching[-1:]:
+            watched.append((index, divisor))
 
     def dims(self, name: str) -> tuple[Poly, ...] | None:
         """The extents of a tensor, or None if even its rank is unknown."""
@@ -72,7 +93,7 @@ class Environment:
     def fresh_size(self) -> Poly:
         """An extent that nothing is known about yet, and that no other graph of the model calls so."""
         self._fresh += 1
-        return of(Size(f"?{self.scope.path}:{self._fresh}" if self.scope.path else f"?{self._fresh}"))
+        return of(Size(f"?{self.scope.path}:{self._fresh}" if self.scope.path else f"?{self._fresh}", declared=False))
 
     def dtype(self, name: str) -> int:
         """The element type, 0 if unknown."""

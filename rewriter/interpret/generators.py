@@ -35,6 +35,7 @@ from ...algebra import (
     substitute,
 )
 from ...graph.index import attribute, float_attribute, int_attribute, ints_attribute, read_tensor
+from ...patterns.layouts import Axis
 from .arithmetic import exact
 from .equations import einsum_labels
 from .movement import reduced_axes
@@ -92,7 +93,7 @@ def _cumsum(interpreter: Interpreter, node: NodeProto, output: int, indices: Ind
     if not axes or dims is None:
         return None
     axis = axes[0] % len(indices)
-    counter = Index(f"#{node.output[0]}", dims[axis])
+    counter = Index(f"#{node.output[0]}", dims[axis], Axis.SUMMED)
     term = interpreter.element(node.input[0], (*indices[:axis], of(counter), *indices[axis + 1 :]))
     own = 0 if int_attribute(node, "exclusive", 0) else 1
     if int_attribute(node, "reverse", 0):
@@ -225,7 +226,7 @@ def _scatter_nd(interpreter: Interpreter, node: NodeProto, output: int, indices:
         return None
     depth = int(index_dims[-1].constant)
     outer = len(index_dims) - 1
-    where = tuple(of(Index(f"#{node.output[0]}.{axis}", index_dims[axis])) for axis in range(outer))
+    where = tuple(of(Index(f"#{node.output[0]}.{axis}", index_dims[axis], Axis.SUMMED)) for axis in range(outer))
     position: list[Poly | None] = [None] * outer
     inside: list[Cond] = []
     for k in range(depth):
@@ -305,7 +306,7 @@ def _reduce(kind: str) -> Callable[[Interpreter, NodeProto, int, Indices], Poly 
         if reduced is None:
             return None
         keep = int_attribute(node, "keepdims", 1)
-        counters = {a: Index(f"#{node.output[0]}.{a}", dims[a]) for a in reduced}
+        counters = {a: Index(f"#{node.output[0]}.{a}", dims[a], Axis.SUMMED) for a in reduced}
         rest = iter(indices)
         inner = []
         for axis in range(len(dims)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 from onnx import NodeProto
 
-from ...graph.index import Scope, attribute, label
+from ...graph.index import Scope, attribute
 from ...patterns.operators import (
     ANY,
     OWN_TYPE,
@@ -17,7 +17,9 @@ from ...patterns.operators import (
     Allowed,
     OperatorPattern,
 )
-from ..verdicts import Code, Refusal, Stage
+from ..verdicts import Code, Refusal, Refuser, Stage
+
+_refuse = Refuser(Stage.ANCHOR)
 
 BY_OPERATOR = {(p.domain, p.op_type): p for p in reversed(PATTERNS)}
 """The first pattern of every attention operator."""
@@ -43,8 +45,8 @@ def unread(node: NodeProto) -> Refusal | None:
     else:
         return None
     if len(node.input) <= place or not node.input[place]:
-        return Refusal(Code.NO_BIAS, Stage.ANCHOR, label(node), "", f"{node.op_type} has no bias input")
-    return Refusal(Code.FEATURE, Stage.ANCHOR, label(node), node.input[place], detail)
+        return _refuse(Code.NO_BIAS, node, f"{node.op_type} has no bias input")
+    return _refuse(Code.FEATURE, node, detail, tensor=node.input[place])
 
 
 def unsupported(node: NodeProto, pattern: OperatorPattern, version: int, own_type: int = 0) -> str | None:

@@ -10,8 +10,10 @@ from ..interpret.sizes.fact import Fact
 from ..interpret.sizes.facts import Facts
 from ..interpret.sizes.room import excluded, tied
 from ..records.reading import Attention
-from ..verdicts import Code, Refusal, Stage
+from ..verdicts import Code, Refusal, Refuser, Stage
 from .narrow import limits
+
+_refuse = Refuser(Stage.BIAS)
 
 
 def check_room(interpreter: Interpreter, attention: Attention) -> list[str]:
@@ -25,42 +27,28 @@ def check_room(interpreter: Interpreter, attention: Attention) -> list[str]:
     found = [_text(fact) + _only(interpreter, fact) for fact in made]
     unknown = next((fact for fact in made if _known_at_run_time(interpreter, fact)), None)
     if unknown is not None:
-        raise Refusal(
+        raise _refuse(
             Code.SIZES,
-            Stage.BIAS,
             unknown.node,
-            attention.scores,
             f"that {render(unknown.left)} is {render(unknown.right)} is only known at run time; it could be 1 as well",
+            tensor=attention.scores,
         )
     counts = _counts(interpreter, made)
     for index in attention.frame.order:
         small = _excluded(facts, index.bound, counts)
         if small is not None:
-            raise Refusal(
-                Code.SIZES,
-                Stage.BIAS,
-                label(attention.anchor),
-                attention.scores,
-                f"{render(index.bound)} cannot be {small} where {'; '.join(found)}",
-            )
+            raise _refuse(Code.SIZES, attention, f"{render(index.bound)} cannot be {small} where {'; '.join(found)}")
     pinned = next((fact for fact in made if _pins(interpreter, fact)), None)
     if pinned is not None:
-        raise Refusal(
+        raise _refuse(
             Code.SIZES,
-            Stage.BIAS,
             pinned.node,
-            attention.scores,
             f"{_text(pinned)} leaves one length; the original runs with 1 as well, and computes something else",
+            tensor=attention.scores,
         )
     for first, second, words in _independent(interpreter, attention):
         if _tied(facts, first, second):
-            raise Refusal(
-                Code.SIZES,
-                Stage.BIAS,
-                label(attention.anchor),
-                attention.scores,
-                f"there would have to be as many {words} where {'; '.join(found)}",
-            )
+            raise _refuse(Code.SIZES, attention, f"there would have to be as many {words} where {'; '.join(found)}")
     return found + limits(interpreter, attention)
 
 
@@ -110,7 +98,7 @@ def _only(interpreter: Interpreter, fact: Fact) -> str:
 def _known_at_run_time(interpreter: Interpreter, fact: Fact) -> bool:
     """Whether two extents are taken to agree of which one is decided by data: it is as likely to be 1 and spread."""
     atoms = fact.left.all_atoms() | fact.right.all_atoms()
-    unnamed = {a for a in atoms if isinstance(a, Size) and a.name.startswith("?")} - interpreter.counted.keys()
+    unnamed = {a for a in atoms if isinstance(a, Size) and not a.declared} - interpreter.counted.keys()
     return fact.relation == "=" and (bool(unnamed) or any(isinstance(a, Read) for a in atoms))
 
 
@@ -120,7 +108,7 @@ def _pins(interpreter: Interpreter, fact: Fact) -> bool:
     Where 1 makes the graph fail further on, it runs at that one length only, and the fused one may as well.
     """
     named = {a for a in fact.left.all_atoms() | fact.right.all_atoms() if isinstance(a, Size)}
-    open_ones = {a for a in named if not a.name.startswith("?") and not interpreter.facts.cannot_be_one(a)}
+    open_ones = {a for a in named if a.declared and not interpreter.facts.cannot_be_one(a)}
     numbers = {interpreter.facts.normal(of(a)).constant for a in open_ones}
     return fact.relation == "=" and bool(numbers - {None, 0, 1})
 
@@ -169,5 +157,5 @@ def not_counted_from_front(interpreter: Interpreter, value: Poly) -> Refusal | N
             producer = interpreter.scope.producer(tensor)
             if producer is not None and label(producer) == fact.node:
                 detail = f"its index counts from the front only where {render(fact.left)} >= 0"
-                return Refusal(Code.SIZES, Stage.BIAS, fact.node, tensor, detail)
+                return _refuse(Code.SIZES, fact.node, detail, tensor=tensor)
     return None

@@ -5,12 +5,13 @@ from __future__ import annotations
 from onnx import TensorProto
 
 from ...algebra import Poly, Read, render
-from ...graph.index import label
 from ..interpret import Interpreter
 from ..interpret.rounding import NARROW, exact_below, rounding_in
 from ..interpret.types import limit_of
 from ..records.reading import Attention
-from ..verdicts import Code, Refusal, Stage
+from ..verdicts import Code, Refuser, Stage
+
+_refuse = Refuser(Stage.BIAS)
 
 
 def check_types(interpreter: Interpreter, attention: Attention, term: Poly) -> None:
@@ -23,11 +24,9 @@ def check_types(interpreter: Interpreter, attention: Attention, term: Poly) -> N
     if rounding is not None and any(a.depends_on(attention.frame.key) for a in rounding.arguments):
         kind = rounding.function.removeprefix("round_")
         what = render(rounding.arguments[0])[:120]
-        raise Refusal(
+        raise _refuse(
             Code.NARROW_TYPE,
-            Stage.BIAS,
-            label(attention.anchor),
-            attention.scores,
+            attention,
             f"{what} is rounded to {kind}, which holds integers up to {exact_below(rounding)} only",
             term=term,
         )
@@ -40,12 +39,11 @@ def check_types(interpreter: Interpreter, attention: Attention, term: Poly) -> N
             continue
         # Wider types behind a narrow one hold what it made of the elements: the narrowest is where it happened.
         tensor = min(reversed(wrapped), key=lambda t: _bits(interpreter.wrapping[t]))
-        raise Refusal(
+        raise _refuse(
             Code.NARROW_TYPE,
-            Stage.BIAS,
-            label(attention.anchor),
-            tensor,
+            attention,
             f"{_name(interpreter.wrapping[tensor])} does not hold its elements at every length",
+            tensor=tensor,
             term=term,
         )
 

@@ -33,15 +33,17 @@ from ...algebra import (
     poly,
     render,
 )
-from ...graph.index import label, operator
+from ...graph.index import operator
 from ...patterns.forms import LINEAR, Form
+from ...patterns.layouts import Axis
 from ...patterns.masks import HIDING_VALUE
+from ...patterns.positions import COUNT_ATOMS, COUNT_OPERATORS
 from ..interpret import Interpreter
 from ..interpret.tables.element import Table, misfit
 from ..recognise.visibility import MOST_SHIFT, MOST_SHIFT_HALF, apply_order, hides, ramps, shift
 from ..records.proof import Positions, Proof, Slopes
 from ..records.reading import Attention
-from ..verdicts import Code, Refusal, Stage
+from ..verdicts import Code, Refusal, Refuser, Stage
 from .assumptions import check_room, mask_values, not_counted_from_front
 from .forms import LAST_PLACE, Fitted, Frames, Sloped, fit, is_float32, vector
 from .narrow import check_types, rounding_step
@@ -49,6 +51,15 @@ from .replaced import check_replaced
 from .rounded import take_rounded, unrounded
 from .shared import shared_sizes
 from .windows import take_windows
+
+_refuse = Refuser(Stage.BIAS)
+
+
+LARGEST_DENOMINATOR = 1 << 12
+"""Positions are sums of few counts with small factors, so the ratio of two slopes on them is a small fraction."""
+
+LARGEST_SLOPE = 1e30
+"""Times a million positions, a slope beyond this is no number that float32 holds."""
 
 
 @dataclass
@@ -138,7 +149,7 @@ def prove(interpreter: Interpreter, attention: Attention, *, exact_bias: bool = 
 def _check_scale(attention: Attention) -> None:
     if magnitude(attention.scale) > LARGEST_FLOAT32:
         found = "the factor is no number that float32 holds"
-        raise Refusal(Code.SCALE_UNKNOWN, Stage.SCORES, label(attention.anchor), attention.scores, found)
+        raise _refuse(Code.SCALE_UNKNOWN, attention, found, stage=Stage.SCORES)
 
 
 def _derived(parts: _Parts, fitted: Fitted, positions: Positions | None) -> list[str]:
@@ -164,19 +175,15 @@ def _beside(interpreter: Interpreter, attention: Attention, terms: Poly) -> Poly
     """
     head = attention.frame.head
     if head is not None and head.bound.constant is None:
-        raise Refusal(
-            Code.SLOPES_UNKNOWN, Stage.BIAS, label(attention.anchor), attention.scores, "the number of heads is unknown"
-        )
+        raise _refuse(Code.SLOPES_UNKNOWN, attention, "the number of heads is unknown")
     parts = _sort(interpreter, attention, terms)
     for place, factor in parts.counted.items():
         _add_rest(parts, Poly({place: 1}) * factor)
     sloped = [parts.linear, *parts.kinks.values(), *(f for f in parts.counted.values() if f.constant is None)]
     if any(value.terms for value in sloped):
-        raise Refusal(
+        raise _refuse(
             Code.NARROW_TYPE,
-            Stage.BIAS,
-            label(attention.anchor),
-            attention.scores,
+            attention,
             f"a part of the bias is rounded, and a part is not: {_short(sum(sloped, ZERO))}",
         )
     return Poly(parts.rest)
@@ -191,12 +198,11 @@ def _check_shift(attention: Attention) -> None:
     added = shift(attention.terms)
     if magnitude(added) <= most and not hides(attention.terms, half=attention.half):
         return
-    raise Refusal(
+    raise _refuse(
         Code.FINITE_MASK,
-        Stage.MASK,
-        label(attention.anchor),
-        attention.scores,
+        attention,
         f"every key gets {float(added):.6g}, which hides none from the others but takes the digits of all scores",
+        stage=Stage.MASK,
     )
 
 
@@ -206,12 +212,11 @@ def _check_dropped(attention: Attention, value: Poly) -> None:
     limit = MOST_SHIFT_HALF if attention.half else MOST_SHIFT
     # The constant itself is part of a mask, (1 - m) * finfo.min; with an indicator it hides a whole row.
     if monomial and magnitude(coefficient) > limit and not any(isinstance(a, Ind) for a in value.all_atoms()):
-        raise Refusal(
+        raise _refuse(
             Code.FINITE_MASK,
-            Stage.MASK,
-            label(attention.anchor),
-            attention.scores,
+            attention,
             f"every key of a row gets {_short(value)}, which takes the digits of all scores",
+            stage=Stage.MASK,
             term=value,
         )
 
@@ -311,28 +316,25 @@ def _sort_runtime(
     """A term with run-time values in it: positions from the mask, a mask, or something that refuses the site."""
     frame = attention.frame
     if any(a == frame.key or isinstance(a, Min0) for a, _ in place):
-        raise Refusal(
+        raise _refuse(
             Code.SLOPE_NOT_PER_HEAD,
-            Stage.BIAS,
-            label(attention.anchor),
-            attention.scores,
+            attention,
             f"{_short(Poly({monomial: coefficient}))}",
             term=Poly({monomial: coefficient}),
         )
     atoms = frozenset(x for atom, _ in place for x in of(atom).all_atoms())
     allowed = {frame.batch, frame.key}
-    named = {a for a in atoms if isinstance(a, Index) and not a.name.startswith("#")}
+    named = {a for a in atoms if isinstance(a, Index) and a.role is not Axis.SUMMED}
     whole_numbers = all(a.is_integer for a, _ in place)
     if whole_numbers and named <= allowed:
         parts.counted[place] = parts.counted.get(place, ZERO) + factor
         return
     if frame.head is not None and factor.depends_on(frame.head) and named <= allowed:
-        raise Refusal(
+        raise _refuse(
             Code.POSITIONS_DATA,
-            Stage.POSITIONS,
-            label(attention.anchor),
-            attention.scores,
+            attention,
             f"{_short(Poly({monomial: coefficient}))}",
+            stage=Stage.POSITIONS,
             term=Poly({monomial: coefficient}),
         )
     parts.rest[monomial] = coefficient
@@ -342,21 +344,15 @@ def _not_linear(attention: Attention, monomial: Monomial, coefficient: Number) -
     for atom, _ in monomial:
         for inner in sorted(of(atom).all_atoms()):
             if isinstance(inner, Table) and of(inner).depends_on(attention.frame.key):
-                return Refusal(
+                return _refuse(
                     Code.TABLE_NOT_LINEAR,
-                    Stage.BIAS,
-                    label(attention.anchor),
-                    inner.name,
+                    attention,
                     f"{list(inner.data.shape)}: {misfit(inner.data) or 'no formula fits'}",
+                    tensor=inner.name,
                     term=Poly({monomial: coefficient}),
                 )
-    return Refusal(
-        Code.NOT_LINEAR,
-        Stage.BIAS,
-        label(attention.anchor),
-        attention.scores,
-        _short(Poly({monomial: coefficient})),
-        term=Poly({monomial: coefficient}),
+    return _refuse(
+        Code.NOT_LINEAR, attention, _short(Poly({monomial: coefficient})), term=Poly({monomial: coefficient})
     )
 
 
@@ -385,19 +381,13 @@ def _form(interpreter: Interpreter, attention: Attention, parts: _Parts, frames:
             shift = facts.normal(argument - distance)
             other = facts.normal(argument + distance)
             closest = shift if not any(isinstance(a, Index) for a in shift.all_atoms()) else other
-            raise Refusal(
+            raise _refuse(
                 Code.OFFSET if not any(isinstance(a, Index) for a in closest.all_atoms()) else Code.NOT_LINEAR,
-                Stage.BIAS,
-                label(attention.anchor),
-                attention.scores,
+                attention,
                 f"the distance is zero where {_short(argument)} = 0, the query's own key is at {_short(distance)} = 0",
             )
-    raise Refusal(
-        Code.NOT_LINEAR,
-        Stage.BIAS,
-        label(attention.anchor),
-        attention.scores,
-        f"the slope before the row is {_short(linear + kink)}, after it {_short(linear)}",
+    raise _refuse(
+        Code.NOT_LINEAR, attention, f"the slope before the row is {_short(linear + kink)}, after it {_short(linear)}"
     )
 
 
@@ -408,7 +398,7 @@ def _positions(attention: Attention, parts: _Parts, slope: Poly, form: Form) -> 
     """
     frame = attention.frame
     if form is not LINEAR and slope.terms:
-        raise Refusal(Code.NOT_LINEAR, Stage.POSITIONS, label(attention.anchor), attention.scores, "mixed forms")
+        raise _refuse(Code.NOT_LINEAR, attention, "mixed forms", stage=Stage.POSITIONS)
     places: list[tuple[Poly, Poly]] = [(Poly({m: 1}), f) for m, f in parts.counted.items() if f.terms]
     if slope.terms:
         places.append((of(frame.key), slope))
@@ -421,12 +411,8 @@ def _positions(attention: Attention, parts: _Parts, slope: Poly, form: Form) -> 
         _add_rest(parts, place * constant)
         ratio = _ratio(attention, factor, reference, base) if factor.terms else Fraction(0)
         if ratio is None:
-            raise Refusal(
-                Code.NOT_LINEAR,
-                Stage.POSITIONS,
-                label(attention.anchor),
-                attention.scores,
-                f"{_short(place)} has its own slope {_short(factor)}",
+            raise _refuse(
+                Code.NOT_LINEAR, attention, f"{_short(place)} has its own slope {_short(factor)}", stage=Stage.POSITIONS
             )
         value = value + place * ratio
     return reference, Positions(value, reference)
@@ -445,10 +431,10 @@ def _are_positions(interpreter: Interpreter, attention: Attention, parts: _Parts
 
 def _is_count(interpreter: Interpreter, atom: Atom) -> bool:
     """Whether an atom is a running sum: a sum of a mask, or a read of what a CumSum makes."""
-    if isinstance(atom, Sum):
+    if isinstance(atom, COUNT_ATOMS):
         return True
     node = interpreter.scope.producer(atom.tensor) if isinstance(atom, Read) else None
-    return node is not None and operator(node) == "CumSum"
+    return node is not None and operator(node) in COUNT_OPERATORS
 
 
 def _without_mask(attention: Attention, factor: Poly, reference: Poly) -> tuple[Poly, Poly]:
@@ -497,7 +483,7 @@ def _ratio(
     if own is None or base is None or not base.any():
         return None
     largest = int(np.argmax(np.abs(base)))
-    ratio = Fraction(own[largest] / base[largest]).limit_denominator(1 << 12)
+    ratio = Fraction(own[largest] / base[largest]).limit_denominator(LARGEST_DENOMINATOR)
     return ratio if np.all(np.abs(own - float(ratio) * base) <= np.abs(own) * LAST_PLACE) else None
 
 
@@ -512,17 +498,11 @@ def slopes_of(attention: Attention, slope: Poly) -> tuple[Slopes | None, Poly | 
         return None, slope
     numbers = vector(attention, slope)
     if numbers is None:
-        raise Refusal(Code.SLOPES_UNKNOWN, Stage.BIAS, label(attention.anchor), attention.scores, _short(slope))
-    if not np.isfinite(numbers).all() or np.abs(numbers).max(initial=0.0) > 1e30:
-        raise Refusal(
-            Code.SLOPES_UNKNOWN,
-            Stage.BIAS,
-            label(attention.anchor),
-            attention.scores,
-            f"slopes {[float(n) for n in numbers[:8]]} are not finite",
-        )
+        raise _refuse(Code.SLOPES_UNKNOWN, attention, _short(slope))
+    if not np.isfinite(numbers).all() or np.abs(numbers).max(initial=0.0) > LARGEST_SLOPE:
+        raise _refuse(Code.SLOPES_UNKNOWN, attention, f"slopes {[float(n) for n in numbers[:8]]} are not finite")
     if not numbers.any():
-        raise Refusal(Code.NO_BIAS, Stage.BIAS, label(attention.anchor), attention.scores, "all slopes are zero")
+        raise _refuse(Code.NO_BIAS, attention, "all slopes are zero")
     return numbers.astype(np.float32), None
 
 
@@ -533,7 +513,7 @@ def _nothing_found(interpreter: Interpreter, attention: Attention, parts: _Parts
     detail = f"added is {_short(Poly(parts.rest))}" if parts.rest else "nothing is added"
     heavy = [c for m, c in parts.rest.items() if magnitude(c) < -HIDING_VALUE and m]
     stage = Stage.BIAS if heavy else Stage.SCORES
-    return Refusal(Code.NO_BIAS, stage, label(attention.anchor), attention.scores, detail)
+    return _refuse(Code.NO_BIAS, attention, detail, stage=stage)
 
 
 def _short(value: Poly, limit: int = 200) -> str:

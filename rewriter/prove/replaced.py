@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from ...algebra import Atom, Cond, Ind, Index, Min0, Poly, Read, Size, Sum, at_most_zero, of, render, substitute
-from ...graph.index import label
 from ..interpret import Interpreter
 from ..recognise.visibility import UNDERFLOW
 from ..records.reading import Attention
-from ..verdicts import Code, Refusal, Stage
+from ..verdicts import Code, Refuser, Stage
+
+_refuse = Refuser(Stage.MASK)
 
 
 def check_replaced(interpreter: Interpreter, attention: Attention, terms: Poly) -> list[str]:
@@ -31,21 +32,17 @@ def check_replaced(interpreter: Interpreter, attention: Attention, terms: Poly) 
         {m: c for m, c in bias.terms if any(isinstance(x, Index | Min0) for a, _ in m for x in of(a).all_atoms())}
     )
     if not all(coefficient > 0 and all(map(_never_negative, monomial)) for monomial, coefficient in moving.terms):
-        raise Refusal(
+        raise _refuse(
             Code.FINITE_MASK,
-            Stage.MASK,
-            label(attention.anchor),
-            attention.scores,
+            attention,
             f"a hidden key scores {float(attention.replaced_at):g} in place of its score, and the row's own key gets "
             f"{render(moving)[:160]}, which may be as low",
         )
     hiding = next((c for c in attention.visible if not _shows_own(interpreter, attention, c)), None)
     if hiding is not None:
-        raise Refusal(
+        raise _refuse(
             Code.FINITE_MASK,
-            Stage.MASK,
-            label(attention.anchor),
-            attention.scores,
+            attention,
             f"a hidden key scores {float(attention.replaced_at):g} in place of its score, and the row's own key is "
             f"hidden as well: {hiding.text[:160]}",
         )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from onnx import NodeProto, TensorProto
 
-from ...graph.index import label
 from ...patterns.operators import OperatorPattern
 from ..interpret import Interpreter
 from ..prepare.features import unsupported, version_of
-from ..verdicts import Code, Refusal, Stage
+from ..verdicts import Code, Refuser, Stage
+
+_refuse = Refuser(Stage.ANCHOR)
 
 
 def check_features(interpreter: Interpreter, node: NodeProto, pattern: OperatorPattern) -> None:
@@ -20,11 +21,11 @@ def check_features(interpreter: Interpreter, node: NodeProto, pattern: OperatorP
     """
     why = unsupported(node, pattern, version_of(interpreter.scope, pattern), _own_type(interpreter, node))
     if why is not None:
-        raise Refusal(Code.FEATURE, Stage.ANCHOR, label(node), "", why)
+        raise _refuse(Code.FEATURE, node, why)
     for position in pattern.unused:
         output = node.output[position] if position < len(node.output) else ""
         if output and interpreter.scope.consumers.get(output):
-            raise Refusal(Code.ESCAPES, Stage.LIVENESS, label(node), output)
+            raise _refuse(Code.ESCAPES, node, tensor=output, stage=Stage.LIVENESS)
 
 
 def _own_type(interpreter: Interpreter, node: NodeProto) -> int:

@@ -10,16 +10,20 @@ from onnx import NodeProto, TensorProto
 from ...algebra import Cond, Index, Poly, conjunction, conjuncts, less_equal, of, poly
 from ...graph.index import attribute as attribute_of
 from ...graph.index import float_attribute, int_attribute, label
+from ...patterns.caches import PAST, RANK, SEQUENCE_AXIS
+from ...patterns.layouts import OPERANDS, SEQUENCE, Axis, axis
 from ...patterns.operators import OperatorPattern
 from ..interpret import Interpreter
 from ..interpret.digits import divide, floordiv
 from ..interpret.engine import UnknownRank
 from ..prepare.features import version_of
 from ..records.reading import Attention, Frame, Guard, View
-from ..verdicts import Code, Refusal, Stage
+from ..verdicts import Code, Refuser, Stage
 from .features import check_features
 from .views import find_view, index_of
 from .visibility import Masked, is_half, unmask
+
+_refuse = Refuser(Stage.SCORES)
 
 
 def attention(interpreter: Interpreter, node: NodeProto, pattern: OperatorPattern) -> Attention:
@@ -32,20 +36,19 @@ def attention(interpreter: Interpreter, node: NodeProto, pattern: OperatorPatter
     query, key, value = (operands[n] for n in ("query", "key", "value"))
     heads, key_heads, width = _heads(interpreter, node, pattern, query, key)
     query_dims, key_dims = _dims(interpreter, node, query), _dims(interpreter, node, key)
-    batch = index_of("b", query_dims[0])
-    rows = query_dims[2] if len(query_dims) == 4 else query_dims[1]
-    new_keys = key_dims[2] if len(key_dims) == 4 else key_dims[1]
+    batch = index_of(Axis.BATCH, query_dims[0])
+    rows, new_keys = query_dims[SEQUENCE[len(query_dims)]], key_dims[SEQUENCE[len(key_dims)]]
     cached = _cached(interpreter, node, operands)
     total = interpreter.facts.normal(new_keys + cached)
-    head, row, column = Index("h", heads), Index("i", rows), Index("j", total)
+    head, row, column = axis(Axis.HEAD, heads), axis(Axis.ROW, rows), axis(Axis.KEY, total)
     frame = Frame(_index(batch), head, row, column)
-    inner = Index("d", width)
+    inner = axis(Axis.FEATURE, width)
     group = divide(heads, key_heads)
     if group is None:
-        raise Refusal(Code.LAYOUT, Stage.SCORES, label(node), key, f"{heads!r} heads, {key_heads!r} key heads")
+        raise _refuse(Code.LAYOUT, node, f"{heads!r} heads, {key_heads!r} key heads", tensor=key)
     key_head = floordiv(of(head), group) if group != 1 else of(head)
-    new_column = column if cached == 0 else Index("j", new_keys)
-    feature = Index("e", _value_width(interpreter, node, value, key_heads))
+    new_column = column if cached == 0 else axis(Axis.KEY, new_keys)
+    feature = axis(Axis.VALUE_FEATURE, _value_width(interpreter, node, value, key_heads))
     # The scale takes the factors of query and key in.  Nothing takes that of values, nor that of keys which are
     # appended to a cache or are outputs.
     handed_on = cached != 0 or any(p < len(node.output) and node.output[p] for p in pattern.outputs.values())
@@ -76,14 +79,14 @@ def attention(interpreter: Interpreter, node: NodeProto, pattern: OperatorPatter
         query=views["query"],
         key=views["key"],
         value=views["value"],
-        output=_output(node, frame, feature, packed=interpreter.rank(query) == 3),
+        output=_output(node, frame, feature, len(query_dims)),
         hidden=masked.hidden,
         guard=_guard(pattern, version_of(interpreter.scope, pattern), causal=bool(causality)),
         own_causality=bool(causality),
         extra_outputs={
             name: node.output[p] for name, p in pattern.outputs.items() if p < len(node.output) and node.output[p]
         },
-        past={n: operands[n] for n in ("past_key", "past_value") if n in operands},
+        past={n: operands[n] for n in PAST.values() if n in operands},
         steps=[f"{node.op_type} '{label(node)}': scale {scale:.9g}, bias '{bias}'"],
     )
 
@@ -96,12 +99,12 @@ def _operands(interpreter: Interpreter, node: NodeProto, pattern: OperatorPatter
     """
     operands = {name: node.input[p] for name, p in pattern.inputs.items() if p < len(node.input) and node.input[p]}
     if "bias" not in operands:
-        raise Refusal(Code.NO_BIAS, Stage.ANCHOR, label(node), "", f"{node.op_type} has no bias input")
+        raise _refuse(Code.NO_BIAS, node, f"{node.op_type} has no bias input", stage=Stage.ANCHOR)
     check_features(interpreter, node, pattern)
     missing = [n for n in ("query", "key", "value") if n not in operands]
     if missing:
         found = f"it has no {missing[0]} of its own (packed operands)"
-        raise Refusal(Code.FEATURE, Stage.ANCHOR, label(node), "", found)
+        raise _refuse(Code.FEATURE, node, found, stage=Stage.ANCHOR)
     return operands
 
 
@@ -110,10 +113,10 @@ def _value_width(interpreter: Interpreter, node: NodeProto, value: str, key_head
     dims = _dims(interpreter, node, value)
     if len(dims) == 4 and not interpreter.same(dims[1], key_heads):
         found = f"{dims[1]!r} heads of values, {key_heads!r} of keys"
-        raise Refusal(Code.LAYOUT, Stage.SCORES, label(node), value, found)
+        raise _refuse(Code.LAYOUT, node, found, tensor=value)
     width = dims[3] if len(dims) == 4 else divide(dims[2], key_heads)
     if width is None:
-        raise Refusal(Code.LAYOUT, Stage.SCORES, label(node), value)
+        raise _refuse(Code.LAYOUT, node, tensor=value)
     return width
 
 
@@ -121,28 +124,23 @@ def _scale(node: NodeProto, pattern: OperatorPattern, query: str, width: Poly) -
     """The factor of query times key; one over the root of the head size if none is given."""
     scale = float_attribute(node, "scale", 0.0)
     if attribute_of(node, "scale") is not None and not pattern.zero_scale_is_default and not scale > 0:
-        raise Refusal(Code.FEATURE, Stage.ANCHOR, label(node), "", f"scale = {scale:g} has no square root that scales")
+        raise _refuse(Code.FEATURE, node, f"scale = {scale:g} has no square root that scales", stage=Stage.ANCHOR)
     if scale:
         return scale
     size = width.constant
     if not size:
         why = "not fixed" if size is None else "zero"
-        raise Refusal(Code.SCALE_UNKNOWN, Stage.SCORES, label(node), query, f"the head size is {why}")
+        raise _refuse(Code.SCALE_UNKNOWN, node, f"the head size is {why}", tensor=query)
     return 1.0 / math.sqrt(float(size))
 
 
-def _output(node: NodeProto, frame: Frame, feature: Index, *, packed: bool) -> View:
-    """The operator's result, [B, H, S_q, E] or [B, S_q, H * E]; axes of one element hold no index."""
+def _output(node: NodeProto, frame: Frame, feature: Index, rank: int) -> View:
+    """The operator's result, laid out as its query of that rank is; axes of one element hold no index."""
     if not node.output[0]:
-        raise Refusal(Code.FEATURE, Stage.ANCHOR, label(node), "", "its result is left out")
-    assert frame.head is not None
-    batch = (frame.batch,) if frame.batch is not None else ()
-    axes: tuple[tuple[Index, ...], ...] = (batch, (frame.head,), (frame.row,), (feature,))
-    if packed:
-        axes = (batch, (frame.row,), (frame.head, feature))
-    if any(index.bound == 1 for axis in axes for index in axis):
-        axes = tuple(tuple(i for i in axis if i.bound != 1) for axis in axes)
-    return View(node.output[0], axes)
+        raise _refuse(Code.FEATURE, node, "its result is left out", stage=Stage.ANCHOR)
+    named = {Axis.BATCH: frame.batch, Axis.HEAD: frame.head, Axis.ROW: frame.row, Axis.FEATURE: feature}
+    axes = [[named[role] for role in held] for held in OPERANDS[rank]]
+    return View(node.output[0], tuple(tuple(i for i in held if i is not None and i.bound != 1) for held in axes))
 
 
 def _guard(pattern: OperatorPattern, version: int, *, causal: bool) -> Guard:
@@ -156,8 +154,8 @@ def _guard(pattern: OperatorPattern, version: int, *, causal: bool) -> Guard:
 
 def _dims(interpreter: Interpreter, node: NodeProto, tensor: str) -> tuple[Poly, ...]:
     dims = interpreter.dims(tensor)
-    if dims is None or len(dims) not in (3, 4):
-        raise Refusal(Code.LAYOUT, Stage.ANCHOR, label(node), tensor, "its rank is not 3 or 4")
+    if dims is None or len(dims) not in OPERANDS:
+        raise _refuse(Code.LAYOUT, node, "its rank is not 3 or 4", tensor=tensor, stage=Stage.ANCHOR)
     return tuple(interpreter.facts.normal(d) for d in dims)
 
 
@@ -172,7 +170,7 @@ def _heads(
         count = int_attribute(node, pattern.heads, 0)
         found = divide(query_dims[2], poly(count)) if count else None
         if found is None:
-            raise Refusal(Code.LAYOUT, Stage.ANCHOR, label(node), query, f"{pattern.heads} = {count}")
+            raise _refuse(Code.LAYOUT, node, f"{pattern.heads} = {count}", tensor=query, stage=Stage.ANCHOR)
         heads, width = poly(count), found
     if len(key_dims) == 4:
         key_heads = key_dims[1]
@@ -185,12 +183,13 @@ def _heads(
 
 def _cached(interpreter: Interpreter, node: NodeProto, operands: dict[str, str]) -> Poly:
     """The number of cached keys."""
-    if "past_key" not in operands:
+    past = operands.get(PAST["key"])
+    if past is None:
         return poly(0)
-    dims = interpreter.dims(operands["past_key"])
-    if dims is None or len(dims) != 4 or "past_value" not in operands:
-        raise Refusal(Code.LAYOUT, Stage.ANCHOR, label(node), operands["past_key"])
-    return interpreter.facts.normal(dims[2])
+    dims = interpreter.dims(past)
+    if dims is None or len(dims) != RANK or PAST["value"] not in operands:
+        raise _refuse(Code.LAYOUT, node, tensor=past, stage=Stage.ANCHOR)
+    return interpreter.facts.normal(dims[SEQUENCE_AXIS])
 
 
 def _index(value: Poly) -> Index | None:
@@ -218,7 +217,7 @@ def _operand(
     wanted = named if len(dims) == 4 else _bhsd(batch, head, position, last)
     view = find_view(interpreter, tensor, indices, wanted, factors=factors)
     if view is None:
-        raise Refusal(Code.LAYOUT, Stage.SCORES, label(node), tensor, f"indexed [{', '.join(map(repr, indices))}]")
+        raise _refuse(Code.LAYOUT, node, f"indexed [{', '.join(map(repr, indices))}]", tensor=tensor)
     return view
 
 
@@ -240,7 +239,7 @@ def _check_columns(interpreter: Interpreter, node: NodeProto, pattern: OperatorP
         and not interpreter.same(dims[-1], keys)
     ):
         detail = f"the bias has {dims[-1]!r} columns for {keys!r} keys; keys without a column are hidden"
-        raise Refusal(Code.FEATURE, Stage.MASK, label(node), bias, detail)
+        raise _refuse(Code.FEATURE, node, detail, tensor=bias, stage=Stage.MASK)
 
 
 def _bias(
@@ -248,7 +247,7 @@ def _bias(
 ) -> tuple[Masked, tuple[Poly, ...]]:
     dims = interpreter.dims(bias)
     if dims is None or len(dims) > 4:
-        raise Refusal(Code.LAYOUT, Stage.SCORES, label(node), bias, "the bias has an unknown rank")
+        raise _refuse(Code.LAYOUT, node, "the bias has an unknown rank", tensor=bias)
     assert frame.head is not None
     full: tuple[Poly, ...] = (batch, of(frame.head), of(frame.row), of(frame.key))
     out = (
@@ -262,10 +261,10 @@ def _bias(
         index = interpreter.aligned(bias, full, out, node)
     except UnknownRank:
         detail = "whether the bias is spread over an axis or as long as it depends on sizes"
-        raise Refusal(Code.LAYOUT, Stage.SCORES, label(node), bias, detail) from None
+        raise _refuse(Code.LAYOUT, node, detail, tensor=bias) from None
     value = interpreter.element(bias, index)
     if interpreter.dtype(bias) == TensorProto.BOOL:
-        raise Refusal(Code.NO_BIAS, Stage.SCORES, label(node), bias, "the mask is boolean")
+        raise _refuse(Code.NO_BIAS, node, "the mask is boolean", tensor=bias)
     return unmask(value, half=half), index
 
 
@@ -280,12 +279,11 @@ def _own_causality(
     # Operators with a cache count query rows behind it; without one, row i sees keys 0 .. i.
     offset = interpreter.facts.normal(frame.offset if pattern.from_last else cached)
     if not interpreter.facts.equal(offset, frame.offset):
-        raise Refusal(
+        raise _refuse(
             Code.CAUSALITY,
-            Stage.MASK,
-            label(node),
-            "",
+            node,
             f"row 0 sees keys up to {offset!r}, the last row would have to see all {frame.key.bound!r}",
+            stage=Stage.MASK,
         )
     return (less_equal(of(frame.key), of(frame.row) + offset),)
 
@@ -296,10 +294,11 @@ def _check_lengths(interpreter: Interpreter, node: NodeProto, pattern: OperatorP
     name = node.input[place] if place < len(node.input) else ""
     dims = interpreter.dims(name) if name else None
     if dims is None:
-        raise Refusal(Code.FEATURE, Stage.ANCHOR, label(node), name, "sequence lengths of unknown shape")
+        raise _refuse(Code.FEATURE, node, "sequence lengths of unknown shape", tensor=name, stage=Stage.ANCHOR)
     last = interpreter.element(name, tuple(of(Index(f"s{a}", d)) for a, d in enumerate(dims)))
     if not interpreter.facts.equal(last + 1, frame.key.bound):
         detail = f"lengths {last!r} + 1 are not the {frame.key.bound!r} keys"
-        if pattern.inputs["past_key"] < len(node.input) and node.input[pattern.inputs["past_key"]]:
+        past = pattern.inputs[PAST["key"]]
+        if past < len(node.input) and node.input[past]:
             detail += ": each sequence has its new keys behind its own past ones, and no fused node writes there"
-        raise Refusal(Code.FEATURE, Stage.ANCHOR, label(node), name, detail)
+        raise _refuse(Code.FEATURE, node, detail, tensor=name, stage=Stage.ANCHOR)

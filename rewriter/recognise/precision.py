@@ -5,14 +5,13 @@ from __future__ import annotations
 from onnx import NodeProto, TensorProto
 
 from ...graph.index import operator
+from ...patterns.surroundings import SUMS
 from ..interpret import Interpreter
 from ..interpret.rounding import NARROW
 from .products import is_contraction
 
 LONGEST_PATH = 64
 """Operators between a product of query and key and its softmax at most."""
-
-ADDING = frozenset({"Add", "Sub", "Sum"})
 
 
 def score_types(interpreter: Interpreter, anchor: NodeProto) -> frozenset[int]:
@@ -31,7 +30,7 @@ def score_types(interpreter: Interpreter, anchor: NodeProto) -> frozenset[int]:
         if not path:
             return frozenset()
         product = path[-1][0]
-    last = max((k for k, (node, _) in enumerate(path) if operator(node) in ADDING), default=-1)
+    last = max((k for k, (node, _) in enumerate(path) if operator(node) in SUMS), default=-1)
     found = {interpreter.dtype(name) for _, name in (*path[: last + 1], *path[-1:])}
     for name in product.input[:2]:
         maker = interpreter.scope.producer(name)

@@ -9,6 +9,7 @@ from onnx import NodeProto
 
 from ...algebra import ZERO, Index, Number, Poly, of
 from ...graph.index import float_attribute, int_attribute, label
+from ...patterns.layouts import Axis
 from ...patterns.operators import PRODUCTS
 from ..interpret import Interpreter
 from ..interpret.arithmetic import exact
@@ -53,7 +54,7 @@ def contract(interpreter: Interpreter, node: NodeProto, indices: Indices) -> Con
     first_a, first_b = int_attribute(node, "transBatchA", 0), int_attribute(node, "transBatchB", 0)
     left, right = rows_last(left, first_a), rows_last(right, first_b)
     extent = left[-2] if trans_a else left[-1]
-    inner = Index(f"d:{node.output[0]}", extent)
+    inner = Index(f"d:{node.output[0]}", extent, Axis.FEATURE)
     row, column = indices[-2], indices[-1]
     batch = indices[:-2]
     left_index = (*_batch(interpreter, left[:-2], batch), *((of(inner), row) if trans_a else (row, of(inner))))
@@ -91,7 +92,7 @@ def _einsum(interpreter: Interpreter, node: NodeProto, indices: Indices) -> Cont
     summed_over = [d[t.index(summed[0])] for d, t in zip((dims, held[1]), terms, strict=True)]
     if any(interpreter.is_single(e) != interpreter.is_single(summed_over[0]) for e in summed_over):
         return None  # an extent of 1 that is spread along the sum
-    inner = Index(f"d:{node.output[0]}", summed_over[0])
+    inner = Index(f"d:{node.output[0]}", summed_over[0], Axis.FEATURE)
     place = {**dict(zip(result, indices, strict=True)), summed[0]: of(inner)}
     operand_index = []
     for name, term in zip(node.input, terms, strict=True):

@@ -23,15 +23,19 @@ from ...algebra import (
     of,
     split,
 )
-from ...graph.index import int_attribute, label
+from ...graph.index import int_attribute
+from ...patterns.layouts import Axis
+from ...patterns.layouts import axis as axis_of
 from ...patterns.masks import FINITE_MASK, HIDING_VALUE
 from ..interpret import Interpreter
-from ..verdicts import Code, Refusal, Stage
+from ..verdicts import Code, Refuser, Stage
 from .products import Contraction, contract, is_contraction
 from .reductions import reduction
 from .replaced import WHY_NOT, take_replaced
 from .views import indices_of
 from .visibility import is_half, unmask
+
+_refuse = Refuser(Stage.SCORES)
 
 Indices = tuple[Poly, ...]
 
@@ -65,12 +69,12 @@ def _take_scores(interpreter: Interpreter, softmax: NodeProto, indices: Indices)
     whole = interpreter.element(softmax.input[0], indices)
     half = is_half(interpreter, softmax.input[0])
     masked = unmask(whole, half=half)
-    key = next((a for a in sorted(indices_of(indices)) if a.name == "j"), None)
+    key = next((a for a in sorted(indices_of(indices)) if a.role is Axis.KEY), None)
     if key is None:
-        raise Refusal(Code.NO_BIAS, Stage.ANCHOR, label(softmax), softmax.input[0], "there is only one key")
+        raise _refuse(Code.NO_BIAS, softmax, "there is only one key", tensor=softmax.input[0], stage=Stage.ANCHOR)
     sink = _sink(interpreter, softmax.input[0], indices, key)
     if sink is not None:
-        raise Refusal(Code.EXTRA_COLUMNS, Stage.SCORES, label(softmax), sink)
+        raise _refuse(Code.EXTRA_COLUMNS, softmax, tensor=sink)
     masked = take_replaced(masked, lambda score: bool(_products(interpreter, score, key)))
     visible, value = masked.visible, masked.value
     read, product = _only_product(interpreter, softmax, value, key, whole)
@@ -108,14 +112,14 @@ def _only_product(
         return products[0]
     if products:
         found = "several matrix products are added: " + ", ".join(r.tensor for r, _ in products)
-        raise Refusal(Code.NONLINEAR_SCORE, Stage.SCORES, label(softmax), scores, found)
+        raise _refuse(Code.NONLINEAR_SCORE, softmax, found, tensor=scores)
     grown = interpreter.too_complex.get(scores)
     if grown is not None:
-        raise Refusal(Code.TOO_COMPLEX, Stage.SCORES, label(softmax), scores, grown)
+        raise _refuse(Code.TOO_COMPLEX, softmax, grown, tensor=scores)
     hidden = _hidden_product(interpreter, whole)
     if hidden is not None:
-        raise Refusal(Code.NONLINEAR_SCORE, Stage.SCORES, label(softmax), scores, hidden)
-    raise Refusal(Code.NO_PRODUCT, Stage.ANCHOR, label(softmax), scores)
+        raise _refuse(Code.NONLINEAR_SCORE, softmax, hidden, tensor=scores)
+    raise _refuse(Code.NO_PRODUCT, softmax, tensor=scores, stage=Stage.ANCHOR)
 
 
 def _scaling(
@@ -138,9 +142,9 @@ def _scaling(
             finite = _finite_mask(value, indicators, lambda score: bool(_products(interpreter, score, key)))
             if finite is not None:
                 found = f"a hidden key scores {float(finite):g} in place of its score. {WHY_NOT}"
-                raise Refusal(Code.FINITE_MASK, Stage.SCORES, label(softmax), softmax.input[0], found)
+                raise _refuse(Code.FINITE_MASK, softmax, found, tensor=softmax.input[0])
             found = f"the product is multiplied by {' * '.join(a.text for a, _ in others)[:200]}"
-            raise Refusal(Code.NONLINEAR_SCORE, Stage.SCORES, label(softmax), read.tensor, found)
+            raise _refuse(Code.NONLINEAR_SCORE, softmax, found, tensor=read.tensor)
         scaling[others] = coefficient
     return scaling, Poly(terms)
 
@@ -184,7 +188,7 @@ def _finite_mask(score: Poly, indicators: list[Ind], is_score: Callable[[Poly], 
 def _per_head(monomial: Monomial, read: Read) -> bool:
     """Whether the other factors depend on one index only, which does not move along rows or keys."""
     inside = {x for a, _ in monomial if a != read for x in of(a).all_atoms() if isinstance(x, Index)}
-    return all(not isinstance(a, Ind) for a, _ in monomial) and {i.name for i in inside} <= {"h"}
+    return all(not isinstance(a, Ind) for a, _ in monomial) and all(i.role is Axis.HEAD for i in inside)
 
 
 def _moves(atom: object) -> bool:
@@ -251,5 +255,5 @@ def _parts_along(
         for part in node.input:
             dims = interpreter.dims(part)
             if dims is not None and len(dims) == len(place) and dims[axis] != 1:
-                column = Index(key.name, dims[axis])
+                column = axis_of(Axis.KEY, dims[axis])
                 yield name, part, (*place[:axis], of(column), *place[axis + 1 :]), column

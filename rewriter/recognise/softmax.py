@@ -9,13 +9,14 @@ from onnx import NodeProto
 
 from ...algebra import Index, Poly, Substitution, of, poly, render, substitute
 from ...graph.index import label
+from ...patterns.layouts import BESIDE_KEYS, CUT_INTO, READINGS, WITHOUT_HEADS, WITHOUT_ROWS, Axis, axis
 from ..interpret import Interpreter
 from ..interpret.digits import floordiv
 from ..records.reading import Attention, Frame, View
-from ..verdicts import Code, Refusal, Stage
+from ..verdicts import Code, Refusal, Refuser, Stage
 from .products import Contraction
 from .scores import Scores, take_scores
-from .values import Weighed, take_values, value_product
+from .values import Weighed, Weighing, take_values, value_product
 from .views import (
     as_view,
     beside,
@@ -29,6 +30,8 @@ from .views import (
     quotient,
     softmax_axis,
 )
+
+_refuse = Refuser(Stage.SCORES)
 
 Indices = tuple[Poly, ...]
 Operand = tuple[str, Indices]
@@ -44,31 +47,34 @@ def attentions(interpreter: Interpreter, softmax: NodeProto) -> list[Attention]:
         Refusal: The softmax is no attention that can be rewritten, whatever its bias is.
     """
     scope = interpreter.scope
-    axis = softmax_axis(interpreter, softmax, scope.opset.get("", 1))
+    keys = softmax_axis(interpreter, softmax, scope.opset.get("", 1))
     dims = interpreter.dims(softmax.input[0])
-    if dims is None or axis is None:
-        raise Refusal(
-            Code.SOFTMAX_AXIS, Stage.ANCHOR, label(softmax), softmax.input[0], "its axes cannot be told apart"
+    if dims is None or keys is None:
+        raise _refuse(
+            Code.SOFTMAX_AXIS, softmax, "its axes cannot be told apart", tensor=softmax.input[0], stage=Stage.ANCHOR
         )
-    value_product(interpreter, softmax)  # without one this softmax is a classifier or a router
-    if not 2 <= len(dims) <= 5:
-        raise Refusal(Code.SOFTMAX_AXIS, Stage.ANCHOR, label(softmax), softmax.input[0], f"rank {len(dims)}")
+    weighing = value_product(interpreter, softmax)  # without one this softmax is a classifier or a router
+    if len(dims) not in BESIDE_KEYS:
+        raise _refuse(Code.SOFTMAX_AXIS, softmax, f"rank {len(dims)}", tensor=softmax.input[0], stage=Stage.ANCHOR)
     readings = []
-    for indices in _split_axes(interpreter, softmax, _axis_names(dims, axis)):
-        readings += _readings(interpreter, take_scores(interpreter, softmax, indices), indices)
+    for indices in _split_axes(interpreter, softmax, _axis_names(dims, keys)):
+        score = take_scores(interpreter, softmax, indices)
+        for renamed, frame in _readings(interpreter, score, indices):
+            # Under the same names they are the same scores.
+            readings.append((renamed, frame, score if renamed == indices else None))
     if not readings:
-        raise Refusal(
+        raise _refuse(
             Code.SOFTMAX_AXIS,
-            Stage.SCORES,
-            label(softmax),
-            softmax.input[0],
-            f"the softmax runs over axis {axis}, which is not the key axis of the product",
+            softmax,
+            f"the softmax runs over axis {keys}, which is not the key axis of the product",
+            tensor=softmax.input[0],
         )
     found: list[Attention] = []
     refusal: Refusal | None = None
-    for renamed, frame in readings:
+    for renamed, frame, taken in readings:
         try:
-            found.append(_assemble(interpreter, softmax, renamed, frame))
+            taken = taken or take_scores(interpreter, softmax, renamed)
+            found.append(_assemble(interpreter, softmax, taken, weighing, renamed, frame))
         except Refusal as reason:
             refusal = refusal or reason
     if not found and refusal is not None:
@@ -79,10 +85,9 @@ def attentions(interpreter: Interpreter, softmax: NodeProto) -> list[Attention]:
 # --- axes ------------------------------------------------------------------------------------------------
 
 
-def _axis_names(dims: tuple[Poly, ...], axis: int) -> Indices:
-    names = {2: ["i"], 3: ["n", "i"], 4: ["b", "h", "i"], 5: ["b", "h", "g", "i"]}[len(dims)]
-    rest = iter(names)
-    return tuple(index_of("j" if a == axis else next(rest), d) for a, d in enumerate(dims))
+def _axis_names(dims: tuple[Poly, ...], keys: int) -> Indices:
+    rest = iter(BESIDE_KEYS[len(dims)])
+    return tuple(index_of(Axis.KEY if place == keys else next(rest), d) for place, d in enumerate(dims))
 
 
 def _split_axes(interpreter: Interpreter, softmax: NodeProto, indices: Indices) -> list[Indices]:
@@ -95,7 +100,7 @@ def _split_axes(interpreter: Interpreter, softmax: NodeProto, indices: Indices) 
         splits = discover_splits(interpreter, product.left, product.left_index)
         splits += discover_splits(interpreter, product.right, product.right_index)
         own = {a for x in indices for a in x.atoms if isinstance(a, Index)}
-        cut = next(((i, d) for i, d in splits if i in own and i.name in ("n", "i")), None)
+        cut = next(((i, d) for i, d in splits if i in own and i.role in CUT_INTO), None)
         if cut is None:
             break
         replaced = _cut_axis(interpreter, indices, *cut)
@@ -111,8 +116,9 @@ def _cut_axis(interpreter: Interpreter, indices: Indices, index: Index, divisor:
     major = quotient(interpreter, index.bound, divisor)
     if major is None:
         return None
-    first, second = ("b", "h") if index.name == "n" else ("i", "g")
-    parts = Index(first, major), Index(second, divisor)
+    assert isinstance(index.role, Axis)
+    first, second = CUT_INTO[index.role]
+    parts = axis(first, major), axis(second, divisor)
     if major == 1:
         replacement = of(parts[1])
     elif divisor == 1:
@@ -125,7 +131,7 @@ def _cut_axis(interpreter: Interpreter, indices: Indices, index: Index, divisor:
 def _by_content(interpreter: Interpreter, index: Index) -> list[tuple[Index, Poly]]:
     """[B*6, S, S]: an extent that is a number times sizes is a batch times that many heads."""
     bound = interpreter.facts.normal(index.bound)
-    if index.name != "n" or len(bound.terms) != 1:
+    if index.role is not Axis.LEADING or len(bound.terms) != 1:
         return []
     monomial, coefficient = bound.terms[0]
     if not monomial or coefficient == 1:
@@ -136,7 +142,7 @@ def _by_content(interpreter: Interpreter, index: Index) -> list[tuple[Index, Pol
 def _readings(interpreter: Interpreter, score: Scores, indices: Indices) -> list[tuple[Indices, Frame]]:
     """Assignments of batch, head and row to the axes, under which keys do not depend on the row."""
     names = list(dict.fromkeys(indices_of(indices)))
-    key = next(i for i in names if i.name == "j")
+    key = next(i for i in names if i.role is Axis.KEY)
     (_, query_side), (repeated, key_side) = _query_and_key(score.product, key)
     key_side = origin(interpreter, repeated, key_side)
     others = [i for i in names if i != key]
@@ -145,22 +151,22 @@ def _readings(interpreter: Interpreter, score: Scores, indices: Indices) -> list
         return grouped
     if not others:
         return [_reading(indices, {}, key)]
-    roles = {1: ["i"], 2: ["h", "i"], 3: ["b", "h", "i"]}[len(others)]
-    if len(others) == 2 and any(o.name == "b" for o in others):
-        roles = ["b", "i"]
+    roles = READINGS[len(others)]
+    if len(others) == 2 and any(o.role is Axis.BATCH for o in others):
+        roles = WITHOUT_HEADS
     found: list[tuple[Indices, Frame]] = []
     for order in permutations(roles):
-        row = others[order.index("i")]
+        row = others[order.index(Axis.ROW)]
         if not any(x.depends_on(row) for x in key_side) and any(x.depends_on(row) for x in query_side):
             found.append(_reading(indices, dict(zip(others, order, strict=True)), key))
-    if roles == ["h", "i"]:
+    if roles == READINGS[2]:
         # [B, S, S] without heads is as good as [H, S, S] without batch; the bias decides.
-        for order in permutations(["b", "i"]):
-            if not any(x.depends_on(others[order.index("i")]) for x in key_side):
+        for order in permutations(WITHOUT_HEADS):
+            if not any(x.depends_on(others[order.index(Axis.ROW)]) for x in key_side):
                 found.append(_reading(indices, dict(zip(others, order, strict=True)), key))
     if not found and len(others) < 3:
         # S_q == 1: there is no row axis at all.
-        found.append(_reading(indices, dict(zip(others, ["b", "h"][-len(others) :], strict=True)), key))
+        found.append(_reading(indices, dict(zip(others, WITHOUT_ROWS[-len(others) :], strict=True)), key))
     return found + grouped
 
 
@@ -183,24 +189,25 @@ def _grouped(
             batch = next((o for o in shared if o != major), None)
             if major.bound.constant is None or group.bound.constant is None:
                 continue
-            head = Index("h", major.bound * group.bound)
+            head = axis(Axis.HEAD, major.bound * group.bound)
             first = floordiv(of(head), group.bound)
             renamed: Substitution = {major: first, group: of(head) - first * group.bound}
-            row_index = Index("i", poly(1) if row is None else row.bound)
+            row_index = axis(Axis.ROW, poly(1) if row is None else row.bound)
             if row is not None:
                 renamed[row] = of(row_index)
-            batch_index = None if batch is None else Index("b", batch.bound)
+            batch_index = None if batch is None else axis(Axis.BATCH, batch.bound)
             if batch is not None and batch_index is not None:
                 renamed[batch] = of(batch_index)
             found.append((tuple(substitute(x, renamed) for x in indices), Frame(batch_index, head, row_index, key)))
     return found
 
 
-def _reading(indices: Indices, roles: dict[Index, str], key: Index) -> tuple[Indices, Frame]:
-    """The indices renamed to their roles b, h and i; a row axis of extent 1 where none has the role."""
-    bound = {role: Index(role, index.bound) for index, role in roles.items()}
+def _reading(indices: Indices, roles: dict[Index, Axis], key: Index) -> tuple[Indices, Frame]:
+    """The indices renamed to their roles; a row axis of extent 1 where none has that role."""
+    bound = {role: axis(role, index.bound) for index, role in roles.items()}
     renamed: Substitution = {index: of(bound[role]) for index, role in roles.items()}
-    frame = Frame(bound.get("b"), bound.get("h"), bound.get("i", Index("i", poly(1))), key)
+    row = bound.get(Axis.ROW, axis(Axis.ROW, poly(1)))
+    frame = Frame(bound.get(Axis.BATCH), bound.get(Axis.HEAD), row, key)
     return tuple(substitute(x, renamed) for x in indices), frame
 
 
@@ -213,18 +220,18 @@ def _query_and_key(product: Contraction, key: Index) -> tuple[Operand, Operand]:
 # --- operands --------------------------------------------------------------------------------------------
 
 
-def _assemble(interpreter: Interpreter, softmax: NodeProto, indices: Indices, frame: Frame) -> Attention:
-    score = take_scores(interpreter, softmax, indices)
+def _assemble(
+    interpreter: Interpreter, softmax: NodeProto, score: Scores, weighing: Weighing, indices: Indices, frame: Frame
+) -> Attention:
     product = score.product
     query, key = _query_and_key(product, frame.key)
     inner = product.inner
     if frame.batch in beside(interpreter, *query, inner):
-        raise Refusal(
+        raise _refuse(
             Code.SLOPE_NOT_PER_HEAD,
-            Stage.SCORES,
-            label(product.node),
-            query[0],
+            product.node,
             "what would be the batch is part of the features, so the bias differs between batches, not heads",
+            tensor=query[0],
         )
     query_view = find_view(
         interpreter, *query, present(frame.batch, frame.head, frame.row, inner), lambda view: _is_whole(view, frame)
@@ -232,10 +239,8 @@ def _assemble(interpreter: Interpreter, softmax: NodeProto, indices: Indices, fr
     key_view = find_view(interpreter, *key, present(frame.batch, frame.head, frame.key, inner))
     if query_view is None or key_view is None:
         missing, index = query if query_view is None else key
-        raise Refusal(
-            Code.LAYOUT, Stage.SCORES, label(product.node), missing, f"indexed [{', '.join(map(repr, index))}]"
-        )
-    weighed = take_values(interpreter, softmax, indices, frame, score.visible)
+        raise _refuse(Code.LAYOUT, product.node, f"indexed [{', '.join(map(repr, index))}]", tensor=missing)
+    weighed = take_values(interpreter, softmax, weighing, indices, frame, score.visible)
     key_view, value_view = _with_equal_heads(interpreter, frame, (*key, inner), key_view, weighed)
     return Attention(
         anchor=softmax,
@@ -255,6 +260,7 @@ def _assemble(interpreter: Interpreter, softmax: NodeProto, indices: Indices, fr
         replaced_at=score.replaced_at,
         guard=weighed.guard,
         product=product.node.output[0],
+        weighing=weighed.node.output[0],
         factor=score.factor,
         steps=[
             f"scores = {float(score.scale):.6g}"
@@ -289,7 +295,7 @@ def _with_equal_heads(
 
     best = value_of(lambda view: True)
     if best is None:
-        raise Refusal(Code.LAYOUT, Stage.SCORES, label(weighed.node), values)
+        raise _refuse(Code.LAYOUT, weighed.node, tensor=values)
     for heads in (key_head(key_view, frame.head), key_head(best, frame.head)):
 
         def fits(view: View, heads: Index | None = heads) -> bool:
@@ -301,12 +307,11 @@ def _with_equal_heads(
         theirs = value_of(fits)
         if ours is not None and theirs is not None:
             return ours, theirs
-    raise Refusal(
+    raise _refuse(
         Code.LAYOUT,
-        Stage.SCORES,
-        label(weighed.node),
-        values,
+        weighed.node,
         f"keys have {_count(key_view, frame.head)} heads, values {_count(best, frame.head)}",
+        tensor=values,
     )
 
 

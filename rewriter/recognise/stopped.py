@@ -13,15 +13,18 @@ from onnx import NodeProto
 
 from ...algebra import Read
 from ...graph.index import Scope, label, operator
+from ...patterns.layouts import STORED_FORMS
 from ...patterns.surroundings import INTEGER_PRODUCTS
 from ..interpret import Interpreter
-from ..interpret.movement import RULES as MOVEMENT
+from ..interpret.operators import MOVING
 from ..records.site import Surroundings
-from ..verdicts import Code, Refusal, Stage
+from ..verdicts import Code, Refusal, Refuser, Stage
 from .products import is_contraction
-from .views import index_of
+from .views import places_in
 
-CARRIERS = frozenset({"Cast", "CastLike", "DequantizeLinear", "QuantizeLinear", *MOVEMENT})
+_refuse = Refuser(Stage.SCORES)
+
+CARRIERS = STORED_FORMS | MOVING
 """Operators that make of a stored weight another form of it."""
 
 MOST_NODES = 200
@@ -49,9 +52,9 @@ def why_unread(interpreter: Interpreter, softmax: NodeProto, around: Surrounding
     integers = around.quantised
     if integers is not None:
         detail = f"{integers.op_type} '{label(integers)}' stands between the query and the output"
-        return Refusal(Code.QUANTISED, refusal.stage, label(integers), _output(integers), detail)
+        return _refuse(Code.QUANTISED, integers, detail, tensor=_output(integers), stage=refusal.stage)
     if refusal.code is Code.NO_VALUE_PRODUCT:
-        stopper = next((n for n in around.below if n.op_type not in MOVEMENT and not _is_product(n)), None)
+        stopper = next((n for n in around.below if n.op_type not in MOVING and not _is_product(n)), None)
         what = "the probabilities go through"
     else:
         stopper, what = _stopper(interpreter, softmax), "the reading of the scores stopped at"
@@ -60,9 +63,9 @@ def why_unread(interpreter: Interpreter, softmax: NodeProto, around: Surrounding
     factor = _factor_without_number(interpreter, stopper)
     if factor is not None:
         detail = f"the factor '{factor}' is no number that float32 holds"
-        return Refusal(Code.SCALE_UNKNOWN, Stage.SCORES, label(stopper), factor, detail)
+        return _refuse(Code.SCALE_UNKNOWN, stopper, detail, tensor=factor)
     detail = f"{what} {stopper.op_type} '{label(stopper)}'" + (f"; {refusal.detail}" if refusal.detail else "")
-    return Refusal(refusal.code, refusal.stage, label(stopper), _output(stopper), detail)
+    return _refuse(refusal.code, stopper, detail, tensor=_output(stopper), stage=refusal.stage)
 
 
 def written_out(interpreter: Interpreter, node: NodeProto) -> tuple[Refusal, Surroundings] | None:
@@ -90,12 +93,12 @@ def written_out(interpreter: Interpreter, node: NodeProto) -> tuple[Refusal, Sur
         return None
     extra = next((n for n in found if operator(n) in ("Add", "Max", "Sum", "Clip")), None)
     if around.quantised is not None:
-        return why_unread(interpreter, node, around, Refusal(Code.QUANTISED, Stage.SCORES)), around
+        return why_unread(interpreter, node, around, _refuse(Code.QUANTISED, "")), around
     if extra is not None:
         detail = f"{extra.op_type} '{label(extra)}' changes the sum that the exponentials are divided by"
-        return Refusal(Code.EXTRA_COLUMNS, Stage.SCORES, label(extra), _output(extra), detail), around
+        return _refuse(Code.EXTRA_COLUMNS, extra, detail, tensor=_output(extra)), around
     detail = f"its softmax, written out with {total.op_type} '{label(total)}', could not be read"
-    return Refusal(Code.NO_PRODUCT, Stage.SCORES, label(node), node.output[0], detail), around
+    return _refuse(Code.NO_PRODUCT, node, detail, tensor=node.output[0]), around
 
 
 def _above(scope: Scope, tensor: str) -> Iterator[NodeProto]:
@@ -172,7 +175,7 @@ def _stopper(interpreter: Interpreter, softmax: NodeProto) -> NodeProto | None:
     dims = interpreter.dims(softmax.input[0])
     if dims is None:
         return next((n for n in _above(interpreter.scope, softmax.input[0])), None)
-    value = interpreter.element(softmax.input[0], tuple(index_of(f"s{a}", d) for a, d in enumerate(dims)))
+    value = interpreter.element(softmax.input[0], places_in("s", dims))
     reads = sorted(a for a in value.all_atoms() if isinstance(a, Read))
     makers = [interpreter.scope.producer(read.tensor) for read in sorted(reads, key=lambda r: -len(r.indices))]
     return next((n for n in makers if n is not None and not _is_product(n) and operator(n) != "Constant"), None)

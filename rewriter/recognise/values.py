@@ -7,23 +7,27 @@ from dataclasses import dataclass
 from onnx import NodeProto
 
 from ...algebra import ONE, Apply, Cond, Ind, Index, Poly, Read, Substitution, conjunction, ind, of, substitute
-from ...graph.index import Scope, label, operator
+from ...graph.index import Scope, operator
+from ...patterns.layouts import CHANGING_WEIGHTS, Axis, axis
 from ..interpret import Interpreter
 from ..interpret.digits import floordiv
-from ..interpret.movement import RULES as MOVEMENT
 from ..interpret.movement import dropout_is_live
+from ..interpret.operators import MOVING
 from ..records.reading import Frame, Guard, View
-from ..verdicts import Code, Refusal, Stage
+from ..verdicts import Code, Refuser, Stage
 from .products import contract, is_contraction
-from .views import as_view, index_of, indices_of, quotient, radix
+from .views import as_view, indices_of, places_in, quotient, radix
 from .visibility import under
+
+_refuse = Refuser(Stage.SCORES)
 
 Indices = tuple[Poly, ...]
 
-PASS_THROUGH = frozenset({"Cast", "CastLike", "Where", "IsNaN", "Not", "Mul", "Add", *MOVEMENT})
-"""Operators that may stand between the softmax and the product with the values, which is looked for behind them.
+Weighing = tuple[NodeProto, int]
+"""The product of probabilities and values, and which of its operands the probabilities are."""
 
-What they do to the probabilities is looked at afterwards: they may copy them, or hide once more what is hidden."""
+PASS_THROUGH = CHANGING_WEIGHTS | MOVING
+"""Operators behind which the product with the values is looked for."""
 
 
 @dataclass(frozen=True)
@@ -48,58 +52,72 @@ class Weighed:
 
 
 def take_values(
-    interpreter: Interpreter, softmax: NodeProto, indices: Indices, frame: Frame, visible: tuple[Cond, ...]
+    interpreter: Interpreter,
+    softmax: NodeProto,
+    weighing: Weighing,
+    indices: Indices,
+    frame: Frame,
+    visible: tuple[Cond, ...],
 ) -> Weighed:
-    """The value operand, the output, and what becomes of rows without keys on the way."""
-    node, position = value_product(interpreter, softmax)
+    """The value operand, the output, and what becomes of rows without keys on the way.
+
+    Args:
+        interpreter: For elements.
+        softmax: The softmax.
+        weighing: The product with the values, as ``value_product`` finds it.
+        indices: The index of the scores.
+        frame: What its indices mean.
+        visible: Conditions under which a key is visible.
+
+    Raises:
+        Refusal: The probabilities are changed on the way, or the axes of the product cannot be told.
+    """
+    node, position = weighing
     out = node.output[0]
     dims = interpreter.dims(out)
     if dims is None:
-        raise Refusal(Code.NO_VALUE_PRODUCT, Stage.SCORES, label(node), out)
-    places = tuple(index_of(f"w{a}", d) for a, d in enumerate(dims))
+        raise _refuse(Code.NO_VALUE_PRODUCT, node, tensor=out)
+    places = places_in("w", dims, Axis.OPEN)
     for _ in range(3):
         product = contract(interpreter, node, places)
         if product is None or product.alpha != 1:
-            raise Refusal(Code.NO_VALUE_PRODUCT, Stage.SCORES, label(node), out, "not a plain matrix product")
+            raise _refuse(Code.NO_VALUE_PRODUCT, node, "not a plain matrix product", tensor=out)
         sides = [(product.left, product.left_index), (product.right, product.right_index)]
         operand, operand_index = sides[position]
         values, values_index = sides[1 - position]
-        interpreter.splits.clear()
-        weight = interpreter.element(operand, operand_index)
-        read, guard = _probability(interpreter, softmax, weight, indices, visible)
+        with interpreter.watch_splits() as splits:
+            weight = interpreter.element(operand, operand_index)
+            read, guard = _probability(interpreter, softmax, weight, indices, visible)
         if read is None:
-            raise Refusal(
-                Code.NO_VALUE_PRODUCT, Stage.SCORES, label(node), operand, "the probabilities are changed before it"
-            )
+            raise _refuse(Code.NO_VALUE_PRODUCT, node, "the probabilities are changed before it", tensor=operand)
         bound = _bind(interpreter, indices, read.indices)
         if bound is not None:
             break
-        cut = next(((i, d) for i, d in interpreter.splits if i.name.startswith("w")), None)
+        cut = next(((i, d) for i, d in splits if i.role is Axis.OPEN), None)
         if cut is None:
             cut = next((c for r in read.indices for c in _undivided(r)), None)
         if cut is None:
-            raise Refusal(Code.LAYOUT, Stage.SCORES, label(node), operand, f"indexed {read!r}")
+            raise _refuse(Code.LAYOUT, node, f"indexed {read!r}", tensor=operand)
         index, divisor = cut
         major = quotient(interpreter, index.bound, divisor)
         if major is None:
-            raise Refusal(Code.LAYOUT, Stage.SCORES, label(node), operand, f"{index.name} is not a multiple")
-        parts = of(Index(f"{index.name}a", major)) * divisor + of(Index(f"{index.name}b", divisor))
+            raise _refuse(Code.LAYOUT, node, f"{index.name} is not a multiple", tensor=operand)
+        first, second = Index(f"{index.name}a", major, Axis.OPEN), Index(f"{index.name}b", divisor, Axis.OPEN)
+        parts = of(first) * divisor + of(second)
         places = tuple(substitute(p, {index: parts}) for p in places)
     else:
-        raise Refusal(Code.LAYOUT, Stage.SCORES, label(node), out)
+        raise _refuse(Code.LAYOUT, node, tensor=out)
     if bound.get(product.inner) != of(frame.key):
-        raise Refusal(
-            Code.SOFTMAX_AXIS, Stage.SCORES, label(node), operand, "the product with the values sums over another axis"
-        )
+        raise _refuse(Code.SOFTMAX_AXIS, node, "the product with the values sums over another axis", tensor=operand)
     free = [i for i in indices_of(places) if i not in bound]
     if len(free) != 1:
-        raise Refusal(Code.LAYOUT, Stage.SCORES, label(node), out, "the feature axis cannot be told")
-    bound[free[0]] = of(Index("e", free[0].bound))
-    feature = Index("e", free[0].bound)
+        raise _refuse(Code.LAYOUT, node, "the feature axis cannot be told", tensor=out)
+    feature = axis(Axis.VALUE_FEATURE, free[0].bound)
+    bound[free[0]] = of(feature)
     value_index = tuple(substitute(x, bound) for x in values_index)
     output_view = as_view(interpreter, out, tuple(substitute(x, bound) for x in places))
     if output_view is None:
-        raise Refusal(Code.LAYOUT, Stage.SCORES, label(node), out)
+        raise _refuse(Code.LAYOUT, node, tensor=out)
     return Weighed(node, values, value_index, feature, output_view, guard)
 
 
@@ -108,7 +126,7 @@ def _undivided(value: Poly) -> list[tuple[Index, Poly]]:
     for atom in sorted(value.all_atoms()):
         if isinstance(atom, Apply) and atom.function == "floordiv":
             single = atom.arguments[0].single_atom
-            if isinstance(single, Index) and single.name.startswith("w"):
+            if isinstance(single, Index) and single.role is Axis.OPEN:
                 found.append((single, atom.arguments[1]))
     return found
 
@@ -186,7 +204,7 @@ def _digits(interpreter: Interpreter, names: tuple[Index, ...], known: Index) ->
     return found if interpreter.same(extent, known.bound) else None
 
 
-def value_product(interpreter: Interpreter, softmax: NodeProto) -> tuple[NodeProto, int]:
+def value_product(interpreter: Interpreter, softmax: NodeProto) -> Weighing:
     """The product that consumes the probabilities, and which operand they are."""
     scope: Scope = interpreter.scope
     found: list[tuple[NodeProto, int]] = []
@@ -201,15 +219,13 @@ def value_product(interpreter: Interpreter, softmax: NodeProto) -> tuple[NodePro
             if use.node is None:
                 continue
             if use.scope is not scope:
-                raise Refusal(
-                    Code.CROSSES_SCOPE, Stage.SCORES, label(use.node), name, f"'{name}' is used in {use.scope.path}"
-                )
+                raise _refuse(Code.CROSSES_SCOPE, use.node, f"'{name}' is used in {use.scope.path}", tensor=name)
             if is_contraction(use.node):
                 found.append((use.node, use.position))
             elif operator(use.node) == "Dropout" and dropout_is_live(interpreter, use.node):
-                raise Refusal(Code.TRAINING, Stage.SCORES, label(use.node), name)
+                raise _refuse(Code.TRAINING, use.node, tensor=name)
             elif operator(use.node) in PASS_THROUGH:
                 pending.extend(o for o in use.node.output if o)
     if not found:
-        raise Refusal(Code.NO_VALUE_PRODUCT, Stage.SCORES, label(softmax), softmax.output[0])
+        raise _refuse(Code.NO_VALUE_PRODUCT, softmax, tensor=softmax.output[0])
     return found[0]

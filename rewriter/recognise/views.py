@@ -14,16 +14,12 @@ from onnx import NodeProto
 
 from ...algebra import ONE, Apply, Index, Number, Poly, min0, of, poly, substitute
 from ...graph.index import int_attribute
+from ...patterns.layouts import MAX_HOPS, SELECTING, Axis, axis
 from ..interpret import Interpreter
 from ..interpret.digits import divide
+from ..interpret.environment import Split
 from ..interpret.movement import source
 from ..records.reading import Digits, View
-
-MAX_HOPS = 24
-"""How far up from an operand of the product the search for a clean layout goes."""
-
-SELECTING = frozenset({"Slice", "Gather", "Split", "GatherND", "GatherElements"})
-"""Movement that takes a part: what it takes from is not the operand itself."""
 
 
 def radix(interpreter: Interpreter, index: Poly) -> tuple[Index, ...] | None:
@@ -85,7 +81,7 @@ def _as_view(interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...], p
             return None
         if names and dims is not None and not _covers(interpreter, names, dims[position]):
             spare = interpreter.facts.normal(min0(interpreter.facts.normal(dims[position] - names[0].bound)))
-            if not parts or len(names) > 1 or names[0].name not in ("i", "j") or spare != 0:
+            if not parts or len(names) > 1 or names[0].role not in (Axis.ROW, Axis.KEY) or spare != 0:
                 return None
             prefix.append(position)
         seen.update(names)
@@ -99,7 +95,8 @@ def digits_of(index: Index, group: Poly) -> Digits | None:
     count = divide(index.bound, group)
     if count is None:
         return None
-    return Digits(index, Index(f"{index.name}_kv", count), Index(f"{index.name}_in", group))
+    major = Axis.KEY_HEAD if index.role is Axis.HEAD else None
+    return Digits(index, Index(f"{index.name}_kv", count, major), Index(f"{index.name}_in", group))
 
 
 def digits_in(indices: tuple[Poly, ...]) -> list[Digits]:
@@ -175,7 +172,7 @@ def key_head(view: View, head: Index | None) -> Index | None:
     """The head index that keys or values have: the query's, one per group, or none."""
     if head is None or head in view.indices or any(d.whole == head for d in view.digits):
         return head
-    return next((i for i in view.indices if i.name == f"{head.name}_kv"), None)
+    return next((i for i in view.indices if i.role is Axis.KEY_HEAD), None)
 
 
 def find_view(
@@ -272,16 +269,14 @@ def beside(interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...], inn
     return found - {inner}
 
 
-def discover_splits(interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...]) -> list[tuple[Index, Poly]]:
+def discover_splits(interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...]) -> list[Split]:
     """Where a Reshape upstream cuts an index in two, e.g. [B, S, H, D] behind a [B*H, S, D] operand."""
-    interpreter.splits.clear()
-    for _ in range(MAX_HOPS):
-        step = _step(interpreter, tensor, indices)  # what was remembered notes no splits
-        if step is None or interpreter.splits:
-            break
-        tensor, indices, _factor = step
-    found = list(interpreter.splits)
-    interpreter.splits.clear()
+    with interpreter.watch_splits() as found:
+        for _ in range(MAX_HOPS):
+            step = _step(interpreter, tensor, indices)  # not what was remembered, which cuts nothing
+            if step is None or found:
+                break
+            tensor, indices, _factor = step
     return found
 
 
@@ -306,15 +301,20 @@ def softmax_axis(interpreter: Interpreter, node: NodeProto, opset: int) -> int |
     dims = interpreter.dims(node.input[0])
     if not dims:
         return None
-    axis = int_attribute(node, "axis", -1 if opset >= 13 else 1) % len(dims)
-    if opset < 13 and any(d != 1 for d in dims[axis + 1 :]):
+    place = int_attribute(node, "axis", -1 if opset >= 13 else 1) % len(dims)
+    if opset < 13 and any(d != 1 for d in dims[place + 1 :]):
         return None
-    return axis
+    return place
 
 
-def index_of(name: str, extent: Poly) -> Poly:
-    """An axis variable, or 0 where the axis has extent 1."""
-    return poly(0) if extent == 1 else of(Index(name, extent))
+def index_of(role: Axis, extent: Poly) -> Poly:
+    """The index of an axis that has a role, or 0 where it has extent 1."""
+    return poly(0) if extent == 1 else of(axis(role, extent))
+
+
+def places_in(letter: str, dims: tuple[Poly, ...], role: Axis | None = None) -> tuple[Poly, ...]:
+    """An index for every axis of a tensor, the letter with the axis' number; 0 where it has extent 1."""
+    return tuple(poly(0) if d == 1 else of(Index(f"{letter}{a}", d, role)) for a, d in enumerate(dims))
 
 
 def quotient(interpreter: Interpreter, bound: Poly, divisor: Poly) -> Poly | None:

@@ -37,6 +37,7 @@ from ...algebra import (
     substitute,
 )
 from ...graph.index import operator
+from ...patterns.layouts import TO_THE_PRODUCT
 from ...patterns.masks import HIDDEN_BELOW, HIDING_WIDE
 from ..interpret import Interpreter
 from ..interpret.tables.element import Table
@@ -59,14 +60,6 @@ UNDERFLOW = 128
 
 MOST_ABOVE = 200
 """Tensors between scores and products that are looked at."""
-
-_ABOVE = frozenset(
-    {
-        *("Add", "Sub", "Mul", "Div", "Sum", "Where", "Max", "Min", "Clip", "Neg"),
-        *("Cast", "CastLike", "Identity", "Reshape", "Transpose", "Unsqueeze", "Squeeze"),
-    }
-)
-"""Operators between scores and their product."""
 
 MOST_SHIFT = 1 << 12
 """A number added to every key that is larger than this takes digits of the scores with it."""
@@ -103,7 +96,7 @@ def is_half(interpreter: Interpreter, scores: str) -> bool:
         node = interpreter.scope.producer(name)
         if (name == scores or is_contraction(node)) and interpreter.dtype(name) == TensorProto.FLOAT16:
             return True
-        if node is not None and operator(node) in _ABOVE:
+        if node is not None and operator(node) in TO_THE_PRODUCT:
             new = [i for i in node.input if i and i not in seen]
             pending.extend(new)
             seen.update(new)

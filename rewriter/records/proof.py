@@ -12,6 +12,7 @@ from ...algebra import ZERO, Cond, Number, Poly
 from ...fused.family import UNBOUNDED
 from ...patterns.forms import Form
 from ..interpret.rounding import rounding_bounds
+from .evidence import Evidence
 from .reading import Attention
 
 
@@ -91,6 +92,7 @@ class Proof:
         assumptions: Equalities that the proof takes from operators that would also broadcast.
         steps: The derivation.
         parameters: Those of the form.
+        evidence: Where the model says all this, if that was asked for.
     """
 
     attention: Attention
@@ -107,6 +109,7 @@ class Proof:
     rounded: Poly = ZERO
     unrounded: Poly = ZERO
     parameters: tuple[Number, ...] = ()
+    evidence: Evidence | None = None
 
     @property
     def lengths(self) -> tuple[int, ...]:

@@ -121,6 +121,7 @@ class Attention:
         guard: What becomes of rows without keys behind the softmax, or in place of it.
         own_causality: The operator leaves out later keys itself, whatever their scores are.
         product: Output of the query-key product; empty for fused operators.
+        weighing: Output of the product of probabilities and values; likewise.
         extra_outputs: Further outputs of a fused operator, by name: ``key`` or ``value`` to be provided.
         steps: How it was recognised, in readable steps.
     """
@@ -144,6 +145,7 @@ class Attention:
     own_causality: bool = False
     factor: Poly | None = None
     product: str = ""
+    weighing: str = ""
     extra_outputs: dict[str, str] = field(default_factory=dict)
     past: dict[str, str] = field(default_factory=dict)
     steps: list[str] = field(default_factory=list)

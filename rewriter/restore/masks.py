@@ -27,6 +27,7 @@ from ...algebra import Poly
 from ...graph.edit import all_names, arrange, float_type
 from ...graph.index import float_attribute, index_graph, int_attribute, label, opset_versions
 from ...graph.load import graphs
+from ...patterns.caches import PAST
 from ...patterns.operators import PATTERNS, OperatorPattern
 from ..interpret.scopes import interpreted
 from ..prepare.features import pattern_of
@@ -132,7 +133,7 @@ class _Unfolding:
         node = self.node
         nonpad = _given(node, NONPAD)
         left, right = (int_attribute(node, f"{side}_window_size", -1) for side in ("left", "right"))
-        cached = _given(node, ATTENTION.inputs["past_key"])
+        cached = _given(node, ATTENTION.inputs[PAST["key"]])
         if not nonpad and left < 0 and right < 0:
             return False
         ranks = {self._rank(node.input[0]), self._rank(node.input[1])}
@@ -200,7 +201,7 @@ class _Unfolding:
         zero = self._constant(np.array(0, np.int32))
         if rank == 1:
             lengths = self._cast(mask, TensorProto.INT64)
-            column = self._range(self._keys(1, _given(node, MULTI_HEAD.inputs["past_key"])))
+            column = self._range(self._keys(1, _given(node, MULTI_HEAD.inputs[PAST["key"]])))
             valid = self._make("Less", column, self._make("Unsqueeze", lengths, self._integers(1, 2, 3)))
         else:
             axes = self._integers(1, 2) if rank == 2 else self._integers(1)
@@ -216,7 +217,7 @@ class _Unfolding:
     def _grouped(self) -> bool:
         node = self.node
         window = int_attribute(node, "local_window_size", -1)
-        cached = _given(node, GROUPED.inputs["past_key"])
+        cached = _given(node, GROUPED.inputs[PAST["key"]])
         lengths = _given(node, LENGTHS)
         if self._rank(node.input[0]) != 3 or self._rank(_given(node, 1)) != 3 or not self._bias_type(GROUPED):
             return False

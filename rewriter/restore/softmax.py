@@ -27,19 +27,20 @@ from ...algebra import ZERO, Apply, Atom, Ind, Index, Poly, Read, Sum, less, of,
 from ...graph.edit import Editor, all_names
 from ...graph.index import Scope, index_graph, int_attribute, label, operator, opset_versions, walk
 from ...graph.load import graphs
+from ...patterns.layouts import Axis
 from ..interpret import Interpreter
-from ..interpret.movement import RULES as MOVEMENT
 from ..interpret.movement import axes_of
+from ..interpret.operators import MOVING
 from ..interpret.scopes import interpreted
 from ..recognise.reductions import reduction
 from ..recognise.values import value_product
-from ..recognise.views import index_of, softmax_axis
+from ..recognise.views import places_in, softmax_axis
 from ..verdicts import Refusal
 
 MOST_HOPS = 8
 """Operators between an exponential and its quotient."""
 
-_ON_THE_WAY = frozenset({"Cast", "CastLike", *MOVEMENT})
+_ON_THE_WAY = frozenset({"Cast", "CastLike", *MOVING})
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ def _written_out(interpreter: Interpreter, node: NodeProto) -> WrittenOut | None
     dims = interpreter.dims(name)
     if not dims or not interpreter.dtype(name):
         return None
-    places = tuple(index_of(f"x{axis}", extent) for axis, extent in enumerate(dims))
+    places = places_in("x", dims)
     value = interpreter.element(name, places)
     logarithm = _log_softmax(interpreter, value, places)
     if logarithm is not None:
@@ -330,7 +331,7 @@ def _sum(interpreter: Interpreter, node: NodeProto, output: int, indices: tuple[
     if axes is None or len(axes) != 1 or dims is None:
         return None
     axis, kept = axes[0] % len(dims), int_attribute(node, "keepdims", 1)
-    counter = Index(f"#{node.output[0]}", dims[axis])
+    counter = Index(f"#{node.output[0]}", dims[axis], Axis.SUMMED)
     inner = (*indices[:axis], of(counter), *indices[axis + kept :])
     return of(Sum(counter, interpreter.element(node.input[0], inner)))
 

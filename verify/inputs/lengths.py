@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ...base.memory import available_memory
 
 MOST_SCORES = 1 << 26
 """Entries of the scores of all heads that a sequence beyond a named length may have."""
+
+BIAS_THAT_MATTERS = 4.0
+"""slope * length at which a bias decides which keys count: exp(-4) is 2 %."""
+
+SHORTEST_LONG = 64
+"""A sequence that is called long has this many keys at least, however steep the slopes are."""
 
 _BYTES_PER_SCORE = 64
 """Of all tensors of the size of the scores together."""
@@ -17,6 +23,21 @@ _BYTES_PER_SCORE = 64
 def exceeding(length: int) -> int:
     """A length well beyond this one."""
     return length + max(2, length // 8)
+
+
+def long_length(slopes: Iterable[float], longest: int, *, fitting: int | None = None) -> int:
+    """A length at which the smallest slope matters.
+
+    Args:
+        slopes: Of all heads; those of zero do not matter at any length.
+        longest: No more than this, whatever the slopes are.
+        fitting: Nor more than this, unless it is no long sequence at all; None for no such limit.
+    """
+    magnitudes = [abs(slope) for slope in slopes if slope and math.isfinite(slope)]
+    # Compared as floats: a slope may be so small that its length is infinite.
+    wanted = max(SHORTEST_LONG, BIAS_THAT_MATTERS / min(magnitudes) if magnitudes else math.inf)
+    most = longest if fitting is None else min(longest, max(SHORTEST_LONG, fitting))
+    return max(1, math.ceil(min(most, wanted)))
 
 
 def affordable(lengths: Sequence[int], heads: int, *, new_only: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..errors import LimitError, RunError
 from ..inputs.draw import InputSet
-from ..inputs.lengths import affordable
+from ..inputs.lengths import affordable, long_length
 from ..inputs.sizes import Relation
 from ..inputs.usage import InputKind, ModelInput
 from ..judge.compare import Allowance, OutputAxes, compare
@@ -43,7 +43,6 @@ WIDE_LIMIT = 1e-12
 NARROW_LIMIT = 2e-6
 """The same in float32, where one rounding is 6e-8: one attention has some ten in a row."""
 
-_SHORTEST_LONG = 64
 _MOST_SCORES = 1 << 21
 """Entries of the scores of all heads and two sequences: some ten such tensors are in memory at once."""
 
@@ -213,11 +212,10 @@ class _Check:
 
     def _long(self) -> int:
         """A length at which the smallest slope decides, within reason."""
-        slopes = [abs(v) for site in find_sites(self.clones[1].proto) for v in site.slopes or () if v]
-        wanted = 4.0 / min(slopes) if slopes and math.isfinite(max(slopes)) else math.inf
+        slopes = [slope for site in find_sites(self.clones[1].proto) for slope in site.slopes or ()]
         # In float64 a small slope shows at any length: what many heads take in memory need not be more.
-        most = max(_SHORTEST_LONG, math.isqrt(_MOST_SCORES // (2 * self.pair.heads)))
-        return max(1, math.ceil(min(self.options.max_length, most, max(_SHORTEST_LONG, wanted))))
+        fitting = math.isqrt(_MOST_SCORES // (2 * self.pair.heads))
+        return long_length(slopes, self.options.max_length, fitting=fitting)
 
     def _bias_of(self, original: Model) -> Callable[[InputSet], tuple[Array, Array]] | None:
         """The bias of an input set as the original adds it: its scores, with a query of zero."""

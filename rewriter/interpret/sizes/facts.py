@@ -81,7 +81,7 @@ class Facts:
                 continue
             for atom in sorted(a for a in fact.left.all_atoms() | fact.right.all_atoms() if isinstance(a, Size)):
                 number = self.normal(of(atom)).constant
-                if not atom.name.startswith("?") and number is not None and number > 1:
+                if atom.declared and number is not None and number > 1:
                     found.setdefault(atom, fact.node)
         return list(found.items())
 
@@ -305,7 +305,7 @@ def _pivot(difference: Poly) -> Atom | None:
         if isinstance(atom, Size):
             # total = past + new keeps "past >= 0"; past = total - new would lose it.
             falls = any(c * coefficient > 0 for _, c in rest.terms)
-            rank = 0 if atom.name.startswith("?") else 2 + falls
+            rank = 2 + falls if atom.declared else 0
         else:
             rank = 1 if isinstance(atom, Min0) else 0
         candidates.append((rank, atom.key, atom))

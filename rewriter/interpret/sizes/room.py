@@ -65,7 +65,7 @@ def excluded(extent: Poly, facts: Sequence[Fact], normal: Callable[[Poly], Poly]
     assumed = free([side for fact in related if fact.by_broadcast for side in (fact.left, fact.right)])
     targets = [(extent, _smallest(extent))]
     # An assumption may say no more about any size that it mentions: T = 2 S - 1 leaves T the odd numbers.
-    targets += [(normal(of(size)), SMALL) for size in assumed if not size.name.startswith("?")]
+    targets += [(normal(of(size)), SMALL) for size in assumed if size.declared]
     for target, numbers in targets:
         if target.constant is not None:
             continue

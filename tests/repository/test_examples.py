@@ -1,0 +1,98 @@
+"""The examples run as written.  Those of torch are skipped where it is not installed.
+
+``ALIBI_EXPORT_PYTHON`` may name an interpreter that has torch and transformers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+from alibi_rewriter.cli import main
+
+pytest.importorskip("onnxruntime")
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+EXPORTER = os.environ.get("ALIBI_EXPORT_PYTHON", sys.executable)
+
+
+@cache
+def missing(*modules: str) -> str:
+    """Why an exporting example cannot run here; empty if it can."""
+    code = f"import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, {modules!r})))"
+    done = subprocess.run([EXPORTER, "-c", code], capture_output=True, check=False)
+    return "" if done.returncode == 0 else f"{' and '.join(modules)} are not installed for {EXPORTER}"
+
+
+def run(script: Path, *words: str, folder: Path, python: str = sys.executable) -> str:
+    environment = dict(os.environ)
+    if python != sys.executable:
+        environment.pop("PYTHONPATH", None)
+    done = subprocess.run(
+        [python, str(script), *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def rewritten(model: Path, folder: Path) -> dict[str, object]:
+    report = folder / "report.json"
+    assert main([str(model), "--json", str(report), "--report", str(folder / "page.html")]) == 0
+    found: dict[str, object] = json.loads(report.read_text(encoding="utf-8"))
+    return found
+
+
+def test_every_example_has_a_page() -> None:
+    index = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    for folder in sorted(p for p in EXAMPLES.iterdir() if p.is_dir() and not p.name.startswith("__")):
+        page = (folder / "README.md").read_text(encoding="utf-8")
+        scripts = [*folder.glob("*.py"), *folder.glob("*.cpp")]
+        assert scripts
+        for script in scripts:
+            assert script.name in page
+        assert f"[{folder.name}]({folder.name}/README.md)" in index
+
+
+def test_the_rewritten_half_precision_model_is_more_accurate(tmp_path: Path) -> None:
+    out = run(EXAMPLES / "float16" / "accuracy.py", "--lengths", "64", "256", folder=tmp_path)
+    rows = [[float(v) for v in line.split()] for line in out.splitlines()[1:]]
+    for _, original, new in rows:
+        assert new < original
+    assert rows[1][1] > 3 * rows[0][1], "the original's error grows with the sequence"
+    assert rows[1][2] < 2 * rows[0][2], "the rewritten model's does not"
+
+
+@pytest.mark.parametrize("family", ["bloom", "mpt", "falcon"])
+def test_hugging_face(family: str, tmp_path: Path) -> None:
+    if missing("torch", "transformers", "onnx"):
+        pytest.skip(missing("torch", "transformers", "onnx"))
+    run(EXAMPLES / "huggingface" / "export.py", family, folder=tmp_path, python=EXPORTER)
+    report = rewritten(tmp_path / f"{family}.onnx", tmp_path)
+    assert report["census"] == {"sites": 2, "biased": 2, "proven": 2, "rewritten": 2, "refused": 0}
+    verification = report["verification"]
+    assert isinstance(verification, dict)
+    assert verification["status"] == "passed" and not verification["power"]["weak"]
+
+
+def test_embedding(tmp_path: Path) -> None:
+    if missing("torch", "onnx"):
+        pytest.skip(missing("torch", "onnx"))
+    run(EXAMPLES / "embedding" / "encoder.py", folder=tmp_path, python=EXPORTER)
+    report = rewritten(tmp_path / "encoder.onnx", tmp_path)
+    assert report["census"] == {"sites": 2, "biased": 2, "proven": 2, "rewritten": 2, "refused": 0}
+    pictures = report["pictures"]
+    assert isinstance(pictures, dict)
+    assert pictures["memory"]["stored"] == 6 * 128 * 128 * 4
+    assert (tmp_path / "encoder.alibi.onnx").stat().st_size < (tmp_path / "encoder.onnx").stat().st_size - 300_000
