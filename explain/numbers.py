@@ -27,6 +27,12 @@ LENGTHS = (32, 24, 16, 40, 8)
 WINDOW = 48
 """Keys that are shown, around the row."""
 
+ROUNDING = 1e-3
+"""Relative: an element that is no farther off shows the rounding of a 16-bit model, and no other bias."""
+
+LOWEST_SHOWN = -3.4e38
+"""In place of minus infinity, from which no difference can be taken: hidden either way."""
+
 MAX_HEADS = 16
 MAX_ELEMENTS = 1 << 22
 
@@ -168,7 +174,7 @@ def counterexample(study: Study, site: Site) -> Counterexample | None:
             fits.append(_worst(scores[:, h], visible[:, h], distance, own))
         # The form that comes closest is the one that the head could have meant.
         gap, place, value, expected, slope = min(fits, key=lambda f: f[0])
-        if gap > worst and gap > 1e-3 * max(1.0, abs(value)):
+        if gap > worst and gap > ROUNDING * max(1.0, abs(value)):
             worst = gap
             best = Counterexample((place[0], h, place[1], place[2]), value, expected, slope)
     return best
@@ -229,4 +235,4 @@ def _placed(site: Site, attention: Attention, scores: Array, sizes: dict[Size, i
     found = None if shape is None else placed(site.interpreter, attention, scores, shape, sizes)
     if shape is None or found is None or np.isnan(found).any() or np.isposinf(found).any():
         return None
-    return np.nan_to_num(found, neginf=-3.4e38), shape
+    return np.nan_to_num(found, neginf=LOWEST_SHOWN), shape

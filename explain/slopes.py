@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+THREE_DIGITS = 1e-3
+"""16-bit models hold slopes to three digits."""
+
 
 def standard_slopes(heads: int) -> list[float]:
     """Slopes of Press et al., "Train Short, Test Long" (2022): 2^(-8/H), 2^(-16/H), ...
@@ -25,10 +28,9 @@ def compare(slopes: Sequence[float]) -> str:
         return "the standard geometric slopes"
     if _close(sorted(own), sorted(standard)):
         return "the standard geometric slopes in another order"
-    apart = sum(not math.isclose(a, b, rel_tol=1e-3) for a, b in zip(own, standard, strict=True))
+    apart = sum(not math.isclose(a, b, rel_tol=THREE_DIGITS) for a, b in zip(own, standard, strict=True))
     return f"{apart} of {len(own)} slopes differ from the standard geometric ones"
 
 
 def _close(left: Sequence[float], right: Sequence[float]) -> bool:
-    # 16-bit models hold slopes to three digits.
-    return all(math.isclose(a, b, rel_tol=1e-3) for a, b in zip(left, right, strict=True))
+    return all(math.isclose(a, b, rel_tol=THREE_DIGITS) for a, b in zip(left, right, strict=True))

@@ -32,6 +32,16 @@ SHAPES = ((2, 5, 3), (3, 4, 6), (1, 7, 2), (2, 1, 9))
 """Extents given to the unknown sizes of a model, in turn (batch-like, row-like, cache-like and on)."""
 
 
+ROUNDING = 1e-5
+"""Of the largest score, what some twenty operations in float32 may be off by: their rounding is 6e-8 each."""
+
+ROUNDED = 4e-2
+"""The same where 16-bit numbers are on the way: bfloat16 keeps 8 bits, 4e-3 a rounding, of positions and slopes."""
+
+NEAR_ZERO = 1e-6
+"""What scores that are all zero may be off by."""
+
+
 def probe(model: ModelProto, analysis: Analysis, base_dir: Path) -> int:
     """Contradict proofs that a numeric evaluation does not confirm.
 
@@ -174,7 +184,7 @@ def _compare(site: Site, binding: Binding, sizes: dict[Size, int], values: dict[
         rest = np.where(visible, rest - (term - np.take_along_axis(term, first, -1)), 0.0)
     gap = np.where(visible, rest - np.take_along_axis(rest, first, -1), 0.0)
     scale = np.abs(np.where(visible, scores, 0.0)).max(initial=1.0)
-    tolerance = scale * (4e-2 if narrow else 1e-5) + 1e-6
+    tolerance = scale * (ROUNDED if narrow else ROUNDING) + NEAR_ZERO
     if np.abs(gap).max(initial=0.0) > tolerance:
         _contradict(site, binding, f"the evaluated bias is off by {np.abs(gap).max():.3g} at shape {shape}")
     elif shape[3] > 1:

@@ -11,6 +11,8 @@ from onnx import NodeProto, TensorProto
 from ...algebra import (
     INFINITY,
     LARGEST_FLOAT32,
+    MODERATE,
+    UNLIKELY,
     Apply,
     Atom,
     Ind,
@@ -92,14 +94,14 @@ def _by_case(value: Poly, floor: Number, lowest: Number, cases: int) -> Poly | N
         return None
     if span[0] >= floor:
         return value
-    return poly(floor) if span[1] < floor - LARGEST_FLOAT32 / 2 and max(others) < 1 << 32 else None
+    return poly(floor) if span[1] < floor - LARGEST_FLOAT32 / 2 and max(others) < MODERATE else None
 
 
 def _overflows(atom: Atom) -> bool:
     """Whether an atom is the rounding to float16 of a value that is infinite there at some length."""
     if not isinstance(atom, Apply) or atom.function != PREFIX + NARROW[TensorProto.FLOAT16][0]:
         return False
-    span = interval(atom.arguments[0], 1 << 24)
+    span = interval(atom.arguments[0], UNLIKELY)
     return span is None or max(-span[0], span[1]) > LARGEST[TensorProto.FLOAT16]
 
 

@@ -13,6 +13,7 @@ from ...algebra import Poly, TooComplex, poly
 from ...graph.index import label
 from .environment import Environment
 from .known import is_known
+from .operators import MOVING
 from .sizes.facts import Facts
 from .tables.element import constant_element
 from .types import settle
@@ -33,15 +34,6 @@ MOST_WORK = 1 << 13
 
 Exported models need some thousands.  A file may read every element at two places, forty operators deep.
 """
-
-
-MOVING = frozenset(
-    {
-        *("Identity", "Dropout", "Transpose", "Unsqueeze", "Squeeze", "Expand", "Tile", "Reshape", "Flatten"),
-        *("Slice", "Gather", "GatherND", "GatherElements", "Split"),
-    }
-)
-"""Operators that hand elements on as they are."""
 
 
 class UnknownRank(LookupError):

@@ -18,6 +18,12 @@ from .digits import digits, divide, product, regroup
 if TYPE_CHECKING:
     from .engine import Interpreter
 
+OPEN_END = 1 << 31
+"""A bound of a Slice from here on means the end: exporters write the largest int32 plus one, or that of int64."""
+
+BEFORE_FRONT = -(1 << 30)
+"""A bound below this lies before the first element, however long the axis is."""
+
 Source = tuple[str, tuple[Poly, ...]]
 SourceRule = Callable[["Interpreter", NodeProto, int, tuple[Poly, ...]], Source | None]
 
@@ -223,7 +229,7 @@ def slice_bounds(interpreter: Interpreter, node: NodeProto) -> list[tuple[int, P
 
 def _strided(start: Poly, end: Poly, extent: Poly, step: int) -> tuple[Poly, Poly] | None:
     """(first, extent) of a Slice with another step than 1: whole reversals, or constant bounds."""
-    if step == -1 and start.constant == -1 and end.constant is not None and end.constant < -(1 << 30):
+    if step == -1 and start.constant == -1 and end.constant is not None and end.constant < BEFORE_FRONT:
         return extent - 1, extent
     whole, first, last = extent.constant, start.constant, end.constant
     if whole is None or first is None or last is None:
@@ -242,7 +248,7 @@ def _clamp(interpreter: Interpreter, bound: Poly, extent: Poly, node: NodeProto)
     bound = interpreter.facts.normal(bound)
     extent = interpreter.facts.normal(extent)
     constant = bound.constant
-    if constant is not None and constant >= 1 << 31:
+    if constant is not None and constant >= OPEN_END:
         return extent
     if is_nonnegative(bound):
         return minimum(bound, extent)

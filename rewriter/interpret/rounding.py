@@ -12,7 +12,21 @@ from functools import partial
 
 from onnx import TensorProto
 
-from ...algebra import INFINITY, Apply, Atom, Ind, Number, Poly, interval, magnitude, of, poly, split
+from ...algebra import (
+    INFINITY,
+    LIKELY,
+    UNLIKELY,
+    Apply,
+    Atom,
+    Ind,
+    Number,
+    Poly,
+    interval,
+    magnitude,
+    of,
+    poly,
+    split,
+)
 
 NARROW: dict[int, tuple[str, int]] = {TensorProto.FLOAT16: ("float16", 11), TensorProto.BFLOAT16: ("bfloat16", 8)}
 """Float types that do not hold all positions: name, and bits of the significand.  Integers are exact up to 2^bits."""
@@ -66,7 +80,7 @@ def is_held(value: Poly, bits: int) -> bool:
         return constant is not None and any(
             nearest(d, constant) == constant for d, (_, b) in NARROW.items() if b == bits
         )
-    near, far = interval(value, 1 << 20), interval(value, 1 << 24)
+    near, far = interval(value, LIKELY), interval(value, UNLIKELY)
     return near is not None and near == far and max(-near[0], near[1]) <= 1 << bits
 
 

@@ -55,6 +55,13 @@ from .windows import take_windows
 _refuse = Refuser(Stage.BIAS)
 
 
+LARGEST_DENOMINATOR = 1 << 12
+"""Positions are sums of few counts with small factors, so the ratio of two slopes on them is a small fraction."""
+
+LARGEST_SLOPE = 1e30
+"""Times a million positions, a slope beyond this is no number that float32 holds."""
+
+
 @dataclass
 class _Parts:
     """Monomials of the terms, sorted by what they are; coefficients are functions of the head."""
@@ -476,7 +483,7 @@ def _ratio(
     if own is None or base is None or not base.any():
         return None
     largest = int(np.argmax(np.abs(base)))
-    ratio = Fraction(own[largest] / base[largest]).limit_denominator(1 << 12)
+    ratio = Fraction(own[largest] / base[largest]).limit_denominator(LARGEST_DENOMINATOR)
     return ratio if np.all(np.abs(own - float(ratio) * base) <= np.abs(own) * LAST_PLACE) else None
 
 
@@ -492,7 +499,7 @@ def slopes_of(attention: Attention, slope: Poly) -> tuple[Slopes | None, Poly | 
     numbers = vector(attention, slope)
     if numbers is None:
         raise _refuse(Code.SLOPES_UNKNOWN, attention, _short(slope))
-    if not np.isfinite(numbers).all() or np.abs(numbers).max(initial=0.0) > 1e30:
+    if not np.isfinite(numbers).all() or np.abs(numbers).max(initial=0.0) > LARGEST_SLOPE:
         raise _refuse(Code.SLOPES_UNKNOWN, attention, f"slopes {[float(n) for n in numbers[:8]]} are not finite")
     if not numbers.any():
         raise _refuse(Code.NO_BIAS, attention, "all slopes are zero")

@@ -16,7 +16,7 @@ from ...graph.index import Scope, label, operator
 from ...patterns.layouts import STORED_FORMS
 from ...patterns.surroundings import INTEGER_PRODUCTS
 from ..interpret import Interpreter
-from ..interpret.movement import RULES as MOVEMENT
+from ..interpret.operators import MOVING
 from ..records.site import Surroundings
 from ..verdicts import Code, Refusal, Refuser, Stage
 from .products import is_contraction
@@ -24,7 +24,7 @@ from .views import places_in
 
 _refuse = Refuser(Stage.SCORES)
 
-CARRIERS = STORED_FORMS | MOVEMENT.keys()
+CARRIERS = STORED_FORMS | MOVING
 """Operators that make of a stored weight another form of it."""
 
 MOST_NODES = 200
@@ -54,7 +54,7 @@ def why_unread(interpreter: Interpreter, softmax: NodeProto, around: Surrounding
         detail = f"{integers.op_type} '{label(integers)}' stands between the query and the output"
         return _refuse(Code.QUANTISED, integers, detail, tensor=_output(integers), stage=refusal.stage)
     if refusal.code is Code.NO_VALUE_PRODUCT:
-        stopper = next((n for n in around.below if n.op_type not in MOVEMENT and not _is_product(n)), None)
+        stopper = next((n for n in around.below if n.op_type not in MOVING and not _is_product(n)), None)
         what = "the probabilities go through"
     else:
         stopper, what = _stopper(interpreter, softmax), "the reading of the scores stopped at"

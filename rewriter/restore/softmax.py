@@ -29,8 +29,8 @@ from ...graph.index import Scope, index_graph, int_attribute, label, operator, o
 from ...graph.load import graphs
 from ...patterns.layouts import Axis
 from ..interpret import Interpreter
-from ..interpret.movement import RULES as MOVEMENT
 from ..interpret.movement import axes_of
+from ..interpret.operators import MOVING
 from ..interpret.scopes import interpreted
 from ..recognise.reductions import reduction
 from ..recognise.values import value_product
@@ -40,7 +40,7 @@ from ..verdicts import Refusal
 MOST_HOPS = 8
 """Operators between an exponential and its quotient."""
 
-_ON_THE_WAY = frozenset({"Cast", "CastLike", *MOVEMENT})
+_ON_THE_WAY = frozenset({"Cast", "CastLike", *MOVING})
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import pytest
 from alibi_rewriter.algebra import Index, Size, of, poly
 from alibi_rewriter.patterns import caches, layouts, operators, positions
 from alibi_rewriter.patterns.layouts import Axis, axis
-from alibi_rewriter.rewriter.interpret.movement import RULES as MOVEMENT
+from alibi_rewriter.rewriter.interpret.operators import MOVING
 
 OPERAND_RANKS = sorted(layouts.OPERANDS)
 
@@ -44,9 +44,9 @@ def test_every_operand_holds_every_role_once(rank: int) -> None:
 
 
 def test_what_takes_a_part_only_moves() -> None:
-    assert set(MOVEMENT) > layouts.SELECTING
-    assert set(MOVEMENT) > layouts.BEHIND
-    assert not set(MOVEMENT) & layouts.CHANGING_WEIGHTS
+    assert MOVING > layouts.SELECTING
+    assert MOVING > layouts.BEHIND
+    assert not MOVING & layouts.CHANGING_WEIGHTS
 
 
 def test_a_cache_is_appended_along_its_sequence() -> None:

@@ -21,6 +21,9 @@ from .usage import InputKind, ModelInput
 HIDDEN = -1e4
 """What an additive mask holds at hidden keys: its weight is exactly 0, and every float type can hold it."""
 
+SMALLEST_NORMAL_HALF = 2.0**-14
+"""Below it float16 has fewer bits."""
+
 _FEWEST_SETS = 3
 
 LARGEST_BATCH = 3
@@ -273,7 +276,7 @@ class Drawer:
         if self._half:
             # 7 bits behind the point of the significand: what float16 and bfloat16 have in common.
             bits = values.view(np.uint32) & np.uint32(0xFFFF0000)
-            values = np.where(np.abs(values) < 2.0**-14, np.float32(0), bits.view(np.float32))
+            values = np.where(np.abs(values) < SMALLEST_NORMAL_HALF, np.float32(0), bits.view(np.float32))
         return values.astype(entry.dtype)
 
 

@@ -40,6 +40,9 @@ class MutantKind(Enum):
     PARAMETER = "form_parameter_off_by_one"
 
 
+SLOPE_ERROR = 0.01
+"""Relative: what is mistaken by this much is no rounding any more, and has to be seen."""
+
 OF_KEY_BIAS = frozenset({MutantKind.KEY_BIAS_DROPPED, MutantKind.KEY_BIAS_SHIFTED, MutantKind.KEY_BIAS_ROLLED})
 OF_WINDOW = frozenset({MutantKind.WINDOW_WIDER, MutantKind.WINDOW_TURNED})
 OF_FORM = frozenset({MutantKind.PARAMETER})
@@ -254,14 +257,14 @@ def _drop_bias(edit: Edit) -> None:
 
 
 def _change_slope(edit: Edit, reduce: str, neutral: float) -> None:
-    """Multiplies the slope(s) of smallest or largest nonzero magnitude by 1.01."""
+    """Multiplies the slope(s) of smallest or largest nonzero magnitude by 1 + SLOPE_ERROR."""
     slopes = edit.node.input[3]
     magnitudes = edit.add("Abs", slopes)
     zero = edit.add("Equal", magnitudes, edit.constant(0.0, np.float32))
     nonzero = edit.add("Where", zero, edit.constant(neutral, np.float32), magnitudes)
     extreme = edit.add(reduce, nonzero, keepdims=0)
     hit = edit.add("Cast", edit.add("Equal", magnitudes, extreme), to=TensorProto.FLOAT)
-    excess = edit.add("Mul", hit, edit.constant(0.01, np.float32))
+    excess = edit.add("Mul", hit, edit.constant(SLOPE_ERROR, np.float32))
     factor = edit.add("Add", excess, edit.constant(1.0, np.float32))
     edit.replace_slopes(edit.add("Mul", slopes, factor))
 
