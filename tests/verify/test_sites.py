@@ -29,6 +29,7 @@ from alibi_rewriter.verify.site.identity import identity
 from generator import Spelling, build, repair, sample, told
 from large import deep, external, sparse_file
 from onnx import TensorProto, helper, numpy_helper
+from slow import thinned
 from textgraphs import read
 
 pytest.importorskip("onnxruntime")
@@ -60,7 +61,7 @@ def pairs_of(model: onnx.ModelProto) -> list[CutPair]:
 # --- what is right passes, and its mutants do not ----------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", FUSED[::2], ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", thinned(FUSED[::2], 3), ids=lambda p: p.stem)
 def test_exported_models(path: Path, tmp_path: Path) -> None:
     result = rewrite(path, tmp_path / "out.onnx", options=BY_SITES)
     found = result.verification
@@ -74,7 +75,7 @@ def test_exported_models(path: Path, tmp_path: Path) -> None:
     assert result.exit_code is ExitCode.DONE
 
 
-@pytest.mark.parametrize("number", range(15))
+@pytest.mark.parametrize("number", thinned(range(15), 3))
 def test_generated_models(number: int) -> None:
     spelling = sample(random.Random(f"sites-{number}"))
     found = rewrite(build(spelling), options=BY_SITES).verification
