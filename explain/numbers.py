@@ -1,4 +1,4 @@
-"""The bias of a site in numbers: evaluated from the original's own nodes, beside slope times distance."""
+"""The bias of a site in numbers.  It is evaluated from the original's own nodes, beside slope times distance."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ WINDOW = 48
 """Keys that are shown, around the row."""
 
 ROUNDING = 1e-3
-"""Relative: an element that is no farther off shows the rounding of a 16-bit model, and no other bias."""
+"""Relative.  An element that is no farther off shows the rounding of a 16-bit model, not another bias."""
 
 LOWEST_SHOWN = -3.4e38
-"""In place of minus infinity, from which no difference can be taken: hidden either way."""
+"""Stands for minus infinity, from which no difference can be taken.  Both hide a key."""
 
 MAX_HEADS = 16
 MAX_ELEMENTS = 1 << 22
@@ -185,13 +185,13 @@ def _worst(
 ) -> tuple[float, tuple[int, int, int], float, float, float]:
     """The worst element under the usual slope: (gap, (b, i, j), value, expected, slope)."""
     place = np.broadcast_to(own[:, None], (*scores.shape[:2], 1))
-    # A row whose own key is hidden is measured from its first visible key.
+    # A row with a hidden own key is measured from its first visible key.
     first = np.where(np.take_along_axis(visible, place, -1), place, np.argmax(visible, axis=-1)[..., None])
     value = np.where(visible, scores - np.take_along_axis(scores, first, -1), 0.0)
     span = np.broadcast_to(distance, scores.shape)
     span = np.where(visible, span - np.take_along_axis(span, first, -1), 0.0)
     apart = span != 0
-    # The median, so that one wrong entry is what sticks out and not what bends the line.
+    # The median, so that one wrong entry sticks out and does not bend the line.
     slope = float(np.median(value[apart] / span[apart])) if apart.any() else 0.0
     gap = np.abs(value - slope * span)
     b, i, j = (int(x) for x in np.unravel_index(int(gap.argmax()), gap.shape))
@@ -221,9 +221,9 @@ def _sizes(site: Site, attention: Attention, inputs: Sequence[str], length: int)
 
 
 def _within(site: Site, sizes: dict[Size, int]) -> bool:
-    """Whether the buffers are long enough; beyond them a model reads from the wrong end without an error.
+    """Whether the buffers are long enough.  Beyond them a model reads from the wrong end without an error.
 
-    Equalities need no check: a model whose extents do not agree does not run.
+    Equalities need no check, since a model whose extents do not agree does not run.
     """
     values: Substitution = {a: poly(n) for a, n in sizes.items()}
     gaps = (substitute(f.left - f.right, values).constant for f in site.interpreter.facts.learned if f.relation == ">=")
