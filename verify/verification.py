@@ -274,8 +274,8 @@ def _quantises_activations(original: onnx.ModelProto) -> str | None:
     """Why whole models cannot be compared number by number.
 
     A range may be taken over a whole tensor, padded tokens included.  No result comes from these, and through the range
-    original and rewritten would differ everywhere.  And where activations are rounded to steps, one rounding of a float,
-    such as another order of a sum makes, becomes a whole step.
+    original and rewritten would differ everywhere.  And where activations are rounded to steps, one rounding of a
+    float, such as another order of a sum makes, becomes a whole step.
     """
     stored = {tensor.name for tensor in original.graph.initializer}
     for node in nodes(original):

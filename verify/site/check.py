@@ -289,7 +289,7 @@ def _compared(
     allowances: Sequence[Mapping[str, Allowance]],
     relative: float,
 ) -> tuple[SetResult, ...]:
-    """The verdict per input set: (the set, the original's outputs, those of the rewritten site, why it has no outputs)."""
+    """The verdict per input set: (the set, the original's outputs, those of the rewritten site, why it has none)."""
     results = []
     for (one, wanted, other, error), extra in zip(pairs, allowances, strict=True):
         shapes = {name: tuple(array.shape) for name, array in one.arrays.items()}
