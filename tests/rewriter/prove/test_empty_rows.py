@@ -189,7 +189,7 @@ def test_rows_that_are_said_to_be_equal_are(form: str) -> None:
 
 @pytest.mark.parametrize("form", DIFFER)
 def test_rows_that_differ_are_told_with_a_code(form: str) -> None:
-    """And they do differ: what is told is no guess."""
+    """The rows do differ, as the notice says."""
     make, text = DIFFER[form]
     model = make()
     result = proven(model)
@@ -259,14 +259,14 @@ def test_what_is_told_does_not_fail_the_verification(form: str, by_sites: bool) 
 
 @pytest.mark.parametrize("number", [51, 129])
 def test_masks_that_tell_of_no_padded_token(number: int) -> None:
-    """A mask of queries and keys in 16 bits, and one that lowers whole rows: such rows need not be equal."""
+    """A mask of queries and keys in 16 bits, and one that lowers whole rows.  Such rows need not be equal."""
     found = rewrite(build(sample(random.Random(f"rows-{number}")))).verification
     assert found is not None
     assert found.status == "passed", found.summary()
 
 
 def test_a_number_under_a_condition_is_added_as_a_mask_is() -> None:
-    """-1e4 hides nothing here: rows in which all keys score it keep some digits, and are not equal number by number."""
+    """-1e4 hides no key here.  Rows in which all keys score it keep some digits, and are not equal number by number."""
     (site,) = rewrite(read("masks/finite_causal_mask"), options=Options(verify=False)).analysis.sites
     assert site.binding is not None
     assert site.binding.rows_without_keys is ADDED
