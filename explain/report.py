@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..rewriter.records.site import Site
 from .explanation import Explanation
-from .numbers import Counterexample
+from .misfit import Counterexample
 from .places import Place
 from .slopes import compare
 from .steps import Step

@@ -19,6 +19,9 @@ from ..rewriter.verdicts import Notice
 from .formula import bias_text, number, short, view_text
 from .places import Place, place_of, place_of_node
 
+ASSUMPTION = "assumption"
+"""What a step is about that holds of the model's sizes and not of one site."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -26,7 +29,7 @@ class Step:
 
     Attributes:
         about: ``product``, ``scale``, ``bias``, ``slopes``, ``positions``, ``causality``, ``window``, ``padding``,
-            ``mask``, ``key bias``, ``values``, ``rows``, ``privacy`` or ``premise``.
+            ``mask``, ``key bias``, ``values``, ``rows``, ``readers`` or ``assumption``.
         claim: What is true.
         rests_on: Where in the model it was read.
     """
@@ -66,8 +69,8 @@ def steps(interpreter: Interpreter, binding: Binding) -> tuple[Step, ...]:
     made.append(Step("rows", f"a row without any visible key yields {rows}", tuple(_guard(interpreter, binding))))
     if attention.product:
         claim = f"nothing but {binding.output.tensor} reads the scores or the probabilities"
-        made.append(Step("privacy", claim, (place_of(interpreter, attention.product),)))
-    made.extend(Step("premise", f"it is assumed that {a}") for a in proof.assumptions)
+        made.append(Step("readers", claim, (place_of(interpreter, attention.product),)))
+    made.extend(Step(ASSUMPTION, a) for a in proof.assumptions)
     return tuple(made)
 
 

@@ -1,4 +1,4 @@
-"""What attention a model has, in one sentence: for models in which nothing can be rewritten."""
+"""What attention a model has, in one sentence.  It is said of models in which nothing can be rewritten."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def _is_attention(site: Site) -> bool:
     except Refusal as refusal:
         return refusal.code is not Code.NO_VALUE_PRODUCT
     above = [n for n in _upstream(site.scope, [site.anchor.input[0]]) if is_contraction(n)]
-    # A product of two computed tensors; one with a weight makes a classifier.
+    # A product of two computed tensors.  A product with a weight makes a classifier.
     return any(_stored(site.scope, i) is None for n in above for i in n.input[1:2])
 
 
 def _stored(scope: Scope, name: str) -> TensorProto | None:
-    """The constant of that name, not read: it may be a weight of any size."""
+    """The constant of that name.  It is not read, since it may be a weight of any size."""
     owner = scope.owner(name)
     if owner is None:
         return None

@@ -244,7 +244,7 @@ def _they(number: int) -> str:
 
 
 def escape(text: str) -> str:
-    """Names come from the file: control characters could drive a terminal, line feeds forge lines."""
+    """Names come from the file.  Control characters could drive a terminal, and line feeds could forge lines."""
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 

@@ -29,7 +29,7 @@ def analyse_copy(
 ) -> tuple[ModelProto, Analysis]:
     """Analyse a working copy; it differs from the model only where that leads to a rewrite.
 
-    Where a site is refused although its bias looks like one, its softmax stays a node: the refusal speaks of it.
+    Where a site is refused although its bias looks like ALiBi, its softmax stays a node, since the refusal names it.
     """
     keep: frozenset[str] = frozenset()
     reasons: dict[str, Refusal] = {}

@@ -11,6 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -157,16 +158,25 @@ def _zeros(count: int, kind: str) -> list[dict[str, Any]]:
     return [{"name": "", "kind": kind, "multiple_of": 1, "tensor_map": None}] * count
 
 
-def compile_job(job: dict[str, Any]) -> dict[str, Any]:
-    """Compiles one kernel and writes its images.
+@dataclass(frozen=True)
+class Compilation:
+    """A job as Triton takes it.
 
-    Args:
-        job: ``engine``, ``role``, ``request``, ``tile``, ``layout``, ``arch``, ``options`` (constants of the
-            engine), ``directory``.
-
-    Returns:
-        entry, image, threads, shared_bytes, registers, spill_bytes and arguments of the kernel's description.
+    Attributes:
+        source: Kernel, types and constants.
+        target: The GPU.
+        options: Of the compilation.
+        arguments: The kernel's parameters as the description lists them, in order.
     """
+
+    source: Any
+    target: GPUTarget
+    options: dict[str, Any]
+    arguments: list[dict[str, Any]]
+
+
+def compilation_of(job: dict[str, Any]) -> Compilation:
+    """What Triton compiles for a job (see :func:`compile_job`)."""
     request, tile, layout = KernelRequest(**job["request"]), Tile(**job["tile"]), BufferLayout(**job["layout"])
     role, arch, options = job["role"], job["arch"], job["options"]
     function: Any = _kernels()[job["engine"], role]
@@ -201,12 +211,36 @@ def compile_job(job: dict[str, Any]) -> dict[str, Any]:
             described.append({**argument, "tensor_map": None})
 
     source_type = GluonASTSource if hopper_engine else ASTSource
-    source = source_type(function, signature, constants, attributes)
     version = HOPPER_PTX if hopper_engine else PTX_VERSIONS[arch]
     target_options = {
         "num_warps": tile.warps, "num_stages": tile.stages, "ptx_version": version, "enable_fp_fusion": True,
     }  # fmt: skip
-    compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=target_options)
+    source = source_type(function, signature, constants, attributes)
+    return Compilation(source, GPUTarget("cuda", arch, 32), target_options, described)
+
+
+def image_text(ptx: str, arguments: list[dict[str, Any]]) -> str:
+    """The PTX of an image: what Triton wrote, without comments and without parameters that nobody passes."""
+    text = assembler.strip_parameters(assembler.strip_comments(ptx), len(arguments))
+    for position, argument in enumerate(arguments):
+        if argument["kind"].startswith("zero") and assembler.reads_parameter(text, position):
+            raise RuntimeError(f"parameter {position} was taken for unused and is read")
+    return text
+
+
+def compile_job(job: dict[str, Any]) -> dict[str, Any]:
+    """Compiles one kernel and writes its images.
+
+    Args:
+        job: ``engine``, ``role``, ``request``, ``tile``, ``layout``, ``arch``, ``options`` (constants of the
+            engine), ``directory``.
+
+    Returns:
+        entry, image, threads, shared_bytes, registers, spill_bytes and arguments of the kernel's description.
+    """
+    asked = compilation_of(job)
+    role, arch, described = job["role"], job["arch"], asked.arguments
+    compiled = triton.compile(asked.source, target=asked.target, options=asked.options)
     metadata = compiled.metadata
     if metadata.global_scratch_size or metadata.profile_scratch_size:
         raise RuntimeError("the kernel wants scratch memory that no launcher provides")
@@ -217,10 +251,7 @@ def compile_job(job: dict[str, Any]) -> dict[str, Any]:
             "tensor": argument["name"], "box": list(reversed(meta["block_size"])), "swizzle_bytes": swizzle,
         }  # fmt: skip
 
-    ptx = assembler.strip_parameters(assembler.strip_comments(compiled.asm["ptx"]), len(described))
-    for position, argument in enumerate(described):
-        if argument["kind"].startswith("zero") and assembler.reads_parameter(ptx, position):
-            raise RuntimeError(f"parameter {position} was taken for unused and is read")
+    ptx = image_text(compiled.asm["ptx"], described)
     code, usage = assembler.assemble(ptx, arch)
     digest = hashlib.sha256(ptx.encode()).hexdigest()
     name = f"{role}-sm{arch}-{digest[:16]}"

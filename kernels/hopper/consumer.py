@@ -1,11 +1,5 @@
 """The consumers of the Hopper kernel: each owns 64 rows of every tile, from scores to output."""
 
-# Compile-time parameters are in capitals, as is the custom in Triton.  Kernels are compiled, never called as
-# Python: Triton's language has no types to check them with.  Conditions at compile time stay apart from those at run
-# time: ``and`` would turn them into tensors.
-# ruff: noqa: N803, N806, SIM102
-# mypy: ignore-errors
-
 from __future__ import annotations
 
 from triton.experimental import gluon

@@ -43,11 +43,6 @@ with SKIP, and blocks that no row of a tile needs are left out (``rows``).
 Needs ``s_q <= s_kv``.
 """
 
-# Compile-time parameters are in capitals, as is the custom in Triton.  Kernels are compiled, never called as
-# Python: Triton's language has no types to check them with.
-# ruff: noqa: N803, N806, D417
-# mypy: ignore-errors
-
 from __future__ import annotations
 
 from triton.experimental import gluon

@@ -1,10 +1,5 @@
 """The end of a tile in the Hopper kernel: division, the verdict on its rows, the way to memory."""
 
-# Compile-time parameters are in capitals, as is the custom in Triton.  Kernels are compiled, never called as
-# Python: Triton's language has no types to check them with.
-# ruff: noqa: N803, N806
-# mypy: ignore-errors
-
 from __future__ import annotations
 
 from triton.experimental import gluon

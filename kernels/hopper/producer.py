@@ -1,10 +1,5 @@
 """The producer of the Hopper kernel: notes about the tiles to come, and all copies."""
 
-# Compile-time parameters are in capitals, as is the custom in Triton.  Kernels are compiled, never called as
-# Python: Triton's language has no types to check them with.
-# ruff: noqa: N806, SIM102
-# mypy: ignore-errors
-
 from __future__ import annotations
 
 from triton.experimental import gluon

@@ -5,17 +5,12 @@ mask says something.  The producer takes the needed ones only; a consumer reads 
 element, only if it says something there.
 """
 
-# Compile-time parameters are in capitals, as is the custom in Triton.  Kernels are compiled, never called as
-# Python: Triton's language has no types to check them with.  Conditions at compile time stay apart from those at run
-# time: ``and`` would turn them into tensors.
-# ruff: noqa: N803, N806
-# mypy: ignore-errors
-# (No future import: the annotations of the aggregate are evaluated.)
+# No future import: annotations of an aggregate are evaluated.
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
-from triton.language.core import _aggregate as aggregate
 
+from ..aggregate import aggregate
 from .shared import BATCH, FORM_CAUSAL, FORM_LINEAR, HEAD, LARGEST, LOWEST, ROWS, read
 
 GROUP = gl.constexpr(32)
@@ -35,16 +30,6 @@ class RowMask:
     column: gl.tensor
     window_left: gl.tensor
     window_right: gl.tensor
-
-    @gluon.constexpr_function
-    def __init__(self, pointer, batch, head, row, column, window_left, window_right):
-        self.pointer = pointer
-        self.batch = batch
-        self.head = head
-        self.row = row
-        self.column = column
-        self.window_left = window_left
-        self.window_right = window_right
 
 
 @gluon.jit

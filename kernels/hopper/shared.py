@@ -1,15 +1,12 @@
 """What the partitions of the Hopper kernel share: choices, sizes, tiles and barriers, notes about the next tile."""
 
-# Compile-time parameters are in capitals, as is the custom in Triton.  Kernels are compiled, never called as
-# Python: Triton's language has no types to check them with.
-# ruff: noqa: N803, N806
-# mypy: ignore-errors
-# (No future import: the annotations of the aggregates are evaluated.)
+# No future import: annotations of an aggregate are evaluated.
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier
-from triton.language.core import _aggregate as aggregate
+
+from ..aggregate import aggregate
 
 LOG2E = gl.constexpr(1.4426950408889634)
 LOWEST = gl.constexpr(-3.4028234663852886e38)
@@ -21,25 +18,36 @@ FORM_CAUSAL = gl.constexpr(1)
 FORM_SYMMETRIC = gl.constexpr(2)
 
 TILE = gl.constexpr(0)
+"""The number of the tile among those of its batch entry and head, or -1: the pass is over."""
 BATCH = gl.constexpr(1)
+"""Its batch entry."""
 HEAD = gl.constexpr(2)
+"""Its head."""
 FIRST = gl.constexpr(3)
+"""The first block that is compared key by key."""
 CROSSINGS = gl.constexpr(4)
+"""How many blocks follow each other from there that are compared key by key."""
 TAIL = gl.constexpr(5)
+"""1 if a ragged last block lies right of those, else 0."""
 LEFT = gl.constexpr(6)
+"""How many blocks to take left of the crossed ones."""
 RIGHT = gl.constexpr(7)
+"""How many blocks to take right of the crossed ones."""
 EXTRA = gl.constexpr(8)
+"""How many blocks to average for rows that see no key."""
 SEEN_FROM = gl.constexpr(9)
+"""The key from which on rows see one."""
 SLOPE = gl.constexpr(10)
+"""The bits of the slope, a float32."""
 SURE = gl.constexpr(11)
+"""Twice the number of blocks after which LEFT and RIGHT are certain (0 if they are already), plus the parity that the
+barrier ``certain`` then completes with (SKIP)."""
 BEGIN = gl.constexpr(12)
+"""The first visible key (MASK)."""
 END = gl.constexpr(13)
+"""The end of the visible keys (MASK)."""
 NOTES = gl.constexpr(14)
-"""What the producer writes down for a tile: where it is (-1: the pass is over); the first block that is compared key
-by key and how many there are; 1 if a ragged last block is right of those; how many blocks to take left and right
-of them; how many to average for rows without keys; the key from which on rows see one; the bits of the slope; twice the
-number of blocks after which those left and right are certain (0 if they are already), plus the parity that ``certain``
-then completes with (SKIP); the first visible key and the end of the visible ones (MASK)."""
+"""How many fields the notes on a tile have.  The producer writes them, the consumers read them."""
 
 DOUBTS = gl.constexpr(8)
 """Words of 32 turns in which a consumer marks the tiles that it does not trust.  Later turns share the bits of
@@ -54,7 +62,7 @@ COUNTS = gl.constexpr(8)
 
 @aggregate
 class Settings:
-    """Compile-time choices, the same in every partition."""
+    """Compile-time choices, the same in every partition; ``kernel`` says what they mean."""
 
     FORM: gl.constexpr
     STEADY: gl.constexpr
@@ -73,35 +81,9 @@ class Settings:
     V: gl.constexpr
     BLOCK_N: gl.constexpr
     STAGES: gl.constexpr
-    STAGES_LOG2: gl.constexpr
     QUERIES: gl.constexpr
     CONSUMERS: gl.constexpr
     LEAST_TOTAL: gl.constexpr
-
-    @gluon.constexpr_function
-    def __init__(self, FORM, STEADY, RAW, SKIP, MASK, ADDITIVE, POSITIONS, TERMS, MASK_ROWS, READS, WINDOW, PAIRED,
-                 BUNDLE_MIB, D, V, BLOCK_N, STAGES, QUERIES, CONSUMERS, LEAST_TOTAL):  # fmt: skip
-        self.FORM = gl.constexpr(FORM)
-        self.STEADY = gl.constexpr(STEADY)
-        self.RAW = gl.constexpr(RAW)
-        self.SKIP = gl.constexpr(SKIP)
-        self.MASK = gl.constexpr(MASK)
-        self.ADDITIVE = gl.constexpr(ADDITIVE)
-        self.POSITIONS = gl.constexpr(POSITIONS)
-        self.TERMS = gl.constexpr(TERMS)
-        self.MASK_ROWS = gl.constexpr(MASK_ROWS)
-        self.READS = gl.constexpr(READS)
-        self.WINDOW = gl.constexpr(WINDOW)
-        self.PAIRED = gl.constexpr(PAIRED)
-        self.BUNDLE_MIB = gl.constexpr(BUNDLE_MIB)
-        self.D = gl.constexpr(D)
-        self.V = gl.constexpr(V)
-        self.BLOCK_N = gl.constexpr(BLOCK_N)
-        self.STAGES = gl.constexpr(STAGES)
-        self.STAGES_LOG2 = gl.constexpr(int(STAGES).bit_length() - 1)
-        self.QUERIES = gl.constexpr(QUERIES)
-        self.CONSUMERS = gl.constexpr(CONSUMERS)
-        self.LEAST_TOTAL = gl.constexpr(LEAST_TOTAL)
 
 
 @aggregate
@@ -113,14 +95,6 @@ class Sizes:
     group: gl.tensor
     s_q: gl.tensor
     s_kv: gl.tensor
-
-    @gluon.constexpr_function
-    def __init__(self, batch, heads, group, s_q, s_kv):
-        self.batch = batch
-        self.heads = heads
-        self.group = group
-        self.s_q = s_q
-        self.s_kv = s_kv
 
 
 @aggregate
@@ -149,33 +123,6 @@ class Shared:
     weighed: gl.shared_memory_descriptor
     certain: gl.shared_memory_descriptor
     ready: gl.shared_memory_descriptor
-
-    @gluon.constexpr_function
-    def __init__(self, query_tile, key_tile, value_tile, output_tile, vector_tile, told, term_tile, picks, ones,
-                 notes, verdicts, doubts, bounds, query_full, query_empty, key_full, value_full, freed, verdict,
-                 weighed, certain, ready):  # fmt: skip
-        self.query_tile = query_tile
-        self.key_tile = key_tile
-        self.value_tile = value_tile
-        self.output_tile = output_tile
-        self.vector_tile = vector_tile
-        self.told = told
-        self.term_tile = term_tile
-        self.picks = picks
-        self.ones = ones
-        self.notes = notes
-        self.verdicts = verdicts
-        self.doubts = doubts
-        self.bounds = bounds
-        self.query_full = query_full
-        self.query_empty = query_empty
-        self.key_full = key_full
-        self.value_full = value_full
-        self.freed = freed
-        self.verdict = verdict
-        self.weighed = weighed
-        self.certain = certain
-        self.ready = ready
 
 
 @gluon.jit
@@ -212,10 +159,16 @@ def stage_of(step, settings):
     return step & (settings.STAGES - 1)
 
 
+@gluon.constexpr_function
+def _log2(power):
+    """The exponent of a power of two."""
+    return power.bit_length() - 1
+
+
 @gluon.jit
 def phase_of(step, settings):
     """The parity that its barriers complete with."""
-    return (step >> settings.STAGES_LOG2) & 1
+    return (step >> _log2(settings.STAGES)) & 1
 
 
 @gluon.jit

@@ -4,11 +4,6 @@ The consumers tell how much their rows weigh so far and how long their queries a
 the norms of the keys (docs/kernels.md, "Skipping").
 """
 
-# Compile-time parameters are in capitals, as is the custom in Triton.  Kernels are compiled, never called as
-# Python: Triton's language has no types to check them with.
-# ruff: noqa: N803, N806
-# mypy: ignore-errors
-
 from __future__ import annotations
 
 from triton.experimental import gluon

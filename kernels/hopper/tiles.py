@@ -1,11 +1,5 @@
 """Tiles and blocks of the Hopper kernel: which tile a program takes, and which blocks of keys that tile needs."""
 
-# Compile-time parameters are in capitals, as is the custom in Triton.  Kernels are compiled, never called as
-# Python: Triton's language has no types to check them with.  Conditions at compile time stay apart from those at run
-# time: ``and`` would turn them into tensors.
-# ruff: noqa: N803, N806, SIM102
-# mypy: ignore-errors
-
 from __future__ import annotations
 
 from triton.experimental import gluon

@@ -1,10 +1,5 @@
 """Scores to weights in the Hopper kernel: bias, visibility, softmax, block by block."""
 
-# Compile-time parameters are in capitals, as is the custom in Triton.  Kernels are compiled, never called as
-# Python: Triton's language has no types to check them with.
-# ruff: noqa: N803, N806, SIM102
-# mypy: ignore-errors
-
 from __future__ import annotations
 
 from triton.experimental import gluon

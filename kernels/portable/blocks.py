@@ -4,11 +4,6 @@ One small launch before the prefill kernel.  Most masks with rows (causal ones w
 windows) hide or show whole blocks: those are left out, or computed as if there were no mask.
 """
 
-# Compile-time parameters are in capitals, as is the custom in Triton.  Kernels are compiled, never called as
-# Python: Triton's language has no types to check them with.
-# ruff: noqa: N803, N806, D417
-# mypy: ignore-errors
-
 from __future__ import annotations
 
 import triton

@@ -6,11 +6,6 @@ each; with several chunks every program leaves its result, its row maximum and i
 workspace, and ``alibi_combine`` joins them.
 """
 
-# Compile-time parameters are in capitals, as is the custom in Triton.  Kernels are compiled, never called as
-# Python: Triton's language has no types to check them with.
-# ruff: noqa: N803, N806, D417, SIM102
-# mypy: ignore-errors
-
 from __future__ import annotations
 
 import triton

@@ -10,16 +10,13 @@ scales the scores anyway.  The symmetric form is the linear one left of the diag
 right of it; only the few blocks that the diagonal crosses compute distances element by element.
 """
 
-# Compile-time parameters are in capitals, as is the custom in Triton.  Kernels are compiled, never called as
-# Python: Triton's language has no types to check them with.
-# ruff: noqa: N803, N806, D417, SIM102
-# mypy: ignore-errors
-
-from __future__ import annotations
+# No future import: annotations of an aggregate are evaluated.
 
 import triton
 import triton.language as tl
+from triton.language.core import base_value
 
+from ..aggregate import aggregate
 from .primitives import (
     LOG2E,
     MASK_ADDITIVE,
@@ -34,80 +31,137 @@ from .primitives import (
     window_of,
 )
 
+LEFT = tl.constexpr(0)
+"""Keys left of the diagonal (in the form that knows none, all): every row of the tile sees every one of them."""
+DIAGONAL = tl.constexpr(1)
+"""Keys of the blocks that the diagonal crosses.  Causal: and of the ragged last block, if the diagonal ends there."""
+RIGHT = tl.constexpr(2)
+"""Keys right of the diagonal (symmetric form)."""
+TAIL = tl.constexpr(3)
+"""Keys of the ragged last block, not all of which exist."""
+
+
+@aggregate
+class PrefillTile:
+    """A tile of query rows and all that it is computed from: the same in every phase."""
+
+    query0: tl.tensor
+    query1: tl.tensor
+    key_base: tl.tensor
+    value_base: tl.tensor
+    mask_base: base_value
+    positions_base: base_value
+    bias_base: base_value
+    key_row: base_value
+    value_row: base_value
+    mask_row: base_value
+    mask_column: base_value
+    s_q: tl.tensor
+    s_kv: tl.tensor
+    row_in_mask: tl.tensor
+    row_as_key: tl.tensor
+    reference: tl.tensor
+    reference_position: base_value
+    window_left: base_value
+    window_right: base_value
+    slope: tl.tensor
+    scale: tl.tensor
+    SYMMETRIC: tl.constexpr
+    CAUSAL: tl.constexpr
+    POSITIONS: tl.constexpr
+    MASK: tl.constexpr
+    MASK_ROWS: tl.constexpr
+    KEY_BIAS: tl.constexpr
+    WINDOW: tl.constexpr
+    PRECISION: tl.constexpr
+    D: tl.constexpr
+    D0: tl.constexpr
+    D1: tl.constexpr
+    V: tl.constexpr
+    V0: tl.constexpr
+    V1: tl.constexpr
+    BLOCK_N: tl.constexpr
+
 
 @triton.jit
-def _walk(
-    out0, out1, total, peak, query0, query1, key_base, value_base, mask_base, positions_base, bias_base,
-    key_row, value_row, mask_row, mask_column, begin, end, s_q, s_kv, row_in_mask, row_as_key,
-    reference, reference_position, window_left, window_right, slope, scale,
-    SIGN: tl.constexpr, DISTANCE: tl.constexpr, CAUSAL_EDGE: tl.constexpr, TAIL: tl.constexpr,
-    POSITIONS: tl.constexpr, MASK: tl.constexpr, MASK_ROWS: tl.constexpr, KEY_BIAS: tl.constexpr,
-    WINDOW: tl.constexpr, PRECISION: tl.constexpr, D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr,
-    V: tl.constexpr, V0: tl.constexpr, V1: tl.constexpr, BLOCK_N: tl.constexpr,
-):  # fmt: skip
+def _walk(out0, out1, total, peak, begin, end, tile, PHASE: tl.constexpr):
     """Accumulates the keys ``begin .. end`` (``begin`` a multiple of BLOCK_N) into (out, total, peak).
 
-    SIGN * slope is the bias gradient along the keys.  DISTANCE computes -slope * |row - key| per element;
-    CAUSAL_EDGE compares every key with its row; TAIL guards against keys beyond ``s_kv``.
+    Left and right of the diagonal the bias is a slope along the keys.  The symmetric form computes distances element by
+    element where the diagonal crosses and in the tail; the causal form compares every key with its row there.
     """
+    DISTANCE: tl.constexpr = tile.SYMMETRIC and (PHASE == DIAGONAL or PHASE == TAIL)
+    CAUSAL_EDGE: tl.constexpr = tile.CAUSAL and PHASE == DIAGONAL
+    RAGGED: tl.constexpr = CAUSAL_EDGE or PHASE == TAIL
+    SIGN: tl.constexpr = -1 if PHASE == RIGHT else 1
+    MASK: tl.constexpr = tile.MASK
+    KEY_BIAS: tl.constexpr = tile.KEY_BIAS
+    D0: tl.constexpr = tile.D0
+    D1: tl.constexpr = tile.D1
+    V0: tl.constexpr = tile.V0
+    V1: tl.constexpr = tile.V1
+    BLOCK_N: tl.constexpr = tile.BLOCK_N
+    PRECISION: tl.constexpr = tile.PRECISION
     NATURAL: tl.constexpr = (MASK == MASK_ADDITIVE) or KEY_BIAS
-    GUARDED: tl.constexpr = CAUSAL_EDGE or TAIL or MASK != MASK_NONE or KEY_BIAS or WINDOW
+    GUARDED: tl.constexpr = RAGGED or MASK != MASK_NONE or KEY_BIAS or tile.WINDOW
     lane = tl.arange(0, BLOCK_N)
     head0 = tl.arange(0, D0)
     head1 = D0 + tl.arange(0, D1 if D1 > 0 else 1)
     value0 = tl.arange(0, V0)
     value1 = V0 + tl.arange(0, V1 if V1 > 0 else 1)
-    gradient = SIGN * slope
+    gradient = SIGN * tile.slope
     ramp = gradient * lane.to(tl.float32)
     for start in tl.range(begin, end, BLOCK_N):
         start = tl.multiple_of(start, BLOCK_N)
-        left = s_kv - start
-        key = key_base + tl.cast(start, tl.int64) * key_row
-        value = value_base + tl.cast(start, tl.int64) * value_row
+        left = tile.s_kv - start
+        key = tile.key_base + tl.cast(start, tl.int64) * tile.key_row
+        value = tile.value_base + tl.cast(start, tl.int64) * tile.value_row
         column = start + lane
         loaded = column
         if KEY_BIAS:
-            bias = tl.load(bias_base + column, mask=lane < left, other=0.0)
+            bias = tl.load(tile.bias_base + column, mask=lane < left, other=0.0)
         if MASK != MASK_NONE:
             # Asked for before the product, which hides the wait.
-            at = mask_base + column.to(tl.int64) * mask_column
-            if MASK_ROWS:
-                inside = (row_in_mask[:, None] < s_q) & (lane[None, :] < left)
-                loaded = tl.load(at[None, :] + row_in_mask[:, None].to(tl.int64) * mask_row, mask=inside, other=0)
+            at = tile.mask_base + column.to(tl.int64) * tile.mask_column
+            if tile.MASK_ROWS:
+                row = tile.row_in_mask
+                inside = (row[:, None] < tile.s_q) & (lane[None, :] < left)
+                loaded = tl.load(at[None, :] + row[:, None].to(tl.int64) * tile.mask_row, mask=inside, other=0)
             else:
                 loaded = tl.load(at, mask=lane < left, other=0)[None, :]
-        key0 = load_columns(key, lane, key_row, head0, left, TAIL, D0, D)
-        products = tl.dot(query0, key0, input_precision=PRECISION)
+        key0 = load_columns(key, lane, tile.key_row, head0, left, RAGGED, D0, tile.D)
+        products = tl.dot(tile.query0, key0, input_precision=PRECISION)
         if D1 > 0:
-            key1 = load_columns(key, lane, key_row, head1, left, TAIL, D0 + D1, D)
-            products = tl.dot(query1, key1, products, input_precision=PRECISION)
+            key1 = load_columns(key, lane, tile.key_row, head1, left, RAGGED, D0 + D1, tile.D)
+            products = tl.dot(tile.query1, key1, products, input_precision=PRECISION)
         if DISTANCE:
             base = 0.0
-            distance = tl.abs(row_as_key[:, None] - column[None, :]).to(tl.float32)
-            scores = products * scale - slope * distance
-        elif POSITIONS:
+            distance = tl.abs(tile.row_as_key[:, None] - column[None, :]).to(tl.float32)
+            scores = products * tile.scale - tile.slope * distance
+        elif tile.POSITIONS:
             base = 0.0
-            position = tl.load(positions_base + column, mask=lane < left, other=0.0)
-            scores = products * scale + (slope * (position - reference_position))[None, :]
+            position = tl.load(tile.positions_base + column, mask=lane < left, other=0.0)
+            scores = products * tile.scale + (tile.slope * (position - tile.reference_position))[None, :]
         else:
-            base = gradient * (start - reference).to(tl.float32)
-            scores = products * scale + ramp[None, :]
+            base = gradient * (start - tile.reference).to(tl.float32)
+            scores = products * tile.scale + ramp[None, :]
         if KEY_BIAS:
             scores = hide_with_bias(scores, loaded, bias[None, :], MASK)
         elif MASK != MASK_NONE:
             scores = hide(scores, loaded, MASK)
-        if WINDOW:
-            scores = tl.where(in_window(row_as_key, column, window_left, window_right), scores, float("-inf"))
+        if tile.WINDOW:
+            shown = in_window(tile.row_as_key, column, tile.window_left, tile.window_right)
+            scores = tl.where(shown, scores, float("-inf"))
         if CAUSAL_EDGE:
-            scores = tl.where(column[None, :] <= row_as_key[:, None], scores, float("-inf"))
-        if TAIL:
+            scores = tl.where(column[None, :] <= tile.row_as_key[:, None], scores, float("-inf"))
+        if RAGGED:
             scores = tl.where((lane < left)[None, :], scores, float("-inf"))
         weights, keep, peak, total = soften(scores, peak, base, total, NATURAL, GUARDED)
-        tile0 = load_rows(value, lane, value_row, value0, left, TAIL, V0, V)
+        tile0 = load_rows(value, lane, tile.value_row, value0, left, RAGGED, V0, tile.V)
         rounded = weights.to(tile0.dtype)
         out0 = tl.dot(rounded, tile0, out0 * keep[:, None], input_precision=PRECISION)
         if V1 > 0:
-            tile1 = load_rows(value, lane, value_row, value1, left, TAIL, V0 + V1, V)
+            tile1 = load_rows(value, lane, tile.value_row, value1, left, RAGGED, V0 + V1, tile.V)
             out1 = tl.dot(rounded, tile1, out1 * keep[:, None], input_precision=PRECISION)
     return out0, out1, total, peak
 
@@ -196,24 +250,17 @@ def alibi_prefill(
         slot = reach + ((batch * heads + head) * tl.cdiv(s_q, 128) + first_row // 128) * 2
         begin = tl.load(slot) // BLOCK_N * BLOCK_N
         whole_stop = tl.minimum(tl.cdiv(tl.load(slot + 1), BLOCK_N) * BLOCK_N, whole_end)
+    work = PrefillTile(
+        query0, query1, key_base, value_base, mask_base, positions_base, bias_base, key_row, value_row, mask_row,
+        mask_column, s_q, s_kv, row_in_mask, row_as_key, reference, reference_position, window_left, window_right,
+        slope, scale, SYMMETRIC, CAUSAL, POSITIONS, MASK, MASK_ROWS, KEY_BIAS, WINDOW, PRECISION, D, D0, D1, V, V0, V1,
+        BLOCK_N)  # fmt: skip
     if CAUSAL:
         # [begin, full_end): seen by every row of the tile; [full_end, end): the diagonal and the tail.
         full_end = tl.maximum(tl.minimum(first_row + offset + 1, s_kv), 0) // BLOCK_N * BLOCK_N
         end = tl.minimum(tl.minimum(first_row + BLOCK_M, s_q) + offset, stop)
-        out0, out1, total, peak = _walk(
-            out0, out1, total, peak, query0, query1, key_base, value_base, mask_base, positions_base, bias_base,
-            key_row, value_row, mask_row, mask_column, begin, tl.minimum(full_end, whole_stop),
-            s_q, s_kv, row_in_mask, row_as_key,
-            reference, reference_position, window_left, window_right, slope, scale,
-            1, False, False, False, POSITIONS, MASK, MASK_ROWS, KEY_BIAS, WINDOW, PRECISION, D, D0, D1,
-            V, V0, V1, BLOCK_N)  # fmt: skip
-        out0, out1, total, peak = _walk(
-            out0, out1, total, peak, query0, query1, key_base, value_base, mask_base, positions_base, bias_base,
-            key_row, value_row, mask_row, mask_column, tl.maximum(full_end, begin), end,
-            s_q, s_kv, row_in_mask, row_as_key,
-            reference, reference_position, window_left, window_right, slope, scale,
-            1, False, True, True, POSITIONS, MASK, MASK_ROWS, KEY_BIAS, WINDOW, PRECISION, D, D0, D1,
-            V, V0, V1, BLOCK_N)  # fmt: skip
+        out0, out1, total, peak = _walk(out0, out1, total, peak, begin, tl.minimum(full_end, whole_stop), work, LEFT)
+        out0, out1, total, peak = _walk(out0, out1, total, peak, tl.maximum(full_end, begin), end, work, DIAGONAL)
     elif SYMMETRIC:
         # Left of the diagonal | across it | right of it | the ragged tail.  ``peak`` changes its meaning by a
         # term that is constant within a row (and smaller than slope * BLOCK_M) between the phases.
@@ -221,51 +268,18 @@ def alibi_prefill(
         left_end = tl.minimum(tl.maximum(reference + 1, 0), s_kv) // BLOCK_N * BLOCK_N
         cross_end = tl.cdiv(tl.maximum(reference + BLOCK_M, 0), BLOCK_N) * BLOCK_N
         cross_end = tl.maximum(tl.minimum(cross_end, whole_end), left_end)
-        out0, out1, total, peak = _walk(
-            out0, out1, total, peak, query0, query1, key_base, value_base, mask_base, positions_base, bias_base,
-            key_row, value_row, mask_row, mask_column, begin, tl.minimum(left_end, whole_stop),
-            s_q, s_kv, row_in_mask, row_as_key,
-            reference, reference_position, window_left, window_right, slope, scale,
-            1, False, False, False, False, MASK, MASK_ROWS, KEY_BIAS, WINDOW, PRECISION, D, D0, D1,
-            V, V0, V1, BLOCK_N)  # fmt: skip
+        out0, out1, total, peak = _walk(out0, out1, total, peak, begin, tl.minimum(left_end, whole_stop), work, LEFT)
         peak -= shift
         out0, out1, total, peak = _walk(
-            out0, out1, total, peak, query0, query1, key_base, value_base, mask_base, positions_base, bias_base,
-            key_row, value_row, mask_row, mask_column, tl.maximum(left_end, begin), tl.minimum(cross_end, whole_stop),
-            s_q, s_kv, row_in_mask, row_as_key,
-            reference, reference_position, window_left, window_right, slope, scale,
-            1, True, False, False, False, MASK, MASK_ROWS, KEY_BIAS, WINDOW, PRECISION, D, D0, D1,
-            V, V0, V1, BLOCK_N)  # fmt: skip
+            out0, out1, total, peak, tl.maximum(left_end, begin), tl.minimum(cross_end, whole_stop), work, DIAGONAL
+        )
         peak -= shift
-        out0, out1, total, peak = _walk(
-            out0, out1, total, peak, query0, query1, key_base, value_base, mask_base, positions_base, bias_base,
-            key_row, value_row, mask_row, mask_column, tl.maximum(cross_end, begin), whole_stop,
-            s_q, s_kv, row_in_mask, row_as_key,
-            reference, reference_position, window_left, window_right, slope, scale,
-            -1, False, False, False, False, MASK, MASK_ROWS, KEY_BIAS, WINDOW, PRECISION, D, D0, D1,
-            V, V0, V1, BLOCK_N)  # fmt: skip
+        out0, out1, total, peak = _walk(out0, out1, total, peak, tl.maximum(cross_end, begin), whole_stop, work, RIGHT)
         peak += shift
-        out0, out1, total, peak = _walk(
-            out0, out1, total, peak, query0, query1, key_base, value_base, mask_base, positions_base, bias_base,
-            key_row, value_row, mask_row, mask_column, tl.maximum(whole_end, begin), stop,
-            s_q, s_kv, row_in_mask, row_as_key,
-            reference, reference_position, window_left, window_right, slope, scale,
-            1, True, False, True, False, MASK, MASK_ROWS, KEY_BIAS, WINDOW, PRECISION, D, D0, D1,
-            V, V0, V1, BLOCK_N)  # fmt: skip
+        out0, out1, total, peak = _walk(out0, out1, total, peak, tl.maximum(whole_end, begin), stop, work, TAIL)
     else:
-        out0, out1, total, peak = _walk(
-            out0, out1, total, peak, query0, query1, key_base, value_base, mask_base, positions_base, bias_base,
-            key_row, value_row, mask_row, mask_column, begin, whole_stop, s_q, s_kv, row_in_mask, row_as_key,
-            reference, reference_position, window_left, window_right, slope, scale,
-            1, False, False, False, POSITIONS, MASK, MASK_ROWS, KEY_BIAS, WINDOW, PRECISION, D, D0, D1,
-            V, V0, V1, BLOCK_N)  # fmt: skip
-        out0, out1, total, peak = _walk(
-            out0, out1, total, peak, query0, query1, key_base, value_base, mask_base, positions_base, bias_base,
-            key_row, value_row, mask_row, mask_column, tl.maximum(whole_end, begin), stop,
-            s_q, s_kv, row_in_mask, row_as_key,
-            reference, reference_position, window_left, window_right, slope, scale,
-            1, False, False, True, POSITIONS, MASK, MASK_ROWS, KEY_BIAS, WINDOW, PRECISION, D, D0, D1,
-            V, V0, V1, BLOCK_N)  # fmt: skip
+        out0, out1, total, peak = _walk(out0, out1, total, peak, begin, whole_stop, work, LEFT)
+        out0, out1, total, peak = _walk(out0, out1, total, peak, tl.maximum(whole_end, begin), stop, work, TAIL)
 
     empty = total == 0.0
     inverse = tl.where(empty, 0.0, 1.0 / total)

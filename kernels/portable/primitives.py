@@ -7,11 +7,6 @@ Units.  Scores are kept in log2 units (``LOG2E`` folded into ``scale`` and ``slo
 maximum has been subtracted: a mask of -3.3e38 is finite and has to stay so.
 """
 
-# Compile-time parameters are in capitals, as is the custom in Triton.  Kernels are compiled, never called as
-# Python: Triton's language has no types to check them with.
-# ruff: noqa: N803
-# mypy: ignore-errors
-
 from __future__ import annotations
 
 import triton

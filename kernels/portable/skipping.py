@@ -6,11 +6,6 @@ all such blocks together weigh less than 2^-BITS of the row, the block need not 
 derives the bound; nothing is skipped on the mere ground that a bias "underflows".
 """
 
-# Compile-time parameters are in capitals, as is the custom in Triton.  Kernels are compiled, never called as
-# Python: Triton's language has no types to check them with.
-# ruff: noqa: N803
-# mypy: ignore-errors
-
 from __future__ import annotations
 
 import triton

@@ -65,7 +65,7 @@ def bind(interpreter: Interpreter, proof: Proof) -> Binding:
     if rows and (made.zero_rows or key_head(attention.key, attention.frame.head) == attention.frame.head):
         made.rows = boolean_mask(interpreter, proof, rows)
     if made.rows is None or attention.frame.key in indices_in(made.rows):
-        made.rows = None  # no tensor says it per row: the condition is one on keys like any other
+        made.rows = None  # No tensor says it per row, so it is a condition on keys like any other.
         keys = proof.hidden
     if keys:
         made.boolean = boolean_mask(interpreter, proof, keys)
@@ -80,7 +80,7 @@ def bind(interpreter: Interpreter, proof: Proof) -> Binding:
 
 
 def _find_added(interpreter: Interpreter, made: Binding) -> None:
-    """What is added besides the bias: by key alone as key bias where that is better, all else as a mask."""
+    """What is added besides the bias.  Terms by key alone become a key bias where that is better, all others a mask."""
     proof = made.proof
     if not proof.rest.terms:
         return
@@ -91,7 +91,7 @@ def _find_added(interpreter: Interpreter, made: Binding) -> None:
             made.additive = additive_mask(interpreter, replace(proof, rest=other)) if other.terms else None
             return
         except Refusal:
-            # The two come out of one tensor, or it has no axis of keys: a mask says the same.
+            # The two come out of one tensor, or it has no axis of keys.  A mask says the same.
             made.key_bias = None
     made.additive = additive_mask(interpreter, proof)
 
@@ -184,8 +184,8 @@ def _proportion(wanted: Poly, value: Poly) -> Fraction | None:
 def _find_slopes(interpreter: Interpreter, proof: Proof) -> tuple[View, float, Factors | None]:
     """A tensor over (h) that holds the run-time slopes, up to a factor; or one to be multiplied by a constant per head.
 
-    Constant slopes times a scalar that only run time knows need not be a value of the model: it may have multiplied
-    the whole bias.
+    Constant slopes times a scalar of run time need not be a value of the model, since the model may have multiplied
+    the whole bias by the scalar.
     """
     assert proof.runtime_slopes is not None
     attention = proof.attention

@@ -1,8 +1,8 @@
 """A self-check of the proofs: evaluate every bias numerically at several shapes and compare.
 
-The proof decides; this check can only contradict it (and then the site is refused as an error of ours).
-All sites are cut out together: the query-key products become inputs of zeros, so that the softmax inputs
-*are* the added terms, and shapes of activations become inputs too, so that no weight is read.
+The proof decides.  This check can only contradict it, and then the site is refused as an error of ours.  All sites
+are cut out together.  The query-key products become inputs of zeros, so that the softmax inputs *are* the added
+terms.  Shapes of activations become inputs too, so that no weight is read.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def probe(model: ModelProto, analysis: Analysis, base_dir: Path) -> int:
         sizes = _assign(interpreter, part, numbers)
         if not allowed(interpreter, sizes) or not is_small(part.nodes, interpreter, sizes):
             continue
-        # Not before: onnxruntime infers shapes when it loads, whatever they are.
+        # Not earlier: onnxruntime infers shapes when it loads a model, whatever they are.
         evaluate = evaluate or evaluator(part.model, base_dir)
         if evaluate is None:
             return 0
@@ -168,7 +168,7 @@ def _compare(site: Site, binding: Binding, sizes: dict[Size, int], values: dict[
         return
     near = proof.window.sees(shape[2], shape[3])
     if not attention.product:
-        visible = visible & near  # likewise
+        visible = visible & near  # the operator itself leaves out keys beyond the window
     if (visible & ~near).any():
         _contradict(site, binding, "a key outside of the window is visible")
         return

@@ -114,7 +114,7 @@ def clip(interpreter: Interpreter, node: NodeProto, output: int, indices: tuple[
     """The element of a Clip: the lower bound first, so that the upper one wins where they cross.
 
     A bound that is not given is the end of the type in the standard's text and in onnxruntime, and no bound in the
-    standard's function body and in its reference.  Only infinity tells these apart: its element is unknown.
+    standard's function body and in its reference.  Only infinity tells these apart, so its element is unknown.
     """
     value: Poly | None = interpreter.element(node.input[0], indices)
     low, high = (_bound(interpreter, node, *which) for which in ((1, "min", -INFINITY), (2, "max", INFINITY)))

@@ -1,4 +1,4 @@
-"""Which float tensors hold exactly what the algebra says: a comparison near equality sees the last bit.
+"""Which float tensors hold exactly what the algebra says.  A comparison near equality sees the last bit.
 
 ``0.1 * j * 10 == j`` is true in real numbers and false in float32 for some j.  Positions that were cast, added,
 and multiplied by powers of two are exact.
@@ -22,13 +22,13 @@ STEPS = 1 << 10
 """Constants count as exact if they are whole multiples of one part in this many, and small: slopes such as 1/256."""
 
 MOST_ELEMENTS = 1 << 16
-"""Constants of more elements are not looked at: slopes and positions are smaller."""
+"""Constants of more elements are not looked at, since slopes and positions are smaller."""
 
 LARGEST_EXACT = 1 << 30
-"""In steps: a million, beside which float64, in which sums are formed here, has digits to spare."""
+"""In steps, a million.  Sums are formed in float64 here, which has digits to spare beside that."""
 
 HIDING = 2.0**100
-"""In steps, what is no number to calculate with but hides a key, as finfo.min and infinity do."""
+"""In steps.  Larger numbers are not calculated with; they hide a key, as finfo.min and infinity do."""
 
 MOST_TENSORS = 400
 """Tensors that are looked at; beyond it nothing is claimed."""
@@ -64,7 +64,7 @@ def is_exact(interpreter: Interpreter, name: str) -> bool:
 
 
 def _is_opaque(interpreter: Interpreter, node: NodeProto) -> bool:
-    """Whether no rule says anything about what a node makes: a read of it is what it is."""
+    """Whether no rule says anything about what a node makes.  A read of such a result is exact."""
     return ("", node.op_type) not in interpreter.rules or not interpreter.understands(node)
 
 

@@ -1,12 +1,12 @@
-"""The operators, one row each: everything about an operator that is no calculation.
+"""The operators, one row each: everything about an operator but its calculation.
 
 A row says which versions, attributes and inputs of an operator the rules know, what extents and what type its results
 have, and what a type does to what a rule has calculated.  The calculations are functions: the elements in ``movement``,
 ``arithmetic``, ``generators`` and ``inverses``, extents that are neither broadcast nor those of an operand in
 ``extents``.  ``tests/semantics`` compares the rows with the schemas, and each with what runtimes compute.
 
-The first table is an allow-list.  A node outside of it has an element of which nothing is known, whatever a rule would
-say: a new opset, a new attribute or a further input may change what an operator means.
+The first table is an allow-list.  Nothing is known of the elements of a node outside of it, whatever a rule would say.
+A new opset, a new attribute or a further input may change what an operator means.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Values as a narrow float type holds them: exact where that can be shown, otherwise a function of the value.
+"""Values as a narrow float type holds them.  They are exact where that can be shown, otherwise a function of the value.
 
 In a graph that computes its scores in float32 a detour through bfloat16 changes positions from 257 on.  Such a
 rounding is part of the value: ``round_bfloat16(p)`` is an atom, and equal to p only where the type holds p.
@@ -115,7 +115,7 @@ def exact_below(atom: Apply) -> int:
 
 
 def is_absorbed(dtype: int, value: Poly) -> bool:
-    """Whether a huge constant swallows what is added to it: x - 1e8 + 1e8 is not x in float32.
+    """Whether a huge constant swallows what is added to it.  x - 1e8 + 1e8 is not x in float32.
 
     Where indicators or run-time masks have huge factors as well, the constant may belong to hidden keys only.
     """
@@ -127,7 +127,7 @@ def is_absorbed(dtype: int, value: Poly) -> bool:
 
 
 def absorbed(dtype: int, value: Poly) -> Poly:
-    """The sum of a huge constant and small values, of which the type keeps little: opaque."""
+    """The sum of a huge constant and small values.  The type keeps little of these, so the sum is opaque."""
     if value.constant is not None or not is_absorbed(dtype, value):
         return value
     name = NARROW[dtype][0] if dtype in NARROW else ("float32" if dtype == TensorProto.FLOAT else "float64")

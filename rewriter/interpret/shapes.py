@@ -1,7 +1,7 @@
 """Extents and element types of every value, in one pass in graph order.
 
-Extents are polynomials in the unknown sizes of the graph inputs.  Names of dynamic axes are only used
-to give one input axis a readable name; that two axes are equal is always learned from an operator.
+Extents are polynomials in the unknown sizes of the graph inputs.  Names of dynamic axes only give one input axis a
+readable name.  That two axes are equal is always learned from an operator.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def infer(interpreter: Interpreter, nodes: list[NodeProto]) -> None:
 
 
 def _running(scope: Scope) -> set[int]:
-    """Nodes (by identity) that the outputs of a graph need: a runtime drops the others, whatever they would require."""
+    """Nodes (by identity) that the outputs of a graph need.  A runtime drops the others, whatever they require."""
     found: set[int] = set()
     pending = sorted(scope.outputs)
     seen: set[str] = set()
@@ -78,7 +78,7 @@ def _running(scope: Scope) -> set[int]:
 
 
 def _captured(node: NodeProto) -> Iterator[str]:
-    """Names that the bodies inside a node mention: what they take from outside is among them."""
+    """Names that the bodies inside a node mention.  What they take from outside is among them."""
     pending = [body for _, body in subgraphs(node)]
     while pending:
         body = pending.pop()
@@ -108,7 +108,7 @@ def _normal(interpreter: Interpreter, node: NodeProto, dims: Dims) -> Dims:
 
     Raises:
         ValueError: An extent is no number that a tensor can have.
-        ModelRejected: There are too many; a chain of operators doubles them (onnxruntime takes all memory for that).
+        ModelRejected: There are too many.  A chain of operators can double them, and onnxruntime takes all memory then.
     """
     if dims is None:
         return None

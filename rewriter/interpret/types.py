@@ -33,7 +33,7 @@ ACTIVATIONS = PRODUCT_NAMES | {"Softmax"}
 
 
 NEVER_REACHED = 1 << 32
-"""A limit on sizes that nobody needs to be told: no tensor has so many rows."""
+"""A limit on sizes that no user needs to be told, since no tensor has so many rows."""
 
 
 def settle(environment: Environment, node: NodeProto, name: str, indices: tuple[Poly, ...], value: Poly) -> Poly | None:

@@ -1,4 +1,4 @@
-"""The proof: what is added to the scores equals slope times distance, plus a mask, and nothing else.
+"""The proof that slope times distance, a mask and nothing else is added to the scores.
 
 Input is an ``Attention`` whose terms are polynomials in the indices b, h, i, j.  Every monomial has to
 end up in one of four places: constant along a row (dropped, softmax does not see it), slope times
@@ -168,7 +168,7 @@ def _listed(slopes: Slopes) -> str:
 
 
 def _beside(interpreter: Interpreter, attention: Attention, terms: Poly) -> Poly:
-    """What is added beside a bias that is rounded: masks, and nothing that has slopes of its own.
+    """What is added beside a bias that is rounded.  Masks may be, but no term with slopes of its own.
 
     Raises:
         Refusal: Part of the bias is rounded and part is not.
@@ -190,11 +190,11 @@ def _beside(interpreter: Interpreter, attention: Attention, terms: Poly) -> Poly
 
 
 def _check_shift(attention: Attention) -> None:
-    """Softmax does not see a number that all keys get, but rounding does: next to a huge one nothing else is left."""
+    """Softmax does not see a number that all keys get, but rounding does.  A huge number swallows all others."""
     most = MOST_SHIFT_HALF if attention.half else MOST_SHIFT
     minima = (a.value for a in attention.terms.atoms if isinstance(a, Min0))
     if any(magnitude(value.constant_term) > most for value in minima):
-        return  # a bound on the bias: no number that all keys get, and nothing that will be proven
+        return  # A bound on the bias is not a number that all keys get, and it will not be proven.
     added = shift(attention.terms)
     if magnitude(added) <= most and not hides(attention.terms, half=attention.half):
         return
@@ -286,7 +286,7 @@ def _sort(interpreter: Interpreter, attention: Attention, terms: Poly) -> _Parts
 
 
 def whole_is_finite(value: Poly) -> bool:
-    """Whether run-time values in it are integers: those are never inf or NaN, so a row of them is constant."""
+    """Whether run-time values in it are integers.  Integers are never inf or NaN, so a row of them is constant."""
     return all(a.is_integer or not isinstance(a, Read | Sum) for a in value.all_atoms())
 
 
@@ -394,7 +394,7 @@ def _form(interpreter: Interpreter, attention: Attention, parts: _Parts, frames:
 def _positions(attention: Attention, parts: _Parts, slope: Poly, form: Form) -> tuple[Poly, Positions]:
     """Slope and positions where positions are computed from integers known at run time.
 
-    All factors must be multiples of one slope: slope * cumsum(m) * m - slope * m is slope * (cumsum(m) - 1) * m.
+    All factors must be multiples of one slope.  slope * cumsum(m) * m - slope * m is slope * (cumsum(m) - 1) * m.
     """
     frame = attention.frame
     if form is not LINEAR and slope.terms:
@@ -419,9 +419,9 @@ def _positions(attention: Attention, parts: _Parts, slope: Poly, form: Form) -> 
 
 
 def _are_positions(interpreter: Interpreter, attention: Attention, parts: _Parts) -> bool:
-    """Whether integers known at run time are positions: each head has its own slope on them, or they are counts.
+    """Whether integers known at run time are positions.  Each head has its own slope on positions, or they are counts.
 
-    A mask alone is none: it stays a term of its own.
+    A mask alone is not a position.  It stays a term of its own.
     """
     head = attention.frame.head
     if any(head is not None and f.depends_on(head) for f in parts.counted.values()):
@@ -460,7 +460,7 @@ def _without_mask(attention: Attention, factor: Poly, reference: Poly) -> tuple[
 
 
 def _is_float32(value: Fraction) -> bool:
-    """Whether float32 holds the number, as it does that of a mask; with a slope added to it, it does not."""
+    """Whether float32 holds the number.  It holds that of a mask, and not the sum of that and a slope."""
     return abs(value) > LARGEST_FLOAT32 or is_float32(value)
 
 

@@ -134,9 +134,9 @@ def _undivided(value: Poly) -> list[tuple[Index, Poly]]:
 def _probability(
     interpreter: Interpreter, softmax: NodeProto, weight: Poly, indices: Indices, visible: tuple[Cond, ...]
 ) -> tuple[Read | None, Guard]:
-    """The softmax output that a weight is a copy of; and what became of rows without keys.
+    """The softmax output that a weight is a copy of, and what became of rows without keys.
 
-    Setting weights of hidden keys to zero once more changes nothing but rows in which all keys are hidden.
+    Setting weights of hidden keys to zero once more only changes rows in which all keys are hidden.
     """
     single = weight.single_atom
     if isinstance(single, Read) and single.tensor == softmax.output[0]:

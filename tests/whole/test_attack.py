@@ -17,6 +17,7 @@ import pytest
 from alibi_rewriter.rewriter.pipeline import rewrite
 from alibi_rewriter.rewriter.result import Options
 from generator import MISSES, Spelling, attack, build, difference, sample, slopes_match, told, tolerance, truth
+from generator.misses import distance, inputs, masks, positions, scores, slopes, tables
 
 SEED = 20240
 TRUE_MODELS = 100
@@ -270,3 +271,10 @@ def test_a_bias_of_many_parts() -> None:
     verdict = attack(spelling)
     assert verdict.kind == "fused", verdict
     assert slopes_match(spelling, verdict.slopes)
+
+
+def test_every_near_miss_is_written_by_something() -> None:
+    modules = (distance, inputs, masks, positions, scores, slopes, tables)
+    found = [t for m in modules for n, t in vars(m).items() if n.isupper() and isinstance(t, dict | frozenset)]
+    chosen = {"finite-mask", "one-sided"}  # made of choices that no true model has together
+    assert {name for table in found for name in table} | chosen == set(MISSES)

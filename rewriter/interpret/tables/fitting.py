@@ -1,6 +1,6 @@
 """A constant table as formula: guessed from some of its rows, then compared with every entry.
 
-Tables may be larger than memory: nothing here holds more than a block of one at a time.
+Tables may be larger than memory, so nothing here holds more than a block of one at a time.
 """
 
 from __future__ import annotations
