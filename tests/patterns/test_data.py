@@ -14,7 +14,7 @@ OPERAND_RANKS = sorted(layouts.OPERANDS)
 def test_an_index_has_the_letter_of_its_role() -> None:
     key = axis(Axis.KEY, of(Size("S")))
     assert (key.name, key.role) == ("j", Axis.KEY)
-    # The role goes with the name: it tells no two indices apart.
+    # The role goes with the name, so it does not tell indices apart.
     assert key == Index("j", of(Size("S")))
     assert len({role.value for role in Axis}) == len(Axis)
 
@@ -32,7 +32,7 @@ def test_an_axis_is_cut_into_roles_that_scores_can_have() -> None:
         assert whole not in parts[1:]
     for count, roles in layouts.READINGS.items():
         assert len(roles) == count
-        assert [role for role in layouts.SCORES if role in roles] == list(roles)
+        assert [role for role in layouts.READINGS[3] if role in roles] == list(roles)
 
 
 @pytest.mark.parametrize("rank", OPERAND_RANKS)
