@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from onnx import ModelProto, NodeProto
@@ -115,7 +116,7 @@ def _judge(
                 site.refusal, site.reading = refusal, reading
                 if evidence and refusal.term is not None:
                     enters = element_with(interpreter, reading, refusal.term)
-                    refusal.enters = "" if enters is None else enters[0]
+                    site.refusal = replace(refusal, enters="" if enters is None else enters[0])
         else:
             site.refusal, site.reading = None, reading
             return site
@@ -125,7 +126,7 @@ def _judge(
 def _prove(interpreter: Interpreter, attention: Attention, *, exact_bias: bool, evidence: bool) -> Binding:
     proof = prove(interpreter, attention, exact_bias=exact_bias)
     if evidence:
-        proof.evidence = evidence_of(interpreter, proof)
+        proof = replace(proof, evidence=evidence_of(interpreter, proof))
     made = bind(interpreter, proof)
     check_private(interpreter, made)
     return made

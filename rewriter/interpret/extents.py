@@ -11,6 +11,7 @@ from onnx import NodeProto
 
 from ...algebra import ONE, ZERO, Poly, Read, Size, maximum, poly
 from ...graph.index import MAX_RANK, int_attribute, ints_attribute, label
+from ...patterns.layouts import SEQUENCE
 from .digits import divide, floordiv
 from .equations import einsum_labels
 from .movement import axes_of, reduced_axes, slice_bounds, split_sizes, squeezed_axes
@@ -342,8 +343,8 @@ def _attention(interpreter: Interpreter, node: NodeProto, inputs: list[Dims]) ->
             results[0] = (*query[:2], hidden)
         return results
     keys = inputs[1] if len(inputs) > 1 else None
-    if keys is not None and value is not None and len(keys) == len(value) in (3, 4):
-        place = 2 if len(keys) == 4 else 1
+    if keys is not None and value is not None and len(keys) == len(value) and len(keys) in SEQUENCE:
+        place = SEQUENCE[len(keys)]
         if not interpreter.same(keys[place], value[place]):
             interpreter.facts.learn(keys[place], value[place], label(node), by_broadcast=False)
     if len(query) == 4 and value is not None and len(value) == 4:

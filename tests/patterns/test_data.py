@@ -32,7 +32,7 @@ def test_an_axis_is_cut_into_roles_that_scores_can_have() -> None:
         assert whole not in parts[1:]
     for count, roles in layouts.READINGS.items():
         assert len(roles) == count
-        assert [role for role in layouts.SCORES if role in roles] == list(roles)
+        assert [role for role in layouts.READINGS[3] if role in roles] == list(roles)
 
 
 @pytest.mark.parametrize("rank", OPERAND_RANKS)

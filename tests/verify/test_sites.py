@@ -29,6 +29,7 @@ from alibi_rewriter.verify.site.identity import identity
 from generator import Spelling, build, repair, sample, told
 from large import deep, external, sparse_file
 from onnx import TensorProto, helper, numpy_helper
+from slow import SLOW, thinned
 from textgraphs import read
 
 pytest.importorskip("onnxruntime")
@@ -60,7 +61,7 @@ def pairs_of(model: onnx.ModelProto) -> list[CutPair]:
 # --- what is right passes, and its mutants do not ----------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", FUSED[::2], ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", thinned(FUSED[::2], 3), ids=lambda p: p.stem)
 def test_exported_models(path: Path, tmp_path: Path) -> None:
     result = rewrite(path, tmp_path / "out.onnx", options=BY_SITES)
     found = result.verification
@@ -74,7 +75,7 @@ def test_exported_models(path: Path, tmp_path: Path) -> None:
     assert result.exit_code is ExitCode.DONE
 
 
-@pytest.mark.parametrize("number", range(15))
+@pytest.mark.parametrize("number", thinned(range(15), 3))
 def test_generated_models(number: int) -> None:
     spelling = sample(random.Random(f"sites-{number}"))
     found = rewrite(build(spelling), options=BY_SITES).verification
@@ -571,8 +572,17 @@ def test_a_branch_that_is_never_taken_proves_nothing() -> None:
         assert (verdicts[kind].by or "").endswith("its site alone")
 
 
-@pytest.mark.parametrize("static", [False, True])
-@pytest.mark.parametrize("padding", ["none", "where", "bool"])
+@pytest.mark.parametrize(
+    ("static", "padding"),
+    [
+        (False, "none"),
+        (True, "where"),
+        *(
+            pytest.param(*case, marks=SLOW)
+            for case in ((False, "where"), (False, "bool"), (True, "none"), (True, "bool"))
+        ),
+    ],
+)
 def test_sequences_first(static: bool, padding: str) -> None:
     """Inputs [S, B, D]: padded tokens were once taken for batch entries, and long sequences for large batches."""
     spelling = repair(Spelling(layout="seq-first", padding=padding, static=static, causal="none", half=True))
