@@ -47,7 +47,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Looks at everything.  Never raises: what fails is a finding."""
+    """Looks at everything.  It never raises, since what fails is a finding."""
     found = [Finding("alibi-rewriter", f"{__version__}, Python {sys.version.split()[0]}, {platform.machine()}", True)]
     for distribution, purpose in PACKAGES.items():
         version = _version(distribution)

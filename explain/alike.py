@@ -1,4 +1,4 @@
-"""Sites that are the same up to names: twenty-four equal layers are one explanation and twenty-three names."""
+"""Sites that are the same up to names.  Twenty-four equal layers are one explanation and twenty-three names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from onnx import GraphProto
 from ..graph.index import label, subgraphs
 
 _WORD = re.compile(r"[^\s\[\]()'\",*=<>+]+")
-"""What a name may look like in a text; a name that it does not match keeps sites apart."""
+"""What a name may look like in a text.  A name that it does not match keeps sites apart."""
 
 
 def names_of(graph: GraphProto) -> frozenset[str]:
@@ -33,7 +33,7 @@ def leaders(texts: Mapping[str, Sequence[str]], names: Collection[str], literal:
     Args:
         texts: What is said of each site, in the order of the sites.
         names: What counts as a name.
-        literal: Lines that begin so are about the whole model: in them a name stands for itself.
+        literal: Lines that begin so are about the whole model.  In them a name stands for itself.
 
     Returns:
         The leader of each site; that of a first one is itself.
@@ -48,7 +48,7 @@ def leaders(texts: Mapping[str, Sequence[str]], names: Collection[str], literal:
 
 
 def _without_names(lines: Iterable[str], names: Collection[str]) -> tuple[str, ...]:
-    """The lines with names as numbers, in the order in which they occur: what is the same name stays the same."""
+    """The lines with names as numbers, in the order in which they occur.  Equal names get equal numbers."""
     numbers: dict[str, str] = {}
 
     def number(found: re.Match[str]) -> str:

@@ -34,7 +34,7 @@ class Look:
         self.sites: list[Site] = [
             s for s in self.study.analysis.sites if s.is_attention and (pattern is None or pattern.search(s.name))
         ]
-        # Explained before anything rewrites the copy.
+        # Sites are explained before anything rewrites the copy.
         self._explained: dict[str, Explanation] = {s.name: explain(s) for s in self.sites}
         self._counterexamples: dict[str, Counterexample | None] = {}
         for site in self.sites:
@@ -71,7 +71,7 @@ class Look:
         return explanation_lines(site, self._explained[site.name], self._counterexamples.get(site.name), bars=bars)
 
     def pairs(self) -> list[Pair]:
-        """The subgraphs before and after; from here on the study's graph is the rewritten one."""
+        """The subgraphs before and after.  From here on the study's graph is the rewritten one."""
         if self._pairs is None:
             self._pairs = pairs(self.study, self.sites)
         return self._pairs

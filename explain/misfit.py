@@ -1,4 +1,4 @@
-"""A refused site in numbers: the element that no slope times distance explains, and the row that it lies in."""
+"""A refused site in numbers: an element that slope times distance does not explain, and the row that it lies in."""
 
 from __future__ import annotations
 
@@ -99,13 +99,13 @@ def _shown(head: int, line: _Line, visible: Flags) -> Counterexample:
 def _line(scores: Floats, visible: Flags, distance: Floats, own: Places) -> _Line:
     """The line under the usual slope, and the element farthest from it."""
     place = np.broadcast_to(own[:, None], (*scores.shape[:2], 1))
-    # A row whose own key is hidden is measured from its first visible key.
+    # A row with a hidden own key is measured from its first visible key.
     first = np.where(np.take_along_axis(visible, place, -1), place, np.argmax(visible, axis=-1)[..., None])
     added = np.where(visible, scores - np.take_along_axis(scores, first, -1), 0.0)
     span = np.broadcast_to(distance, scores.shape)
     every = span - np.take_along_axis(span, first, -1)
     apart = visible & (every != 0)
-    # The median, so that one wrong entry is what sticks out and not what bends the line.
+    # The median, so that one wrong entry sticks out and does not bend the line.
     slope = float(np.median(added[apart] / every[apart])) if apart.any() else 0.0
     gap = np.where(visible, np.abs(added - slope * every), 0.0)
     b, i, j = (int(x) for x in np.unravel_index(int(gap.argmax()), gap.shape))

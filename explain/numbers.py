@@ -1,4 +1,4 @@
-"""The bias of a site in numbers: evaluated from the original's own nodes, beside slope times distance."""
+"""The bias of a site in numbers.  It is evaluated from the original's own nodes, beside slope times distance."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ WINDOW = 48
 """Keys that are shown, around the row."""
 
 ROUNDING = 1e-3
-"""Relative: an element that is no farther off shows the rounding of a 16-bit model, and no other bias."""
+"""Relative.  An element that is no farther off shows the rounding of a 16-bit model, not another bias."""
 
 LOWEST_SHOWN = -3.4e38
-"""In place of minus infinity, from which no difference can be taken: hidden either way."""
+"""Stands for minus infinity, from which no difference can be taken.  Both hide a key."""
 
 MAX_HEADS = 16
 MAX_ELEMENTS = 1 << 22
@@ -160,9 +160,9 @@ def _sizes(site: Site, attention: Attention, inputs: Sequence[str], length: int)
 
 
 def _within(site: Site, sizes: dict[Size, int]) -> bool:
-    """Whether the buffers are long enough; beyond them a model reads from the wrong end without an error.
+    """Whether the buffers are long enough.  Beyond them a model reads from the wrong end without an error.
 
-    Equalities need no check: a model whose extents do not agree does not run.
+    Equalities need no check, since a model whose extents do not agree does not run.
     """
     values: Substitution = {a: poly(n) for a, n in sizes.items()}
     gaps = (substitute(f.left - f.right, values).constant for f in site.interpreter.facts.learned if f.relation == ">=")

@@ -46,7 +46,7 @@ def record(explanation: Explanation, counterexample: Counterexample | None = Non
 
 
 def plain(record: DataclassInstance) -> dict[str, Any]:
-    """A record as JSON has it: lists, no tuples."""
+    """A record as JSON has it, with lists for tuples."""
 
     def convert(value: Any) -> Any:
         if isinstance(value, dict):

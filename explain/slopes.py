@@ -12,8 +12,8 @@ THREE_DIGITS = 1e-3
 def standard_slopes(heads: int) -> list[float]:
     """Slopes of Press et al., "Train Short, Test Long" (2022): 2^(-8/H), 2^(-16/H), ...
 
-    For a number of heads that is no power of two, the slopes of the next lower power of two, followed by every
-    other slope of the next higher one, as in the paper's own code.
+    For a number of heads that is not a power of two, these are the slopes of the next lower power of two, followed by
+    every other slope of the next higher one, as in the paper's own code.
     """
     power = 1 << (heads.bit_length() - 1)
     first = [2.0 ** (-8.0 * (k + 1) / power) for k in range(power)]

@@ -145,7 +145,7 @@ def _causality(interpreter: Interpreter, binding: Binding, rests: Evidence) -> S
 
 
 def _place(interpreter: Interpreter, binding: Binding, element: Key | None) -> Place:
-    """Where an element comes from; an operator says by itself what no element says."""
+    """Where an element comes from.  An operator says by itself what no element says."""
     anchor = binding.proof.attention.anchor
     return place_of_node(anchor) if element is None else place_of(interpreter, element[0])
 

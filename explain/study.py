@@ -42,13 +42,13 @@ class Study:
             if self.rewritten:
                 try:
                     apply(self.model, self.analysis, PassResult(self.result.source, self.analysis))
-                except ModelRejected:  # an opset without function bodies: the run itself says so
+                except ModelRejected:  # an opset without function bodies, as the run itself says
                     self.rewritten = False
         return self.rewritten
 
 
 def study(result: PassResult, binary: Collection[str] = ()) -> Study:
-    """Analyse the original of a run once more: the run's own copy has been rewritten by now.
+    """Analyse the original of a run once more, since the run's own copy has been rewritten by now.
 
     Args:
         result: The run.

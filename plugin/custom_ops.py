@@ -1,4 +1,4 @@
-"""The library of custom ops: found in the installed package and nowhere else."""
+"""The library of custom ops.  It is found in the installed package and nowhere else."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def get_library_path() -> str:
 
 
 def writable_by_others(path: Path) -> str | None:
-    """Why a file could have been put there by somebody else, as a phrase; None if it could not.
+    """Why another user could have put a file there, as a phrase; None if no other user could.
 
     The owner of the running code is trusted already.  A folder with the sticky bit protects what is in it.
     """

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 
 from onnx import NodeProto, TensorProto
 
+from ..algebra import Ind, of
 from ..graph.index import Scope, walk
 from ..patterns.operators import ATTENTION_OPERATORS
-from ..patterns.positions import BUCKETING, SIGNS, UNKNOWN, Lookup, Searched, Sign
+from ..patterns.positions import ADDED, BUCKETING, SIGNS, UNKNOWN, Lookup, Searched, Sign
 from .recognise.products import is_contraction
 from .recognise.values import value_product
 from .records.site import Analysis, Site
@@ -86,7 +87,18 @@ def _positions(site: Site) -> set[str]:
             found.update(sign.scheme for sign in signs if _shows(scope, node, sign))
     if site.is_biased and not found:
         found.add(UNKNOWN)
+    elif not found and _adds_by_both(site):
+        found.add(ADDED)
     return found
+
+
+def _adds_by_both(site: Site) -> bool:
+    """Whether a value that depends on query and key is added, be it a mask that the model is given."""
+    if site.reading is None:
+        return False
+    row, key = site.reading.frame.row, site.reading.frame.key
+    values = (of(a) for m, _ in site.reading.terms.terms for a, _ in m if not isinstance(a, Ind))
+    return any(value.depends_on(row) and value.depends_on(key) for value in values)
 
 
 def _upstream(scope: Scope, tensors: list[str]) -> Iterator[NodeProto]:

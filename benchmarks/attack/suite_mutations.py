@@ -215,7 +215,7 @@ MUTATIONS: tuple[tuple[str, str, str], ...] = (
         "rows = tuple(c for c in proof.hidden if key not in c.all_atoms())",
         "rows: tuple[Cond, ...] = ()",
     ),
-    ("rewriter/emit/nodes.py", '"Div" if self.plan.divide else "Mul"', '"Mul"'),
+    ("rewriter/emit/nodes.py", '"Div" if self.binding.divide else "Mul"', '"Mul"'),
     ("rewriter/emit/nodes.py", "present.index(r) for r in order", "order.index(r) for r in present"),
     # --- how launches are planned
     ("native/core/plan.cpp", "if (skip-- == 0) break;", "break;"),

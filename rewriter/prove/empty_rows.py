@@ -1,9 +1,9 @@
 """Rows without a visible key: what the original computes there, and whether the fused node computes the same.
 
-Softmax has an answer as long as one score of the row is finite.  It weighs the keys that are hidden least.  Where
-every way of being hidden leaves a key the same score, the answer is the mean of all values, as the fused node has it.
-Where a key after the row scores -inf and a padded one finfo.min, the answer is the mean of the values up to the row,
-and the fused node yields something else.  No valid token reads such a row, so this refuses no site.  A notice tells it
+Softmax has an answer as long as one score of the row is finite.  It weighs the keys that are hidden least.  Where every
+way of being hidden leaves a key the same score, the answer is the mean of all values, as the fused node has it.  Where
+a key after the row scores -inf and a padded one finfo.min, the answer is the mean of the values up to the row, and the
+fused node yields something else.  No valid token reads such a row, so this refuses no site.  A notice tells it
 (``Notice.EMPTY_ROWS``).
 """
 

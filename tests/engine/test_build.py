@@ -33,6 +33,7 @@ from alibi_rewriter.graph.note import fused_nodes
 from alibi_rewriter.plugin import library_path
 from evidence import Level
 from programs import shared_folder
+from slow import SLOW
 from test_versions import attention
 
 DATA = Path(__file__).parents[1] / "data"
@@ -51,7 +52,6 @@ FAMILIES = {
     "baichuan with a cache": "baichuan13b__decode_dynamo18_dyn",
 }
 QUICK = ("bloom with a cache", "falcon")
-SLOW = pytest.mark.skipif(not os.environ.get("ALIBI_SLOW"), reason="compiles for half a minute; ALIBI_SLOW=1 runs it")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -15,13 +14,13 @@ from alibi_rewriter.engine import versions
 from alibi_rewriter.plugin import library_path
 from evidence import Level
 from programs import compiler
+from slow import SLOW
 
 ROOT = Path(__file__).parents[2]
 NATIVE = ROOT / "native"
 LIBRARY = library_path()
 KNOWN = lean_registry.versions()
 
-SLOW = pytest.mark.skipif(not os.environ.get("ALIBI_SLOW"), reason="takes a minute; ALIBI_SLOW=1 runs it")
 
 pytestmark = [
     pytest.mark.skipif(LIBRARY is None, reason="needs the plugin library"),

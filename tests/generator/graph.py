@@ -99,7 +99,7 @@ class Writer:
         batch: Scalar; so are ``new`` (queries), ``past`` (cached keys), ``total`` (keys) and ``own`` (the key index of
             the first query).
         keys: [S_kv], the index of every key; ``places`` is the same in the type that positions are counted in.
-        rows: [S_q], the key index of every query; ``row_places`` likewise.
+        rows: [S_q], the key index of every query; ``row_places`` is the same in that type.
         query: The projected query of the first layer.
         whole: Bias and masks in one tensor, where the spelling adds them so.
     """

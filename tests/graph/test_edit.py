@@ -1,4 +1,4 @@
-"""The editor: names that nobody has, one node for equal ones, and nothing left that no output needs."""
+"""The editor: new names, one node for equal ones, and nothing left that no output needs."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ OPERAND_RANKS = sorted(layouts.OPERANDS)
 def test_an_index_has_the_letter_of_its_role() -> None:
     key = axis(Axis.KEY, of(Size("S")))
     assert (key.name, key.role) == ("j", Axis.KEY)
-    # The role goes with the name: it tells no two indices apart.
+    # The role goes with the name, so it does not tell indices apart.
     assert key == Index("j", of(Size("S")))
     assert len({role.value for role in Axis}) == len(Axis)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from alibi_rewriter.runtime import NoLibrary, get_library_path
 from programs import compiled_once
+from slow import SLOW
 
 HERE = Path(__file__).parent
 NATIVE = HERE.parents[1] / "native"
@@ -23,7 +24,6 @@ except NoLibrary:
     pytest.skip("the library was not built: no C++ compiler", allow_module_level=True)
 
 FLAGS = ("-std=c++17", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-psabi", f"-I{NATIVE}", f"-I{HERE}")
-SLOW = pytest.mark.skipif(not os.environ.get("ALIBI_SLOW"), reason="compiles for half a minute; ALIBI_SLOW=1 runs it")
 SANITIZERS = {
     "address": ("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
     "thread": ("-fsanitize=thread",),

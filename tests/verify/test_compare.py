@@ -1,4 +1,4 @@
-"""What is compared, where, and what a difference is beside: the judge of two outputs, without a model."""
+"""The judge of two outputs, without a model: what is compared, where, and beside which magnitude."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ DISTANCE: Poly = of(KEY) - of(ROW)
 
 
 def window(*conditions: Cond, causal: bool = False) -> tuple[int, int, int]:
-    """(keys before the row, keys after it, conditions that are no window)."""
+    """(keys before the row, keys after it, how many conditions are not a window)."""
     asked = read_text("float[B,S] x", "y = Neg(x)")
     found, rest = take_windows(asked, conditions, DISTANCE, causal=causal)
     return found.left, found.right, len(rest)

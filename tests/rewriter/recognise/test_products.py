@@ -85,7 +85,7 @@ def test_an_element_is_the_sum_of_the_operands_elements(case: str) -> None:
     ("op", "left", "right", "attributes"),
     [
         ("Einsum", (4, 5), (5, 6), {"equation": "ik,kj->j"}),  # two axes are summed
-        ("Einsum", (4, 5), (4, 5), {"equation": "ij,ij->ij"}),  # none is
+        ("Einsum", (4, 5), (4, 5), {"equation": "ij,ij->ij"}),  # no axis is
         ("Einsum", (4, 4), (4, 6), {"equation": "ii,ij->ij"}),  # a diagonal
         ("MatMul", (5,), (5, 6), {}),
     ],
