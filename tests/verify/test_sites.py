@@ -29,7 +29,7 @@ from alibi_rewriter.verify.site.identity import identity
 from generator import Spelling, build, repair, sample, told
 from large import deep, external, sparse_file
 from onnx import TensorProto, helper, numpy_helper
-from slow import thinned
+from slow import SLOW, thinned
 from textgraphs import read
 
 pytest.importorskip("onnxruntime")
@@ -572,8 +572,17 @@ def test_a_branch_that_is_never_taken_proves_nothing() -> None:
         assert (verdicts[kind].by or "").endswith("its site alone")
 
 
-@pytest.mark.parametrize("static", [False, True])
-@pytest.mark.parametrize("padding", ["none", "where", "bool"])
+@pytest.mark.parametrize(
+    ("static", "padding"),
+    [
+        (False, "none"),
+        (True, "where"),
+        *(
+            pytest.param(*case, marks=SLOW)
+            for case in ((False, "where"), (False, "bool"), (True, "none"), (True, "bool"))
+        ),
+    ],
+)
 def test_sequences_first(static: bool, padding: str) -> None:
     """Inputs [S, B, D]: padded tokens were once taken for batch entries, and long sequences for large batches."""
     spelling = repair(Spelling(layout="seq-first", padding=padding, static=static, causal="none", half=True))
