@@ -9,6 +9,7 @@ from __future__ import annotations
 import lzma
 import math
 import struct
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -24,7 +25,7 @@ PLAIN = "biuf"
 
 _FAULTS = (
     OSError, ValueError, EOFError, RuntimeError, NotImplementedError, MemoryError, OverflowError, KeyError, TypeError,
-    struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
+    struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError, SyntaxError, tokenize.TokenError,
 )  # fmt: skip
 """What ``zipfile``, its decompressors and numpy's reader raise for a file that is not an archive of arrays."""
 
