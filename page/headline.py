@@ -36,6 +36,7 @@ def headline(report: Record) -> str:
         "not rewritten": _not_rewritten(report),
         "verified": _verified(report),
         "memory": _memory(report),
+        "speed": _speed(report),
     }
     rows = "".join(f"<dt>{name}</dt><dd>{said}</dd>" for name, said in facts.items() if said)
     line = f"<p><span class='verdict {kind}'>{words}</span> (exit code {esc(report.get('exit_code'))})</p>"
@@ -56,6 +57,8 @@ def _verdict(report: Record) -> tuple[str, str]:
 
 
 def _written(report: Record) -> str:
+    if report.get("bench"):
+        return "nothing that stays: a temporary file was measured"
     output = (report.get("output") or {}).get("path")
     plan = ((report.get("engine") or {}).get("plan") or {}).get("path")
     said = [code(path) for path in (output, plan) if path]
@@ -109,6 +112,20 @@ def _memory(report: Record) -> str:
         return ""
     before, after = found
     return f"one bias at {NAMED_LENGTH:,} tokens took {size(before)}; slopes and positions take {size(after)}"
+
+
+def _speed(report: Record) -> str:
+    """Of what was measured, the case in which our kernels gain most, and the one in which they gain least."""
+    found = []
+    for case in (report.get("bench") or {}).get("cases") or []:
+        factor = ((case.get("results") or {}).get("kernel") or {}).get("times_faster")
+        if factor is not None:
+            found.append((float(factor), esc(case.get("name"))))
+    if not found:
+        return ""
+    (least, small), (most, large) = min(found), max(found)
+    said = f"{most:.2f} times as fast on our kernels at {large}"
+    return said if len(found) == 1 else f"{said}, {least:.2f} times at {small}"
 
 
 def at_length(memory: Record) -> tuple[int, int] | None:

@@ -43,7 +43,10 @@ def _chart(cases: Sequence[Record]) -> str:
             parts.append(_bar(name, result, y, original, slowest))
             y += ROW
         y += GAP
-    return f"<figure>{svg(WIDTH, y, ''.join(parts), 'time of one run by size and model', 'chart')}</figure>"
+    there = dict.fromkeys(name for case in cases for name in case.get("results") or {})
+    legend = ", ".join(f"<span class='bar-{esc(name)}'>■</span> {esc(NAMES.get(name, name))}" for name in there)
+    drawing = svg(WIDTH, y, "".join(parts), "time of one run by size and model", "chart")
+    return f"<figure>{drawing}<figcaption>{legend}</figcaption></figure>"
 
 
 def _bar(name: str, result: Record, y: float, original: float | None, slowest: float) -> str:

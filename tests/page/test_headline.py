@@ -120,6 +120,20 @@ def test_a_part_a_dry_run_and_a_failure(both: Report, proven: Report) -> None:
     assert facts({**proven, "verification": skipped})["verified"] == "no: the original <runs> on none of the inputs"
 
 
+def test_what_was_measured_stands_first(proven: Report) -> None:
+    def case(name: str, factor: float | None) -> Report:
+        results = {"original": {"seconds": 1.0}, "kernel": {"seconds": 0.5, "times_faster": factor}}
+        return {"name": name, "results": results}
+
+    report = {**proven, "output": {"path": "/tmp/.scratch/rewritten.onnx", "sha256": "x"}}
+    report["bench"] = {"cases": [case("1 x 64", 0.9), case("1 x 512", 2.834), case("1 x 8192", None)]}
+    assert facts(report)["speed"] == "2.83 times as fast on our kernels at 1 x 512, 0.90 times at 1 x 64"
+    assert facts(report)["written"] == "nothing that stays: a temporary file was measured"
+    assert "<span class='bar-kernel'>■</span> rewritten, our kernels" in to_html(report)
+    report["bench"] = {"cases": [case("1 x 64", None)]}
+    assert "speed" not in facts(report)
+
+
 # --- groups ----------------------------------------------------------------------------------------------
 
 
