@@ -83,7 +83,7 @@ class Form:
 
     @property
     def sees_row(self) -> bool:
-        """Whether softmax notes where the row itself is.  It does not if all of the distance but multiples of d is constant."""
+        """Whether softmax notes where the row itself is: not if the distance less multiples of d is constant."""
         return any(isinstance(atom, Min0) for atom in self.symbolic.atoms)
 
     @property
