@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..base.errors import AlibiError, EngineFailed, UsageError
+from ..base.systems import check_kernels
 from .accumulation import CHOICES, DEFAULT
 from .job import BACKENDS
 from .options import AUTO, STRATEGIES, EngineOptions, Reporter
@@ -100,6 +101,7 @@ class EngineRequest:
             _refuse_idle(options, embed)
             if not embed:
                 return None
+        check_kernels("--engine" if options.engine is not None else "--embed-kernels")
         if getattr(options, "inline", False):
             raise UsageError("--inline leaves no fused node to build an engine from. Give it in a run of its own.")
         if options.engine is not None and options.engine.suffix == ".onnx":

@@ -100,7 +100,8 @@ def evaluate(study: Study, site: Site, attention: Attention) -> tuple[Floats, li
 def bias_values(study: Study, site: Site) -> BiasValues | None:
     """One row of the bias of a proven site; None where it cannot be evaluated apart from the model."""
     binding = site.binding
-    if binding is None or binding.proof.slopes is None:
+    slopes = None if binding is None else binding.given_slopes
+    if binding is None or slopes is None:
         return None
     attention = binding.proof.attention
     found = evaluate(study, site, attention)
@@ -111,12 +112,11 @@ def bias_values(study: Study, site: Site) -> BiasValues | None:
     own = rows + (shape[3] - shape[2])
     gap = np.clip(own, 0, shape[3] - 1)
     distance = binding.proof.form.measure((keys - own[:, None]).astype(np.float64), binding.proof.parameters)
-    slopes = binding.proof.slopes.astype(np.float64) * binding.slope_factor
     visible = scores > HIDDEN_BELOW
     if binding.proof.causal:
         visible = visible & (keys <= own[:, None])
     relative = scores - np.take_along_axis(scores, np.broadcast_to(gap[:, None], (*shape[:3], 1)), -1)
-    residual = relative - slopes.reshape(1, -1, 1, 1) * distance
+    residual = relative - slopes.astype(np.float64).reshape(1, -1, 1, 1) * distance
     usable = visible & np.take_along_axis(visible, np.broadcast_to(gap[:, None], (*shape[:3], 1)), -1)
     if not usable.any():
         return None

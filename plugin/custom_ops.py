@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .. import plugin
 from ..base.cures import reinstall
+from ..base.systems import has_libraries, no_libraries
 
 LIBRARY = plugin.ONNXRUNTIME_LIBRARY
 
@@ -24,6 +25,8 @@ def get_library_path() -> str:
         NoLibrary: It was installed without a compiler, or others can write where it is.
     """
     path = Path(plugin.__file__).parent / LIBRARY
+    if not path.is_file() and not has_libraries():
+        raise NoLibrary(f"{LIBRARY} is not here: {no_libraries()}")
     if not path.is_file():
         raise NoLibrary(f"{LIBRARY} was not built: there was no C++ compiler. Install g++, then {reinstall()}")
     problem = writable_by_others(path)

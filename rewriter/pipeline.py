@@ -114,7 +114,7 @@ def _judged(source: ModelFile, options: Options, clock: _Clock) -> tuple[ModelPr
     if options.exact_bias and not any(binding.proof.unrounded.terms for binding in analysis.bindings):
         result.notes.append("--exact-bias changes nothing: no bias that is proven is rounded to a narrower type")
     if options.probe:
-        probe(copy, analysis, source.base_dir)
+        result.analysis = analysis = probe(copy, analysis, source.base_dir)
         unchecked = [s.name for s in analysis.proven if not s.checked]
         if unchecked:
             some = ", ".join(unchecked[:5])

@@ -73,7 +73,7 @@ class Positions:
     slope: Poly
 
 
-@dataclass
+@dataclass(frozen=True)
 class Proof:
     """An attention whose bias is proven.
 

@@ -99,7 +99,7 @@ class Guard(Enum):
     PART = "some of their keys lose their weight"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Attention:
     """``out = softmax_key(scale * query . key + terms) . value`` with everything named.
 

@@ -45,7 +45,7 @@ UNBIASED = NOT_ATTENTION | {Code.NO_BIAS}
 """Refusals of sites without an ALiBi-like bias.  A rewrite that leaves them alone is not partial."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Site:
     """The verdict on one anchor.
 
@@ -85,7 +85,7 @@ class Site:
         return self.binding is not None or (self.refusal is not None and self.refusal.code not in UNBIASED)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Analysis:
     """What is known about a model.
 

@@ -20,6 +20,7 @@ After a deliberate change write the expected texts anew, and review the differen
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from alibi_rewriter.base.errors import ExitCode
 from alibi_rewriter.cli import main
 from alibi_rewriter.rewriter import pipeline, verdicts
 from alibi_rewriter.rewriter.pipeline import rewrite
+from alibi_rewriter.rewriter.records.site import Analysis
 from alibi_rewriter.rewriter.report import to_json
 from alibi_rewriter.rewriter.result import Options
 from alibi_rewriter.rewriter.verdicts import Code, Refusal, Stage
@@ -114,11 +116,9 @@ def test_refused(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_probe_contradiction_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
-    def contradict(model: ModelProto, analysis: object, base_dir: Path) -> int:
-        for site in analysis.proven:  # type: ignore[attr-defined]
-            site.binding = None
-            site.refusal = Refusal(Code.PROBE, Stage.EMIT, "p", "s", "made up")
-        return 1
+    def contradict(model: ModelProto, analysis: Analysis, base_dir: Path) -> Analysis:
+        made_up = Refusal(Code.PROBE, Stage.EMIT, "p", "s", "made up")
+        return replace(analysis, sites=[replace(site, binding=None, refusal=made_up) for site in analysis.sites])
 
     monkeypatch.setattr(pipeline, "probe", contradict)
     result = rewrite(read("forms/linear"))
