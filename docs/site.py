@@ -69,6 +69,8 @@ def linked(place: str, text: str) -> str:
         there = posixpath.normpath(posixpath.join(posixpath.dirname(place), target))
         if there in known:
             return f"[{words}]({posixpath.relpath(known[there], here or '.')}{anchor})"
+        if there.startswith("docs/") and there.endswith(".schema.json"):
+            return found[0]
         address = os.environ.get("ALIBI_REPOSITORY", "").rstrip("/")
         return f"[{words}]({address}/blob/main/{there})" if address else words
 

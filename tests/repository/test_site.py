@@ -6,6 +6,7 @@ import configparser
 import contextlib
 import importlib.util
 import io
+import json
 import os
 import re
 import shlex
@@ -117,6 +118,21 @@ def test_pictures_and_the_readme_say_what_was_recorded() -> None:
     assert charts.BEGIN in text and charts.with_gains(text) == text
     assert charts.milliseconds("bloom", "ours+g", "prefill 1 2048") == pytest.approx(5.37, abs=0.01)
     assert charts.on_one_core()["model, encoder"][0]["underflow"] == 573
+
+
+def test_the_status_is_that_of_the_record() -> None:
+    """README.md says at once what was executed where and what not; docs/executed.json is what is known of it."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    status = " ".join(text[text.index("**Status.**") : text.index("## Set up")].split())
+    executed, rest = status.split("*Built, not executed:*")
+    reached: dict[str, set[str]] = {}
+    for entry in json.loads((ROOT / "docs" / "executed.json").read_text(encoding="utf-8"))["counted"]:
+        reached.setdefault(entry["runtime"], set()).add(entry["level"])
+    ran = {"executed", "float64", "end to end"}
+    assert "whole models in onnxruntime on the CPU" in executed and "end to end" in reached["onnxruntime"]
+    assert "onnxruntime on CUDA and on their own" in executed
+    assert reached["onnxruntime-cuda"] & ran and reached["kernels"] & ran
+    assert "TensorRT engines" in rest and "plan" in reached["rtx"] and not reached["rtx"] & ran
 
 
 def test_the_versions_are_those_of_the_installation() -> None:
