@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .base.errors import ExitCode, UsageError
+from .base.systems import check_kernels, check_system
 from .base.writing import write_text
 from .graph import surgeon
 from .graph.given import given
@@ -162,6 +163,7 @@ def rewrite(
         UsageError: The arguments contradict each other, or the output cannot be written there.
         MissingDependency: onnxruntime is needed for the verification and not installed.
     """
+    check_system()
     chosen = Options(
         allow_partial=allow_partial,
         dry_run=dry_run,
@@ -232,6 +234,7 @@ def build_engine(
         PluginNotUsed: The plugin library is missing or was not used for every fused node.
         MissingDependency: TensorRT or Triton is not installed.
     """
+    check_kernels("build_engine()")
     from .engine.build import build_engine as build
     from .engine.build import check_request
     from .engine.options import EngineOptions

@@ -11,6 +11,7 @@ from .base.ending import Outputs, complain, leave, settle_streams, show
 from .base.errors import AlibiError, ExitCode
 from .base.interrupts import INTERRUPTED
 from .base.isolation import leave_working_folder
+from .base.systems import check_system
 from .base.targets import STANDARD_OUTPUT, check_place, inside, is_folder
 from .base.version import __version__
 from .base.writing import write_text
@@ -181,6 +182,7 @@ def _guarded(command: Command, words: list[str]) -> int:
 
 def _rewrite(words: list[str], outputs: Outputs) -> int:
     options = _with_model(parser(), words)
+    check_system()
     models = options.model
     if len(models) > 1:
         from .several import carry_out
@@ -195,6 +197,7 @@ def _rewrite(words: list[str], outputs: Outputs) -> int:
 def _explain(words: list[str], outputs: Outputs) -> int:
     options = parser().parse_args(["MODEL", "--explain", "--dry-run", "--no-verify"])
     vars(options).update(vars(_with_model(explain_parser(), words)))
+    check_system()
     return _run(options, outputs)
 
 
@@ -235,6 +238,7 @@ def _bench(words: list[str], outputs: Outputs) -> int:
     from .speed.command import carry_out
 
     options = bench_parser().parse_args(words)
+    check_system()
     ranges = dict(parse_range(text) for group in options.val_range for text in group)
     return _shown(carry_out(options, ranges, outputs))
 
@@ -245,6 +249,7 @@ def _check(words: list[str], outputs: Outputs) -> int:
     from .intact import check
 
     options = check_parser().parse_args(words)
+    check_system()
     if options.json is not None and options.json != STANDARD_OUTPUT:
         check_place(options.json, "--json")
         outputs.expect(options.json)

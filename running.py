@@ -323,11 +323,14 @@ def broken(error: Exception, *, verbose: bool, state: str) -> int:
 def _without_libraries(result: PassResult) -> list[str]:
     """Pip shows nothing of what an installation prints, so that there was no compiler is said here."""
     from .base.cures import reinstall
+    from .base.systems import has_libraries, no_libraries
     from .plugin import missing
 
     names = missing() if result.output is not None else []
     if not names:
         return []
+    if not has_libraries():
+        return [f"no kernels here, so fused nodes run as their function bodies: {no_libraries()}."]
     return [
         f"no kernels here: {' and '.join(names)} could not be built, so fused nodes run as their function bodies. "
         f"Install g++, then: {reinstall()}"

@@ -27,6 +27,7 @@ from .atoms import Hashed, Index, Read, Size
 from .bounds import Min0, absolute, is_nonnegative, is_nonpositive, lower_bound, maximum, min0, minimum, upper_bound
 from .conditions import (
     FALSE,
+    MODERATE,
     TRUE,
     Cond,
     Ind,
@@ -45,7 +46,7 @@ from .conditions import (
     nonzero,
     split,
 )
-from .intervals import ELEMENTS, LIKELY, Interval, interval
+from .intervals import ELEMENTS, LIKELY, UNLIKELY, Interval, interval
 from .polynomial import (
     INFINITY,
     LARGEST_FLOAT32,
@@ -71,8 +72,10 @@ __all__ = [
     "INFINITY",
     "LARGEST_FLOAT32",
     "LIKELY",
+    "MODERATE",
     "ONE",
     "TRUE",
+    "UNLIKELY",
     "ZERO",
     "Apply",
     "Atom",

@@ -25,6 +25,12 @@ from .polynomial import (
     substitute,
 )
 
+BEYOND_INTEGERS = 1 << 64
+"""No integer type holds a larger number: an integer plus a hiding value is not zero."""
+
+MODERATE = 1 << 32
+"""A factor below this leaves what it multiplies below finfo.max, in any run that does not overflow."""
+
 MOST_CASES = 8
 """Indicators in a comparison that are resolved case by case; each doubles the cases."""
 
@@ -223,7 +229,7 @@ def _compare(kind: str, value: Poly) -> Cond:
         return FALSE
     if kind == "eq" and (is_nonnegative(value - 1) or is_nonpositive(value + 1)):
         return FALSE
-    if kind == "eq" and magnitude(value.constant_term) > 1 << 64 and (value - value.constant_term).is_integer:
+    if kind == "eq" and magnitude(value.constant_term) > BEYOND_INTEGERS and (value - value.constant_term).is_integer:
         return FALSE  # an integer type does not hold finfo.max
     leading = value.terms[-1][1]
     value = value / (leading if kind == "eq" else magnitude(leading))
@@ -253,8 +259,8 @@ def _pieces(kind: str, value: Poly) -> Cond | None:
 
 
 def _moderate(value: Poly) -> bool:
-    """No huge factor: what stays below finfo.max in any run that does not overflow."""
-    return all(magnitude(c) < 1 << 32 for _, c in value.terms)
+    """No huge factor."""
+    return all(magnitude(c) < MODERATE for _, c in value.terms)
 
 
 def less_equal(left: Poly, right: Poly) -> Cond:

@@ -21,6 +21,9 @@ Interval = tuple[Number, Number]
 LIKELY = 1 << 20
 """No run of a model has an extent, or an integer among its inputs, beyond this."""
 
+UNLIKELY = 1 << 24
+"""A length that no run has: what is the same here and at ``LIKELY`` is so at every length."""
+
 ELEMENTS = 1 << 30
 """A product of different extents counts the elements of a tensor; it stays below this."""
 

@@ -3,7 +3,8 @@
     ALIBI_EVIDENCE=build/evidence pytest tests/engine tests/runtime tests/fused tests/whole/test_exported.py
     python docs/executed.py build/evidence
 
-Evidence of one runtime replaces what the record held about it.  What tests cannot record is in the list ``stated``.
+Evidence of one runtime and level replaces what the record held about it; with ``--add`` in front it is added, which
+is for runs that covered a part.  What tests cannot record is in the list ``stated``.
 """
 
 from __future__ import annotations
@@ -67,14 +68,34 @@ def counted(evidence: Sequence[Entry]) -> list[Entry]:
     ]  # fmt: skip
 
 
-def merged(record: Entry, evidence: Sequence[Entry]) -> Entry:
-    """The record with new evidence in place of what it held about the same runtimes and levels."""
+def merged(record: Entry, evidence: Sequence[Entry], *, add: bool = False) -> Entry:
+    """The record with new evidence in place of what it held about the same runtimes and levels, or beside it."""
     new = counted(evidence)
-    seen = {(entry["runtime"], entry["level"]) for entry in new}
-    kept = [entry for entry in record["counted"] if (entry["runtime"], entry["level"]) not in seen]
+    if add:
+        kept = record["counted"]
+        new = _beside(kept, new)
+        kept = [entry for entry in kept if _key(entry) not in {_key(one) for one in new}]
+    else:
+        seen = {(entry["runtime"], entry["level"]) for entry in new}
+        kept = [entry for entry in record["counted"] if (entry["runtime"], entry["level"]) not in seen]
     order = list(LEVELS)
     entries = sorted([*kept, *new], key=lambda e: (e["runtime"], order.index(e["level"]), e["member"], e["where"]))
     return {**record, "counted": entries}
+
+
+def _key(entry: Entry) -> tuple[str, ...]:
+    return entry["runtime"], entry["level"], entry["member"], entry["where"]
+
+
+def _beside(held: Sequence[Entry], new: Sequence[Entry]) -> list[Entry]:
+    """The new entries, with the checks and models that were held about the same added to theirs."""
+    before = {_key(entry): entry for entry in held}
+    found = []
+    for entry in new:
+        old = before.get(_key(entry), {"checks": 0, "models": []})
+        models = sorted({*entry["models"], *old["models"]})
+        found.append({**entry, "checks": entry["checks"] + old["checks"], "models": models})
+    return found
 
 
 def page(record: Entry) -> str:
@@ -133,9 +154,10 @@ def _rows(record: Entry) -> list[str]:
 
 def main(files: Sequence[str]) -> int:
     """Counts the files of evidence, and writes record and page."""
+    add, files = files[:1] == ["--add"], [file for file in files if file != "--add"]
     record = json.loads(RECORD.read_text(encoding="utf-8"))
     evidence = [json.loads(line) for file in files for line in Path(file).read_text(encoding="utf-8").splitlines()]
-    record = merged(record, evidence)
+    record = merged(record, evidence, add=add)
     RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     TARGET.write_text(page(record), encoding="utf-8")
     return 0

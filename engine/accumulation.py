@@ -1,8 +1,8 @@
-"""What attention is accumulated in: TensorRT's own, in float16, sums in float16 unless the operands are cast.
+"""What attention is accumulated in.  TensorRT's own sums in float16 in a float16 model, unless the operands are cast.
 
 TensorRT documents from 11.3 on that query, key and value cast to float32 around the attention make it one attention
-of 16-bit operands with sums of float32.  The casts go into the function bodies: one body serves all nodes of a kind,
-and the graph around the nodes stays what it is.
+of 16-bit operands with sums of float32.  The casts go into the function bodies.  One body serves all nodes of a kind,
+and the graph around the nodes stays as it is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The TensorRT backends: which are there, what they can do, and which one to take."""
+"""The TensorRT backends: the installed ones, what they can do, and the one to take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Builds an engine from a rewritten model: kernels attached, child process run, result checked and put in place."""
+"""Builds an engine from a rewritten model.  Kernels are attached, a child process builds, the result is checked."""
 
 from __future__ import annotations
 
@@ -134,10 +134,10 @@ def _check_place(plan: Path, model: Path) -> None:
 
 
 def check_name(place: Path) -> None:
-    """TensorRT takes names as text.
+    """Check that a path is text, since TensorRT takes names as text.
 
     Raises:
-        UsageError: It is none.
+        UsageError: It is not.
     """
     try:
         str(place.absolute()).encode("utf-8")
@@ -189,7 +189,7 @@ class Builder:
         return facts
 
     def native(self, timing: int = 0) -> EngineFacts:
-        """With TensorRT's own attention: the function bodies are compiled, nothing of ours runs."""
+        """With TensorRT's own attention.  The function bodies are compiled, and no kernel of ours runs."""
         content = self.content
         if self.options.accumulate == FLOAT32:
             content = ModelProto()
@@ -232,7 +232,7 @@ class Builder:
             try:
                 source.path.write_bytes(content.SerializeToString(deterministic=True))
                 job = self._job(source.path, made, library, embed, timing)
-                # If this process is killed, the child goes on for a while: until then its files are in use.
+                # If this process is killed, the child goes on for a while, and its files are in use.
                 locks = (making.handle, source.handle)
                 event = self.reporter.event
                 result = run_child(["build"], self.backend.name, job=job.to_json(), on_event=event, locks=locks)
@@ -337,7 +337,7 @@ def embed_kernels(model: Path, options: EngineOptions, reporter: Reporter | None
 
 
 def remove_functions(model: ModelProto) -> None:
-    """Drops the function bodies of the fused family; a TensorRT before 10.7 would always prefer them."""
+    """Drops the function bodies of the fused family, which a TensorRT before 10.7 would always prefer."""
     kept = [function for function in model.functions if function.domain != DOMAIN]
     del model.functions[:]
     model.functions.extend(kept)

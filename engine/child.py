@@ -3,8 +3,8 @@
     python -m alibi_rewriter.engine.child probe BACKEND
     python -m alibi_rewriter.engine.child build     (the job comes on standard input)
 
-A process of its own, because two ways are known in which TensorRT-RTX ends the process, and because an abort has to
-become an error message.  Events go to the file descriptor that ``ALIBI_EVENTS`` names, one JSON object per line, so
+It is a process of its own, because two ways are known in which TensorRT-RTX ends the process, and because an abort has
+to become an error message.  Events go to the file descriptor that ``ALIBI_EVENTS`` names, one JSON object per line, so
 that whatever native code prints cannot be mistaken for them.
 """
 

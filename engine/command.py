@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..base.errors import AlibiError, EngineFailed, UsageError
+from ..base.systems import check_kernels
 from .accumulation import CHOICES, DEFAULT
 from .job import BACKENDS
 from .options import AUTO, STRATEGIES, EngineOptions, Reporter
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--target", metavar="SM", action="append", default=[], help="GPUs to build for: sm_80,sm_89")
     for kind in KINDS:
         shapes: Any = {"metavar": "SHAPES", "nargs": "+", "dest": f"{kind}_shapes"}
-        # One text for the three; the shorter help is read, the longer one scrolled past.
+        # One text for the three, since a short help is read and a long one is scrolled past.
         text = "e.g. ids:1x32,mask:1x32; missing ones are derived" if kind == "min" else None
         group.add_argument(f"--{kind}-shapes", default=[], help=text, **shapes)
         group.add_argument(TRTEXEC[kind], default=argparse.SUPPRESS, help=argparse.SUPPRESS, **shapes)
@@ -60,8 +61,8 @@ class EngineOutcome:
     Attributes:
         lines: For people.
         facts: The report's ``engine`` object; empty if no engine was asked for.
-        done: A model that was rewritten before was built as it is: there was nothing to rewrite.
-        error: Why it failed; the rewriting is done and reported all the same.
+        done: A model that was rewritten before was built as it is, since nothing was left to rewrite.
+        error: Why it failed.  The rewriting is done and reported all the same.
     """
 
     lines: tuple[str, ...] = ()
@@ -100,6 +101,7 @@ class EngineRequest:
             _refuse_idle(options, embed)
             if not embed:
                 return None
+        check_kernels("--engine" if options.engine is not None else "--embed-kernels")
         if getattr(options, "inline", False):
             raise UsageError("--inline leaves no fused node to build an engine from. Give it in a run of its own.")
         if options.engine is not None and options.engine.suffix == ".onnx":
@@ -126,7 +128,7 @@ class EngineRequest:
         return self.engine if self.engine != Path() else model.with_suffix(".engine")
 
     def check(self, model: ModelProto, base_dir: Path) -> None:
-        """What can be known to fail before anything is rewritten fails here.
+        """Fails for what can be known to fail before anything is rewritten.
 
         Args:
             model: The original.
@@ -152,7 +154,7 @@ class EngineRequest:
         check_request(self.options, engine=self.engine is not None, embed=self.embed)
 
     def check_sites(self, bindings: Iterable[Binding]) -> None:
-        """What can be known to fail once it is known which nodes there will be.
+        """Fails for what can be known to fail once the fused nodes are known.
 
         Raises:
             EngineFailed: A node has a form of the bias that no kernel computes.
@@ -206,7 +208,7 @@ class EngineRequest:
 
 
 def _refuse_idle(options: argparse.Namespace, embed: bool) -> None:
-    """Options of an engine that is not asked for would do nothing.
+    """Refuses options of an engine that is not asked for, since they would do nothing.
 
     Raises:
         UsageError: One was given.
@@ -235,7 +237,7 @@ class Progress(Reporter):
         self._write(f"[{time.monotonic() - self.started:6.1f} s] {text}\n")
 
     def _write(self, text: str) -> None:
-        with contextlib.suppress(OSError, ValueError):  # the terminal is gone, or the file is full: the work goes on
+        with contextlib.suppress(OSError, ValueError):  # The terminal is gone, or the file is full.  The work goes on.
             sys.stderr.write(text)
             sys.stderr.flush()
 

@@ -1,4 +1,4 @@
-"""The GPUs of this machine, asked through the CUDA driver; no CUDA toolkit and no PyTorch is needed."""
+"""The GPUs of this machine, by the CUDA driver.  Neither a CUDA toolkit nor PyTorch is needed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def driver_version() -> tuple[int, int] | None:
 
 
 def devices() -> list[Gpu]:
-    """All GPUs that the driver shows; none without a driver."""
+    """All GPUs that the driver shows; empty without a driver."""
     try:
         cuda = ctypes.CDLL("libcuda.so.1")
     except OSError:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ..base import telemetry
 from ..base.cures import install, reinstall
 from ..base.errors import AlibiError
+from ..base.systems import has_libraries, no_libraries
 from ..base.version import __version__
 from ..plugin import custom_ops, library_path, self_test
 from . import versions
@@ -47,7 +48,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Looks at everything.  Never raises: what fails is a finding."""
+    """Looks at everything.  It never raises, since what fails is a finding."""
     found = [Finding("alibi-rewriter", f"{__version__}, Python {sys.version.split()[0]}, {platform.machine()}", True)]
     for distribution, purpose in PACKAGES.items():
         version = _version(distribution)
@@ -76,6 +77,8 @@ def _version(distribution: str) -> str | None:
 
 def _library() -> Finding:
     library = library_path()
+    if library is None and not has_libraries():
+        return Finding("plugin library", f"not here: {no_libraries()}", False)
     if library is None:
         return Finding(
             "plugin library", "not built: there was no C++ compiler", False, f"install g++, then {reinstall()}"

@@ -1,4 +1,4 @@
-"""What parent and child say to each other: one job down, a line of JSON per event up."""
+"""What parent and child say to each other.  One job goes down, and a line of JSON per event comes up."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class BuildJob:
     Attributes:
         backend: A key of ``BACKENDS``.
         model: The ONNX file to parse.
-        plan: Where the serialized engine goes; complete or not at all is the parent's business.
+        plan: Where the serialized engine goes; the parent sees to it that it appears complete or not at all.
         profile: Shapes of the dynamic inputs.
         targets: Compute capabilities times ten; empty for the device that is there.
         plugin: The plugin library, or None to build without plugins.

@@ -1,4 +1,4 @@
-"""Which kernels a rewritten model needs: one request per fused node, from types and extents in the graph."""
+"""The kernels that a rewritten model needs: one request per fused node, from types and extents in the graph."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Need:
 
     @property
     def layout(self) -> BufferLayout:
-        """What is known about its buffers: TensorRT hands over dense tensors."""
+        """What is known about its buffers.  TensorRT hands over dense tensors."""
         return BufferLayout(contiguous=True, mask_rows=self.mask_rows)
 
 

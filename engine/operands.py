@@ -1,7 +1,7 @@
 """What enters a fused node, checked in the graph: the number, ranks, types and extents of its inputs.
 
-`rewrite` writes no other nodes.  A file from somewhere else may hold any, and TensorRT would hand them to the plugin at
-run time, when it is too late for a sentence with names in it.
+`rewrite` only writes nodes that pass.  A file from somewhere else may hold any node, and TensorRT would hand it to the
+plugin at run time, when it is too late for a message with names in it.
 """
 
 from __future__ import annotations

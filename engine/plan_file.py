@@ -1,4 +1,4 @@
-"""What can be said about a serialized engine without a GPU: which kernels travel in it."""
+"""What can be said about a serialized engine without a GPU, such as which kernels travel in it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def read_plan(path: Path, layers: Sequence[str] = ()) -> PlanFacts:
 
 
 def _end_of_bundle(content: mmap.mmap, start: int) -> int | None:
-    """Where the bundle that starts here ends, or None if none does (the plugin library holds the magic word too)."""
+    """The end of the bundle that starts here, or None if none does (the plugin library holds the magic word too)."""
     if start + HEADER.size > len(content):
         return None
     _, length, _, crc = HEADER.unpack(content[start : start + HEADER.size])

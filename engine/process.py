@@ -1,4 +1,4 @@
-"""Starts the child process and turns whatever becomes of it into an answer or one clear error."""
+"""Starts the child process, and turns how it ends into an answer or one clear error."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def run_child(
     if last is not None and last["event"] == "result" and status == 0:
         return last
     if last is not None and last["event"] == "failed":
-        # The plugin library logs here if TensorRT has given it no logger; what it says is the cause.
+        # The plugin library logs here if TensorRT has given it no logger, and its message is the cause.
         own = [line.removeprefix(OWN_LOG) for line in said.splitlines() if line.startswith(OWN_LOG)]
         raise _error(str(last["kind"]), "; ".join([str(last["message"]), *dict.fromkeys(own)]), backend)
     raise EngineFailed(_death(status, said, backend))

@@ -1,4 +1,4 @@
-"""Optimisation profiles: smallest, best and largest shapes of the inputs, the missing ones derived.
+"""Optimisation profiles: smallest, best and largest shapes of the inputs.  Missing ones are derived.
 
 Extents of different inputs depend on each other (a mask over past and new tokens is as long as both together).  What
 the graph says about that is known from the analysis (``rewriter.interpret.facts``): every extent is a polynomial in
@@ -89,7 +89,7 @@ def make_profile(model: ModelProto, base_dir: Path, given: Mapping[str, Mapping[
             for item in dynamic
         }
 
-    # The longest derived length at which the graph still fits together: its buffers may be shorter than our default.
+    # The longest derived length at which the graph still fits together, since buffers may be shorter than our default.
     longest = LENGTH["max"]
     if not _holds(interpreter, shapes(longest)):
         too_long = bisect.bisect_left(range(longest + 1), True, lo=1, key=lambda n: not _holds(interpreter, shapes(n)))

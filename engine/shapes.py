@@ -87,7 +87,7 @@ def inputs_of(model: ModelProto) -> list[ProfileInput]:
 
 
 def check_shapes(option: str, shapes: Mapping[str, Shape], inputs: Sequence[ProfileInput]) -> None:
-    """Before any heavy work: every name is an input, every rank and fixed extent is the model's.
+    """Checks, before any heavy work, that every name is an input and that ranks and fixed extents are the model's.
 
     Raises:
         UsageError: Something does not fit; the message says what would.

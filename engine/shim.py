@@ -1,8 +1,8 @@
-"""Lets TensorRT-RTX's parser find its core library: without this the process is aborted.
+"""Lets TensorRT-RTX's parser find its core library.  Without this the process is aborted.
 
 The wheel ships ``libtensorrt_rtx.so.1``, but the parser opens ``libtensorrt_rtx.so`` at run time and calls
-``std::terminate`` if it is not there (seen with 1.7.1).  The cure writes nothing to disk: an empty shared object in
-memory that calls itself ``libtensorrt_rtx.so`` and needs ``libtensorrt_rtx.so.1``.  Once it is loaded, the dynamic
+``std::terminate`` if it is not there (seen with 1.7.1).  The cure writes nothing to disk.  It is an empty shared object
+in memory that calls itself ``libtensorrt_rtx.so`` and needs ``libtensorrt_rtx.so.1``.  Once it is loaded, the dynamic
 linker answers the parser's request with it.
 """
 

@@ -13,7 +13,7 @@ PORTABLE = 80
 """PTX for this architecture runs on every later GPU."""
 
 RTX_TARGETS = (80, 86, 89, 120)
-"""What TensorRT-RTX builds for where nothing else is said: its own portable default."""
+"""What TensorRT-RTX builds for if no target is given: its own portable default."""
 
 RTX_SUPPORTED = (75, 80, 86, 89, 120, 121)
 """Compute capabilities that TensorRT-RTX 1.7 knows."""

@@ -1,6 +1,6 @@
 """Runs an engine on the device that is here and says how long a call takes.
 
-Inside the child process; memory and events come from the CUDA driver, so that nothing but TensorRT is needed.
+It runs in the child process.  Memory and events come from the CUDA driver, so that only TensorRT is needed.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Device:
 def measure(trt: Any, logger: Any, job: BuildJob) -> float:
     """Median milliseconds per call of the engine in ``job.plan``, at the best shapes of its profile.
 
-    Inputs are zeros: the time of an attention does not depend on its values (without skipping).
+    Inputs are zeros, since the time of an attention does not depend on its values (without skipping).
 
     Raises:
         TimingError: There is no device, or the engine does not run on it.

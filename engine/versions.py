@@ -1,6 +1,7 @@
 """The versions of TensorRT and TensorRT-RTX: which were tested, how far, and which are known not to work.
 
-The one table of them; `rewrite doctor`, `--engine`, the tests of NVIDIA's registry and docs/engines.md read it.
+This is the one table of them.  `rewrite doctor`, `--engine`, the tests of NVIDIA's registry and docs/engines.md read
+it.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ CHECKED = "its registry took the plugins, and plugin layers are counted after th
 
 
 def number(version: str) -> Number:
-    """Major and minor of a version as it is written; (0, 0) for what is none."""
+    """Major and minor of a version as it is written; (0, 0) for text that is not a version."""
     parts = [part for part in version.split(".")[:2] if part.isdecimal()]
     return (int(parts[0]), int(parts[1])) if len(parts) == 2 else (0, 0)
 
@@ -84,7 +85,7 @@ def first_fit(backend: str) -> str:
 
 
 def tested(backend: str, version: str) -> Tested | None:
-    """The entry of a version: its own, or one with the same major and minor number; None if there is none."""
+    """The entry of a version: its own, or one with the same major and minor number; None if the table lacks both."""
     own = [entry for entry in TESTED if entry.backend == backend]
     exact = [entry for entry in own if entry.version == version]
     return next(iter(exact or [entry for entry in own if number(entry.version) == number(version)]), None)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from ..rewriter.records.binding import Binding
 from ..rewriter.records.site import Site
 from .formula import formula
@@ -41,6 +39,5 @@ def explain(site: Site) -> Explanation:
 
 def slopes_of(binding: Binding) -> tuple[float, ...]:
     """The slopes as the fused node gets them; empty if only run time knows them."""
-    if binding.proof.slopes is None:
-        return ()
-    return tuple(float(s) for s in (binding.proof.slopes.astype(np.float64) * binding.slope_factor).astype(np.float32))
+    given = binding.given_slopes
+    return () if given is None else tuple(float(slope) for slope in given)

@@ -78,7 +78,7 @@ def _operands(binding: Binding) -> frozenset[str]:
 
 
 def _around(site: Site) -> Cut:
-    """A refused site: from the nearest products above the anchor down to the product with the values."""
+    """A refused site, from the nearest products above the anchor down to the product with the values."""
     products = set(products_of(site))
     if site.anchor.op_type != "Softmax":
         return cut(site.scope, [o for o in site.anchor.output if o], frozenset(site.anchor.input[:3]), frozenset())
@@ -153,5 +153,5 @@ def write_pairs(found: Sequence[Pair], folder: Path, model: Path | None) -> list
 
 
 def _file_name(site: str) -> str:
-    """A site's name as a part of a file name: a name from the file must not lead elsewhere."""
+    """A site's name as a part of a file name.  A name from the file must not lead elsewhere."""
     return re.sub(r"[^A-Za-z0-9_-]+", "_", site).strip("_")[:60] or "site"

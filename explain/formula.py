@@ -10,7 +10,7 @@ from ..rewriter.records.proof import Proof
 from ..rewriter.records.reading import Attention, View
 
 WIDTH = 400
-"""Characters of one formula; a term of a thousand characters explains nothing."""
+"""Characters of one formula.  A term of a thousand characters explains nothing."""
 
 
 def short(text: str, limit: int = WIDTH) -> str:

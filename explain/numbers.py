@@ -1,4 +1,4 @@
-"""The bias of a site in numbers: evaluated from the original's own nodes, beside slope times distance."""
+"""The bias of a site in numbers.  It is evaluated from the original's own nodes, beside slope times distance."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from ..algebra import Size, Substitution, poly, substitute
 from ..graph.index import Array
-from ..patterns.forms import FORMS
 from ..patterns.masks import HIDDEN_BELOW
 from ..rewriter.check.bias_values import bias_part, feeds_of, placed, scores_shape
 from ..rewriter.check.cut import MAX_ELEMENTS as MOST_STORED
@@ -26,6 +25,12 @@ LENGTHS = (32, 24, 16, 40, 8)
 
 WINDOW = 48
 """Keys that are shown, around the row."""
+
+ROUNDING = 1e-3
+"""Relative.  An element that is no farther off shows the rounding of a 16-bit model, not another bias."""
+
+LOWEST_SHOWN = -3.4e38
+"""Stands for minus infinity, from which no difference can be taken.  Both hide a key."""
 
 MAX_HEADS = 16
 MAX_ELEMENTS = 1 << 22
@@ -54,23 +59,6 @@ class BiasValues:
     residual: tuple[tuple[float | None, ...], ...]
     largest: float
     shape: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Counterexample:
-    """An element that slope times distance does not explain.
-
-    Attributes:
-        index: (b, h, i, j).
-        value: What is added there, relative to the query's own key (or, if that is hidden, the first visible one).
-        expected: The closest slope times distance for that head.
-        slope: That slope.
-    """
-
-    index: tuple[int, ...]
-    value: float
-    expected: float
-    slope: float
 
 
 def evaluate(study: Study, site: Site, attention: Attention) -> tuple[Floats, list[int]] | None:
@@ -112,7 +100,8 @@ def evaluate(study: Study, site: Site, attention: Attention) -> tuple[Floats, li
 def bias_values(study: Study, site: Site) -> BiasValues | None:
     """One row of the bias of a proven site; None where it cannot be evaluated apart from the model."""
     binding = site.binding
-    if binding is None or binding.proof.slopes is None:
+    slopes = None if binding is None else binding.given_slopes
+    if binding is None or slopes is None:
         return None
     attention = binding.proof.attention
     found = evaluate(study, site, attention)
@@ -123,12 +112,11 @@ def bias_values(study: Study, site: Site) -> BiasValues | None:
     own = rows + (shape[3] - shape[2])
     gap = np.clip(own, 0, shape[3] - 1)
     distance = binding.proof.form.measure((keys - own[:, None]).astype(np.float64), binding.proof.parameters)
-    slopes = binding.proof.slopes.astype(np.float64) * binding.slope_factor
     visible = scores > HIDDEN_BELOW
     if binding.proof.causal:
         visible = visible & (keys <= own[:, None])
     relative = scores - np.take_along_axis(scores, np.broadcast_to(gap[:, None], (*shape[:3], 1)), -1)
-    residual = relative - slopes.reshape(1, -1, 1, 1) * distance
+    residual = relative - slopes.astype(np.float64).reshape(1, -1, 1, 1) * distance
     usable = visible & np.take_along_axis(visible, np.broadcast_to(gap[:, None], (*shape[:3], 1)), -1)
     if not usable.any():
         return None
@@ -147,49 +135,6 @@ def bias_values(study: Study, site: Site) -> BiasValues | None:
         largest=float(np.abs(np.where(usable, residual, 0.0)).max()),
         shape=tuple(shape),
     )
-
-
-def counterexample(study: Study, site: Site) -> Counterexample | None:
-    """For a refused site the element that fits slope times distance worst; None where all of them fit."""
-    attention = site.reading
-    found = None if attention is None else evaluate(study, site, attention)
-    if found is None:
-        return None
-    scores, shape = found
-    rows, keys = np.arange(shape[2]), np.arange(shape[3])
-    own = np.clip(rows + (shape[3] - shape[2]), 0, shape[3] - 1)
-    visible = scores > HIDDEN_BELOW
-    best: Counterexample | None = None
-    worst = 0.0
-    for h in range(shape[1]):
-        fits = []
-        for form in (form for form in FORMS if not form.parameters):
-            distance = form.measure((keys - own[:, None]).astype(np.float64))
-            fits.append(_worst(scores[:, h], visible[:, h], distance, own))
-        # The form that comes closest is the one that the head could have meant.
-        gap, place, value, expected, slope = min(fits, key=lambda f: f[0])
-        if gap > worst and gap > 1e-3 * max(1.0, abs(value)):
-            worst = gap
-            best = Counterexample((place[0], h, place[1], place[2]), value, expected, slope)
-    return best
-
-
-def _worst(
-    scores: Floats, visible: npt.NDArray[np.bool_], distance: Floats, own: npt.NDArray[np.int64]
-) -> tuple[float, tuple[int, int, int], float, float, float]:
-    """The worst element under the usual slope: (gap, (b, i, j), value, expected, slope)."""
-    place = np.broadcast_to(own[:, None], (*scores.shape[:2], 1))
-    # A row whose own key is hidden is measured from its first visible key.
-    first = np.where(np.take_along_axis(visible, place, -1), place, np.argmax(visible, axis=-1)[..., None])
-    value = np.where(visible, scores - np.take_along_axis(scores, first, -1), 0.0)
-    span = np.broadcast_to(distance, scores.shape)
-    span = np.where(visible, span - np.take_along_axis(span, first, -1), 0.0)
-    apart = span != 0
-    # The median, so that one wrong entry is what sticks out and not what bends the line.
-    slope = float(np.median(value[apart] / span[apart])) if apart.any() else 0.0
-    gap = np.abs(value - slope * span)
-    b, i, j = (int(x) for x in np.unravel_index(int(gap.argmax()), gap.shape))
-    return float(gap[b, i, j]), (b, i, j), float(value[b, i, j]), float(slope * span[b, i, j]), slope
 
 
 def _cells(values: Floats, visible: npt.NDArray[np.bool_]) -> tuple[tuple[float | None, ...], ...]:
@@ -215,9 +160,9 @@ def _sizes(site: Site, attention: Attention, inputs: Sequence[str], length: int)
 
 
 def _within(site: Site, sizes: dict[Size, int]) -> bool:
-    """Whether the buffers are long enough; beyond them a model reads from the wrong end without an error.
+    """Whether the buffers are long enough.  Beyond them a model reads from the wrong end without an error.
 
-    Equalities need no check: a model whose extents do not agree does not run.
+    Equalities need no check, since a model whose extents do not agree does not run.
     """
     values: Substitution = {a: poly(n) for a, n in sizes.items()}
     gaps = (substitute(f.left - f.right, values).constant for f in site.interpreter.facts.learned if f.relation == ">=")
@@ -229,4 +174,4 @@ def _placed(site: Site, attention: Attention, scores: Array, sizes: dict[Size, i
     found = None if shape is None else placed(site.interpreter, attention, scores, shape, sizes)
     if shape is None or found is None or np.isnan(found).any() or np.isposinf(found).any():
         return None
-    return np.nan_to_num(found, neginf=-3.4e38), shape
+    return np.nan_to_num(found, neginf=LOWEST_SHOWN), shape

@@ -1,4 +1,4 @@
-"""Where in the model a claim rests: the node, constant or input from which the proof read it."""
+"""Where in the model a claim rests.  It is the node, constant or input from which the proof read it."""
 
 from __future__ import annotations
 

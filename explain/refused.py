@@ -34,7 +34,7 @@ class Stop:
         doing: What happens at that stage.
         place: The node, constant or input that stopped it.
         tensor: The offending tensor.
-        node: The node that the refusal itself names: often the softmax that the term reaches.
+        node: The node that the refusal itself names, often the softmax that the term reaches.
         detail: The exact finding: values, indices, sizes.
         remedy: What the user can do.
     """

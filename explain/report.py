@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..rewriter.records.site import Site
 from .explanation import Explanation
-from .numbers import Counterexample
+from .misfit import Counterexample
 from .places import Place
 from .slopes import compare
 from .steps import Step
@@ -46,7 +46,7 @@ def record(explanation: Explanation, counterexample: Counterexample | None = Non
 
 
 def plain(record: DataclassInstance) -> dict[str, Any]:
-    """A record as JSON has it: lists, no tuples."""
+    """A record as JSON has it, with lists for tuples."""
 
     def convert(value: Any) -> Any:
         if isinstance(value, dict):

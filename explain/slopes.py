@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+THREE_DIGITS = 1e-3
+"""16-bit models hold slopes to three digits."""
+
 
 def standard_slopes(heads: int) -> list[float]:
     """Slopes of Press et al., "Train Short, Test Long" (2022): 2^(-8/H), 2^(-16/H), ...
 
-    For a number of heads that is no power of two, the slopes of the next lower power of two, followed by every
-    other slope of the next higher one, as in the paper's own code.
+    For a number of heads that is not a power of two, these are the slopes of the next lower power of two, followed by
+    every other slope of the next higher one, as in the paper's own code.
     """
     power = 1 << (heads.bit_length() - 1)
     first = [2.0 ** (-8.0 * (k + 1) / power) for k in range(power)]
@@ -25,10 +28,9 @@ def compare(slopes: Sequence[float]) -> str:
         return "the standard geometric slopes"
     if _close(sorted(own), sorted(standard)):
         return "the standard geometric slopes in another order"
-    apart = sum(not math.isclose(a, b, rel_tol=1e-3) for a, b in zip(own, standard, strict=True))
+    apart = sum(not math.isclose(a, b, rel_tol=THREE_DIGITS) for a, b in zip(own, standard, strict=True))
     return f"{apart} of {len(own)} slopes differ from the standard geometric ones"
 
 
 def _close(left: Sequence[float], right: Sequence[float]) -> bool:
-    # 16-bit models hold slopes to three digits.
-    return all(math.isclose(a, b, rel_tol=1e-3) for a, b in zip(left, right, strict=True))
+    return all(math.isclose(a, b, rel_tol=THREE_DIGITS) for a, b in zip(left, right, strict=True))

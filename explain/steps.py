@@ -19,6 +19,9 @@ from ..rewriter.verdicts import Notice
 from .formula import bias_text, number, short, view_text
 from .places import Place, place_of, place_of_node
 
+ASSUMPTION = "assumption"
+"""What a step is about that holds of the model's sizes and not of one site."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -26,7 +29,7 @@ class Step:
 
     Attributes:
         about: ``product``, ``scale``, ``bias``, ``slopes``, ``positions``, ``causality``, ``window``, ``padding``,
-            ``mask``, ``key bias``, ``values``, ``rows``, ``privacy`` or ``premise``.
+            ``mask``, ``key bias``, ``values``, ``rows``, ``readers`` or ``assumption``.
         claim: What is true.
         rests_on: Where in the model it was read.
     """
@@ -66,8 +69,8 @@ def steps(interpreter: Interpreter, binding: Binding) -> tuple[Step, ...]:
     made.append(Step("rows", f"a row without any visible key yields {rows}", tuple(_guard(interpreter, binding))))
     if attention.product:
         claim = f"nothing but {binding.output.tensor} reads the scores or the probabilities"
-        made.append(Step("privacy", claim, (place_of(interpreter, attention.product),)))
-    made.extend(Step("premise", f"it is assumed that {a}") for a in proof.assumptions)
+        made.append(Step("readers", claim, (place_of(interpreter, attention.product),)))
+    made.extend(Step(ASSUMPTION, a) for a in proof.assumptions)
     return tuple(made)
 
 
@@ -142,7 +145,7 @@ def _causality(interpreter: Interpreter, binding: Binding, rests: Evidence) -> S
 
 
 def _place(interpreter: Interpreter, binding: Binding, element: Key | None) -> Place:
-    """Where an element comes from; an operator says by itself what no element says."""
+    """Where an element comes from.  An operator says by itself what no element says."""
     anchor = binding.proof.attention.anchor
     return place_of_node(anchor) if element is None else place_of(interpreter, element[0])
 

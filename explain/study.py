@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onnx import ModelProto
@@ -42,13 +42,13 @@ class Study:
             if self.rewritten:
                 try:
                     apply(self.model, self.analysis, PassResult(self.result.source, self.analysis))
-                except ModelRejected:  # an opset without function bodies: the run itself says so
+                except ModelRejected:  # an opset without function bodies, as the run itself says
                     self.rewritten = False
         return self.rewritten
 
 
 def study(result: PassResult, binary: Collection[str] = ()) -> Study:
-    """Analyse the original of a run once more: the run's own copy has been rewritten by now.
+    """Analyse the original of a run once more, since the run's own copy has been rewritten by now.
 
     Args:
         result: The run.
@@ -58,8 +58,10 @@ def study(result: PassResult, binary: Collection[str] = ()) -> Study:
         result.source.model, result.source, frozenset(binary), exact_bias=result.analysis.exact_bias, evidence=True
     )
     verdicts = {s.name: s for s in result.analysis.sites}
+    sites = []
     for site in analysis.sites:
         own = verdicts.get(site.name)
         if own is not None and own.binding is None and site.binding is not None:
-            site.binding, site.refusal = None, own.refusal  # the self-check has contradicted a proof
-    return Study(result, model, analysis)
+            site = replace(site, binding=None, refusal=own.refusal)  # the self-check has contradicted a proof
+        sites.append(site)
+    return Study(result, model, replace(analysis, sites=sites))

@@ -1,4 +1,4 @@
-"""onnxruntime with a limit on memory and time: what it is asked to run comes from a stranger's file.
+"""onnxruntime with a limit on memory and time, since it runs what a file from a stranger holds.
 
 A graph of five nodes can ask for more memory than any machine has, and a loop need not end.  The session gets a
 memory arena of its own with a limit, so that such a graph fails with an error and the process lives on.
@@ -33,7 +33,7 @@ def session(
         runtime: The module ``onnxruntime``.
         content: The model.
         settings: Of the session; changed.
-        limit: Bytes that its tensors may take together; None for no limit.  Before onnxruntime 1.23 there is none.
+        limit: Bytes that its tensors may take together; None for no limit.  onnxruntime before 1.23 knows no limit.
         folder: Where the files of external data are, if there are any.
         providers: Execution providers.
 
@@ -51,12 +51,12 @@ def session(
             return runtime.InferenceSession(content, settings, providers=list(providers))
     finally:
         if limited:
-            _register(runtime, 0)  # the session keeps its own; whoever comes next is not limited
+            _register(runtime, 0)  # the session keeps its own arena; later sessions are not limited
 
 
 @contextlib.contextmanager
 def _as_text(folder: Path) -> Iterator[str]:
-    """A name of a folder that onnxruntime takes: file systems allow bytes that are no UTF-8, it does not."""
+    """A name of a folder that onnxruntime takes.  File systems allow bytes that are not UTF-8; onnxruntime does not."""
     try:
         str(folder).encode("utf-8")
     except UnicodeEncodeError:

@@ -1,7 +1,7 @@
-"""The only writer: every change of a graph goes through one ``Editor``, which counts what it does.
+"""The only writer.  Every change of a graph goes through one ``Editor``, which counts what it does.
 
-The editor works on a copy of the model.  Weights are never touched; what no output needs any more is
-removed at the end.
+The editor works on a copy of the model.  It never touches weights.  What no output needs any more is removed at the
+end.
 """
 
 from __future__ import annotations
@@ -182,12 +182,12 @@ class Editor:
     def sweep(self) -> None:
         """Remove nodes that no graph output needs, and initializers that only they used.
 
-        Nodes that were dead before go as well: they may read what is gone now.
+        Nodes that were dead before go as well, since they may read what is gone now.
         """
         self._sweep(list(self.graph.node))
 
     def _sweep(self, nodes: list[NodeProto]) -> bool:
-        """Make the living ones of these the graph's nodes; False, and nothing is done, where none is dead."""
+        """Make the living ones of these the graph's nodes; False, and nothing is done, where all are alive."""
         dead = _dead_nodes(self.graph, nodes)
         if not dead:
             return False
@@ -238,7 +238,7 @@ def _dead_nodes(graph: GraphProto, nodes: list[NodeProto]) -> list[NodeProto]:
 
 
 def all_names(model: ModelProto) -> set[str]:
-    """Every name in the model, in all scopes, so that new ones collide with none."""
+    """Every name in the model, in all scopes, so that new names do not collide with these."""
     found: set[str] = set()
     pending = [model.graph]
     while pending:
@@ -254,9 +254,9 @@ def all_names(model: ModelProto) -> set[str]:
 
 
 def _drop(entries: Any, unwanted: Callable[[Any], bool]) -> int:
-    """Remove entries of a repeated field, the others keep their order; the number of those removed.
+    """Remove entries of a repeated field, and return how many.  The others keep their order.
 
-    One by one would move the rest each time.
+    They are removed together, since one by one would move the rest each time.
     """
     before = len(entries)
     count = sum(1 for e in entries if unwanted(e))
@@ -269,8 +269,8 @@ def _drop(entries: Any, unwanted: Callable[[Any], bool]) -> int:
 def arrange(graph: GraphProto, nodes: list[NodeProto]) -> None:
     """Make these the nodes of a graph, in this order.
 
-    Nodes that the graph has already are moved, not copied: a graph may have a million, and protobuf gives the memory
-    of those that are replaced back only with the whole model.
+    Nodes that the graph has already are moved and not copied.  A graph may have a million, and protobuf gives the
+    memory of replaced nodes back only with the whole model.
     """
     held = list(graph.node)  # as long as they are held, they keep their identity
     own = {id(n) for n in held}
@@ -319,7 +319,7 @@ def call_as(model: ModelProto, node: NodeProto, domain: str) -> None:
 
 
 def set_metadata(node: NodeProto, entries: dict[str, str]) -> None:
-    """Provenance of a node, as metadata_props (IR version 10) -- one entry per key."""
+    """Provenance of a node, as metadata_props (IR version 10), with one entry per key."""
     for key, value in entries.items():
         entry = onnx.StringStringEntryProto()
         entry.key, entry.value = key, value

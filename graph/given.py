@@ -1,4 +1,4 @@
-"""Models in the kinds that Python programs hold them in: what is taken, and the way back to the same kind."""
+"""Models in the kinds that Python programs hold them in, and the way back to the same kind."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A read-only index over one graph of a model: who makes a value, who uses it, what is constant.
+"""A read-only index over one graph of a model.  It tells which node makes a value, what uses it, and what is constant.
 
 A *scope* is the main graph or the body of an If, Loop or Scan.  Values of outer scopes are visible in
-inner ones, as in ONNX; what an inner scope makes is not visible outside.
+inner ones, as in ONNX.  What an inner scope makes is not visible outside.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..base.errors import ModelRejected
 Array = npt.NDArray[np.generic]
 
 NO_NUMBERS = frozenset({TensorProto.STRING, TensorProto.UNDEFINED, TensorProto.COMPLEX64, TensorProto.COMPLEX128})
-"""Types whose elements are no real numbers."""
+"""Types whose elements are not real numbers."""
 
 SUB_BYTE_TYPES = frozenset(
     getattr(TensorProto, name)
@@ -32,14 +32,14 @@ SUB_BYTE_TYPES = frozenset(
 """Types of which several elements share a byte."""
 
 MAX_RANK = 64
-"""Axes of a tensor at most; numpy has no more either."""
+"""The most axes of a tensor.  numpy has the same limit."""
 
 MAX_CONSTANT_BYTES = 8 << 30
-"""Constants larger than this are never read: a bias table of 32 heads and 8192 positions has 8 GiB."""
+"""Constants larger than this are never read.  A bias table of 32 heads and 8192 positions has 8 GiB."""
 
 
 def numpy_type(data_type: int) -> np.dtype[np.generic] | None:
-    """The numpy type of a tensor type; None for a number that stands for none."""
+    """The numpy type of a tensor type; None for a number without a type."""
     try:
         return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(data_type))
     except (KeyError, TypeError, ValueError):
@@ -47,7 +47,7 @@ def numpy_type(data_type: int) -> np.dtype[np.generic] | None:
 
 
 def operator(node: NodeProto) -> str:
-    """The standard operator that a node is; empty for one of another domain, whatever that calls itself."""
+    """The standard operator that a node is; empty for a node of another domain, whatever its op_type."""
     return node.op_type if node.domain in ("", "ai.onnx") else ""
 
 
@@ -85,7 +85,7 @@ def subgraphs(node: NodeProto) -> Iterator[tuple[str, GraphProto]]:
 def bodies(nodes: Iterable[NodeProto]) -> Iterator[tuple[NodeProto, str, GraphProto]]:
     """Graphs inside the attributes of nodes, with the node and the attribute's name.
 
-    Most nodes have none, and a model may have a million: this is the one loop over all of them.
+    Most nodes have no graphs inside, and a model may have a million nodes.  This is the one loop over all of them.
     """
     graph, graphs = AttributeProto.GRAPH, AttributeProto.GRAPHS
     for node in nodes:
@@ -201,7 +201,7 @@ class Scope:
 def read_tensor(tensor: TensorProto, base_dir: Path) -> Array | None:
     """A tensor as an array, external data included; None when it is too large or holds no real numbers.
 
-    External data are mapped, not loaded: what is not looked at costs no memory.
+    External data are mapped and not loaded, so that what is not looked at costs no memory.
     """
     if tensor.data_type in NO_NUMBERS:
         return None

@@ -1,4 +1,4 @@
-"""Files in: models are read without their weights, and what they refer to is checked.  See ``save`` for output."""
+"""Files in.  Models are read without their weights, and what they refer to is checked.  See ``save`` for output."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def load(path: Path) -> ModelFile:
     """Read a model file; external data are checked, not loaded.
 
     Raises:
-        ModelRejected: It is missing, no ONNX model, or refers to data unsafely.
+        ModelRejected: It is missing, is not an ONNX model, or refers to data unsafely.
     """
     try:
         if not path.is_file():
@@ -65,7 +65,7 @@ def parse(content: bytes, name: str) -> ModelProto:
     """The model in a file's bytes; ``name`` is for messages.
 
     Raises:
-        ModelRejected: There is none.
+        ModelRejected: The bytes hold no model.
     """
     model = ModelProto()
     try:
@@ -164,7 +164,7 @@ def _check_external(name: str, base_dir: Path, tensor: TensorProto) -> None:
 
 
 def check_target(source: ModelFile, target: Path) -> None:
-    """The output may not be the input or one of the files it needs, nor replace what is no file.
+    """The output may not be the input or one of the files it needs, nor replace anything but a file.
 
     Raises:
         UsageError: It is, or it cannot be written there.

@@ -1,4 +1,4 @@
-"""Output that appears complete or not at all: written under a hidden name, checked there, then renamed.
+"""Output that appears complete or not at all.  It is written under a hidden name, checked there, then renamed.
 
 The hidden file lies beside the target, so that the data files that a model refers to are found from there, and
 so that giving it its name is one atomic step.  A run that is killed leaves its hidden file behind; the next run on the
@@ -33,14 +33,14 @@ class Staged:
     """A model written under a hidden name beside its target; a context manager.
 
     What is not committed is removed at the end.  Weights in data files are neither read nor written before
-    ``commit``, and in the model's own folder not even then: the file there is shared.
+    ``commit``, and in the model's own folder not even then, since the file there is shared.
 
     Args:
         model: What to write.
         target: The name that it gets with ``commit``.
         base_dir: The folder that the model's external data are relative to; None if it has none.
         own_data: Copy the external data to files named after the target, even in the same folder.
-        like: What it was made from; nobody else than may read that may read it.
+        like: What it was made from; the output is readable for the same users.
 
     Attributes:
         path: The hidden file.
@@ -185,7 +185,7 @@ class Staged:
             done += data.stat().st_size
             hidden.chmod(file_mode(wanted, data))
             copies.append(hidden)
-        # All of them are there before the first gets its name: a run that is killed leaves no part of a set.
+        # All of them are there before the first gets its name, so that a killed run leaves no part of a set.
         for hidden, (wanted, data) in zip(copies, missing.items(), strict=True):
             self._give_name(hidden, wanted, data)
 
@@ -243,7 +243,7 @@ def copy_bytes(source: Path, target: Path, tell: Callable[[int], None] | None = 
                 except OSError:
                     if done:
                         raise
-                    direct = False  # two file systems, or one that has no such call
+                    direct = False  # two file systems, or one without this call
                     continue
             else:
                 reader.seek(done)

@@ -12,7 +12,7 @@ from ..base.errors import MissingDependency
 
 
 def is_graph(model: object) -> bool:
-    """Whether this is a ``gs.Graph``; nothing is imported for what is none."""
+    """Whether this is a ``gs.Graph``.  Nothing is imported to find out."""
     return any(
         base.__name__ == "Graph" and base.__module__.startswith("onnx_graphsurgeon") for base in type(model).__mro__
     )

@@ -1,4 +1,4 @@
-"""Whether a tensor holds as much as it declares: shapes, types and data of a file may contradict each other."""
+"""Whether a tensor holds as much as it declares.  Shapes, types and data of a file may contradict each other."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ FIELDS: dict[int, str] = {
 """Where entries of a type are kept that are not raw bytes; of the other numbers, in ``int32_data``."""
 
 UNCHECKED = SUB_BYTE_TYPES | {TensorProto.STRING, TensorProto.COMPLEX64, TensorProto.COMPLEX128}
-"""Types of which an entry is no entry of a field, and that no bias is made of."""
+"""Types whose entries are not entries of a field.  No bias is made of them."""
 
 
 def declared_bytes(tensor: TensorProto) -> int:
     """Bytes that the declared shape and type need; 0 where the type has no fixed size.
 
     Raises:
-        ModelRejected: The shape is none.
+        ModelRejected: No tensor can have the shape.
     """
     check_shape(tensor)
     dtype = numpy_type(tensor.data_type)

@@ -1,4 +1,4 @@
-"""What every later step takes for granted: operators with as many inputs as they have, imported domains, one maker.
+"""What later steps take for granted: operators with as many inputs as they have, imported domains, one maker a value.
 
 onnx's own checker would say more, but it loads weights, follows links and recurses.
 """
@@ -27,8 +27,8 @@ def check(model: ModelProto) -> None:
 
     Raises:
         ModelRejected: A node has too few or too many inputs or outputs, or a domain that is not imported; or a
-            name is no text, or stands for two values; or nobody makes an output; or a tensor holds something else
-            than it declares.
+            name is not text, or stands for two values; or no node makes an output; or a tensor holds something
+            else than it declares.
     """
     versions = opset_versions(model)
     _check_outputs(model.graph)
@@ -41,7 +41,7 @@ def check(model: ModelProto) -> None:
 
 
 def _check_text(graph: GraphProto) -> None:
-    """Protobuf hands out bytes where a text is no UTF-8."""
+    """Protobuf hands out bytes where a text is not UTF-8."""
     try:
         for node in graph.node:
             "".join((*node.input, *node.output, node.name, node.op_type, node.domain))
@@ -130,7 +130,7 @@ def _limits(op_type: str, version: int) -> tuple[int, int, int, int, tuple[int, 
     """
     try:
         schema = onnx.defs.get_schema(op_type, max_inclusive_version=version, domain="")
-    except (onnx.defs.SchemaError, TypeError):  # a name that is no text, a version that is no int32
+    except (onnx.defs.SchemaError, TypeError):  # a name that is not text, a version that is not an int32
         return None
     options = [entry.option for entry in schema.inputs]
     kinds = onnx.defs.OpSchema.FormalParameterOption

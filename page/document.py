@@ -8,6 +8,7 @@ from typing import Any
 
 from .engine import engine_section
 from .evidence import bias_section, memory_section, precision_section, slopes_section, verification_section
+from .headline import headline
 from .markup import code, details, esc, section, table
 from .sites import drawing_section, sites_section
 from .speed import bench_section
@@ -45,7 +46,7 @@ def to_html(report: Record) -> str:
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         f"<title>{esc(name)} - alibi-rewriter</title><style>{style}</style></head><body>"
-        f"<header><h1>{esc(name)}</h1>{_verdict(report)}<nav>{links}</nav></header>"
+        f"<header><h1>{esc(name)}</h1>{headline(report)}<nav>{links}</nav></header>"
         f"<main>{_census(report)}{''.join(sections)}</main></body></html>\n"
     )
 
@@ -63,35 +64,13 @@ def _contents(report: Record) -> list[tuple[str, str]]:
         found.append(("engine", "engine"))
     if report.get("bench"):
         found.append(("bench", "speed"))
-    return [*found, ("sites", "sites and proofs"), ("provenance", "provenance")]
-
-
-def _verdict(report: Record) -> str:
-    status = report.get("exit_code")
-    kind, words = {
-        0: ("good", "every attention with a position bias is proven ALiBi"),
-        3: ("warning", "not rewritten, or only in part"),
-        4: ("bad", "verification failed: nothing was written"),
-        5: ("bad", "the engine could not be built"),
-        6: ("bad", "the plugin is missing or not used"),
-        8: ("bad", "it could not be verified: nothing was written"),
-    }.get(status if isinstance(status, int) else -1, ("warning", "see below"))
-    census = report.get("census") or {}
-    if status == 0 and census.get("refused"):
-        kind, words = "warning", "rewritten in part, as allowed"
-    elif status == 0 and not census.get("proven"):
-        kind, words = "good", "rewritten already"
-    elif status == 0 and census.get("rewritten") and not report.get("verification"):
-        kind, words = "warning", f"{words}; not verified, as asked for"
-    output = (report.get("output") or {}).get("path")
-    written = f"; written to {code(output)}" if output else "; no model was written"
-    return f"<p><span class='verdict {kind}'>{words}</span> (exit code {esc(status)}){written}</p>"
+    return [*found, ("sites", "attentions and proofs"), ("provenance", "files and versions")]
 
 
 def _census(report: Record) -> str:
     census = report.get("census") or {}
     names = {
-        "sites": "attention sites",
+        "sites": "attentions",
         "biased": "with a position bias",
         "proven": "proven ALiBi",
         "rewritten": "rewritten",
@@ -122,7 +101,9 @@ def _provenance(report: Record) -> str:
     seconds = report.get("timings") or {}
     times = table(["phase", "seconds"], [[esc(k), f"{float(v):.3f}"] for k, v in seconds.items()], "numbers")
     return section(
-        "provenance", "Provenance", table(["", ""], rows) + (details("time per phase", times) if seconds else "")
+        "provenance",
+        "Files and versions",
+        table(["", ""], rows) + (details("time per phase", times) if seconds else ""),
     )
 
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from .layout import Placed, place
-from .markup import esc, middle, svg, text
+from .markup import code, esc, middle, svg, table, text
 
 Record = Mapping[str, Any]
 
@@ -79,6 +79,16 @@ def draw(graph: Record, label: str, roles: Mapping[str, str]) -> tuple[str, floa
     edges = [(maker[t], k, t) for k, b in enumerate(everything) for t in b.read if t in maker and maker[t] != k]
     placed = place(len(everything), [(a, b) for a, b, _ in edges])
     return *_render(everything, edges, placed, graph, label), len(plumbing)
+
+
+def listing(graph: Record) -> str:
+    """Every node of a graph with the names and shapes that hovering shows: for fingers, keyboards and paper."""
+    rows = []
+    for node in graph["nodes"]:
+        made = [f"{code(o)} {esc(graph['shapes'].get(o, ''))}" for o in node["outputs"]]
+        read = [f"{code(i)} {esc(graph['constants'].get(i) or graph['shapes'].get(i, ''))}" for i in node["inputs"]]
+        rows.append([f"{esc(node['op'])} {code(node['name'])}", "<br>".join(read), "<br>".join(made)])
+    return table(["node", "reads", "makes"], rows)
 
 
 def _plumbing(nodes: Sequence[Record], outputs: Sequence[str]) -> set[int]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .charts import errors_chart, memory_chart, precision_chart, slopes_chart
+from .headline import NAMED_LENGTH, at_length
 from .markup import code, details, esc, numeral, section, size, table
 from .strips import strip
 
@@ -26,7 +27,7 @@ def slopes_section(report: Record) -> str:
     """Slopes of one site beside the standard geometric ones."""
     slopes = _pictures(report).get("slopes")
     if not slopes:
-        return section("slopes", "Slopes", "<p>No site has slopes that are constants of the model.</p>")
+        return section("slopes", "Slopes", "<p>No attention has slopes that are constants of the model.</p>")
     chart = slopes_chart(slopes["own"], slopes["standard"])
     rows = [
         [str(h), f"{own:.6g}", f"{standard:.6g}"]
@@ -37,23 +38,28 @@ def slopes_section(report: Record) -> str:
         f"slopes for {len(rows)} heads: {esc(slopes['verdict'])}."
     )
     body = _figure(chart, words) + details("as a table", table(["head", "slope", "standard"], rows, "numbers"))
-    return section("slopes", "Slopes per head", body, f"Of site {code(_pictures(report).get('site'))}.")
+    return section("slopes", "Slopes per head", body, f"Of attention {code(_pictures(report).get('site'))}.")
 
 
 def bias_section(report: Record) -> str:
     """One row of the bias as evaluated, and what slope times distance leaves of it."""
     bias = _pictures(report).get("bias")
     if not bias:
-        return section("bias", "The bias", "<p>The bias of no site could be evaluated apart from the model.</p>")
+        return section("bias", "The bias", "<p>The bias of no attention could be evaluated apart from the model.</p>")
     one = strip(bias["values"], bias["heads"], bias["keys"], "bias", "the bias of one row")
-    two = strip(bias["residual"], bias["heads"], bias["keys"], "residual", "the residual of one row")
+    two = strip(bias["residual"], bias["heads"], bias["keys"], "residual", "what is left of one row")
     left = "exactly nothing" if bias["largest"] == 0 else f"at most {numeral(bias['largest'])} in any row"
     lead = (
         f"What the original model adds to the scores of query row {bias['row']}, evaluated with the model's own nodes "
         f"at the shape {esc(bias['shape'])} with no padding, relative to the row's own key {bias['own']}."
     )
     body = _figure(one, "bias per head and key; on the right its largest magnitude, drawn darkest; empty: hidden key")
-    body += _figure(two, f"residual after slope times distance is taken away: {left}")
+    body += _figure(two, f"what is left when slope times distance is taken away: {left}")
+    rows = [
+        [esc(head), *("hidden" if v is None else f"{v:.4g}" for v in values)]
+        for head, values in zip(bias["heads"], bias["values"], strict=True)
+    ]
+    body += details("as a table", table(["head \\ key", *map(str, bias["keys"])], rows, "numbers"))
     return section("bias", "The bias in numbers", body, lead)
 
 
@@ -102,8 +108,13 @@ def _power(power: Record | None) -> str:
         for m in (power.get("details") or [])[:200]
     ]
     heads = ["wrong rewrite", "site", "verdict", "told apart by", "error / tolerance"]
-    lead = f"{esc(power.get('summary'))}: wrong rewrites that the same inputs tell apart"
-    return details(lead, table(heads, rows, "numbers"))
+    lead = f"{esc(power.get('summary'))}: rewrites that are wrong on purpose"
+    words = (
+        "<p class='note'>A mutant is the rewritten model with one thing wrong on purpose: a slope off by 1 %, heads "
+        "rolled, causality changed. It is killed if the same inputs tell it apart. One that passes says that "
+        "these inputs could not have shown such a mistake.</p>"
+    )
+    return details(lead, words + table(heads, rows, "numbers"))
 
 
 def precision_section(report: Record) -> str:
@@ -129,10 +140,13 @@ def memory_section(report: Record) -> str:
     """Memory of the bias over the sequence length."""
     memory = _pictures(report).get("memory")
     if not memory or not any(memory["before"]):
-        return section("memory", "Memory of the bias", "<p>No tensor of the shown site holds a bias alone.</p>")
+        return section("memory", "Memory of the bias", "<p>No tensor of the shown attention holds a bias alone.</p>")
     chart = memory_chart(memory["lengths"], memory["before"], memory["after"])
     shape = " x ".join(map(str, memory["shape"]))
-    lead = f"{code(memory['tensor'])} of {esc(shape)} elements of {memory['item']} bytes, at one site, batch 1."
+    lead = f"{code(memory['tensor'])} of {esc(shape)} elements of {memory['item']} bytes, at one attention, batch 1."
+    found = at_length(memory)
+    if found is not None:
+        lead += f" At {NAMED_LENGTH:,} tokens: {size(found[0])} before, {size(found[1])} after."
     words = (
         "before: the tensor that the model materialises; after: slopes and key positions, which the fused node "
         "reads. A fused kernel makes no bias in memory; onnxruntime runs the function body as it is written, with "

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from .drawing import draw
+from .drawing import draw, listing
+from .headline import WITHOUT_BIAS
 from .markup import code, details, esc, section, table
+from .misfit import misfit
 
 Record = Mapping[str, Any]
 
@@ -35,15 +38,16 @@ def drawing_section(report: Record) -> str:
             f", one of them {code(fused[0])}" if fused else ""
         )
         figures.append(
-            f"<figure style='flex-basis:{width + 20:.0f}px'><div class='scroll'>{drawing}</div>"
-            f"<figcaption>{words}</figcaption></figure>"
+            f"<figure style='flex-basis:{width + 20:.0f}px'><input type='checkbox' id='large-{when}'>"
+            f"<label for='large-{when}'>full size</label><div class='scroll'>{drawing}</div>"
+            f"<figcaption>{words}</figcaption>{details('its nodes as a list', listing(graph))}</figure>"
         )
     if not figures:
         return section("drawing", "Before and after", "<p>The site has too many nodes to be drawn.</p>")
     lead = (
-        f"Site {code(pictures['site'])}. Dashed: tensors from outside; blue: products and softmax. Hover over a box or "
-        "an edge for names and shapes. Chains of movement are one box"
-        + (f"; {hidden} nodes that only compute shapes are not drawn." if hidden else ".")
+        f"Attention {code(pictures['site'])}. Dashed: tensors from outside; blue: products and softmax. Names "
+        "and shapes are in the list under each drawing, and where a pointer rests. Reshapes and transposes in a row "
+        "are one box" + (f"; {hidden} node{'s' * (hidden != 1)} that only compute shapes left out." if hidden else ".")
     )
     return section("drawing", "Before and after", f"<div class='pair'>{''.join(figures)}</div>", lead)
 
@@ -57,23 +61,58 @@ def _roles(report: Record, name: str) -> dict[str, str]:
 
 
 def sites_section(report: Record) -> str:
-    """Every site with its proof or refusal."""
+    """Every site with its proof or refusal; those that are the same up to names stand together."""
     sites = list(report.get("sites") or [])
-    parts = [_site(s, opened=k == 0) for k, s in enumerate(sites[:MOST_SITES])]
-    rest = [[code(s["id"]), esc(s["verdict"])] for s in sites[MOST_SITES:MOST_LINES]]
+    groups: dict[str, list[Record]] = {}
+    for site in sites:
+        groups.setdefault(str((site.get("explanation") or {}).get("same_as") or site["id"]), []).append(site)
+    alike = list(groups.values())
+    parts = [_site(group, opened=k == 0) for k, group in enumerate(alike[:MOST_SITES])]
+    rest = [site for group in alike[MOST_SITES:] for site in group]
     if rest:
-        parts.append(table(["site", "verdict"], rest))
-    if len(sites) > MOST_LINES:
-        parts.append(f"<p>{len(sites) - MOST_LINES} more sites are in the JSON report.</p>")
-    return section("sites", "Sites and proofs", "".join(parts) or "<p>No attention was found.</p>")
+        lines = [[code(s["id"]), esc(kind_of(s))] for s in rest[:MOST_LINES]]
+        parts.append(table(["attention", "verdict"], lines))
+    if len(rest) > MOST_LINES:
+        parts.append(f"<p>{len(rest) - MOST_LINES} more are in the JSON report.</p>")
+    body = _filter(sites) + "".join(parts)
+    return section("sites", "Attentions and proofs", body or "<p>No attention was found.</p>")
 
 
-def _site(site: Record, *, opened: bool) -> str:
-    verdict = str(site.get("verdict"))
-    kind = {"rewritten": "good", "proven": "good"}.get(verdict, "warning")
+KINDS = {"rewritten": "good", "proven": "good", "refused": "warning", "no bias": "note"}
+"""Verdicts as the page names them, and how each looks."""
+
+
+def kind_of(site: Record) -> str:
+    """The verdict of a site; an attention without a bias is not called refused."""
+    refusal = site.get("refusal") or {}
+    return "no bias" if refusal.get("code") == WITHOUT_BIAS else str(site.get("verdict"))
+
+
+def _filter(sites: list[Record]) -> str:
+    """Buttons that leave one verdict; they stand before the sites, whose style depends on what is checked."""
+    counts = Counter(kind_of(site) for site in sites)
+    if len(counts) < 2:
+        return ""
+    shown = [("all", len(sites)), *((kind, counts[kind]) for kind in KINDS if kind in counts)]
+    return "".join(
+        f"<input type='radio' name='verdict' id='show-{_class(kind)}'{' checked' * (kind == 'all')}>"
+        f"<label for='show-{_class(kind)}'>{kind} ({count})</label>"
+        for kind, count in shown
+    )
+
+
+def _class(kind: str) -> str:
+    return kind.replace(" ", "-")
+
+
+def _site(group: list[Record], *, opened: bool) -> str:
+    site, others = group[0], group[1:]
+    kind = kind_of(site)
     anchor = site.get("anchor") or {}
-    head = f"{code(site['id'])} <span class='{kind}'>{esc(verdict)}</span> "
+    head = f"{code(site['id'])} <span class='{KINDS.get(kind, 'warning')}'>{esc(kind)}</span> "
     head += f"<span class='note'>{esc(anchor.get('op_type'))}</span>"
+    if others:
+        head += f" <b>and {len(others)} more that are the same up to names</b>"
     body = ""
     explanation = site.get("explanation") or {}
     formula = explanation.get("formula") or []
@@ -92,7 +131,11 @@ def _site(site: Record, *, opened: bool) -> str:
     if node:
         attributes = ", ".join(f"{k} = {v}" for k, v in (node.get("attributes") or {}).items())
         body += f"<p>fused node: {code('alibi::' + str(node.get('op_type')))} {esc(attributes, 400)}</p>"
-    return details(head, body or "<p>Nothing more is known.</p>", opened)
+    if others:
+        names = ", ".join(code(other["id"]) for other in others[:MOST_LINES])
+        body += f"<p class='note'>The same, up to names: {names}{', ...' * (len(others) > MOST_LINES)}</p>"
+    body = body or "<p>Nothing more is known.</p>"
+    return f"<div class='site {_class(kind)}'>{details(head, body, opened)}</div>"
 
 
 def _refusal(refusal: Record | None, stop: Record | None) -> str:
@@ -117,7 +160,7 @@ def _refusal(refusal: Record | None, stop: Record | None) -> str:
             ]
         )
     rows.append(["what to do", esc(refusal.get("remedy"), 400)])
-    return table(["", ""], rows, "proof")
+    return table(["", ""], rows, "proof") + (misfit(example) if example else "")
 
 
 def _place(place: Record) -> str:

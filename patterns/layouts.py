@@ -43,9 +43,6 @@ def axis(role: Axis, extent: Poly) -> Index:
     return Index(role.value, extent, role)
 
 
-SCORES: Final = (Axis.BATCH, Axis.HEAD, Axis.ROW, Axis.KEY)
-"""The canonical order of the scores, the masks and the bias."""
-
 OPERANDS: Final[Mapping[int, tuple[tuple[Axis, ...], ...]]] = {
     4: ((Axis.BATCH,), (Axis.HEAD,), (Axis.ROW,), (Axis.FEATURE,)),
     3: ((Axis.BATCH,), (Axis.ROW,), (Axis.HEAD, Axis.FEATURE)),
@@ -79,16 +76,13 @@ READINGS: Final[Mapping[int, tuple[Axis, ...]]] = {
     2: (Axis.HEAD, Axis.ROW),
     3: (Axis.BATCH, Axis.HEAD, Axis.ROW),
 }
-"""By the number of axes besides the keys, which roles are given out among them."""
+"""By the number of axes besides the keys, which roles are given out among them, in canonical order."""
 
 WITHOUT_HEADS: Final = (Axis.BATCH, Axis.ROW)
 """The other roles of two axes: one head."""
 
 WITHOUT_ROWS: Final = (Axis.BATCH, Axis.HEAD)
 """The roles where there is but one row, which has no axis; a single axis is the last of them."""
-
-MOST_AXES: Final = max(BESIDE_KEYS)
-"""Scores of more axes are not read."""
 
 MAX_HOPS: Final = 24
 """How far up from an operand of the product the search for a clean layout goes."""

@@ -17,6 +17,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from ..algebra import LARGEST_FLOAT32
+
+UNLIMITED: Final = 1 << 16
+"""A version that no operator has."""
+
 READ: Final = "read"
 """An attribute that the analysis reads."""
 
@@ -79,7 +84,7 @@ class OperatorPattern:
     zero_rows_at: float | None = None
     zero_rows_if_causal: bool = False
     disputed: tuple[int, ...] = ()
-    short_bias_since: int = 1 << 16
+    short_bias_since: int = UNLIMITED
 
 
 PATTERNS: tuple[OperatorPattern, ...] = (
@@ -166,7 +171,7 @@ PATTERNS: tuple[OperatorPattern, ...] = (
         lengths=(5, 6),
         outputs={"present_key": 1, "present_value": 2},
         unused=(3,),
-        zero_rows_at=-3.4028234663852886e38,
+        zero_rows_at=-float(LARGEST_FLOAT32),
         zero_rows_if_causal=True,
     ),
 )

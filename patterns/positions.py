@@ -78,3 +78,6 @@ BUCKETING: Final = "Log"
 
 UNKNOWN: Final = "something added or done to the scores that is not proven to be ALiBi"
 """What is said of a biased site that shows no sign."""
+
+ADDED: Final = "something added to the scores that depends on query and key"
+"""What is said where nothing grows with the distance, no sign is shown, and yet more than a mask of keys is added."""

@@ -1,4 +1,4 @@
-"""The TensorRT plugin library: where it is, and what it was built from.
+"""The TensorRT plugin library: its place, and what it was built from.
 
 It is compiled from ``native/`` when the package is installed (``setup.py``), with g++ alone.
 """

@@ -1,4 +1,4 @@
-"""The library of custom ops: found in the installed package and nowhere else."""
+"""The library of custom ops.  It is found in the installed package and nowhere else."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .. import plugin
 from ..base.cures import reinstall
+from ..base.systems import has_libraries, no_libraries
 
 LIBRARY = plugin.ONNXRUNTIME_LIBRARY
 
@@ -24,6 +25,8 @@ def get_library_path() -> str:
         NoLibrary: It was installed without a compiler, or others can write where it is.
     """
     path = Path(plugin.__file__).parent / LIBRARY
+    if not path.is_file() and not has_libraries():
+        raise NoLibrary(f"{LIBRARY} is not here: {no_libraries()}")
     if not path.is_file():
         raise NoLibrary(f"{LIBRARY} was not built: there was no C++ compiler. Install g++, then {reinstall()}")
     problem = writable_by_others(path)
@@ -33,7 +36,7 @@ def get_library_path() -> str:
 
 
 def writable_by_others(path: Path) -> str | None:
-    """Why a file could have been put there by somebody else, as a phrase; None if it could not.
+    """Why another user could have put a file there, as a phrase; None if no other user could.
 
     The owner of the running code is trusted already.  A folder with the sticky bit protects what is in it.
     """

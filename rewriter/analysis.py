@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from onnx import ModelProto, NodeProto
@@ -50,7 +51,9 @@ def analyse(
         evidence: Note where in the model every claim and every term that fits nowhere was read.
     """
     root = index_graph(model.graph, opset_versions(model), base_dir)
-    analysis = Analysis(root, exact_bias=exact_bias)
+    sites: list[Site] = []
+    malformed: list[str] = []
+    interpreters: list[Interpreter] = []
     for interpreter in interpreted(root, binary_inputs):
         nodes = interpreter.scope.graph.node
         for number, node in enumerate(nodes):
@@ -58,15 +61,16 @@ def analyse(
                 progress("analysing", number, len(nodes))
             site = _judge(interpreter, node, kept, exact_bias=exact_bias, evidence=evidence)
             if site is not None:
-                analysis.sites.append(site)
-        analysis.malformed += interpreter.malformed
-        analysis.interpreters.append(interpreter)
-    return analysis
+                sites.append(site)
+        malformed += interpreter.malformed
+        interpreters.append(interpreter)
+    return Analysis(root, sites, malformed, interpreters, kept, exact_bias)
 
 
 def _judge(
     interpreter: Interpreter, node: NodeProto, kept: frozenset[str], *, exact_bias: bool, evidence: bool
 ) -> Site | None:
+    """The verdict on a node; None if it is no anchor."""
     if node.op_type not in ANCHORS:
         return None
     pattern = pattern_of(node)
@@ -82,50 +86,51 @@ def _judge(
     path = interpreter.scope.path
     site = Site(f"{path}/{label(node)}" if path else label(node), node, interpreter.scope, interpreter)
     if refused is not None:
-        site.refusal, site.around = refused, around
-        return site
+        return replace(site, refusal=refused, around=around)
     try:
         readings = (
             attentions(interpreter, node) if pattern is None else [fused_ops.attention(interpreter, node, pattern)]
         )
     except Refusal as refusal:
-        site.refusal = refusal
-        if refusal.code in NOT_ATTENTION and softmax:
-            site.around = surroundings(interpreter.scope, node.input[0], node.output[0])
-            if site.around is not None:
-                site.refusal = why_unread(interpreter, node, site.around, refusal)
-        return site
+        if refusal.code not in NOT_ATTENTION or not softmax:
+            return replace(site, refusal=refusal)
+        around = surroundings(interpreter.scope, node.input[0], node.output[0])
+        why = refusal if around is None else why_unread(interpreter, node, around, refusal)
+        return replace(site, refusal=why, around=around)
     except TooComplex as reason:
-        site.refusal = _refuse(Code.TOO_COMPLEX, node, str(reason), tensor=node.input[0])
-        return site
+        return replace(site, refusal=_refuse(Code.TOO_COMPLEX, node, str(reason), tensor=node.input[0]))
+    return _first_proven(site, readings, exact_bias=exact_bias, evidence=evidence)
+
+
+def _first_proven(site: Site, readings: Sequence[Attention], *, exact_bias: bool, evidence: bool) -> Site:
+    """The site with the first reading that is proven, or with the one that came farthest and why it failed."""
+    node, interpreter = site.anchor, site.interpreter
+    found: Refusal | None = None
+    farthest: Attention | None = None
     for reading in readings:
         try:
-            site.binding = _prove(interpreter, reading, exact_bias=exact_bias, evidence=evidence)
+            binding = _prove(interpreter, reading, exact_bias=exact_bias, evidence=evidence)
         except UnknownRank as unknown:
-            site.refusal = site.refusal or _refuse(
-                Code.LAYOUT, node, "the rank of this tensor is unknown", tensor=str(unknown), stage=Stage.EMIT
-            )
+            why = "the rank of this tensor is unknown"
+            found = found or _refuse(Code.LAYOUT, node, why, tensor=str(unknown), stage=Stage.EMIT)
         except TooComplex as reason:
-            site.refusal = site.refusal or _refuse(
-                Code.TOO_COMPLEX, node, str(reason), tensor=reading.scores, stage=Stage.BIAS
-            )
+            found = found or _refuse(Code.TOO_COMPLEX, node, str(reason), tensor=reading.scores, stage=Stage.BIAS)
         except Refusal as refusal:
             # Of several readings the one that came farthest tells most about why it failed.
-            if site.refusal is None or refusal.stage > site.refusal.stage:
-                site.refusal, site.reading = refusal, reading
+            if found is None or refusal.stage > found.stage:
+                found, farthest = refusal, reading
                 if evidence and refusal.term is not None:
                     enters = element_with(interpreter, reading, refusal.term)
-                    refusal.enters = "" if enters is None else enters[0]
+                    found = replace(refusal, enters="" if enters is None else enters[0])
         else:
-            site.refusal, site.reading = None, reading
-            return site
-    return site
+            return replace(site, binding=binding, reading=reading)
+    return replace(site, refusal=found, reading=farthest)
 
 
 def _prove(interpreter: Interpreter, attention: Attention, *, exact_bias: bool, evidence: bool) -> Binding:
     proof = prove(interpreter, attention, exact_bias=exact_bias)
     if evidence:
-        proof.evidence = evidence_of(interpreter, proof)
+        proof = replace(proof, evidence=evidence_of(interpreter, proof))
     made = bind(interpreter, proof)
     check_private(interpreter, made)
     return made

@@ -1,4 +1,4 @@
-"""What attention a model has, in one sentence: for models in which nothing can be rewritten."""
+"""What attention a model has, in one sentence.  It is said of models in which nothing can be rewritten."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Iterator
 
 from onnx import NodeProto, TensorProto
 
+from ..algebra import Ind, of
 from ..graph.index import Scope, walk
 from ..patterns.operators import ATTENTION_OPERATORS
-from ..patterns.positions import BUCKETING, SIGNS, UNKNOWN, Lookup, Searched, Sign
+from ..patterns.positions import ADDED, BUCKETING, SIGNS, UNKNOWN, Lookup, Searched, Sign
 from .recognise.products import is_contraction
 from .recognise.values import value_product
 from .records.site import Analysis, Site
@@ -52,12 +53,12 @@ def _is_attention(site: Site) -> bool:
     except Refusal as refusal:
         return refusal.code is not Code.NO_VALUE_PRODUCT
     above = [n for n in _upstream(site.scope, [site.anchor.input[0]]) if is_contraction(n)]
-    # A product of two computed tensors; one with a weight makes a classifier.
+    # A product of two computed tensors.  A product with a weight makes a classifier.
     return any(_stored(site.scope, i) is None for n in above for i in n.input[1:2])
 
 
 def _stored(scope: Scope, name: str) -> TensorProto | None:
-    """The constant of that name, not read: it may be a weight of any size."""
+    """The constant of that name.  It is not read, since it may be a weight of any size."""
     owner = scope.owner(name)
     if owner is None:
         return None
@@ -86,7 +87,18 @@ def _positions(site: Site) -> set[str]:
             found.update(sign.scheme for sign in signs if _shows(scope, node, sign))
     if site.is_biased and not found:
         found.add(UNKNOWN)
+    elif not found and _adds_by_both(site):
+        found.add(ADDED)
     return found
+
+
+def _adds_by_both(site: Site) -> bool:
+    """Whether a value that depends on query and key is added, be it a mask that the model is given."""
+    if site.reading is None:
+        return False
+    row, key = site.reading.frame.row, site.reading.frame.key
+    values = (of(a) for m, _ in site.reading.terms.terms for a, _ in m if not isinstance(a, Ind))
+    return any(value.depends_on(row) and value.depends_on(key) for value in values)
 
 
 def _upstream(scope: Scope, tensors: list[str]) -> Iterator[NodeProto]:

@@ -73,7 +73,7 @@ def compare(
         if beyond is not None:
             return skipped(beyond)
         try:
-            # A model in memory may have its data in a folder; its copy for the comparison lies elsewhere.
+            # A model in memory may have its data in a folder.  Its copy for the comparison lies elsewhere.
             data_dir = source.base_dir if source.path is None and source.data else None
             return verify(original_path, staged.path, options=settings, data_dir=staged.data_dir, original_dir=data_dir)
         except RuntimeMissingError as error:
@@ -85,7 +85,7 @@ def compare(
 
 
 def _is_rounded(proof: Proof) -> bool:
-    """Whether the model rounds this bias, and it is kept so or is not."""
+    """Whether the model rounds this bias, kept or left out."""
     return bool(proof.rounded.terms or proof.unrounded.terms)
 
 
@@ -154,7 +154,7 @@ def _shape_at(extents: Sequence[Poly], shape: tuple[int, ...], sizes: Substituti
 
 
 def premise(analysis: Analysis) -> Callable[[Mapping[str, tuple[int, ...]]], str | None]:
-    """What the proofs take as given about extents: that a buffer is long enough, for instance.
+    """What the proofs take as given about extents, such as that a buffer is long enough.
 
     Beyond it the original reads its buffers from the wrong end, so there is nothing to agree with.
     """

@@ -1,4 +1,4 @@
-"""What is told of sites that are rewritten: it refuses nothing, and nobody should have to find it out."""
+"""What a user is told of sites that are rewritten.  A notice refuses nothing."""
 
 from __future__ import annotations
 

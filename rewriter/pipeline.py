@@ -89,7 +89,7 @@ def rewrite(model: ModelFile | Any, output: str | Path | None = None, *, options
             with Staged(copy, folder / "rewritten.onnx", base_dir) as staged:
                 result.verification = compare(source, staged, result, options, sites)
         clock.lap("verify")
-    # What could not be compared is not written either: an unverified model is what --no-verify asks for.
+    # What could not be compared is not written either.  --no-verify asks for an unverified model.
     status = "passed" if result.verification is None else result.verification.status
     result.exit_code = UNVERIFIED.get(status, ExitCode.DONE)
     return result
@@ -114,7 +114,7 @@ def _judged(source: ModelFile, options: Options, clock: _Clock) -> tuple[ModelPr
     if options.exact_bias and not any(binding.proof.unrounded.terms for binding in analysis.bindings):
         result.notes.append("--exact-bias changes nothing: no bias that is proven is rounded to a narrower type")
     if options.probe:
-        probe(copy, analysis, source.base_dir)
+        result.analysis = analysis = probe(copy, analysis, source.base_dir)
         unchecked = [s.name for s in analysis.proven if not s.checked]
         if unchecked:
             some = ", ".join(unchecked[:5])
@@ -128,8 +128,8 @@ def _inline(
 ) -> ModelProto:
     """The model with its function bodies in place of the calls, verified in two steps.
 
-    What is compared with the original, and attacked with mutants, is the model with functions; the one without has
-    to compute what that does.
+    The model with functions is compared with the original and attacked with mutants.  The one without functions has
+    to compute what that one does.
     """
     inlined = inline_functions(rewritten)
     note.write(inlined, inlined=note.count(rewritten))

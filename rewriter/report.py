@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
-import numpy as np
-
 from ..base.errors import ExitCode
 from ..base.version import __version__
 from ..fused.family import EmptyRows
@@ -112,9 +110,8 @@ def _site(site: Site, result: PassResult) -> dict[str, object]:
 def _proof(binding: Binding, checked: int, policy: EmptyRows) -> dict[str, object]:
     proof = binding.proof
     attention = proof.attention
-    slopes = None
-    if proof.slopes is not None:
-        slopes = [float(s) for s in (proof.slopes.astype(np.float64) * binding.slope_factor).astype(np.float32)]
+    given = binding.given_slopes
+    slopes = None if given is None else [float(slope) for slope in given]
     return {
         "form": proof.form.name,
         **({"parameters": _parameters(proof)} if proof.parameters else {}),
@@ -244,7 +241,7 @@ def _they(number: int) -> str:
 
 
 def escape(text: str) -> str:
-    """Names come from the file: control characters could drive a terminal, line feeds forge lines."""
+    """Names come from the file.  Control characters could drive a terminal, and line feeds could forge lines."""
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 

@@ -1,4 +1,4 @@
-"""The fused node in onnxruntime: where the library of custom ops is, and what a session made of it.
+"""The fused node in onnxruntime: the library of custom ops, and what a session made of it.
 
 >>> import onnxruntime, alibi_rewriter
 >>> options = onnxruntime.SessionOptions()
@@ -31,7 +31,7 @@ def claimed_nodes(session: InferenceSession) -> Claim:
         session: One made by :class:`alibi_rewriter.InferenceSession`.
 
     Raises:
-        TypeError: It is another session; onnxruntime does not say what its kernels are.
+        TypeError: It is another session, of which onnxruntime does not say what its kernels are.
     """
     from .session import claimed_nodes as claimed
 

@@ -1,9 +1,9 @@
 """Kernels for the fused nodes of a model on the GPU that is here, attached before onnxruntime sees the model.
 
-The kernels of a node travel in its attribute ``kernels``.  A file that has none gets them in memory, from the compile
-cache or compiled now; the file itself stays as it is.  A node that no kernel takes would make the session fail, since
-onnxruntime never uses the function of an operator that somebody registered.  Such nodes are given another name, whose
-function is the same, and run as that.
+The kernels of a node travel in its attribute ``kernels``.  A file without them gets them in memory, from the compile
+cache or compiled now.  The file itself stays as it is.  A node that no kernel takes would make the session fail, since
+onnxruntime never uses the function of an operator that is registered.  Such nodes are given another name with the same
+function, and run as that function.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ WITHOUT = "Without the kernels the file runs in onnxruntime.InferenceSession, as
 
 
 class NoKernels(RuntimeError):
-    """Fused nodes have no kernels for the GPU and cannot get them; the message holds the command that cures it."""
+    """Fused nodes have no kernels for the GPU and cannot get them.  The message holds the command that cures it."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,13 @@ class Prepared:
 
 
 def gpu_at(index: int) -> Gpu | None:
-    """The GPU that onnxruntime's CUDA provider takes for a ``device_id``; None if there is none."""
+    """The GPU that onnxruntime's CUDA provider takes for a ``device_id``; None without a GPU."""
     found = devices()
     return found[index] if 0 <= index < len(found) else None
 
 
 def prepare(model: ModelProto, folder: Path, gpu: Gpu, *, skip: bool = False, cache: Path | None = None) -> Prepared:
-    """Give every fused node that has none its kernels.
+    """Give every fused node without kernels its kernels.
 
     Args:
         model: A rewritten model; it is changed.  External tensors are not needed.
@@ -88,7 +88,7 @@ def prepare(model: ModelProto, folder: Path, gpu: Gpu, *, skip: bool = False, ca
 
 
 def images_on(gpu: Gpu) -> Images:
-    """What to compile for one GPU: machine code where there is any for it, else PTX that its driver compiles."""
+    """What to compile for one GPU: machine code where that exists for it, else PTX that its driver compiles."""
     code = images_for([gpu.capability]).machine_code
     return Images(code, () if code else (PORTABLE,))
 

@@ -1,4 +1,4 @@
-"""onnxruntime's session with the fused kernels registered, that knows how many nodes they took."""
+"""onnxruntime's session with the fused kernels registered.  It knows how many nodes they took."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]  # o
     """As ``onnxruntime.InferenceSession``, with the fused kernels where they can be used.
 
     Where they cannot, the nodes run as their function body, and a warning says why.  With ``CUDAExecutionProvider``
-    nodes without kernels get them in memory: from the compile cache, or compiled now, for the GPU that is here.
+    nodes without kernels get them in memory, from the compile cache or compiled now, for the GPU that is here.
 
     Args:
         path_or_bytes: The model.
@@ -96,7 +96,7 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]  # o
 
 
 def _register(options: onnxruntime.SessionOptions, providers: Sequence[Any]) -> str | None:
-    """Registers the library; why that is not possible, or None."""
+    """Registers the library.  Returns why that is not possible, or None."""
     others = [name for name in map(_name, providers) if name not in (CPU, CUDA)]
     if others:
         return f"there are none for {', '.join(map(str, others))}"
@@ -116,7 +116,7 @@ def _name(provider: Any) -> Any:
 
 
 def _device(providers: Sequence[Any], options: Sequence[dict[Any, Any]] | None) -> int | None:
-    """The ``device_id`` of the CUDA provider; None without one, or where this onnxruntime has none."""
+    """The ``device_id`` of the CUDA provider; None without one, or where this onnxruntime lacks that provider."""
     if CUDA not in onnxruntime.get_available_providers():
         return None
     for place, provider in enumerate(providers):

@@ -462,7 +462,7 @@ def called(made: ModelProto, name: str, body: Sequence[NodeProto]) -> None:
 
 @verified
 def functions_without_attention_that_multiply() -> ModelProto:
-    """2**40 nodes for whoever runs the model: onnxruntime inlines them, and so does the verification."""
+    """2**40 nodes for a runtime.  onnxruntime inlines them, and so does the verification."""
     made = read("forms/linear")
     made.opset_import.append(helper.make_opsetid("local", 1))
     called(made, "Level0", [node("Relu", ["x"], "y")])

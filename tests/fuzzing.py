@@ -113,7 +113,7 @@ def mutate_model(rng: random.Random, model: ModelProto) -> ModelProto:
 
 
 def mutate_structure(rng: random.Random, content: bytes) -> bytes | None:
-    """A few random changes of structure of a model that comes as bytes; None if it is none any more."""
+    """A few random changes of structure of a model that comes as bytes; None if the bytes hold no model any more."""
     model = _parsed(content)
     try:
         return None if model is None else mutate_model(rng, model).SerializeToString()
@@ -122,7 +122,7 @@ def mutate_structure(rng: random.Random, content: bytes) -> bytes | None:
 
 
 def cross(rng: random.Random, first: bytes, second: bytes) -> bytes | None:
-    """Some nodes of one model, with the constants that they read, in another; None if one of them is none."""
+    """Some nodes of one model, with the constants that they read, in another; None if one of them is not a model."""
     model, other = _parsed(first), _parsed(second)
     if model is None or other is None or not other.graph.node:
         return None

@@ -576,7 +576,7 @@ def _distance(want: Array, have: Array, keep: Array) -> float:
 
 
 def _in_float64(base: Base, mutant: ModelProto, rewritten: ModelProto, feed: Feed) -> float | None:
-    """The difference in float64; None where onnxruntime has no such kernels."""
+    """The difference in float64; None where onnxruntime lacks the kernels."""
     feeds = {n: a.astype(np.float64) if a.dtype.kind == "f" else a for n, a in feed.arrays.items()}
     try:
         want = _session(_as_float64(mutant) if base.narrow else _wide(mutant)).run(None, feeds)

@@ -329,7 +329,7 @@ def _drop(edit: _Edit) -> str:
 
 
 def _bypass(edit: _Edit) -> str:
-    """The node left out: whoever reads it reads its input."""
+    """The node left out.  Its readers read its input."""
     node = edit.node
     if not node.input or any(o.name in node.output for o in edit.graph.output):
         raise Inapplicable

@@ -333,7 +333,7 @@ def _runner(
         helper.tensor_dtype_to_np_dtype(a.i) for a in node.attribute if a.name == "to"
     }
     if any(d.kind == "V" or "float8" in d.name or d.name in ("bfloat16", "int4", "uint4") for d in narrow):
-        reference = onnx.reference.ReferenceEvaluator(model)  # numpy hands onnxruntime no such arrays
+        reference = onnx.reference.ReferenceEvaluator(model)  # onnxruntime takes no such arrays from numpy
         return lambda feeds: reference.run(None, feeds), frozenset(names)
     return lambda feeds: session.run(names, feeds), frozenset(names)
 

@@ -108,7 +108,7 @@ class Graph:
 
 
 def refusals(model: ModelProto) -> list[Refusal]:
-    """Why sites of a model are refused, by the proof alone; empty if none is."""
+    """Why sites of a model are refused, by the proof alone; empty if no site is."""
     return [s.refusal for s in rewrite(model, options=BARE).analysis.sites if s.refusal is not None]
 
 

@@ -24,8 +24,8 @@ class RunError(VerifyError):
 
 
 class MemoryLimitError(RunError):
-    """A run would take more memory than there is: a shorter input may do."""
+    """A run would take more memory than there is.  A shorter input may fit."""
 
 
 class LimitError(RunError):
-    """A model cannot be run here, on whatever input: it does not end, or what it needs is not there."""
+    """A model cannot be run here on any input.  It does not end, or what it needs is not there."""

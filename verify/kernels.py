@@ -1,7 +1,7 @@
 """The third run: the rewritten model on our kernels, against the original, with the mutants as well.
 
-The first two say that the graph is right: the specification of each fused node, which is its function body, computes
-what the original does.  This one says that what a user will run computes it too.
+The first two runs say that the graph is right.  The specification of each fused node, which is its function body,
+computes what the original does.  This run says that the kernels, which a user will run, compute it too.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ UNIT = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 """Largest relative error of one rounding."""
 
 _ROUNDINGS = 8
-"""Of the type itself, allowed on top: where the others round nothing, the kernel still rounds its output."""
+"""Of the type itself, allowed on top.  Where the others round nothing, the kernel still rounds its output."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def chosen(
 
     Args:
         wanted: ``auto`` (whatever runs here), ``cpu`` or ``cuda``.
-        known: All that there are.
+        known: All kernels that exist.
         rewritten: The model that they are for.
 
     Raises:
@@ -104,7 +104,7 @@ def check_kernels(
         rewritten: The same as it is.
         given: What they are compared on, and with.
         options: As for the verification.
-        precision: What original and rewritten do in their own 16-bit type; None if they have none.
+        precision: What original and rewritten do in their own 16-bit type; None for models without one.
     """
     options.progress(f"running the kernels ({kernels.where})", 0, 0)
     result, computed = compare_kernels(kernels, clone, given, threads=options.threads)

@@ -18,7 +18,7 @@ class VerifyOptions:
         seed: Of every drawn number.
         inputs: An .npz file with one array per model input; replaces the drawn input sets.
         val_ranges: Inclusive bounds by input name; replaces what would be drawn for that input.
-        max_length: Longest sequence drawn.
+        max_length: The longest sequence that is drawn.
         power: Whether mutants of the rewritten model are run.
         threads: Threads of onnxruntime within an operator.
         memory_limit: Bytes the verification may take; None takes what the system says is available.
@@ -36,7 +36,7 @@ class VerifyOptions:
         fit: Makes drawn shapes of inputs, by name, agree with what the proofs know about their lengths.
         kernels: Where the rewritten model runs on our kernels as well: ``auto`` (wherever they are there), ``cpu`` or
             ``cuda``; None for nowhere.
-        known: The kernels that there are.
+        known: All kernels that exist.
         room: Bytes that the scores of the model's attention take at the lengths that are drawn.
     """
 

@@ -1,4 +1,4 @@
-"""What the judge needs of an attention site before and after: the pass cuts it out, the judge runs both sides."""
+"""What the judge needs of an attention site before and after.  The pass cuts it out, and the judge runs both sides."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class SizeChoice(Protocol):
     past: Poly
 
     def settle(self, batch: int, new: int, past: int) -> tuple[int, int, int]:
-        """What is nearest to (batch, new tokens, past ones) among what the model leaves open."""
+        """The sizes nearest to (batch, new tokens, past tokens) that the model leaves open."""
 
     def solve(self, batch: int, new: int, past: int) -> dict[Size, int] | None:
-        """A number for every size, or None where there is none within what the proofs assume."""
+        """A number for every size, or None where no choice is within what the proofs assume."""
 
 
 class SitePair(Protocol):
@@ -101,7 +101,7 @@ class SitePair(Protocol):
         """Scores [B, H, S_q, S_kv], and where a key is visible; None where the sizes do not decide their places."""
 
     def seen(self, scores: Array | None, output: Array, sizes: dict[Size, int]) -> Array:
-        """True at the elements of the output whose row sees a key at all."""
+        """True at the elements of the output whose row sees a key."""
 
 
 class SitePairs(Protocol):

@@ -125,7 +125,7 @@ class PowerResult:
 
     @property
     def weak(self) -> bool:
-        """Whether some mutant survived: the comparison would then not have noticed that mistake."""
+        """Whether some mutant survived.  The comparison would not have noticed that mistake."""
         return self.killed < self.counted
 
     def summary(self) -> str:
@@ -153,7 +153,7 @@ class KernelResult:
         sets: The comparison as a float32 clone, and what failed in the model's own type.
         power: Whether the same input sets tell wrong rewrites apart on the kernels.
         own_type: In the model's own 16-bit type: errors of each output against the float32 original; None without one.
-        skipped_reason: Why nothing was compared, if that is so.
+        skipped_reason: Why nothing was compared, if nothing was.
     """
 
     where: str

@@ -1,4 +1,4 @@
-"""Running both models on the input sets; what the original does not take is no input set."""
+"""Running both models on the input sets.  Inputs that the original does not take are not used."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Runs:
         outputs: The original's outputs on each.
         notes: What it did not take, in words.
         premise: Says why shapes are outside of what was proven, or None.
-        starved: Why a set was refused that takes more memory than there is for it; empty if none was.
+        starved: Why a set was refused that takes more memory than there is for it; empty if no set was.
     """
 
     session: Session | None
@@ -79,7 +79,7 @@ class Runs:
 
 
 class Draws(Protocol):
-    """Draws the arrays of a case; RunError says that there are none of its sizes."""
+    """Draws the arrays of a case; RunError says that no array has its sizes."""
 
     def draw(self, case: Case, relation: Relation, seed: Sequence[int]) -> InputSet:
         """Draws one input set; equal arguments give equal arrays."""
@@ -148,7 +148,7 @@ def run_rewritten(
             outputs.append(seen(one, session.run(one.arrays)))
             failures.append(None)
         except (LimitError, MemoryLimitError) as error:
-            # Not a difference: the original was as near to the limit.
+            # This is no difference, since the original was as near to the limit.
             raise LimitError(f"the rewritten model cannot be run here on {one.name!r}: {error}") from error
         except RunError as error:
             outputs.append(None)
@@ -178,7 +178,7 @@ def _try_relations(
             reason = runs.try_set(drawer.draw(case, relation, seed))
         except LimitError:
             raise
-        except RunError as error:  # there are no such sizes
+        except RunError as error:  # no array has these sizes
             reason = str(error)
         if reason is None:
             relations.sort(key=lambda entry: entry is not relation)

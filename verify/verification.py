@@ -51,7 +51,7 @@ def verify(
 
     Args:
         original: ONNX file; external tensors are read from its folder.
-        rewritten: ONNX file of the rewritten model, likewise.
+        rewritten: ONNX file of the rewritten model; external tensors are read from its folder.
         options: What to draw; defaults if None.
         data_dir: Where the rewritten model's external data are; its own folder if None.
         original_dir: The same of the original.
@@ -77,9 +77,9 @@ def verify(
     if options.kernels is not None:
         chosen(
             options.kernels, options.known, sources[1].model.proto
-        )  # what cannot run is said before anything is loaded
+        )  # Kernels that cannot run are reported before anything is loaded.
     if options.inputs is not None:
-        load_inputs(options.inputs, inputs)  # what does not fit is said before anything is loaded
+        load_inputs(options.inputs, inputs)  # Inputs that do not fit are reported before anything is loaded.
     too_large = _too_large(sources, options)
     by_sites = too_large or ("as asked for" if options.by_sites else None)
     if by_sites is None and options.sites is not None and options.inputs is None:
@@ -145,7 +145,7 @@ def _compared(
     complete = len(computed) == len(runs.sets)
     stored, allowances = _stored_tables(sources, clones[1], options), used
     if complete and (options.power or not all(entry.passed for entry in sets)):
-        # A mutant has to exceed what a wrong rewrite would be allowed, whether the right one needed it or not.
+        # A mutant has to exceed what a wrong rewrite would be allowed, whether or not the right one needed it.
         limits = rounding_allowances(clones[1], stored, runs.sets, computed, layouts, threads=options.threads)
         allowances = limits or allowances
     if complete and not all(entry.passed for entry in sets):
@@ -181,7 +181,7 @@ def _compared(
 def _as_they_are(
     sources: tuple[CloneSource, CloneSource], runs: Runs, layouts: dict[str, OutputAxes], options: VerifyOptions
 ) -> Sequence[SetResult]:
-    """Both models unwidened, on the shortest and the longest input sets; what there is to say goes to the notes."""
+    """Both models unwidened, on the shortest and the longest input sets.  Findings go to the notes."""
     measured, notes = compare_as_they_are(
         sources, _ends(runs.sets), layouts, exact_bias=options.exact_bias, threads=options.threads
     )
@@ -251,7 +251,7 @@ def _run_original(
 
 
 def _ends(sets: Sequence[InputSet]) -> list[InputSet]:
-    """The first set and the longest ones: on both sides of what a narrow type holds."""
+    """The first set and the longest ones, which lie on both sides of what a narrow type holds."""
     return [*sets[:1], *sorted(sets[1:], key=longest)[-2:]]
 
 
@@ -273,9 +273,9 @@ def _compare_sets(
 def _quantises_activations(original: onnx.ModelProto) -> str | None:
     """Why whole models cannot be compared number by number.
 
-    A range may be taken over a whole tensor, of padded tokens as well: what is there is nobody's result, and through
-    the range original and rewritten would differ everywhere.  And where activations are rounded to steps, one rounding
-    of a float, such as two orders of a sum make, becomes a whole step.
+    A range may be taken over a whole tensor, padded tokens included.  No result comes from these, and through the range
+    original and rewritten would differ everywhere.  And where activations are rounded to steps, one rounding of a
+    float, such as another order of a sum makes, becomes a whole step.
     """
     stored = {tensor.name for tensor in original.graph.initializer}
     for node in nodes(original):

@@ -11,6 +11,7 @@ import random
 import sys
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def one(job: tuple[int, int, bool]) -> Row:
     return spelling, verdict.kind, verdict.code, verdict.detail, right
 
 
-def failing(kind: str, detail: str) -> generator.Callable[[generator.Spelling], bool]:
+def failing(kind: str, detail: str) -> Callable[[generator.Spelling], bool]:
     """Whether a spelling fails in the same way."""
     broken = "invalid" in detail
 

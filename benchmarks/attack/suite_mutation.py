@@ -35,6 +35,8 @@ ROOT = Path(__file__).resolve().parents[2]
 TARGETS = (
     *(
         "rewriter/prove/proof.py",
+        "rewriter/prove/terms.py",
+        "rewriter/prove/positions.py",
         "rewriter/recognise/softmax.py",
         "rewriter/recognise/visibility.py",
         "rewriter/bind/masks.py",

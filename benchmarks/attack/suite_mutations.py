@@ -166,19 +166,19 @@ MUTATIONS: tuple[tuple[str, str, str], ...] = (
     ),
     # --- the proof
     ("rewriter/prove/proof.py", "            if value == distance:", "            if not is_nonpositive(value):"),
-    ("rewriter/prove/proof.py", "if whole_numbers and named <= allowed:", "if named <= allowed:"),
-    ("rewriter/prove/proof.py", "if whole_numbers and named <= allowed:", "if whole_numbers:"),
-    ("rewriter/prove/proof.py", "if any(a == frame.key or isinstance(a, Min0) for a, _ in place):", "if False:"),
+    ("rewriter/prove/terms.py", "if whole_numbers and named <= allowed:", "if named <= allowed:"),
+    ("rewriter/prove/terms.py", "if whole_numbers and named <= allowed:", "if whole_numbers:"),
+    ("rewriter/prove/terms.py", "if any(a == frame.key or isinstance(a, Min0) for a, _ in place):", "if False:"),
     ("rewriter/prove/forms.py", "linear = linear - factor * rises", "linear = linear + factor * rises"),
     ("rewriter/prove/proof.py", "elif factor.terms:\n            shift", "elif False:\n            shift"),
     ("rewriter/prove/proof.py", "    _check_shift(attention)\n", ""),
     (
-        "rewriter/prove/proof.py",
+        "rewriter/prove/terms.py",
         "if frame.key in atoms:\n            check_types",
         "if False:\n            check_types",
     ),
-    ("rewriter/prove/proof.py", "and not whole_is_finite(whole)", "and False"),
-    ("rewriter/prove/proof.py", "if place == ((frame.key, 1),):", "if place[0][0] == frame.key:"),
+    ("rewriter/prove/terms.py", "and not whole_is_finite(whole)", "and False"),
+    ("rewriter/prove/terms.py", "if place == ((frame.key, 1),):", "if place[0][0] == frame.key:"),
     # --- the reading
     (
         "rewriter/recognise/softmax.py",
@@ -215,7 +215,7 @@ MUTATIONS: tuple[tuple[str, str, str], ...] = (
         "rows = tuple(c for c in proof.hidden if key not in c.all_atoms())",
         "rows: tuple[Cond, ...] = ()",
     ),
-    ("rewriter/emit/nodes.py", '"Div" if self.plan.divide else "Mul"', '"Mul"'),
+    ("rewriter/emit/nodes.py", '"Div" if self.binding.divide else "Mul"', '"Mul"'),
     ("rewriter/emit/nodes.py", "present.index(r) for r in order", "order.index(r) for r in present"),
     # --- how launches are planned
     ("native/core/plan.cpp", "if (skip-- == 0) break;", "break;"),

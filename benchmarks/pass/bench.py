@@ -1,6 +1,6 @@
 """Time and peak memory of the pass on models of many layers, beside other graph optimizers on the same files.
 
-``python benchmarks/pass/bench.py FOLDER [--peers PYTHON]`` measures every model of ``export.py`` in FOLDER, each in a
+``python benchmarks/pass/bench.py FOLDER [--peers PYTHON]`` measures every model of ``models.py`` in FOLDER, each in a
 process of its own; ``--peers`` names an interpreter that has onnxscript and onnxslim.  Imports are not counted in
 seconds, but in memory.  Prints a table and, with ``--json``, writes it down.
 """

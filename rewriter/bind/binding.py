@@ -21,7 +21,7 @@ from ..interpret.arithmetic import reciprocal
 from ..prove.empty_rows import rows_without_keys
 from ..prove.forms import vector
 from ..recognise.views import as_view, key_head
-from ..records.binding import Binding, Factors
+from ..records.binding import Binding, Factors, Mask
 from ..records.proof import Proof, Window
 from ..records.reading import Attention, Guard, View
 from ..records.rows import ZEROS
@@ -49,51 +49,65 @@ def bind(interpreter: Interpreter, proof: Proof) -> Binding:
         proof = replace(proof, positions=None, runtime_slopes=None)  # these are in the key bias
     dtype = _common_type(interpreter, proof)
     empty = rows_without_keys(attention, proof.rest)
-    made = Binding(proof, _lift_output(interpreter, attention.output), dtype, rows_without_keys=empty)
+    output = _lift_output(interpreter, attention.output)
     # A guard of NaN never sees a row whose scores are finite.
     unsure = empty.policy is None and not empty.undefined and not empty.rounded
-    made.zero_rows = empty.policy is EmptyRows.ZERO or (attention.guard is Guard.NAN and unsure)
-    if proof.positions is not None:
-        made.positions, scale = _find_positions(interpreter, proof)
-        made.slope_factor = scale
-    if proof.runtime_slopes is not None:
-        made.slopes, scale, made.slope_table = _find_slopes(interpreter, proof)
-        made.slope_factor *= scale
-    if proof.attention.factor is not None:
-        made.scale, made.divide = _find_scale(interpreter, proof.attention)
+    zero_rows = empty.policy is EmptyRows.ZERO or (attention.guard is Guard.NAN and unsure)
+    positions, by_positions = _find_positions(interpreter, proof) if proof.positions is not None else (None, 1.0)
+    at_run_time = proof.runtime_slopes is not None
+    slopes, by_slopes, table = _find_slopes(interpreter, proof) if at_run_time else (None, 1.0, None)
+    scale, divide = _find_scale(interpreter, attention) if attention.factor is not None else (None, False)
+    rows, boolean = _find_hidden(interpreter, proof, zero_rows=zero_rows)
+    by_key, additive = _find_added(interpreter, proof)
+    guard = row_guard(interpreter, proof, output)
+    return Binding(
+        proof,
+        output if guard is None else guard,
+        dtype,
+        boolean=boolean,
+        additive=additive,
+        positions=positions,
+        slopes=slopes,
+        slope_factor=by_positions * by_slopes,
+        slope_table=table,
+        rows=rows,
+        key_bias=by_key,
+        scale=scale,
+        divide=divide,
+        zero_rows=zero_rows or guard is not None,
+        rows_without_keys=empty if guard is None else ZEROS,
+        notes=() if guard is None else (GUARDED,),
+    )
+
+
+GUARDED = "a guard that sets rows without keys to zero is part of the fused node"
+
+
+def _find_hidden(interpreter: Interpreter, proof: Proof, *, zero_rows: bool) -> tuple[Mask | None, Mask | None]:
+    """(which rows see keys at all, which keys are visible) as existing tensors; None where nothing is to be said."""
+    attention = proof.attention
     keys, rows = by_row(proof)
-    if rows and (made.zero_rows or key_head(attention.key, attention.frame.head) == attention.frame.head):
-        made.rows = boolean_mask(interpreter, proof, rows)
-    if made.rows is None or attention.frame.key in indices_in(made.rows):
-        made.rows = None  # no tensor says it per row: the condition is one on keys like any other
+    found = None
+    if rows and (zero_rows or key_head(attention.key, attention.frame.head) == attention.frame.head):
+        found = boolean_mask(interpreter, proof, rows)
+    if found is None or attention.frame.key in indices_in(found):
+        found = None  # No tensor says it per row, so it is a condition on keys like any other.
         keys = proof.hidden
-    if keys:
-        made.boolean = boolean_mask(interpreter, proof, keys)
-    _find_added(interpreter, made)
-    guard = row_guard(interpreter, proof, made.output)
-    if guard is not None:
-        made.output = guard
-        made.zero_rows = True
-        made.rows_without_keys = ZEROS
-        made.notes.append("a guard that sets rows without keys to zero is part of the fused node")
-    return made
+    return found, boolean_mask(interpreter, proof, keys) if keys else None
 
 
-def _find_added(interpreter: Interpreter, made: Binding) -> None:
-    """What is added besides the bias: by key alone as key bias where that is better, all else as a mask."""
-    proof = made.proof
+def _find_added(interpreter: Interpreter, proof: Proof) -> tuple[Mask | None, Mask | None]:
+    """(a key bias, a mask) added besides the bias.  Terms by key alone become a key bias where that is better."""
     if not proof.rest.terms:
-        return
+        return None, None
     per_key, other = split_by_key(proof)
     if takes_key_bias(proof, per_key):
         try:
-            made.key_bias = key_bias(interpreter, proof, per_key)
-            made.additive = additive_mask(interpreter, replace(proof, rest=other)) if other.terms else None
-            return
+            by_key = key_bias(interpreter, proof, per_key)
+            return by_key, additive_mask(interpreter, replace(proof, rest=other)) if other.terms else None
         except Refusal:
-            # The two come out of one tensor, or it has no axis of keys: a mask says the same.
-            made.key_bias = None
-    made.additive = additive_mask(interpreter, proof)
+            pass  # The two come out of one tensor, or it has no axis of keys.  A mask says the same.
+    return None, additive_mask(interpreter, proof)
 
 
 def _common_type(interpreter: Interpreter, proof: Proof) -> int:
@@ -184,8 +198,8 @@ def _proportion(wanted: Poly, value: Poly) -> Fraction | None:
 def _find_slopes(interpreter: Interpreter, proof: Proof) -> tuple[View, float, Factors | None]:
     """A tensor over (h) that holds the run-time slopes, up to a factor; or one to be multiplied by a constant per head.
 
-    Constant slopes times a scalar that only run time knows need not be a value of the model: it may have multiplied
-    the whole bias.
+    Constant slopes times a scalar of run time need not be a value of the model, since the model may have multiplied
+    the whole bias by the scalar.
     """
     assert proof.runtime_slopes is not None
     attention = proof.attention

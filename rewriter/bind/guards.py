@@ -15,7 +15,7 @@ from ..records.reading import View
 
 
 def row_guard(interpreter: Interpreter, proof: Proof, output: View) -> View | None:
-    """``Where(no key is visible, 0, output)`` right behind the attention: the fused node does that itself."""
+    """``Where(no key is visible, 0, output)`` right behind the attention, which the fused node does itself."""
     attention = proof.attention
     frame = attention.frame
     uses = interpreter.scope.consumers.get(output.tensor, [])

@@ -1,4 +1,4 @@
-"""Terms of a score that depend on the key and not on the row: one vector per key, ``key_bias``, instead of a mask."""
+"""Terms of a score that depend on the key and not on the row.  They become a ``key_bias``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks out of existing tensors: which ones say what the proof says about hidden keys and added terms."""
+"""Masks out of existing tensors, which say what the proof says about hidden keys and added terms."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def indices_in(mask: Mask) -> frozenset[Index]:
 
 
 def by_row(proof: Proof) -> tuple[tuple[Cond, ...], tuple[Cond, ...]]:
-    """(conditions on keys, conditions on whole rows): a row that is hidden from all keys is a row without keys."""
+    """(conditions on keys, conditions on whole rows).  A row that is hidden from all keys is a row without keys."""
     key = proof.attention.frame.key
     rows = tuple(c for c in proof.hidden if key not in c.all_atoms())
     return tuple(c for c in proof.hidden if key in c.all_atoms()), rows
@@ -71,7 +71,7 @@ def boolean_mask(interpreter: Interpreter, proof: Proof, conditions: tuple[Cond,
 def _condition(interpreter: Interpreter, proof: Proof, condition: Cond) -> Mask | None:
     """The condition as a tensor that the model has, or as a combination of such tensors.
 
-    A tensor that is expanded to more axes than the condition depends on is the last choice: it may have
+    A tensor that is expanded to more axes than the condition depends on is the last choice, since it may have
     S_q x S_kv elements where [B, S_kv] would do.
     """
     own = frozenset(a for a in condition.all_atoms() if isinstance(a, Index))
@@ -199,7 +199,7 @@ def additive_mask(interpreter: Interpreter, proof: Proof) -> Mask:
 def _rest(
     interpreter: Interpreter, proof: Proof, tensor: str, indices: tuple[Poly, ...], visits: Iterator[int], depth: int
 ) -> Mask | None:
-    """The part of a tensor that is neither product nor ALiBi, as a mask; None if there is none.
+    """The part of a tensor that is neither product nor ALiBi, as a mask; None if nothing is left.
 
     Args:
         interpreter: For elements and extents.
@@ -278,7 +278,7 @@ def _sum(parts: Sequence[Mask | None], *, subtract: bool) -> Mask | None:
 
 
 def _is_bias(proof: Proof, value: Poly) -> bool:
-    """Whether a value is slope times position and nothing else: it may share monomials with a mask."""
+    """Whether a value is slope times position and nothing else.  It may share monomials with a mask."""
     if proof.positions is None:
         return False
     bias = proof.positions.slope * proof.positions.value
@@ -290,7 +290,7 @@ def _is_bias(proof: Proof, value: Poly) -> bool:
 
 
 def _is_proven(proof: Proof, condition: Cond) -> bool:
-    """Whether the proof hides the keys that a part of the scores hides: it may have kept the mask's term instead."""
+    """Whether the proof hides the keys that a part of the scores hides.  It may have kept the mask's term instead."""
     return any(implies(known, condition) for known in proof.attention.visible)
 
 

@@ -1,4 +1,4 @@
-"""Scores and probabilities must be private to the attention: otherwise they have to be computed anyway."""
+"""Scores and probabilities must be private to the attention.  Otherwise they would have to be computed anyway."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _refuse = Refuser(Stage.LIVENESS)
 
 
 def check_private(interpreter: Interpreter, binding: Binding) -> None:
-    """Follow everything made from the query-key product: all of it must end in the replaced output.
+    """Follow everything made from the query-key product.  All of it must end in the replaced output.
 
     Raises:
         Refusal: Something else uses it, or it lies in another graph.
@@ -43,7 +43,7 @@ def check_private(interpreter: Interpreter, binding: Binding) -> None:
 
 
 def _check_inputs(binding: Binding, from_scores: set[str]) -> None:
-    """Nothing that the fused node will read may be made from scores: they would have to be computed for it."""
+    """Nothing that the fused node will read may be made from scores, since they would have to be computed for it."""
     pending = [getattr(binding, f.name) for f in fields(binding) if f.name != "output"]  # whatever a member may take
     read: list[str] = []
     while pending:

@@ -2,8 +2,8 @@
 
     scores[b, h, i, j] = 0 + bias + masks
 
-The self-check of the proofs (``probe``) asks for all sites at once, at shapes of activations that are given, so that
-no weight is read; who shows a bias to people asks for one site, with nothing masked.
+The self-check of the proofs (``probe``) asks for all sites at once.  Shapes of activations are given, so that no weight
+is read.  An explanation for people asks for one site, with nothing masked.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class BiasPart:
     """The part of a model between its inputs, the products of query and key, and the scores.
 
     Attributes:
-        model: The part; none of its inputs and outputs has a shape.
+        model: The part; its inputs and outputs have no shapes.
         nodes: Its nodes.
         inputs: What has to be given, inputs of the whole model first.
         outputs: What it computes.
         shapes: Inputs that are shapes, and the extents in them.
         zeros: Inputs that are products.
-        foreign: Inputs that are none of these: what an If, a Loop or a Scan makes, or a foreign product.
+        foreign: All other inputs: what an If, a Loop or a Scan makes, or a foreign product.
     """
 
     model: ModelProto
@@ -151,7 +151,7 @@ def scores_shape(
         attention: The site.
         sizes: Numbers for the unknown sizes.
         most: Elements at most.
-        batch: Stands for a batch that the sizes do not decide; 0 for none.
+        batch: Stands for a batch that the sizes do not decide; 0 where nothing does.
     """
     extents = [1 if i is None else number(interpreter, i.bound, sizes) for i in attention.frame.scores]
     if extents[0] is None:

@@ -1,4 +1,4 @@
-"""Cutting one site out of a graph: the nodes between its operands and its output, and no weights of others."""
+"""Cutting one site out of a graph: the nodes between its operands and its output, without foreign weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_ELEMENTS = 4096
 """Constants with more elements become graph inputs."""
 
 MAX_NAME = 60
-"""Longer extents are left open: nobody reads them, and tools limit their length."""
+"""Longer extents are left open, since people do not read them and tools limit their length."""
 
 
 @dataclass
@@ -138,7 +138,7 @@ def products_of(site: Site) -> frozenset[int]:
 
 
 def weighing(site: Site) -> NodeProto | None:
-    """The product of probabilities and values; None for an operator, and where there is none."""
+    """The product of probabilities and values; None for an operator, and where no product follows."""
     if operator(site.anchor) != "Softmax":
         return None
     if site.reading is not None:
@@ -174,14 +174,14 @@ def model_of(part: Cut, whole: ModelProto, interpreter: Interpreter, title: str)
 
 
 def _shaped(outputs: list[ValueInfoProto]) -> list[ValueInfoProto]:
-    """Only the first output may lack a shape: onnx wants one for each, and the others are by-products."""
+    """Only the first output may lack a shape.  onnx requires one for each, and the others are by-products."""
     return outputs[:1] + [v for v in outputs[1:] if v.type.tensor_type.HasField("shape")]
 
 
 def _copy(node: NodeProto) -> NodeProto:
     copy = NodeProto()
     copy.CopyFrom(node)
-    # Exporters leave the source's stack trace on every node: ten times the size of the graph itself.
+    # Exporters leave the source's stack trace on every node, which is ten times the size of the graph itself.
     copy.ClearField("doc_string")
     kept = [p for p in node.metadata_props if p.key.startswith("alibi")]
     del copy.metadata_props[:]

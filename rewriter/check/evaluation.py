@@ -1,7 +1,7 @@
 """Evaluating a small part of a model in numbers, at small sizes, whatever the file asks for.
 
-The part is judged before anything runs: every value in it must have extents that the sizes decide, and few
-elements, and operators whose work is known.  All exported models pass; a Range of 2**31 entries does not.  Extents
+The part is judged before anything runs.  Every value in it must have extents that the sizes decide, few elements, and
+an operator whose work is known.  All exported models pass; a Range of 2**31 entries does not.  Extents
 are proven, not trusted, but a file may contradict itself, so onnxruntime gets a limit on its memory as well.
 """
 
@@ -85,9 +85,9 @@ def is_small(nodes: Iterable[NodeProto], interpreter: Interpreter, sizes: dict[S
 
 
 def beyond_memory(interpreters: Iterable[Interpreter]) -> str | None:
-    """A value with more elements than there are bytes of memory, in words: nobody can run such a model.
+    """A value with more elements than there are bytes of memory, in words.  Such a model cannot be run.
 
-    onnxruntime does not even load it: it computes shapes, and what they are computed from, while it does.
+    onnxruntime cannot even load it, since it computes shapes, and what they are computed from, while it loads.
     """
     available = available_memory()
     if available is None:
@@ -155,7 +155,7 @@ def evaluator(model: ModelProto, base_dir: Path | None) -> Evaluate | None:
     try:
         # Large tables are mapped by onnxruntime, not loaded here.
         session = bounded.session(onnxruntime, model.SerializeToString(), settings, MAX_BYTES, base_dir)
-    except Exception:  # noqa: BLE001 - a type or an operator that this build of onnxruntime has not
+    except Exception:  # noqa: BLE001 - a type or an operator that this build of onnxruntime lacks
         return None
 
     def evaluate(feeds: dict[str, Array]) -> dict[str, Array]:

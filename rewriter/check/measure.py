@@ -102,14 +102,14 @@ class SiteSizes:
         self._solved: dict[tuple[int, int, int], dict[Size, int] | None] = {}
 
     def settle(self, batch: int, new: int, past: int) -> tuple[int, int, int]:
-        """What is nearest to (batch, new tokens, past ones) among what the model leaves open."""
+        """The sizes nearest to (batch, new tokens, past tokens) that the model leaves open."""
         new = _fixed(self.rows, new)
         if self.keys.constant is not None:
             past = int(self.keys.constant) - new
         return (1 if self.batch is None else _fixed(self.batch, batch)), new, _fixed(self.past, past)
 
     def solve(self, batch: int, new: int, past: int) -> dict[Size, int] | None:
-        """A number for every size, or None where there is none within what the proofs assume."""
+        """A number for every size, or None where no choice is within what the proofs assume."""
         wanted = self.settle(batch, new, past)
         if wanted not in self._solved:
             self._solved[wanted] = self._search(*wanted)

@@ -1,6 +1,6 @@
 """A polynomial as numbers: for all elements (b, h, i, j) of a site at once, at given sizes.
 
-Where the algebra has been wrong, numbers contradict it; so nothing here asks the algebra to simplify anything.
+Where the algebra has been wrong, numbers contradict it.  So nothing here asks the algebra to simplify anything.
 """
 
 from __future__ import annotations

@@ -181,7 +181,7 @@ def _policy(fused: NodeProto) -> EmptyRows:
 
 
 def _is_foreign(scope: Scope, node: NodeProto) -> bool:
-    """Whether a node is a product with weights, or of what products made; one of masks is not."""
+    """Whether a node is a product with weights, or of what products made.  A product of masks is not."""
     if not is_contraction(node):
         return False
     pending, seen = list(node.input), set[str]()

@@ -1,13 +1,14 @@
 """A self-check of the proofs: evaluate every bias numerically at several shapes and compare.
 
-The proof decides; this check can only contradict it (and then the site is refused as an error of ours).
-All sites are cut out together: the query-key products become inputs of zeros, so that the softmax inputs
-*are* the added terms, and shapes of activations become inputs too, so that no weight is read.
+The proof decides.  This check can only contradict it, and then the site is refused as an error of ours.  All sites
+are cut out together.  The query-key products become inputs of zeros, so that the softmax inputs *are* the added
+terms.  Shapes of activations become inputs too, so that no weight is read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -32,23 +33,28 @@ SHAPES = ((2, 5, 3), (3, 4, 6), (1, 7, 2), (2, 1, 9))
 """Extents given to the unknown sizes of a model, in turn (batch-like, row-like, cache-like and on)."""
 
 
-def probe(model: ModelProto, analysis: Analysis, base_dir: Path) -> int:
+ROUNDING = 1e-5
+"""Of the largest score, what some twenty operations in float32 may be off by: their rounding is 6e-8 each."""
+
+ROUNDED = 4e-2
+"""The same where 16-bit numbers are on the way: bfloat16 keeps 8 bits, 4e-3 a rounding, of positions and slopes."""
+
+NEAR_ZERO = 1e-6
+"""What scores that are all zero may be off by."""
+
+
+def probe(model: ModelProto, analysis: Analysis, base_dir: Path) -> Analysis:
     """Contradict proofs that a numeric evaluation does not confirm.
 
-    A site whose evaluation disagrees becomes refused (``ALB500``).  Sites in bodies of If, Loop and Scan
-    are not evaluated.
-
-    Returns:
-        The number of evaluations (shapes) that ran.
+    A site whose evaluation disagrees becomes refused (``ALB500``); of the others it is noted how often they were
+    confirmed.  Sites in bodies of If, Loop and Scan are not evaluated.
     """
-    sites = [s for s in analysis.proven if s.scope.parent is None]
-    if not sites:
-        return 0
-    interpreter = sites[0].interpreter
-    part = _part(model, interpreter, sites)
+    sites = list(analysis.sites)
+    here = [number for number, site in enumerate(sites) if site.binding is not None and site.scope.parent is None]
+    part = _part(model, [sites[number] for number in here]) if here else None
     if part is None:
-        return 0
-    ran = 0
+        return analysis
+    interpreter = sites[here[0]].interpreter
     evaluate: Evaluate | None = None
     # 16-bit values anywhere before the scores leave their rounding in them, even where scores are float32.
     narrow = any(d in (TensorProto.FLOAT16, TensorProto.BFLOAT16) for d in interpreter.dtypes.values())
@@ -56,18 +62,18 @@ def probe(model: ModelProto, analysis: Analysis, base_dir: Path) -> int:
         sizes = _assign(interpreter, part, numbers)
         if not allowed(interpreter, sizes) or not is_small(part.nodes, interpreter, sizes):
             continue
-        # Not before: onnxruntime infers shapes when it loads, whatever they are.
+        # Not earlier: onnxruntime infers shapes when it loads a model, whatever they are.
         evaluate = evaluate or evaluator(part.model, base_dir)
         if evaluate is None:
-            return 0
+            return analysis
         values = _run(part, interpreter, sizes, evaluate, np.random.default_rng(seed))
         if values is None:
             continue
-        ran += 1
-        for site in sites:
-            if site.binding is not None:
-                _compare(site, site.binding, sizes, values, narrow)
-    return ran
+        for number in here:
+            binding = sites[number].binding
+            if binding is not None:
+                sites[number] = _compared(sites[number], binding, sizes, values, narrow)
+    return replace(analysis, sites=sites)
 
 
 def _wanted(binding: Binding) -> list[str]:
@@ -75,8 +81,9 @@ def _wanted(binding: Binding) -> list[str]:
     return [binding.proof.attention.scores, *extra]
 
 
-def _part(model: ModelProto, interpreter: Interpreter, sites: list[Site]) -> BiasPart | None:
+def _part(model: ModelProto, sites: list[Site]) -> BiasPart | None:
     """The part of the model between graph inputs, products and softmax inputs; None where a body makes some of it."""
+    interpreter = sites[0].interpreter
     bindings = [site.binding for site in sites if site.binding is not None]
     products = {binding.proof.attention.product for binding in bindings} - {""}
     if any(interpreter.dims(product) is None for product in products):
@@ -127,19 +134,20 @@ def _spread(view: View, value: Array, order: tuple[Index | None, ...]) -> Floats
     return data.reshape([next(shape) if i in present else 1 for i in order])
 
 
-def _compare(site: Site, binding: Binding, sizes: dict[Size, int], values: dict[str, Array], narrow: bool) -> None:
+def _compared(site: Site, binding: Binding, sizes: dict[Size, int], values: dict[str, Array], narrow: bool) -> Site:
+    """The site with what its bias in numbers tells: confirmed once more, contradicted, or nothing."""
     proof, attention, frame = binding.proof, binding.proof.attention, binding.proof.attention.frame
     interpreter = site.interpreter
     if attention.scores not in values:
         constant = interpreter.array(attention.scores)
         if constant is None:
-            return
+            return site
         values[attention.scores] = constant
     # Where the batch is unknown, nothing that was cut out depends on it.
     shape = scores_shape(interpreter, attention, sizes, MAX_ELEMENTS, batch=1)
     scores = None if shape is None else placed(interpreter, attention, values[attention.scores], shape, sizes)
     if shape is None or scores is None:
-        return
+        return site
     rows, keys = np.arange(shape[2]), np.arange(shape[3])
     own = rows[:, None] + (shape[3] - shape[2])
     if binding.positions is None:
@@ -148,20 +156,18 @@ def _compare(site: Site, binding: Binding, sizes: dict[Size, int], values: dict[
         place = _spread(binding.positions, values[binding.positions.tensor], (frame.batch, frame.key))
         distance = place[:, None, None, : shape[3]]
     else:
-        return
+        return site
     rest = scores - _slopes(binding, values) * distance
     visible = scores > hidden_below(attention)
     if proof.causal and not attention.product:
         visible = visible & (keys <= own)  # the operator itself hides later keys
     if proof.causal and (visible & (keys > own)).any():
-        _contradict(site, binding, "a key after the row is visible")
-        return
+        return _contradicted(site, binding, "a key after the row is visible")
     near = proof.window.sees(shape[2], shape[3])
     if not attention.product:
-        visible = visible & near  # likewise
+        visible = visible & near  # the operator itself leaves out keys beyond the window
     if (visible & ~near).any():
-        _contradict(site, binding, "a key outside of the window is visible")
-        return
+        return _contradicted(site, binding, "a key outside of the window is visible")
     first = np.argmax(visible, axis=-1)[..., None]
     rest = np.where(visible, rest, 0.0)
     grid = Grid(interpreter, frame.scores, shape, sizes, values)
@@ -169,16 +175,15 @@ def _compare(site: Site, binding: Binding, sizes: dict[Size, int], values: dict[
         # Term by term: relative to the first visible key a mask of huge numbers is exact, and swallows no other term.
         term = grid.evaluate(Poly({monomial: coefficient}))
         if term is None:
-            return
+            return site
         term = np.broadcast_to(term, shape)
         rest = np.where(visible, rest - (term - np.take_along_axis(term, first, -1)), 0.0)
     gap = np.where(visible, rest - np.take_along_axis(rest, first, -1), 0.0)
     scale = np.abs(np.where(visible, scores, 0.0)).max(initial=1.0)
-    tolerance = scale * (4e-2 if narrow else 1e-5) + 1e-6
+    tolerance = scale * (ROUNDED if narrow else ROUNDING) + NEAR_ZERO
     if np.abs(gap).max(initial=0.0) > tolerance:
-        _contradict(site, binding, f"the evaluated bias is off by {np.abs(gap).max():.3g} at shape {shape}")
-    elif shape[3] > 1:
-        site.checked += 1
+        return _contradicted(site, binding, f"the evaluated bias is off by {np.abs(gap).max():.3g} at shape {shape}")
+    return replace(site, checked=site.checked + 1) if shape[3] > 1 else site
 
 
 def _slopes(binding: Binding, values: dict[str, Array]) -> Floats:
@@ -195,9 +200,8 @@ def _slopes(binding: Binding, values: dict[str, Array]) -> Floats:
     return slopes.reshape(1, -1, 1, 1)
 
 
-def _contradict(site: Site, binding: Binding, detail: str) -> None:
-    """Turn a proven site into a refused one."""
-    site.binding = None
-    site.refusal = _refuse(
-        Code.PROBE, site.anchor, detail, tensor=binding.proof.attention.scores, steps=list(binding.proof.steps)
-    )
+def _contradicted(site: Site, binding: Binding, detail: str) -> Site:
+    """The site, refused."""
+    proof = binding.proof
+    why = _refuse(Code.PROBE, site.anchor, detail, tensor=proof.attention.scores, steps=proof.steps)
+    return replace(site, binding=None, refusal=why)

@@ -1,7 +1,7 @@
-"""Everything outside of the sites: is it, node by node, what it was?
+"""Whether everything outside of the sites is, node by node, what it was.
 
-Together with a verification of every site this says that whole models agree: a value of the output is made by the
-same node from the same values as in the original, or by a site that was compared.
+Together with a verification of every site this says that whole models agree.  A value of the output is made by the same
+node from the same values as in the original, or by a site that was compared.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def _tensors(model: ModelProto) -> Iterator[tuple[str, TensorProto]]:
 
 
 def _same_tensor(one: TensorProto, other: TensorProto) -> bool:
-    """Equal bytes; data in files are the same where offset and length are, since files are copied as they are."""
+    """Whether bytes are equal.  Data in files are, where offset and length are, since files are copied as they are."""
     if (one.data_type, list(one.dims), one.data_location) != (other.data_type, list(other.dims), other.data_location):
         return False
     if one.data_location == TensorProto.EXTERNAL:

@@ -1,4 +1,4 @@
-"""Files without local functions: the bodies of the fused nodes in place of the nodes."""
+"""Files without local functions.  The bodies of the fused nodes take the place of the nodes."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def emit(
     writer = _Writer(interpreter, editor, binding, site)
     query = writer.operand(attention.query, (frame.batch, frame.head, frame.row), binding.dtype, "query")
     heads = key_head(attention.key, frame.head)
-    # With a cache the operand holds the new keys only, which is an index of its own.
+    # With a cache the operand holds the new keys only, and they have an index of their own.
     new = next((i for i in attention.key.indices if i.role is Axis.KEY), frame.key)
     key = writer.operand(attention.key, (frame.batch, heads, new), binding.dtype, "key")
     value = writer.operand(attention.value, (frame.batch, heads, new), binding.dtype, "value")

@@ -11,6 +11,8 @@ from onnx import NodeProto, TensorProto
 from ...algebra import (
     INFINITY,
     LARGEST_FLOAT32,
+    MODERATE,
+    UNLIKELY,
     Apply,
     Atom,
     Ind,
@@ -92,14 +94,14 @@ def _by_case(value: Poly, floor: Number, lowest: Number, cases: int) -> Poly | N
         return None
     if span[0] >= floor:
         return value
-    return poly(floor) if span[1] < floor - LARGEST_FLOAT32 / 2 and max(others) < 1 << 32 else None
+    return poly(floor) if span[1] < floor - LARGEST_FLOAT32 / 2 and max(others) < MODERATE else None
 
 
 def _overflows(atom: Atom) -> bool:
     """Whether an atom is the rounding to float16 of a value that is infinite there at some length."""
     if not isinstance(atom, Apply) or atom.function != PREFIX + NARROW[TensorProto.FLOAT16][0]:
         return False
-    span = interval(atom.arguments[0], 1 << 24)
+    span = interval(atom.arguments[0], UNLIKELY)
     return span is None or max(-span[0], span[1]) > LARGEST[TensorProto.FLOAT16]
 
 
@@ -112,7 +114,7 @@ def clip(interpreter: Interpreter, node: NodeProto, output: int, indices: tuple[
     """The element of a Clip: the lower bound first, so that the upper one wins where they cross.
 
     A bound that is not given is the end of the type in the standard's text and in onnxruntime, and no bound in the
-    standard's function body and in its reference.  Only infinity tells these apart: its element is unknown.
+    standard's function body and in its reference.  Only infinity tells these apart, so its element is unknown.
     """
     value: Poly | None = interpreter.element(node.input[0], indices)
     low, high = (_bound(interpreter, node, *which) for which in ((1, "min", -INFINITY), (2, "max", INFINITY)))

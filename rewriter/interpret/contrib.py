@@ -1,6 +1,6 @@
 """Extents and types of onnxruntime's own operators around an attention: quantised and fused projections, embeddings.
 
-They are no part of the standard, so its shape inference does not know them.  Attention operators are in ``extents``.
+They are not part of the standard, so its shape inference does not know them.  Attention operators are in ``extents``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Rule = Callable[["Interpreter", NodeProto, list[Dims]], list[Dims]]
 
 
 def _columns(interpreter: Interpreter, node: NodeProto, inputs: list[Dims]) -> list[Dims]:
-    """[..., K] times packed weights of N columns: the attribute says how many, the weights' own shape does not."""
+    """[..., K] times packed weights of N columns.  The attribute says how many; the weights' own shape does not."""
     columns = int_attribute(node, "N", 0)
     if inputs[0] is None or not columns:
         return [None]
@@ -88,4 +88,4 @@ TYPED_BY: dict[str, int] = {
     "EmbedLayerNormalization": 2,
     "GatherBlockQuantized": 2,
 }
-"""The operand whose type the first result has; where none is listed (QGemm), the type is not known."""
+"""The operand whose type the first result has.  For an operator that is not listed (QGemm) the type is not known."""

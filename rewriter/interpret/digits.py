@@ -128,8 +128,8 @@ def divmod_index(environment: Environment, linear: Poly, weight: Poly) -> tuple[
     """(linear // weight, linear % weight) for an index ``linear`` >= 0, exact where it can be proven.
 
     Terms that are multiples of the weight go to the quotient; what is left is the remainder if its
-    upper bound lies below the weight.  Otherwise the digits stay functions, and if a plain index is
-    to blame, whoever watches is told where it should be split (``Environment.watch_splits``).
+    upper bound lies below the weight.  Otherwise the digits stay functions.  If a plain index is
+    the cause, ``Environment.watch_splits`` notes where it should be split.
     """
     if weight == 1:
         return linear, ZERO
@@ -152,7 +152,7 @@ def divmod_index(environment: Environment, linear: Poly, weight: Poly) -> tuple[
 
 
 def _carried(quotient: Poly, remainder: Poly, weight: Poly) -> tuple[Poly, Poly] | None:
-    """(linear // weight, linear % weight) where the quotient is one of two neighbours: a comparison tells which.
+    """(linear // weight, linear % weight) where the quotient is one of two neighbours and a comparison tells which.
 
     A shift by one that grows with the row, as in relative attention, reads rows of S elements as rows of S + 1.
     """

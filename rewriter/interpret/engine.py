@@ -1,4 +1,4 @@
-"""The interpreter: asks for elements and extents, remembers every answer and what it was computed from."""
+"""The interpreter asks for elements and extents.  It remembers every answer and what the answer was computed from."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ...algebra import Poly, TooComplex, poly
 from ...graph.index import label
 from .environment import Environment
 from .known import is_known
+from .operators import MOVING
 from .sizes.facts import Facts
 from .tables.element import constant_element
 from .types import settle
@@ -26,26 +27,17 @@ MALFORMED = (IndexError, KeyError, ValueError, TypeError, ZeroDivisionError, Ove
 Answered = TypeVar("Answered")
 
 MAX_DEPTH = 120
-"""Chains of operators longer than this are not followed: the element stays a run-time read, which is sound."""
+"""Chains of operators longer than this are not followed.  The element stays a run-time read, which is sound."""
 
 MOST_WORK = 1 << 13
-"""Terms of all elements that one question leads to; what is asked beyond that stays a run-time read.
+"""Terms of all elements that one question leads to.  What is asked beyond that stays a run-time read.
 
 Exported models need some thousands.  A file may read every element at two places, forty operators deep.
 """
 
 
-MOVING = frozenset(
-    {
-        *("Identity", "Dropout", "Transpose", "Unsqueeze", "Squeeze", "Expand", "Tile", "Reshape", "Flatten"),
-        *("Slice", "Gather", "GatherND", "GatherElements", "Split"),
-    }
-)
-"""Operators that hand elements on as they are."""
-
-
 class UnknownRank(LookupError):
-    """An index into a tensor is wanted whose rank nobody knows; the tensor's name is the argument."""
+    """The rank of a tensor that is to be indexed is unknown; the tensor's name is the argument."""
 
 
 class Misaligned(UnknownRank):
@@ -77,7 +69,7 @@ class Interpreter(Environment):
     _facts_version: int = 0
 
     def accept_rounding(self, types: frozenset[int]) -> None:
-        """Take the rounding of these types for that of the scores: elements are asked for a site of such a type."""
+        """Take the rounding of these types for that of the scores.  Elements are asked for a site of such a type."""
         if types != self.inexact:
             self.inexact = types
             self.answers.clear()
@@ -105,7 +97,7 @@ class Interpreter(Environment):
         if self.rank(name) not in (None, len(indices)):
             raise IndexError(f"an index of {len(indices)} entries into '{name}'")
         if self._facts_version != self.facts.version:
-            # A new equality can simplify old answers; forget them rather than mix.
+            # A new equality can simplify old answers.  They are forgotten, so that old and new ones do not mix.
             self.answers.clear()
             self._facts_version = self.facts.version
         key = (name, indices)
@@ -134,7 +126,7 @@ class Interpreter(Environment):
 
     @contextlib.contextmanager
     def one_question(self) -> Iterator[None]:
-        """Elements that are asked for inside are one question: together they have the work of one."""
+        """Elements that are asked for inside are one question.  Together they get the work of one."""
         if not self._reading:
             self._work = 0
         self._reading.append([])
@@ -164,8 +156,8 @@ class Interpreter(Environment):
     def guarded(self, node: NodeProto, rule: Callable[[], Answered], name: str = "") -> Answered | None:
         """What a rule says; None, as for an unknown operator, where the node contradicts itself.
 
-        Ranks that do not fit, axes out of range and the like: no runtime takes such a node, and what comes
-        out of it is unknown.  So is what is too complex, which is no fault of the node.
+        No runtime takes a node whose ranks do not fit or whose axes are out of range, so its result is unknown.  A
+        result that is too complex is unknown too, without a fault of the node.
         """
         try:
             return rule()
@@ -231,7 +223,7 @@ class Interpreter(Environment):
 
     @contextlib.contextmanager
     def nothing_learned(self) -> Iterator[None]:
-        """What is learned inside is forgotten: for nodes that may never run."""
+        """What is learned inside is forgotten.  This is for nodes that may never run."""
         own, before = self.facts, self.facts.version
         self.facts = Facts(parent=own)
         try:

@@ -41,8 +41,8 @@ class Environment:
         facts: Equalities between sizes that hold in this graph.
         malformed: Nodes that contradict themselves, in the order in which they were met.
         too_complex: Tensors whose elements outgrew what is calculated with, and how.
-        counted: Sizes that nobody named but that a number of elements decides (the -1 of a Reshape), with what is zero
-            by that number.
+        counted: Sizes without a name that a number of elements decides (the -1 of a Reshape), with what is zero by that
+            number.
         inexact: Narrow float types whose rounding is that of the scores themselves, and not part of a value.
         limited: Tensors of a narrow integer type that holds their elements at realistic sizes only, with that type.
         wrapping: Tensors of an integer type that does not hold their elements at realistic sizes, with that type.
@@ -65,9 +65,9 @@ class Environment:
 
     @contextlib.contextmanager
     def watch_splits(self) -> Iterator[list[Split]]:
-        """Where axes are cut by what is asked inside, in the order in which it is met: filled while it is asked.
+        """Where axes are cut by what is asked inside, in the order in which cuts are met.
 
-        What is remembered from before is not worked out again, so it cuts nothing.
+        The list fills while questions are asked.  Remembered answers are not worked out again, so they cut nothing.
         """
         found: list[Split] = []
         self._watching.append(found)
@@ -77,7 +77,7 @@ class Environment:
             self._watching.pop()
 
     def note_split(self, index: Index, divisor: Poly) -> None:
-        """Tell whoever watches that a Reshape cuts through a single index: how that axis is made of several."""
+        """Note for ``watch_splits`` that a Reshape cuts a single index, and how that axis is made of several."""
         for watched in self._watching[-1:]:
             watched.append((index, divisor))
 
@@ -103,7 +103,7 @@ class Environment:
         """The element as a run-time read."""
         dtype = self.dtype(name)
         boolean = dtype == TensorProto.BOOL or name in self.binary
-        # What wraps around is an integer of any size: none that a rule may calculate with.
+        # What wraps around may be any integer, so no rule may calculate with it.
         value = of(Read(name, indices, boolean or (dtype in INTEGER_TYPES and name not in self.wrapping)))
         return ind(Cond("read", value)) if boolean else value
 
@@ -122,7 +122,7 @@ class Environment:
     def agree(self, extent: Poly, other: Poly, node: NodeProto) -> bool:
         """Whether two extents of broadcast operands are equal, or can be taken for equal by what is assumed then.
 
-        A number of steps, such as floor((S + 63) / 64), is 1 for many S: that it is equal to S is no assumption.
+        A number of steps, such as floor((S + 63) / 64), is 1 for many S.  So its equality with S is not assumed.
         """
         if self.same(extent, other):
             return True

@@ -1,4 +1,4 @@
-"""Which float tensors hold exactly what the algebra says: a comparison near equality sees the last bit.
+"""Which float tensors hold exactly what the algebra says.  A comparison near equality sees the last bit.
 
 ``0.1 * j * 10 == j`` is true in real numbers and false in float32 for some j.  Positions that were cast, added,
 and multiplied by powers of two are exact.
@@ -11,22 +11,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import NodeProto
 
-from .engine import MOVING
+from .operators import OPERATORS, UNKNOWN
 from .rounding import PRECISION
 
 if TYPE_CHECKING:
     from ...graph.index import Array
     from .engine import Interpreter
 
-EXACT = MOVING | {
-    *("Cast", "CastLike", "Range", "Add", "Sub", "Sum", "Mul", "Neg", "Abs", "Min", "Max", "Clip", "Relu", "Where"),
-    *("Floor", "Ceil", "Round", "Sign", "Concat", "Pad", "Trilu", "CumSum", "ConstantOfShape", "EyeLike"),
-    *("ReduceMax", "ReduceMin", "ReduceSum", "ScatterND", "ScatterElements", "Mod"),
-}
-"""Operators that make multiples of small powers of two out of such, without rounding."""
-
 STEPS = 1 << 10
 """Constants count as exact if they are whole multiples of one part in this many, and small: slopes such as 1/256."""
+
+MOST_ELEMENTS = 1 << 16
+"""Constants of more elements are not looked at, since slopes and positions are smaller."""
+
+LARGEST_EXACT = 1 << 30
+"""In steps, a million.  Sums are formed in float64 here, which has digits to spare beside that."""
+
+HIDING = 2.0**100
+"""In steps.  Larger numbers are not calculated with; they hide a key, as finfo.min and infinity do."""
 
 MOST_TENSORS = 400
 """Tensors that are looked at; beyond it nothing is claimed."""
@@ -49,7 +51,7 @@ def is_exact(interpreter: Interpreter, name: str) -> bool:
         node = interpreter.scope.producer(current)
         if node is None:
             continue  # a run-time value is what it is
-        if node.op_type not in EXACT or not interpreter.understands(node):
+        if not OPERATORS.get(node.op_type, UNKNOWN).exact or not interpreter.understands(node):
             if _is_opaque(interpreter, node):
                 continue
             return False
@@ -62,14 +64,14 @@ def is_exact(interpreter: Interpreter, name: str) -> bool:
 
 
 def _is_opaque(interpreter: Interpreter, node: NodeProto) -> bool:
-    """Whether no rule says anything about what a node makes: a read of it is what it is."""
+    """Whether no rule says anything about what a node makes.  A read of such a result is exact."""
     return ("", node.op_type) not in interpreter.rules or not interpreter.understands(node)
 
 
 def _is_dyadic(array: Array) -> bool:
-    if array.size > 1 << 16:
+    if array.size > MOST_ELEMENTS:
         return False
     with np.errstate(all="ignore"):
         values = np.asarray(array, np.float64) * STEPS
-    huge = np.abs(values) >= 2.0**100
-    return bool((huge | ((values == np.floor(values)) & (np.abs(values) < 1 << 30))).all())
+    huge = np.abs(values) >= HIDING
+    return bool((huge | ((values == np.floor(values)) & (np.abs(values) < LARGEST_EXACT))).all())

@@ -11,6 +11,7 @@ from onnx import NodeProto
 
 from ...algebra import ONE, ZERO, Poly, Read, Size, maximum, poly
 from ...graph.index import MAX_RANK, int_attribute, ints_attribute, label
+from ...patterns.layouts import SEQUENCE
 from .digits import divide, floordiv
 from .equations import einsum_labels
 from .movement import axes_of, reduced_axes, slice_bounds, split_sizes, squeezed_axes
@@ -24,7 +25,7 @@ Dims = tuple[Poly, ...] | None
 def broadcast(interpreter: Interpreter, shapes: list[tuple[Poly, ...]], node: NodeProto) -> tuple[Poly, ...]:
     """The common shape of broadcast operands; extents that must agree are learned to.
 
-    An extent such as min(1, S) never exceeds 1: it is spread over any other, and agrees with none but by chance.
+    An extent such as min(1, S) never exceeds 1.  It is spread over any other extent, and equals one only by chance.
     """
     rank = max((len(s) for s in shapes), default=0)
     result: list[Poly] = []
@@ -137,7 +138,7 @@ def _reshape(interpreter: Interpreter, node: NodeProto, inputs: list[Dims]) -> l
 
 
 def _given(interpreter: Interpreter, extent: Poly) -> Poly:
-    """An extent as a Reshape is given it: one that is read at run time may be -1 or 0, which mean something else."""
+    """An extent as a Reshape is given it.  One that is read at run time may be -1 or 0, which mean something else."""
     known = interpreter.facts.normal(extent)
     return interpreter.fresh_size() if any(isinstance(a, Read) for a in known.all_atoms()) else known
 
@@ -145,7 +146,7 @@ def _given(interpreter: Interpreter, extent: Poly) -> Poly:
 def _remaining(interpreter: Interpreter, whole: list[Poly], known: list[Poly]) -> Poly:
     """The extent that -1 stands for: prod(whole) / prod(known), after cancelling equal extents.
 
-    Where that is no polynomial it is a size of its own, of which the number of elements is kept in mind.
+    Where that is not a polynomial, it is a size of its own, and its number of elements is noted.
     """
     whole = [interpreter.facts.normal(d) for d in whole]
     left = []
@@ -342,8 +343,8 @@ def _attention(interpreter: Interpreter, node: NodeProto, inputs: list[Dims]) ->
             results[0] = (*query[:2], hidden)
         return results
     keys = inputs[1] if len(inputs) > 1 else None
-    if keys is not None and value is not None and len(keys) == len(value) in (3, 4):
-        place = 2 if len(keys) == 4 else 1
+    if keys is not None and value is not None and len(keys) == len(value) and len(keys) in SEQUENCE:
+        place = SEQUENCE[len(keys)]
         if not interpreter.same(keys[place], value[place]):
             interpreter.facts.learn(keys[place], value[place], label(node), by_broadcast=False)
     if len(query) == 4 and value is not None and len(value) == 4:

@@ -103,7 +103,7 @@ def _cumsum(interpreter: Interpreter, node: NodeProto, output: int, indices: Ind
     else:
         found = _running_sum(term, counter, indices[axis] + own)
     if found is None and term.is_integer:
-        return of(Read(node.output[0], indices, integer=True))  # whatever type counts them
+        return of(Read(node.output[0], indices, integer=True))  # in whatever type they are counted
     return found
 
 

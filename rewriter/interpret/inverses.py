@@ -1,7 +1,7 @@
 """Functions that undo each other: log(gamma ** d) is d * log(gamma), and sign(d) * abs(d) is d.
 
-They hold for real numbers.  In floating point gamma ** d becomes zero where d * log(gamma) is below -87 (float32), so
-that a key which should get a weight below 1e-38 gets none; narrower types than float32 are left as they are.
+They hold for real numbers.  In floating point gamma ** d becomes zero where d * log(gamma) is below -87 (float32).  A
+key that should get a weight below 1e-38 then gets the weight zero.  Narrower types than float32 are left as they are.
 """
 
 from __future__ import annotations

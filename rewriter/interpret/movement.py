@@ -1,4 +1,4 @@
-"""Operators that only move elements: each output element is one input element.
+"""Operators that only move elements.  Each output element is one input element.
 
 ``source(interpreter, node, output, indices)`` says which: the tensor and the index in it.  The same table
 serves the interpreter (what is the value) and the layout search (where does the query come from).
@@ -18,12 +18,18 @@ from .digits import digits, divide, product, regroup
 if TYPE_CHECKING:
     from .engine import Interpreter
 
+OPEN_END = 1 << 31
+"""A bound of a Slice from here on means the end: exporters write the largest int32 plus one, or that of int64."""
+
+BEFORE_FRONT = -(1 << 30)
+"""A bound below this lies before the first element, however long the axis is."""
+
 Source = tuple[str, tuple[Poly, ...]]
 SourceRule = Callable[["Interpreter", NodeProto, int, tuple[Poly, ...]], Source | None]
 
 
 def source(interpreter: Interpreter, node: NodeProto, output: int, indices: tuple[Poly, ...]) -> Source | None:
-    """The element that the given output element is a copy of, or None if the operator is no pure movement."""
+    """The element that the given output element is a copy of, or None if the operator does more than move elements."""
     rule = RULES.get(node.op_type) if interpreter.understands(node) else None
     return (
         interpreter.guarded(node, lambda: _of_rank(interpreter, rule(interpreter, node, output, indices)))
@@ -85,7 +91,7 @@ def _axis(axis: int, rank: int) -> int:
 
 
 def squeezed_axes(interpreter: Interpreter, node: NodeProto, dims: tuple[Poly, ...]) -> set[int] | None:
-    """The axes that a Squeeze removes, or None: which axes have an extent of 1 may show at run time only."""
+    """The axes that a Squeeze removes, or None where only run time shows which axes have an extent of 1."""
     axes = axes_of(interpreter, node)
     if axes:
         return {_axis(a, len(dims)) for a in axes}
@@ -157,7 +163,7 @@ def _reshape(interpreter: Interpreter, node: NodeProto, output: int, indices: tu
 
 
 def _learn_from_count(interpreter: Interpreter, inside: list[Poly], outside: list[Poly], node: str) -> bool:
-    """A Reshape keeps the number of elements, which may be what tells that two extents agree."""
+    """A Reshape keeps the number of elements.  That may show that two extents agree."""
     for extent in list(inside):
         match = next((o for o in outside if interpreter.same(o, extent)), None)
         if match is not None:
@@ -211,7 +217,7 @@ def slice_bounds(interpreter: Interpreter, node: NodeProto) -> list[tuple[int, P
             result.append((axis, *strided, step))
             continue
         if dims[axis] == 1 and start == 0 and end.constant is None:
-            continue  # [0:n] of an axis of extent 1 is all of it: no run has an empty sequence
+            continue  # [0:n] of an axis of extent 1 is all of it, since no run has an empty sequence
         first = _clamp(interpreter, start, dims[axis], node)
         last = _clamp(interpreter, end, dims[axis], node)
         if first is None or last is None:
@@ -223,7 +229,7 @@ def slice_bounds(interpreter: Interpreter, node: NodeProto) -> list[tuple[int, P
 
 def _strided(start: Poly, end: Poly, extent: Poly, step: int) -> tuple[Poly, Poly] | None:
     """(first, extent) of a Slice with another step than 1: whole reversals, or constant bounds."""
-    if step == -1 and start.constant == -1 and end.constant is not None and end.constant < -(1 << 30):
+    if step == -1 and start.constant == -1 and end.constant is not None and end.constant < BEFORE_FRONT:
         return extent - 1, extent
     whole, first, last = extent.constant, start.constant, end.constant
     if whole is None or first is None or last is None:
@@ -235,14 +241,14 @@ def _strided(start: Poly, end: Poly, extent: Poly, step: int) -> tuple[Poly, Pol
 def _clamp(interpreter: Interpreter, bound: Poly, extent: Poly, node: NodeProto) -> Poly | None:
     """A Slice bound as a position in [0, extent]: negative ones count from the end.
 
-    A bound such as 64 - S, of either sign, is taken to be non-negative (the buffer is long enough), and
-    that is recorded as an assumption.  None for one such as 1 - S, of which that cannot be assumed, and for one that is
-    read at run time.
+    A bound such as 64 - S, of either sign, is taken to be non-negative (the buffer is long enough), and that is
+    recorded as an assumption.  None for a bound such as 1 - S, which cannot be assumed so, and for one that is read at
+    run time.
     """
     bound = interpreter.facts.normal(bound)
     extent = interpreter.facts.normal(extent)
     constant = bound.constant
-    if constant is not None and constant >= 1 << 31:
+    if constant is not None and constant >= OPEN_END:
         return extent
     if is_nonnegative(bound):
         return minimum(bound, extent)
@@ -278,8 +284,8 @@ def _gather(interpreter: Interpreter, node: NodeProto, output: int, indices: tup
 def from_front(interpreter: Interpreter, index: Poly, extent: Poly, node: NodeProto) -> Poly | None:
     """An index that a Gather uses, counted from the front; None where its sign is only known at run time.
 
-    An index expression that is negative for some sizes would silently wrap around there; that the sizes
-    are not such is recorded as an assumption, as long as short sequences are no such sizes.
+    An index expression that is negative for some sizes would silently wrap around there.  Other sizes are recorded as
+    an assumption, as long as the assumption does not exclude short sequences.
     """
     if is_nonnegative(index):
         return index

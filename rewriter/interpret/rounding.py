@@ -1,4 +1,4 @@
-"""Values as a narrow float type holds them: exact where that can be shown, otherwise a function of the value.
+"""Values as a narrow float type holds them.  They are exact where that can be shown, otherwise a function of the value.
 
 In a graph that computes its scores in float32 a detour through bfloat16 changes positions from 257 on.  Such a
 rounding is part of the value: ``round_bfloat16(p)`` is an atom, and equal to p only where the type holds p.
@@ -12,7 +12,21 @@ from functools import partial
 
 from onnx import TensorProto
 
-from ...algebra import INFINITY, Apply, Atom, Ind, Number, Poly, interval, magnitude, of, poly, split
+from ...algebra import (
+    INFINITY,
+    LIKELY,
+    UNLIKELY,
+    Apply,
+    Atom,
+    Ind,
+    Number,
+    Poly,
+    interval,
+    magnitude,
+    of,
+    poly,
+    split,
+)
 
 NARROW: dict[int, tuple[str, int]] = {TensorProto.FLOAT16: ("float16", 11), TensorProto.BFLOAT16: ("bfloat16", 8)}
 """Float types that do not hold all positions: name, and bits of the significand.  Integers are exact up to 2^bits."""
@@ -66,7 +80,7 @@ def is_held(value: Poly, bits: int) -> bool:
         return constant is not None and any(
             nearest(d, constant) == constant for d, (_, b) in NARROW.items() if b == bits
         )
-    near, far = interval(value, 1 << 20), interval(value, 1 << 24)
+    near, far = interval(value, LIKELY), interval(value, UNLIKELY)
     return near is not None and near == far and max(-near[0], near[1]) <= 1 << bits
 
 
@@ -101,7 +115,7 @@ def exact_below(atom: Apply) -> int:
 
 
 def is_absorbed(dtype: int, value: Poly) -> bool:
-    """Whether a huge constant swallows what is added to it: x - 1e8 + 1e8 is not x in float32.
+    """Whether a huge constant swallows what is added to it.  x - 1e8 + 1e8 is not x in float32.
 
     Where indicators or run-time masks have huge factors as well, the constant may belong to hidden keys only.
     """
@@ -113,7 +127,7 @@ def is_absorbed(dtype: int, value: Poly) -> bool:
 
 
 def absorbed(dtype: int, value: Poly) -> Poly:
-    """The sum of a huge constant and small values, of which the type keeps little: opaque."""
+    """The sum of a huge constant and small values.  The type keeps little of these, so the sum is opaque."""
     if value.constant is not None or not is_absorbed(dtype, value):
         return value
     name = NARROW[dtype][0] if dtype in NARROW else ("float32" if dtype == TensorProto.FLOAT else "float64")

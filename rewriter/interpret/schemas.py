@@ -1,8 +1,8 @@
 """Extents by the standard's own shape inference, for operators that have no rule here.
 
 An operator far from any attention (a pooling that an exporter makes a layer norm of, a convolution, a top-k) must
-not leave the attention behind it without shapes.  The standard's inference knows all operators; it is given one node
-at a time, with a name for every extent that is no number, and what it calls by the same name is the same extent.
+not leave the attention behind it without shapes.  The standard's inference knows all operators.  It gets one node
+at a time, with a name for every extent that is not a number.  What it calls by one name is one extent.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Found = tuple[int, Dims]
 """Element type (0 where unknown) and extents of one output."""
 
 MOST_ELEMENTS = 64
-"""Constants that are handed on by value: shapes, axes and repeats, no weights."""
+"""Constants that are handed on by value.  They are shapes, axes and repeats, not weights."""
 
 
 def inferred(interpreter: Interpreter, node: NodeProto) -> list[Found]:

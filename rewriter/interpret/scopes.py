@@ -12,7 +12,7 @@ from .shapes import infer
 from .sizes.facts import Facts
 
 MOST_PINNED = 4
-"""Sizes of one graph that are tried at 1: an export that has folded its sizes has few names for them."""
+"""Sizes of one graph that are tried at 1.  An export that has folded its sizes has few names for them."""
 
 
 def interpreted(root: Scope, binary_inputs: frozenset[str] = frozenset()) -> Iterator[Interpreter]:
@@ -22,11 +22,11 @@ def interpreted(root: Scope, binary_inputs: frozenset[str] = frozenset()) -> Ite
         parent = interpreters.get(id(scope.parent)) if scope.parent is not None else None
         interpreter = _inferred(scope, parent, binary_inputs)
         if interpreter.facts.choice is not None:
-            # [4, 1] spread by B is a batch of 4 or of 1; where 4 cannot be, it is 1 in every run.
+            # [4, 1] spread by B is a batch of 4 or of 1.  Where it cannot be 4, it is 1 in every run.
             again = _inferred(scope, parent, binary_inputs, interpreter.facts.choice)
             interpreter = interpreter if again.facts.contradicted else again
         for size, node in interpreter.facts.pinned()[:MOST_PINNED]:
-            # [S, S] and a table [6, 6]: S is 6, or 1 and spread; then 6 weights would meet 1 value, which fails.
+            # [S, S] and a table [6, 6]: S is 6, or 1 and spread.  If it is 1, 6 weights meet 1 value, which fails.
             if _inferred(scope, parent, binary_inputs, (size, node)).facts.impossible:
                 interpreter.facts.not_one.add(size)
         interpreters[id(scope)] = interpreter

@@ -1,12 +1,12 @@
 """Extents and element types of every value, in one pass in graph order.
 
-Extents are polynomials in the unknown sizes of the graph inputs.  Names of dynamic axes are only used
-to give one input axis a readable name; that two axes are equal is always learned from an operator.
+Extents are polynomials in the unknown sizes of the graph inputs.  Names of dynamic axes only give one input axis a
+readable name.  That two axes are equal is always learned from an operator.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from ...fused.family import BY_OP_TYPE, DOMAIN, MaskKind, is_fused
 from ...graph.index import MAX_RANK, Scope, attribute, int_attribute, label, subgraphs
 from . import contrib
 from .extents import RULES, Dims, broadcast
-from .known import KNOWN
+from .operators import KNOWN, OPERATORS, UNKNOWN, Extents
 from .schemas import inferred
 
 if TYPE_CHECKING:
@@ -30,38 +30,13 @@ MAX_EXTENT = 1 << 63
 STANDARD = ("", "ai.onnx")
 KNOWN_DOMAINS = (*STANDARD, "com.microsoft")
 
-BOOLEAN_RESULTS = frozenset(
-    {"Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "And", "Or", "Xor", "Not", "IsNaN", "IsInf"}
-)
-ELEMENTWISE = BOOLEAN_RESULTS - {"Not", "IsNaN", "IsInf"} | frozenset(
-    {
-        *("Add", "Sub", "Mul", "Div", "Mod", "Max", "Min", "Sum", "Mean", "Pow", "Where", "PRelu"),
-        *("BitwiseAnd", "BitwiseOr", "BitwiseXor"),
-    }
-)
-"""Operators whose result has the broadcast shape of all operands."""
-
-SAME_AS_FIRST = frozenset(
-    {
-        *("Identity", "Cast", "CastLike", "Neg", "Abs", "Not", "Sqrt", "Exp", "Log", "Erf", "Tanh", "Sigmoid"),
-        *("Softplus", "Floor", "Ceil", "Round", "Sign", "Sin", "Cos", "Reciprocal", "Relu", "LeakyRelu", "Elu"),
-        *("Selu", "Celu", "Gelu", "Mish", "Swish", "HardSigmoid", "HardSwish", "Softsign", "ThresholdedRelu"),
-        *("Clip", "IsNaN", "IsInf", "CumSum", "Trilu", "EyeLike", "Softmax", "LogSoftmax", "Dropout", "BitwiseNot"),
-        *("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization", "InstanceNormalization"),
-        *("BatchNormalization", "GroupNormalization", "LpNormalization", "SkipLayerNormalization"),
-        *("SkipSimplifiedLayerNormalization", "ScatterND", "ScatterElements", "Scatter", "QuickGelu", "FastGelu"),
-        *("BiasGelu", "QuantizeLinear", "DequantizeLinear", "Bernoulli", "RotaryEmbedding"),
-    }
-)
-"""Operators whose results have the shape of their first operand."""
-
 
 def has_known_extents(node: NodeProto) -> bool:
     """Whether there is a rule for the extents of what a node makes."""
     if node.domain == "com.microsoft" and node.op_type in contrib.RULES:
         return True
-    known = node.op_type in RULES or node.op_type in ELEMENTWISE or node.op_type in SAME_AS_FIRST
-    return known and node.domain in KNOWN_DOMAINS
+    row = OPERATORS.get(node.op_type, UNKNOWN)
+    return (node.op_type in RULES or row.extents is not Extents.BY_RULE) and node.domain in KNOWN_DOMAINS
 
 
 def infer(interpreter: Interpreter, nodes: list[NodeProto]) -> None:
@@ -84,7 +59,7 @@ def infer(interpreter: Interpreter, nodes: list[NodeProto]) -> None:
 
 
 def _running(scope: Scope) -> set[int]:
-    """Nodes (by identity) that the outputs of a graph need: a runtime drops the others, whatever they would require."""
+    """Nodes (by identity) that the outputs of a graph need.  A runtime drops the others, whatever they require."""
     found: set[int] = set()
     pending = sorted(scope.outputs)
     seen: set[str] = set()
@@ -103,7 +78,7 @@ def _running(scope: Scope) -> set[int]:
 
 
 def _captured(node: NodeProto) -> Iterator[str]:
-    """Names that the bodies inside a node mention: what they take from outside is among them."""
+    """Names that the bodies inside a node mention.  What they take from outside is among them."""
     pending = [body for _, body in subgraphs(node)]
     while pending:
         body = pending.pop()
@@ -133,7 +108,7 @@ def _normal(interpreter: Interpreter, node: NodeProto, dims: Dims) -> Dims:
 
     Raises:
         ValueError: An extent is no number that a tensor can have.
-        ModelRejected: There are too many; a chain of operators doubles them (onnxruntime takes all memory for that).
+        ModelRejected: There are too many.  A chain of operators can double them, and onnxruntime takes all memory then.
     """
     if dims is None:
         return None
@@ -179,52 +154,67 @@ def _hinted(interpreter: Interpreter, value: ValueInfoProto) -> Dims:
 
 
 def _infer_types(interpreter: Interpreter, node: NodeProto) -> None:
-    kind = node.op_type
-    first = next((interpreter.dtype(n) for n in node.input if n), 0)
-    if node.domain not in (*KNOWN_DOMAINS, DOMAIN):
-        result = 0
-    elif kind == "Cast":
-        result = int_attribute(node, "to", TensorProto.FLOAT)
-    elif kind == "CastLike":
-        result = interpreter.dtype(node.input[1])
-    elif kind in BOOLEAN_RESULTS:
-        result = TensorProto.BOOL
-    elif kind in ("Shape", "Size", "NonZero", "ArgMax", "ArgMin"):
-        result = TensorProto.INT64
-    elif kind == "Where":
-        result = interpreter.dtype(node.input[1]) or interpreter.dtype(node.input[2])
-    elif kind == "Constant":
-        array = interpreter.scope.constant(node.output[0])
-        value = attribute(node, "value")
-        result = value.data_type if isinstance(value, TensorProto) else 0
-        if not result and array is not None:
-            result = TensorProto.FLOAT if array.dtype.kind == "f" else TensorProto.INT64
-    elif kind == "ConstantOfShape":
-        value = attribute(node, "value")
-        result = value.data_type if isinstance(value, TensorProto) else TensorProto.FLOAT
-    elif kind in ("EyeLike", "RandomNormalLike"):
-        result = int_attribute(node, "dtype", first)
-    elif kind == "DequantizeLinear":
-        result = interpreter.dtype(node.input[1])
-    elif kind in ("MatMulInteger", "ConvInteger"):
-        result = TensorProto.INT32
-    elif kind == "QuantizeLinear":
-        zero = node.input[2] if len(node.input) > 2 else ""
-        result = interpreter.dtype(zero) if zero else int_attribute(node, "output_dtype", 0) or TensorProto.UINT8
-    elif kind == "DynamicQuantizeLinear":
-        result = TensorProto.UINT8
-    elif kind in contrib.RULES and node.domain == "com.microsoft":
-        position = contrib.TYPED_BY.get(kind, len(node.input))
-        result = interpreter.dtype(node.input[position]) if position < len(node.input) else 0
-    elif is_fused(node):
-        result = first  # the type of the query
-    elif has_known_extents(node):
-        result = first or next((d for n in node.input if n and (d := interpreter.dtype(n))), 0)
-    else:
-        result = 0  # an operator without a rule may make another type than it takes
+    result = _type(interpreter, node) if node.domain in (*KNOWN_DOMAINS, DOMAIN) else 0
     for name in node.output:
         if name:
             interpreter.dtypes[name] = result
+
+
+def _type(interpreter: Interpreter, node: NodeProto) -> int:
+    """The type of what a node makes, 0 where it is unknown."""
+    kind, row = node.op_type, OPERATORS.get(node.op_type, UNKNOWN)
+    if row.dtype:
+        return row.dtype
+    if row.typed_by:
+        return next((d for p in row.typed_by if (d := interpreter.dtype(node.input[p]))), 0)
+    if kind in TYPE_RULES:
+        return TYPE_RULES[kind](interpreter, node)
+    if kind in contrib.RULES and node.domain == "com.microsoft":
+        position = contrib.TYPED_BY.get(kind, len(node.input))
+        return interpreter.dtype(node.input[position]) if position < len(node.input) else 0
+    first = next((interpreter.dtype(n) for n in node.input if n), 0)
+    if is_fused(node):
+        return first  # the type of the query
+    if has_known_extents(node):
+        return first or next((d for n in node.input if n and (d := interpreter.dtype(n))), 0)
+    return 0  # an operator without a rule may make another type than it takes
+
+
+def _cast_type(interpreter: Interpreter, node: NodeProto) -> int:
+    return int_attribute(node, "to", TensorProto.FLOAT)
+
+
+def _constant_type(interpreter: Interpreter, node: NodeProto) -> int:
+    value, array = attribute(node, "value"), interpreter.scope.constant(node.output[0])
+    known = value.data_type if isinstance(value, TensorProto) else 0
+    if not known and array is not None:
+        return TensorProto.FLOAT if array.dtype.kind == "f" else TensorProto.INT64
+    return known
+
+
+def _filled_type(interpreter: Interpreter, node: NodeProto) -> int:
+    value = attribute(node, "value")
+    return value.data_type if isinstance(value, TensorProto) else TensorProto.FLOAT
+
+
+def _given_type(interpreter: Interpreter, node: NodeProto) -> int:
+    return int_attribute(node, "dtype", next((interpreter.dtype(n) for n in node.input if n), 0))
+
+
+def _quantised_type(interpreter: Interpreter, node: NodeProto) -> int:
+    zero = node.input[2] if len(node.input) > 2 else ""
+    return interpreter.dtype(zero) if zero else int_attribute(node, "output_dtype", 0) or TensorProto.UINT8
+
+
+TYPE_RULES: Mapping[str, Callable[[Interpreter, NodeProto], int]] = {
+    "Cast": _cast_type,
+    "Constant": _constant_type,
+    "ConstantOfShape": _filled_type,
+    "EyeLike": _given_type,
+    "RandomNormalLike": _given_type,
+    "QuantizeLinear": _quantised_type,
+}
+"""Types that attributes and constants say."""
 
 
 def _infer_dims(interpreter: Interpreter, node: NodeProto) -> list[Dims]:
@@ -238,12 +228,13 @@ def _infer_dims(interpreter: Interpreter, node: NodeProto) -> list[Dims]:
         return RULES[kind](interpreter, node, inputs)
     if node.domain not in KNOWN_DOMAINS:
         return [None] * len(node.output)  # another operator of the same name
-    if kind in ELEMENTWISE:
+    extents = OPERATORS.get(kind, UNKNOWN).extents
+    if extents is Extents.BROADCAST:
         known = [d for n, d in zip(node.input, inputs, strict=True) if n]
         if any(d is None for d in known):
             return [None]
         return [broadcast(interpreter, [d for d in known if d is not None], node)]
-    if kind in SAME_AS_FIRST:
+    if extents is Extents.AS_FIRST:
         return [inputs[0]] * len(node.output) if inputs else [None]
     if node.domain == "com.microsoft":
         return contrib.RULES[kind](interpreter, node, inputs) if kind in contrib.RULES else [None] * len(node.output)

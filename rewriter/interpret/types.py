@@ -13,6 +13,7 @@ from onnx import NodeProto, TensorProto
 from ...algebra import LIKELY, Poly, Read, interval, is_nonnegative, of
 from ...patterns.operators import PRODUCT_NAMES
 from .environment import Environment
+from .operators import OPERATORS, UNKNOWN, Makes
 from .rounding import NARROW, absorbed, is_held, rounded
 
 INTEGERS: dict[int, tuple[int, int]] = {
@@ -27,20 +28,12 @@ INTEGERS: dict[int, tuple[int, int]] = {
 }
 """Lowest and highest number of the integer types that elements are calculated in."""
 
-CHOOSING = frozenset(
-    {
-        *("Where", "Concat", "Pad", "ScatterND", "ScatterElements", "Trilu", "Max", "Min", "Clip", "Relu"),
-        *("ReduceMax", "ReduceMin", "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"),
-        *("And", "Or", "Xor", "Not", "IsNaN", "ConstantOfShape", "EyeLike"),
-    }
-)
-"""Operators whose results are among their operands' elements (or 0 and 1): a type that held those holds them."""
-
-ACCUMULATING = frozenset({"CumSum", "ReduceSum", "ReduceMean", "ReduceProd", "Range", "Sum", "Einsum"})
-"""Operators that round a narrow type after every step, or once: runtimes differ."""
-
 ACTIVATIONS = PRODUCT_NAMES | {"Softmax"}
 """Operators whose results are scores and probabilities: how a 16-bit type rounds these is no matter of a proof."""
+
+
+NEVER_REACHED = 1 << 32
+"""A limit on sizes that no user needs to be told, since no tensor has so many rows."""
 
 
 def settle(environment: Environment, node: NodeProto, name: str, indices: tuple[Poly, ...], value: Poly) -> Poly | None:
@@ -54,7 +47,8 @@ def settle(environment: Environment, node: NodeProto, name: str, indices: tuple[
         value: What the operator yields in exact arithmetic.
     """
     dtype = environment.dtype(name)
-    if node.op_type in CHOOSING and (dtype in INTEGERS or dtype in NARROW):
+    makes = OPERATORS.get(node.op_type, UNKNOWN).makes
+    if makes is Makes.CHOSEN and (dtype in INTEGERS or dtype in NARROW):
         return value
     if dtype in (TensorProto.FLOAT, TensorProto.DOUBLE):
         return absorbed(dtype, value)
@@ -70,7 +64,7 @@ def settle(environment: Environment, node: NodeProto, name: str, indices: tuple[
     if dtype in NARROW:
         if value.atoms and all(isinstance(a, Read) for a in value.atoms):
             return _activations(environment, name, indices, value)
-        if node.op_type in ACCUMULATING:
+        if makes is Makes.ACCUMULATED:
             return value if is_held(value, NARROW[dtype][1]) else None
         return rounded(dtype, value, partial(is_activation, environment))
     return None
@@ -114,7 +108,7 @@ def limit_of(value: Poly, dtype: int) -> int:
     """Below which power of two every size has to stay so that an integer type holds the value."""
     lowest, highest = INTEGERS[dtype]
     limit = LIKELY
-    while limit < 1 << 32:
+    while limit < NEVER_REACHED:
         found = interval(value, limit << 1)
         if found is None or found[1] > highest or (found[0] < lowest and lowest < 0):
             break

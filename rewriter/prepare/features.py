@@ -1,4 +1,4 @@
-"""What an attention operator is asked to do: only what ``patterns/operators.py`` names is understood."""
+"""What an attention operator is asked to do.  Only what ``patterns/operators.py`` names is understood."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def normalise(model: ModelProto) -> ModelProto:
 
 
 def _functions_with_attention(model: ModelProto) -> list[tuple[str, str]]:
-    """All functions, if the body of one holds an attention; none otherwise."""
+    """All functions, if the body of one holds an attention; otherwise an empty list."""
     bodies = {(f.domain, f.name): f for f in model.functions if f.domain != DOMAIN}
     calls: dict[tuple[str, str], list[tuple[str, str]]] = {}
     holding: set[tuple[str, str]] = set()
@@ -55,9 +55,9 @@ def _functions_with_attention(model: ModelProto) -> list[tuple[str, str]]:
                 pending.extend(body.node)
         calls[key] = inner
     _refuse_recursion(calls)
-    if bodies:  # whoever runs the model inlines all of them
+    if bodies:  # a runtime inlines all of them
         _refuse_explosion(model, bodies, calls)
-    # A function that passes shapes or a bias along matters as much as one with a softmax: inline all of them.
+    # A function that passes shapes or a bias along matters as much as one with a softmax, so all of them are inlined.
     return list(bodies) if holding else []
 
 

@@ -1,9 +1,9 @@
-"""com.microsoft.Attention holds the projections of query, key and value; here they become nodes of their own.
+"""com.microsoft.Attention holds the projections of query, key and value.  Here they become nodes of their own.
 
     Attention(x, W, b, padding, bias)  =  MultiHeadAttention(q, k, v, padding, bias)   with   q, k, v = split(x @ W + b)
 
-That is what the operator computes, so the rewritten graph means the same; operators whose site is not
-rewritten in the end are left packed (see ``pipeline``).
+That is what the operator computes, so the rewritten graph means the same.  Operators whose site is not rewritten in
+the end are left packed (see ``working_copy``).
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What is added to the scores is slope times distance, a mask, and nothing else."""
+"""The proof that slope times distance, a mask and nothing else is added to the scores."""

@@ -1,4 +1,4 @@
-"""What a proof takes as given about sizes: listed, and never so much that no real run is left."""
+"""What a proof takes as given about sizes.  It is listed, and it never excludes all real runs."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _excluded(facts: Facts, extent: Poly, counts: tuple[Fact, ...]) -> int | Non
 def _counts(interpreter: Interpreter, made: list[Fact]) -> tuple[Fact, ...]:
     """What numbers of elements say about sizes that assumptions are about: a Reshape of 2 S elements into 4 and X.
 
-    X taken to be S by a broadcast leaves no S at all, though it is 1 and spread where S is 2.
+    If a broadcast takes X to be S, no value of S is left, although X is 1 and spread where S is 2.
     """
     sizes = dict.fromkeys(a for f in made for side in (f.left, f.right) for a in side.sorted_atoms())
     known = [interpreter.counted[a] for a in sizes if isinstance(a, Size) and a in interpreter.counted]
@@ -96,16 +96,16 @@ def _only(interpreter: Interpreter, fact: Fact) -> str:
 
 
 def _known_at_run_time(interpreter: Interpreter, fact: Fact) -> bool:
-    """Whether two extents are taken to agree of which one is decided by data: it is as likely to be 1 and spread."""
+    """Whether two extents are taken to agree of which data decide one.  That one is as likely to be 1 and spread."""
     atoms = fact.left.all_atoms() | fact.right.all_atoms()
     unnamed = {a for a in atoms if isinstance(a, Size) and not a.declared} - interpreter.counted.keys()
     return fact.relation == "=" and (bool(unnamed) or any(isinstance(a, Read) for a in atoms))
 
 
 def _pins(interpreter: Interpreter, fact: Fact) -> bool:
-    """Whether a broadcast leaves an open extent but one number: 6 keys meet Q of them, which is 6, or 1 and spread.
+    """Whether a broadcast leaves an open extent only one number.  If 6 keys meet Q keys, Q is 6, or 1 and spread.
 
-    Where 1 makes the graph fail further on, it runs at that one length only, and the fused one may as well.
+    Where 1 makes the graph fail further on, the graph runs at that one length only, and the fused one may as well.
     """
     named = {a for a in fact.left.all_atoms() | fact.right.all_atoms() if isinstance(a, Size)}
     open_ones = {a for a in named if a.declared and not interpreter.facts.cannot_be_one(a)}
@@ -131,7 +131,7 @@ def _made(interpreter: Interpreter, attention: Attention) -> list[Fact]:
 
 
 def mask_values(interpreter: Interpreter, attention: Attention, rest: Poly, hides: bool) -> list[str]:
-    """What is taken for granted of masks: (1 - m) * finfo.min brings a hidden key back where m is 2.
+    """What is taken for granted of masks.  (1 - m) * finfo.min brings a hidden key back where m is 2.
 
     Args:
         interpreter: Knows which inputs are declared to hold 0 and 1.
@@ -150,7 +150,7 @@ def mask_values(interpreter: Interpreter, attention: Attention, rest: Poly, hide
 
 
 def not_counted_from_front(interpreter: Interpreter, value: Poly) -> Refusal | None:
-    """The refusal that is due if a value reads what an index may count from the end, or None."""
+    """The refusal of a value whose index may count from the end of a tensor; None for any other value."""
     reads = sorted({atom.tensor for atom in value.all_atoms() if isinstance(atom, Read)})
     for fact in interpreter.facts.rejected:
         for tensor in reads:

@@ -1,9 +1,10 @@
 """Rows without a visible key: what the original computes there, and whether the fused node computes the same.
 
-Softmax has an answer as long as one score of the row is finite: it weighs the keys that are hidden least.  Where every
-way of being hidden leaves a key the same score, that is the mean of all values, as the fused node has it.  Where a key
-after the row scores -inf and a padded one finfo.min, it is the mean of the values up to the row, and the fused node
-says something else.  No valid token reads such a row, so this refuses no site; but it is told (``Notice.EMPTY_ROWS``).
+Softmax has an answer as long as one score of the row is finite.  It weighs the keys that are hidden least.  Where every
+way of being hidden leaves a key the same score, the answer is the mean of all values, as the fused node has it.  Where
+a key after the row scores -inf and a padded one finfo.min, the answer is the mean of the values up to the row, and the
+fused node yields something else.  No valid token reads such a row, so this refuses no site.  A notice tells it
+(``Notice.EMPTY_ROWS``).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""From a proof back to the model: for every claim the element that says it.
+"""From a proof back to the model.  Every claim gets the element that says it.
 
-A proof reads one polynomial, the element of the scores.  This looks through all elements that it was computed from, for
-those who want to be shown where in the model a claim rests; the proof itself does not need it.
+A proof reads one polynomial, the element of the scores.  This module looks through all elements that it was computed
+from, and shows where in the model a claim rests.  Explanations need that; the proof itself does not.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_HOPS = 64
 """How far apart two tensors of one operand may lie."""
 
 SAME_SLOPES = 1e-6
-"""Slopes come from constants of 32 bits and products of these: relative to each other they agree to some units."""
+"""Slopes come from constants of 32 bits and products of these.  Relative to each other they agree to some units."""
 
 Visited = Sequence[tuple[Key, Poly]]
 Fits = Callable[[str, Poly], bool]
@@ -36,7 +36,7 @@ def evidence_of(interpreter: Interpreter, proof: Proof) -> Evidence:
     """Where the claims of a proof rest.
 
     Args:
-        interpreter: Which has just answered what the proof is about.
+        interpreter: The one that has just answered what the proof is about.
         proof: A proof.
     """
     attention = proof.attention

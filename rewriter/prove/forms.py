@@ -1,4 +1,4 @@
-"""Which form of the bias the sloped terms are: one slope per head times the distance of a form, and nothing besides.
+"""Which form of the bias the sloped terms are.  They have to be one slope per head times its distance.
 
 Both sides are sums of a multiple of j and of multiples of min(0, p), up to what is constant along a row.  *All* of them
 are compared.  Parameters of a form are guessed from where they can stand, and a guess counts only if the whole
@@ -23,13 +23,13 @@ from ..recognise.visibility import apply_order
 from ..records.reading import Attention
 
 MOST_HEADS = 1 << 14
-"""An axis of more entries than this is none of heads, whatever the file declares."""
+"""An axis of more entries than this is not one of heads, whatever the file declares."""
 
 MOST_GUESSES = 64
 """Numbers that are tried for the parameters of a form; a model has some few piecewise terms."""
 
 LAST_PLACE = 2.0**-22
-"""Constants come from tables of 16 or 32 bits: they agree to a unit in the last place, which is this much of them."""
+"""Constants come from tables of 16 or 32 bits.  They agree to a unit in the last place, which is this much of them."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ class Frames:
 
 
 def fit(interpreter: Interpreter, attention: Attention, found: Sloped, frames: Frames) -> Fitted | None:
-    """The first form that the sloped terms are; None if there is none.
+    """The first form that the sloped terms are; None if they are of no form.
 
-    A causal bias is of a form with a causal member only: nothing else could be written for it.
+    A causal bias is only of a form with a causal member, since no other node could be written for it.
     """
     facts = interpreter.facts
     joined = join_kinks(facts, attention, found, (frames.distance,))
@@ -158,7 +158,7 @@ def _guesses(facts: Facts, form: Form, found: Sloped, frames: Frames) -> Iterato
 def _completed(
     facts: Facts, form: Form, arguments: Mapping[Poly, None], frames: Frames, known: dict[Atom, Number]
 ) -> Iterator[tuple[Number, ...]]:
-    """Guesses that begin with what is known: one parameter may only show when another one is put in."""
+    """Guesses that begin with what is known.  One parameter may only show when another one is put in."""
     missing = [p for p in form.placeholders if p not in known]
     if not missing:
         yield tuple(known[p] for p in form.placeholders)

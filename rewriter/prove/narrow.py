@@ -1,4 +1,4 @@
-"""Number types that do not hold what a bias needs: refused where they round or wrap, told where they cannot."""
+"""Number types that do not hold what a bias needs.  They refuse a site where they round or wrap."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def check_types(interpreter: Interpreter, attention: Attention, term: Poly) -> N
         wrapped = [tensor for tensor in visited if tensor in interpreter.wrapping]
         if not wrapped:
             continue
-        # Wider types behind a narrow one hold what it made of the elements: the narrowest is where it happened.
+        # Wider types behind a narrow one hold what it made of the elements, so the narrowest is where it happened.
         tensor = min(reversed(wrapped), key=lambda t: _bits(interpreter.wrapping[t]))
         raise _refuse(
             Code.NARROW_TYPE,
@@ -57,7 +57,7 @@ def rounding_step(interpreter: Interpreter) -> list[str]:
 
 
 def limits(interpreter: Interpreter, attention: Attention) -> list[str]:
-    """Below which length the narrow integers hold that a site's scores are computed from: one assumption for all."""
+    """Below which length narrow integers hold what a site's scores are computed from, as one assumption for all."""
     if not interpreter.limited:
         return []
     lowest: tuple[int, str, int] | None = None

@@ -1,4 +1,4 @@
-"""Keys that a moderate number hides in place of their score: the bias must leave the row's own key above it."""
+"""Keys that a moderate number hides in place of their score.  The bias must leave the row's own key above it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _refuse = Refuser(Stage.MASK)
 
 
 def check_replaced(interpreter: Interpreter, attention: Attention, terms: Poly) -> list[str]:
-    """What is assumed of the scores of a row, where they alone hide a key; nothing where that is not so.
+    """What is assumed of the scores of a row where they alone hide a key; empty elsewhere.
 
     Args:
         interpreter: For equalities between extents.
@@ -55,7 +55,7 @@ def check_replaced(interpreter: Interpreter, attention: Attention, terms: Poly) 
 
 
 def _shows_own(interpreter: Interpreter, attention: Attention, condition: Cond) -> bool:
-    """Whether a condition leaves each row its own key; a mask of run time does so for tokens that are there."""
+    """Whether a condition leaves each row its own key.  A mask of run time does so for tokens that are there."""
     if any(isinstance(a, Read | Sum) for a in condition.all_atoms()):
         return True
     frame = attention.frame

@@ -1,8 +1,8 @@
 """A bias that the model rounds to a narrow type on its way to wide scores, as Hugging Face's Falcon does in float32.
 
-Rounded it is no slope times a distance any more, and a kernel that computes the bias would give other numbers from
-257 positions on.  Where it depends on the key alone the tensor that holds it is one number per head and key: that is
-passed on as key bias, exactly as it is, and what is proven is that it *was* ALiBi before it was rounded.
+A rounded bias is not slope times distance any more.  A kernel that computes the bias would give other numbers from 257
+positions on.  Where the bias depends on the key alone, the tensor that holds it has one number per head and key.  That
+tensor is passed on as key bias, exactly as it is.  The proof says that it *was* ALiBi before it was rounded.
 """
 
 from __future__ import annotations

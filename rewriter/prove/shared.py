@@ -1,7 +1,7 @@
-"""Extents that inputs declare under one name: the proof takes them for one number, and nothing makes a caller keep it.
+"""Extents that inputs declare under one name.  The proof takes them for one number, which no caller is made to keep.
 
-An exporter gives one name to what is one length in its program.  A runtime does not compare what it is given with that,
-and where no operator of the graph does either, inputs of other extents would compute something else.
+An exporter gives one name to what is one length in its program.  A runtime does not compare its inputs with that.
+Where no operator of the graph does either, inputs of other extents would compute something else.
 """
 
 from __future__ import annotations

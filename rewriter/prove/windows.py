@@ -1,8 +1,8 @@
-"""Bands: conditions that hide a key by its distance from the row alone become attributes of the fused node.
+"""Bands.  Conditions that hide a key by its distance from the row alone become attributes of the fused node.
 
 With d = j - row(i), a condition d - R <= 0 ends the window R keys after the row and -d - L <= 0 ends it L keys
-before.  What is no such bound -- a width that only run time knows, a window that leaves the row's own key out --
-stays a condition, and with it a mask.
+before.  All other conditions, such as a width that only run time knows or a window without the row's own key, stay
+conditions, and with them a mask.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A node that is read as an attention: what is not understood of it refuses it."""
+"""A node that is read as an attention.  What is not understood of it refuses it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attention operators as sites: the bias is an operand, so most of the work is naming axes."""
+"""Attention operators as sites.  The bias is an operand, so most of the work is naming axes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def attention(interpreter: Interpreter, node: NodeProto, pattern: OperatorPatter
     """The site of an attention operator.
 
     Raises:
-        Refusal: It uses a feature that the fused node has not, or its axes cannot be named.
+        Refusal: It uses a feature that the fused node lacks, or its axes cannot be named.
     """
     operands = _operands(interpreter, node, pattern)
     query, key, value = (operands[n] for n in ("query", "key", "value"))
@@ -227,7 +227,7 @@ def _bhsd(batch: Poly, head: Poly, position: Index, last: Index) -> tuple[Index,
 
 
 def _check_columns(interpreter: Interpreter, node: NodeProto, pattern: OperatorPattern, bias: str, keys: Poly) -> None:
-    """A bias with fewer columns than keys hides the others: where that may be, nothing tells which.
+    """A bias with fewer columns than keys hides the others.  Where that may be, nothing tells which.
 
     Raises:
         Refusal: The bias does not surely have a column for every key.
@@ -289,7 +289,7 @@ def _own_causality(
 
 
 def _check_lengths(interpreter: Interpreter, node: NodeProto, pattern: OperatorPattern, frame: Frame) -> None:
-    """Per-batch lengths must say that no key is padding: valid length - 1 == S_kv - 1 for every batch."""
+    """Per-batch lengths must say that no key is padding.  Valid length - 1 == S_kv - 1 has to hold for every batch."""
     place = pattern.lengths[0] if pattern.lengths is not None else 0
     name = node.input[place] if place < len(node.input) else ""
     dims = interpreter.dims(name) if name else None

@@ -1,4 +1,4 @@
-"""In which types the scores themselves are computed: such a type's rounding is no part of a bias."""
+"""The types in which the scores themselves are computed.  The rounding of such a type is not part of a bias."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def score_types(interpreter: Interpreter, anchor: NodeProto) -> frozenset[int]:
 def _path(interpreter: Interpreter, name: str) -> list[tuple[NodeProto, str]]:
     """The nodes from a softmax input up to the nearest product of two run-time matrices, with their outputs.
 
-    The product comes last; the list is empty where there is none.
+    The product comes last.  The list is empty where no product is found.
     """
     before: dict[str, str] = {}
     seen = {name}
@@ -80,7 +80,7 @@ def _back(interpreter: Interpreter, before: dict[str, str], name: str) -> list[t
 
 
 def _is_product(interpreter: Interpreter, node: NodeProto) -> bool:
-    """Whether a node multiplies two matrices, none of them constant; over an inner extent of 1 it is no product."""
+    """Whether a node multiplies two matrices of run time.  Over an inner extent of 1 it is not a product."""
     if not is_contraction(node) or any(interpreter.array(n) is not None for n in node.input[:2]):
         return False
     dims = interpreter.dims(node.input[0])

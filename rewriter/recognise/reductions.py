@@ -27,7 +27,7 @@ class Reduction:
 
 
 def reduction(interpreter: Interpreter, read: Read, op_type: str) -> Reduction | None:
-    """What a read is the reduction of, by the given operator over exactly one axis; None if it is no such thing."""
+    """What a read is the reduction of, by the given operator over exactly one axis; None for any other read."""
     node = interpreter.scope.producer(read.tensor)
     if node is None or operator(node) != op_type:
         return None

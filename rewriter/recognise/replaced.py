@@ -1,11 +1,11 @@
 """Scores that a mask replaces by a moderate number, as GPT-2 does: ``Where(mask, score, -1e4)``.
 
-An added -1e4 is passed on as it is.  A number that replaces the score is no sum, so no mask can pass it on; but it need
+An added -1e4 is passed on as it is.  A number that replaces the score is not a sum, so no mask can pass it on.  It need
 not be passed on where it has no weight.  Softmax gives a key the weight exp(v - s) with the row's highest score s, and
-that is exactly zero from s = v + 128 on: the far keys of the row may score as low as they like.  So the key is hidden,
+that is exactly zero from s = v + 128 on.  The far keys of the row may score as low as they like.  So the key is hidden,
 as long as every row that sees keys sees one that scores more than -9872.  At the distance 0 the bias takes nothing from
-a score (``prove`` checks that), so this is a bound on the products alone, four times tighter than what is taken for
-granted of float16 (see ``visibility.PRODUCT_HALF``); being so tight it is told among the assumptions.
+a score (``prove`` checks that), so this is a bound on the products alone.  It is four times tighter than what is taken
+for granted of float16 (see ``visibility.PRODUCT_HALF``), so it is told among the assumptions.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ...algebra import Ind, Number, Poly, Read, Sum, conjunction, conjuncts, neg
 from .visibility import Masked, shift, under
 
 HIGHEST = Fraction(-10_000)
-"""Higher numbers hide nothing: that all products of a model stay above -872, say, is no safe guess."""
+"""Higher numbers hide nothing.  That all products of a model stay above -872, say, is not a safe guess."""
 
 WHY_NOT = f"Hidden is a key beside which all scores are high: from {float(HIGHEST):g} down, and nothing but masks added"
 
@@ -71,7 +71,7 @@ def _level(hidden: Poly, seen: Poly) -> Number | None:
     for monomial, coefficient in hidden.terms:
         if all(isinstance(a, Ind) for a, _ in monomial):
             continue
-        # A mask that is added afterwards lowers both; a bias would raise later keys.
+        # A mask that is added afterwards lowers both.  A bias would raise later keys.
         if not all(isinstance(a, Read | Sum | Ind) for a, _ in monomial) or beside.get(monomial) != coefficient:
             return None
     highest = shift(hidden)

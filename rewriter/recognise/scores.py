@@ -104,7 +104,7 @@ def _only_product(
     """The product of query and key in a score.
 
     Raises:
-        Refusal: There is none, or more than one.
+        Refusal: The score has no product, or more than one.
     """
     scores = softmax.input[0]
     products = _products(interpreter, value, key)
@@ -152,8 +152,8 @@ def _scaling(
 def _without_maximum(interpreter: Interpreter, value: Poly, visible: tuple[Cond, ...], key: Index, half: bool) -> Poly:
     """The score without the largest score of its row, which softmax does not see.
 
-    A number that is the same for a whole row cancels, as long as it is one that a score can have: the largest one of
-    a row that sees some key is.  So what the maximum is taken of may hide no more keys than the scores themselves.
+    A number that is the same for a whole row cancels, as long as a score can have it.  The largest score of a row that
+    sees some key is such a number.  So the scores under the maximum may hide no more keys than the scores themselves.
     """
     for atom in value.sorted_atoms():
         found = reduction(interpreter, atom, "ReduceMax") if isinstance(atom, Read) else None
@@ -232,7 +232,7 @@ def _hidden_product(interpreter: Interpreter, value: Poly) -> str | None:
 
 
 def _sink(interpreter: Interpreter, tensor: str, indices: Indices, key: Index) -> str | None:
-    """A Concat along the key axis of which a part holds products: its other parts are columns without keys."""
+    """A Concat along the key axis of which a part holds products.  Its other parts are columns without keys."""
     seen = [element for element, _ in interpreter.visited(tensor, indices)]
     with interpreter.one_question():
         for name, part, inside, column in _parts_along(interpreter, seen, key):

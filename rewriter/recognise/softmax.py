@@ -40,11 +40,11 @@ Operand = tuple[str, Indices]
 def attentions(interpreter: Interpreter, softmax: NodeProto) -> list[Attention]:
     """The readings of a softmax as attention, likeliest first.
 
-    Several readings differ in which axis is the head and which the query row; the shapes do not always
-    tell, so the bias has to (see ``prove``).
+    Several readings differ in which axis is the head and which the query row.  The shapes do not always tell, so the
+    bias has to (see ``prove``).
 
     Raises:
-        Refusal: The softmax is no attention that can be rewritten, whatever its bias is.
+        Refusal: The softmax is not an attention that can be rewritten, whatever its bias is.
     """
     scope = interpreter.scope
     keys = softmax_axis(interpreter, softmax, scope.opset.get("", 1))
@@ -129,7 +129,7 @@ def _cut_axis(interpreter: Interpreter, indices: Indices, index: Index, divisor:
 
 
 def _by_content(interpreter: Interpreter, index: Index) -> list[tuple[Index, Poly]]:
-    """[B*6, S, S]: an extent that is a number times sizes is a batch times that many heads."""
+    """The heads in [B*6, S, S].  An extent that is a number times sizes is a batch times that many heads."""
     bound = interpreter.facts.normal(index.bound)
     if index.role is not Axis.LEADING or len(bound.terms) != 1:
         return []
@@ -165,7 +165,7 @@ def _readings(interpreter: Interpreter, score: Scores, indices: Indices) -> list
             if not any(x.depends_on(others[order.index(Axis.ROW)]) for x in key_side):
                 found.append(_reading(indices, dict(zip(others, order, strict=True)), key))
     if not found and len(others) < 3:
-        # S_q == 1: there is no row axis at all.
+        # S_q == 1: there is no row axis.
         found.append(_reading(indices, dict(zip(others, WITHOUT_ROWS[-len(others) :], strict=True)), key))
     return found + grouped
 
@@ -175,8 +175,8 @@ def _grouped(
 ) -> list[tuple[Indices, Frame]]:
     """Readings in which a head is two axes: one that keys have too, and one of the queries that share them.
 
-    Of the axes that keys have one may be the batch instead, and of those that only queries have one is the row;
-    the shapes do not tell, so the bias decides.
+    Of the axes that keys have, one may be the batch instead.  Of those that only queries have, one is the row.  The
+    shapes do not tell, so the bias decides.
     """
     shared = [o for o in others if any(x.depends_on(o) for x in key_side)]
     own = [o for o in others if o not in shared and any(x.depends_on(o) for x in query_side)]
@@ -270,7 +270,7 @@ def _assemble(
 
 
 def _is_whole(query: View, frame: Frame) -> bool:
-    """Whether a query has a row of its own for every batch, head and row: what repeats them lies below it."""
+    """Whether a query has a row of its own for every batch, head and row.  What repeats them lies below it."""
     rows = () if frame.row.bound == 1 else (frame.row,)
     held = query.indices
     return key_head(query, frame.head) == frame.head and all(i in held for i in present(frame.batch, *rows))
@@ -279,7 +279,7 @@ def _is_whole(query: View, frame: Frame) -> bool:
 def _with_equal_heads(
     interpreter: Interpreter, frame: Frame, key: tuple[str, Indices, Index], key_view: View, weighed: Weighed
 ) -> tuple[View, View]:
-    """Keys and values with the same heads: of one the repeated heads may be all that there is, of the other not.
+    """Keys and values with the same heads.  One of them may exist with repeated heads only.
 
     Raises:
         Refusal: They have other heads wherever they are taken from, or cannot be brought into a layout at all.

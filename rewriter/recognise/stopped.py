@@ -1,7 +1,7 @@
-"""Attentions that could not be read: each is named, with the operator that stopped the reading.
+"""Attentions that could not be read.  Each is named, with the operator that stopped the reading.
 
-A softmax between two products of computed tensors is an attention whatever stands between them.  Where the reading
-ends early the refusal of the softmax says what is missing, and this says where: at an operator, or in integers.
+A softmax between two products of computed tensors is an attention, whatever stands between them.  Where the reading
+ends early, the refusal of the softmax says what is missing.  This module says where: at an operator, or in integers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ...graph.index import Scope, label, operator
 from ...patterns.layouts import STORED_FORMS
 from ...patterns.surroundings import INTEGER_PRODUCTS
 from ..interpret import Interpreter
-from ..interpret.movement import RULES as MOVEMENT
+from ..interpret.operators import MOVING
 from ..records.site import Surroundings
 from ..verdicts import Code, Refusal, Refuser, Stage
 from .products import is_contraction
@@ -24,7 +24,7 @@ from .views import places_in
 
 _refuse = Refuser(Stage.SCORES)
 
-CARRIERS = STORED_FORMS | MOVEMENT.keys()
+CARRIERS = STORED_FORMS | MOVING
 """Operators that make of a stored weight another form of it."""
 
 MOST_NODES = 200
@@ -32,7 +32,7 @@ MOST_NODES = 200
 
 
 def surroundings(scope: Scope, scores: str, probabilities: str) -> Surroundings | None:
-    """What stands around a softmax between two products of computed tensors; None if it is not between such."""
+    """What stands around a softmax between two products of computed tensors; None for any other softmax."""
     above = tuple(_above(scope, scores))
     below = tuple(_below(scope, probabilities))
     if any(_multiplies(scope, n) for n in above) and any(_multiplies(scope, n) for n in below):
@@ -54,7 +54,7 @@ def why_unread(interpreter: Interpreter, softmax: NodeProto, around: Surrounding
         detail = f"{integers.op_type} '{label(integers)}' stands between the query and the output"
         return _refuse(Code.QUANTISED, integers, detail, tensor=_output(integers), stage=refusal.stage)
     if refusal.code is Code.NO_VALUE_PRODUCT:
-        stopper = next((n for n in around.below if n.op_type not in MOVEMENT and not _is_product(n)), None)
+        stopper = next((n for n in around.below if n.op_type not in MOVING and not _is_product(n)), None)
         what = "the probabilities go through"
     else:
         stopper, what = _stopper(interpreter, softmax), "the reading of the scores stopped at"
@@ -134,7 +134,7 @@ def _is_product(node: NodeProto) -> bool:
 
 
 def _multiplies(scope: Scope, node: NodeProto) -> bool:
-    """Whether a node is a product of two computed tensors; one with a weight makes a classifier."""
+    """Whether a node is a product of two computed tensors.  A product with a weight makes a classifier."""
     if not _is_product(node):
         return False
     places = (0, 3) if node.op_type == "QLinearMatMul" else (0, 1)
@@ -142,7 +142,7 @@ def _multiplies(scope: Scope, node: NodeProto) -> bool:
 
 
 def _is_stored(scope: Scope, name: str) -> bool:
-    """Whether a tensor is a weight, perhaps in another form; nothing of it is read."""
+    """Whether a tensor is a weight, perhaps in another form.  Its data are not read."""
     for _ in range(8):
         owner = scope.owner(name)
         if owner is None:
@@ -171,7 +171,7 @@ def _through(scope: Scope, name: str, wanted: frozenset[str]) -> NodeProto | Non
 
 
 def _stopper(interpreter: Interpreter, softmax: NodeProto) -> NodeProto | None:
-    """The operator that makes what the scores were read down to, if that is none of the products."""
+    """The operator that makes what the scores were read down to, if that is not one of the products."""
     dims = interpreter.dims(softmax.input[0])
     if dims is None:
         return next((n for n in _above(interpreter.scope, softmax.input[0])), None)

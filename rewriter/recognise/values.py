@@ -11,8 +11,8 @@ from ...graph.index import Scope, operator
 from ...patterns.layouts import CHANGING_WEIGHTS, Axis, axis
 from ..interpret import Interpreter
 from ..interpret.digits import floordiv
-from ..interpret.movement import RULES as MOVEMENT
 from ..interpret.movement import dropout_is_live
+from ..interpret.operators import MOVING
 from ..records.reading import Frame, Guard, View
 from ..verdicts import Code, Refuser, Stage
 from .products import contract, is_contraction
@@ -26,7 +26,7 @@ Indices = tuple[Poly, ...]
 Weighing = tuple[NodeProto, int]
 """The product of probabilities and values, and which of its operands the probabilities are."""
 
-PASS_THROUGH = CHANGING_WEIGHTS | MOVEMENT.keys()
+PASS_THROUGH = CHANGING_WEIGHTS | MOVING
 """Operators behind which the product with the values is looked for."""
 
 
@@ -134,9 +134,9 @@ def _undivided(value: Poly) -> list[tuple[Index, Poly]]:
 def _probability(
     interpreter: Interpreter, softmax: NodeProto, weight: Poly, indices: Indices, visible: tuple[Cond, ...]
 ) -> tuple[Read | None, Guard]:
-    """The softmax output that a weight is a copy of; and what became of rows without keys.
+    """The softmax output that a weight is a copy of, and what became of rows without keys.
 
-    Setting weights of hidden keys to zero once more changes nothing but rows in which all keys are hidden.
+    Setting weights of hidden keys to zero once more only changes rows in which all keys are hidden.
     """
     single = weight.single_atom
     if isinstance(single, Read) and single.tensor == softmax.output[0]:

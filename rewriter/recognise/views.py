@@ -23,7 +23,7 @@ from ..records.reading import Digits, View
 
 
 def radix(interpreter: Interpreter, index: Poly) -> tuple[Index, ...] | None:
-    """The indices merged in one axis: ``b * H + h`` gives (b, h); None if it is no such merge.
+    """The indices merged in one axis: ``b * H + h`` gives (b, h); None for any other expression.
 
     Args:
         interpreter: For equalities between sizes.
@@ -56,9 +56,9 @@ def radix(interpreter: Interpreter, index: Poly) -> tuple[Index, ...] | None:
 
 
 def as_view(interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...], *, parts: bool = False) -> View | None:
-    """The view that an index expression describes: every named index in exactly one place.
+    """The view that an index expression describes, with every named index in exactly one place.
 
-    With ``parts``, an axis may be longer than its index: only its beginning is meant then.
+    With ``parts``, an axis may be longer than its index.  Only its beginning is meant then.
     """
     question = ("view", tensor, indices, parts)
     return interpreter.facts.once(question, lambda: _as_view(interpreter, tensor, indices, parts))
@@ -115,7 +115,7 @@ def digits_in(indices: tuple[Poly, ...]) -> list[Digits]:
 
 
 def joined(names: tuple[Index, ...], cut: list[Digits]) -> tuple[Index, ...]:
-    """Names of an axis in which both digits of an index stand side by side: that is the index itself."""
+    """Names of an axis, where both digits of an index that stand side by side become the index itself."""
     for digits in cut:
         pair = (digits.major, digits.minor)
         for place in range(len(names) - 1):
@@ -169,7 +169,7 @@ def scalar_factor(interpreter: Interpreter, node: NodeProto) -> tuple[str, Numbe
 
 
 def key_head(view: View, head: Index | None) -> Index | None:
-    """The head index that keys or values have: the query's, one per group, or none."""
+    """The head index that keys or values have: the query's, one per group, or None."""
     if head is None or head in view.indices or any(d.whole == head for d in view.digits):
         return head
     return next((i for i in view.indices if i.role is Axis.KEY_HEAD), None)
@@ -184,11 +184,11 @@ def find_view(
     *,
     factors: bool = True,
 ) -> View | None:
-    """The best tensor to take an operand from: walk up through pure movement and constant factors.
+    """The best tensor to take an operand from, on the way up through pure movement and constant factors.
 
-    Preferred is a tensor whose axes are single indices in the order ``wanted``; then one whose axes are
-    single; then any (the operand itself, say [B*H, S, D]), best without heads that are cut in two.  Factors met on
-    the way are collected.
+    Preferred is a tensor whose axes are single indices in the order ``wanted``.  A tensor whose axes are single comes
+    next, then any other (the operand itself, say [B*H, S, D]), best without heads that are cut in two.  Factors met
+    on the way are collected.
 
     Args:
         interpreter: For what tensors are made of.
@@ -246,7 +246,7 @@ def _step(
 
 
 def origin(interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...]) -> tuple[Poly, ...]:
-    """The index in the tensor that an operand is a copy of: where it is repeated, the copies do not matter."""
+    """The index in the tensor that an operand is a copy of.  Copies that repeat it do not matter."""
     for _ in range(MAX_HOPS):
         step = _above(interpreter, tensor, indices)
         if step is None:
@@ -256,7 +256,7 @@ def origin(interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...]) -> 
 
 
 def beside(interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...], inner: Index) -> set[Index]:
-    """The indices that share an axis with the features somewhere upstream: heads do, where a projection makes both."""
+    """The indices that share an axis with the features somewhere upstream.  Heads do where a projection makes both."""
     found: set[Index] = set()
     for _ in range(MAX_HOPS):
         view = as_view(interpreter, tensor, indices)
@@ -273,7 +273,7 @@ def discover_splits(interpreter: Interpreter, tensor: str, indices: tuple[Poly, 
     """Where a Reshape upstream cuts an index in two, e.g. [B, S, H, D] behind a [B*H, S, D] operand."""
     with interpreter.watch_splits() as found:
         for _ in range(MAX_HOPS):
-            step = _step(interpreter, tensor, indices)  # not what was remembered, which cuts nothing
+            step = _step(interpreter, tensor, indices)  # not ``_above``, whose remembered answers cut nothing
             if step is None or found:
                 break
             tensor, indices, _factor = step

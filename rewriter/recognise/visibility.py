@@ -1,4 +1,4 @@
-"""Hidden keys: taking a score apart into the conditions under which a key is visible, and its value there."""
+"""Hidden keys.  A score is taken apart into the conditions under which a key is visible, and its value there."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ PRODUCT_HALF = 1 << 14
 """The same for float16, which ends at 65504."""
 
 UNDERFLOW = 128
-"""Scores this far below another one have a weight of exactly zero: exp(-104) is the smallest float32 above it."""
+"""Scores this far below another one have a weight of exactly zero.  exp(-104) is the smallest float32 above zero."""
 
 MOST_ABOVE = 200
 """Tensors between scores and products that are looked at."""
@@ -78,7 +78,7 @@ class Masked:
         hidden_at: What hidden keys score at most; minus infinity where nothing is hidden.
         hidden: What a key scores that a condition hides, one for each, with what other conditions do to it.
         replaced_at: The highest number that stands in place of a hidden key's score and is not hidden from every score
-            (see ``replaced.py``); None if there is none.
+            (see ``replaced.py``); None if no number does.
     """
 
     visible: tuple[Cond, ...]
@@ -104,12 +104,12 @@ def is_half(interpreter: Interpreter, scores: str) -> bool:
 
 
 def hides(value: Poly, *, half: bool = False) -> bool:
-    """Whether a score is so low, whatever its indicators are, that its key is no key next to a visible one.
+    """Whether a score is so low, whatever its indicators are, that its key has no weight next to a visible one.
 
-    Hidden is relative: the weight of a key is exactly zero if its score is far below that of a visible key.  Terms
-    of the bias reach as far as their slopes take them within ``LONGEST`` tokens, on both sides; products of query
-    and key are taken to stay below ``PRODUCT``.  A term with a huge factor and an unknown rest is not known to
-    reach anywhere, and then nothing is claimed.
+    Hidden is relative.  The weight of a key is exactly zero if its score is far below that of a visible key.  Terms of
+    the bias reach as far as their slopes take them within ``LONGEST`` tokens, on both sides.  Products of query and
+    key are taken to stay below ``PRODUCT``.  A term with a huge factor and an unknown rest has no known reach, and
+    then nothing is claimed.
     """
     ceiling = Fraction(value.constant_term)
     reach = Fraction(UNDERFLOW)
@@ -190,7 +190,7 @@ def unmask(score: Poly, *, half: bool = False) -> Masked:
             if not isinstance(atom, Ind):
                 continue
             absent, present = split(value, atom)
-            # Where both sides are hidden, the condition tells no key from another.
+            # Where both sides are hidden, the condition does not tell keys apart.
             low, high = hides(absent, half=half), hides(present, half=half)
             if low and not high:
                 conditions.append(atom.condition)
@@ -228,7 +228,7 @@ def merge_indicators(value: Poly) -> Poly:
 
 
 def _runtime_masks(score: Poly, least: float = -HIDDEN_BELOW) -> Poly:
-    """Masks such as (1 - m) * finfo.min of a run-time m: huge factors of values that are not known here.
+    """Masks such as (1 - m) * finfo.min of a run-time m are huge factors of values that are not known here.
 
     They are set aside at the value at which they hide nothing (m = 1 for a positive factor, 0 for a
     negative one), so that what other terms hide can be seen.  No such term is taken to bring back a key

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from ...algebra import Number
 from ...patterns.masks import HIDDEN_BELOW
-from .proof import Proof
+from .proof import Proof, Slopes
 from .reading import View
 from .rows import NOWHERE, RowsWithoutKeys
 
@@ -43,9 +43,28 @@ Factors = npt.NDArray[np.float64]
 """A number per head."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Binding:
-    """Everything that emission needs for one site, and what becomes of rows without a visible key."""
+    """Everything that emission needs for one site, and what becomes of rows without a visible key.
+
+    Attributes:
+        proof: What is written.
+        output: The tensor that the fused node takes the place of.
+        dtype: The type of query, key and value.
+        boolean: Where a key is visible, besides causality and window.
+        additive: What is added to visible scores.
+        positions: The positions of keys.
+        slopes: The slopes, where only run time knows them.
+        slope_factor: What slopes have to be multiplied with.
+        slope_table: The same for each head, where a scalar is read.
+        rows: Which rows see any key at all.
+        key_bias: What is added to visible scores by key alone.
+        scale: The factor of the product, where only run time knows it.
+        divide: It is its reciprocal.
+        zero_rows: Rows without a visible key yield zeros.
+        rows_without_keys: What they yield in the original.
+        notes: What else a reader of the report should know.
+    """
 
     proof: Proof
     output: View
@@ -62,4 +81,10 @@ class Binding:
     divide: bool = False
     zero_rows: bool = False
     rows_without_keys: RowsWithoutKeys = NOWHERE
-    notes: list[str] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def given_slopes(self) -> Slopes | None:
+        """The proven slopes as the fused node gets them; None if only run time knows them."""
+        slopes = self.proof.slopes
+        return None if slopes is None else (slopes.astype(np.float64) * self.slope_factor).astype(np.float32)

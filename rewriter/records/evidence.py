@@ -13,11 +13,11 @@ from ..interpret.engine import Key
 class Evidence:
     """The elements that claims of a proof rest on, of those that the scores were computed from.
 
-    Where several say the same it is the one farthest from the scores: there it was said first.
+    Where several say the same, it is the one farthest from the scores, since that one said it first.
 
     Attributes:
         scaled_query: Outputs of the operators that scale the query before the product.
-        scaled_key: Likewise the key.
+        scaled_key: Outputs of the operators that scale the key before the product.
         scaled: Outputs of those that scale the product.
         added: Where the bias meets the product; None where an operator adds it.
         bias: The bias alone: the nearest element that depends on key and head, and is not all passed on.

@@ -22,7 +22,7 @@ class Window:
 
     Attributes:
         left: Keys before the row's own that are seen; -1 for all.
-        right: Keys after it; likewise.
+        right: Keys after it that are seen; -1 for all.
         conditions: What says so.
     """
 
@@ -32,7 +32,7 @@ class Window:
 
     @property
     def bounded(self) -> bool:
-        """Whether it hides anything at all."""
+        """Whether it hides any key."""
         return (self.left, self.right) != (UNBOUNDED, UNBOUNDED)
 
     def sees(self, rows: int, keys: int) -> npt.NDArray[np.bool_]:
@@ -73,7 +73,7 @@ class Positions:
     slope: Poly
 
 
-@dataclass
+@dataclass(frozen=True)
 class Proof:
     """An attention whose bias is proven.
 
@@ -113,7 +113,7 @@ class Proof:
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """Numbers of keys beyond which the site computes something else than below: where it has to be looked at."""
+        """Numbers of keys beyond which the site computes something else than below them.  A check has to look there."""
         sides = [keys + 1 for keys in (self.window.left, self.window.right) if keys != UNBOUNDED]
         # A distance that is clipped at 128 shows that from 129 keys on.
         clipped = [math.ceil(number) + 1 for number in self.parameters if number > 0]

@@ -99,7 +99,7 @@ class Guard(Enum):
     PART = "some of their keys lose their weight"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Attention:
     """``out = softmax_key(scale * query . key + terms) . value`` with everything named.
 
@@ -121,7 +121,7 @@ class Attention:
         guard: What becomes of rows without keys behind the softmax, or in place of it.
         own_causality: The operator leaves out later keys itself, whatever their scores are.
         product: Output of the query-key product; empty for fused operators.
-        weighing: Output of the product of probabilities and values; likewise.
+        weighing: Output of the product of probabilities and values; empty for fused operators.
         extra_outputs: Further outputs of a fused operator, by name: ``key`` or ``value`` to be provided.
         steps: How it was recognised, in readable steps.
     """
@@ -152,6 +152,6 @@ class Attention:
 
 
 def hidden_below(attention: Attention) -> float:
-    """The score from which on a key is visible: a replaced score is hidden, whatever number it is."""
+    """The score from which on a key is visible.  A replaced score is hidden, whatever number it is."""
     at = attention.replaced_at
     return HIDDEN_BELOW if at is None else max(HIDDEN_BELOW, float(at))

@@ -17,8 +17,8 @@ class RowsWithoutKeys:
     Attributes:
         text: In words.
         policy: The policy under which the fused node computes the same, None if there is none.
-        undefined: There is no such row, or the original yields NaN: nothing to agree with.
-        rounded: No key is hidden: both add the same low numbers, beside which a score keeps some of its digits.
+        undefined: There is no such row, or the original yields NaN, with which nothing can agree.
+        rounded: No key is hidden.  Both add the same low numbers, beside which a score keeps some of its digits.
     """
 
     text: str

@@ -20,7 +20,7 @@ class Surroundings:
 
     Attributes:
         above: Operators between it and the products above, nearest first, products included.
-        below: Likewise below.
+        below: Operators between it and the products below, in the same way.
     """
 
     above: tuple[NodeProto, ...]
@@ -42,10 +42,10 @@ NOT_ATTENTION = frozenset({Code.SOFTMAX_AXIS, Code.NO_PRODUCT, Code.NO_VALUE_PRO
 
 
 UNBIASED = NOT_ATTENTION | {Code.NO_BIAS}
-"""Refusals of sites without an ALiBi-like bias: leaving them alone makes no rewrite partial."""
+"""Refusals of sites without an ALiBi-like bias.  A rewrite that leaves them alone is not partial."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Site:
     """The verdict on one anchor.
 
@@ -72,7 +72,7 @@ class Site:
 
     @property
     def is_attention(self) -> bool:
-        """Whether the anchor belongs to an attention at all."""
+        """Whether the anchor belongs to an attention."""
         if self.binding is not None or self.around is not None:
             return True
         return self.refusal is not None and self.refusal.code not in NOT_ATTENTION
@@ -85,7 +85,7 @@ class Site:
         return self.binding is not None or (self.refusal is not None and self.refusal.code not in UNBIASED)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Analysis:
     """What is known about a model.
 

@@ -1,4 +1,4 @@
-"""What attention operators do besides adding a bias, as nodes in front of them: masks become part of the bias.
+"""What attention operators do besides adding a bias, as nodes in front of them.  Masks become part of the bias.
 
     Attention(.., bias, nonpad, windows)   = Attention(.., Where(seen, bias, -inf))
     MultiHeadAttention(.., padding, bias)  = MultiHeadAttention(.., bias + Where(valid, 0, mask_filter_value))
@@ -9,7 +9,7 @@ and the biases of the projections, which MultiHeadAttention adds to its operands
     MultiHeadAttention(q, k, v, b, ..)     = MultiHeadAttention(q + b_q, k + b_k, v + b_v, ..),  b = [b_q, b_k, b_v]
 
 That is what the operators compute, so the rewritten graph means the same, and one analysis reads all of them.
-Operators whose site is not rewritten in the end are left as they are (see ``pipeline``).
+Operators whose site is not rewritten in the end are left as they are (see ``working_copy``).
 """
 
 from __future__ import annotations
@@ -258,7 +258,7 @@ class _Unfolding:
         return -1 if kind is None else len(kind.dims)
 
     def _bias_type(self, pattern: OperatorPattern) -> int:
-        """The type of the bias, 0 if it is unknown or none that is added."""
+        """The type of the bias, 0 if it is unknown or not one that can be added."""
         kind = self.kinds.get(self.node.input[pattern.inputs["bias"]])
         return kind.dtype if kind is not None and float_type(kind.dtype) else 0
 

@@ -3,7 +3,7 @@
     exp(z) / sum(exp(z))        exp(z - log(sum(exp(z))))        exp(LogSoftmax(z))
 
 Exporters of other frameworks and older converters write it so, usually with the largest score of the row subtracted
-and, in 16-bit models, with casts between.  The operators do not matter: the element of the quotient is asked for, and
+and, in 16-bit models, with casts between.  The operators do not matter.  The element of the quotient is asked for, and
 has to be exp(u) over the sum of the same exp(u) along one whole axis.  A factor, an epsilon in the denominator or a
 sum over another axis is something else and stays as it is.
 
@@ -29,8 +29,8 @@ from ...graph.index import Scope, index_graph, int_attribute, label, operator, o
 from ...graph.load import graphs
 from ...patterns.layouts import Axis
 from ..interpret import Interpreter
-from ..interpret.movement import RULES as MOVEMENT
 from ..interpret.movement import axes_of
+from ..interpret.operators import MOVING
 from ..interpret.scopes import interpreted
 from ..recognise.reductions import reduction
 from ..recognise.values import value_product
@@ -40,7 +40,7 @@ from ..verdicts import Refusal
 MOST_HOPS = 8
 """Operators between an exponential and its quotient."""
 
-_ON_THE_WAY = frozenset({"Cast", "CastLike", *MOVEMENT})
+_ON_THE_WAY = frozenset({"Cast", "CastLike", *MOVING})
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def restore_softmax(model: ModelProto, base_dir: Path, keep: frozenset[str] = fr
 def _replace(interpreter: Interpreter, editor: Editor, found: WrittenOut) -> tuple[str, str]:
     """Put the node where the quotient is; its output, and that of the quotient.
 
-    Where keys are hidden, they are by the lowest number, and their weights are zero also in rows that see none.
+    Hidden keys score the lowest number.  Their weights are zero, also in rows that see no key.
     """
     name = found.node.output[0]
     own, wanted = interpreter.dtype(found.scores), interpreter.dtype(name)
@@ -234,7 +234,7 @@ def _mask(
 def _quotient(interpreter: Interpreter, value: Poly, places: tuple[Poly, ...]) -> _Found | None:
     """exp(u) / sum(exp(u)), or the same of probabilities or exponentials of which a mask keeps some.
 
-    Weights of a row of which the mask keeps none may be set to zero: what is divided by is then compared with zero.
+    Weights of a row of which the mask keeps no key may be set to zero.  The divisor is then compared with zero.
     """
     inverse = next((a for a in value.sorted_atoms() if isinstance(a, Apply) and a.function == "reciprocal"), None)
     kept = value.coefficient_of(inverse) if inverse is not None else ZERO
@@ -270,7 +270,7 @@ def _unguarded(factor: Poly, total: Poly, index: Index) -> tuple[Poly, Poly] | N
 
 
 def _conditions(mask: Poly) -> tuple[Poly, ...] | None:
-    """The indicators, plain or negated, that a factor of 0 and 1 is the product of; None if it is no such product."""
+    """The indicators, plain or negated, that a factor of 0 and 1 is the product of; None for any other factor."""
     if mask == 1:
         return ()
     if isinstance((1 - mask).single_atom, Ind):
@@ -292,7 +292,7 @@ def _exponent(interpreter: Interpreter, weight: Atom, places: tuple[Poly, ...]) 
 
 
 def _difference(interpreter: Interpreter, value: Poly, places: tuple[Poly, ...]) -> tuple[Poly, int] | None:
-    """(u, axis) of exp(u - log(sum(exp(u)))), whoever computes the logarithm of the sum."""
+    """(u, axis) of exp(u - log(sum(exp(u)))), by whatever operator the logarithm of the sum is computed."""
     whole = value.single_atom
     if not isinstance(whole, Apply) or whole.function != "Exp":
         return None

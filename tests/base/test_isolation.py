@@ -1,4 +1,4 @@
-"""Nothing beside a downloaded model is executed: not by the command, and not by the children that it starts."""
+"""Nothing beside a downloaded model is executed, neither by the command nor by the children that it starts."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def marks(folder: Path) -> list[str]:
 
 
 def test_the_marks_work(tmp_path: Path) -> None:
-    """Else no test here could fail: a Python that starts the ordinary way executes what lies there."""
+    """Without this no test here could fail.  A Python that starts the ordinary way executes what lies there."""
     folder = downloads(tmp_path / "downloads")
     subprocess.run([sys.executable, "-c", "import numpy, alibi_rewriter"], cwd=folder, capture_output=True, check=False)
     assert {"numpy", "alibi_rewriter"} <= set(marks(folder))
@@ -131,7 +131,7 @@ def test_the_command_runs_nothing_of_the_working_folder(tmp_path: Path) -> None:
 
 
 def test_the_module_runs_nothing_of_the_working_folder(tmp_path: Path) -> None:
-    """``python -m alibi_rewriter``: Python finds the package itself there, nothing after it is taken from there."""
+    """``python -m alibi_rewriter``.  Python finds the package itself there; nothing after it is taken from there."""
     folder = downloads(tmp_path / "downloads")
     for name in ("importlib", "ctypes", "json"):  # Python's own machinery of -m, before a line of ours runs
         (folder / f"{name}.py").unlink()

@@ -1,4 +1,4 @@
-"""What is verified here is nobody else's business: onnxruntime's telemetry is off, unless the user switches it on."""
+"""onnxruntime's telemetry is off, unless the user switches it on."""
 
 from __future__ import annotations
 

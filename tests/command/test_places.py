@@ -204,7 +204,7 @@ def test_an_output_that_is_there_keeps_its_mode(model: Path) -> None:
 
 @pytest.mark.parametrize("closed", ["model", "output", "report", "inputs"])
 def test_folders_that_may_not_be_entered(model: Path, closed: str) -> None:
-    """One line, whoever it is that is not let in."""
+    """The error is one line, whichever user is not let in."""
     folder = model.parent / "closed"
     folder.mkdir()
     inside = folder / "file"

@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 HERE = Path(__file__).parent
-SOURCES = HERE.parents[1] / "native"
 sys.path[:0] = [str(HERE), str(HERE.parent / "kernels"), str(HERE.parent)]
-
-
-def compiled(name: str, target: Path, *options: str) -> Path:
-    """Compiles ``name``; skips the test where there is no compiler."""
-    compiler = os.environ.get("CXX") or shutil.which("g++")
-    if compiler is None:
-        pytest.skip("needs g++")
-    command = [compiler, "-std=c++17", "-O1", "-g", "-Wall", "-Wextra", "-Werror", f"-I{SOURCES}", str(HERE / name)]
-    subprocess.run([*command, *options, "-o", str(target), "-ldl"], check=True)
-    return target
+from sources import NATIVE, SANITIZED, compiled
 
 
 @pytest.fixture(scope="session")
 def host_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The host as a program."""
-    return compiled("host.cpp", tmp_path_factory.mktemp("host") / "host")
+    return compiled(tmp_path_factory, "host.cpp")
 
 
 @pytest.fixture(scope="session")
@@ -37,25 +25,18 @@ def host_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ready = os.environ.get("ALIBI_PLUGIN_HOST")
     if ready:
         return Path(ready)
-    return compiled("host.cpp", tmp_path_factory.mktemp("host") / "libhost.so", "-shared", "-fPIC")
+    return compiled(tmp_path_factory, "host.cpp", "-shared", "-fPIC")
 
 
 @pytest.fixture(scope="session")
 def plan_dump(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The library's planning as a program, with the sanitizers on."""
-    sources = [str(SOURCES / "core" / f"{name}.cpp") for name in ("bundle", "call", "inflate", "node", "plan")]
-    target = tmp_path_factory.mktemp("plan") / "plan_dump"
-    return compiled("plan_dump.cpp", target, "-fsanitize=address,undefined", *sources)
-
-
-SANITIZED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    sources = [str(NATIVE / "core" / f"{name}.cpp") for name in ("bundle", "call", "inflate", "node", "plan")]
+    return compiled(tmp_path_factory, "plan_dump.cpp", "-fsanitize=address,undefined", *sources)
 
 
 @pytest.fixture(scope="session")
 def sanitized_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The plugin library with the sanitizers on and every symbol visible."""
-    sources = [
-        str(path) for folder in ("core", "cuda", "tensorrt") for path in sorted((SOURCES / folder).glob("*.cpp"))
-    ]
-    target = tmp_path_factory.mktemp("sanitized") / "libsanitized.so"
-    return compiled(sources[0], target, *SANITIZED, "-fPIC", "-shared", *sources[1:])
+    sources = [str(path) for folder in ("core", "cuda", "tensorrt") for path in sorted((NATIVE / folder).glob("*.cpp"))]
+    return compiled(tmp_path_factory, sources[0], *SANITIZED, "-fPIC", "-shared", *sources[1:])

@@ -32,6 +32,8 @@ from alibi_rewriter.graph.edit import set_attribute
 from alibi_rewriter.graph.note import fused_nodes
 from alibi_rewriter.plugin import library_path
 from evidence import Level
+from programs import shared_folder
+from slow import SLOW
 from test_versions import attention
 
 DATA = Path(__file__).parents[1] / "data"
@@ -49,14 +51,13 @@ FAMILIES = {
     "jina": "jina__v2_sdpa_dynamo18_dyn",
     "baichuan with a cache": "baichuan13b__decode_dynamo18_dyn",
 }
-QUICK = ("bloom with a cache", "falcon", "jina")
-SLOW = pytest.mark.skipif(not os.environ.get("ALIBI_SLOW"), reason="compiles for half a minute; ALIBI_SLOW=1 runs it")
+QUICK = ("bloom with a cache", "falcon")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def kernel_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Kernels are compiled for these tests, and not into the user's folder."""
-    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["XDG_CACHE_HOME"] = str(shared_folder(tmp_path_factory, "kernels"))
 
 
 @pytest.fixture(scope="session")
@@ -146,7 +147,9 @@ def test_a_version_that_was_not_tested_is_named(bloom: Path, tmp_path: Path, mon
 
 
 @needs_rtx
-@pytest.mark.parametrize("targets", [*(pytest.param((t,), marks=SLOW) for t in (80, 86, 120)), (80, 86, 89, 120)])
+@pytest.mark.parametrize(
+    "targets", [*(pytest.param(t, marks=SLOW) for t in ((80,), (86,), (120,), (80, 86, 89, 120))), (86, 89)]
+)
 def test_targets_singly_and_together(bloom: Path, tmp_path: Path, targets: tuple[int, ...]) -> None:
     facts = build_engine(bloom, tmp_path / "m.engine", EngineOptions(backend=RTX, targets=targets))
     assert facts.targets == targets

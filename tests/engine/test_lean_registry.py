@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -14,13 +13,14 @@ import pytest
 from alibi_rewriter.engine import versions
 from alibi_rewriter.plugin import library_path
 from evidence import Level
+from programs import compiler
+from slow import SLOW
 
 ROOT = Path(__file__).parents[2]
 NATIVE = ROOT / "native"
 LIBRARY = library_path()
 KNOWN = lean_registry.versions()
 
-SLOW = pytest.mark.skipif(not os.environ.get("ALIBI_SLOW"), reason="takes a minute; ALIBI_SLOW=1 runs it")
 
 pytestmark = [
     pytest.mark.skipif(LIBRARY is None, reason="needs the plugin library"),
@@ -78,12 +78,9 @@ IN_THE_FAST_SUITE = ("names of the core in another order", "a slot too many")
 @pytest.fixture(scope="module")
 def compiled_core(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """What does not depend on TensorRT's interface, compiled once."""
-    compiler = os.environ.get("CXX") or shutil.which("g++")
-    if compiler is None:
-        pytest.skip("needs g++")
     folder = tmp_path_factory.mktemp("core")
     sources = sorted((NATIVE / "core").glob("*.cpp"))
-    command = [compiler, "-std=c++17", "-O0", "-fPIC", "-fvisibility=hidden", f"-I{NATIVE}", "-c", *map(str, sources)]
+    command = [compiler(), "-std=c++17", "-O0", "-fPIC", "-fvisibility=hidden", f"-I{NATIVE}", "-c", *map(str, sources)]
     subprocess.run(command, check=True, cwd=folder)
     return [str(folder / f"{source.stem}.o") for source in sources]
 
@@ -92,7 +89,6 @@ def compiled_core(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def test_the_registry_tells_another_interface(mistake: str, compiled_core: list[str], tmp_path: Path) -> None:
     """The checks can fail: a library whose interface is a little different does not pass."""
     place = wheels(KNOWN[-1])
-    compiler = os.environ.get("CXX") or shutil.which("g++") or "g++"
     shutil.copytree(NATIVE, tmp_path / "native")
     header = tmp_path / "native" / "tensorrt" / "abi.h"
     text = header.read_text()
@@ -101,7 +97,7 @@ def test_the_registry_tells_another_interface(mistake: str, compiled_core: list[
     lines = [line for line in text.replace(right, wrong).splitlines() if "static_assert" not in line]
     header.write_text("\n".join(line for line in lines if not line.lstrip().startswith("&& offsetof")))
     sources = [str(p) for p in sorted((tmp_path / "native" / "tensorrt").glob("*.cpp")) if p.stem != "self_test"]
-    command = [compiler, "-std=c++17", "-O0", "-w", "-fPIC", "-shared", "-fvisibility=hidden", f"-I{tmp_path}/native"]
+    command = [compiler(), "-std=c++17", "-O0", "-w", "-fPIC", "-shared", "-fvisibility=hidden", f"-I{tmp_path}/native"]
     library = tmp_path / "libbroken.so"
     subprocess.run([*command, *sources, *compiled_core, "-o", str(library), "-ldl"], check=True)
     assert lean_registry.run(place, library).wrong

@@ -1,4 +1,4 @@
-"""Bounded evaluation is a promise: no file makes the pass run out of time or memory (``bombs.py`` makes the files)."""
+"""Bounded evaluation is a promise.  No file makes the pass run out of time or memory (``bombs.py`` makes the files)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MOST_MEBIBYTES = 900
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, dict[str, Any]]:
-    """What became of each: all in one process whose address space is limited."""
+    """What became of each, all in one process whose address space is limited."""
     command = [sys.executable, "-W", "ignore", str(Path(bombs.__file__))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = [json.loads(line) for line in done.stdout.splitlines()]

@@ -1,4 +1,4 @@
-"""Graphs of onnx-graphsurgeon in, graphs out; nobody needs the package who has none."""
+"""Graphs of onnx-graphsurgeon in, graphs out.  Users of files do not need the package."""
 
 from __future__ import annotations
 

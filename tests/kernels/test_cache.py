@@ -73,7 +73,7 @@ def cut(path: Path) -> None:
 
 
 def own_digests(path: Path) -> None:
-    """As somebody would do it who can write there: the image changed, and the description after it."""
+    """As an attacker would do it who can write there: the image is changed, and the description after it."""
     (path / "prefill.cubin").write_bytes(b"evil")
     document = json.loads((path / DESCRIPTION).read_text())
     for kernel in document["kernels"]:

@@ -52,7 +52,7 @@ def planned(description: Description, item: Trial, arch: int, multiprocessors: i
 
 
 def chunks_of(item: Trial, multiprocessors: int) -> int:
-    """How many chunks there should be: enough for every multiprocessor, none of less than the fewest keys."""
+    """How many chunks there should be: enough for every multiprocessor, and each with at least the fewest keys."""
     batch, heads, s_q, _ = item.case.query.shape
     kv_heads, s_kv = item.case.key.shape[1:3]
     programs = batch * kv_heads * -(-(heads // kv_heads * s_q) // 16)

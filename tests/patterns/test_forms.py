@@ -1,4 +1,4 @@
-"""Forms of the bias: what a record says of itself, what follows from it, and which records are none."""
+"""Forms of the bias: what a record says of itself, what follows from it, and which records are refused."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_what_is_no_form(arguments: dict[str, object], error: type[Exception], s
 
 @pytest.mark.parametrize("name", ["linear", "causal"])
 def test_two_forms_with_one_op_type_are_an_error(name: str) -> None:
-    """Names of their own are not enough: ``causal`` is what the causal linear bias is called."""
+    """A name of its own is not enough.  ``causal`` is what the causal linear bias is called."""
     with pytest.raises(ValueError, match="the same op_type: AlibiAttention"):
         family_of((*FORMS, Form(name, absolute, "")))
 
@@ -128,7 +128,7 @@ def test_a_form_without_parameters_takes_none() -> None:
 
 
 def test_kernels_refuse_a_form_that_they_do_not_compute(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By name, and not by taking it for the linear one."""
+    """The form is refused by its name, and not taken for the linear one."""
     monkeypatch.setitem(SYMMETRIC.__dict__, "kernels", False)
     with pytest.raises(ValueError, match="no kernels for the form 'symmetric'"):
         KernelRequest("AlibiAttentionSymmetric", "float16", 64, 64)

@@ -71,7 +71,7 @@ def test_the_table_names_all_that_the_installed_schemas_have(pattern: OperatorPa
 
 
 def test_all_operators_with_a_bias_are_known() -> None:
-    """Whatever in onnxruntime or onnx is an attention with a bias input is read, or refused by name."""
+    """Every attention of onnxruntime or onnx with a bias input is read, or refused by name."""
     known = {(p.domain, p.op_type) for p in (*PATTERNS, PACKED)} | set(UNREAD)
     for schema in contrib_schemas():
         names = [i.name for i in schema.inputs]  # type: ignore[attr-defined]

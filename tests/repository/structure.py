@@ -3,7 +3,7 @@
 ``python tests/repository/structure.py`` prints a line per measure, and what is over its limit.
 
 rooms       no room of the package holds more than 30 % of its lines
-functions   no function has more than 60 lines of code (its docstring is none), outside the kernels
+functions   no function has more than 60 lines of code (without its docstring), outside the kernels
 calls       no call passes more than 8 arguments by position, outside the kernels
 classes     no two public classes have one name
 """

@@ -1,4 +1,4 @@
-"""The layout shows how the pass works: imports go one way only, and nobody reaches into another module."""
+"""The layout shows how the pass works.  Imports go one way only, and no module reaches into another."""
 
 from __future__ import annotations
 

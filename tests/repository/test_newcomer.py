@@ -64,7 +64,7 @@ from .clipped import CLIPPED
 
 @dataclass(frozen=True)
 class Newcomer:
-    """A form that somebody adds.
+    """A form that a contributor adds.
 
     Attributes:
         recipe: A page whose blocks of Python say what goes where.

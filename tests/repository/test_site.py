@@ -1,4 +1,4 @@
-"""The documentation as a site: it builds without a warning, asks nobody for anything, and its commands exist."""
+"""The documentation as a site.  It builds without a warning, loads nothing from elsewhere, and its commands exist."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def test_the_part_that_needs_a_gpu(page: str, tmp_path: Path) -> None:
 
 
 def test_every_page_is_a_session() -> None:
-    """A measurement's times are not compared, its lines are; a page that is not tested is none of these pages."""
+    """A measurement's times are not compared, but its lines are.  Every such page is tested."""
     assert sorted(PAGES) == sorted(path.stem for path in (ROOT / "docs").glob("start-*.md"))
     measured = (
         "  1 x 64   27.1 ms  73 MiB   9.7 ms  0.73 x?  72 MiB\n  ?: the machine is noisy\n  our kernels run all\n"

@@ -1,4 +1,4 @@
-"""What is said of attentions that are not rewritten: each is named, and never that there was none."""
+"""What is said of attentions that are not rewritten.  Each is named, and a model never seems to lack them."""
 
 from __future__ import annotations
 

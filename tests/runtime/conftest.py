@@ -6,5 +6,4 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-NATIVE = HERE.parents[1] / "native"
 sys.path[:0] = [str(HERE), str(HERE.parent)]

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from alibi_rewriter.runtime import NoLibrary, get_library_path
+from programs import compiled_once
+from slow import SLOW
 
 HERE = Path(__file__).parent
 NATIVE = HERE.parents[1] / "native"
@@ -22,24 +24,19 @@ except NoLibrary:
     pytest.skip("the library was not built: no C++ compiler", allow_module_level=True)
 
 FLAGS = ("-std=c++17", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-psabi", f"-I{NATIVE}", f"-I{HERE}")
-SLOW = pytest.mark.skipif(not os.environ.get("ALIBI_SLOW"), reason="compiles for half a minute; ALIBI_SLOW=1 runs it")
 SANITIZERS = {
     "address": ("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
     "thread": ("-fsanitize=thread",),
 }
 
 
-def built(folder: Path, *options: str) -> tuple[Path, Path]:
+def built(factory: pytest.TempPathFactory, folder: Path, *options: str) -> tuple[Path, Path]:
     """The host, and a folder with the stand-in for the driver."""
-    compiler = os.environ.get("CXX") or shutil.which("g++")
-    if compiler is None:
-        pytest.skip("needs g++")
-    host, driver = folder / "host", folder / "driver"
+    host = compiled_once(factory, "cuda_host", [*FLAGS, *options, str(HERE / "cuda_host.cpp"), "-lpthread"])
+    stub = [*FLAGS, *options, str(HERE / "stub_driver.cpp"), "-shared", "-fPIC"]
+    driver = folder / "driver"
     driver.mkdir()
-    command = [compiler, *FLAGS, *options]
-    subprocess.run([*command, str(HERE / "cuda_host.cpp"), "-o", str(host), "-ldl", "-lpthread"], check=True)
-    stub = [str(HERE / "stub_driver.cpp"), "-shared", "-fPIC", "-o", str(driver / "libcuda.so.1")]
-    subprocess.run([*command, *stub], check=True)
+    (driver / "libcuda.so.1").symlink_to(compiled_once(factory, "stub_driver", stub))
     return host, driver
 
 
@@ -55,35 +52,37 @@ def run(host: Path, driver: Path, library: str, folder: Path, *mode: str, **more
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def test_it_launches_on_the_providers_stream_and_says_what_is_wrong(tmp_path: Path) -> None:
-    host, driver = built(tmp_path)
+def test_it_launches_on_the_providers_stream_and_says_what_is_wrong(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    host, driver = built(tmp_path_factory, tmp_path)
     run(host, driver, LIBRARY, tmp_path)
     run(host, driver, LIBRARY, tmp_path, "arch", STUB_ARCH="75")
 
 
-def test_without_a_driver_nothing_is_registered_for_it(tmp_path: Path) -> None:
-    host, _ = built(tmp_path)
+def test_without_a_driver_nothing_is_registered_for_it(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    host, _ = built(tmp_path_factory, tmp_path)
     (tmp_path / "nowhere").mkdir()
     (tmp_path / "nowhere" / "libcuda.so.1").write_text("not a library")
     run(host, tmp_path / "nowhere", LIBRARY, tmp_path, "none")
 
 
 @pytest.mark.parametrize("name", [n if n == "address" else pytest.param(n, marks=SLOW) for n in SANITIZERS])
-def test_under_a_sanitizer(tmp_path: Path, name: str) -> None:
-    host, driver = built(tmp_path, *SANITIZERS[name])
+def test_under_a_sanitizer(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, name: str) -> None:
+    host, driver = built(tmp_path_factory, tmp_path, *SANITIZERS[name])
     parts = [p for part in ("core", "cuda", "onnxruntime") for p in sorted((NATIVE / part).glob("*.cpp"))]
     sources = [str(p) for p in (*parts, HERE / "no_cpu.cpp") if p.name != "self_test.cpp"]
-    library = tmp_path / "libalibi.so"
-    compiler = os.environ.get("CXX") or "g++"
     options = [*FLAGS, *SANITIZERS[name], "-shared", "-fPIC"]
-    subprocess.run([compiler, *options, *sources, "-o", str(library), "-ldl"], check=True)
+    library = compiled_once(tmp_path_factory, "libalibi.so", [*options, *sources])
     # What lives as long as the process is no leak.
     run(host, driver, str(library), tmp_path, ASAN_OPTIONS="detect_leaks=0")
 
 
-def test_under_valgrind(tmp_path: Path) -> None:
+def test_under_valgrind(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
     checker = shutil.which("valgrind")
     if checker is None:
         pytest.skip("needs valgrind")
-    host, driver = built(tmp_path)
+    host, driver = built(tmp_path_factory, tmp_path)
     run(host, driver, LIBRARY, tmp_path, before=f"{checker} --error-exitcode=99 -q")

@@ -13,7 +13,10 @@ import pytest
 from alibi_rewriter import plugin
 from alibi_rewriter.plugin import custom_ops as library
 from alibi_rewriter.runtime import NoLibrary, get_library_path
-from conftest import HERE, NATIVE
+from programs import compiled_once, compiler
+
+HERE = Path(__file__).parent
+NATIVE = HERE.parents[1] / "native"
 
 try:
     LIBRARY = get_library_path()
@@ -27,14 +30,6 @@ SANITIZED = (
 """The kernels of the other instruction sets are the same source, and take long to compile like this."""
 
 
-def compiler() -> str:
-    """Skips the test where there is none."""
-    found = os.environ.get("CXX") or shutil.which("g++")
-    if found is None:
-        pytest.skip("needs g++")
-    return found
-
-
 def listing(*command: str) -> str:
     """What a tool prints; skips the test where it is not installed."""
     if shutil.which(command[0]) is None:
@@ -45,13 +40,10 @@ def listing(*command: str) -> str:
 @pytest.fixture(scope="module")
 def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The library with the sanitizers on and every symbol visible."""
-    folder = tmp_path_factory.mktemp("sanitized")
     sources = [
         str(path) for name in ("core", "cuda", "cpu", "onnxruntime") for path in sorted((NATIVE / name).glob("*.cpp"))
     ]
-    target = folder / "libalibi.so"
-    subprocess.run([compiler(), *SANITIZED, "-shared", *sources, "-o", str(target), "-ldl"], check=True)
-    return target
+    return compiled_once(tmp_path_factory, "libalibi.so", [*SANITIZED, "-shared", *sources])
 
 
 def test_it_needs_nothing_but_the_c_library() -> None:

@@ -29,6 +29,7 @@ from alibi_rewriter.verify.site.identity import identity
 from generator import Spelling, build, repair, sample, told
 from large import deep, external, sparse_file
 from onnx import TensorProto, helper, numpy_helper
+from slow import SLOW, thinned
 from textgraphs import read
 
 pytest.importorskip("onnxruntime")
@@ -60,7 +61,7 @@ def pairs_of(model: onnx.ModelProto) -> list[CutPair]:
 # --- what is right passes, and its mutants do not ----------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", FUSED[::2], ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", thinned(FUSED[::2], 3), ids=lambda p: p.stem)
 def test_exported_models(path: Path, tmp_path: Path) -> None:
     result = rewrite(path, tmp_path / "out.onnx", options=BY_SITES)
     found = result.verification
@@ -74,7 +75,7 @@ def test_exported_models(path: Path, tmp_path: Path) -> None:
     assert result.exit_code is ExitCode.DONE
 
 
-@pytest.mark.parametrize("number", range(15))
+@pytest.mark.parametrize("number", thinned(range(15), 3))
 def test_generated_models(number: int) -> None:
     spelling = sample(random.Random(f"sites-{number}"))
     found = rewrite(build(spelling), options=BY_SITES).verification
@@ -87,7 +88,7 @@ def test_generated_models(number: int) -> None:
     "name", ["scopes/if_body", "scopes/local_function", "masks/unattended_rows", "masks/nan_guard"]
 )
 def test_golden_models(name: str) -> None:
-    """In a body of If, in inlined functions, behind a guard."""
+    """Sites in a body of If, in inlined functions, behind a guard."""
     found = rewrite(read(name), options=BY_SITES).verification
     assert found is not None
     assert found.status == "passed", found.summary()
@@ -538,7 +539,7 @@ def in_a_branch() -> onnx.ModelProto:
 
 
 def test_branches_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An attention in a branch of If was once compared with the other branch running, and called equivalent."""
+    """An attention in a branch of If was once compared while the other branch ran, and called equivalent."""
     found = rewrite(in_a_branch()).verification
     assert found is not None and found.passed and found.power is not None
     assert {mutant.verdict for mutant in found.power.mutants} <= {"killed", "not_applicable"}
@@ -554,7 +555,7 @@ def test_branches_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_branch_that_is_never_taken_proves_nothing() -> None:
-    """No bit of an output differs, which is no argument: the site alone says what it computes."""
+    """That no bit of an output differs proves nothing.  The site alone shows what it computes."""
     model = in_a_branch()
     choice = model.graph.node[0]
     choice.input[0] = "never"
@@ -571,8 +572,17 @@ def test_a_branch_that_is_never_taken_proves_nothing() -> None:
         assert (verdicts[kind].by or "").endswith("its site alone")
 
 
-@pytest.mark.parametrize("static", [False, True])
-@pytest.mark.parametrize("padding", ["none", "where", "bool"])
+@pytest.mark.parametrize(
+    ("static", "padding"),
+    [
+        (False, "none"),
+        (True, "where"),
+        *(
+            pytest.param(*case, marks=SLOW)
+            for case in ((False, "where"), (False, "bool"), (True, "none"), (True, "bool"))
+        ),
+    ],
+)
 def test_sequences_first(static: bool, padding: str) -> None:
     """Inputs [S, B, D]: padded tokens were once taken for batch entries, and long sequences for large batches."""
     spelling = repair(Spelling(layout="seq-first", padding=padding, static=static, causal="none", half=True))

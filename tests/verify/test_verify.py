@@ -324,7 +324,7 @@ def test_only_a_cache_shows_a_wrong_alignment(tmp_path: Path) -> None:
 
 
 def test_a_wrong_function_body_is_not_taken_for_rounding(tmp_path: Path) -> None:
-    """The allowance for 16-bit tables disturbs the body in the file, not one that is right."""
+    """The allowance for 16-bit tables disturbs the body in the file, not a right one."""
     tiny = Tiny(cache=True, dtype=np.float16)
     result = run_verify(tmp_path, tiny.original(), tiny.rewritten(change=align_top_left))
     assert result.status == "failed"
@@ -573,7 +573,7 @@ def test_external_data_is_read_in_place(dtype: type[np.floating], tmp_path: Path
 
 
 def test_large_inline_weights_move_to_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a mutant copies the graph, not the weights."""
+    """Weights lie in a file, so that a mutant copies the graph without them."""
     monkeypatch.setattr(verify_clone, "_MOVE_FROM", 1)
     monkeypatch.setattr(verify_clone, "_LARGE", 1024)
     for dtype in (np.float32, np.float16):

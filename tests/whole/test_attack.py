@@ -17,6 +17,7 @@ import pytest
 from alibi_rewriter.rewriter.pipeline import rewrite
 from alibi_rewriter.rewriter.result import Options
 from generator import MISSES, Spelling, attack, build, difference, sample, slopes_match, told, tolerance, truth
+from generator.misses import distance, inputs, masks, positions, scores, slopes, tables
 
 SEED = 20240
 TRUE_MODELS = 100
@@ -82,7 +83,7 @@ def test_true_models(record_property: Callable[[str, object], None]) -> None:
 
 
 def test_near_misses(record_property: Callable[[str, object], None]) -> None:
-    """No near miss is fused into something different; those that are no attention of this form are refused."""
+    """No near miss is fused into something different.  Those that are not an attention of this form are refused."""
     outcome: Counter[str] = Counter()
     wrong = []
     for index in range(NEAR_MISSES):
@@ -149,7 +150,7 @@ PLAIN_MISSES = {
 
 @pytest.mark.parametrize("miss", PLAIN_MISSES)
 def test_plain_near_miss_is_refused_for_its_reason(miss: str) -> None:
-    """In its simplest spelling each fault is refused with the code that names it; without it, it is fused."""
+    """In its simplest spelling each fault is refused with the code that names it.  Without it the model is fused."""
     spelling = generator.repair(Spelling(miss=miss, causal="none"))
     verdict = attack(spelling)
     assert verdict.kind == "refused"
@@ -225,7 +226,7 @@ def test_a_guard_against_nan(softmax32: bool) -> None:
 
 
 def test_a_guard_that_looks_elsewhere() -> None:
-    """Where(IsNaN(p^T), 0, p) is no guard of p: a row full of NaN would leave NaN in other rows."""
+    """Where(IsNaN(p^T), 0, p) is not a guard of p.  A row full of NaN would leave NaN in other rows."""
     model = build(generator.repair(Spelling(guard="nan", padding="where", hide="inf")))
     guard = next(n for n in model.graph.node if n.op_type == "IsNaN")
     turned = onnx.helper.make_node("Transpose", [guard.input[0]], ["turned"], perm=[0, 1, 3, 2])
@@ -235,7 +236,7 @@ def test_a_guard_that_looks_elsewhere() -> None:
 
 
 def test_a_bias_and_a_padding_that_share_a_factor() -> None:
-    """Two slopes make a line over the heads: 65504 * mask - 0.0625 * mask is one term, a little below 65504."""
+    """Two slopes make a line over the heads.  65504 * mask - 0.0625 * mask is one term, a little below 65504."""
     spelling = Spelling(bias="maskpos", causal="add", padding="additive", cache=True, heads=2, half=True)
     verdict = attack(spelling)
     assert verdict.kind == "fused", verdict
@@ -270,3 +271,10 @@ def test_a_bias_of_many_parts() -> None:
     verdict = attack(spelling)
     assert verdict.kind == "fused", verdict
     assert slopes_match(spelling, verdict.slopes)
+
+
+def test_every_near_miss_is_written_by_something() -> None:
+    modules = (distance, inputs, masks, positions, scores, slopes, tables)
+    found = [t for m in modules for n, t in vars(m).items() if n.isupper() and isinstance(t, dict | frozenset)]
+    chosen = {"finite-mask", "one-sided"}  # made of choices that no true model has together
+    assert {name for table in found for name in table} | chosen == set(MISSES)

@@ -107,7 +107,7 @@ def valid_order(graph: GraphProto, rng: random.Random) -> None:
 
 
 def any_order(graph: GraphProto, rng: random.Random) -> None:
-    """An order that ONNX does not allow and that loads all the same."""
+    """An order that ONNX does not allow, and that loads all the same."""
     nodes = list(graph.node)
     rng.shuffle(nodes)
     replace_nodes(graph, nodes)
@@ -123,7 +123,7 @@ def bodies(graph: GraphProto) -> list[GraphProto]:
 
 
 def verdicts(model: ModelProto) -> list[tuple[object, ...]]:
-    """What the pass says of every site; nothing of the order in which it found them."""
+    """What the pass says of every site, without the order in which it found them."""
     result = rewrite(model, options=Options(verify=False))
     found: list[tuple[object, ...]] = []
     for site in result.analysis.sites:

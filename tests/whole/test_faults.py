@@ -1,4 +1,4 @@
-"""Faults from outside: killed, disk full, folder read-only, two at once -- the target is old or new, never between."""
+"""Faults from outside: killed, disk full, folder read-only, two at once.  The target is old or new, never between."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ while True:
         Path(sys.argv[2]).with_name(name).unlink(missing_ok=True)
     rewrite(sys.argv[1], sys.argv[2], options=Options(verify=False))
 """
-"""Rewrites again and again, after removing the files that are named: so that there is much to write each time."""
+"""Rewrites again and again, after removing the files that are named, so that there is much to write each time."""
 
 MOST_KILLS = 60
 
@@ -140,7 +140,7 @@ def test_a_report_is_killed_at_random_moments(tmp_path: Path) -> None:
 
 @posix
 def test_temporary_files_of_the_dead_are_removed(tmp_path: Path) -> None:
-    """The verification keeps float32 clones of weights in a temporary folder: the next run removes what was left."""
+    """The verification keeps float32 clones of weights in a temporary folder.  The next run removes what was left."""
     source = with_weights(tmp_path, 1 << 20)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
@@ -161,7 +161,7 @@ def test_temporary_files_of_the_dead_are_removed(tmp_path: Path) -> None:
 
 @posix
 def test_runs_that_are_killed_beside_runs_that_are_not(tmp_path: Path) -> None:
-    """Nobody's hidden file is taken from under a living run, and in the end all is there and nothing else."""
+    """No hidden file is taken from under a living run, and in the end all outputs are there and nothing else."""
     source = with_weights(tmp_path / "in", 8 << 20)
     out = tmp_path / "out"
     out.mkdir()

@@ -118,7 +118,7 @@ def judge_added(folder: Path, kind: str, bits: int) -> None:
 
 
 def test_many_nodes(tmp_path: Path) -> None:
-    """20 000 nodes beside the attention, wide instead of deep: work in proportion."""
+    """20 000 nodes beside the attention, wide instead of deep, take work in proportion."""
     assert growth(lambda: fuse_beside(tmp_path, 4_000), lambda: fuse_beside(tmp_path, 20_000)) < 15
 
 
@@ -299,7 +299,7 @@ def test_a_value_that_is_no_tensor(tmp_path: Path, value: object) -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
 def test_a_scale_that_is_no_number(tmp_path: Path, value: float) -> None:
-    """A node with a factor that float32 does not hold computes nothing, and JSON has no such number either."""
+    """A node with a factor that float32 does not hold computes nothing, and JSON cannot write the number either."""
     made = read("forms/linear_causal")
     tensor = next(t for t in made.graph.initializer if t.name == "scale")
     tensor.CopyFrom(numpy_helper.from_array(np.float32(value), "scale"))
@@ -370,7 +370,7 @@ def test_names_reach_the_terminal_escaped(tmp_path: Path, name: str, capsys: pyt
 
 
 def test_names_that_are_no_text(tmp_path: Path) -> None:
-    """Bytes that are no UTF-8, in a name that every step looks at."""
+    """Bytes that are not UTF-8, in a name that every step looks at."""
     path = tmp_path / "model.onnx"
     data = edit(lambda made: None).SerializeToString().replace(b"\x0a\x02kt", b"\x0a\x02k\xff").replace(
         b"\x12\x02kt", b"\x12\x02k\xff"
@@ -419,7 +419,7 @@ def test_every_threat_names_a_test_that_exists() -> None:
 
 
 def test_an_operator_of_another_domain_is_not_what_it_is_called(tmp_path: Path) -> None:
-    """`custom::Where` behind an attention is not a guard for empty rows, `custom::Transpose` is no transpose."""
+    """`custom::Where` behind an attention is not a guard for empty rows, and `custom::Transpose` is not a transpose."""
     from alibi_rewriter.graph.index import operator
 
     assert operator(helper.make_node("Where", ["a"], ["b"])) == "Where"

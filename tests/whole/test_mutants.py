@@ -1,6 +1,6 @@
 """Mistakes in exported models against the proof alone; ``benchmarks/attack/mutate.py`` is the long one.
 
-The judge is tested first: it has to see what begins at long lengths only.
+The judge is tested first.  It has to see what begins at long lengths only.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Mutations of true models: refused, or reported as what they have become; never fused into something else."""
+"""Mutations of true models are refused, or reported as what they have become, and not fused into something else."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_bent_distance(bias: str, miss: str, where: float, causal: str) -> None:
 )
 @QUICK
 def test_one_side_of_the_distance(factor: float, cache: bool, negate: str) -> None:
-    """Another factor on later keys: refused unless that makes it j - i, which is linear."""
+    """Another factor on later keys is refused unless that makes it j - i, which is linear."""
     model = build(Spelling(bias="where", causal="none", cache=cache, negate=negate))
     where = next(n for n in model.graph.node if n.op_type == "Where")
     after = where.input[1]
@@ -121,7 +121,7 @@ def test_permuted_heads(permutation: tuple[int, ...], causal: str) -> None:
 @pytest.mark.parametrize("bias", SYMMETRIC)
 @pytest.mark.parametrize("causal", ["none", "where"])
 def test_offset_without_the_cache(bias: str, causal: str) -> None:
-    """Query positions that forget the cache are refused: the distance has its kink at another key."""
+    """Query positions that forget the cache are refused, since the distance has its kink at another key."""
     assert attack(Spelling(bias=bias, causal=causal, cache=True, miss="offset")).kind == "refused"
 
 
@@ -147,7 +147,7 @@ def test_swapped_subtraction_in_the_offset() -> None:
 )
 @QUICK
 def test_causal_offset(causal: str, bias: str) -> None:
-    """A causal mask that forgets the cache is another mask: kept or refused, never taken for causality."""
+    """A causal mask that forgets the cache is another mask.  It is kept or refused, and never taken for causality."""
     spelling = repair(Spelling(causal=causal, bias=bias, cache=True, miss="causal-offset"))
     result = rewrite(build(spelling), options=Options(verify=False))
     assume(result.model is not None)

@@ -118,7 +118,7 @@ def test_one_wrong_entry_anywhere_in_a_large_table_refuses(tmp_path: Path, place
 @pytest.mark.parametrize("form", ["distance", "affine", "ramp", "hidden", "shifted", "end"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_sampled_rows_give_the_same_formula(form: str, dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Large tables are guessed from some rows and small ones from all; both find the same."""
+    """Large tables are guessed from some rows and small ones from all.  Both find the same."""
     i, j = np.arange(300)[:, None], np.arange(320)[None, :]
     made = {
         "distance": -np.abs(i - j) * 0.5,
@@ -153,7 +153,7 @@ def test_blocks_cover_everything_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 MOST_CALLS = 46_000
-"""Function calls per layer of the pass: 1.1 times what the first proofs took, before numbers had types."""
+"""Function calls per layer of the pass.  They are 1.1 times what the first proofs took, before numbers had types."""
 
 
 def test_work_grows_with_the_number_of_layers() -> None:
@@ -182,7 +182,7 @@ def test_work_grows_with_the_number_of_layers() -> None:
 
 
 def test_a_constant_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
-    """A declared size of terabytes costs nothing: the file is too short, and that is said before anything is read."""
+    """A declared size of terabytes costs nothing.  The file is too short, and that is said before anything is read."""
     made = read("forms/linear_causal")
     made.graph.initializer.append(external("w", [1 << 20, 1 << 20], TensorProto.FLOAT, "weights.bin"))
     made.graph.node.append(helper.make_node("MatMul", ["y", "w"], ["z"]))

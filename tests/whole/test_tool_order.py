@@ -30,7 +30,7 @@ Tool = Callable[[Path, Path], None]
 
 
 def needed(name: str) -> Any:
-    """A module, or a skip that says what is missing: some tools of onnxruntime need torch."""
+    """A module, or a skip that says what is missing.  Some tools of onnxruntime need torch."""
     try:
         return importlib.import_module(name)
     except ImportError as error:

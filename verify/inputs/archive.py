@@ -1,6 +1,7 @@
-"""An ``.npz`` file from somebody else: a zip archive may hold anything, and a few bytes of it may become gigabytes.
+"""An ``.npz`` file that is not trusted.  A zip archive may hold anything, and a few bytes of it may become gigabytes.
 
-Every member is judged by its header before its content is read: plain numbers, and together no more than can be run.
+Every member is judged by its header before its content is read.  It has to hold plain numbers, and all members together
+no more than can be run.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import lzma
 import math
 import struct
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -23,9 +25,9 @@ PLAIN = "biuf"
 
 _FAULTS = (
     OSError, ValueError, EOFError, RuntimeError, NotImplementedError, MemoryError, OverflowError, KeyError, TypeError,
-    struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
+    struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError, SyntaxError, tokenize.TokenError,
 )  # fmt: skip
-"""What ``zipfile``, its decompressors and numpy's reader raise for what is no archive of arrays."""
+"""What ``zipfile``, its decompressors and numpy's reader raise for a file that is not an archive of arrays."""
 
 
 def read_arrays(path: Path, most: int | None) -> Arrays:
@@ -36,7 +38,7 @@ def read_arrays(path: Path, most: int | None) -> Arrays:
         most: Numbers in all arrays together, at most; None for no limit.
 
     Raises:
-        GivenInputError: It is no archive of plain arrays, or holds too much; the message names the member.
+        GivenInputError: It is not an archive of plain arrays, or holds too much; the message names the member.
     """
     where = str(path)
     try:
@@ -65,7 +67,7 @@ def read_arrays(path: Path, most: int | None) -> Arrays:
 
 
 def _declared(stream: IO[bytes], size: int) -> int:
-    """How many numbers a member declares; ValueError if they are no plain numbers or more than it holds."""
+    """How many numbers a member declares; ValueError if they are not plain numbers or more than it holds."""
     version = np.lib.format.read_magic(stream)
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"its format {version} is for arrays of records")

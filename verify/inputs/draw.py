@@ -19,7 +19,10 @@ from .sizes import DrawnSizes, Relation, Symbols
 from .usage import InputKind, ModelInput
 
 HIDDEN = -1e4
-"""What an additive mask holds at hidden keys: its weight is exactly 0, and every float type can hold it."""
+"""What an additive mask holds at hidden keys.  Their weight is exactly 0, and every float type can hold the number."""
+
+SMALLEST_NORMAL_HALF = 2.0**-14
+"""Below it float16 has fewer bits."""
 
 _FEWEST_SETS = 3
 
@@ -38,7 +41,7 @@ class Padding(Enum):
     RIGHT = "right"
     INTERIOR = "interior"
     WHOLE = "whole"
-    """All tokens of the last entry of the batch: its rows see no key."""
+    """All tokens of the last entry of the batch are padded, so its rows see no key."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Case:
         sizes: Batch and lengths.
         padding: Which tokens are padded.
         quiet: The query is zero, so that bias and masks alone decide; only where the query is an input.
-        turned: Flags, which are true with a cache, are true without one: other branches run.
+        turned: Flags that are true with a cache are true without one, so that other branches run.
     """
 
     name: str
@@ -93,7 +96,7 @@ class InputSet:
 
 
 def longest(one: InputSet) -> int:
-    """The longest axis of any input: how long the sequences of a set are, as far as that can be told."""
+    """The longest axis of any input.  It says how long the sequences of a set are, as far as that can be told."""
     return max((extent for array in one.arrays.values() for extent in array.shape), default=0)
 
 
@@ -173,7 +176,7 @@ def plan(inputs: Sequence[ModelInput], symbols: Symbols, long: int, beyond: Sequ
             chosen[turned] = replace(case, name=f"{case.name}, flags turned", turned=True)
     first = cases[0]
     if len({shapes for shapes, *_ in chosen}) < _FEWEST_SETS:
-        # Fixed shapes: all that can differ is the numbers, and short sequences show small slopes in few draws only.
+        # Fixed shapes: only the numbers can differ, and short sequences show small slopes in few draws only.
         again = [Case(f"{first.name}, draw {number}", first.sizes, first.padding) for number in range(2, 8)]
         return (*chosen.values(), *again)
     return tuple(chosen.values())
@@ -237,7 +240,7 @@ class Drawer:
                     masks[shape] = _kept(rng, shape, Padding.RIGHT if spared else case.padding)
                 arrays[entry.name] = _as_mask(masks[shape], entry)
             elif entry.kind is InputKind.WIDE_MASK:
-                # What is added to all keys of a row hides none of them, and takes digits from their scores.
+                # What is added to all keys of a row hides no key, and takes digits from their scores.
                 spared = case.padding is Padding.WHOLE and (entry.additive or not self._empty_rows)
                 visible = _visible(rng, shape, Padding.INTERIOR if spared else case.padding)
                 arrays[entry.name] = _as_mask(visible, entry)
@@ -273,7 +276,7 @@ class Drawer:
         if self._half:
             # 7 bits behind the point of the significand: what float16 and bfloat16 have in common.
             bits = values.view(np.uint32) & np.uint32(0xFFFF0000)
-            values = np.where(np.abs(values) < 2.0**-14, np.float32(0), bits.view(np.float32))
+            values = np.where(np.abs(values) < SMALLEST_NORMAL_HALF, np.float32(0), bits.view(np.float32))
         return values.astype(entry.dtype)
 
 
@@ -318,7 +321,7 @@ def _kept(rng: np.random.Generator, shape: tuple[int, ...], padding: Padding) ->
 
 
 def _visible(rng: np.random.Generator, shape: tuple[int, ...], padding: Padding) -> Array:
-    """True at visible keys, [..., S_q, S_kv]; a row always sees its own key, unless rows without keys are asked for."""
+    """True at visible keys, [..., S_q, S_kv].  A row sees its own key, unless rows without keys are asked for."""
     if padding is Padding.NONE:
         return np.ones(shape, bool)
     rows, keys = shape[-2], shape[-1]

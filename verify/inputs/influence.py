@@ -1,4 +1,4 @@
-"""Asking the original what depends on what: other content at some tokens, and whether outputs elsewhere move."""
+"""Asking the original what depends on what.  Some tokens get other content, and outputs elsewhere may move."""
 
 from __future__ import annotations
 

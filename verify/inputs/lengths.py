@@ -1,4 +1,4 @@
-"""How long drawn sequences are: as long as small slopes need, and beyond every length that a proof names."""
+"""How long drawn sequences are.  They are as long as small slopes need, and pass every length that a proof names."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def long_length(slopes: Iterable[float], longest: int, *, fitting: int | None = 
     Args:
         slopes: Of all heads; those of zero do not matter at any length.
         longest: No more than this, whatever the slopes are.
-        fitting: Nor more than this, unless it is no long sequence at all; None for no such limit.
+        fitting: No more than this either, unless it is too short for a long sequence; None for no limit.
     """
     magnitudes = [abs(slope) for slope in slopes if slope and math.isfinite(slope)]
-    # Compared as floats: a slope may be so small that its length is infinite.
+    # Compared as floats, since a slope may be so small that its length is infinite.
     wanted = max(SHORTEST_LONG, BIAS_THAT_MATTERS / min(magnitudes) if magnitudes else math.inf)
     most = longest if fitting is None else min(longest, max(SHORTEST_LONG, fitting))
     return max(1, math.ceil(min(most, wanted)))
@@ -46,7 +46,7 @@ def affordable(lengths: Sequence[int], heads: int, *, new_only: bool) -> tuple[t
     Args:
         lengths: Numbers of keys.
         heads: Of the widest attention.
-        new_only: There is no cache: a long sequence has as many rows as keys, not two.
+        new_only: There is no cache, so that a long sequence has as many rows as keys, not two.
     """
     available = available_memory()
     most = MOST_SCORES if available is None else min(MOST_SCORES, available // (2 * _BYTES_PER_SCORE))

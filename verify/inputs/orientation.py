@@ -1,7 +1,8 @@
 """Which of its first two axes a model's inputs have their tokens on.
 
-Most models take [B, S, ...], but fairseq's take [S, B, ...], and nothing in a shape says which it is.  Where a mask
-does not tell, the original is asked: a token changes others of its own sequence, and none of another batch entry.
+Most models take [B, S, ...], but fairseq's take [S, B, ...], and a shape does not say which it is.  Where a mask does
+not tell either, the original is asked.  A token changes others of its own sequence, but not those of another batch
+entry.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Which value of a padding mask means padding.
 
 Most models read 1 as "this token is there", but a ``key_padding_mask`` in PyTorch's sense reads True as
-"ignore this one".  Taking it the wrong way round would compare exactly the tokens that are out of scope, so
-the original is asked: what a padded token holds must not change any other token's output.
+"ignore this one".  Taking it the wrong way round would compare exactly the tokens that are out of scope, so the
+original is asked.  What a padded token holds must not change any other token's output.
 """
 
 from __future__ import annotations

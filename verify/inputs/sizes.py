@@ -1,9 +1,8 @@
-"""Symbolic dimensions: which size each symbol is, so that all inputs of a set fit together.
+"""Symbolic dimensions.  Each symbol is one size, so that all inputs of a set fit together.
 
 Exporters name equal sizes differently (``s43`` and ``s72`` for one batch) and write sums as text
-(``past_sequence_length + sequence_length``).  A symbol gets a role from where it stands; sums are taken at
-their word; and the one thing that shapes do not say -- whether a mask covers the past too -- is tried on the
-original model.
+(``past_sequence_length + sequence_length``).  A symbol gets a role from where it stands.  Sums mean
+what they say.  Shapes do not say whether a mask covers the past too, so that is tried on the original model.
 """
 
 from __future__ import annotations
@@ -130,7 +129,7 @@ class Symbols:
         new = {symbol for symbol, role in roles.items() if role is Role.NEW}
         alone = sum(any(d in new for d in entry.dims) for entry in inputs if entry.kind is InputKind.FLOAT) < 2
         if self._bare and alone and Role.PAST in roles.values():
-            # A bare attention's keys hold all tokens; only beside keys as long as the query are there past ones.
+            # A bare attention's keys hold all tokens.  There are past ones only beside keys as long as the query.
             roles = {symbol: Role.TOTAL if role is Role.PAST else role for symbol, role in roles.items()}
         return roles
 

@@ -1,7 +1,7 @@
 """What each model input is for, read from the operators that consume it.
 
-Numbers for an input cannot be drawn from its type alone: an int64 may be a token id that must lie inside an
-embedding, a padding mask, or a position.  Consumers say which; names only help where consumers leave it open.
+Numbers for an input cannot be drawn from its type alone.  An int64 may be a token id that must lie inside an
+embedding, a padding mask, or a position.  Consumers say which.  Names only help where consumers leave it open.
 """
 
 from __future__ import annotations

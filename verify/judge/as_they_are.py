@@ -1,8 +1,8 @@
 """Original and rewritten unwidened, where a bias passes through a type that float32 clones do not round to.
 
 A clone computes in float32 what the model computes in bfloat16, so that it says nothing about the rounding itself.
-Here a model whose scores are float32 is run with the detour in it: a bias that is kept rounded has to agree, and one
-that was replaced by what it was before rounding (``--exact-bias``) moves the outputs, by an amount that is said.
+Here a model whose scores are float32 is run with the detour in it.  A bias that is kept rounded has to agree.  A bias
+that was replaced by what it was before rounding (``--exact-bias``) moves the outputs, and the report says by how much.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def compare_as_they_are(
         sources: Original and rewritten model as they are.
         sets: Input sets, some of them beyond the length that the narrow type is exact for.
         layouts: Axes of the outputs.
-        exact_bias: The rewritten model does not round the bias: the difference is told, and is no failure.
+        exact_bias: The rewritten model does not round the bias.  The difference is told, and is not a failure.
         threads: Threads of onnxruntime.
 
     Returns:
-        Results of the comparison (none for an exact bias), and notes.
+        Results of the comparison (empty for an exact bias), and notes.
     """
     try:
         original = Session(sources[0].model, threads=threads)

@@ -1,7 +1,7 @@
 """Original against rewritten, output by output, at the tokens whose values mean something.
 
 Rows of padded queries see no key, or few.  Where the proofs say that the original computes there what the fused nodes
-do, they are compared like all others; elsewhere they are out of scope, since no valid token ever reads them.
+do, they are compared like all others.  Elsewhere they are out of scope, since no valid token ever reads them.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ Allowance = float | Array
 
 @dataclass(frozen=True)
 class OutputAxes:
-    """Where an output has its batch and its tokens; both None if nowhere."""
+    """Where an output has its batch and its tokens; both None if it has no such axes."""
 
     batch_axis: int | None
     token_axis: int | None
 
 
 def find_layouts(sets: Sequence[InputSet], outputs: Sequence[Arrays]) -> dict[str, OutputAxes]:
-    """Finds batch and token axes of every output: those whose sizes follow the inputs through all sets.
+    """Finds batch and token axes of every output.  Their sizes follow the inputs through all sets.
 
     Args:
         sets: The input sets.

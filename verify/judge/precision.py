@@ -1,8 +1,8 @@
-"""16-bit models as they are: which of original and rewritten is the more accurate one.
+"""16-bit models as they are, and which of original and rewritten is the more accurate one.
 
-Rewriting in 16 bits changes results within 16-bit rounding, often for the better: a bias that grows with the
-sequence swallows the scores of a 16-bit model, a computed float32 bias does not.  So both are measured against
-the float32 original instead of against each other.
+Rewriting in 16 bits changes results within 16-bit rounding, often for the better.  A bias that grows with the sequence
+swallows the scores of a 16-bit model; a computed float32 bias does not.  So both are measured against the float32
+original instead of against each other.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def measure_precision(
 def shortest_and_longest(sets: Sequence[InputSet], oracle: Sequence[Arrays]) -> list[tuple[InputSet, Arrays]]:
     """A few input sets and the outputs that belong to them, the longest among them."""
     runs = list(zip(sets, oracle, strict=True))
-    # Rounding grows with the length: the longest is the one that tells.
+    # Rounding grows with the length, so the longest set tells most.
     return runs[: _MOST_SETS - 1] + sorted(runs[_MOST_SETS - 1 :], key=lambda run: longest(run[0]))[-1:]
 
 

@@ -1,10 +1,10 @@
 """The one allowance beyond the fixed limit: a bias that the original rounds before it is added.
 
-The rewritten model computes slope * distance exactly; a table of a 16-bit model holds each product rounded to
-its type.  That difference is in the file, so widening both models to float32 does not remove it.  In float32 it
-matters where slopes are large numbers given at run time.  How far it may move an output is measured, not guessed:
-the rewritten model is run once more with every bias entry moved by the largest rounding such a bias can have, up
-at even keys and down at odd ones.
+The rewritten model computes slope * distance exactly.  A table of a 16-bit model holds each product rounded to its
+type.  That difference is in the file, so widening both models to float32 does not remove it.  In float32 it matters
+where slopes are large numbers given at run time.  How far it may move an output is measured and not guessed.  The
+rewritten model is run once more with every bias entry moved by the largest rounding such a bias can have, up at even
+keys and down at odd ones.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _FACTOR = 2.0
 
 
 _PATTERNS = 2.0
-"""At a site alone entries move by their own rounding, in two patterns; others may weigh twice as much."""
+"""At a site alone entries move by their own rounding, in two patterns.  Other patterns may weigh twice as much."""
 
 NOISE = "rounding_noise"
 """The input that a site's model gets for what rounding may add to its bias."""
@@ -115,7 +115,7 @@ def rounding_allowances(
 
     try:
         if site is not None and site.bias is not None:
-            # Rounding of entries differs from key to key; rounding of a slope is the same for all of them.
+            # Rounding of entries differs from key to key.  Rounding of a slope is the same for all of them.
             alternating = _alternating if site.wide else _alternating_in_float32
             allow(_with_input(rewritten.proto, sites), (alternating, lambda bias, visible: bias))
         else:
@@ -135,7 +135,7 @@ def _alternating(bias: Array, visible: Array) -> Array:
 
 
 def _alternating_in_float32(bias: Array, visible: Array) -> Array:
-    """The same, with entries that the fused node counts from the row: they are at most as large as a row is wide."""
+    """The same, with entries that the fused node counts from the row.  They are at most as large as a row is wide."""
     highest = np.where(visible, bias, -np.inf).max(axis=-1, keepdims=True)
     lowest = np.where(visible, bias, np.inf).min(axis=-1, keepdims=True)
     width = np.where(visible.any(axis=-1, keepdims=True), highest - lowest, 0.0)
@@ -207,7 +207,7 @@ def _with_noise(proto: onnx.ModelProto, sites: Sequence[FusedNode], unit: float)
             body.node.insert(where + 1, step)
 
     def edit(site: Edit) -> None:
-        # The body that the file has: with another one its mistakes would be taken for rounding.
+        # The body is that of the file.  With another one, its mistakes would be taken for rounding.
         site.own_body(disturb)
 
     return edit_sites(proto, sites, edit)

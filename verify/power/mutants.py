@@ -1,8 +1,8 @@
-"""Wrong rewrites: the mistakes that a rewriter of ALiBi attention could make, made on purpose.
+"""Wrong rewrites.  They are the mistakes that a rewriter of ALiBi attention could make, made on purpose.
 
-Each mutant is the rewritten model with one kind of mistake at some fused nodes.  Values are changed by
-inserting nodes in front of the fused node, so that it makes no difference whether slopes are a constant or
-computed; the mask's and the row's meaning is changed in a copy of the function body.
+Each mutant is the rewritten model with one kind of mistake at some fused nodes.  Values are changed by inserting nodes
+in front of the fused node, so that it makes no difference whether slopes are a constant or computed.  The meaning of
+the mask and of the row is changed in a copy of the function body.
 """
 
 from __future__ import annotations
@@ -40,10 +40,13 @@ class MutantKind(Enum):
     PARAMETER = "form_parameter_off_by_one"
 
 
+SLOPE_ERROR = 0.01
+"""Relative.  A mistake of this size is larger than rounding, and has to be seen."""
+
 OF_KEY_BIAS = frozenset({MutantKind.KEY_BIAS_DROPPED, MutantKind.KEY_BIAS_SHIFTED, MutantKind.KEY_BIAS_ROLLED})
 OF_WINDOW = frozenset({MutantKind.WINDOW_WIDER, MutantKind.WINDOW_TURNED})
 OF_FORM = frozenset({MutantKind.PARAMETER})
-"""Mistakes in the parameters of a form; the linear and the symmetric one have none."""
+"""Mistakes in the parameters of a form.  The linear and the symmetric form have no parameters."""
 _WITHOUT_SLOPES = frozenset({MutantKind.CAUSALITY, MutantKind.ROW_OFFSET, *OF_KEY_BIAS, *OF_WINDOW})
 """Mistakes that show where all slopes are zero."""
 
@@ -59,7 +62,7 @@ class FusedNode:
         scale: Its attribute.
         empty_rows: Its attribute.
         slopes: Their values, None if computed at run time.
-        window: Its attributes window_left and window_right; -1 where there is none.
+        window: Its attributes window_left and window_right; -1 for no bound.
     """
 
     index: int
@@ -97,7 +100,7 @@ def find_sites(proto: onnx.ModelProto) -> tuple[FusedNode, ...]:
 
 
 def concerns(kind: MutantKind, site: FusedNode) -> bool:
-    """Whether the node has what a mistake of this kind is about; there is nothing to say where it has not."""
+    """Whether the node has what a mistake of this kind is about."""
     if kind in OF_KEY_BIAS:
         return site.variant.key_bias
     if kind in OF_FORM:
@@ -106,7 +109,7 @@ def concerns(kind: MutantKind, site: FusedNode) -> bool:
 
 
 def not_applicable(kind: MutantKind, site: FusedNode, *, kernels: bool = False) -> str | None:
-    """Why a mistake of this kind would be none at this site, or None if it would be one.
+    """Why a mistake of this kind would change nothing at this site, or None if it would be a mistake.
 
     Args:
         kind: The mistake.
@@ -134,7 +137,7 @@ def not_applicable(kind: MutantKind, site: FusedNode, *, kernels: bool = False) 
 
 
 def other_causality(variant: Variant) -> Variant:
-    """The member that hides later keys if this one does not; the linear one, if the form has no such member.
+    """The member that hides later keys if this one does not; the linear one, if the form has no causal member.
 
     A form without causal members is the linear one where later keys are hidden, so a rewriter that confuses the two
     writes that.
@@ -215,7 +218,7 @@ class Edit:
         self.node.input[3] = name
 
     def use_body(self, variant: Variant, inputs: Sequence[str], change: Callable[[onnx.FunctionProto], None]) -> None:
-        """Gives the node a body of its own, under a name that no other node has; a kernel goes by the member's name."""
+        """Gives the node a body of its own, under a name that no other node has.  Kernels go by the member's name."""
         if self.kernels:
             self.node.op_type = variant.op_type
             self.node.input[:] = inputs
@@ -254,14 +257,14 @@ def _drop_bias(edit: Edit) -> None:
 
 
 def _change_slope(edit: Edit, reduce: str, neutral: float) -> None:
-    """Multiplies the slope(s) of smallest or largest nonzero magnitude by 1.01."""
+    """Multiplies the slope(s) of smallest or largest nonzero magnitude by 1 + SLOPE_ERROR."""
     slopes = edit.node.input[3]
     magnitudes = edit.add("Abs", slopes)
     zero = edit.add("Equal", magnitudes, edit.constant(0.0, np.float32))
     nonzero = edit.add("Where", zero, edit.constant(neutral, np.float32), magnitudes)
     extreme = edit.add(reduce, nonzero, keepdims=0)
     hit = edit.add("Cast", edit.add("Equal", magnitudes, extreme), to=TensorProto.FLOAT)
-    excess = edit.add("Mul", hit, edit.constant(0.01, np.float32))
+    excess = edit.add("Mul", hit, edit.constant(SLOPE_ERROR, np.float32))
     factor = edit.add("Add", excess, edit.constant(1.0, np.float32))
     edit.replace_slopes(edit.add("Mul", slopes, factor))
 
@@ -283,7 +286,7 @@ def _change_causality(edit: Edit) -> None:
 
 
 def _shift_odd_keys(edit: Edit) -> None:
-    """key_positions + 1 at every second key; a shift of all keys would be no mistake (softmax removes it)."""
+    """key_positions + 1 at every second key.  A shift of all keys would not be a mistake, since softmax removes it."""
     length = edit.add("Gather", edit.add("Shape", edit.node.input[1]), edit.constant(2, np.int64))
     keys = edit.add("Range", edit.constant(0, np.int64), length, edit.constant(1, np.int64))
     odd = edit.add("Cast", edit.add("Mod", keys, edit.constant(2, np.int64)), to=TensorProto.FLOAT)

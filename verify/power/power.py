@@ -1,4 +1,4 @@
-"""The power check: would the comparison have noticed a wrong rewrite?
+"""The power check, which asks whether the comparison would have noticed a wrong rewrite.
 
 The same input sets are run through mutants of the rewritten model.  One that the sets cannot tell from the
 original shows that they are too weak for that kind of mistake, and the report says so.
@@ -23,7 +23,7 @@ EACH_SITE_UP_TO = 4
 
 
 def no_progress(phase: str, done: int, whole: int) -> None:
-    """Nobody wants to know."""
+    """Told where a caller asks for no progress."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _judge(
             largest = max(largest, worst)
             identical = identical and _identical(rewritten, outputs)
     except RunError as error:
-        # A mutant is our own construction: that it does not run says nothing about the input sets.
+        # A mutant is our own construction.  That it does not run says nothing about the input sets.
         return MutantResult(kind.value, label, "survived", None, 0.0, f"the mutant does not run: {error}")
     argument = _equivalence(kind, sites, baseline, reaches=reaches) if identical else None
     if argument is not None:
@@ -153,7 +153,7 @@ def _equivalence(kind: MutantKind, sites: Sequence[FusedNode], baseline: Baselin
         kind: The mistake.
         sites: Where it was made.
         baseline: What it was compared with.
-        reaches: Another mistake at the same sites was seen: a branch that is not taken changes no bit either.
+        reaches: Another mistake at the same sites was seen.  A branch that is not taken changes no bit either.
     """
     same_form = all(other_causality(site.variant).form == site.variant.form for site in sites)
     if kind is MutantKind.CAUSALITY and same_form and baseline.query_length_fixed_at_one:

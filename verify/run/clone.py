@@ -1,9 +1,9 @@
-"""Float32 clones: the same model with every 16-bit float made a 32-bit one.
+"""Float32 clones.  A clone is the same model with every 16-bit float made a 32-bit one.
 
 Two 16-bit models cannot be compared to better than 16 bits, and onnxruntime's CPU kernels do not compute in
-16 bits anyway (it has none for bfloat16, and keeps float32 between the operators of a float16 model).  As
-float32 clones original and rewritten can be compared to float32 accuracy, which is enough to tell a slope
-that is 1 % off.  Values survive the widening unchanged: a mask of float16's lowest number stays -65504.
+16 bits anyway (it lacks those for bfloat16, and keeps float32 between the operators of a float16 model).  As float32
+clones original and rewritten can be compared to float32 accuracy, which is enough to tell a slope that is 1 % off.
+Values survive the widening unchanged.  A mask of float16's lowest number stays -65504.
 """
 
 from __future__ import annotations

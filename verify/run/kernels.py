@@ -1,4 +1,4 @@
-"""Where our kernels run: what a session needs so that fused nodes run on them and not as their function bodies."""
+"""What a session needs so that fused nodes run on our kernels and not as their function bodies."""
 
 from __future__ import annotations
 

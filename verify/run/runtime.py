@@ -23,7 +23,7 @@ from .kernels import Kernels
 from .widen import TO_FLOAT64, widen
 
 SHARE_OF_MEMORY = 0.5
-"""Of what is available, for the tensors of a session; outputs are copied once, and compared in float64."""
+"""Share of the available memory for the tensors of a session.  Outputs are copied once, and compared in float64."""
 
 MOST_BYTES = 1 << 29
 """Memory that the tensors of a session get besides the weights and what the attention needs (``Model.room``).
@@ -33,7 +33,7 @@ A file of a few bytes can ask for as much as there is.  What needs more than thi
 _WEIGHTS_FACTOR = 3
 
 MOST_SECONDS = 1800.0
-"""For one run of a model: some need minutes, and some never end."""
+"""For one run of a model.  Some models need minutes, and some never end."""
 
 _OUT_OF_MEMORY = ("BFCArena", "bad allocation", "bad_alloc", "Failed to allocate memory")
 
@@ -80,7 +80,7 @@ def import_onnxruntime() -> ModuleType:
 class Session:
     """A model loaded into onnxruntime as it is written.
 
-    No graph optimizations: what is compared is the file and not what an optimizer makes of it.
+    It runs without graph optimizations, since the file is compared and not what an optimizer makes of it.
 
     Args:
         model: What to run.
@@ -98,7 +98,7 @@ class Session:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
-        # Packed copies of the weights pay off after many runs only, and double the memory.
+        # Packed copies of the weights only pay off after many runs, and double the memory.
         options.add_session_config_entry("session.disable_prepacking", "1")
         proto = model.proto
         if model.wide:

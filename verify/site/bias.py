@@ -1,7 +1,7 @@
-"""The bias of a site itself, beside its output: with queries of zero the scores are the bias.
+"""The bias of a site itself, beside its output.  With queries of zero the scores are the bias.
 
-An output shows the keys that have weight, and rounding of a table is allowed to move it.  Entries tell more: each has
-the rounding of its own size and no more, be it of a key that the row hardly looks at.
+An output shows the keys that have weight, and rounding of a table is allowed to move it.  Entries tell more.  Each has
+the rounding of its own size and no more, even for a key that the row hardly looks at.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SCORES = "scores_with_bias"
 """The output that a rewritten site gets for its scores."""
 
 _ULP = 2.0
-"""Unit roundoffs in a unit in the last place: what the proof allows an entry of a table."""
+"""Unit roundoffs in a unit in the last place, which the proof allows an entry of a table."""
 
 _NO_WEIGHT = 745.0
 """Below the largest entry of its row a key has no weight, in float64 either."""
@@ -40,8 +40,8 @@ _MOST_ENTRIES = 1 << 20
 class Bias:
     """The bias of one input set as the original adds it, relative to a key of the same row.
 
-    Softmax does not see what is constant along a row.  Rows are measured from the key whose entry is smallest, which
-    has the least rounding.
+    Softmax does not see what is constant along a row.  Rows are measured from the key whose entry is smallest, since
+    that one has the least rounding.
 
     Attributes:
         rows: The rows that are looked at.

@@ -1,4 +1,4 @@
-"""Site by site in place of the whole model, and beside it: what each site alone says."""
+"""What each site alone says, in place of the whole model or beside it."""
 
 from __future__ import annotations
 
@@ -116,8 +116,8 @@ def sharpen(
 ) -> tuple[PowerResult, tuple[SetResult, ...]]:
     """Runs surviving mutants again, on their sites alone.
 
-    The whole model's outputs may hide a small mistake: a few tokens of fixed number, or layers on top.  Alone a
-    site is computed in float64, and with queries of zero the bias decides.  What is right must pass there too.
+    The whole model's outputs may hide a small mistake, behind a fixed number of few tokens or behind layers on top.
+    A site alone is computed in float64, and with queries of zero the bias decides.  A right site must pass there too.
 
     Returns:
         The power of both comparisons together, and the sets on which a site alone is wrong.
@@ -145,7 +145,7 @@ def sharpen(
 
 
 def _again(mutant: MutantResult, found: dict[str, SiteResult], complete: bool) -> MutantResult:
-    """A survivor's verdict once its sites have been looked at alone; at several sites all of them count."""
+    """A survivor's verdict once its sites have been looked at alone.  At several sites all of them count."""
     concerned = [(node, result) for node, result in found.items() if mutant.site in ("all", node)]
     own = [m for node, result in concerned for m in result.mutants if (m.kind, m.site) == (mutant.kind, node)]
     counted = [m for m in own if m.verdict != "not_applicable"]

@@ -1,9 +1,9 @@
 """Verification site by site: each attention alone, before and after, on drawn operands and without weights.
 
-For a model that does not fit into memory, and for mistakes that the whole model's outputs hide: here the query can be
-zero, so that the bias alone decides, and everything runs in float64 where onnxruntime has the kernels, so that no
-rounding of the runtime covers anything.  What is left between two correct sites is the rounding of the constants
-that the files hold, and that is measured.
+It is for models that do not fit into memory, and for mistakes that the whole model's outputs hide.  Here the query can
+be zero, so that the bias alone decides.  Everything runs in float64 where onnxruntime has the kernels, so that no
+rounding of the runtime hides a mistake.  Between two correct sites only the rounding of the constants in the files is
+left, and that is measured.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ WIDE_LIMIT = 1e-12
 """Of the largest magnitude of an output in float64, where one rounding is 1.1e-16."""
 
 NARROW_LIMIT = 2e-6
-"""The same in float32, where one rounding is 6e-8: one attention has some ten in a row."""
+"""The same in float32, where one rounding is 6e-8.  One attention has some ten in a row."""
 
 _MOST_SCORES = 1 << 21
-"""Entries of the scores of all heads and two sequences: some ten such tensors are in memory at once."""
+"""Entries of the scores of all heads and two sequences.  Some ten such tensors are in memory at once."""
 
 
 class SiteChecks:
-    """Checks sites one after the other; sites whose graphs are the same are checked once.
+    """Checks sites one after the other.  Sites whose graphs are the same are checked once.
 
     Args:
         described: What the original's inputs are for, by name.
@@ -98,7 +98,7 @@ class SiteChecks:
 
 @dataclass
 class _SiteRuns(Runs):
-    """Runs of a site; what only tells which rows are compared does not stay in memory."""
+    """Runs of a site.  Outputs that only tell which rows are compared do not stay in memory."""
 
     judge: Callable[[InputSet, Arrays], InputSet] = lambda one, outputs: one
 
@@ -158,7 +158,7 @@ class _Check:
         allowances: list[dict[str, Allowance]] = [{} for _ in sets]
         results = _compared(pairs, layouts, allowances, relative)
         if complete:
-            # Always allowed for, so that what is said about mutants holds for the limit that decides.
+            # It is always allowed for, so that the verdicts on mutants hold for the limit that decides.
             site = SiteRounding(self.pair.by_head, self._bias_of(original), wide)
             plain = [{name: value for name, value in other.items() if name != BIAS} for other in computed]
             found = rounding_allowances(
@@ -213,7 +213,7 @@ class _Check:
     def _long(self) -> int:
         """A length at which the smallest slope decides, within reason."""
         slopes = [slope for site in find_sites(self.clones[1].proto) for slope in site.slopes or ()]
-        # In float64 a small slope shows at any length: what many heads take in memory need not be more.
+        # In float64 a small slope shows at any length, so the memory of many heads need not grow.
         fitting = math.isqrt(_MOST_SCORES // (2 * self.pair.heads))
         return long_length(slopes, self.options.max_length, fitting=fitting)
 
@@ -289,7 +289,7 @@ def _compared(
     allowances: Sequence[Mapping[str, Allowance]],
     relative: float,
 ) -> tuple[SetResult, ...]:
-    """The verdict per input set: (the set, the original's outputs, those of the rewritten site, why there are none)."""
+    """The verdict per input set: (the set, the original's outputs, those of the rewritten site, why it has none)."""
     results = []
     for (one, wanted, other, error), extra in zip(pairs, allowances, strict=True):
         shapes = {name: tuple(array.shape) for name, array in one.arrays.items()}

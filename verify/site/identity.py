@@ -1,4 +1,4 @@
-"""Whether two sites are the same: then what was compared at one holds for the other."""
+"""Whether two sites are the same.  What was compared at one then holds for the other."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _lines(
 
 
 def _from_outputs(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
-    """Nodes after what they need, in an order that the outputs alone decide: files order layers in many ways."""
+    """Nodes after what they need, in an order that the outputs alone decide, since files order layers in many ways."""
     makers = {name: node for node in proto.graph.node for name in node.output if name}
     done: set[int] = set()
     pending = [(output.name, False) for output in reversed(proto.graph.output)]

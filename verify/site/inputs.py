@@ -1,4 +1,4 @@
-"""The inputs of a site alone: operands at its border, drawn, and the sizes that lie beyond it, counted."""
+"""The inputs of a site alone.  Operands at its border are drawn, and sizes that lie beyond it are counted."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class SiteSet(InputSet):
 
 
 class SiteDrawer:
-    """Draws the inputs of a site: shapes from the analysis, queries of zero where a case asks for them."""
+    """Draws the inputs of a site.  Shapes come from the analysis, and queries are zero where a case asks for that."""
 
     def __init__(
         self, pair: SitePair, inputs: Sequence[ModelInput], options: VerifyOptions, *, half_values: bool
@@ -65,7 +65,7 @@ class SiteDrawer:
         return self._pair.sizes.settle(sizes.batch, sizes.new, sizes.past)
 
     def shape(self, entry: ModelInput, sizes: DrawnSizes, relation: Relation) -> tuple[int, ...]:
-        """The shape of an input; raises RunError if there is none."""
+        """The shape of an input; raises RunError if no array has it."""
         found = self._pair.extents(entry.name, self._numbers(sizes))
         if found is None:
             raise RunError(f"the shape of {entry.name!r} is not known at {sizes}")
@@ -78,7 +78,7 @@ class SiteDrawer:
         return numbers
 
     def draw(self, case: Case, relation: Relation, seed: Sequence[int]) -> InputSet:
-        """Draws one input set; raises RunError if the site has no such sizes."""
+        """Draws one input set; raises RunError if the site cannot have these sizes."""
         numbers = self._numbers(case.sizes)
         one = self._drawer.draw(case, relation, seed)
         arrays = dict(one.arrays)

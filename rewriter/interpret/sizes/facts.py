@@ -3,8 +3,8 @@
 ``Add`` of [B, S] and [B2, S2] only runs if the extents agree (or are 1).  Exporters name the same extent
 differently in different places, so such equalities are learned from the operators, never from names.
 
-A fact holds where its node surely runs.  A branch of an If may never run, nor the body of a Loop: what they imply
-holds inside of them only.  So every graph has facts of its own, which see those of the graphs around it.
+A fact holds where its node surely runs.  A branch of an If or the body of a Loop may never run, so what they imply
+holds inside of them only.  Every graph has facts of its own, which see those of the graphs around it.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Facts:
         return found
 
     def once(self, question: Hashable, answer: Callable[[], Answered]) -> Answered:
-        """The answer to a question about what is known; asked again, it is worked out again if more is known.
+        """The answer to a question about what is known.  It is worked out again only if more is known by then.
 
         Args:
             question: What tells the question from all others.
@@ -169,7 +169,7 @@ class Facts:
     def learn(self, left: Poly, right: Poly, node: str, *, by_broadcast: bool) -> bool:
         """Take ``left == right`` as given; False if that is impossible or cannot be put into polynomials.
 
-        What cannot be put in is noted all the same: whoever goes on as if it held rests on it.
+        What cannot be put in is noted all the same, since a proof that goes on as if it held rests on it.
 
         Args:
             left: One extent.
@@ -194,7 +194,7 @@ class Facts:
         assert coefficient is not None
         value = (-difference + pivot_times(pivot, coefficient)) / coefficient
         if isinstance(pivot, Size) and is_nonpositive(value):
-            return False  # an empty axis is no reason to call two extents equal
+            return False  # an empty axis does not make two extents equal
         self._mapping[pivot] = value
         self._learned.append(Fact(left, right, node, by_broadcast))
         return True
@@ -202,7 +202,7 @@ class Facts:
     def _only_choice(self, left: Poly, right: Poly) -> tuple[Size, str] | None:
         """The size that was taken for a number although a broadcast leaves it to be 1, if nothing else was chosen.
 
-        Two numbers above 1 that have to agree and do not: whoever runs the model has made the other choice.
+        Two numbers above 1 have to agree and do not.  A run of the model has made the other choice.
         """
         numbers = [self.normal(side).constant for side in (left, right)]
         chosen = [fact for fact in self.learned if fact.by_broadcast]
@@ -218,8 +218,8 @@ class Facts:
     def _settled(self, atom: Atom) -> Poly:
         """What an atom is replaced by, without atoms that were replaced later.
 
-        A model may name one extent anew in every layer.  Looking up leaves the short way behind, so that the work
-        stays in proportion to the number of names.
+        A model may name one extent anew in every layer.  A look-up shortens the chain, so that the work stays in
+        proportion to the number of names.
         """
         seen = {atom}
         pending = [atom]
@@ -272,7 +272,7 @@ def pivot_times(atom: Atom, coefficient: Number) -> Poly:
 
 
 def _without_common_factor(value: Poly) -> Poly:
-    """B*H*S - B*H*T == 0 says S == T: extents that multiply every term are not zero in a run that matters."""
+    """B*H*S - B*H*T == 0 says S == T.  Extents that multiply every term are not zero in a run that matters."""
     if len(value.terms) < 2:
         return value
     content = math.gcd(*(int(c) for _, c in value.terms if c == int(c)))

@@ -1,9 +1,9 @@
 """What an assumption about sizes may cut off: the far end of a buffer, and nothing else.
 
-A proof may rest on ``64 - S >= 0``: beyond it the original reads its buffer from the wrong end, or not at all.
-It may not rest on ``1 - S >= 0``: an index that wraps around on purpose looks like that, and a proof for
-sequences of one token says nothing about a model.  Nor on ``T == 2 S - 1``, which leaves odd lengths only.  So
-assumptions have to leave every size all small values, without a gap, up to where a buffer ends.
+A proof may rest on ``64 - S >= 0``.  Beyond it the original reads its buffer from the wrong end, or not at all.
+It may not rest on ``1 - S >= 0``.  An index that wraps around on purpose looks like that, and a proof for
+sequences of one token says nothing about a model.  Nor may it rest on ``T == 2 S - 1``, which leaves odd lengths
+only.  So assumptions have to leave every size all small values, without a gap, up to where a buffer ends.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ SMALL = tuple(range(1, 9))
 """Values that every size must be able to have; where a buffer ends earlier, those before its end, two at least."""
 
 FEWEST = 2
-"""Buffers of fewer entries than this are no buffers: a proof for one token says nothing about a model."""
+"""A buffer has at least so many entries, since a proof for one token says nothing about a model."""
 
 DOMAIN = (*range(1, 18), 0)
 """Values tried for the other sizes, likely ones first; a cache may be empty, and T is S plus a cache."""
 
 MOST_TRIALS = 1 << 13
-"""Sizes set in the search for one assignment; where it finds none, there is taken to be none."""
+"""Sizes set in the search for one assignment.  If the search finds no assignment, it is taken that none exists."""
 
 
 def leaves_room(value: Poly) -> bool:
@@ -41,7 +41,7 @@ def leaves_room(value: Poly) -> bool:
 
 
 def gap(numbers: Sequence[int], possible: Sequence[bool]) -> int | None:
-    """The first of the numbers that is missing before one that is possible, or among the fewest; None if none is."""
+    """The first of the numbers that is missing before a possible one, or among the fewest; None if all are there."""
     last = max((n for n, each in zip(numbers, possible, strict=True) if each), default=0)
     wanted = max(last, *numbers[:FEWEST])
     return next((n for n, each in zip(numbers, possible, strict=True) if n <= wanted and not each), None)
@@ -64,7 +64,7 @@ def excluded(extent: Poly, facts: Sequence[Fact], normal: Callable[[Poly], Poly]
     claims += [(normal(of(size)), ">=") for size in raw]  # what was eliminated is an extent as well
     assumed = free([side for fact in related if fact.by_broadcast for side in (fact.left, fact.right)])
     targets = [(extent, _smallest(extent))]
-    # An assumption may say no more about any size that it mentions: T = 2 S - 1 leaves T the odd numbers.
+    # An assumption may exclude no value of any size that it mentions: T = 2 S - 1 leaves T the odd numbers.
     targets += [(normal(of(size)), SMALL) for size in assumed if size.declared]
     for target, numbers in targets:
         if target.constant is not None:
@@ -78,8 +78,7 @@ def excluded(extent: Poly, facts: Sequence[Fact], normal: Callable[[Poly], Poly]
 def tied(first: Poly, second: Poly, facts: Sequence[Fact], normal: Callable[[Poly], Poly]) -> bool:
     """Whether assumptions leave two extents nothing but to be the same number, though neither is one.
 
-    An Add of [B, 1] and [S] runs for B = S and for B = 1: that a model has as many sequences as tokens is not what
-    anybody means.
+    An Add of [B, 1] and [S] runs for B = S and for B = 1.  No model is meant for as many sequences as tokens.
     """
     first, second = normal(first), normal(second)
     if first.constant is not None or second.constant is not None:
@@ -96,7 +95,7 @@ def tied(first: Poly, second: Poly, facts: Sequence[Fact], normal: Callable[[Pol
 def _smallest(extent: Poly) -> tuple[int, ...]:
     """The smallest numbers that an extent can be, whatever is assumed.
 
-    Three patches for each image make 3 * B of them: that no run has one patch, or two, is no assumption.
+    Three patches for each image make 3 * B of them.  That no run has one patch, or two, follows and is not assumed.
     """
     sizes = free([extent])
     if len(sizes) > 3:

@@ -1,4 +1,4 @@
-"""Large arrays in pieces: constants of gigabytes are looked through without being in memory as a whole."""
+"""Large arrays in pieces.  Constants of gigabytes are looked through without being in memory as a whole."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Constant tables as formulas: an exact fit over the whole buffer, or no formula at all.
 
 A table that is read at an index that moves is replaced by a closed form in that index if every finite
-entry of the *whole* buffer agrees with it to one unit in the last place of the stored type -- not only
-the part that a short test would use.  Entries that hide a key (-inf, finfo.min) become a condition.
+entry of the *whole* buffer agrees with it to one unit in the last place of the stored type, not only the
+entries that a short test would use.  Entries that hide a key (-inf, finfo.min) become a condition.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ LARGE = 1 << 22
 NUMPY_TYPES = {"float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}
 
 LARGEST_INTEGER = 1 << 53
-"""Tables of larger integers are no atoms: float64, in which entries are kept, would round them."""
+"""Tables of larger integers are not atoms, since entries are kept in float64, which would round them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +80,7 @@ class Table(Hashed):
     data: Floats = field(repr=False)
     integer: bool = False
     tag: str = ""
-    """Stands for the data: tables of equal names in different models are different."""
+    """Stands for the data, since tables of equal names in different models are different."""
 
     def _distinction(self) -> str:
         return self.tag

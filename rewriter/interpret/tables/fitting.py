@@ -1,6 +1,6 @@
 """A constant table as formula: guessed from some of its rows, then compared with every entry.
 
-Tables may be larger than memory: nothing here holds more than a block of one at a time.
+Tables may be larger than memory, so nothing here holds more than a block of one at a time.
 """
 
 from __future__ import annotations
@@ -24,6 +24,14 @@ Pattern = tuple[tuple[int, ...], ...]
 SAMPLED_ROWS = 96
 """Rows of a large table that a formula is guessed from: first, last and some between."""
 
+
+FLOATS = {
+    "float16": (10, 2.0**-14),
+    "bfloat16": (7, 2.0**-126),
+    "float32": (23, 2.0**-126),
+    "float64": (52, 2.0**-1022),
+}
+"""Bits behind the point of the significand, and the smallest number that has all of them, by type."""
 
 MOST_SLICES = 1 << 12
 """Choices of the axes that are no positions; there are never more heads than this."""
@@ -202,8 +210,7 @@ class _Slices:
 
 def _spacing(dtype: np.dtype[np.generic], size: Floats) -> Floats:
     """One unit in the last place of the stored type, per entry."""
-    bits = {"float16": 10, "bfloat16": 7, "float32": 23, "float64": 52}.get(dtype.name, 23)
-    smallest = {"float16": 2.0**-14, "float64": 2.0**-1022}.get(dtype.name, 2.0**-126)
+    bits, smallest = FLOATS.get(dtype.name, FLOATS["float32"])
     exponent = np.floor(np.log2(np.maximum(size, smallest)))
     return np.asarray(np.exp2(exponent - bits))
 

@@ -228,7 +228,7 @@ FINITE = {
 
 @pytest.mark.parametrize("name", list(FINITE))
 def test_a_finite_causal_mask_is_passed_on(name: str) -> None:
-    """-10000 hides nothing for certain: another key may be as low."""
+    """-10000 does not certainly hide a key, since another key may be as low."""
     original = model_of(FINITE[name], inputs=", bool[B,1,1,T] keep" if name == "with padding" else "")
     result = rewrite(original, options=Options(verify=False))
     assert result.model is not None, [str(s.refusal) for s in result.analysis.sites]

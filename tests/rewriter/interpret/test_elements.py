@@ -1,7 +1,7 @@
 """One operator at a time: the element that the interpreter tells is the one that onnxruntime computes.
 
-A rule may also say that it does not know; a case says which of the two it expects.  The systematic test over all
-operators and types is another one: here are the edges that a change of a single line in a rule would get wrong.
+A rule may also say that it does not know, and a case says which of the two it expects.  The systematic test over all
+operators and types is ``test_semantics.py``.  Here are the edges that a change of one line in a rule would get wrong.
 """
 
 from __future__ import annotations
@@ -238,7 +238,7 @@ def test_elements_are_right_or_unknown(case: str) -> None:
 
 @pytest.mark.parametrize("case", FAR)
 def test_bounds_far_away(case: str) -> None:
-    """A bound of the size of a mask is no mask to a position: sequences are longer than 65504."""
+    """A bound of the size of a mask does not mask a position, since sequences are longer than 65504."""
     body, constants, kind = FAR[case]
     agree(body, constants, kind, sizes=(3, 70000))
 

@@ -198,7 +198,7 @@ def test_a_narrow_integer_that_holds_every_likely_size_is_an_assumption() -> Non
 
 
 def test_scores_of_a_narrow_type_round_as_the_bias_does() -> None:
-    """The same positions in a float16 model: how they are rounded is said, and no reason to refuse."""
+    """The same positions in a float16 model.  Their rounding is told, and does not refuse the site."""
     graph = model("r = Cast <to = 10> (j)\n bias = Mul (r, slopes)")
     for value in (*graph.graph.input, *graph.graph.output):
         value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16

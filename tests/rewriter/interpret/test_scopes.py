@@ -1,4 +1,4 @@
-"""What is known about sizes holds where it was learned: not beside a branch, after a loop or beside dead nodes."""
+"""What is known about sizes holds where it was learned, and not beside a branch, after a loop or beside dead nodes."""
 
 from __future__ import annotations
 

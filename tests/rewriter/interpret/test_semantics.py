@@ -32,7 +32,7 @@ def test_rules_table_and_cases_name_the_same_operators() -> None:
 
 @pytest.mark.parametrize("op_type", OPERATORS)
 def test_the_table_covers_every_version_attribute_and_input(op_type: str) -> None:
-    """A new opset of onnx fails here: look at what it changed, then add it to the table."""
+    """A new opset of onnx fails here.  Look at what it changed, then add it to the table."""
     row = KNOWN[op_type]
     for version in versions(op_type):
         schema = schema_of(op_type, version)

@@ -89,7 +89,7 @@ def test_an_extent_that_is_never_more_than_one_says_nothing_about_others() -> No
 
 @pytest.mark.parametrize("shift", [0, -40])
 def test_an_index_that_counts_from_the_end(shift: int, tmp_path: Path) -> None:
-    """Where a Gather reads a linear table from its end, the bias is another; it was once fused for S = 1."""
+    """Where a Gather reads a linear table from its end, the bias is another one.  It was once fused for S = 1."""
     model = read("refusals/wraps_around")
     if shift:
         table = np.outer([0.5, 0.25], np.arange(128)).astype(np.float32)

@@ -53,7 +53,7 @@ def test_the_one_length_that_runs_is_told(table: str, padding: bool) -> None:
 
 
 def test_a_length_of_one_that_runs_as_well_is_refused() -> None:
-    """One query spread over the six rows of the table is another attention, and no error."""
+    """One query spread over the six rows of the table is another attention, and it runs without an error."""
     model = folded("square", "T")
     assert [n for n in range(1, 9) if runs(model, {"B": 2, "S": n, "T": 6})] == [1, 6]
     assert not runs(model, {"B": 2, "S": 6, "T": 1})
@@ -63,7 +63,7 @@ def test_a_length_of_one_that_runs_as_well_is_refused() -> None:
 
 
 def test_keys_alone_may_be_folded() -> None:
-    """The row's own position is the same for all keys: a table [H, 1, 6] says nothing about rows."""
+    """The row's own position is the same for all keys, so a table [H, 1, 6] says nothing about rows."""
     model = folded("row", "T")
     (site,) = rewrite(model, options=BARE).analysis.proven
     assert site.binding is not None
@@ -88,7 +88,7 @@ def test_names_that_inputs_share_are_told() -> None:
 
 
 def test_a_name_that_hides_a_cache_is_wrong_elsewhere() -> None:
-    """What is told is no formality: with keys that are longer than that the original computes something else."""
+    """The assumption matters.  With keys that are longer than that, the original computes something else."""
     graph = Graph()
     graph.operands("S", "S")
     distance = graph.add("Neg", graph.add("Abs", graph.distance(offset=False)))

@@ -170,7 +170,7 @@ def test_a_bias_that_only_some_visible_keys_get() -> None:
 
 
 def lifted(visible: float, hidden: float, name: str = "later") -> ModelProto:
-    """Keys that are not hidden get a number as well."""
+    """Keys that are not hidden get a huge number as well."""
     return model(
         f"""
        lift = Where({name}, hide, show)
@@ -212,7 +212,7 @@ def test_a_huge_number_times_a_padding_mask_refuses() -> None:
 
 @pytest.mark.parametrize("factor", [3.4028235e38, 1e9, -65504.0])
 def test_a_huge_number_times_the_row_refuses(factor: float) -> None:
-    """Softmax does not see what a whole row gets, but next to it nothing is left of the bias."""
+    """Softmax does not see a number that a whole row gets, but nothing of the bias is left beside it."""
     proto = model(
         """
        rows = Cast<to=1>(rcol)
@@ -229,7 +229,7 @@ def test_a_huge_number_times_the_row_refuses(factor: float) -> None:
 
 
 def test_integers_by_row_and_key_are_no_positions() -> None:
-    """What each head weights differently, but no position of a key: it is passed on beside the bias."""
+    """Each head weights it differently, but it is not the position of a key.  It is passed on beside the bias."""
     proto = model(
         """
        apart = Cast<to=1>(between)
@@ -245,7 +245,7 @@ def test_integers_by_row_and_key_are_no_positions() -> None:
 
 @pytest.mark.parametrize("number", [np.nan, 2.5])
 def test_a_float_that_all_keys_of_a_row_get_is_passed_on(number: float) -> None:
-    """Softmax does not see it, unless it is no number: then the row's output is none either."""
+    """Softmax does not see it, unless it is NaN.  Then the row's output is NaN too."""
     proto = model(
         """
        bias = Mul(slopes, d)
@@ -327,7 +327,7 @@ def test_a_number_of_elements_contradicts_an_assumption() -> None:
 
 @pytest.mark.parametrize("scaled", ["v", "v5", "v5e", "vr"])
 def test_a_factor_of_the_values_is_kept(scaled: str) -> None:
-    """It belongs to no scale of scores: values are taken behind it, wherever repeated heads lie below it."""
+    """The factor is not part of the scale of scores.  Values are taken behind it, wherever repeated heads lie."""
     proto = read("layouts/gqa")
     at, reader = next((n, node) for n, node in enumerate(proto.graph.node) if scaled in node.input)
     reader.input[list(reader.input).index(scaled)] = "scaled_values"

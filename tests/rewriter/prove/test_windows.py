@@ -1,4 +1,4 @@
-"""Bands of keys become windows of the fused node; what is no band of constant width stays a mask."""
+"""Bands of keys of constant width become windows of the fused node.  Other conditions stay masks."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def with_attribute(name: str, **attributes: int) -> ModelProto:
 
 @pytest.mark.parametrize("width", [1, 2, 4, 30])
 def test_a_local_window_of_grouped_query_attention(width: int) -> None:
-    """It counts the row's own key."""
+    """The attribute counts the row's own key."""
     original = with_attribute("operators/group_query_attention", local_window_size=width)
     result = rewrite(original, options=Options(verify=False))
     assert result.model is not None
@@ -164,7 +164,7 @@ def test_windows_of_onnx_attention(causal: int, left: int, right: int) -> None:
 
 
 def test_the_verification_sees_windows_of_another_width() -> None:
-    """Also one that ends beyond the lengths that are usually drawn."""
+    """A window that ends beyond the lengths that are usually drawn is verified too."""
     for width in (3, 300):
         original = model_of(["visible = LessOrEqual(back, width)", WHERE])
         original.graph.initializer.append(onnx.numpy_helper.from_array(np.array(width, np.int64), "width"))

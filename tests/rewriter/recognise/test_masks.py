@@ -1,4 +1,4 @@
-"""Hidden keys: what hides one for sure, what only lowers its score, and what all keys get."""
+"""Hidden keys: what certainly hides one, what only lowers its score, and what all keys get."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_causal_masks_of_any_size(value: float, how: str) -> None:
 
 @pytest.mark.parametrize("value", [-10_000.0, -65_504.0])
 def test_rows_of_which_all_keys_are_lowered_are_as_they_were(value: float) -> None:
-    """Softmax does not see what all keys get: such a row is no row without keys."""
+    """Softmax does not see what all keys get, so such a row is not a row without keys."""
     model = masked(value, "where", rows=True)
     nobody = {"m": np.zeros((2, 5), bool)}
     (gap,) = gaps(model, fused(model), SIZES[:1], nobody)

@@ -1,4 +1,4 @@
-"""Attentions written in other ways: each is accepted and computes the same, and its near miss is refused.
+"""Attentions written in other ways.  Each is accepted and computes the same, and its near miss is refused.
 
 A case is a graph in ONNX text syntax with one replacement that makes it something else.  The replacement keeps the
 graph runnable, so that what refuses it is the proof.
@@ -53,7 +53,7 @@ class Case:
     Attributes:
         body: Nodes behind those of ``before``.
         miss: What to replace in the whole text, by what: the near miss.
-        code: The code that refuses the near miss; empty where it is no attention at all.
+        code: The code that refuses the near miss; empty where it is not an attention.
         op_type: What the spelling becomes.
         before: Nodes that most spellings share.
         constants: Initializers besides the common ones.
@@ -586,7 +586,7 @@ def test_near_miss_is_refused(name: str) -> None:
     old, new = CASES[name].miss
     assert CASES[name].text.count(old) == 1
     original = model(CASES[name].text.replace(old, new))
-    run(original, feeds_of(original, 0))  # it runs, so it is the proof that refuses it
+    run(original, feeds_of(original, 0))  # it runs, so the proof refuses it
     result = rewrite(original, options=Options(verify=False, probe=False))
     assert result.fused == []
     assert result.model is None
@@ -640,7 +640,7 @@ def test_a_batch_that_only_can_be_one() -> None:
 
 
 def test_one_of_two_choices_is_none() -> None:
-    """Where another extent was taken to agree by a broadcast as well, either may be what cannot be."""
+    """Where another extent was taken to agree by a broadcast as well, either of the two may be wrong."""
     both = ONE_BATCH.replace("float[N,S,4,8] q,", "float[N,S,4,8] q, float[M] other, float[L] more,")
     both = both.replace("(float[R,S,8] y)", "(float[R,S,8] y, float[A] added)")
     both = both.replace("   batch = Shape", "   added = Add(other, more)\n   batch = Shape")

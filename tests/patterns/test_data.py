@@ -6,7 +6,7 @@ import pytest
 from alibi_rewriter.algebra import Index, Size, of, poly
 from alibi_rewriter.patterns import caches, layouts, operators, positions
 from alibi_rewriter.patterns.layouts import Axis, axis
-from alibi_rewriter.rewriter.interpret.movement import RULES as MOVEMENT
+from alibi_rewriter.rewriter.interpret.operators import MOVING
 
 OPERAND_RANKS = sorted(layouts.OPERANDS)
 
@@ -14,7 +14,7 @@ OPERAND_RANKS = sorted(layouts.OPERANDS)
 def test_an_index_has_the_letter_of_its_role() -> None:
     key = axis(Axis.KEY, of(Size("S")))
     assert (key.name, key.role) == ("j", Axis.KEY)
-    # The role goes with the name: it tells no two indices apart.
+    # The role goes with the name, so it does not tell indices apart.
     assert key == Index("j", of(Size("S")))
     assert len({role.value for role in Axis}) == len(Axis)
 
@@ -32,7 +32,7 @@ def test_an_axis_is_cut_into_roles_that_scores_can_have() -> None:
         assert whole not in parts[1:]
     for count, roles in layouts.READINGS.items():
         assert len(roles) == count
-        assert [role for role in layouts.SCORES if role in roles] == list(roles)
+        assert [role for role in layouts.READINGS[3] if role in roles] == list(roles)
 
 
 @pytest.mark.parametrize("rank", OPERAND_RANKS)
@@ -44,9 +44,9 @@ def test_every_operand_holds_every_role_once(rank: int) -> None:
 
 
 def test_what_takes_a_part_only_moves() -> None:
-    assert set(MOVEMENT) > layouts.SELECTING
-    assert set(MOVEMENT) > layouts.BEHIND
-    assert not set(MOVEMENT) & layouts.CHANGING_WEIGHTS
+    assert MOVING > layouts.SELECTING
+    assert MOVING > layouts.BEHIND
+    assert not MOVING & layouts.CHANGING_WEIGHTS
 
 
 def test_a_cache_is_appended_along_its_sequence() -> None:

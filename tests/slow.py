@@ -1,0 +1,16 @@
+"""Tests that the fast suite leaves out: ``ALIBI_SLOW=1`` runs them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+SLOW = pytest.mark.skipif(not os.environ.get("ALIBI_SLOW"), reason="one of many alike, or slow; ALIBI_SLOW=1 runs it")
+
+
+def thinned(values: Sequence[Any], every: int) -> list[Any]:
+    """Parameters of which the fast suite takes the first, and each ``every``-th after it."""
+    return [value if i % every == 0 else pytest.param(value, marks=SLOW) for i, value in enumerate(values)]
