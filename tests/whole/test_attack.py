@@ -21,7 +21,7 @@ from generator.misses import distance, inputs, masks, positions, scores, slopes,
 
 SEED = 20240
 TRUE_MODELS = 60
-NEAR_MISSES = 60
+NEAR_MISSES = 70
 REFUSED_AT_MOST = 0.03
 """Share of true models that may be refused."""
 
