@@ -1,8 +1,7 @@
 """Exact symbolic values: polynomials with rational coefficients over atoms, and conditions over them.
 
-Every tensor element that the analysis meets is one ``Poly``: a size, an index computation, a bias, a
-score.  Two values are proven equal when their normal forms are equal, so normal forms are the whole
-point of this module.  The atoms:
+Every tensor element that the analysis meets is one ``Poly``: a size, an index computation, a bias, a score.  Two values
+are proven equal when their normal forms are equal, so normal forms are the purpose of this package.  The atoms:
 
 ``Size``    an unknown tensor extent, an integer >= 0
 ``Index``   a named axis variable, an integer in [0, bound)
@@ -12,8 +11,8 @@ point of this module.  The atoms:
 ``Apply``   a function of polynomials that has no polynomial form (sqrt, floordiv, ...)
 ``Sum``     a sum over one index
 
-Values are bounded: an expression that outgrows what exported models need many times over raises ``TooComplex``,
-and who asked for it takes it for unknown.  So no file can make the analysis run out of time or memory.
+Values are bounded.  An expression that outgrows what exported models need many times over raises ``TooComplex``, and
+its caller takes it for unknown.  So no file can make the analysis run out of time or memory.
 
 Arithmetic is that of real numbers.  Whether the type of a tensor holds the result is asked in one place
 (``rewriter.interpret.types``), with the numeric bounds of ``interval``.  What float32 loses in the last bits is

@@ -29,7 +29,7 @@ class Size(Atom):
 
     Attributes:
         name: Tells it from all others.
-        declared: An input of the model declares it; nobody knows anything about one that is not.
+        declared: An input of the model declares it.  Nothing is known about a size that is not declared.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Index(Atom):
     Attributes:
         name: Together with the bound, what tells it from all others.
         bound: The extent of its axis.
-        role: What it counts, for those who take attentions apart; it goes with the name.
+        role: What it counts, for the modules that take attentions apart.  It goes with the name.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What a value never falls below or exceeds, and piecewise functions: all of them by min(0, p)."""
+"""What a value never falls below or exceeds, and piecewise functions, all written with min(0, p)."""
 
 from __future__ import annotations
 

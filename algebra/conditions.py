@@ -243,9 +243,9 @@ def _compare(kind: str, value: Poly) -> Cond:
 
 
 def _pieces(kind: str, value: Poly) -> Cond | None:
-    """min(a, b) <= 0 is a <= 0 or b <= 0, and max(a, b) <= 0 both: the smaller of two masks shows what both show.
+    """min(a, b) <= 0 is a <= 0 or b <= 0, and max(a, b) <= 0 is both.  The smaller of two masks shows what both show.
 
-    Of sizes alone nothing is taken apart: which of two extents is the smaller one may be known later.
+    A minimum of sizes alone is not taken apart, since the smaller of two extents may be known later.
     """
     if sum(isinstance(a, Min0) for a in value.all_atoms()) > MOST_PIECES:
         return None
@@ -430,7 +430,7 @@ def exists(index: Index, condition: Cond) -> Cond:
 
 
 def at_most_zero(condition: Cond) -> Poly | None:
-    """A value p such that the condition says p <= 0, or None if it is no comparison of integers."""
+    """A value p such that the condition says p <= 0, or None if it is not a comparison of integers."""
     if condition.kind == "le":
         return condition.value
     if condition.kind == "not" and condition.parts[0].kind == "le":

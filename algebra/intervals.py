@@ -1,7 +1,7 @@
-"""Numeric bounds of a value in runs of a realistic size: what a type has to hold.
+"""Numeric bounds of a value in runs of a realistic size, which a type has to hold.
 
-``bounds`` proves what holds for all sizes.  Here the question is another one: with every size and every run-time
-integer below a limit, which numbers can come out?
+``bounds`` proves what holds for all sizes.  This module says which numbers can come out with every size and every
+run-time integer below a limit.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LIKELY = 1 << 20
 """No run of a model has an extent, or an integer among its inputs, beyond this."""
 
 UNLIKELY = 1 << 24
-"""A length that no run has: what is the same here and at ``LIKELY`` is so at every length."""
+"""A length that no run has.  What is the same here and at ``LIKELY`` is so at every length."""
 
 ELEMENTS = 1 << 30
 """A product of different extents counts the elements of a tensor; it stays below this."""

@@ -45,7 +45,7 @@ LARGEST_FLOAT32 = Fraction(3.4028234663852886e38)
 
 
 class TooComplex(ArithmeticError):
-    """A value outgrew what is worth calculating with; whoever asked for it takes it for unknown.
+    """A value outgrew what is worth calculating with.  Its caller takes it for unknown.
 
     A few operators that use their operand twice double an expression each: a file of some hundred bytes could
     ask for more than any memory holds.

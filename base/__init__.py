@@ -1,1 +1,1 @@
-"""What knows nothing of attention or graphs: errors and exit codes, files, memory, child processes, the terminal."""
+"""What does not depend on attention or graphs: errors and exit codes, files, memory, child processes, the terminal."""

@@ -1,4 +1,4 @@
-"""Commands that cure what is missing: they work wherever this installation came from, a package index or a clone."""
+"""Commands that cure what is missing.  They work wherever this installation came from, a package index or a clone."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def reinstall() -> str:
 
 
 def _origin() -> str:
-    """Where pip got this installation, in pip's own words; the name on an index if pip did not note a place."""
+    """Where pip got this installation, in pip's own words.  It is the name on an index if pip did not note a place."""
     try:
         text = importlib.metadata.distribution(PROJECT).read_text("direct_url.json")
         place: dict[str, Any] = json.loads(text or "{}")

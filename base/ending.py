@@ -1,4 +1,4 @@
-"""How a run ends: what was written is looked up and not remembered, and what cannot be said is an error, too."""
+"""How a run ends.  What was written is looked up and not remembered, and what cannot be said is an error, too."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Identity = tuple[int, int, int]
 class Outputs:
     """The files that a run may write.
 
-    Whether one was written is asked of the file system: a file that got its name has another number or time than
-    what was there before.  So the answer is right wherever a run was interrupted.
+    The file system says whether one was written.  A file that got its name has another number or time than what was
+    there before.  So the answer is right wherever a run was interrupted.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ def _content(folder: Path) -> dict[Path, Identity | None]:
 
 
 def printable(text: str) -> str:
-    """Names come from files: what is no character, and what drives a terminal, is spelled out."""
+    """Names come from files.  What is not a character, and what drives a terminal, is spelled out."""
     return "".join(c if c.isprintable() else _spelled(c) for c in text)
 
 
@@ -69,7 +69,7 @@ def _spelled(character: str) -> str:
 
 
 def complain(text: str) -> None:
-    """A line on standard error; where there is none, nobody can be told."""
+    """A line on standard error.  Without that stream the line is dropped."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):
             sys.stderr.write(f"{printable(text)}\n")
@@ -84,7 +84,7 @@ def show(text: str, *, raw: bool = False) -> str | None:
         raw: As it is, in UTF-8, without a line feed behind it.
 
     Returns:
-        Why it could not be shown; None if it was, or if whoever read it has gone.
+        Why it could not be shown; None if it was, or if its reader has gone.
     """
     stream = sys.stdout
     if stream is None:
@@ -115,7 +115,7 @@ def _give_up(handle: int) -> None:
 def settle_streams() -> None:
     """Give standard input, output and error their numbers, if the shell closed one of them.
 
-    Else the next file that is opened gets its number, and what a library prints lands in a model.
+    Otherwise the next file that is opened gets its number, and what a library prints lands in a model.
     """
     for handle in (0, 1, 2):
         try:
@@ -127,7 +127,7 @@ def settle_streams() -> None:
 
 
 def leave() -> None:
-    """At the end of the process: a full standard error is no reason for another exit status."""
+    """At the end of the process.  A full standard error does not change the exit status."""
     for stream in (sys.stdout, sys.stderr):
         if stream is None:
             continue

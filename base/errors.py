@@ -1,6 +1,6 @@
-"""Errors that end a run, and the exit codes of the process, which are promised to users: numbers are never reused.
+"""Errors that end a run, and the exit codes of the process.  These are promised to users: numbers are never reused.
 
-What leaves a single attention as it is, is no error: see ``rewriter/verdicts.py``.
+Leaving a single attention as it is, is not an error.  See ``rewriter/verdicts.py``.
 """
 
 from __future__ import annotations

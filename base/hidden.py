@@ -1,12 +1,13 @@
-"""Files and folders that are there only while a run works: hidden, locked, and removed by the next run if it is killed.
+"""Files and folders that exist only while a run works.  They are hidden and locked, and a next run removes leftovers.
 
 Each lies beside what it will become, under a name that says so and says whose it is:
 
     .NAME.alibi-PID-START-RANDOM.partial
 
 A leftover is removed only if everything says that it is one: the name, the user, a process that is gone (not another
-one with its number: START tells when it began), and a lock that nobody holds.  The lock is the process's, so it goes
-with it however it ends; a child that goes on working in a folder is given the lock as well.  Links are never followed.
+one with its number, since START tells when it began), and a lock that no process holds.  The lock belongs to the
+process, so it goes with it however it ends.  A child that goes on working in a folder is given the lock as well.  Links
+are never followed.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pathlib import Path
 from types import ModuleType
 
 fcntl: ModuleType | None = importlib.import_module("fcntl") if os.name == "posix" else None
-"""Not on Windows: nothing is locked there, and nothing that was left over is removed."""
+"""Not on Windows, where nothing is locked and leftovers are not removed."""
 
 LONGEST_NAME = 160
 """Bytes of a name that are kept in that of a hidden file; file systems take 255 with what is added."""
@@ -125,7 +126,7 @@ def remove_leftovers(wanted: Path) -> None:
         for entry in entries:
             owner = _OWNED.fullmatch(entry.name, len(prefix)) if entry.name.startswith(prefix) else None
             if owner is not None and not _is_alive(int(owner[1]), owner[2]):
-                with contextlib.suppress(OSError):  # gone already, or somebody else's
+                with contextlib.suppress(OSError):  # gone already, or of another user
                     _remove_leftover(Path(entry.path))
 
 
@@ -161,7 +162,7 @@ def _name(wanted: Path) -> Path:
 
 
 def _prefix(wanted: Path) -> str:
-    """What hidden names for ``wanted`` begin with; of a long name only a part, and what tells it from others."""
+    """What hidden names for ``wanted`` begin with.  Of a long name it is a part, and what tells it from others."""
     name = os.fsencode(wanted.name)
     if len(name) <= LONGEST_NAME:
         return f".{wanted.name}"
@@ -169,7 +170,7 @@ def _prefix(wanted: Path) -> str:
 
 
 def process_mark(pid: int) -> str | None:
-    """When a process began, as a short text; None if there is none of that number, or where nothing tells."""
+    """When a process began, as a short text; None if no process has that number, or where the system does not say."""
     try:
         began = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19]
         boot = Path("/proc/sys/kernel/random/boot_id").read_bytes()
@@ -191,7 +192,7 @@ def _is_alive(pid: int, mark: str) -> bool:
 
 
 def _lock(handle: int) -> bool | None:
-    """Lock an open file until it is closed; False if somebody else has it, None where there are no locks."""
+    """Lock an open file until it is closed; False if another process has it, None where there are no locks."""
     if fcntl is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Ctrl-C: until something can have been written, it ends the process on the spot with one line.
+"""Ctrl-C ends the process on the spot with one line, until something can have been written.
 
 Importing what the tool needs takes a while, and an interrupt in the middle of it surfaces as a traceback or as an
 ``ImportError`` of a library.
@@ -15,7 +15,7 @@ INTERRUPTED = 130
 
 
 def end_at_once() -> None:
-    """From here on an interrupt ends the process; one that is ignored, as for a job in the background, stays so."""
+    """From here on an interrupt ends the process.  One that is ignored, as for a job in the background, stays so."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _at_once)
 

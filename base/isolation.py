@@ -4,9 +4,9 @@ A model is downloaded into a folder, and the tool is started there.  ``python -m
 child's search path, so that a ``triton.py`` beside the model would be executed.  Every child is started through
 ``launcher.py`` instead, in an empty folder of its own, with the search path and the environment that are built here.
 
-``-E`` and ``-I`` are not used: both would also ignore ``PYTHONHOME``, without which some Pythons do not start.  No
-other variable of Python's is passed on, which is what these flags are for.  The user's site folder is left out of the
-child's own start (``-s``, no ``usercustomize``), and is on the search path if it is on the parent's.
+``-E`` and ``-I`` are not used, since both would also ignore ``PYTHONHOME``, without which some Pythons do not start.
+No other variable of Python's is passed on, as with these flags.  The user's site folder is left out of the child's own
+start (``-s``, no ``usercustomize``), and is on the search path if it is on the parent's.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def start(
     Args:
         module: Below this package: ``engine.child``.
         arguments: Its command line.
-        folder: Its working folder; nobody else may have put anything there.
+        folder: Its working folder; no other user may have put anything there.
         variables: What is set in its environment.
         **options: Of ``subprocess.Popen``.
 

@@ -6,7 +6,7 @@
 import sys
 
 if __name__ == "__main__" and not getattr(sys.flags, "safe_path", False):
-    # Before anything else is imported: this file's folder holds modules with general names.
+    # This comes before any other import, since this file's folder holds modules with general names.
     del sys.path[0]
 
 import importlib
@@ -31,7 +31,7 @@ def launch(request: str, arguments: list[str]) -> int:
     package = str(wanted["module"]).partition(".")[0]
     folder = Path(__file__).resolve().parents[1]
     # The package around this file, whatever else has its name, and also where it is found by a hook only that this
-    # process has not got: an editable installation in the user's site folder.
+    # process lacks: an editable installation in the user's site folder.
     spec = importlib.util.spec_from_file_location(
         package, folder / "__init__.py", submodule_search_locations=[str(folder)]
     )

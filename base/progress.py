@@ -1,7 +1,7 @@
 """A progress line on stderr for what takes long, on a terminal only.
 
-Drawn by a thread of its own, so that work that reports nothing for a while (onnxruntime running a model) is
-still seen to go on.  No colours, so there is nothing for NO_COLOR to turn off.
+A thread of its own draws it, so that work that reports nothing for a while (onnxruntime running a model) is still seen
+to go on.  It has no colours that NO_COLOR could turn off.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class ProgressBar:
             self._write("\r\x1b[K")
 
     def update(self, phase: str, done: int, whole: int) -> None:
-        """What is going on; ``whole`` is 0 where nobody knows how much there is to do."""
+        """What is going on; ``whole`` is 0 where the amount of work is unknown."""
         self._state = (phase, done, whole)
 
     def _draw_until_stopped(self) -> None:
@@ -68,7 +68,7 @@ class ProgressBar:
         try:
             self._stream.write(text)
             self._stream.flush()
-        except (OSError, ValueError):  # the terminal is gone; the work goes on
+        except (OSError, ValueError):  # The terminal is gone.  The work goes on.
             self._stop.set()
 
 

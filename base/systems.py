@@ -1,4 +1,4 @@
-"""Where this runs: Linux; macOS without kernels and engines; Windows not at all, which is said in one sentence.
+"""Where this runs: on Linux, and on macOS without kernels and engines.  Windows is refused in one sentence.
 
 What is written holds nothing of the system that it was written on.
 """
@@ -23,7 +23,7 @@ def name() -> str:
 
 
 def has_libraries() -> bool:
-    """Whether the libraries with kernels can be there at all: they are built for Linux only."""
+    """Whether the libraries with kernels can exist here.  They are built for Linux only."""
     return sys.platform.startswith(LINUX)
 
 
@@ -33,7 +33,7 @@ def no_libraries() -> str:
 
 
 def check_system() -> None:
-    """Refuse where nothing of this was ever run and files cannot be replaced while they are open.
+    """Refuse a system where this was never run and where open files cannot be replaced.
 
     Raises:
         UsageError: This is Windows.

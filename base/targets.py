@@ -1,7 +1,7 @@
 """Where an output may go, and who may read it.
 
-Outputs get their name by a rename, which replaces whatever has that name: as root a device as well.  So only what is
-absent or a regular file may be replaced, and that is looked at before anything is done and again at the rename.
+Outputs get their name by a rename, which replaces whatever has that name, as root even a device.  So only a regular
+file may be replaced.  That is checked before anything is done and again at the rename.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def same_file(one: Path, other: Path) -> bool:
     """Whether two names are of one file, or will be."""
     try:
         return one.resolve() == other.resolve() or one.samefile(other)
-    except OSError:  # one is not there yet, or nobody may look
+    except OSError:  # one is not there yet, or may not be looked at
         return False
 
 
@@ -110,7 +110,7 @@ def file_mode(target: Path, like: Path | None = None) -> int:
 
     Args:
         target: The file.
-        like: What it is made from: what is made from a private file is private.
+        like: What it is made from.  What is made from a private file is private.
     """
     with contextlib.suppress(OSError):
         found = target.lstat()
@@ -140,7 +140,7 @@ def inside(folder: Path, model: Path) -> Path:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a path is a folder; what cannot be looked at is none, and is refused where something is done with it."""
+    """Whether a path is a folder.  One that cannot be looked at is not, and is refused where it is used."""
     try:
         return path.is_dir()
     except OSError:

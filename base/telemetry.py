@@ -1,7 +1,7 @@
 """onnxruntime, imported without its telemetry.
 
 Its Linux wheels from 1.29 on record what is run, names of graphs included, in ``~/.cache/Microsoft``, and look up a
-server.  A tool that reads other people's models does not ask for that: it is off unless the user says otherwise.
+server.  This tool reads other people's models, so the telemetry is off unless the user says otherwise.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def onnxruntime() -> ModuleType:
         module = importlib.import_module("onnxruntime")
     finally:
         del os.environ[SWITCH]  # it belongs to the process, and not to us
-    # Imported before by somebody else, or a version that looks later.
+    # The user has imported it before, or it is a version that looks later.
     disable = getattr(module, "disable_telemetry_events", None)
     if disable is not None:
         disable()

@@ -20,7 +20,7 @@ _VERDICTS = (
 
 
 def is_lively(stream: TextIO | None) -> bool:
-    """Whether colours and bars make sense: a terminal with Unicode, and no wish against them (https://no-color.org)."""
+    """Whether colours and bars make sense: a terminal with Unicode, and no wish against them (no-color.org)."""
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return False
     try:

@@ -17,7 +17,7 @@ def write_file(target: Path, content: bytes, option: str, like: Path | None = No
         target: Where to.  What an earlier run that was killed left beside it is removed.
         content: What.
         option: The option that chose the target, for the message.
-        like: What it is made from; nobody else than may read that may read it.
+        like: What it is made from; the file is readable for the same users.
 
     Raises:
         UsageError: It cannot be written, or something else than a regular file has that name.
@@ -38,7 +38,7 @@ def write_file(target: Path, content: bytes, option: str, like: Path | None = No
 
 
 def write_text(target: Path, text: str, option: str, like: Path | None = None) -> None:
-    """Write a report.  Names in it may hold bytes that are no UTF-8, as file systems allow.
+    """Write a report.  Names in it may hold bytes that are not UTF-8, as file systems allow.
 
     Args:
         target: As for :func:`write_file`.

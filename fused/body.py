@@ -7,12 +7,12 @@ plugin), so its form is chosen for speed there, for TensorRT's own attention fus
 * the bias is *computed* from ranges, relative to the row, and everything that hides a key sits inside the
   expression that is added (a ``Where`` after the addition, or a second addition for the masks, costs a
   materialised S_q x S_kv tensor);
-* what does not depend on the head -- distance, causality, window, masks -- is computed once for all heads: per
-  head there are two passes over S_q x S_kv ahead of the sum with the dot products, one where nothing is hidden;
+* distance, causality, window and masks do not depend on the head and are computed once for all heads.  Per head there
+  are two passes over S_q x S_kv ahead of the sum with the dot products, one where nothing is hidden;
 * between the two matrix products everything is float32, also if a converter to 16 bits has narrowed the slopes.
 
-A hidden key gets the score ``LOWEST_FLOAT32`` exactly: dot product and bias are far below half a unit in the
-last place of it, so the sum absorbs them.  A row in which all keys are hidden therefore has equal scores
+A hidden key gets the score ``LOWEST_FLOAT32`` exactly.  Dot product and bias are far below half a unit in its last
+place, so the sum absorbs them.  A row in which all keys are hidden therefore has equal scores
 everywhere, and Softmax yields the mean of all values, never NaN.
 """
 
@@ -29,7 +29,7 @@ MINIMUM_OPSET = 11
 """Range, Clip with tensor bounds and Gather on negative axes all exist from here on."""
 
 WINDOW_OPSET = 12
-"""Members with a window need this one: before it no operator makes a tensor of an integer attribute."""
+"""Members with a window need this one, since before it no operator makes a tensor of an integer attribute."""
 
 # Values of the body by which the verifier and its mutants find their way in it.
 SCORES = "scores"
@@ -188,7 +188,7 @@ def _added(body: Body, variant: Variant) -> str:
         hidden.append("masked")
     terms = _terms(body, variant)
     if len(terms) == 2:
-        # One may be the lowest and the other the highest number: their sum alone would not hide.
+        # One may be the lowest and the other the highest number.  Their sum alone would not hide.
         body.line(f"lower = Min ({terms[0]}, {terms[1]})")
         body.line("shows = Greater (lower, lowest)")
         body.line("hiding = Not (shows)")

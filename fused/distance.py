@@ -1,6 +1,6 @@
 """The distance of a form as ONNX text: its polynomial, spelled with as few passes over S_q x S_kv as there are pieces.
 
-A pass over S_q x S_kv numbers is what a distance costs, so ``d`` is one subtraction, and ``x - 2 min(0, x)`` is the
+A distance costs its passes over S_q x S_kv numbers, so ``d`` is one subtraction, and ``x - 2 min(0, x)`` is the
 absolute value that it came from.
 """
 

@@ -1,8 +1,7 @@
 """The fused node, specified once: what it computes, what it is called, what it carries.
 
-Everything that has to agree about the fused node -- the rewriter that emits it, the ONNX function
-body, the kernels and the TensorRT plugin -- takes its names and its meaning from here.
-``docs/specification.md`` is the same text for people.
+The rewriter that emits the fused node, the ONNX function body, the kernels and the TensorRT plugin have to agree about
+it.  All of them take its names and its meaning from here.  ``docs/specification.md`` is the same text for people.
 
 Meaning, in exact arithmetic, for every batch ``b``, head ``h`` and query row ``i``::
 
@@ -103,7 +102,7 @@ class Variant:
         """The node's op_type, e.g. ``AlibiAttentionCausalPositionsBooleanMask``."""
         name = "".join(part.capitalize() for part in self.form.split("_"))
         causal = "Causal" if self.causal else ""
-        # The causal linear bias is what people know as ALiBi: it goes by that alone.
+        # The causal linear bias is what people know as ALiBi, so it goes by that alone.
         shape = causal if causal and self.form == LINEAR.name else f"{causal}{name}"
         positions = "Positions" if self.positions else ""
         key_bias = "KeyBias" if self.key_bias else ""
@@ -159,7 +158,7 @@ FAMILY_MEMBERS: tuple[Variant, ...] = family_of(FORMS)
 """The closed family: 60 members."""
 
 KERNEL_MEMBERS: tuple[Variant, ...] = tuple(member for member in FAMILY_MEMBERS if member.bias.kernels)
-"""The members that have kernels: native libraries register exactly these, and function bodies compute the others."""
+"""The members that have kernels.  Native libraries register exactly these, and function bodies compute the others."""
 
 PREFER_KEY_BIAS = False
 """The one switch between an additive mask [B, 1, 1, S_kv] and a key bias, which say the same: what is emitted where
@@ -182,7 +181,7 @@ class FusedAttention:
         scale: Multiplies the dot products, before the bias is added.
         empty_rows: What a row without any visible key yields.
         window_left: Keys further before the row are hidden; -1 for no bound.  Members with a window only.
-        window_right: Keys further after the row are hidden; likewise.
+        window_right: Keys further after the row are hidden; -1 for no bound.  Members with a window only.
         parameters: The parameters of the form, in its order.
 
     Raises:

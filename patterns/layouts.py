@@ -88,12 +88,12 @@ MAX_HOPS: Final = 24
 """How far up from an operand of the product the search for a clean layout goes."""
 
 SELECTING: Final = frozenset({"Slice", "Gather", "Split", "GatherND", "GatherElements"})
-"""Movement that takes a part: what it takes from is not the operand itself."""
+"""Movement that takes a part.  What it takes from is not the operand itself."""
 
 CHANGING_WEIGHTS: Final = frozenset({"Cast", "CastLike", "Where", "IsNaN", "Not", "Mul", "Add"})
 """Operators that may stand between the softmax and the product with the values, besides those that only move.
 
-What they do to the probabilities is looked at afterwards: they may copy them, or hide once more what is hidden."""
+What they do to the probabilities is looked at afterwards.  They may copy them, or hide once more what is hidden."""
 
 BEHIND: Final = frozenset({"Reshape", "Transpose", "Identity", "Unsqueeze", "Squeeze"})
 """Moves of the output that are followed, to a tensor with an axis for every index or to a guard."""

@@ -195,7 +195,7 @@ PACKED = OperatorPattern(
     results=("output", "present"),
     unused=(1,),
 )
-"""com.microsoft.Attention holds the projections; ``rewriter/unpack.py`` makes a MultiHeadAttention of it."""
+"""com.microsoft.Attention holds the projections.  ``rewriter/prepare/unpack.py`` makes a MultiHeadAttention of it."""
 
 UNREAD: Mapping[tuple[str, str], int] = {
     ("com.microsoft", "DecoderMaskedMultiHeadAttention"): 4,
@@ -204,7 +204,7 @@ UNREAD: Mapping[tuple[str, str], int] = {
     ("com.microsoft", "PackedMultiHeadAttention"): 6,
     ("com.microsoft", "QOrderedAttention"): 19,
 }
-"""Attention operators that are not read, and where their bias would be: with one they are refused by name."""
+"""Attention operators that are not read, and where their bias would be.  With a bias they are refused by name."""
 
 READ_OPERATORS = frozenset(pattern.op_type for pattern in (*PATTERNS, PACKED))
 """Names of the attention operators that are read."""
@@ -214,7 +214,7 @@ ATTENTION_OPERATORS = (
     | {name for _, name in UNREAD}
     | {"LongformerAttention", "PagedAttention", "QAttention", "RelativePositionBias", "SparseAttention"}
 )
-"""Names of operators that are attention, whoever defines them."""
+"""Names of operators that are attention, in any domain."""
 
 PRODUCTS = frozenset({("", "MatMul"), ("", "Gemm"), ("", "Einsum"), ("com.microsoft", "FusedMatMul")})
 """Operators that sum products along one inner axis: query . key and weights . value."""

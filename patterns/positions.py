@@ -4,7 +4,7 @@ The ALiBi bias is a slope times the distance between *positions*.  Most models c
 the tokens of an attention mask instead, so that padding takes no position: a running sum of integers.  What is no such
 count is data.
 
-A model without ALiBi is told which scheme it has instead (``rewriter/census.py``).  That is no proof: a row of
+A model without ALiBi is told which scheme it has instead (``rewriter/census.py``).  That is not a proof.  A row of
 ``SIGNS`` names an operator and what has to be true of it.
 """
 

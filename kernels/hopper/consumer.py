@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
-from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma, warpgroup_mma, warpgroup_mma_wait
+from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma, warpgroup_mma_wait
 
-from .output import finish, mark_doubts, wait_written
-from .rows import told_of
+from .output import finish, hand_over_repeat_mask, wait_written
+from .products import add_values, ask_scores, multiply, query_of, rescaled, rounded_weights, sums_layout
+from .rows import block_info_of
 from .shared import (  # fmt: skip
     BATCH,
     BEGIN,
+    CERTIFIED_AFTER,
     COUNTS,
-    CROSSINGS,
+    DIAGONAL_BLOCKS,
     END,
     EXTRA,
     FIRST,
@@ -22,21 +24,20 @@ from .shared import (  # fmt: skip
     LEFT,
     LOG2E,
     RIGHT,
-    ROWS,
+    ROWS_PER_CONSUMER,
     SEEN_FROM,
     SLOPE,
-    SURE,
     TAIL,
     TILE,
-    clear_doubts,
-    judge,
-    phase_of,
-    read,
+    clear_repeat_mask,
+    needs_repeat,
+    read_tile_info,
     release,
     set_up_barriers,
     stage_of,
 )
 from .skipping import weigh_rows
+from .state import Anchors, BiasLine, ConsumerPass, NearBlocks
 from .weights import (
     edge_weights,
     far_start,
@@ -45,261 +46,198 @@ from .weights import (
     masked,
     mean_weights,
     natural,
+    scores_layout,
     vector_of,
     with_terms,
 )
 
 
-@gluon.jit
-def _query_of(shared, served, settings, WHO: gl.constexpr):
-    """This warpgroup's rows of the ``served``-th tile."""
-    query = shared.query_tile.index((served & (settings.QUERIES - 1)) * settings.CONSUMERS + WHO)
-    return query.reshape([ROWS, settings.D])
-
-
-@gluon.jit
-def _ask(step, served, shared, settings, SCORES: gl.constexpr, STEADY: gl.constexpr, WHO: gl.constexpr):
-    """Asks for the scores of block ``step``; with TERMS, for what differs by key only with them."""
-    stage = stage_of(step, settings)
-    mbarrier.wait(shared.key_full.index(stage), phase_of(step, settings))
-    key = shared.key_tile.index(stage).reshape([settings.BLOCK_N, settings.D])
-    zero = gl.zeros([ROWS, settings.BLOCK_N], dtype=gl.float32, layout=SCORES)
-    query = _query_of(shared, served, settings, WHO)
-    scores = warpgroup_mma(query, key.permute((1, 0)), zero, use_acc=False, is_async=True)
-    if settings.TERMS and STEADY:
-        terms = shared.term_tile.index(stage)
-        scores = warpgroup_mma(shared.picks, terms.permute((1, 0)), scores, is_async=True)
-    return scores
-
-
-@gluon.jit
-def _rounded(weights, shared, WEIGHTS: gl.constexpr):
-    """The weights of a block as the product with its values takes them."""
-    return gl.convert_layout(weights.to(shared.query_tile.dtype), WEIGHTS)
-
-
-@gluon.jit
-def _add(rounded, out, sums, more, step, shared, settings, COUNT: gl.constexpr):
-    """Asks for what the weights of block ``step`` add to the output and to their sums.
-
-    Without ``more`` they overwrite what is there, whatever it is.
-    """
-    stage = stage_of(step, settings)
-    mbarrier.wait(shared.value_full.index(stage), phase_of(step, settings))
-    value = shared.value_tile.index(stage).reshape([settings.BLOCK_N, settings.V])
-    adding = warpgroup_mma(rounded, value, out, use_acc=more, is_async=True)
-    counted = gl.convert_layout(rounded, gl.DotOperandLayout(operand_index=0, parent=COUNT, k_width=2))
-    counting = warpgroup_mma(counted, shared.ones.permute((1, 0)), sums, use_acc=more, is_async=True)
-    return adding, counting
-
-
-@gluon.jit
-def _multiply(
-    weights, out, sums, more, step, served, shared, settings, SCORES: gl.constexpr, WEIGHTS: gl.constexpr,
-    COUNT: gl.constexpr, STEADY: gl.constexpr, WHO: gl.constexpr,
-):  # fmt: skip
-    """Asks for the scores of block ``step`` and for what the weights of the one before add."""
-    # Converted here: values of 16 bits carried from step to step would be unpacked and packed again.
-    rounded = _rounded(weights, shared, WEIGHTS)
-    scoring = _ask(step, served, shared, settings, SCORES, STEADY, WHO)
-    adding, counting = _add(rounded, out, sums, more, step - 1, shared, settings, COUNT)
-    return scoring, adding, counting
-
-
 @gluon.constexpr_function
-def _averages(settings, STEADY):
+def _averages(settings, FIXED_MAX):
     """Whether a tile may end with the mean of all values, for rows that see no key."""
     if settings.MASK_ROWS:
-        return not STEADY
-    return settings.MASK and (settings.FORM == FORM_CAUSAL or not STEADY)
+        return not FIXED_MAX
+    return settings.MASK and (settings.FORM == FORM_CAUSAL or not FIXED_MAX)
 
 
 @gluon.jit
-def _start(
-    products, step, served, shared, row, column, scale, s_kv, rows, sizes, settings, STEADY: gl.constexpr,
-    WHO: gl.constexpr,
-):  # fmt: skip
-    """The notes on a tile, and the weights of its first block; nothing has to be rescaled there."""
-    slot = served & (settings.QUERIES - 1)
-    tile = read(shared, slot, TILE)
-    first = read(shared, slot, FIRST)
-    crossings = read(shared, slot, CROSSINGS)
-    edges = crossings
+def _start(products, step, queries_seen, me):
+    """Reads what the producer wrote about a tile and makes weights of its first block; nothing is rescaled there.
+
+    Returns:
+        The tile's near blocks, how many blocks lie left and right of them, its bias, the row maxima, where those
+        started, and the weights.
+    """
+    settings = me.settings
+    shared = me.shared
+    sizes = me.sizes
+    slot = queries_seen & (settings.QUERIES - 1)
+    tile = read_tile_info(shared, slot, TILE)
+    first = read_tile_info(shared, slot, FIRST)
+    diagonal_blocks = read_tile_info(shared, slot, DIAGONAL_BLOCKS)
+    edges = diagonal_blocks
     right = gl.to_tensor(0)
     if settings.FORM == FORM_SYMMETRIC:
-        edges += read(shared, slot, TAIL)
-        right = read(shared, slot, RIGHT)
-    left = read(shared, slot, LEFT)
-    slope = read(shared, slot, SLOPE).to(gl.float32, bitcast=True)
-    reference = tile * (ROWS * settings.CONSUMERS) + s_kv - sizes.s_q
-    row_as_key = reference + WHO * ROWS + row
-    shift = slope * (WHO * ROWS + row).to(gl.float32)
+        edges += read_tile_info(shared, slot, TAIL)
+        right = read_tile_info(shared, slot, RIGHT)
+    left = read_tile_info(shared, slot, LEFT)
+    slope = read_tile_info(shared, slot, SLOPE).to(gl.float32, bitcast=True)
+    reference = tile * (ROWS_PER_CONSUMER * settings.CONSUMERS) + sizes.s_kv - sizes.s_q
+    row_as_key = reference + me.WHO * ROWS_PER_CONSUMER + me.row
+    shift = slope * (me.WHO * ROWS_PER_CONSUMER + me.row).to(gl.float32)
     reach = gl.zeros_like(shift)
     if settings.MASK:
-        beyond = gl.maximum(row_as_key - read(shared, slot, END) + 1, read(shared, slot, BEGIN) - row_as_key)
+        beyond = gl.maximum(
+            row_as_key - read_tile_info(shared, slot, END) + 1, read_tile_info(shared, slot, BEGIN) - row_as_key
+        )
         reach = slope * gl.maximum(beyond, 0).to(gl.float32)
-    products = with_terms(products, step, shared, settings, STEADY)
+    products = with_terms(products, step, me)
     start = first * settings.BLOCK_N
-    told = told_of(shared, stage_of(step, settings), settings)[1], start, tile, slot, row, column
-    if STEADY:
-        products = masked(products, told, scale, rows, shared, sizes, settings, STEADY, WHO)
-    peak, before, behind = first_peaks(products, scale, slope, shift, reach, settings, STEADY)
-    vector = vector_of(shared, step, column, settings, STEADY)
-    weights, _, peak = edge_weights(
-        products, peak, vector, start, reference, slope, scale, row_as_key, column, s_kv, told, rows, shared, sizes,
-        settings, STEADY, WHO)  # fmt: skip
-    return (tile, first, crossings, edges, left, right, slope, reference, row_as_key, shift, peak, before, behind,
-            weights)  # fmt: skip
+    said = block_info_of(shared, stage_of(step, settings), settings)[1], start, tile, slot
+    if me.FIXED_MAX:
+        products = masked(products, said, me)
+    peak, before, behind = first_peaks(products, slope, shift, reach, me)
+    vector = vector_of(step, me)
+    line = BiasLine(slope, reference, row_as_key, shift)
+    weights, _, peak = edge_weights(products, peak, vector, start, said, line, me)
+    return NearBlocks(tile, first, diagonal_blocks, edges), left, right, line, peak, Anchors(before, behind), weights
 
 
 @gluon.jit
-def _place(shared, slot, settings):
-    """The notes that a tile's end needs: read again, because they would take registers in the loop between."""
+def _destination(slot, me):
+    """Batch, head, tile and the key from which on rows see one: what a tile's end needs to know.
+
+    It is read again, because it would take registers in the loop between.
+    """
     seen_from = gl.to_tensor(0)
-    if settings.MASK:
-        seen_from = read(shared, slot, SEEN_FROM)
-    return read(shared, slot, BATCH), read(shared, slot, HEAD), read(shared, slot, TILE), seen_from
+    if me.settings.MASK:
+        seen_from = read_tile_info(me.shared, slot, SEEN_FROM)
+    return (read_tile_info(me.shared, slot, BATCH), read_tile_info(me.shared, slot, HEAD),
+            read_tile_info(me.shared, slot, TILE), seen_from)  # fmt: skip
 
 
 @gluon.jit
 def _consume_pass(
-    step, served, shared, sizes, rows, output_map, scale_natural, settings, STEADY: gl.constexpr, WHO: gl.constexpr,
+    step, queries_seen, shared, sizes, row_mask, output_map, scale_natural, settings, FIXED_MAX: gl.constexpr,
+    WHO: gl.constexpr,
 ):  # fmt: skip
     """All tiles of this program once; (the counters that it was given, 1 if a tile is not to be trusted, else 0)."""
     BLOCK_N: gl.constexpr = settings.BLOCK_N
     QUERIES: gl.constexpr = settings.QUERIES
-    V: gl.constexpr = settings.V
-    SCORES: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_N, 16])
-    OUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, V, 16])
-    COUNT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, COUNTS, 16])
-    WEIGHTS: gl.constexpr = gl.DotOperandLayout(operand_index=0, parent=OUT, k_width=2)
+    SCORES: gl.constexpr = scores_layout(settings)
     BY_ROW: gl.constexpr = gl.SliceLayout(1, SCORES)
     # Whether the maximum still moves in the blocks that the diagonal crosses.
-    MOVES: gl.constexpr = not (STEADY and settings.RAW)
-    row = gl.arange(0, ROWS, layout=BY_ROW)
+    MOVES: gl.constexpr = not (FIXED_MAX and settings.MAX_FROM_RAW_SCORES)
+    row = gl.arange(0, ROWS_PER_CONSUMER, layout=BY_ROW)
     column = gl.arange(0, BLOCK_N, layout=gl.SliceLayout(0, SCORES))
     scale = scale_natural
-    if not natural(settings, STEADY):
+    if not natural(settings, FIXED_MAX):
         scale = scale * LOG2E
     s_kv = sizes.s_kv
-    turn = gl.to_tensor(0)
-    doubtful = gl.to_tensor(0)
-    doubts = gl.zeros([ROWS], dtype=gl.int32, layout=BY_ROW)
+    me = ConsumerPass(shared, sizes, row_mask, row, column, scale, settings, FIXED_MAX, WHO)
+    tiles_done = gl.to_tensor(0)
+    repeats = gl.to_tensor(0)
+    repeat_mask = gl.zeros([ROWS_PER_CONSUMER], dtype=gl.int32, layout=BY_ROW)
 
-    mbarrier.wait(shared.query_full.index(served & (QUERIES - 1)), (served // QUERIES) & 1)
-    products = warpgroup_mma_wait(0, deps=(_ask(step, served, shared, settings, SCORES, STEADY, WHO),))
-    (tile, first, crossings, edges, left, right, slope, reference, row_as_key, shift, peak, before, behind,
-     weights) = _start(
-        products, step, served, shared, row, column, scale, s_kv, rows, sizes, settings, STEADY,
-                    WHO)  # fmt: skip
+    mbarrier.wait(shared.query_full.index(queries_seen & (QUERIES - 1)), (queries_seen // QUERIES) & 1)
+    products = warpgroup_mma_wait(0, deps=(ask_scores(step, queries_seen, me),))
+    near, left, right, line, peak, anchors, weights = _start(products, step, queries_seen, me)
     # The keys of this block and the values of the one before are done with.
     release(shared.freed.index(stage_of(step, settings)))
     step += 1
-    out = gl.zeros([ROWS, V], dtype=gl.float32, layout=OUT)
-    sums = gl.zeros([ROWS, COUNTS], dtype=gl.float32, layout=COUNT)
-    while tile >= 0:
-        slot = served & (QUERIES - 1)
+    out = gl.zeros([ROWS_PER_CONSUMER, settings.V], dtype=gl.float32, layout=sums_layout(settings.V))
+    sums = gl.zeros([ROWS_PER_CONSUMER, COUNTS], dtype=gl.float32, layout=sums_layout(COUNTS))
+    while near.tile >= 0:
+        slot = queries_seen & (QUERIES - 1)
         j = gl.to_tensor(1)
         # With SKIP the loop is left twice: when the near blocks are in the sums, and when the far ones are known.
-        stop = edges + left + right
+        stop = near.edges + left + right
         if settings.SKIP:
-            stop = gl.where(read(shared, slot, SURE) > 1, edges + 1, stop)
+            stop = gl.where(read_tile_info(shared, slot, CERTIFIED_AFTER) > 1, near.edges + 1, stop)
         while j < stop:
             while j < stop:
-                scoring, adding, counting = _multiply(
-                    weights, out, sums, j > 1, step, served, shared, settings, SCORES, WEIGHTS, COUNT, STEADY, WHO
-                )
-                vector = vector_of(shared, step, column, settings, STEADY)
-                number, tells = told_of(shared, stage_of(step, settings), settings)
+                scoring, adding, counting = multiply(weights, out, sums, j > 1, step, queries_seen, me)
+                vector = vector_of(step, me)
+                block, reads_mask = block_info_of(shared, stage_of(step, settings), settings)
                 products, adding, counting = warpgroup_mma_wait(2, deps=(scoring, adding, counting))
-                products = with_terms(products, step, shared, settings, STEADY)
-                told = tells, number * BLOCK_N, tile, slot, row, column
-                if STEADY:
-                    products = masked(products, told, scale, rows, shared, sizes, settings, STEADY, WHO)
+                products = with_terms(products, step, me)
+                said = reads_mask, block * BLOCK_N, near.tile, slot
+                if FIXED_MAX:
+                    products = masked(products, said, me)
                 # Weights of this block; the products of the one before with its values are still in flight.
-                if j < edges:
-                    start_e = gl.where(j >= crossings, s_kv // BLOCK_N, first + j) * BLOCK_N
-                    weights, keep, peak = edge_weights(
-                        products, peak, vector, start_e, reference, slope, scale, row_as_key, column, s_kv, told, rows,
-                        shared, sizes, settings, STEADY, WHO)  # fmt: skip
+                if j < near.edges:
+                    start_e = gl.where(j >= near.diagonal_blocks, s_kv // BLOCK_N, near.first + j) * BLOCK_N
+                    weights, keep, peak = edge_weights(products, peak, vector, start_e, said, line, me)
                 else:
-                    start = number * BLOCK_N
+                    start = block * BLOCK_N
                     if not settings.MASK_ROWS:
-                        start = far_start(j - edges, left, first, first + crossings, settings)
+                        crossed = near.first + near.diagonal_blocks
+                        start = far_start(j - near.edges, left, near.first, crossed, settings)
                     weights, keep, peak = far_weights(
-                        products, peak, before, behind, vector, start, j - edges, left, reference, slope, shift, scale,
-                        told, rows, shared, sizes, settings, STEADY, WHO)  # fmt: skip
+                        products, peak, anchors, vector, start, j - near.edges, left, said, line, me
+                    )
                 out, sums = warpgroup_mma_wait(0, deps=(adding, counting))
-                if not STEADY:
-                    out = out * gl.convert_layout(keep, gl.SliceLayout(1, OUT))[:, None]
-                    sums = sums * gl.convert_layout(keep, gl.SliceLayout(1, COUNT))[:, None]
+                if not FIXED_MAX:
+                    out, sums = rescaled(out, sums, keep)
                 elif MOVES:
-                    if j < edges:
-                        out = out * gl.convert_layout(keep, gl.SliceLayout(1, OUT))[:, None]
-                        sums = sums * gl.convert_layout(keep, gl.SliceLayout(1, COUNT))[:, None]
-                if settings.FORM == FORM_SYMMETRIC and STEADY and settings.PAIRED:
-                    if j == edges + left:
+                    if j < near.edges:
+                        out, sums = rescaled(out, sums, keep)
+                if settings.FORM == FORM_SYMMETRIC and FIXED_MAX and settings.ROW_TWINS:
+                    if j == near.edges + left:
                         # From here on two rows of a thread share what they share right of the diagonal.
-                        turned = gl.exp2((before - shift) - (behind + shift))
-                        out = out * gl.convert_layout(turned, gl.SliceLayout(1, OUT))[:, None]
-                        sums = sums * gl.convert_layout(turned, gl.SliceLayout(1, COUNT))[:, None]
+                        crossing = gl.exp2((anchors.before - line.shift) - (anchors.behind + line.shift))
+                        out, sums = rescaled(out, sums, crossing)
                 release(shared.freed.index(stage_of(step, settings)))
                 step += 1
                 j += 1
             if settings.SKIP:
-                noted = read(shared, slot, SURE)
-                sure = noted >> 1
-                if j < sure:
+                noted = read_tile_info(shared, slot, CERTIFIED_AFTER)
+                certified_after = noted >> 1
+                if j < certified_after:
                     scale_of_sums = peak
-                    if settings.FORM == FORM_SYMMETRIC and STEADY and settings.PAIRED:
-                        scale_of_sums = gl.where(left == 0, behind + shift, peak)
-                    query = _query_of(shared, served, settings, WHO)
-                    weigh_rows(sums, scale_of_sums, shift, row_as_key, query, shared, s_kv, settings, WHO)
-                    stop = sure
-                elif j == sure:
-                    mbarrier.wait(shared.certain, noted & 1)
-                    left = read(shared, slot, LEFT)
-                    right = read(shared, slot, RIGHT)
-                    stop = edges + left + right
-        if _averages(settings, STEADY):
+                    if settings.FORM == FORM_SYMMETRIC and FIXED_MAX and settings.ROW_TWINS:
+                        scale_of_sums = gl.where(left == 0, anchors.behind + line.shift, peak)
+                    weigh_rows(sums, scale_of_sums, query_of(queries_seen, me), line, me)
+                    stop = certified_after
+                elif j == certified_after:
+                    mbarrier.wait(shared.certificate_ready, noted & 1)
+                    left = read_tile_info(shared, slot, LEFT)
+                    right = read_tile_info(shared, slot, RIGHT)
+                    stop = near.edges + left + right
+        if _averages(settings, FIXED_MAX):
             # The mean of all values, for rows that see no key; a loop of its own keeps it out of the one above.
-            seen_from = read(shared, slot, SEEN_FROM)
+            seen_from = read_tile_info(shared, slot, SEEN_FROM)
             keyed = stop
-            stop += read(shared, slot, EXTRA)
-            empty = gl.zeros([ROWS], dtype=gl.int32, layout=BY_ROW)
+            stop += read_tile_info(shared, slot, EXTRA)
+            empty = gl.zeros([ROWS_PER_CONSUMER], dtype=gl.int32, layout=BY_ROW)
             while j < stop:
-                ending = _add(_rounded(weights, shared, WEIGHTS), out, sums, j > 1, step - 1, shared, settings, COUNT)
+                ending = add_values(rounded_weights(weights, me), out, sums, j > 1, step - 1, me)
                 out, sums = warpgroup_mma_wait(0, deps=ending)
                 if settings.MASK_ROWS:
                     # Which rows see no key shows in their sums, once the last block that has keys is in them.
                     total = gl.convert_layout(gl.max(sums, 1), BY_ROW)
                     empty = gl.where(j == keyed, (total == 0.0).to(gl.int32), empty)
                 else:
-                    empty = (row_as_key < seen_from).to(gl.int32)
-                weights = mean_weights(weights, j - edges - left - right, empty, column, s_kv, settings)
+                    empty = (line.row_as_key < seen_from).to(gl.int32)
+                weights = mean_weights(weights, j - near.edges - left - right, empty, column, s_kv, settings)
                 release(shared.freed.index(stage_of(step, settings)))
                 step += 1
                 j += 1
-        served += 1
+        queries_seen += 1
         if QUERIES > 1:
-            mbarrier.wait(shared.query_full.index(served & (QUERIES - 1)), (served // QUERIES) & 1)
-            coming = read(shared, served & (QUERIES - 1), TILE)
+            mbarrier.wait(shared.query_full.index(queries_seen & (QUERIES - 1)), (queries_seen // QUERIES) & 1)
+            coming = read_tile_info(shared, queries_seen & (QUERIES - 1), TILE)
             if coming >= 0:
                 # The next tile's first scores, and the last of this one's output while they become weights.
-                scoring, adding, counting = _multiply(
-                    weights, out, sums, j > 1, step, served, shared, settings, SCORES, WEIGHTS, COUNT, STEADY, WHO
-                )
+                scoring, adding, counting = multiply(weights, out, sums, j > 1, step, queries_seen, me)
                 products, adding, counting = warpgroup_mma_wait(2, deps=(scoring, adding, counting))
-                (tile, first, crossings, edges, left, right, slope, reference, row_as_key, shift, peak, before, behind,
-                 weights) = _start(
-                    products, step, served, shared, row, column, scale, s_kv, rows, sizes, settings, STEADY,
-                    WHO)  # fmt: skip
+                near, left, right, line, peak, anchors, weights = _start(products, step, queries_seen, me)
                 out, sums = warpgroup_mma_wait(0, deps=(adding, counting))
             else:
-                tile = coming
-                ending = _add(_rounded(weights, shared, WEIGHTS), out, sums, j > 1, step - 1, shared, settings, COUNT)
+                near = NearBlocks(coming, near.first, near.diagonal_blocks, near.edges)
+                ending = add_values(rounded_weights(weights, me), out, sums, j > 1, step - 1, me)
                 out, sums = warpgroup_mma_wait(0, deps=ending)
-            place = _place(shared, slot, settings)
+            destination = _destination(slot, me)
             # The previous tile's copy out of the staging buffer has to be over before it is overwritten.
             tma.store_wait(0)
             gl.thread_barrier()
@@ -307,54 +245,51 @@ def _consume_pass(
                 mbarrier.expect(shared.freed.index(stage_of(step, settings)), 0)
                 step += 1
             mbarrier.expect(shared.query_empty.index(slot), 0)
-            doubts = finish(out, sums, doubts, shared, output_map, place, turn, row, sizes, settings, STEADY, WHO)
+            repeat_mask = finish(out, sums, repeat_mask, destination, tiles_done, output_map, me)
         else:
             # This tile's output goes out by way of where its queries are, and the next ones come after it.
-            ending = _add(_rounded(weights, shared, WEIGHTS), out, sums, j > 1, step - 1, shared, settings, COUNT)
+            ending = add_values(rounded_weights(weights, me), out, sums, j > 1, step - 1, me)
             out, sums = warpgroup_mma_wait(0, deps=ending)
             # All warps are done with the queries.
             gl.thread_barrier()
-            place = _place(shared, slot, settings)
-            doubts = finish(out, sums, doubts, shared, output_map, place, turn, row, sizes, settings, STEADY, WHO)
+            destination = _destination(slot, me)
+            repeat_mask = finish(out, sums, repeat_mask, destination, tiles_done, output_map, me)
             tma.store_wait(0)
             release(shared.query_empty.index(slot))
-            mbarrier.wait(shared.query_full.index(0), served & 1)
-            tile = read(shared, 0, TILE)
-            if tile >= 0:
-                products = warpgroup_mma_wait(0, deps=(_ask(step, served, shared, settings, SCORES, STEADY, WHO),))
-                (tile, first, crossings, edges, left, right, slope, reference, row_as_key, shift, peak, before, behind,
-                 weights) = _start(
-                    products, step, served, shared, row, column, scale, s_kv, rows, sizes, settings, STEADY,
-                    WHO)  # fmt: skip
+            mbarrier.wait(shared.query_full.index(0), queries_seen & 1)
+            near = NearBlocks(read_tile_info(shared, 0, TILE), near.first, near.diagonal_blocks, near.edges)
+            if near.tile >= 0:
+                products = warpgroup_mma_wait(0, deps=(ask_scores(step, queries_seen, me),))
+                near, left, right, line, peak, anchors, weights = _start(products, step, queries_seen, me)
                 release(shared.freed.index(stage_of(step, settings)))
                 step += 1
-        if STEADY:
-            if ((turn & 31) == 31) | (tile < 0):
-                doubtful = gl.maximum(doubtful, mark_doubts(doubts, turn, shared, WHO))
-                doubts = gl.zeros([ROWS], dtype=gl.int32, layout=BY_ROW)
-        turn += 1
-    # What closes the pass was looked at by nobody.
-    release(shared.query_empty.index(served & (QUERIES - 1)))
-    return step, served + 1, doubtful
+        if FIXED_MAX:
+            if ((tiles_done & 31) == 31) | (near.tile < 0):
+                repeats = gl.maximum(repeats, hand_over_repeat_mask(repeat_mask, tiles_done, shared, WHO))
+                repeat_mask = gl.zeros([ROWS_PER_CONSUMER], dtype=gl.int32, layout=BY_ROW)
+        tiles_done += 1
+    # The pass ends with the info that there is no tile.  Its slot is given back.
+    release(shared.query_empty.index(queries_seen & (QUERIES - 1)))
+    return step, queries_seen + 1, repeats
 
 
 @gluon.jit
-def consume(shared, sizes, rows, output_map, scale_natural, settings, WHO: gl.constexpr):
+def consume(shared, sizes, row_mask, output_map, scale_natural, settings, WHO: gl.constexpr):
     """One consumer warpgroup: rows ``WHO * 64 ..`` of every tile of this program."""
     set_up_barriers(shared, settings, WHO)
-    if settings.STEADY:
-        clear_doubts(shared, WHO)
+    if settings.FIXED_MAX:
+        clear_repeat_mask(shared, WHO)
     mbarrier.wait(shared.ready, 0)
     step = gl.to_tensor(0)
-    served = gl.to_tensor(0)
-    step, served, doubtful = _consume_pass(
-        step, served, shared, sizes, rows, output_map, scale_natural, settings, settings.STEADY, WHO
+    queries_seen = gl.to_tensor(0)
+    step, queries_seen, repeats = _consume_pass(
+        step, queries_seen, shared, sizes, row_mask, output_map, scale_natural, settings, settings.FIXED_MAX, WHO
     )
-    if settings.STEADY:
+    if settings.FIXED_MAX:
         LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
-        shared.verdicts.index(WHO).store(gl.full([1], doubtful, gl.int32, LAYOUT))
-        mbarrier.arrive(shared.verdict, count=1)
-        if judge(shared, settings, 4) != 0:
+        shared.wants_repeat.index(WHO).store(gl.full([1], repeats, gl.int32, LAYOUT))
+        mbarrier.arrive(shared.verdict_ready, count=1)
+        if needs_repeat(shared, settings, 4) != 0:
             wait_written()
-            _consume_pass(step, served, shared, sizes, rows, output_map, scale_natural, settings, False, WHO)
+            _consume_pass(step, queries_seen, shared, sizes, row_mask, output_map, scale_natural, settings, False, WHO)
     tma.store_wait(0)

@@ -1,44 +1,47 @@
 """Prefill for Hopper: warp-specialised, persistent, in Gluon (Triton's layer for explicit layouts and warps).
 
 One program stays on a multiprocessor and takes tiles of ``CONSUMERS * 64`` query rows.  A producer warp
-(``producer``) decides which tile comes next and which blocks of keys it needs, writes that down in shared
+(``producer``) decides which tile comes next and which blocks of keys it needs, writes that to shared
 memory, and streams queries, keys and values with the bulk copy engine; each of CONSUMERS warpgroups
 (``consumer``) owns 64 rows.  The warpgroups are partitions of their own, so nothing but the data keeps them in
 step, and one computes exponentials while another multiplies.
 
-The blocks of all tiles of a program are one stream.  Every step turns the scores of its block into weights, then
-asks for the scores of the *next* block, of this tile or the next one, and for its own share of the output, and
-waits for the scores only.  So weights never outlive their step (as loop-carried 16-bit values they would be
-packed and unpacked in every step), and the next tile's first scores are there when a tile ends.  (Heads beyond 128
-leave room for the queries of one tile only; there a tile starts after the one before has been stored.)  The weights of
-a row are added up by a product with a matrix of ones, which costs the tensor cores less than the additions would cost
-the threads.
+The blocks of all tiles of a program are one stream.  Every step turns the scores of its block into weights.  Then it
+asks for the scores of the *next* block, of this tile or the next one, and for its own share of the output, and waits
+for the scores only.  So weights never outlive their step: as 16-bit values that a loop carries they would be packed and
+unpacked in every step.  And the next tile's first scores are there when a tile ends.  (Heads beyond 128 leave room for
+the queries of one tile only; there a tile starts after the one before has been stored.)  A product with a matrix of
+ones adds up the weights of a row, which costs the tensor cores less than the additions would cost the threads.
 
 Blocks come nearest first: those that the diagonal crosses or that reach past the last key (compared element
 by element), then those left of it going away, then those right of it (symmetric form).  The bias is the one
 of ``prefill``: an FMA along the columns and a scalar per block in the row maximum.
 
-Masks (boolean or additive) that differ by key only, and key positions, are a vector that the producer computes
-for every block and puts next to the keys: the consumers add it to the scores before they know them as such.  With TERMS
-it comes by a second, small product instead, ones times the vector cut into three bfloat16, so that the loop is that of
-the plain form.  Blocks about which a mask says nothing are found once per batch entry and cost nothing after that.
-Blocks before the first and after the last visible key are left out.  Rows that see no key (known beforehand from the
-first visible one) get the mean of ``value`` from extra blocks with equal weights at the end of their tile.
+Masks (boolean or additive) that differ by key only, and key positions, are a vector.  The producer computes it for
+every block and puts it next to the keys, and the consumers add it to the products.  With TERMS it comes by a second,
+small product instead: ones times the vector, cut into three bfloat16.  Then the loop is that of the plain form.  Blocks
+about which a mask says nothing are found once per batch entry and cost nothing after that.  Blocks before the first and
+after the last visible key are left out.  Rows that see no key are known beforehand from the first visible one; they get
+the mean of ``value`` from extra blocks with equal weights at the end of their tile.
 
-An additive mask is exact whatever it holds.  In the first pass what is at or below -1e38 has no weight, and a row all
-of whose keys are like that shows that its maximum was not good enough (below): the second pass keeps natural units, in
+An additive mask is exact whatever it holds.  In the first pass what is at or below -1e38 has no weight.  A row all of
+whose keys are like that shows that its maximum was not good enough (below).  The second pass keeps natural units, in
 which -3.3e38 is a number like others.
 
-With STEADY the row maximum is looked for in the first blocks only, those that are compared element by element; with
-RAW (bfloat16, whose exponents allow it) scores without their bias stand for it, in half of the first block alone.
-Weights then may exceed one; per score a maximum and a subtraction go, and the rescaling of the output.  A tile with
-a row whose sum of weights shows that this was not good enough is noted; at the end the program does the tiles that it
-noted again, with the maximum kept block by block.  So the result never depends on the shortcut, only the time does.
+With FIXED_MAX the row maximum is looked for in the first blocks only, those that are compared element by element.  With
+MAX_FROM_RAW_SCORES (bfloat16, whose exponents allow it) scores without their bias stand for it, in half of the first
+block alone.  Weights then may exceed one.  A maximum and a subtraction per score are saved, and the rescaling of the
+output.  The sum of a row's weights shows whether this was good enough; if it was not, the consumer marks the tile.  At
+the end the program does its marked tiles again, with the maximum kept block by block.  So the result never depends on
+the shortcut, only the time does.
+
+With ROW_TWINS rows r and r + 8, which one thread holds, share their maximum and thereby their bias.
 
 With SKIP far blocks that provably do not matter are left out (``skipping``).
 
-With MASK_ROWS there is a window, or a mask differs by row, too: ``blocks`` has looked at them, programs draw tiles as
-with SKIP, and blocks that no row of a tile needs are left out (``rows``).
+With MASK_ROWS there is a window, or a mask that differs by row, too.  ``blocks`` has looked at them before.  Programs
+draw tiles as with SKIP, and blocks that no row of a tile needs are left out (``rows``).  With READS there is a mask to
+read.
 
 Needs ``s_q <= s_kv``.
 """
@@ -52,7 +55,7 @@ from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared,
 from .consumer import consume
 from .producer import produce
 from .rows import RowMask
-from .shared import COUNTS, DOUBTS, NOTES, ROWS, TERM_COLUMNS, Settings, Shared, Sizes
+from .shared import COUNTS, REPEAT_WORDS, ROWS_PER_CONSUMER, TERM_COLUMNS, TILE_INFO, Settings, Shared, Sizes
 
 
 @gluon.jit
@@ -60,9 +63,9 @@ def alibi_prefill_hopper(
     query_map, key_map, value_map, output_map, slopes, key_norms, ticket, previous, blocks, mask, key_positions,
     mask_batch, mask_head, mask_row, mask_column, positions_batch, batch_size, heads, group, s_q, s_kv,
     window_left, window_right, scale_natural, empty_mean,
-    FORM: gl.constexpr, STEADY: gl.constexpr, RAW: gl.constexpr, SKIP: gl.constexpr, MASK: gl.constexpr,
-    ADDITIVE: gl.constexpr, POSITIONS: gl.constexpr, TERMS: gl.constexpr,
-    MASK_ROWS: gl.constexpr, READS: gl.constexpr, WINDOW: gl.constexpr, PAIRED: gl.constexpr, BUNDLE_MIB: gl.constexpr,
+    FORM: gl.constexpr, FIXED_MAX: gl.constexpr, MAX_FROM_RAW_SCORES: gl.constexpr, SKIP: gl.constexpr,
+    MASK: gl.constexpr, ADDITIVE: gl.constexpr, POSITIONS: gl.constexpr, TERMS: gl.constexpr, MASK_ROWS: gl.constexpr,
+    READS: gl.constexpr, WINDOW: gl.constexpr, ROW_TWINS: gl.constexpr, BUNDLE_MIB: gl.constexpr,
     D: gl.constexpr, V: gl.constexpr, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, QUERIES: gl.constexpr,
     CONSUMERS: gl.constexpr, LEAST_TOTAL: gl.constexpr, CONSUMER_REGISTERS: gl.constexpr,
     PRODUCER_REGISTERS: gl.constexpr,
@@ -84,37 +87,38 @@ def alibi_prefill_hopper(
     """
     VECTOR: gl.constexpr = MASK or POSITIONS
     dtype: gl.constexpr = query_map.dtype
-    query_tile = gl.allocate_shared_memory(dtype, [QUERIES * CONSUMERS, 1, 1, ROWS, D], query_map.layout)
+    query_tile = gl.allocate_shared_memory(dtype, [QUERIES * CONSUMERS, 1, 1, ROWS_PER_CONSUMER, D], query_map.layout)
     key_tile = gl.allocate_shared_memory(dtype, [STAGES, 1, 1, BLOCK_N, D], key_map.layout)
     value_tile = gl.allocate_shared_memory(dtype, [STAGES, 1, 1, BLOCK_N, V], value_map.layout)
     output_tile = query_tile
     if QUERIES > 1:
-        output_tile = gl.allocate_shared_memory(dtype, [CONSUMERS, 1, 1, ROWS, V], output_map.layout)
+        output_tile = gl.allocate_shared_memory(dtype, [CONSUMERS, 1, 1, ROWS_PER_CONSUMER, V], output_map.layout)
     PLAIN: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
     vector_tile = gl.allocate_shared_memory(gl.float32, [STAGES if VECTOR else 1, BLOCK_N if VECTOR else 1], PLAIN)
-    told = gl.allocate_shared_memory(gl.int32, [STAGES, 1], PLAIN)
+    block_info = gl.allocate_shared_memory(gl.int32, [STAGES, 1], PLAIN)
     if VECTOR:
         for i in gl.static_range(STAGES):
-            told.index(i).store(gl.zeros([1], gl.int32, gl.BlockedLayout([1], [32], [4], [0])))
+            block_info.index(i).store(gl.zeros([1], gl.int32, gl.BlockedLayout([1], [32], [4], [0])))
     BY_TERMS: gl.constexpr = VECTOR and TERMS
     TERM: gl.constexpr = gl.NVMMASharedLayout.get_default_for([BLOCK_N, TERM_COLUMNS], gl.bfloat16)
     term_tile = gl.allocate_shared_memory(
         gl.bfloat16, [STAGES if BY_TERMS else 1, BLOCK_N if BY_TERMS else 8, TERM_COLUMNS], TERM)  # fmt: skip
-    PICK: gl.constexpr = gl.NVMMASharedLayout.get_default_for([ROWS, TERM_COLUMNS], gl.bfloat16)
-    picks = gl.allocate_shared_memory(gl.bfloat16, [ROWS if BY_TERMS else 8, TERM_COLUMNS], PICK)
+    PICK: gl.constexpr = gl.NVMMASharedLayout.get_default_for([ROWS_PER_CONSUMER, TERM_COLUMNS], gl.bfloat16)
+    picks = gl.allocate_shared_memory(gl.bfloat16, [ROWS_PER_CONSUMER if BY_TERMS else 8, TERM_COLUMNS], PICK)
     if BY_TERMS:
         # The producer fills one half of a key's row, without asking which half the swizzle makes of it.
         WIDE: gl.constexpr = gl.BlockedLayout([1, 8], [16, 2], [4, 1], [1, 0])
         part = gl.arange(0, TERM_COLUMNS, layout=gl.SliceLayout(0, WIDE)) % 8
-        picks.store(gl.where(part < 3, 1.0, 0.0).to(gl.bfloat16)[None, :] + gl.zeros([ROWS, 1], gl.bfloat16, WIDE))
+        chosen = gl.where(part < 3, 1.0, 0.0).to(gl.bfloat16)
+        picks.store(chosen[None, :] + gl.zeros([ROWS_PER_CONSUMER, 1], gl.bfloat16, WIDE))
         for i in gl.static_range(STAGES):
             term_tile.index(i).store(gl.zeros([BLOCK_N, TERM_COLUMNS], gl.bfloat16, WIDE))
     ONES: gl.constexpr = gl.NVMMASharedLayout.get_default_for([COUNTS, BLOCK_N], dtype)
     ones = gl.allocate_shared_memory(dtype, [COUNTS, BLOCK_N], ONES)
     ones.store(gl.full([COUNTS, BLOCK_N], 1.0, dtype, gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0])))
-    notes = gl.allocate_shared_memory(gl.int32, [QUERIES * NOTES, 1], PLAIN)
-    verdicts = gl.allocate_shared_memory(gl.int32, [CONSUMERS, 1], PLAIN)
-    doubts = gl.allocate_shared_memory(gl.int32, [CONSUMERS * DOUBTS, 1], PLAIN)
+    tile_info = gl.allocate_shared_memory(gl.int32, [QUERIES * TILE_INFO, 1], PLAIN)
+    wants_repeat = gl.allocate_shared_memory(gl.int32, [CONSUMERS, 1], PLAIN)
+    repeat_mask = gl.allocate_shared_memory(gl.int32, [CONSUMERS * REPEAT_WORDS, 1], PLAIN)
     bounds = gl.allocate_shared_memory(gl.float32, [2 * CONSUMERS, 1], PLAIN)
     BARRIER: gl.constexpr = mbarrier.MBarrierLayout()
     query_full = gl.allocate_shared_memory(gl.int64, [QUERIES, 1], BARRIER)
@@ -122,39 +126,40 @@ def alibi_prefill_hopper(
     key_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], BARRIER)
     value_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], BARRIER)
     freed = gl.allocate_shared_memory(gl.int64, [STAGES, 1], BARRIER)
-    verdict = gl.allocate_shared_memory(gl.int64, [1], BARRIER)
+    verdict_ready = gl.allocate_shared_memory(gl.int64, [1], BARRIER)
     weighed = gl.allocate_shared_memory(gl.int64, [1], BARRIER)
-    certain = gl.allocate_shared_memory(gl.int64, [1], BARRIER)
+    certificate_ready = gl.allocate_shared_memory(gl.int64, [1], BARRIER)
     ready = gl.allocate_shared_memory(gl.int64, [1], BARRIER)
     # The other barriers are set up by the partitions, side by side (``set_up_barriers``).
     mbarrier.init(ready, count=CONSUMERS + 1)
     fence_async_shared()
-    settings = Settings(FORM, STEADY, RAW, SKIP, MASK, ADDITIVE, POSITIONS, BY_TERMS, MASK_ROWS, READS,
-                        WINDOW, PAIRED, BUNDLE_MIB, D, V, BLOCK_N, STAGES, QUERIES, CONSUMERS, LEAST_TOTAL)  # fmt: skip
+    settings = Settings(FORM, FIXED_MAX, MAX_FROM_RAW_SCORES, SKIP, MASK, ADDITIVE, POSITIONS, BY_TERMS, MASK_ROWS,
+                        READS, WINDOW, ROW_TWINS, BUNDLE_MIB, D, V, BLOCK_N, STAGES, QUERIES, CONSUMERS,
+                        LEAST_TOTAL)  # fmt: skip
     sizes = Sizes(gl.to_tensor(batch_size), gl.to_tensor(heads), gl.to_tensor(group), gl.to_tensor(s_q),
                   gl.to_tensor(s_kv))  # fmt: skip
-    shared = Shared(query_tile, key_tile, value_tile, output_tile, vector_tile, told, term_tile, picks, ones, notes,
-                    verdicts, doubts, bounds, query_full, query_empty, key_full, value_full, freed, verdict, weighed,
-                    certain, ready)  # fmt: skip
+    shared = Shared(query_tile, key_tile, value_tile, output_tile, vector_tile, block_info, term_tile, picks, ones,
+                    tile_info, wants_repeat, repeat_mask, bounds, query_full, query_empty, key_full, value_full, freed,
+                    verdict_ready, weighed, certificate_ready, ready)  # fmt: skip
     pointer = gl.to_tensor(0)
     if READS:
         pointer = mask
-    rows = RowMask(pointer, gl.to_tensor(mask_batch), gl.to_tensor(mask_head), gl.to_tensor(mask_row),
+    row_mask = RowMask(pointer, gl.to_tensor(mask_batch), gl.to_tensor(mask_head), gl.to_tensor(mask_row),
                    gl.to_tensor(mask_column), gl.to_tensor(window_left), gl.to_tensor(window_right))  # fmt: skip
     # Spelled out: a tuple that is given a name turns its constants into tensors.
     if CONSUMERS == 3:
         gl.warp_specialize([
-            (consume, (shared, sizes, rows, output_map, scale_natural, settings, 0)),
-            (consume, (shared, sizes, rows, output_map, scale_natural, settings, 1)),
-            (consume, (shared, sizes, rows, output_map, scale_natural, settings, 2)),
+            (consume, (shared, sizes, row_mask, output_map, scale_natural, settings, 0)),
+            (consume, (shared, sizes, row_mask, output_map, scale_natural, settings, 1)),
+            (consume, (shared, sizes, row_mask, output_map, scale_natural, settings, 2)),
             (produce, (shared, sizes, query_map, key_map, value_map, slopes, key_norms, ticket, previous, blocks,
                         mask, key_positions, mask_batch, mask_head, mask_column, positions_batch, scale_natural,
                         empty_mean, settings)),
         ], [4, 4, 1], [CONSUMER_REGISTERS, CONSUMER_REGISTERS, PRODUCER_REGISTERS])  # fmt: skip
     else:
         gl.warp_specialize([
-            (consume, (shared, sizes, rows, output_map, scale_natural, settings, 0)),
-            (consume, (shared, sizes, rows, output_map, scale_natural, settings, 1)),
+            (consume, (shared, sizes, row_mask, output_map, scale_natural, settings, 0)),
+            (consume, (shared, sizes, row_mask, output_map, scale_natural, settings, 1)),
             (produce, (shared, sizes, query_map, key_map, value_map, slopes, key_norms, ticket, previous, blocks,
                         mask, key_positions, mask_batch, mask_head, mask_column, positions_batch, scale_natural,
                         empty_mean, settings)),

@@ -6,7 +6,7 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, tma
 
-from .shared import ROWS, doubt
+from .shared import ROWS_PER_CONSUMER, add_to_repeat_mask
 
 LARGEST_TOTAL = gl.constexpr(1.152921504606847e18)
 """2^60: far from the largest float32, also after the product with a value of up to 2^67."""
@@ -18,39 +18,47 @@ def _either(one, other):
 
 
 @gluon.jit
-def finish(
-    out, sums, doubts, shared, output_map, place, turn, row, sizes, settings, STEADY: gl.constexpr, WHO: gl.constexpr,
-):  # fmt: skip
-    """Divides by the sums of the weights and stores; marks the bit of the turn for rows that are not to be trusted.
+def finish(out, sums, repeat_mask, destination, tiles_done, output_map, me):
+    """Divides by the sums of the weights and stores; marks the tile's bit for rows that are not to be trusted.
 
-    ``place`` is batch, head, tile and the key from which on rows see one.  The shared memory that the output goes by
-    way of has to be free, and all warps have to know it.
+    Rows that are not to be trusted are stored, too, and overwritten when their tile is done again.  So no warp has to
+    know what the others found.
 
-    What is not to be trusted is stored too, and overwritten when its tile is done again: so no warp has to know what
-    the others found.
+    Args:
+        out: What the weights of all blocks have added to the output, [64, V].
+        sums: The sums of the weights in every column, [64, COUNTS].
+        repeat_mask: [64], a bit for each of the last 32 tiles whose row is not to be trusted (first pass).
+        destination: Batch, head, tile and the key from which on rows see one.
+        tiles_done: How many tiles this consumer has done before.
+        output_map: Where the output goes.  The shared memory on its way has to be free, and all warps have to know it.
+        me: The consumer.
+
+    Returns:
+        ``repeat_mask`` with this tile's bit.
     """
-    batch, head, tile, seen_from = place
-    first_row = tile * (ROWS * settings.CONSUMERS) + WHO * ROWS
+    settings = me.settings
+    batch, head, tile, seen_from = destination
+    first_row = tile * (ROWS_PER_CONSUMER * settings.CONSUMERS) + me.WHO * ROWS_PER_CONSUMER
     total = gl.max(sums, 1)
-    if STEADY:
-        row_as_key = first_row + row + sizes.s_kv - sizes.s_q
-        # (Comparisons with NaN are false.)  Of rows beyond the last one, which are never stored, and of those that see
-        # no key nothing is to be expected.
-        weight = gl.convert_layout(total, row.type.layout)
+    if me.FIXED_MAX:
+        row_as_key = first_row + me.row + me.sizes.s_kv - me.sizes.s_q
+        # Comparisons with NaN are false.  Nothing is expected of rows beyond the last one, which are never stored, nor
+        # of those that see no key.
+        weight = gl.convert_layout(total, me.row.type.layout)
         sound = (weight < LARGEST_TOTAL) & (weight > settings.LEAST_TOTAL)
-        sound = sound | (row_as_key >= sizes.s_kv)
+        sound = sound | (row_as_key >= me.sizes.s_kv)
         if settings.MASK:
             sound = sound | ((row_as_key < seen_from) & (weight == 0.0))
-        doubts = doubts | gl.where(sound, 0, 1 << (turn & 31))
+        repeat_mask = repeat_mask | gl.where(sound, 0, 1 << (tiles_done & 31))
     inverse = 1.0 / total
     if settings.MASK or settings.MASK_ROWS:
         inverse = gl.where(total == 0.0, 0.0, inverse)
     out = out * gl.convert_layout(inverse, gl.SliceLayout(1, out.type.layout))[:, None]
-    output = shared.output_tile.index(WHO)
-    output.reshape([ROWS, settings.V]).store(out.to(output.dtype))
+    output = me.shared.output_tile.index(me.WHO)
+    output.reshape([ROWS_PER_CONSUMER, settings.V]).store(out.to(output.dtype))
     fence_async_shared()
     tma.async_copy_shared_to_global(output_map, [batch, head, first_row, 0], output)
-    return doubts
+    return repeat_mask
 
 
 @gluon.jit
@@ -62,8 +70,8 @@ def wait_written():
 
 
 @gluon.jit
-def mark_doubts(doubts, turn, shared, WHO: gl.constexpr):
-    """Hands the marks of the last 32 turns, one bit each, to the producer; 1 if there are any, else 0."""
-    found = gl.reduce(doubts, 0, _either)
-    doubt(shared, turn, found, WHO)
+def hand_over_repeat_mask(repeat_mask, tiles_done, shared, WHO: gl.constexpr):
+    """Hands the marks of the last 32 tiles, one bit each, to the producer; 1 if there are any, else 0."""
+    found = gl.reduce(repeat_mask, 0, _either)
+    add_to_repeat_mask(shared, tiles_done, found, WHO)
     return gl.where(found != 0, 1, 0)

@@ -1,127 +1,154 @@
-"""The producer of the Hopper kernel: notes about the tiles to come, and all copies."""
+"""The producer of the Hopper kernel: which tile comes, its blocks, all copies, certificates."""
 
-from __future__ import annotations
+# No future import: annotations of an aggregate are evaluated.
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
-from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier, tma
+from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma
 
+from ..aggregate import aggregate
+from .order import dealt_tile, drawn_tile, drawn_tiles, order_of
 from .rows import codes_of, count_needed, next_block
 from .shared import (  # fmt: skip
     BATCH,
     BEGIN,
-    CROSSINGS,
+    CERTIFIED_AFTER,
+    DIAGONAL_BLOCKS,
     END,
     EXTRA,
     FIRST,
     FORM_CAUSAL,
-    FORM_SYMMETRIC,
     HEAD,
-    LARGEST,
     LEFT,
     LOG2E,
-    LOWEST,
     RIGHT,
-    ROWS,
+    ROWS_PER_CONSUMER,
     SEEN_FROM,
     SLOPE,
-    SURE,
     TAIL,
-    TERM_COLUMNS,
     TILE,
-    in_doubt,
-    judge,
-    note,
+    needs_repeat,
     phase_of,
     release,
     set_up_barriers,
     stage_of,
-    tell,
+    write_block_info,
+    write_tile_info,
 )
 from .skipping import AHEAD, needed_blocks, worth_a_try
-from .tiles import block_at, blocks_of, drawn_tiles, order, place_of, tile_of, visible_keys
-from .weights import by_vector, natural
+from .terms import ask_terms, find_plain, key_terms, write_terms
+from .tiles import block_at, blocks_of, visible_keys
+from .weights import natural
 
 
-@gluon.constexpr_function
-def _by_key():
-    """How the producer warp holds one number per key of a block; the other dimension is for what it writes."""
-    return gl.SliceLayout(1, gl.BlockedLayout([1, 1], [32, 1], [1, 1], [0, 1]))
+@aggregate
+class TilePlace:
+    """Which tile it is."""
+
+    tile: gl.tensor
+    batch: gl.tensor
+    head: gl.tensor
+    kv_head: gl.tensor
 
 
-@gluon.jit
-def _ask(mask, key_positions, batch, mask_column, positions_batch, start, s_kv, settings):
-    """Loads what mask and positions say of a block of keys.  A block ahead, because the answer takes its time."""
-    key = start + gl.arange(0, settings.BLOCK_N, layout=_by_key())
-    inside = key < s_kv
-    loaded = key
-    position = key
-    if settings.MASK:
-        at = mask + key.to(gl.int64) * mask_column
-        loaded = gl.load(at, mask=inside, other=0)
-    if settings.POSITIONS:
-        at = key_positions + batch.to(gl.int64) * positions_batch + key
-        position = gl.load(at, mask=inside, other=0.0)
-    return loaded, position
+@aggregate
+class TileBlocks:
+    """How a tile's keys are cut into blocks, but for how many lie left and right (``tiles.blocks_of``)."""
 
-
-@gluon.jit
-def _key_terms(loaded, position, slope, own, settings):
-    """What the keys of a block add to their scores, in natural units: bias by positions and mask; -inf if hidden."""
-    terms = gl.zeros([settings.BLOCK_N], gl.float32, _by_key())
-    if settings.POSITIONS:
-        terms = slope * (position - own)
-    if settings.ADDITIVE:
-        added = gl.minimum(loaded.to(gl.float32), LARGEST)
-        terms = gl.where(added > LOWEST, terms + added, float("-inf"))
-    elif settings.MASK:
-        terms = gl.where(loaded != 0, terms, float("-inf"))
-    return terms
+    first: gl.tensor
+    diagonal_blocks: gl.tensor
+    tail: gl.tensor
+    extra: gl.tensor
+    seen_from: gl.tensor
+    begin_near: gl.tensor
+    end_near: gl.tensor
 
 
 @gluon.jit
-def _all_plain(loaded, start, s_kv, settings):
-    """Whether a mask says nothing about the keys of a block."""
-    if settings.ADDITIVE:
-        told = loaded.to(gl.float32) != 0.0
+def _copy_keys(key_map, batch, kv_head, block, stage, shared, settings):
+    """Has the keys of a block copied to a stage."""
+    mbarrier.expect(shared.key_full.index(stage), key_map.block_type.nbytes)
+    tma.async_copy_global_to_shared(
+        key_map, [batch, kv_head, block * settings.BLOCK_N, 0], shared.key_full.index(stage),
+        shared.key_tile.index(stage))  # fmt: skip
+
+
+@gluon.jit
+def _copy_keys_if(needed, key_map, batch, kv_head, block, stage, shared, settings):
+    """As :func:`_copy_keys`, if they are ``needed``: a block of the mean of all values takes no keys."""
+    if needed:
+        _copy_keys(key_map, batch, kv_head, block, stage, shared, settings)
     else:
-        told = loaded == 0
-    key = start + gl.arange(0, settings.BLOCK_N, layout=_by_key())
-    return gl.max((told & (key < s_kv)).to(gl.int32), 0) == 0
+        mbarrier.arrive(shared.key_full.index(stage), count=1)
 
 
 @gluon.jit
-def _put_terms(shared, stage, terms, settings):
-    """Writes a block's terms as the second product takes them: cut into three bfloat16.
+def _copy_values(value_map, batch, kv_head, block, step, stage, shared, settings):
+    """Has the values of block ``step`` copied to its stage, once those that are there have been used.
 
-    Cut, not rounded: what is beyond float32 is infinite in all passes alike.
+    That is one step later than the weights of their block are computed.
     """
-    PLAIN: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [1, 0])
-    words = shared.term_tile._reinterpret(
-        gl.int32, [settings.STAGES, settings.BLOCK_N, TERM_COLUMNS // 2], PLAIN
-    ).index(stage)
-    rest = terms
-    bounded = gl.abs(rest) < float("inf")
-    high = rest.to(gl.int32, bitcast=True) & -65536
-    rest = gl.where(bounded, rest - high.to(gl.float32, bitcast=True), 0.0)
-    middle = rest.to(gl.int32, bitcast=True) & -65536
-    rest -= middle.to(gl.float32, bitcast=True)
-    low = rest.to(gl.int32, bitcast=True)
-    words.slice(0, 1, 1).store((((high >> 16) & 65535) | middle)[:, None])
-    words.slice(1, 1, 1).store(((low >> 16) & 65535)[:, None])
+    mbarrier.wait(
+        shared.freed.index(stage_of(step + 1, settings)), phase_of(step + 1, settings) ^ 1,
+        pred=step >= settings.STAGES)  # fmt: skip
+    mbarrier.expect(shared.value_full.index(stage), value_map.block_type.nbytes)
+    tma.async_copy_global_to_shared(
+        value_map, [batch, kv_head, block * settings.BLOCK_N, 0], shared.value_full.index(stage),
+        shared.value_tile.index(stage))  # fmt: skip
 
 
 @gluon.jit
-def _put_vector(shared, stage, terms, kind, slope, settings):
-    """Writes a block's terms and its bias relative to the block as the pass that keeps a maximum by block takes them.
+def _copy_queries(query_map, batch, head, tile, slot, shared, settings):
+    """Has the queries of a tile copied to a slot, a part for each consumer."""
+    rows_per_tile: gl.constexpr = ROWS_PER_CONSUMER * settings.CONSUMERS
+    mbarrier.expect(shared.query_full.index(slot), query_map.block_type.nbytes * settings.CONSUMERS)
+    for w in gl.static_range(settings.CONSUMERS):
+        tma.async_copy_global_to_shared(
+            query_map, [batch, head, tile * rows_per_tile + w * ROWS_PER_CONSUMER, 0], shared.query_full.index(slot),
+            shared.query_tile.index(slot * settings.CONSUMERS + w))  # fmt: skip
 
-    ``kind``: 1 left of the diagonal, -1 right of it, 0 where the diagonal's block adds the bias itself.
+
+@gluon.jit
+def _describe(slot, at, cut, left, right, slope, certified_after, certified, shared, settings):
+    """Tells the consumers what a tile is (the fields are explained in ``shared``).
+
+    The slope comes last, because it has to be loaded.  The barrier is full when both queries and info are there.
     """
-    vector = terms
-    if not settings.POSITIONS:
-        lane = gl.arange(0, settings.BLOCK_N, layout=_by_key())
-        vector += (slope * kind.to(gl.float32)) * lane.to(gl.float32)
-    shared.vector_tile.index(stage).store(vector)
+    write_tile_info(shared, slot, TILE, at.tile)
+    write_tile_info(shared, slot, BATCH, at.batch)
+    write_tile_info(shared, slot, HEAD, at.head)
+    write_tile_info(shared, slot, FIRST, cut.first)
+    write_tile_info(shared, slot, DIAGONAL_BLOCKS, cut.diagonal_blocks)
+    write_tile_info(shared, slot, TAIL, cut.tail)
+    write_tile_info(shared, slot, LEFT, left)
+    write_tile_info(shared, slot, RIGHT, right)
+    write_tile_info(shared, slot, EXTRA, cut.extra)
+    write_tile_info(shared, slot, SEEN_FROM, cut.seen_from)
+    if settings.MASK:
+        write_tile_info(shared, slot, BEGIN, cut.begin_near)
+        write_tile_info(shared, slot, END, cut.end_near)
+    if settings.SKIP:
+        write_tile_info(shared, slot, CERTIFIED_AFTER, 2 * certified_after + (certified & 1))
+    write_tile_info(shared, slot, SLOPE, slope.to(gl.int32, bitcast=True))
+    mbarrier.arrive(shared.query_full.index(slot), count=1)
+
+
+@gluon.jit
+def _certify(certified, left, right, at, cut, slope, slot, key_norms, scale_natural, shared, sizes, settings):
+    """Makes the certificate of a tile, once its near blocks are weighed (SKIP).
+
+    Returns:
+        How many certificates were made so far, and how many blocks the tile takes left and right of the diagonal.
+    """
+    mbarrier.wait(shared.weighed, certified & 1)
+    certified += 1
+    left, right = needed_blocks(
+        shared, key_norms, at.batch, at.kv_head, at.tile, cut.first, cut.diagonal_blocks, left, right, slope,
+        scale_natural, sizes, settings)  # fmt: skip
+    write_tile_info(shared, slot, LEFT, left)
+    write_tile_info(shared, slot, RIGHT, right)
+    mbarrier.arrive(shared.certificate_ready, count=1)
+    return certified, left, right
 
 
 @gluon.jit
@@ -129,19 +156,23 @@ def produce(
     shared, sizes, query_map, key_map, value_map, slopes, key_norms, ticket, previous, blocks_needed, mask,
     key_positions, mask_batch, mask_head, mask_column, positions_batch, scale_natural, empty_mean, settings,
 ):  # fmt: skip
-    """The producer warp: all copies, in the order in which the consumers need them."""
+    """The producer warp: all copies, in the order in which the consumers need them.
+
+    What it knows of masks goes through its loops number by number.  An aggregate for each of the two entries was tried:
+    loops then carry the numbers in another order, and the PTX is another.
+    """
     BLOCK_N: gl.constexpr = settings.BLOCK_N
     QUERIES: gl.constexpr = settings.QUERIES
-    rows: gl.constexpr = ROWS * settings.CONSUMERS
+    rows_per_tile: gl.constexpr = ROWS_PER_CONSUMER * settings.CONSUMERS
     VECTOR: gl.constexpr = settings.MASK or settings.POSITIONS
     # Where every block has terms, its keys do not wait for them.
     LATE: gl.constexpr = settings.POSITIONS
     set_up_barriers(shared, settings, settings.CONSUMERS)
     step = gl.to_tensor(0)
-    served = gl.to_tensor(0)
+    queries_sent = gl.to_tensor(0)
     certified = gl.to_tensor(0)
-    tiles = gl.cdiv(sizes.s_q, rows)
-    size, bundles, rounds, places = order(tiles, sizes, settings)
+    tiles = gl.cdiv(sizes.s_q, rows_per_tile)
+    order = order_of(tiles, sizes, settings)
     s_kv = sizes.s_kv
     passes = gl.to_tensor(1)
     number_of_pass = gl.to_tensor(0)
@@ -151,25 +182,25 @@ def produce(
     end_near = s_kv
     begin_seen = gl.to_tensor(0)
     scanned = gl.to_tensor(-1)
-    # The unit of slopes in the consumers' current pass, and whether what differs by key only is in the products there.
+    # The unit of slopes in the consumers' current pass, and whether that is the first one.
     per_natural = gl.to_tensor(LOG2E)
-    if natural(settings, settings.STEADY):
+    if natural(settings, settings.FIXED_MAX):
         per_natural = gl.to_tensor(1.0)
-    within = gl.to_tensor(settings.STEADY)
+    within = gl.to_tensor(settings.FIXED_MAX)
     per_scale = 1.0 / scale_natural
     # From which block to which the mask of this batch entry is known to say nothing.
     plain_from = gl.to_tensor(0)
     plain_to = gl.to_tensor(0)
-    # The same of another entry: tiles that follow each other come from two; every other round is dealt backwards.
+    # The same of another entry.  Every other round is dealt backwards, so tiles that follow each other come from two.
     scanned_b = gl.to_tensor(-1)
     begin_seen_b, begin_b, end_b, begin_near_b, end_near_b = begin_seen, begin, end, begin_near, end_near
     plain_from_b, plain_to_b = plain_from, plain_to
     # Of a mask with rows, the group of blocks that is being walked.
     word, bits, masks = gl.to_tensor(0), gl.to_tensor(0), gl.to_tensor(0)
-    # Places whose terms are not zero.
-    told = gl.to_tensor(0)
-    turn = gl.to_tensor(0)
-    # With SKIP and MASK_ROWS costs are not known beforehand: programs draw tickets for tiles, in the same order.
+    # A bit for every stage whose terms are not zero.
+    stages_with_terms = gl.to_tensor(0)
+    tiles_done = gl.to_tensor(0)
+    # With SKIP and MASK_ROWS costs are not known beforehand.  There programs draw tickets for tiles, in the same order.
     drawn = gl.to_tensor(-1)
     coming = gl.to_tensor(0)
     if drawn_tiles(settings):
@@ -177,47 +208,22 @@ def produce(
     mbarrier.wait(shared.ready, 0)
     while number_of_pass < passes:
         if not drawn_tiles(settings):
-            turn = gl.to_tensor(0)
-        place = gl.to_tensor(0)
+            tiles_done = gl.to_tensor(0)
+        deal = gl.to_tensor(0)
         more = gl.to_tensor(True)
         while more:
             if drawn_tiles(settings):
-                if number_of_pass == 0:
-                    number = coming // (size * tiles)
-                    row, pair = tile_of(number, coming - number * size * tiles, size, tiles, bundles, sizes, settings)
-                    exists = coming < tiles * sizes.batch * sizes.heads
-                    more = exists
-                    if exists:
-                        gl.store(previous + coming, drawn)
-                        drawn = coming
-                        turn += 1
-                    taken = exists
-                else:
-                    # Back along the tickets that this program had.
-                    more = drawn >= 0
-                    number = drawn // (size * tiles)
-                    row, pair = tile_of(number, drawn - number * size * tiles, size, tiles, bundles, sizes, settings)
-                    taken = more
-                    if more:
-                        turn -= 1
-                        drawn = gl.load(previous + drawn)
-                        if settings.STEADY:
-                            taken = in_doubt(shared, turn, settings)
+                tiles_done, drawn, more, batch_head, tile, wanted = drawn_tile(
+                    tiles_done, drawn, coming, more, number_of_pass, order, previous, shared, sizes, settings
+                )
             else:
-                number = gl.minimum(place // rounds, bundles)
-                index = place_of(number, place - number * rounds, size, tiles, settings)
-                row, pair = tile_of(number, index, size, tiles, bundles, sizes, settings)
-                more = place < places
-                exists = more & (row >= 0)
-                taken = exists
-                if settings.STEADY:
-                    if exists & (number_of_pass == 1):
-                        taken = in_doubt(shared, turn, settings)
-                turn += gl.where(exists, 1, 0)
-                place += 1
-            if taken:
-                batch = pair // sizes.heads
-                head = pair - batch * sizes.heads
+                tiles_done, more, batch_head, tile, wanted = dealt_tile(
+                    tiles_done, deal, number_of_pass, order, shared, sizes, settings
+                )
+                deal += 1
+            if wanted:
+                batch = batch_head // sizes.heads
+                head = batch_head - batch * sizes.heads
                 kv_head = head // sizes.group
                 slope_natural = gl.load(slopes + head)
                 slope = slope_natural * per_natural
@@ -225,7 +231,7 @@ def produce(
                 if settings.MASK:
                     # One mask of a batch entry for all heads, or one of each.
                     of_entry = mask + batch.to(gl.int64) * mask_batch + head.to(gl.int64) * mask_head
-                    entry = gl.where(mask_head != 0, pair, batch)
+                    entry = gl.where(mask_head != 0, batch_head, batch)
                     if entry != scanned:
                         scanned, scanned_b = scanned_b, scanned
                         begin, begin_b = begin_b, begin
@@ -245,184 +251,120 @@ def produce(
                         plain_to = gl.to_tensor(0)
                     if not settings.ADDITIVE:
                         begin_seen, begin_near, end_near = begin, begin, end
-                first, crossings, tail, left, right, extra, seen_from = blocks_of(
-                    row, begin, end, begin_near, end_near, begin_seen, empty_mean, sizes, settings
+                first, diagonal_blocks, tail, left, right, extra, seen_from = blocks_of(
+                    tile, begin, end, begin_near, end_near, begin_seen, empty_mean, sizes, settings
                 )
-                if settings.MASK and settings.STEADY and settings.FORM != FORM_CAUSAL:
+                if settings.MASK and settings.FIXED_MAX and settings.FORM != FORM_CAUSAL:
                     if (empty_mean != 0) & within:
                         # A batch entry without visible keys is left to the second pass, like rows that are not to be
-                        # trusted: what the first one does not do does not take its registers.
+                        # trusted.  The code for it would take registers of the first pass.
                         extra = gl.to_tensor(0)
                         seen_from = gl.to_tensor(0)
                 if settings.MASK_ROWS:
-                    # Of an additive mask the words leave out what only the second pass can weigh.
+                    # The codes of an additive mask leave out blocks that only the second pass can weigh.
                     every = gl.to_tensor(False)
                     if settings.ADDITIVE:
                         every = not within
-                    codes = codes_of(blocks_needed, batch, head, row, mask_batch, mask_head, sizes, settings)
-                    first, left, right = count_needed(codes, every, first, crossings, left, right, sizes, settings)
+                    codes = codes_of(blocks_needed, batch, head, tile, mask_batch, mask_head, sizes, settings)
+                    first, left, right = count_needed(
+                        codes, every, first, diagonal_blocks, left, right, sizes, settings
+                    )
                     if (empty_mean != 0) & (not within):
                         extra = gl.cdiv(s_kv, BLOCK_N)
                 own = 0.0
                 if settings.POSITIONS:
-                    last_row = gl.minimum(row * rows + rows, sizes.s_q) - 1 + s_kv - sizes.s_q
+                    last_row = gl.minimum(tile * rows_per_tile + rows_per_tile, sizes.s_q) - 1 + s_kv - sizes.s_q
                     own = gl.load(key_positions + batch.to(gl.int64) * positions_batch + last_row)
-                keyed = crossings + tail + left + right
+                keyed = diagonal_blocks + tail + left + right
                 blocks = keyed + extra
-                sure = gl.to_tensor(0)
+                certified_after = gl.to_tensor(0)
                 if settings.SKIP:
                     if worth_a_try(slope, s_kv) & (left + right > AHEAD):
-                        sure = crossings + tail + AHEAD
+                        certified_after = diagonal_blocks + tail + AHEAD
                 asked = not (within & (plain_from <= first) & (first < plain_to))
                 if VECTOR:
-                    loaded, position = _ask(
+                    loaded, position = ask_terms(
                         of_entry, key_positions, batch, mask_column, positions_batch, first * BLOCK_N,
                         gl.where(asked, s_kv, 0), settings)  # fmt: skip
-                slot = served & (QUERIES - 1)
-                mbarrier.wait(shared.query_empty.index(slot), ((served // QUERIES) & 1) ^ 1)
-                mbarrier.expect(shared.query_full.index(slot), query_map.block_type.nbytes * settings.CONSUMERS)
-                for w in gl.static_range(settings.CONSUMERS):
-                    tma.async_copy_global_to_shared(
-                        query_map, [batch, head, row * rows + w * ROWS, 0], shared.query_full.index(slot),
-                        shared.query_tile.index(slot * settings.CONSUMERS + w))  # fmt: skip
-                served += 1
+                at = TilePlace(tile, batch, head, kv_head)
+                cut = TileBlocks(first, diagonal_blocks, tail, extra, seen_from, begin_near, end_near)
+                slot = queries_sent & (QUERIES - 1)
+                mbarrier.wait(shared.query_empty.index(slot), ((queries_sent // QUERIES) & 1) ^ 1)
+                _copy_queries(query_map, batch, head, tile, slot, shared, settings)
+                queries_sent += 1
                 j = gl.to_tensor(0)
                 while j < blocks:
                     if settings.MASK_ROWS:
-                        number, row_told, word, bits, masks = next_block(
-                            j, first, crossings, tail, left, right, codes, every, word, bits, masks, sizes, BLOCK_N
-                        )
+                        block, reads_mask, word, bits, masks = next_block(
+                            j, first, diagonal_blocks, tail, left, right, codes, every, word, bits, masks, sizes,
+                            BLOCK_N)  # fmt: skip
                     else:
-                        number = block_at(j, first, crossings, tail, left, right, s_kv, BLOCK_N)
+                        block = block_at(j, first, diagonal_blocks, tail, left, right, s_kv, BLOCK_N)
                     stage = stage_of(step, settings)
                     if VECTOR:
-                        here, here_position, tells = loaded, position, asked
+                        here, here_position, has_terms = loaded, position, asked
                         if not settings.POSITIONS:
-                            if asked & within:
-                                tells = not _all_plain(loaded, number * BLOCK_N, s_kv, settings)
-                                if not tells:
-                                    # The blocks of a tile come in order: what is plain becomes one range.
-                                    none = plain_from == plain_to
-                                    plain_from = gl.where(none | (number == plain_from - 1), number, plain_from)
-                                    plain_to = gl.where(none | (number == plain_to), number + 1, plain_to)
-                        next_number = block_at(j + 1, first, crossings, tail, left, right, s_kv, BLOCK_N)
+                            plain_from, plain_to, has_terms = find_plain(
+                                plain_from, plain_to, loaded, block, asked, within, s_kv, settings
+                            )
+                        coming_block = block_at(j + 1, first, diagonal_blocks, tail, left, right, s_kv, BLOCK_N)
                         # Nothing is asked of blocks that are known to be plain, nor of those of the mean.
-                        known = within & (plain_from <= next_number) & (next_number < plain_to)
+                        known = within & (plain_from <= coming_block) & (coming_block < plain_to)
                         asked = (j + 1 < keyed) & (not known)
                         if asked:
-                            loaded, position = _ask(
+                            loaded, position = ask_terms(
                                 of_entry, key_positions, batch, mask_column, positions_batch,
-                                next_number * BLOCK_N, s_kv, settings)  # fmt: skip
+                                coming_block * BLOCK_N, s_kv, settings)  # fmt: skip
                     # Once the weights of the block that was here are computed.
                     mbarrier.wait(shared.freed.index(stage), phase_of(step, settings) ^ 1, pred=step >= settings.STAGES)
                     if LATE:
-                        if j < keyed:
-                            mbarrier.expect(shared.key_full.index(stage), key_map.block_type.nbytes)
-                            tma.async_copy_global_to_shared(
-                                key_map, [batch, kv_head, number * BLOCK_N, 0], shared.key_full.index(stage),
-                                shared.key_tile.index(stage))  # fmt: skip
-                        else:
-                            mbarrier.arrive(shared.key_full.index(stage), count=1)
+                        _copy_keys_if(j < keyed, key_map, batch, kv_head, block, stage, shared, settings)
                     if VECTOR:
-                        place_bit = 1 << stage
-                        if tells | ((told & place_bit) != 0):
-                            terms = _key_terms(here, here_position, slope_natural, own, settings)
-                            if within & (not by_vector(settings, settings.STEADY)):
-                                # Zeros where a block that is plain comes to a place whose terms are not.
-                                terms = gl.where(tells, terms * per_scale, 0.0)
-                                told = gl.where(tells, told | place_bit, told & ~place_bit)
-                                if settings.TERMS:
-                                    _put_terms(shared, stage, terms, settings)
-                                    # The tensor cores read what threads wrote.
-                                    fence_async_shared()
-                                else:
-                                    shared.vector_tile.index(stage).store(terms)
-                                    tell(shared, stage, tells.to(gl.int32))
-                            else:
-                                kind = gl.where(j < crossings + tail + left, 1, -1)
-                                if settings.FORM == FORM_SYMMETRIC:
-                                    kind = gl.where(j < crossings + tail, 0, kind)
-                                _put_vector(shared, stage, terms * per_natural, kind, slope, settings)
-                            gl.thread_barrier()
+                        if has_terms | ((stages_with_terms & (1 << stage)) != 0):
+                            terms = key_terms(here, here_position, slope_natural, own, settings)
+                            stages_with_terms = write_terms(
+                                stages_with_terms, has_terms, terms, within, per_scale, per_natural, slope, j,
+                                diagonal_blocks + tail, left, stage, shared, settings)  # fmt: skip
                     if settings.MASK_ROWS:
-                        tell(shared, stage, 2 * number + row_told)
+                        write_block_info(shared, stage, 2 * block + reads_mask)
                         gl.thread_barrier()
                     if LATE:
                         release(shared.key_full.index(stage))
                     elif settings.MASK or settings.MASK_ROWS:
-                        if j < keyed:
-                            mbarrier.expect(shared.key_full.index(stage), key_map.block_type.nbytes)
-                            tma.async_copy_global_to_shared(
-                                key_map, [batch, kv_head, number * BLOCK_N, 0], shared.key_full.index(stage),
-                                shared.key_tile.index(stage))  # fmt: skip
-                        else:
-                            # The mean of all values takes no keys.
-                            mbarrier.arrive(shared.key_full.index(stage), count=1)
+                        _copy_keys_if(j < keyed, key_map, batch, kv_head, block, stage, shared, settings)
                     else:
-                        mbarrier.expect(shared.key_full.index(stage), key_map.block_type.nbytes)
-                        tma.async_copy_global_to_shared(
-                            key_map, [batch, kv_head, number * BLOCK_N, 0], shared.key_full.index(stage),
-                            shared.key_tile.index(stage))  # fmt: skip
-                    # One step later the values of the block that was here are used too.
-                    mbarrier.wait(
-                        shared.freed.index(stage_of(step + 1, settings)), phase_of(step + 1, settings) ^ 1,
-                        pred=step >= settings.STAGES)  # fmt: skip
-                    mbarrier.expect(shared.value_full.index(stage), value_map.block_type.nbytes)
-                    tma.async_copy_global_to_shared(
-                        value_map, [batch, kv_head, number * BLOCK_N, 0], shared.value_full.index(stage),
-                        shared.value_tile.index(stage))  # fmt: skip
+                        _copy_keys(key_map, batch, kv_head, block, stage, shared, settings)
+                    _copy_values(value_map, batch, kv_head, block, step, stage, shared, settings)
                     if j == 0:
-                        # After the copies, which take longer, and the slope last, because it has to be loaded.  The
-                        # barrier is full when both the queries and the notes are there.
-                        note(shared, slot, TILE, row)
-                        note(shared, slot, BATCH, batch)
-                        note(shared, slot, HEAD, head)
-                        note(shared, slot, FIRST, first)
-                        note(shared, slot, CROSSINGS, crossings)
-                        note(shared, slot, TAIL, tail)
-                        note(shared, slot, LEFT, left)
-                        note(shared, slot, RIGHT, right)
-                        note(shared, slot, EXTRA, extra)
-                        note(shared, slot, SEEN_FROM, seen_from)
-                        if settings.MASK:
-                            note(shared, slot, BEGIN, begin_near)
-                            note(shared, slot, END, end_near)
-                        if settings.SKIP:
-                            note(shared, slot, SURE, 2 * sure + (certified & 1))
-                        note(shared, slot, SLOPE, slope.to(gl.int32, bitcast=True))
-                        mbarrier.arrive(shared.query_full.index(slot), count=1)
+                        # After the copies, which take longer.
+                        _describe(slot, at, cut, left, right, slope, certified_after, certified, shared, settings)
                         if drawn_tiles(settings):
                             if number_of_pass == 0:
                                 coming = gl.atomic_add(ticket, 1)
                     step += 1
                     j += 1
                     if settings.SKIP:
-                        if j == sure:
-                            mbarrier.wait(shared.weighed, certified & 1)
-                            certified += 1
-                            left, right = needed_blocks(
-                                shared, key_norms, batch, kv_head, row, first, crossings, left, right, slope,
-                                scale_natural, sizes, settings)  # fmt: skip
-                            note(shared, slot, LEFT, left)
-                            note(shared, slot, RIGHT, right)
-                            mbarrier.arrive(shared.certain, count=1)
-                            blocks = crossings + tail + left + right
-        # What closes the pass is no tile: there are notes only.
-        slot = served & (QUERIES - 1)
-        mbarrier.wait(shared.query_empty.index(slot), ((served // QUERIES) & 1) ^ 1)
-        note(shared, slot, TILE, -1)
+                        if j == certified_after:
+                            certified, left, right = _certify(
+                                certified, left, right, at, cut, slope, slot, key_norms, scale_natural, shared, sizes,
+                                settings)  # fmt: skip
+                            blocks = diagonal_blocks + tail + left + right
+        # The pass ends with the info that there is no tile, and without queries.
+        slot = queries_sent & (QUERIES - 1)
+        mbarrier.wait(shared.query_empty.index(slot), ((queries_sent // QUERIES) & 1) ^ 1)
+        write_tile_info(shared, slot, TILE, -1)
         mbarrier.arrive(shared.query_full.index(slot), count=2)
-        served += 1
+        queries_sent += 1
         if step == 0:
-            # A program without a tile: its consumers ask for the first scores before they know.
+            # This program had no tile.  Its consumers ask for the first scores before they know.
             mbarrier.arrive(shared.key_full.index(0), count=2 if LATE else 1)
         number_of_pass += 1
-        if settings.STEADY:
+        if settings.FIXED_MAX:
             if number_of_pass == 1:
-                passes = 1 + judge(shared, settings, 1)
+                passes = 1 + needs_repeat(shared, settings, 1)
                 if VECTOR:
                     within = gl.to_tensor(False)
-                    told = gl.to_tensor(0)
+                    stages_with_terms = gl.to_tensor(0)
                     scanned = gl.to_tensor(-1)
                     scanned_b = gl.to_tensor(-1)
                 if settings.MASK_ROWS:

@@ -1,4 +1,4 @@
-"""What the partitions of the Hopper kernel share: choices, sizes, tiles and barriers, notes about the next tile."""
+"""What the partitions of the Hopper kernel share: choices, sizes, tiles and barriers, info on tiles and blocks."""
 
 # No future import: annotations of an aggregate are evaluated.
 
@@ -11,7 +11,7 @@ from ..aggregate import aggregate
 LOG2E = gl.constexpr(1.4426950408889634)
 LOWEST = gl.constexpr(-3.4028234663852886e38)
 LARGEST = gl.constexpr(3.4028234663852886e38)
-ROWS = gl.constexpr(64)
+ROWS_PER_CONSUMER = gl.constexpr(64)
 
 FORM_LINEAR = gl.constexpr(0)
 FORM_CAUSAL = gl.constexpr(1)
@@ -24,34 +24,34 @@ BATCH = gl.constexpr(1)
 HEAD = gl.constexpr(2)
 """Its head."""
 FIRST = gl.constexpr(3)
-"""The first block that is compared key by key."""
-CROSSINGS = gl.constexpr(4)
-"""How many blocks follow each other from there that are compared key by key."""
+"""The first of the blocks that the diagonal crosses; these are compared key by key."""
+DIAGONAL_BLOCKS = gl.constexpr(4)
+"""How many they are."""
 TAIL = gl.constexpr(5)
-"""1 if a ragged last block lies right of those, else 0."""
+"""1 if a ragged last block lies right of them, else 0; it is compared key by key, too."""
 LEFT = gl.constexpr(6)
-"""How many blocks to take left of the crossed ones."""
+"""How many blocks to take left of them."""
 RIGHT = gl.constexpr(7)
-"""How many blocks to take right of the crossed ones."""
+"""How many blocks to take right of them."""
 EXTRA = gl.constexpr(8)
 """How many blocks to average for rows that see no key."""
 SEEN_FROM = gl.constexpr(9)
 """The key from which on rows see one."""
 SLOPE = gl.constexpr(10)
 """The bits of the slope, a float32."""
-SURE = gl.constexpr(11)
-"""Twice the number of blocks after which LEFT and RIGHT are certain (0 if they are already), plus the parity that the
-barrier ``certain`` then completes with (SKIP)."""
+CERTIFIED_AFTER = gl.constexpr(11)
+"""Twice the number of blocks after which LEFT and RIGHT are certified (0 if they are final already), plus the parity
+that the barrier ``certificate_ready`` then completes with (SKIP)."""
 BEGIN = gl.constexpr(12)
 """The first visible key (MASK)."""
 END = gl.constexpr(13)
 """The end of the visible keys (MASK)."""
-NOTES = gl.constexpr(14)
-"""How many fields the notes on a tile have.  The producer writes them, the consumers read them."""
+TILE_INFO = gl.constexpr(14)
+"""How many fields the info on a tile has.  The producer writes it, the consumers read it."""
 
-DOUBTS = gl.constexpr(8)
-"""Words of 32 turns in which a consumer marks the tiles that it does not trust.  Later turns share the bits of
-earlier ones: more tiles are repeated than need be, never fewer."""
+REPEAT_WORDS = gl.constexpr(8)
+"""Words of 32 tiles each in which a consumer marks those that it does not trust.  A program may take more tiles than
+that.  Later ones share the bits of earlier ones: more tiles are repeated than need be, never fewer."""
 
 TERM_COLUMNS = gl.constexpr(16)
 """Depth of the product that adds to the scores what differs by key only: the least that a product of 16 bits has."""
@@ -65,8 +65,8 @@ class Settings:
     """Compile-time choices, the same in every partition; ``kernel`` says what they mean."""
 
     FORM: gl.constexpr
-    STEADY: gl.constexpr
-    RAW: gl.constexpr
+    FIXED_MAX: gl.constexpr
+    MAX_FROM_RAW_SCORES: gl.constexpr
     SKIP: gl.constexpr
     MASK: gl.constexpr
     ADDITIVE: gl.constexpr
@@ -75,7 +75,7 @@ class Settings:
     MASK_ROWS: gl.constexpr
     READS: gl.constexpr
     WINDOW: gl.constexpr
-    PAIRED: gl.constexpr
+    ROW_TWINS: gl.constexpr
     BUNDLE_MIB: gl.constexpr
     D: gl.constexpr
     V: gl.constexpr
@@ -106,22 +106,22 @@ class Shared:
     value_tile: gl.shared_memory_descriptor
     output_tile: gl.shared_memory_descriptor
     vector_tile: gl.shared_memory_descriptor
-    told: gl.shared_memory_descriptor
+    block_info: gl.shared_memory_descriptor
     term_tile: gl.shared_memory_descriptor
     picks: gl.shared_memory_descriptor
     ones: gl.shared_memory_descriptor
-    notes: gl.shared_memory_descriptor
-    verdicts: gl.shared_memory_descriptor
-    doubts: gl.shared_memory_descriptor
+    tile_info: gl.shared_memory_descriptor
+    wants_repeat: gl.shared_memory_descriptor
+    repeat_mask: gl.shared_memory_descriptor
     bounds: gl.shared_memory_descriptor
     query_full: gl.shared_memory_descriptor
     query_empty: gl.shared_memory_descriptor
     key_full: gl.shared_memory_descriptor
     value_full: gl.shared_memory_descriptor
     freed: gl.shared_memory_descriptor
-    verdict: gl.shared_memory_descriptor
+    verdict_ready: gl.shared_memory_descriptor
     weighed: gl.shared_memory_descriptor
-    certain: gl.shared_memory_descriptor
+    certificate_ready: gl.shared_memory_descriptor
     ready: gl.shared_memory_descriptor
 
 
@@ -129,8 +129,8 @@ class Shared:
 def set_up_barriers(shared, settings, PART: gl.constexpr):
     """Sets up a share of the barriers: PART is a consumer, or CONSUMERS for the producer.
 
-    All partitions at once, because a launch of a few tiles notices how long it takes.  Nobody may touch a barrier
-    before all have arrived at ``ready``.
+    All partitions do so at once, because a launch of a few tiles notices how long it takes.  No partition may touch a
+    barrier before all have arrived at ``ready``.
     """
     if PART == 0:
         for i in gl.static_range(settings.STAGES):
@@ -140,10 +140,10 @@ def set_up_barriers(shared, settings, PART: gl.constexpr):
     if PART == 1:
         for i in gl.static_range(settings.STAGES):
             mbarrier.init(shared.value_full.index(i), count=1)
-        mbarrier.init(shared.verdict, count=settings.CONSUMERS)
+        mbarrier.init(shared.verdict_ready, count=settings.CONSUMERS)
         if settings.SKIP:
             mbarrier.init(shared.weighed, count=settings.CONSUMERS)
-            mbarrier.init(shared.certain, count=1)
+            mbarrier.init(shared.certificate_ready, count=1)
     if PART == settings.CONSUMERS:
         for i in gl.static_range(settings.STAGES):
             mbarrier.init(shared.key_full.index(i), count=2 if settings.POSITIONS else 1)
@@ -175,73 +175,77 @@ def phase_of(step, settings):
 def release(barrier):
     """Arrives at a barrier once all warps of this partition are here.
 
-    To Triton an ``arrive`` touches all of shared memory, so it lets the warps meet a second time behind it.  Expecting
-    no bytes is an arrival, too, and is not taken for that.
+    Triton takes an ``arrive`` for an access to all of shared memory and lets the warps meet a second time behind it.
+    Expecting no bytes is an arrival, too, and Triton does not take it for that.
     """
     gl.thread_barrier()
     mbarrier.expect(barrier, 0)
 
 
 @gluon.jit
-def note(shared, slot, field, number):
-    """Writes one field of the notes in ``slot`` (producer)."""
+def write_tile_info(shared, slot, field, number):
+    """Writes one field of the info on the tile in ``slot`` (the producer)."""
     LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [1], [0])
-    shared.notes.index(slot * NOTES + field).store(gl.full([1], number, gl.int32, LAYOUT))
+    shared.tile_info.index(slot * TILE_INFO + field).store(gl.full([1], number, gl.int32, LAYOUT))
 
 
 @gluon.jit
-def tell(shared, stage, flag):
-    """Writes whether the vector of the block at a place says anything (producer)."""
+def write_block_info(shared, stage, info):
+    """Writes what the consumers have to know of the block in ``stage`` (the producer).
+
+    MASK: whether its terms are other than zero.  MASK_ROWS: twice its number, plus 1 if its mask has to be read.
+    """
     LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [1], [0])
-    shared.told.index(stage).store(gl.full([1], flag, gl.int32, LAYOUT))
+    shared.block_info.index(stage).store(gl.full([1], info, gl.int32, LAYOUT))
 
 
 @gluon.jit
-def is_told(shared, stage):
-    """Reads that (a consumer)."""
+def stage_has_terms(shared, stage):
+    """Whether the terms of the block in ``stage`` are other than zero (a consumer asks; MASK)."""
     LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
-    return gl.max(shared.told.index(stage).load(LAYOUT), 0) != 0
+    return gl.max(shared.block_info.index(stage).load(LAYOUT), 0) != 0
 
 
 @gluon.jit
-def read(shared, slot, field):
-    """Reads one field of the notes in ``slot`` (a consumer)."""
+def read_tile_info(shared, slot, field):
+    """Reads one field of the info on the tile in ``slot`` (a consumer)."""
     LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
-    return gl.max(shared.notes.index(slot * NOTES + field).load(LAYOUT), 0)
+    return gl.max(shared.tile_info.index(slot * TILE_INFO + field).load(LAYOUT), 0)
 
 
 @gluon.jit
-def clear_doubts(shared, WHO: gl.constexpr):
-    """Before the first turn; a consumer's own words, while the first copies are on their way."""
+def clear_repeat_mask(shared, WHO: gl.constexpr):
+    """Clears a consumer's own words before its first tile, while the first copies are on their way."""
     LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
-    for i in gl.static_range(DOUBTS):
-        shared.doubts.index(WHO * DOUBTS + i).store(gl.zeros([1], gl.int32, LAYOUT))
+    for i in gl.static_range(REPEAT_WORDS):
+        shared.repeat_mask.index(WHO * REPEAT_WORDS + i).store(gl.zeros([1], gl.int32, LAYOUT))
 
 
 @gluon.jit
-def doubt(shared, turn, bits, WHO: gl.constexpr):
-    """Notes which of the 32 turns up to this one a consumer does not trust (see DOUBTS)."""
+def add_to_repeat_mask(shared, tiles_done, bits, WHO: gl.constexpr):
+    """Marks which of the 32 tiles up to this one a consumer does not trust (see REPEAT_WORDS)."""
     LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
-    word = shared.doubts.index(WHO * DOUBTS + ((turn >> 5) & (DOUBTS - 1)))
+    word = shared.repeat_mask.index(WHO * REPEAT_WORDS + ((tiles_done >> 5) & (REPEAT_WORDS - 1)))
     word.store(word.load(LAYOUT) | bits)
 
 
 @gluon.jit
-def in_doubt(shared, turn, settings):
-    """Whether a consumer did not trust the tile of a turn (the producer asks)."""
+def in_repeat_mask(shared, tiles_done, settings):
+    """Whether a consumer did not trust the tile that came after ``tiles_done`` others (the producer asks)."""
     LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [1], [0])
     found = gl.to_tensor(0)
     for i in gl.static_range(settings.CONSUMERS):
-        found |= gl.max(shared.doubts.index(i * DOUBTS + ((turn >> 5) & (DOUBTS - 1))).load(LAYOUT), 0)
-    return ((found >> (turn & 31)) & 1) == 1
+        word = shared.repeat_mask.index(i * REPEAT_WORDS + ((tiles_done >> 5) & (REPEAT_WORDS - 1)))
+        found |= gl.max(word.load(LAYOUT), 0)
+    return ((found >> (tiles_done & 31)) & 1) == 1
 
 
 @gluon.jit
-def judge(shared, settings, WARPS: gl.constexpr):
-    """Waits until every consumer has judged its rows; 1 if one of them was not content, else 0."""
-    mbarrier.wait(shared.verdict, 0)
+def needs_repeat(shared, settings, WARPS: gl.constexpr):
+    """Waits until every consumer has judged its rows; 1 if one of them wants tiles to be done again, else 0."""
+    mbarrier.wait(shared.verdict_ready, 0)
     LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [WARPS], [0])
     worst = gl.to_tensor(0)
     for i in gl.static_range(settings.CONSUMERS):
-        worst = gl.maximum(worst, gl.max(shared.verdicts.index(i).load(LAYOUT), 0))
+        worst = gl.maximum(worst, gl.max(shared.wants_repeat.index(i).load(LAYOUT), 0))
     return gl.minimum(worst, 1)

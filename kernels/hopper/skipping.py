@@ -9,7 +9,7 @@ from __future__ import annotations
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
-from .shared import FORM_CAUSAL, FORM_SYMMETRIC, LOG2E, ROWS, release
+from .shared import FORM_CAUSAL, FORM_SYMMETRIC, LOG2E, ROWS_PER_CONSUMER, release
 
 AHEAD = gl.constexpr(3)
 """Far blocks that every tile takes: they keep the consumers busy while the certificate is made."""
@@ -30,34 +30,35 @@ def worth_a_try(slope, s_kv):
 
 
 @gluon.jit
-def weigh_rows(sums, peak, shift, row_as_key, query, shared, s_kv, settings, WHO: gl.constexpr):
+def weigh_rows(sums, peak, query, line, me):
     """Tells the producer how much this warpgroup's rows weigh so far, and how long their queries are (SKIP).
 
     The least logarithm of a row's weight relative to a score of zero on its own key, and the largest square of a
     norm; the producer turns them into a certificate.
     """
+    settings = me.settings
     total = gl.convert_layout(gl.max(sums, 1), peak.type.layout)
     weight = gl.log2(total) + peak
     if settings.FORM == FORM_CAUSAL:
-        weight -= shift
-    weight = gl.where(row_as_key < s_kv, weight, float("inf"))
+        weight -= line.shift
+    weight = gl.where(line.row_as_key < me.sizes.s_kv, weight, float("inf"))
     BY_COLUMNS: gl.constexpr = gl.BlockedLayout([1, 8], [256 // settings.D, settings.D // 8], [4, 1], [1, 0])
     wide = query.load(BY_COLUMNS).to(gl.float32)
     square = gl.max(gl.sum(wide * wide, 1), 0)
     LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
-    shared.bounds.index(2 * WHO).store(gl.full([1], gl.min(weight, 0), gl.float32, LAYOUT))
-    shared.bounds.index(2 * WHO + 1).store(gl.full([1], square, gl.float32, LAYOUT))
-    release(shared.weighed)
+    me.shared.bounds.index(2 * me.WHO).store(gl.full([1], gl.min(weight, 0), gl.float32, LAYOUT))
+    me.shared.bounds.index(2 * me.WHO + 1).store(gl.full([1], square, gl.float32, LAYOUT))
+    release(me.shared.weighed)
 
 
 @gluon.jit
 def needed_blocks(
-    shared, key_norms, batch, kv_head, tile, first, crossings, left, right, slope, scale_natural, sizes, settings,
+    shared, key_norms, batch, kv_head, tile, first, diagonal_blocks, left, right, slope, scale_natural, sizes, settings,
 ):  # fmt: skip
     """How many blocks left and right of the diagonal are needed, at least those that are on their way already."""
     SCAN: gl.constexpr = 128
     BLOCK_N: gl.constexpr = settings.BLOCK_N
-    rows: gl.constexpr = ROWS * settings.CONSUMERS
+    rows_per_tile: gl.constexpr = ROWS_PER_CONSUMER * settings.CONSUMERS
     LAYOUT: gl.constexpr = gl.BlockedLayout([4], [32], [1], [0])
     ONE: gl.constexpr = gl.BlockedLayout([1], [32], [1], [0])
     least = gl.max(shared.bounds.index(0).load(ONE), 0)
@@ -72,14 +73,14 @@ def needed_blocks(
     threshold = least - _margin(slope, groups)
     threshold = threshold - 0.02 - 1e-6 * gl.abs(threshold)
     offset = sizes.s_kv - sizes.s_q
-    first_row = tile * rows + offset
-    last_row = gl.minimum(tile * rows + rows, sizes.s_q) - 1 + offset
+    first_row = tile * rows_per_tile + offset
+    last_row = gl.minimum(tile * rows_per_tile + rows_per_tile, sizes.s_q) - 1 + offset
     norms = key_norms + (batch.to(gl.int64) * (sizes.heads // sizes.group) + kv_head) * groups
     lowest = groups
     highest = gl.to_tensor(0)
     lane = gl.arange(0, SCAN, layout=LAYOUT)
     start = gl.to_tensor(0)
-    stop = gl.minimum((first + crossings) * (BLOCK_N // NORM_KEYS), groups)
+    stop = gl.minimum((first + diagonal_blocks) * (BLOCK_N // NORM_KEYS), groups)
     if settings.FORM == FORM_SYMMETRIC:
         stop = groups
     while start < stop:
@@ -97,6 +98,6 @@ def needed_blocks(
     fewer_left = gl.minimum(gl.maximum(wanted, sent), left)
     fewer_right = right
     if settings.FORM == FORM_SYMMETRIC:
-        beyond = gl.cdiv(highest * NORM_KEYS, BLOCK_N) - (first + crossings)
+        beyond = gl.cdiv(highest * NORM_KEYS, BLOCK_N) - (first + diagonal_blocks)
         fewer_right = gl.minimum(gl.maximum(beyond, gl.minimum(right, AHEAD - sent)), right)
     return fewer_left, fewer_right

@@ -1,7 +1,7 @@
 """Masks with rows and windows: which blocks of keys a tile of query rows needs, and where it has to look closely.
 
-One small launch before the prefill kernel.  Most masks with rows (causal ones written out, packed documents, prefixes,
-windows) hide or show whole blocks: those are left out, or computed as if there were no mask.
+It is one small launch before the prefill kernel.  Most masks with rows (causal ones written out, packed documents,
+prefixes, windows) hide or show whole blocks.  Those are left out, or computed as if there were no mask.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ def _says_nothing(base, block, first_row, mask_row, MASK: tl.constexpr, BLOCK_N:
     BYTES: tl.constexpr = base.dtype.element_ty.primitive_bitwidth // 8
     row = first_row + tl.arange(0, ROWS)
     first = (base + block * BLOCK_N).to(tl.pointer_type(tl.int32), bitcast=True)
-    place = row.to(tl.int64)[:, None] * mask_row * BYTES // 4 + tl.arange(0, BLOCK_N * BYTES // 4)[None, :]
-    word = tl.load(first + place)
+    at = row.to(tl.int64)[:, None] * mask_row * BYTES // 4 + tl.arange(0, BLOCK_N * BYTES // 4)[None, :]
+    word = tl.load(first + at)
     if MASK == MASK_BOOLEAN:
-        # A byte that is zero borrows.
+        # The subtraction borrows where a byte is zero, which sets the byte's highest bit.
         said = (word - 0x01010101) & ~word & -0x7F7F7F80
     elif BYTES == 2:
         said = word & 0x7FFF7FFF
@@ -63,7 +63,7 @@ def alibi_blocks(
     first_row = tile * ROWS
     offset = s_kv - s_q
     first_key = block * BLOCK_N
-    # Of keys that may be seen, and of those that all rows see as far as causality says.
+    # The end of the keys that may be seen, and of those that all rows see as far as causality says.
     end = s_kv
     whole = s_kv
     if CAUSAL:
@@ -82,12 +82,13 @@ def alibi_blocks(
     if MASK != MASK_NONE:
         base = mask + batch.to(tl.int64) * mask_batch + head.to(tl.int64) * mask_head
         if DENSE:
-            # Most blocks of most masks say nothing.
+            # Looked at in words first, because most masks say nothing in most blocks.
             if plain & reached:
                 plain = _says_nothing(base, block, first_row, mask_row, MASK, BLOCK_N, ROWS)
         else:
             plain = plain & (s_q < 0)
-    # What lies outside the window altogether says so, too: some blocks are taken whatever they hold.
+    # A block outside the window gets a 2, too: those of the diagonal are taken whatever they hold, and then the kernel
+    # has to look at the window.
     code = tl.where(reached, tl.where(plain, 1, 0), tl.where(exists, 2, 0))
     if reached & (code == 0):
         column = first_key + tl.arange(0, BLOCK_N)

@@ -34,7 +34,7 @@ def _ask(
 ):  # fmt: skip
     """Loads what the mask, the positions and the key bias say of a block of keys, [1 or BLOCK_M, BLOCK_N] or [BLOCK_N].
 
-    Asked for a block ahead: Triton's pipeline does not carry these loads, and waiting for them in every block would
+    It is called a block ahead.  Triton's pipeline does not carry these loads, and waiting for them in every block would
     leave the memory idle meanwhile.
     """
     column = start + tl.arange(0, BLOCK_N)
@@ -109,7 +109,7 @@ def alibi_decode(
         if MASK_ROWS:
             mask_base = mask_base + head64 * mask_head + row.to(tl.int64) * mask_row
         else:
-            # Also a mask that differs by head, if this is the only row.
+            # A mask that differs by head comes here, too, if this is the only row.
             mask_base = mask_base + (kv_head * group).to(tl.int64) * mask_head
 
     bias_base = key_bias
@@ -122,7 +122,7 @@ def alibi_decode(
     if WINDOW:
         first_row = tl.program_id(1) * BLOCK_M // group + (s_kv - s_q)
         first_key, stop = window_of(first_row, last + (s_kv - s_q), s_kv, window_left, window_right, BLOCK_N)
-    # Of all keys, whatever causality says; with a window, of those that it shows to this tile of rows.
+    # Chunks are of all keys, whatever causality says; with a window, of those that it shows to this tile of rows.
     chunk = tl.cdiv(tl.cdiv(tl.maximum(stop - first_key, 1), BLOCK_N), splits) * BLOCK_N
     begin = first_key + split * chunk
     end = tl.minimum(begin + chunk, stop)

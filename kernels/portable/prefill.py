@@ -121,7 +121,7 @@ def _walk(out0, out1, total, peak, begin, end, tile, PHASE: tl.constexpr):
         if KEY_BIAS:
             bias = tl.load(tile.bias_base + column, mask=lane < left, other=0.0)
         if MASK != MASK_NONE:
-            # Asked for before the product, which hides the wait.
+            # Loaded before the product, which hides the wait.
             at = tile.mask_base + column.to(tl.int64) * tile.mask_column
             if tile.MASK_ROWS:
                 row = tile.row_in_mask
@@ -289,7 +289,7 @@ def alibi_prefill(
     if V1 > 0:
         out1 = out1 * inverse[:, None]
     if MASK != MASK_NONE or CAUSAL or KEY_BIAS or WINDOW:
-        # Rare: rows of padded queries, or before the first key.
+        # Such rows are rare: they are those of padded queries, or before the first key.
         if (empty_mean != 0) & (tl.max((empty & (row_in_mask < s_q)).to(tl.int32), 0) != 0):
             mean0 = mean_of_values(value_base, value_row, value0, s_kv, V0, V, 16)
             out0 = tl.where(empty[:, None], mean0[None, :], out0)

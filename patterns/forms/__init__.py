@@ -1,4 +1,4 @@
-"""The forms of an ALiBi bias: one record each, and whoever has to know a form asks its record.
+"""The forms of an ALiBi bias, one record each.  Every module that has to know a form asks its record.
 
 A new form is a file beside these and a line in ``FORMS``; ``CONTRIBUTING.md`` has the rest of the recipe.
 """

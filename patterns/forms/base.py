@@ -1,4 +1,4 @@
-"""What a form of the bias says about itself, and what follows from that.
+"""A form of the bias: what its record says, and what follows from that.
 
 A form is a function of the signed distance from the row's own key to the key,
 
@@ -53,7 +53,7 @@ class Form:
         kernels: Whether the kernels and the native libraries know it; else the function body computes it.
 
     Raises:
-        ValueError: The distance is no such sum, or the members have positions although the row itself matters.
+        ValueError: The distance is another function, or the members have positions although the row itself matters.
     """
 
     name: str
@@ -83,7 +83,7 @@ class Form:
 
     @property
     def sees_row(self) -> bool:
-        """Whether softmax notes where the row itself is: not if all of the distance but multiples of d is constant."""
+        """Whether softmax notes where the row itself is: not if the distance less multiples of d is constant."""
         return any(isinstance(atom, Min0) for atom in self.symbolic.atoms)
 
     @property

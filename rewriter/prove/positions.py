@@ -1,4 +1,4 @@
-"""Positions that come from a tensor: the tokens of an attention mask are counted, so that padding takes no position."""
+"""Positions that come from a tensor.  The tokens of an attention mask are counted, and padding takes no position."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _is_count(interpreter: Interpreter, atom: Atom) -> bool:
 
 
 def _without_mask(attention: Attention, factor: Poly, reference: Poly) -> tuple[Poly, Poly]:
-    """A factor as (multiple of the slope, the same number for every head): a mask may be added to a position.
+    """A factor as (multiple of the slope, the same number for every head).  A mask may be added to a position.
 
     (1 - m) * finfo.min and slope * (cumsum(m) - 1) * m have the monomial m in common.
     """

@@ -43,7 +43,7 @@ _refuse = Refuser(Stage.BIAS)
 
 
 LARGEST_SLOPE = 1e30
-"""Times a million positions, a slope beyond this is no number that float32 holds."""
+"""Times a million positions, a slope beyond this exceeds float32."""
 
 
 def prove(interpreter: Interpreter, attention: Attention, *, exact_bias: bool = False) -> Proof:

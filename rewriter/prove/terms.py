@@ -1,8 +1,9 @@
-"""What is added to the scores, sorted: every monomial goes to one of few places, or refuses the site.
+"""What is added to the scores, sorted.  Every monomial goes to one of few places, or refuses the site.
 
-Constant along a row: dropped, softmax does not see it.  A function of the head times j or a piecewise distance: the
-bias, up to what ``forms`` says about it.  A function of the head times integers that only run time knows: positions,
-perhaps.  A mask: passed on as it is.
+* What is constant along a row is dropped, since softmax does not see it.
+* A function of the head times j or a piecewise distance is the bias, up to what ``forms`` says about it.
+* A function of the head times integers that only run time knows may be a position.
+* A mask is passed on as it is.
 """
 
 from __future__ import annotations
@@ -165,10 +166,10 @@ def _not_linear(attention: Attention, monomial: Monomial, coefficient: Number) -
 
 
 def _check_dropped(attention: Attention, value: Poly) -> None:
-    """The same for what the keys of one row or head get: a number times the row, say."""
+    """The same for what the keys of one row or head get, such as a number times the row."""
     ((monomial, coefficient),) = value.terms
     limit = MOST_SHIFT_HALF if attention.half else MOST_SHIFT
-    # The constant itself is part of a mask, (1 - m) * finfo.min; with an indicator it hides a whole row.
+    # The constant itself is part of a mask, (1 - m) * finfo.min.  With an indicator it hides a whole row.
     if monomial and magnitude(coefficient) > limit and not any(isinstance(a, Ind) for a in value.all_atoms()):
         raise _refuse(
             Code.FINITE_MASK,

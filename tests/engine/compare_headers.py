@@ -17,6 +17,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from alibi_rewriter.fused.family import KERNEL_MEMBERS
+
 HERE = Path(__file__).parent
 NATIVE = HERE.parents[1] / "native"
 HEADER, CUDA = "NvInferRuntime.h", "cuda_runtime_api.h"
@@ -39,7 +41,10 @@ def compare(tensorrt: Path, cuda: Path, library: Path, bundle: Path, folder: Pat
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         return next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[-300:])
-    done = subprocess.run([str(program), str(library), str(bundle)], capture_output=True, text=True, check=False)
+    family = ",".join(member.op_type for member in KERNEL_MEMBERS)
+    done = subprocess.run(
+        [str(program), str(library), str(bundle), family], capture_output=True, text=True, check=False
+    )
     return None if done.returncode == 0 else f"exit status {done.returncode}: {done.stderr.strip()[-300:]}"
 
 

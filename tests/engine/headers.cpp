@@ -1,10 +1,11 @@
 // Drives the plugin library through NVIDIA's own headers, where they are installed: what native/tensorrt/abi.h says in our
 // words has to be what they say.  No TensorRT library is linked or loaded.
 //
-//   headers LIBRARY BUNDLE      the exit status is 0 if everything agrees
+//   headers LIBRARY BUNDLE OP_TYPE,OP_TYPE,...      the exit status is 0 if everything agrees; the names are the family
 #include <NvInferRuntime.h>
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdio>
 #include <cstring>
@@ -49,13 +50,15 @@ void expect(bool condition, char const* what) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    if (argc != 3) return 100;
+    if (argc != 4) return 100;
     void* const library = dlopen(argv[1], RTLD_NOW | RTLD_LOCAL);
     if (library == nullptr) return 101;
     auto const find = reinterpret_cast<IPluginCreatorInterface* const* (*) (int32_t&)>(dlsym(library, "getCreators"));
     int32_t count = 0;
     IPluginCreatorInterface* const* const creators = find(count);
-    expect(count == 15, "15 creators");
+    // Names between commas, so that none is found inside of another.
+    std::string const family = "," + std::string(argv[3]) + ",";
+    expect(count == std::count(family.begin(), family.end(), ',') - 1, "a creator for each member of the family");
     std::ifstream stream(argv[2], std::ios::binary);
     std::string const kernels{std::istreambuf_iterator<char>(stream), {}};
     float const scale = 0.125F;
@@ -70,8 +73,11 @@ int main(int argc, char** argv) {
         auto* const creator = static_cast<IPluginCreatorV3One*>(creators[i]);
         expect(std::strcmp(creator->getPluginNamespace(), "alibi") == 0, "namespace");
         expect(std::strcmp(creator->getPluginVersion(), "1") == 0, "version");
-        expect(creator->getFieldNames()->nbFields == 4, "declared fields");
-        if (std::strcmp(creator->getPluginName(), "AlibiAttentionCausal") != 0) continue;
+        std::string const name = creator->getPluginName();
+        expect(family.find("," + name + ",") != std::string::npos, "a member of the family");
+        bool const window = name.find("Window") != std::string::npos;
+        expect(creator->getFieldNames()->nbFields == (window ? 6 : 4), "declared fields");
+        if (name != "AlibiAttentionCausal") continue;
         IPluginV3* const plugin = creator->createPlugin("layer", &collection, TensorRTPhase::kBUILD);
         expect(plugin != nullptr, "created");
         if (plugin == nullptr) break;

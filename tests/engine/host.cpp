@@ -245,12 +245,12 @@ Library* loaded = nullptr;
 
 }  // namespace
 
-// host LIBRARY BUNDLE OP_TYPE DTYPE WIDTH: the exit status is the number of failed expectations.
+// host LIBRARY BUNDLE OP_TYPE DTYPE WIDTH MEMBERS: the exit status is the number of failed expectations.
 int main(int argc, char** argv) {
-    if (argc != 6) return 100;
+    if (argc != 7) return 100;
     Library const library(argv[1]);
     if (library.creators == nullptr) return 101;
-    expect(library.count >= 15, "the whole family");
+    expect(library.count == std::atoi(argv[6]), "the whole family");
     std::string const kernels = contents(argv[2]);
     lifecycle(library, argv[3], kernels, std::atoi(argv[4]), std::atoi(argv[5]));
     badInput(library, argv[3], kernels);
@@ -265,6 +265,9 @@ int32_t hostOpen(char const* path) {
     loaded = new Library(path);
     return loaded->count;
 }
+
+// The name of the `index`-th creator.
+char const* hostMember(int32_t index) { return static_cast<abi::Creator*>(loaded->creators[index])->pluginName(); }
 
 char const* hostLastMessage() { return recorder.last.c_str(); }
 

@@ -14,5 +14,5 @@ SANITIZED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 def compiled(factory: pytest.TempPathFactory, name: str, *options: str) -> Path:
     """Compiles ``name`` once for this run; skips the test where there is no compiler."""
-    flags = ["-std=c++17", "-O1", "-g", "-Wall", "-Wextra", "-Werror", f"-I{NATIVE}"]
+    flags = ["-std=c++17", "-O0", "-g1", "-Wall", "-Wextra", "-Werror", f"-I{NATIVE}"]
     return compiled_once(factory, Path(name).stem, [*flags, str(HERE / name), *options])

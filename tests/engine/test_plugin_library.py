@@ -23,6 +23,8 @@ from sources import SANITIZED, compiled
 LIBRARY = library_path()
 needs_library = pytest.mark.skipif(LIBRARY is None, reason="the plugin library was not built: no C++ compiler")
 BFLOAT16 = "7"
+WHOLE_LIFE = ("AlibiAttentionCausal", BFLOAT16, "64", str(len(KERNEL_MEMBERS)))
+"""What the host program is asked to do with a library and a bundle."""
 
 
 @pytest.fixture
@@ -34,7 +36,7 @@ def bundle_file(tmp_path: Path) -> Path:
 
 @needs_library
 def test_a_whole_life_through_the_interface(host_program: Path, bundle_file: Path) -> None:
-    command = [str(host_program), str(LIBRARY), str(bundle_file), "AlibiAttentionCausal", BFLOAT16, "64"]
+    command = [str(host_program), str(LIBRARY), str(bundle_file), *WHOLE_LIFE]
     checker = shutil.which("valgrind")
     if checker is not None:
         command = [checker, "--error-exitcode=99", "--leak-check=full", "-q", *command]
@@ -46,7 +48,7 @@ def test_a_whole_life_under_the_address_sanitizer(
     tmp_path_factory: pytest.TempPathFactory, bundle_file: Path, sanitized_library: Path
 ) -> None:
     host = compiled(tmp_path_factory, "host.cpp", *SANITIZED)
-    command = [str(host), str(sanitized_library), str(bundle_file), "AlibiAttentionCausal", BFLOAT16, "64"]
+    command = [str(host), str(sanitized_library), str(bundle_file), *WHOLE_LIFE]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -77,6 +79,9 @@ def test_it_registers_the_whole_family(host_library: Path, plan_dump: Path) -> N
     self_test(LIBRARY)
     host = ctypes.CDLL(str(host_library))
     assert host.hostOpen(str(LIBRARY).encode()) == len(KERNEL_MEMBERS)
+    host.hostMember.restype = ctypes.c_char_p
+    registered = [host.hostMember(index).decode() for index in range(len(KERNEL_MEMBERS))]
+    assert sorted(registered) == sorted(member.op_type for member in KERNEL_MEMBERS)
     listed = subprocess.run([str(plan_dump), "--family"], capture_output=True, text=True, check=True).stdout
     expected = [f"{m.op_type} {m.form} {int(m.causal)} {' '.join(m.inputs)}" for m in KERNEL_MEMBERS]
     assert sorted(listed.splitlines()) == sorted(expected)

@@ -52,7 +52,7 @@ def small() -> dict[str, Any]:
             **plain,
             "causal": True,
             "tile": [128, 128, 4, 3],
-            "options": {"PAIRED": True},
+            "options": {"ROW_TWINS": True},
         },
         {**hopper, "head_dim": [64, 64], **plain, "causal": False, "tile": [128, 128, 4, 3]},
         {**hopper, "head_dim": [64, 64], "square": True, "masked": True, "tile": [128, 128, 4, 3]},
@@ -101,9 +101,9 @@ def test_classes_and_candidates_are_named_apart() -> None:
 
 
 def test_options_that_are_left_to_the_kernel_are_not_written() -> None:
-    found = candidates.varied(((128, 128, 4, 2),), {"REGISTERS": 240}, {"PAIRED": (True, False, None)})
+    found = candidates.varied(((128, 128, 4, 2),), {"REGISTERS": 240}, {"ROW_TWINS": (True, False, None)})
     assert [dict(candidate.options) for candidate in found] == [
-        {"REGISTERS": 240, "PAIRED": True}, {"REGISTERS": 240, "PAIRED": False}, {"REGISTERS": 240},
+        {"REGISTERS": 240, "ROW_TWINS": True}, {"REGISTERS": 240, "ROW_TWINS": False}, {"REGISTERS": 240},
     ]  # fmt: skip
 
 
@@ -399,6 +399,6 @@ def test_shapes_have_the_requests_of_their_inputs() -> None:
 
 
 def test_names_of_candidates_depend_on_all_that_they_are() -> None:
-    plain, other = Candidate((16, 64, 4, 2)), Candidate((16, 64, 4, 2), {"PAIRED": True})
+    plain, other = Candidate((16, 64, 4, 2)), Candidate((16, 64, 4, 2), {"ROW_TWINS": True})
     assert plain.key != other.key
     assert plain.key.startswith("16x64w4s2-")

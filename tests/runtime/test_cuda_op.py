@@ -23,7 +23,7 @@ try:
 except NoLibrary:
     pytest.skip("the library was not built: no C++ compiler", allow_module_level=True)
 
-FLAGS = ("-std=c++17", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-psabi", f"-I{NATIVE}", f"-I{HERE}")
+FLAGS = ("-std=c++17", "-O0", "-g1", "-Wall", "-Wextra", "-Werror", "-Wno-psabi", f"-I{NATIVE}", f"-I{HERE}")
 SANITIZERS = {
     "address": ("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
     "thread": ("-fsanitize=thread",),

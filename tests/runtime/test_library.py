@@ -24,7 +24,7 @@ except NoLibrary:
     pytest.skip("the library was not built: no C++ compiler", allow_module_level=True)
 
 SANITIZED = (
-    "-std=c++17", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-Wno-psabi", "-fPIC",
+    "-std=c++17", "-O0", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-Wno-psabi", "-fPIC",
     "-DALIBI_PORTABLE_ONLY", f"-I{NATIVE}",
 )  # fmt: skip
 """The kernels of the other instruction sets are the same source, and take long to compile like this."""

@@ -20,8 +20,8 @@ from generator import MISSES, Spelling, attack, build, difference, sample, slope
 from generator.misses import distance, inputs, masks, positions, scores, slopes, tables
 
 SEED = 20240
-TRUE_MODELS = 100
-NEAR_MISSES = 100
+TRUE_MODELS = 60
+NEAR_MISSES = 70
 REFUSED_AT_MOST = 0.03
 """Share of true models that may be refused."""
 

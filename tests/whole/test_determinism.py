@@ -52,15 +52,15 @@ PLACES = (
 
 @pytest.mark.skipif(sys.platform == "win32", reason="locales")
 def test_everything_is_the_same_everywhere(tmp_path: Path) -> None:
-    """Outputs, reports, pages and subgraphs of all exported models: hash seed, locale, time zone, folder."""
-    said = []
+    """Outputs, reports, pages and subgraphs of exported models: hash seed, locale, time zone, folder."""
+    said, chosen = [], DATA if os.environ.get("ALIBI_SLOW") else DATA[::4]
     for number, place in enumerate(PLACES):
         folder = tmp_path / f"run {number} naïve"
         folder.mkdir()
         out = tmp_path / "out"
         out.mkdir(exist_ok=True)
         done = subprocess.run(
-            [sys.executable, "-c", EVERYTHING, str(out), *map(str, DATA)],
+            [sys.executable, "-c", EVERYTHING, str(out), *map(str, chosen)],
             env={**os.environ, **place},
             cwd=folder,
             capture_output=True,
@@ -68,7 +68,7 @@ def test_everything_is_the_same_everywhere(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, done.stderr.decode(errors="replace")[-2000:]
         said.append(done.stderr.decode().splitlines())
-    assert len(said[0]) > 5 * len(DATA)
+    assert len(said[0]) > 5 * len(chosen)
     assert said[0] == said[1]
     assert said[0] == said[2]
 
