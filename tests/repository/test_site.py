@@ -120,6 +120,28 @@ def test_pictures_and_the_readme_say_what_was_recorded() -> None:
     assert charts.on_one_core()["model, encoder"][0]["underflow"] == 573
 
 
+def test_figures_in_prose_are_those_of_the_records() -> None:
+    charts = module("charts")
+    cpu, models = charts.on_one_core(), charts.gpu()["models"]
+    pages = {name: (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("performance", "faq")}
+    words = {name: " ".join(text.split()) for name, text in pages.items()}
+    encoder, decoder = cpu["attention, encoder"], cpu["attention, decoder"]
+    peak = f"{encoder[0]['underflow']:.0f} MiB instead of {encoder[0]['original'] / 1024:.1f} GiB"
+    assert peak in words["faq"]
+    gains = [table[2048]["original"] / table[2048]["underflow"] for table in (encoder, decoder)]
+    assert f"{gains[0]:.1f} (encoder) to {gains[1]:.1f} (decoder) times as fast" in words["performance"]
+    jina = [models["jina"][runner]["mib"] / 1024 for runner in ("ours+g", "original")]
+    assert f"need {jina[0]:.1f} instead of {jina[1]:.1f} GiB" in words["performance"]
+    kernels = json.loads(charts.KERNELS.read_text(encoding="utf-8"))["prefill"]
+    rates = [{row["name"]: row.get("tflops") for row in entry["rows"]} for entry in kernels]
+    long = [
+        rate["ours, certified skip"] / rate["ours"]
+        for entry, rate in zip(kernels, rates, strict=True)
+        if int(entry["shape"].split()[2].partition("x")[0]) >= 4096 and rate.get("ours, certified skip")
+    ]
+    assert f"{min(long):.1f} to {max(long):.1f} times these rates" in words["performance"]
+
+
 def test_the_status_is_that_of_the_record() -> None:
     """README.md says at once what was executed where and what not; docs/executed.json is what is known of it."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
