@@ -109,6 +109,38 @@ def _copy_queries(query_map, batch, head, tile, slot, shared, settings):
 
 
 @gluon.jit
+def _cut(tile, begin, end, begin_near, end_near, begin_seen, empty_mean, within, sizes, settings):
+    """Cuts the keys of a tile into blocks as ``tiles.blocks_of`` does, for the consumers' current pass.
+
+    A batch entry without visible keys is left to the second pass, like rows that are not to be trusted.  The code for
+    it would take registers of the first pass.
+    """
+    first, diagonal_blocks, tail, left, right, extra, seen_from = blocks_of(
+        tile, begin, end, begin_near, end_near, begin_seen, empty_mean, sizes, settings
+    )
+    if settings.MASK and settings.FIXED_MAX and settings.FORM != FORM_CAUSAL:
+        if (empty_mean != 0) & within:
+            extra = gl.to_tensor(0)
+            seen_from = gl.to_tensor(0)
+    return first, diagonal_blocks, tail, left, right, extra, seen_from
+
+
+@gluon.jit
+def _end_pass(step, queries_sent, shared, settings):
+    """Tells the consumers that there is no tile and the pass is over; how many queries were sent, these included."""
+    QUERIES: gl.constexpr = settings.QUERIES
+    slot = queries_sent & (QUERIES - 1)
+    mbarrier.wait(shared.query_empty.index(slot), ((queries_sent // QUERIES) & 1) ^ 1)
+    write_tile_info(shared, slot, TILE, -1)
+    mbarrier.arrive(shared.query_full.index(slot), count=2)
+    queries_sent += 1
+    if step == 0:
+        # This program had no tile.  Its consumers ask for the first scores before they know.
+        mbarrier.arrive(shared.key_full.index(0), count=2 if settings.POSITIONS else 1)
+    return queries_sent
+
+
+@gluon.jit
 def _describe(slot, at, cut, left, right, slope, certified_after, certified, shared, settings):
     """Tells the consumers what a tile is (the fields are explained in ``shared``).
 
@@ -251,15 +283,9 @@ def produce(
                         plain_to = gl.to_tensor(0)
                     if not settings.ADDITIVE:
                         begin_seen, begin_near, end_near = begin, begin, end
-                first, diagonal_blocks, tail, left, right, extra, seen_from = blocks_of(
-                    tile, begin, end, begin_near, end_near, begin_seen, empty_mean, sizes, settings
+                first, diagonal_blocks, tail, left, right, extra, seen_from = _cut(
+                    tile, begin, end, begin_near, end_near, begin_seen, empty_mean, within, sizes, settings
                 )
-                if settings.MASK and settings.FIXED_MAX and settings.FORM != FORM_CAUSAL:
-                    if (empty_mean != 0) & within:
-                        # A batch entry without visible keys is left to the second pass, like rows that are not to be
-                        # trusted.  The code for it would take registers of the first pass.
-                        extra = gl.to_tensor(0)
-                        seen_from = gl.to_tensor(0)
                 if settings.MASK_ROWS:
                     # The codes of an additive mask leave out blocks that only the second pass can weigh.
                     every = gl.to_tensor(False)
@@ -349,15 +375,7 @@ def produce(
                                 certified, left, right, at, cut, slope, slot, key_norms, scale_natural, shared, sizes,
                                 settings)  # fmt: skip
                             blocks = diagonal_blocks + tail + left + right
-        # The pass ends with the info that there is no tile, and without queries.
-        slot = queries_sent & (QUERIES - 1)
-        mbarrier.wait(shared.query_empty.index(slot), ((queries_sent // QUERIES) & 1) ^ 1)
-        write_tile_info(shared, slot, TILE, -1)
-        mbarrier.arrive(shared.query_full.index(slot), count=2)
-        queries_sent += 1
-        if step == 0:
-            # This program had no tile.  Its consumers ask for the first scores before they know.
-            mbarrier.arrive(shared.key_full.index(0), count=2 if LATE else 1)
+        queries_sent = _end_pass(step, queries_sent, shared, settings)
         number_of_pass += 1
         if settings.FIXED_MAX:
             if number_of_pass == 1:

@@ -266,7 +266,7 @@ def test_long_sequences(index: int, dtype: str, worker: Worker) -> None:
 @needs_device
 @pytest.mark.parametrize("turn", [0, 30, 31, 32, 33])
 def test_a_tile_of_any_turn_is_repeated(turn: int, worker: Worker) -> None:
-    # Far keys that outweigh the first block by more than the steady maximum allows, for the pairs whose tiles a program
+    # Far keys that outweigh the first block by more than the fixed maximum allows, for the pairs whose tiles a program
     # takes in one turn; 32 turns share a word of marks.
     import torch
 
