@@ -192,7 +192,8 @@ def compare(options: argparse.Namespace) -> int:
             shorter += 1
         elif found["ptx_sha256"] != before.get("ptx_sha256"):
             different += 1
-            sys.stdout.write(f"{name}: the PTX differs\n")
+            what = "the PTX differs" if "ptx_sha256" in before else "ir differs, and the PTX was not recorded"
+            sys.stdout.write(f"{name}: {what}\n")
         elif found["ir"] != before["ir"]:
             sys.stdout.write(f"{name}: only the first representation differs\n")
         sys.stdout.flush()

@@ -74,6 +74,11 @@ def test_a_difference_is_noticed_and_named(recorded: str, tmp_path: Path) -> Non
     other = run("compare", str(file), "--only", COMBINE)
     assert other.returncode == 1
     assert f"{name}: the PTX differs" in other.stdout
+    del pins["ptx_sha256"]
+    file.write_text(json.dumps(document))
+    unknown = run("compare", str(file), "--only", COMBINE)
+    assert unknown.returncode == 1
+    assert f"{name}: ir differs, and the PTX was not recorded" in unknown.stdout
 
 
 def test_a_hash_is_that_of_an_image(recorded: str, tmp_path: Path) -> None:
