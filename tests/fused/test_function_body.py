@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import evidence
 import numpy as np
@@ -26,6 +28,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from oracle import attention
+from slow import SLOW
 
 ort = pytest.importorskip("onnxruntime")
 
@@ -208,9 +211,14 @@ WINDOWS = ((2, -1), (0, 0), (-1, 0), (1, 2), (-1, -1), (5, 1))
 """One for each of ``SHAPES``."""
 
 
-@pytest.mark.parametrize("op_type", list(BY_OP_TYPE))
+def in_both_types(op_types: Sequence[str]) -> list[Any]:
+    """All in float32, and every third in float16, which ``ALIBI_SLOW=1`` has whole."""
+    half = [pytest.param(np.float16, name, marks=() if i % 3 == 0 else SLOW) for i, name in enumerate(op_types)]
+    return [*((np.float32, name) for name in op_types), *half]
+
+
 @pytest.mark.parametrize("empty_rows", list(EmptyRows))
-@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize(("dtype", "op_type"), in_both_types(list(BY_OP_TYPE)))
 def test_body_equals_oracle(op_type: str, empty_rows: EmptyRows, dtype: type[np.floating]) -> None:
     variant = BY_OP_TYPE[op_type]
     rng = np.random.default_rng(7)
@@ -238,9 +246,10 @@ def test_masks_of_every_broadcast_shape(op_type: str, empty_rows: EmptyRows) -> 
         assert_close(run(model, variant, arrays), wanted, np.float32, f"{op_type} {mask_shape}")
 
 
-@pytest.mark.parametrize("op_type", [member.op_type for member in FAMILY_MEMBERS if member.mask == "additive"])
 @pytest.mark.parametrize("empty_rows", list(EmptyRows))
-@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize(
+    ("dtype", "op_type"), in_both_types([member.op_type for member in FAMILY_MEMBERS if member.mask == "additive"])
+)
 def test_hostile_additive_entries(op_type: str, empty_rows: EmptyRows, dtype: type[np.floating]) -> None:
     """finfo.min, -inf, +inf and -1e4 side by side, and rows that hide every key."""
     variant = BY_OP_TYPE[op_type]

@@ -169,7 +169,7 @@ def test_runs_that_are_killed_beside_runs_that_are_not(tmp_path: Path) -> None:
     command = [sys.executable, "-c", LOOP, str(source), str(target)]
     rng = random.Random(5)
     living = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    for _ in range(5):
+    for _ in range(3):
         doomed = subprocess.Popen(command, stdout=subprocess.PIPE)
         assert doomed.stdout is not None
         doomed.stdout.readline()

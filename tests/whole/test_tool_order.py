@@ -20,6 +20,7 @@ from alibi_rewriter.base.errors import ExitCode
 from alibi_rewriter.intact import check
 from alibi_rewriter.rewriter.pipeline import rewrite
 from alibi_rewriter.rewriter.result import Options
+from slow import SLOW
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -200,7 +201,9 @@ def test_after_rewrite(tool: Tool, rewritten: Path, tmp_path: Path) -> None:
         assert np.abs(got - logits(MODEL)).max() < 0.03
 
 
-@pytest.mark.parametrize("tool", BEFORE, ids=named)
+@pytest.mark.parametrize(
+    "tool", [pytest.param(t, marks=SLOW) if t in (four_bits, version_converter) else t for t in BEFORE], ids=named
+)
 def test_before_rewrite(tool: Tool, tmp_path: Path) -> None:
     source, target = tmp_path / "before.onnx", tmp_path / "m.alibi.onnx"
     tool(MODEL, source)
@@ -220,6 +223,7 @@ def test_a_float16_model_keeps_its_slopes_wide_if_the_converter_comes_first(tmp_
     assert np.abs(logits(target) - logits(MODEL)).max() < 0.03
 
 
+@SLOW
 def test_quantising_all_but_the_core_of_attention(tmp_path: Path) -> None:
     """The order for static quantisation: leave MatMul and Softmax of the scores out, or rewrite first."""
     source = tmp_path / "static.onnx"
