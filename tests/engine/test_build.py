@@ -51,7 +51,7 @@ FAMILIES = {
     "jina": "jina__v2_sdpa_dynamo18_dyn",
     "baichuan with a cache": "baichuan13b__decode_dynamo18_dyn",
 }
-QUICK = ("bloom with a cache", "falcon")
+QUICK = ("bloom with a cache",)
 
 
 @pytest.fixture(scope="session", autouse=True)

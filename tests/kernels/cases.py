@@ -43,7 +43,7 @@ LONG_DECODE = (
 )  # fmt: skip
 """Long caches: chunks as an engine cuts them, flat and negative slopes so that far chunks count, hidden chunks."""
 FAST_LONG_DECODES = (2, 4, 6, 9, 11)
-"""Those that CI runs: every form, kind of mask and type, positions, 65 and 128 chunks (64 are joined at once)."""
+"""Those of a short sweep: every form, kind of mask and type, positions, 65 and 128 chunks (64 are joined at once)."""
 
 
 @dataclass(frozen=True)

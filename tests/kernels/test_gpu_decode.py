@@ -15,6 +15,7 @@ from alibi_rewriter.kernels.compile.compiler import SELECTION, Worker
 from alibi_rewriter.kernels.launch.description import Description
 from alibi_rewriter.kernels.launch.plan import Call, Plan, Tensor, make_plan
 from cases import LONG_DECODE, Trial, long_decode, relative_error
+from slow import SLOW
 from test_gpu import CACHE, launch, layouts_of, loaded, needs_device, shown
 
 DTYPES = ("bfloat16", "float16")
@@ -94,6 +95,7 @@ def test_a_decode_is_the_same_every_time(worker: Worker) -> None:
     np.testing.assert_array_equal(first, second)
 
 
+@SLOW
 def test_the_cases_are_split_and_not_split() -> None:
     found = {index: chunks_of(long_decode(index, "float16"), H200_MULTIPROCESSORS) for index in range(len(LONG_DECODE))}
     assert 1 in found.values()

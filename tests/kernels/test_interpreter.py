@@ -14,6 +14,7 @@ from adversarial import skipping_trials
 from alibi_rewriter.fused.family import KERNEL_MEMBERS
 from buffers import Buffer, bfloat16_bits, bfloat16_values
 from cases import DTYPES, FAST_LONG_DECODES, LONG_DECODE, covering, long_decode
+from slow import SLOW
 
 SWEEP = Path(__file__).with_name("sweep.py")
 needs_triton = pytest.mark.skipif(
@@ -30,7 +31,11 @@ def sweep(*arguments: str) -> subprocess.CompletedProcess[str]:
 @needs_triton
 @pytest.mark.parametrize(
     ("group", "count"),
-    [("samples", len(covering())), ("decode", len(FAST_LONG_DECODES)), ("skipping", 8), ("unfused", 6), ("blocks", 12)],
+    [
+        ("samples", len(covering())),
+        pytest.param("decode", len(FAST_LONG_DECODES), marks=SLOW),
+        *(("skipping", 8), ("unfused", 6), ("blocks", 12)),
+    ],
 )
 def test_kernels_against_float64(group: str, count: int) -> None:
     done = sweep("--fast", "--only", group)

@@ -14,6 +14,7 @@ from alibi_rewriter.kernels.compile.compiler import CompileError
 from alibi_rewriter.kernels.compile.configurations import applies
 from alibi_rewriter.kernels.launch.description import Description
 from alibi_rewriter.kernels.requests import KernelRequest, Tile
+from slow import SLOW
 
 ROOT = Path(__file__).parent.parent.parent
 sys.path.append(str(ROOT / "benchmarks" / "kernels"))
@@ -287,6 +288,7 @@ def test_a_rule_that_comes_before_takes_its_requests() -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+@SLOW
 def test_a_bundle_holds_the_candidate(tmp_path: Path) -> None:
     ((_, reports),) = building.build_all(
         tmp_path, [Kind(DECODE.name, DECODE.rule, DECODE.candidates[1:], DECODE.shapes)], 1
