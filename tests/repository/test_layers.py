@@ -21,7 +21,7 @@ LAYERS = (
     ("rewriter",),
     ("explain", "engine", "page"),
     ("runtime",),
-    ("speed", "intact", "api", "ir_pass", "report_types"),
+    ("speed", "intact", "api", "ir_pass", "olive_pass", "report_types"),
     ("completion", "running", "several"),
     ("cli",),
     ("entry", "__main__", ""),

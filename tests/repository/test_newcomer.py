@@ -170,7 +170,7 @@ def test_the_recipe(newcomer: Newcomer, tmp_path: Path) -> None:
         python(package, *line.split())
     chosen = f"({form} and (accepted or refused or probe or body_equals)) or (every_opset and 11)"
     files = ("tests/whole/test_golden.py", "tests/fused/test_function_body.py")
-    variables = {"REGENERATE": "1", "PYTHONPATH": f"{package.parent}{os.pathsep}{package / 'tests'}"}
+    variables = {"REGENERATE": "1", "ALIBI_SLOW": "1", "PYTHONPATH": f"{package.parent}{os.pathsep}{package / 'tests'}"}
     said = python(package, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files, "-k", chosen, **variables)
     passed = re.search(r"(\d+) passed", said)
     assert passed is not None and int(passed.group(1)) > 48, said  # the bodies alone: 12 members, 2 types, 2 policies
