@@ -196,6 +196,13 @@ def rewrite(
     return replace(made, model=taken.back(run.model) if sound and run.model is not None else None)
 
 
+def unverified(result: RewriteResult) -> str:
+    """Why a result is not to be handed on: its verification failed, or nothing could be compared; empty elsewhere."""
+    if result.exit_code not in pipeline.UNVERIFIED.values():
+        return ""
+    return f"{result!r}: {result.verification and result.verification.summary()}"
+
+
 def build_engine(
     model: str | os.PathLike[str],
     engine: str | os.PathLike[str] | None = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .base.cures import install
-from .base.errors import ExitCode, MissingDependency
+from .base.errors import MissingDependency
 
 try:
     import onnx_ir
@@ -13,9 +13,7 @@ try:
 except ImportError as error:
     raise MissingDependency(f"onnx_ir cannot be imported ({error}). Run: {install('onnx-ir')}") from error
 
-from .api import RewriteResult, rewrite
-
-WRONG = (ExitCode.VERIFICATION_FAILED, ExitCode.NOT_VERIFIED)
+from .api import RewriteResult, rewrite, unverified
 
 
 class RewritePass(FunctionalPass):
@@ -43,8 +41,8 @@ class RewritePass(FunctionalPass):
             AlibiError: As ``rewrite`` says.
         """
         self.result = rewrite(model, **self.options)
-        if self.result.exit_code in WRONG:
-            raise PassError(f"{self.result!r}: {self.result.verification and self.result.verification.summary()}")
+        if why := unverified(self.result):
+            raise PassError(why)
         if self.result.model is None:
             return PassResult(model.clone(), modified=False)
         return PassResult(self.result.model, modified=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .base.cures import install
-from .base.errors import ExitCode, MissingDependency
+from .base.errors import MissingDependency
 
 try:
     from olive.model import ONNXModelHandler
@@ -15,7 +15,7 @@ try:
 except ImportError as error:
     raise MissingDependency(f"olive cannot be imported ({error}). Run: {install('olive-ai')}") from error
 
-from .api import rewrite
+from .api import rewrite, unverified
 
 
 class AlibiRewrite(Pass):  # type: ignore[misc,unused-ignore]
@@ -51,8 +51,8 @@ class AlibiRewrite(Pass):  # type: ignore[misc,unused-ignore]
         target = folder / "model.onnx"
         options = {name: getattr(config, name) for name in ("verify", "allow_partial", "inline")}
         result = rewrite(Path(model.model_path), target, **options)
-        if result.exit_code in (ExitCode.VERIFICATION_FAILED, ExitCode.NOT_VERIFIED):
-            raise RuntimeError(f"{result!r}: {result.verification and result.verification.summary()}")
+        if why := unverified(result):
+            raise RuntimeError(why)
         if not target.exists():
             return model
         attributes = model.model_attributes

@@ -70,14 +70,11 @@ def counted(evidence: Sequence[Entry]) -> list[Entry]:
 
 def merged(record: Entry, evidence: Sequence[Entry], *, add: bool = False) -> Entry:
     """The record with new evidence in place of what it held about the same runtimes and levels, or beside it."""
-    new = counted(evidence)
-    if add:
-        kept = record["counted"]
-        new = _beside(kept, new)
-        kept = [entry for entry in kept if _key(entry) not in {_key(one) for one in new}]
-    else:
-        seen = {(entry["runtime"], entry["level"]) for entry in new}
-        kept = [entry for entry in record["counted"] if (entry["runtime"], entry["level"]) not in seen]
+    held, new = record["counted"], counted(evidence)
+    new = _beside(held, new) if add else new
+    depth = None if add else 2  # what is replaced: the same member in the same place, or all of a runtime and level
+    seen = {_key(entry)[:depth] for entry in new}
+    kept = [entry for entry in held if _key(entry)[:depth] not in seen]
     order = list(LEVELS)
     entries = sorted([*kept, *new], key=lambda e: (e["runtime"], order.index(e["level"]), e["member"], e["where"]))
     return {**record, "counted": entries}

@@ -12,5 +12,6 @@ SLOW = pytest.mark.skipif(not os.environ.get("ALIBI_SLOW"), reason="one of many 
 
 
 def thinned(values: Sequence[Any], every: int) -> list[Any]:
-    """Parameters of which the fast suite takes the first, and each ``every``-th after it."""
-    return [value if i % every == 0 else pytest.param(value, marks=SLOW) for i, value in enumerate(values)]
+    """Parameters, or tuples of some, of which the fast suite takes the first, and each ``every``-th after it."""
+    tuples = [value if isinstance(value, tuple) else (value,) for value in values]
+    return [pytest.param(*value, marks=() if i % every == 0 else SLOW) for i, value in enumerate(tuples)]

@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from oracle import attention
-from slow import SLOW
+from slow import thinned
 
 ort = pytest.importorskip("onnxruntime")
 
@@ -213,8 +213,7 @@ WINDOWS = ((2, -1), (0, 0), (-1, 0), (1, 2), (-1, -1), (5, 1))
 
 def in_both_types(op_types: Sequence[str]) -> list[Any]:
     """All in float32, and every third in float16, which ``ALIBI_SLOW=1`` has whole."""
-    half = [pytest.param(np.float16, name, marks=() if i % 3 == 0 else SLOW) for i, name in enumerate(op_types)]
-    return [*((np.float32, name) for name in op_types), *half]
+    return [*((np.float32, name) for name in op_types), *thinned([(np.float16, name) for name in op_types], 3)]
 
 
 @pytest.mark.parametrize("empty_rows", list(EmptyRows))
