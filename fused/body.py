@@ -23,6 +23,7 @@ import onnx.parser
 
 from .distance import write_distance
 from .family import DOMAIN, LOWEST_FLOAT32, UNBOUNDED, MaskKind, Variant
+from .layout import NO_MOVES, OPERANDS, SLICED, Moves
 from .text import Body
 
 MINIMUM_OPSET = 11
@@ -30,6 +31,9 @@ MINIMUM_OPSET = 11
 
 WINDOW_OPSET = 12
 """Members with a window need this one, since before it no operator makes a tensor of an integer attribute."""
+
+VIEWS_OPSET = 12
+"""Views that are cut out of a tensor need this one, for the same reason."""
 
 # Values of the body by which the verifier and its mutants find their way in it.
 SCORES = "scores"
@@ -53,7 +57,7 @@ _INT64 = onnx.TensorProto.INT64
 
 
 def function_proto(
-    variant: Variant, opset: int, *, grouped: bool, zero_rows: bool, query_type: int
+    variant: Variant, opset: int, *, grouped: bool, zero_rows: bool, query_type: int, moves: Moves = NO_MOVES
 ) -> onnx.FunctionProto:
     """Builds the function body of one member of the family.
 
@@ -65,29 +69,34 @@ def function_proto(
             holds for every node that uses this body.
         query_type: ``TensorProto`` type of query, key and value.  Only a body for an opset below 15 depends
             on it (there is no CastLike).
+        moves: What has to be done about the layouts of the nodes that use this body.
 
     Returns:
-        A function in domain ``alibi`` named ``variant.op_type`` with the attribute ``scale``, and those of a window and
-        of the form.
+        A function in domain ``alibi`` named ``variant.op_type`` with the attribute ``scale``, and those of a window, of
+        the form and of the views that are moved.
 
     Raises:
-        ValueError: If ``opset`` is below 11, or below 12 for a member with a window.
+        ValueError: If ``opset`` is below 11, or below 12 for a member with a window and for views that are cut.
     """
     return onnx.parser.parse_function(
-        function_text(variant, opset, grouped=grouped, zero_rows=zero_rows, query_type=query_type)
+        function_text(variant, opset, grouped=grouped, zero_rows=zero_rows, query_type=query_type, moves=moves)
     )
 
 
-def function_text(variant: Variant, opset: int, *, grouped: bool, zero_rows: bool, query_type: int) -> str:
+def function_text(
+    variant: Variant, opset: int, *, grouped: bool, zero_rows: bool, query_type: int, moves: Moves = NO_MOVES
+) -> str:
     """The text behind :func:`function_proto`, with the same arguments and errors."""
-    least = WINDOW_OPSET if variant.window else MINIMUM_OPSET
+    cuts = moves.reshaped or moves.sliced
+    least = max(MINIMUM_OPSET, WINDOW_OPSET if variant.window else 0, VIEWS_OPSET if cuts else 0)
     if opset < least:
         raise ValueError(f"the function body of {variant.op_type} needs opset {least} or later, not {opset}")
     body = Body(opset, query_type)
-    key, value = _heads(body, grouped)
+    query, key, value = (_operand(body, name, moves) for name in OPERANDS)
+    key, value = _heads(body, query, key, value, grouped)
     # dots = scale * query . key
     _scale(body)
-    body.line("scaled_query = Mul (query, scale)")
+    body.line(f"scaled_query = Mul ({query}, scale)")
     body.line(f"key_transposed = Transpose <perm = [0, 1, 3, 2]> ({key})")
     body.line("dots_as_query = MatMul (scaled_query, key_transposed)")
     body.line(f"dots = Cast <to = {_FLOAT}> (dots_as_query)")
@@ -96,15 +105,58 @@ def function_text(variant: Variant, opset: int, *, grouped: bool, zero_rows: boo
     body.line(f"{SCORES} = Add (dots, bias)")
     body.line(f"weights = Softmax <axis = -1> ({SCORES})")
     body.cast_like_query("weights_as_query", "weights")
+    result = "output_heads" if "output" in moves.transposed | moves.reshaped else "output"
     if zero_rows and variant.can_hide:
-        _zero_empty_rows(body, value, added)
+        _zero_empty_rows(body, value, added, result)
     else:
-        body.line(f"output = MatMul (weights_as_query, {value})")
+        body.line(f"{result} = MatMul (weights_as_query, {value})")
+    _result(body, moves)
     header = f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>'
     window = ("window_left", "window_right") if variant.window else ()
-    attributes = ("scale", *window, *variant.bias.attributes)
+    attributes = ("scale", *window, *variant.bias.attributes, *_attributes(moves))
     signature = f"{variant.op_type} <{', '.join(attributes)}> ({', '.join(variant.inputs)}) => (output)"
     return "\n".join([header, signature, "{", *body.lines, "}", ""])
+
+
+def _attributes(moves: Moves) -> list[str]:
+    """The attributes of views that a body refers to."""
+    found = []
+    for name in (*OPERANDS, "output"):
+        found += [f"{name}_shape"] if name in moves.reshaped else []
+        found += [f"{name}_starts", f"{name}_ends"] if name in moves.sliced else []
+        found += [f"{name}_perm"] if name in moves.transposed else []
+    return found
+
+
+def _operand(body: Body, name: str, moves: Moves) -> str:
+    """An operand as [B, H, S, D]: the node's view of its tensor."""
+    current = name
+    if name in moves.reshaped:
+        body.line(f"{name}_cut = Constant <value_ints: ints = @{name}_shape> ()")
+        body.line(f"{name}_pieces = Reshape ({current}, {name}_cut)")
+        current = f"{name}_pieces"
+    if name in moves.sliced:
+        for side in ("starts", "ends"):
+            body.line(f"{name}_{side} = Constant <value_ints: ints = @{name}_{side}> ()")
+        body.constant(f"{name}_axes", "int64", SLICED, scalar=False)
+        body.line(f"{name}_part = Slice ({current}, {name}_starts, {name}_ends, {name}_axes)")
+        current = f"{name}_part"
+    if name in moves.transposed:
+        body.line(f"{name}_heads = Transpose <perm: ints = @{name}_perm> ({current})")
+        current = f"{name}_heads"
+    return current
+
+
+def _result(body: Body, moves: Moves) -> None:
+    """The output in the node's layout."""
+    current = "output_heads"
+    if "output" in moves.transposed:
+        moved = "output_rows" if "output" in moves.reshaped else "output"
+        body.line(f"{moved} = Transpose <perm: ints = @output_perm> ({current})")
+        current = moved
+    if "output" in moves.reshaped:
+        body.line("output_merged = Constant <value_ints: ints = @output_shape> ()")
+        body.line(f"output = Reshape ({current}, output_merged)")
 
 
 def _scale(body: Body) -> None:
@@ -113,15 +165,15 @@ def _scale(body: Body) -> None:
     body.cast_like_query("scale", "scale_float")
 
 
-def _heads(body: Body, grouped: bool) -> tuple[str, str]:
+def _heads(body: Body, query: str, key: str, value: str, grouped: bool) -> tuple[str, str]:
     """Sizes, and key and value with as many heads as the query: ``x[b, h // G]``."""
-    body.line("query_shape = Shape (query)")
-    body.line("key_shape = Shape (key)")
+    body.line(f"query_shape = Shape ({query})")
+    body.line(f"key_shape = Shape ({key})")
     body.constant("sequence_axis", "int64", [2])
     body.line("S_q = Gather (query_shape, sequence_axis)")
     body.line(f"{KEY_COUNT} = Gather (key_shape, sequence_axis)")
     if not grouped:
-        return "key", "value"
+        return key, value
     body.constant("head_axis", "int64", [1], scalar=False)
     body.constant("one_dim", "int64", [1], scalar=False)
     body.constant("rest_dim", "int64", [-1], scalar=False)
@@ -133,8 +185,8 @@ def _heads(body: Body, grouped: bool) -> tuple[str, str]:
     body.line("S_kv_dim = Gather (key_shape, sequence_dim)")
     body.line("repeats = Concat <axis = 0> (one_dim, one_dim, G, one_dim, one_dim)")
     body.line("repeated_shape = Concat <axis = 0> (same_dim, H, S_kv_dim, rest_dim)")
-    for name in ("key", "value"):
-        body.unsqueeze(f"{name}_groups", name, [2])
+    for name, operand in (("key", key), ("value", value)):
+        body.unsqueeze(f"{name}_groups", operand, [2])
         body.line(f"{name}_copies = Expand ({name}_groups, repeats)")
         body.line(f"{name}_repeated = Reshape ({name}_copies, repeated_shape)")
     return "key_repeated", "value_repeated"
@@ -256,11 +308,11 @@ def _terms(body: Body, variant: Variant) -> list[str]:
     return terms
 
 
-def _zero_empty_rows(body: Body, value: str, added: str) -> None:
+def _zero_empty_rows(body: Body, value: str, added: str, result: str) -> None:
     """Zeros for the rows whose every key is hidden; outside the attention, so it stays fusable."""
     body.reduce_max_last("best_added", added)
     body.line("has_visible_key = Greater (best_added, lowest)")
     body.line(f"attended = MatMul (weights_as_query, {value})")
     body.constant("nothing_float", "float", [0.0])
     body.cast_like_query("nothing", "nothing_float")
-    body.line("output = Where (has_visible_key, attended, nothing)")
+    body.line(f"{result} = Where (has_visible_key, attended, nothing)")

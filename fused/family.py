@@ -22,6 +22,8 @@ any other      what its record in ``patterns/forms`` says, of j - row(i)
 The linear form is written relative to the row.  A constant added to a whole row of scores is free
 (softmax is invariant under it), but the absolute form ``slope * j`` loses the scores in 16 bits.
 
+How the four lie in the tensors of a graph is a matter of views (``layout.py``) and changes nothing of this.
+
 A key ``j`` is *visible* to row ``i`` when all of these hold: ``causal == 0`` or ``j <= row(i)``;
 ``window_left == -1`` or ``row(i) - j <= window_left``; ``window_right == -1`` or ``j - row(i) <=
 window_right``; a boolean mask is True; an additive mask, ``key_bias`` and the sum of both are above the
@@ -39,6 +41,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from ..patterns.forms import BY_NAME, FORMS, LINEAR, Form
+from .layout import BHSD, PLAIN, VIEWS, Layout
 
 if TYPE_CHECKING:
     from onnx import NodeProto
@@ -183,6 +186,9 @@ class FusedAttention:
         window_left: Keys further before the row are hidden; -1 for no bound.  Members with a window only.
         window_right: Keys further after the row are hidden; -1 for no bound.  Members with a window only.
         parameters: The parameters of the form, in its order.
+        layout: How its tensors lie in those of the graph.
+        views: The node says so by attributes even where all of its tensors are [B, H, S, D], because another node uses
+            the same function body.
 
     Raises:
         ValueError: A window is given to a member without one, or is below -1; or the form has other parameters.
@@ -194,6 +200,8 @@ class FusedAttention:
     window_left: int = UNBOUNDED
     window_right: int = UNBOUNDED
     parameters: tuple[float, ...] = ()
+    layout: Layout = PLAIN
+    views: bool = False
 
     def __post_init__(self) -> None:
         sides = (self.window_left, self.window_right)
@@ -205,17 +213,19 @@ class FusedAttention:
         if len(self.parameters) != len(wanted):
             raise ValueError(f"{self.variant.op_type} takes the parameters {wanted}, not {self.parameters}")
 
-    def attributes(self) -> dict[str, float | int | str]:
+    def attributes(self) -> dict[str, float | int | str | list[int]]:
         """The node's ONNX attributes; every one is present on every node (no defaults to guess)."""
         window = {"window_left": self.window_left, "window_right": self.window_right}
+        views = self.views or not self.layout.plain
         return {
             "bias": self.variant.form,
             "causal": int(self.variant.causal),
             "empty_rows": self.empty_rows.value,
-            "layout": "BHSD",
+            "layout": VIEWS if views else BHSD,
             "plugin_namespace": PLUGIN_NAMESPACE,
             "plugin_version": PLUGIN_VERSION,
             "scale": self.scale,
+            **(self.layout.attributes() if views else {}),
             **(window if self.variant.window else {}),
             **dict(zip(self.variant.bias.attributes, self.parameters, strict=True)),
         }
