@@ -90,6 +90,9 @@ MAX_HOPS: Final = 24
 SELECTING: Final = frozenset({"Slice", "Gather", "Split", "GatherND", "GatherElements"})
 """Movement that takes a part.  What it takes from is not the operand itself."""
 
+COPYING: Final = SELECTING | {"Transpose", "Expand", "Tile"}
+"""Movement that writes its result anew.  The other operators give the same memory another shape."""
+
 CHANGING_WEIGHTS: Final = frozenset({"Cast", "CastLike", "Where", "IsNaN", "Not", "Mul", "Add"})
 """Operators that may stand between the softmax and the product with the values, besides those that only move.
 

@@ -8,6 +8,7 @@ from onnx import ModelProto
 from ..base.errors import ModelRejected
 from ..fused.body import MINIMUM_OPSET, function_proto
 from ..fused.family import DOMAIN, DOMAIN_VERSION
+from ..fused.layout import Moves
 from ..graph.edit import Counts, Editor, all_names
 from ..graph.index import opset_versions, walk
 from .emit.nodes import emit, is_grouped, variant_of
@@ -32,6 +33,7 @@ def apply(model: ModelProto, analysis: Analysis, result: PassResult) -> None:
     if model.ir_version < FUNCTIONS_SINCE_IR:
         result.notes.append(f"IR version {model.ir_version} raised to {FUNCTIONS_SINCE_IR}: it has local functions")
         model.ir_version = FUNCTIONS_SINCE_IR
+    views = {variant_of(p) for p in bindings if not p.layout.plain}
     taken = all_names(model)
     editors = {id(scope): Editor(scope.graph, opset, taken) for scope in walk(analysis.root)}
     for number, site in enumerate(analysis.proven):
@@ -44,6 +46,7 @@ def apply(model: ModelProto, analysis: Analysis, result: PassResult) -> None:
             zero_rows=variant_of(site.binding) in zero,
             ir_version=model.ir_version,
             site=f"alibi_{number}",
+            views=variant_of(site.binding) in views,
         )
         result.fused.append((site, fused))
     made = list(editors.values())
@@ -58,7 +61,12 @@ def apply(model: ModelProto, analysis: Analysis, result: PassResult) -> None:
     dtypes = {f.variant: s.binding.dtype for s, f in result.fused if s.binding is not None}
     for variant in variants:
         body = function_proto(
-            variant, opset, grouped=variant in grouped, zero_rows=variant in zero, query_type=dtypes[variant]
+            variant,
+            opset,
+            grouped=variant in grouped,
+            zero_rows=variant in zero,
+            query_type=dtypes[variant],
+            moves=Moves.of([f.layout for _, f in result.fused if f.variant == variant]),
         )
         if not any(f.domain == body.domain and f.name == body.name for f in model.functions):
             model.functions.append(body)

@@ -19,6 +19,7 @@ from ..graph.given import given
 from ..graph.index import opset_versions
 from ..graph.load import ModelFile, check_target
 from ..graph.save import Staged
+from .absorb import absorb
 from .apply import apply
 from .check.pairs import CutPairs
 from .check.probe import probe
@@ -62,6 +63,8 @@ def rewrite(model: ModelFile | Any, output: str | Path | None = None, *, options
         result.notes += empty_rows(analysis.proven, [])
         result.exit_code = _without_a_rewrite(original, analysis, result, options)
         return result
+    if options.views:
+        result.analysis = analysis = absorb(analysis)
     sites = None
     if options.verify:
 

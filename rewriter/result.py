@@ -39,6 +39,8 @@ class Options:
         verify_sites: Verify each attention site alone, without weights, even if the whole model fits into memory.
         exact_bias: Where the model rounds its bias to a narrow type on the way to wide scores, leave the rounding out.
         inline: Write the function bodies in place of the fused nodes, for runtimes that refuse local functions.
+        views: Let fused nodes read query, key and value where the graph has them, such as in a packed projection, and
+            write their output where it goes.  Otherwise all are [B, H, S, D].
         copy_data: Give the output data files of its own, even in the original's folder.
         progress: Told (phase, work done, work in all) now and then; the work in all may be 0 for unknown.
         check: Told the source once it was read, with None, and again with the analysis.  It may raise an
@@ -58,6 +60,7 @@ class Options:
     kernels: tuple[Kernels, ...] = ()
     exact_bias: bool = False
     inline: bool = False
+    views: bool = True
     progress: Callable[[str, int, int], None] | None = None
     check: Callable[[ModelFile, Analysis | None], None] | None = None
 

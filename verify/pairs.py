@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -11,7 +12,27 @@ import numpy.typing as npt
 import onnx
 
 from ..algebra import Poly, Size
+from ..fused.layout import OperandView
 from ..graph.index import Array
+
+
+@dataclass(frozen=True)
+class QueryPlace:
+    """An input that holds the query of a site.
+
+    Attributes:
+        tensor: Its name.
+        view: The part of it that is the query.
+    """
+
+    tensor: str
+    view: OperandView
+
+    def without(self, array: Array) -> Array:
+        """The input with a query of zero."""
+        quiet = array.copy()
+        self.view.of(quiet)[...] = 0
+        return quiet
 
 
 class SizeChoice(Protocol):
@@ -71,8 +92,8 @@ class SitePair(Protocol):
         """Outputs that are compared, the attention's own first."""
 
     @property
-    def query(self) -> str | None:
-        """The input that is the query, or None if it is a key or value as well."""
+    def query(self) -> QueryPlace | None:
+        """The input that holds the query, and where, or None if keys or values are there as well."""
 
     @property
     def scores(self) -> str:

@@ -17,7 +17,9 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from ...algebra import Min0, Poly, Size
 from ...fused.family import DOMAIN, EmptyRows, is_fused
+from ...fused.layout import OPERANDS
 from ...graph.index import NO_NUMBERS, Scope, index_graph, operator, opset_versions, subgraphs, walk
+from ...verify.pairs import QueryPlace
 from ..interpret import Interpreter
 from ..recognise.products import is_contraction
 from ..records.binding import Binding
@@ -70,8 +72,8 @@ class CutPairs:
         for site in analysis.proven:
             assert site.binding is not None
             attention = site.binding.proof.attention
-            views = (attention.query, attention.key, attention.value)
-            stops = frozenset((*(v.tensor for v in views), *attention.past.values()))
+            operands = (site.binding.operand(name) for name in OPERANDS)
+            stops = frozenset((*operands, *attention.past.values()))
             # Branches of an If may use the same names.
             stops |= {tensor for tensor, owner in ends.items() if owner != site.name} - set(_outputs(site.binding))
             part = _cut(site.scope, _outputs(site.binding), stops, products_of(site), site)
@@ -136,7 +138,6 @@ class CutPairs:
                 tensors[name] = tuple(interpreter.facts.normal(e) for e in dims)
         made = {o for node in part.cut.nodes for o in node.output}
         scores = attention.scores if attention.scores in made else ""
-        query, others = attention.query.tensor, (attention.key.tensor, attention.value.tensor)
         known = [*tensors.values(), *([interpreter.dims(scores) or ()] if scores else [])]
         borders = (interpreter, tensors, shapes)
         return CutPair(
@@ -150,7 +151,7 @@ class CutPairs:
             scalars=frozenset(n for n in shapes if interpreter.rank(n) == 0),
             results=tuple(part.cut.outputs),
             rows_agree=part.binding.rows_without_keys.comparable(_policy(fused[0])),
-            query=query if query in tensors and query not in others else None,
+            query=_query(part.binding) if part.binding.operand("query") in tensors else None,
             scores=scores,
             sizes=SiteSizes(interpreter, attention.frame, [*known, *shapes.values()]),
             _interpreter=interpreter,
@@ -173,6 +174,15 @@ def _cut(scope: Scope, outputs: Sequence[str], stops: frozenset[str], products: 
 
 def _outputs(binding: Binding | None) -> list[str]:
     return [] if binding is None else [binding.output.tensor, *binding.proof.attention.extra_outputs.values()]
+
+
+def _query(binding: Binding) -> QueryPlace | None:
+    """Where the query is, if nothing else is there."""
+    tensor, view = binding.operand("query"), binding.layout.query
+    for name in ("key", "value"):
+        if binding.operand(name) == tensor and view.overlaps(binding.layout[name]):
+            return None
+    return QueryPlace(tensor, view)
 
 
 def _policy(fused: NodeProto) -> EmptyRows:

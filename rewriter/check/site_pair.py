@@ -13,6 +13,7 @@ from onnx import ModelProto
 from ...algebra import Index, Poly, Size
 from ...graph.index import Array
 from ...patterns.masks import HIDDEN_BELOW
+from ...verify.pairs import QueryPlace
 from ..interpret import Interpreter
 from ..recognise.visibility import UNDERFLOW
 from ..records.binding import Binding
@@ -36,7 +37,7 @@ class CutPair:
         shapes: Inputs that hold sizes, and what they hold; ``scalars`` are those of rank 0.
         results: Outputs that are compared, the attention's own first.
         rows_agree: Rows without visible keys are proven to be what they were.
-        query: The input that is the query, or None if it is a key or value as well.
+        query: The input that holds the query, and where, or None if keys or values are there as well.
         scores: The output of ``original`` that tells which keys a row sees, or "" if there is none.
         sizes: Chooses numbers for the sizes.
     """
@@ -51,7 +52,7 @@ class CutPair:
     scalars: frozenset[str]
     results: tuple[str, ...]
     rows_agree: bool
-    query: str | None
+    query: QueryPlace | None
     scores: str
     sizes: SiteSizes
     _interpreter: Interpreter

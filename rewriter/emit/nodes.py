@@ -50,7 +50,14 @@ def is_grouped(binding: Binding) -> bool:
 
 
 def emit(
-    interpreter: Interpreter, editor: Editor, binding: Binding, *, zero_rows: bool, ir_version: int, site: str
+    interpreter: Interpreter,
+    editor: Editor,
+    binding: Binding,
+    *,
+    zero_rows: bool,
+    ir_version: int,
+    site: str,
+    views: bool = False,
 ) -> FusedAttention:
     """Put the fused node of one site into the graph, in place of what the binding calls the output.
 
@@ -61,6 +68,7 @@ def emit(
         zero_rows: Policy for rows without keys, the same for all nodes of one op_type in a file.
         ir_version: From 10 on, nodes carry metadata.
         site: Prefix for new names.
+        views: Some node of this op_type in the file describes its tensors, so all do.
 
     Returns:
         The attributes of the new node.
@@ -68,12 +76,12 @@ def emit(
     attention = binding.proof.attention
     frame = attention.frame
     writer = _Writer(interpreter, editor, binding, site)
-    query = writer.operand(attention.query, (frame.batch, frame.head, frame.row), binding.dtype, "query")
+    query = writer.operand("query", (frame.batch, frame.head, frame.row))
     heads = key_head(attention.key, frame.head)
     # With a cache the operand holds the new keys only, and they have an index of their own.
     new = next((i for i in attention.key.indices if i.role is Axis.KEY), frame.key)
-    key = writer.operand(attention.key, (frame.batch, heads, new), binding.dtype, "key")
-    value = writer.operand(attention.value, (frame.batch, heads, new), binding.dtype, "value")
+    key = writer.operand("key", (frame.batch, heads, new))
+    value = writer.operand("value", (frame.batch, heads, new))
     for name, tensor in (("key", key), ("value", value)):
         past, present = attention.past.get(PAST[name]), attention.extra_outputs.get(PRESENT[name], "")
         if present:
@@ -98,7 +106,8 @@ def emit(
     policy = EmptyRows.ZERO if zero_rows and hides else EmptyRows.MEAN
     window, scale = binding.proof.window, float(np.float32(float(attention.scale)))
     parameters = tuple(map(float, binding.proof.parameters))
-    fused = FusedAttention(variant, scale, policy, window.left, window.right, parameters)
+    layout = binding.layout
+    fused = FusedAttention(variant, scale, policy, window.left, window.right, parameters, layout, views)
     target = binding.output.tensor
     anchor = editor.producer(target)
     editor.take_over(target)
@@ -125,10 +134,15 @@ class _Writer:
         factor = self.editor.cast(factor, self.interpreter.dtype(view.tensor), self.binding.dtype, f"{self.site}/scale")
         return self.editor.node("Div" if self.binding.divide else "Mul", [query, factor], f"{self.site}/query")
 
-    def operand(self, view: View, roles: tuple[Index | None, ...], dtype: int, hint: str) -> str:
-        """query, key or value as [B, H, S, D]."""
-        value = self.arrange(view, (*roles, _feature(view, roles)), hint)
-        return self.editor.cast(value, self.interpreter.dtype(view.tensor), dtype, f"{self.site}/{hint}")
+    def operand(self, name: str, roles: tuple[Index | None, ...]) -> str:
+        """query, key or value as [B, H, S, D], or the tensor that the node finds it in."""
+        if name in self.binding.placed:
+            return self.binding.placed[name].tensor
+        view: View = getattr(self.binding.proof.attention, name)
+        value = self.arrange(view, (*roles, _feature(view, roles)), name)
+        return self.editor.cast(
+            value, self.interpreter.dtype(view.tensor), self.binding.dtype, f"{self.site}/{name}"
+        )
 
     def arrange(self, view: View, roles: tuple[Index | None, ...], hint: str) -> str:
         """A tensor with one axis per role, in order; an axis of extent 1 for an absent role."""
@@ -173,8 +187,11 @@ class _Writer:
         name = view.tensor
         frame = self.binding.proof.attention.frame
         for axis in view.prefix:
-            whole = self.keys if view.axes[axis] == (frame.key,) else self.queries
-            ends = self.editor.extents(whole, [2], f"{self.site}/extent")
+            of_keys = view.axes[axis] == (frame.key,)
+            whole, sequence = (self.keys, "key") if of_keys else (self.queries, "query")
+            # A tensor that is cut in the last axis has its sequence where it was.
+            place = self.binding.layout[sequence].perm[2]
+            ends = self.editor.extents(whole, [place], f"{self.site}/extent")
             bounds = [
                 self.editor.integers([0], f"{self.site}/first"),
                 ends,
@@ -304,7 +321,7 @@ class _Writer:
         dtype = self.interpreter.dtype(view.tensor)
         roles: tuple[Index | None, ...] = (frame.batch, frame.head, frame.row)
         roles = (*roles, _feature(view, roles))
-        steps = self._after(view, roles, dtype, binding.dtype)
+        steps = [] if not binding.output_view.plain else self._after(view, roles, dtype, binding.dtype)
         name = view.tensor if not steps and binding.rows is None else ""
         made = self.editor.node(
             fused.variant.op_type, inputs, f"{self.site}/attention", output=name, domain=DOMAIN, **fused.attributes()

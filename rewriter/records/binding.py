@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+from onnx import NodeProto
 
 from ...algebra import Number
+from ...fused.layout import AS_IT_IS, RESULT, Layout, OperandView, OutputView
 from ...patterns.masks import HIDDEN_BELOW
 from .proof import Proof, Slopes
 from .reading import View
@@ -44,6 +47,21 @@ Factors = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class Placed:
+    """An operand where the graph has it.
+
+    Attributes:
+        tensor: The tensor that it is a part of.
+        view: Which part.
+        copies: Nodes between the tensor and [B, H, S, D] that copy.
+    """
+
+    tensor: str
+    view: OperandView
+    copies: tuple[NodeProto, ...] = ()
+
+
+@dataclass(frozen=True)
 class Binding:
     """Everything that emission needs for one site, and what becomes of rows without a visible key.
 
@@ -64,6 +82,9 @@ class Binding:
         zero_rows: Rows without a visible key yield zeros.
         rows_without_keys: What they yield in the original.
         notes: What else a reader of the report should know.
+        placed: By name, those of query, key and value that are read where the graph has them and not as [B, H, S, D].
+        output_view: How the result [B, H, S_q, D_v] becomes the output, if the fused node does that.
+        output_copies: Nodes that copied the result on its way there.
     """
 
     proof: Proof
@@ -82,6 +103,20 @@ class Binding:
     zero_rows: bool = False
     rows_without_keys: RowsWithoutKeys = NOWHERE
     notes: tuple[str, ...] = ()
+    placed: Mapping[str, Placed] = field(default_factory=dict)
+    output_view: OutputView = RESULT
+    output_copies: tuple[NodeProto, ...] = ()
+
+    @property
+    def layout(self) -> Layout:
+        """How the fused node's tensors lie in those of the graph."""
+        views = [self.placed[n].view if n in self.placed else AS_IT_IS for n in ("query", "key", "value")]
+        return Layout(*views, self.output_view)
+
+    def operand(self, name: str) -> str:
+        """The tensor that ``query``, ``key`` or ``value`` is read from."""
+        view: View = getattr(self.proof.attention, name)
+        return self.placed[name].tensor if name in self.placed else view.tensor
 
     @property
     def given_slopes(self) -> Slopes | None:

@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ...fused.body import ROWS, function_proto
 from ...fused.family import BY_OP_TYPE, UNBOUNDED, EmptyRows, MaskKind, Variant, is_fused
+from ...fused.layout import Moves, layout_of
 from ...patterns.forms import LINEAR
 
 
@@ -229,6 +230,7 @@ class Edit:
             grouped=True,
             zero_rows=self.site.empty_rows == EmptyRows.ZERO.value,
             query_type=TensorProto.FLOAT,
+            moves=Moves.of([layout_of(self.node)]),
         )
         change(body)
         body.name = f"{variant.op_type}_{self.prefix}"
@@ -287,7 +289,8 @@ def _change_causality(edit: Edit) -> None:
 
 def _shift_odd_keys(edit: Edit) -> None:
     """key_positions + 1 at every second key.  A shift of all keys would not be a mistake, since softmax removes it."""
-    length = edit.add("Gather", edit.add("Shape", edit.node.input[1]), edit.constant(2, np.int64))
+    sequence = layout_of(edit.node).key.perm[2]
+    length = edit.add("Gather", edit.add("Shape", edit.node.input[1]), edit.constant(sequence, np.int64))
     keys = edit.add("Range", edit.constant(0, np.int64), length, edit.constant(1, np.int64))
     odd = edit.add("Cast", edit.add("Mod", keys, edit.constant(2, np.int64)), to=TensorProto.FLOAT)
     variant = edit.site.variant

@@ -227,7 +227,7 @@ class _Check:
 
         def bias(one: InputSet) -> tuple[Array, Array]:
             assert isinstance(one, SiteSet)
-            outputs = session.run({**one.arrays, query: np.zeros_like(one.arrays[query])})
+            outputs = session.run({**one.arrays, query.tensor: query.without(one.arrays[query.tensor])})
             return pair.bias(outputs[pair.scores], dict(one.numbers))
 
         return bias

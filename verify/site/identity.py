@@ -59,7 +59,8 @@ def _lines(
         for name in node.input:
             if name and name not in names:
                 kind = inputs[name].type.tensor_type.elem_type if name in inputs else 0
-                yield f"{named(name)} {kind} {roles.get(name)} {name == pair.query}".encode()
+                of_query = pair.query is not None and name == pair.query.tensor
+                yield f"{named(name)} {kind} {roles.get(name)} {of_query}".encode()
                 yield from known(name)
         yield f"{node.domain} {node.op_type} {[named(n) for n in node.input]}".encode()
         for attribute in sorted(node.attribute, key=lambda a: a.name):

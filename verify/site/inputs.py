@@ -88,8 +88,9 @@ class SiteDrawer:
                 raise RunError(f"the shape that {name!r} holds is not known")
             arrays[name] = np.array(extents[0] if name in self._pair.scalars else extents, self._types[name])
         if case.quiet:
-            assert self._pair.query is not None
-            arrays[self._pair.query] = np.zeros_like(arrays[self._pair.query])
+            place = self._pair.query
+            assert place is not None
+            arrays[place.tensor] = place.without(arrays[place.tensor])
         batch, new, _ = self.settled(case.sizes)
         return SiteSet(case.name, arrays, batch, new, (), numbers=numbers, quiet=case.quiet)
 

@@ -1,0 +1,87 @@
+"""Which splits, reshapes and transposes around the attentions go into the fused nodes.
+
+Where an operand could be read from is a matter of one site (``bind/layout.py``).  Whether that is worth it is a matter of
+the model: an operand that something else needs as [B, H, S, D], such as a cache that the model hands out, is made anyway,
+and its rows lie closer together there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from ..fused.body import VIEWS_OPSET
+from ..fused.layout import OPERANDS
+from ..graph.index import Scope, subgraphs
+from .bind.layout import with_layout
+from .records.binding import Binding, Leaf, Mask
+from .records.reading import View
+from .records.site import Analysis, Site
+
+
+def absorb(analysis: Analysis) -> Analysis:
+    """The analysis with the layouts that the graph has, in all bindings where that spares a copy."""
+    if not analysis.proven or analysis.root.opset.get("", 1) < VIEWS_OPSET:
+        return analysis
+    sites = [
+        site if site.binding is None else replace(site, binding=with_layout(site.interpreter, site.binding))
+        for site in analysis.sites
+    ]
+    needed = _needed(analysis.root, sites)
+    return replace(analysis, sites=[_worthwhile(site, needed) for site in sites])
+
+
+def _worthwhile(site: Site, needed: set[str]) -> Site:
+    """Without the operands that are made as [B, H, S, D] in any case."""
+    binding = site.binding
+    if binding is None:
+        return site
+    attention = binding.proof.attention
+    views = {name: getattr(attention, name) for name in binding.placed}
+    kept = {name: placed for name, placed in binding.placed.items() if views[name].tensor not in needed}
+    return replace(site, binding=replace(binding, placed=kept))
+
+
+def _needed(root: Scope, sites: list[Site]) -> set[str]:
+    """Every value that is needed once the fused nodes stand in place of the attentions."""
+    written = {binding.output.tensor: binding for site in sites if (binding := site.binding) is not None}
+    for site in sites:
+        if site.binding is not None:
+            written.update(dict.fromkeys(site.binding.proof.attention.extra_outputs.values(), site.binding))
+    scopes = {id(site.scope): site.scope for site in sites}
+    pending = [output.name for output in root.graph.output]
+    needed: set[str] = set()
+    while pending:
+        name = pending.pop()
+        if name in needed or not name:
+            continue
+        needed.add(name)
+        if name in written:
+            pending.extend(_read(written[name]))
+            continue
+        node = root.producer(name) or next((n for s in scopes.values() if (n := s.producer(name)) is not None), None)
+        if node is None:
+            continue
+        pending.extend(node.input)
+        for _, body in subgraphs(node):
+            pending.extend(output.name for output in body.output)
+    return needed
+
+
+def _read(binding: Binding) -> Iterator[str]:
+    """The tensors that a fused node, or what is written around it, reads."""
+    attention = binding.proof.attention
+    yield from (binding.operand(name) for name in OPERANDS)
+    yield from attention.past.values()
+    views: list[View | None] = [binding.positions, binding.slopes, binding.scale]
+    for mask in (binding.boolean, binding.additive, binding.rows, binding.key_bias):
+        views.extend(_leaves(mask))
+    yield from (view.tensor for view in views if view is not None)
+
+
+def _leaves(mask: Mask | None) -> Iterator[View]:
+    if isinstance(mask, Leaf):
+        yield mask.view
+    elif mask is not None:
+        for part in mask.parts:
+            yield from _leaves(part)
