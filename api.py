@@ -132,6 +132,7 @@ def rewrite(
     verify_on: str = _DEFAULT.verify_on,
     exact_bias: bool = _DEFAULT.exact_bias,
     inline: bool = _DEFAULT.inline,
+    views: bool = _DEFAULT.views,
     copy_data: bool = _DEFAULT.copy_data,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> RewriteResult:
@@ -152,6 +153,7 @@ def rewrite(
         verify_on: Where the result runs on our kernels as well: ``auto``, ``cpu`` or ``cuda``.
         exact_bias: Leave out the rounding of a bias to a narrow type.
         inline: Write the function bodies in place of the fused nodes.
+        views: Let fused nodes read their operands where the graph has them, such as in a packed projection.
         copy_data: Give the output data files of its own.
         progress: Told (phase, work done, work in all) now and then.
 
@@ -177,6 +179,7 @@ def rewrite(
         verify_on=verify_on,
         exact_bias=exact_bias,
         inline=inline,
+        views=views,
         progress=progress,
     )
     if options is not None:

@@ -112,11 +112,20 @@ class ProofRecord(_ProofRecord, total=False):
     parameters: dict[str, float]
 
 
+class AbsorbedRecord(TypedDict):
+    """What a fused node does itself: tensors that it reads operands from, copying nodes that are gone, bytes spared."""
+
+    tensors: dict[str, str]
+    copies: list[str]
+    length: int
+    bytes: int | None
+
+
 class FusedNodeRecord(TypedDict):
     """The node that was written."""
 
     op_type: str
-    attributes: dict[str, str | int | float]
+    attributes: dict[str, str | int | float | list[int]]
 
 
 class RefusalRecord(TypedDict):
@@ -196,6 +205,7 @@ class SiteRecord(_SiteRecord, total=False):
     proof: ProofRecord
     refusal: RefusalRecord
     still_materialised: str | None
+    absorbed: AbsorbedRecord | None
     node: FusedNodeRecord
     explanation: ExplanationRecord
 

@@ -210,6 +210,7 @@ class Run:
                     kernels=(CudaKernels(),),
                     exact_bias=options.exact_bias,
                     inline=options.inline,
+                    views=not options.no_views,
                     seed=options.seed,
                     inputs=options.inputs,
                     val_ranges=self.ranges,

@@ -113,7 +113,8 @@ class OperandView:
         """The operand [B, H, S, D] in an array, which it shares memory with where numpy can."""
         cut = array.reshape(*array.shape[:2], *self.shape[2:]) if self.reshapes else array
         (h0, d0), (h1, d1) = self.starts, self.ends
-        return cut[:, :, h0:h1, d0:d1].transpose(self.perm)
+        part: npt.NDArray[Any] = cut[:, :, h0:h1, d0:d1].transpose(self.perm)
+        return part
 
     def overlaps(self, other: OperandView) -> bool:
         """Whether two views of one tensor may share an element.  Views that cut it in different ways are said to."""
@@ -237,8 +238,8 @@ def layout_of(node: NodeProto) -> Layout:
             raise ValueError(f"attribute {attribute!r} is missing")
         return tuple(held[attribute].ints)
 
-    operands = [OperandView(*(numbers(f"{name}_{part}") for part in PARTS)) for name in OPERANDS]
-    return Layout(*operands, OutputView(numbers("output_perm"), numbers("output_shape")))
+    query, key, value = (OperandView(*(numbers(f"{name}_{part}") for part in PARTS)) for name in OPERANDS)
+    return Layout(query, key, value, OutputView(numbers("output_perm"), numbers("output_shape")))
 
 
 @dataclass(frozen=True)

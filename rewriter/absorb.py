@@ -1,8 +1,8 @@
 """Which splits, reshapes and transposes around the attentions go into the fused nodes.
 
-Where an operand could be read from is a matter of one site (``bind/layout.py``).  Whether that is worth it is a matter of
-the model: an operand that something else needs as [B, H, S, D], such as a cache that the model hands out, is made anyway,
-and its rows lie closer together there.
+Where an operand could be read from is a matter of one site (``bind/layout.py``).  Whether that is worth it is a matter
+of the model: an operand that something else needs as [B, H, S, D], such as a cache that the model hands out, is made
+anyway, and its rows lie closer together there.
 """
 
 from __future__ import annotations
@@ -10,13 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from onnx import TensorProto
+
+from ..algebra import poly, substitute
 from ..fused.body import VIEWS_OPSET
 from ..fused.layout import OPERANDS
-from ..graph.index import Scope, subgraphs
+from ..graph.index import Scope, label, subgraphs
 from .bind.layout import with_layout
 from .records.binding import Binding, Leaf, Mask
 from .records.reading import View
 from .records.site import Analysis, Site
+from .result import LENGTH, Absorbed
 
 
 def absorb(analysis: Analysis) -> Analysis:
@@ -29,6 +33,51 @@ def absorb(analysis: Analysis) -> Analysis:
     ]
     needed = _needed(analysis.root, sites)
     return replace(analysis, sites=[_worthwhile(site, needed) for site in sites])
+
+
+def absorbed(analysis: Analysis) -> dict[str, Absorbed]:
+    """What the fused nodes do themselves, by site, once the graphs are edited.  A copy counts at its first site."""
+    alive: dict[int, set[int]] = {}
+    counted: set[int] = set()
+    found: dict[str, Absorbed] = {}
+    for site in analysis.proven:
+        binding = site.binding
+        assert binding is not None
+        if binding.layout.plain:
+            continue
+        if id(site.scope) not in alive:
+            alive[id(site.scope)] = {id(node) for node in site.scope.graph.node}
+        passed = [node for placed in binding.placed.values() for node in placed.copies]
+        gone = {id(n): n for n in (*passed, *binding.output_copies) if id(n) not in alive[id(site.scope)] | counted}
+        counted.update(gone)
+        tensors = {name: placed.tensor for name, placed in binding.placed.items()}
+        rows = binding.proof.attention.frame.row.bound.constant
+        length = LENGTH if rows is None else int(rows)
+        found[site.name] = Absorbed(tensors, tuple(map(label, gone.values())), length, _bytes(site, binding))
+    return found
+
+
+def _bytes(site: Site, binding: Binding) -> int | None:
+    """What the copies of one site wrote and what was read again: the operand or the output, each time."""
+    frame = binding.proof.attention.frame
+    chosen = {}
+    for extent, number in ((None if frame.batch is None else frame.batch.bound, 1), (frame.row.bound, LENGTH)):
+        atom = None if extent is None else extent.single_atom
+        chosen.update({} if atom is None else {atom: poly(number)})
+    total = poly(0)
+    views = [(getattr(binding.proof.attention, name), placed.copies) for name, placed in binding.placed.items()]
+    for view, copies in (*views, (binding.output, binding.output_copies)):
+        elements = poly(1)
+        for index in view.indices:
+            elements = elements * index.bound
+        total = total + elements * (2 * len(copies))
+    known = substitute(site.interpreter.facts.normal(total), chosen).constant
+    width = WIDTHS.get(binding.dtype)
+    return None if known is None or width is None else int(known) * width
+
+
+WIDTHS: dict[int, int] = {TensorProto.FLOAT: 4, TensorProto.FLOAT16: 2, TensorProto.BFLOAT16: 2}
+"""Bytes of a number."""
 
 
 def _worthwhile(site: Site, needed: set[str]) -> Site:

@@ -11,6 +11,7 @@ from ..fused.family import DOMAIN, DOMAIN_VERSION
 from ..fused.layout import Moves
 from ..graph.edit import Counts, Editor, all_names
 from ..graph.index import opset_versions, walk
+from .absorb import absorbed
 from .emit.nodes import emit, is_grouped, variant_of
 from .records.site import Analysis
 from .result import PassResult
@@ -57,6 +58,7 @@ def apply(model: ModelProto, analysis: Analysis, result: PassResult) -> None:
             editor.sweep()
     result.counts = sum((e.counts for e in made), Counts())
     result.left = _materialised(analysis)
+    result.absorbed = absorbed(analysis)
     variants = sorted({f.variant for _, f in result.fused})
     dtypes = {f.variant: s.binding.dtype for s, f in result.fused if s.binding is not None}
     for variant in variants:

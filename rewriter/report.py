@@ -16,7 +16,7 @@ from .notices import policy_of, rows_record
 from .records.binding import Binding
 from .records.proof import Proof
 from .records.site import Site
-from .result import PassResult
+from .result import Absorbed, PassResult
 
 SCHEMA_VERSION = 1
 """Raised when a key of the report changes its meaning or goes away."""
@@ -91,6 +91,7 @@ def _site(site: Site, result: PassResult) -> dict[str, object]:
         record["proof"] = _proof(site.binding, site.checked, policy_of(site, result.fused))
     if fused is not None:
         record["still_materialised"] = result.left.get(site.name)
+        record["absorbed"] = _absorbed(result.absorbed.get(site.name))
         record["node"] = {"op_type": fused.variant.op_type, "attributes": fused.attributes()}
     if site.refusal is not None and site.binding is None:
         refusal = site.refusal
@@ -105,6 +106,17 @@ def _site(site: Site, result: PassResult) -> dict[str, object]:
             "remedy": refusal.code.remedy,
         }
     return record
+
+
+def _absorbed(found: Absorbed | None) -> dict[str, object] | None:
+    if found is None:
+        return None
+    return {
+        "tensors": found.tensors,
+        "copies": list(found.copies),
+        "length": found.length,
+        "bytes": found.bytes,
+    }
 
 
 def _proof(binding: Binding, checked: int, policy: EmptyRows) -> dict[str, object]:
@@ -126,9 +138,9 @@ def _proof(binding: Binding, checked: int, policy: EmptyRows) -> dict[str, objec
         "mask": {"boolean": binding.boolean is not None, "additive": binding.additive is not None},
         "window": {"left": proof.window.left, "right": proof.window.right} if proof.window.bounded else None,
         "bindings": {
-            "query": attention.query.tensor,
-            "key": attention.key.tensor,
-            "value": attention.value.tensor,
+            "query": binding.operand("query"),
+            "key": binding.operand("key"),
+            "value": binding.operand("value"),
             "scores": attention.scores,
             "output": binding.output.tensor,
         },
@@ -206,6 +218,7 @@ def to_text(
             f"{edits.nodes_added} nodes and {edits.initializers_added} constants added"
         )
         lines.extend(escape(t) for t in _memory(result))
+        lines.extend(_absorption(result))
     if result.verification is not None:
         lines.append("verification " + escape(result.verification.summary()))
         power = result.verification.power
@@ -230,6 +243,20 @@ def _memory(result: PassResult) -> list[str]:
     if kept:
         lines.append(f"memory: still of S_q x S_kv elements: {', '.join(kept[:4])}{', ...' if len(kept) > 4 else ''}")
     return lines
+
+
+def _absorption(result: PassResult) -> list[str]:
+    """What the fused nodes do themselves besides the attention."""
+    found = list(result.absorbed.values())
+    copies = sum(len(one.copies) for one in found)
+    if not copies:
+        return []
+    counted = [one.bytes for one in found if one.bytes is not None]
+    size = ""
+    if len(counted) == len(found):
+        size = f", {sum(counted) / 2**20:.1f} MiB of traffic at {max(one.length for one in found)} tokens"
+    nodes = f"{copies} node{_s(copies)} that copied query, key, value or output"
+    return [f"layouts: {nodes} gone{size}"]
 
 
 def _s(number: int) -> str:

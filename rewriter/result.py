@@ -65,6 +65,28 @@ class Options:
     check: Callable[[ModelFile, Analysis | None], None] | None = None
 
 
+@dataclass(frozen=True)
+class Absorbed:
+    """What a fused node does itself, so that nothing is copied for it.
+
+    Attributes:
+        tensors: What it reads ``query``, ``key`` and ``value`` from, by name, where that is not [B, H, S, D].
+        copies: Nodes that copied and are gone.
+        length: New tokens for which bytes are told: ``LENGTH``, or what the model fixes.
+        bytes: What they wrote and what was read of it again, for a batch of 1 where that is open; None where the sizes
+            do not say it.
+    """
+
+    tensors: dict[str, str]
+    copies: tuple[str, ...]
+    length: int
+    bytes: int | None
+
+
+LENGTH = 2048
+"""Tokens for which bytes are told."""
+
+
 @dataclass(repr=False)
 class PassResult:
     """Everything that happened.
@@ -80,6 +102,7 @@ class PassResult:
         exit_code: What the command line returns.
         seconds: Time per phase.
         notes: What else the user should know.
+        absorbed: Per rewritten site what its node does itself besides the attention.
         rewritten_before: Fused nodes that the input holds, where there is nothing else to rewrite.
         left: Per rewritten site that still has one, a tensor of S_q x S_kv elements (a mask, or a bias that
             something else uses) in the rewritten graph.
@@ -97,6 +120,7 @@ class PassResult:
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)
+    absorbed: dict[str, Absorbed] = field(default_factory=dict)
     rewritten_before: int = 0
 
     def __repr__(self) -> str:

@@ -22,16 +22,17 @@ class QueryPlace:
 
     Attributes:
         tensor: Its name.
-        view: The part of it that is the query.
+        view: The part of it that is the query; None for all of it.
     """
 
     tensor: str
-    view: OperandView
+    view: OperandView | None
 
     def without(self, array: Array) -> Array:
         """The input with a query of zero."""
-        quiet = array.copy()
-        self.view.of(quiet)[...] = 0
+        quiet: Array = array.copy()
+        part = quiet if self.view is None else self.view.of(quiet)
+        part[...] = 0
         return quiet
 
 

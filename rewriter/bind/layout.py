@@ -1,8 +1,8 @@
 """Operands where the graph has them: the way up from [B, H, S, D] to a projection, and down from the output.
 
-An exporter cuts a projection [B, S, 3 * H * D] with splits, reshapes and transposes.  The index of an operand's element in
-each tensor on that way says whether the fused node can read it there (``fused/layout.py``).  The farthest such tensor is
-taken.  What is passed only moves elements, so nothing is assumed that the interpreter does not know.
+An exporter cuts a projection [B, S, 3 * H * D] with splits, reshapes and transposes.  The index of an operand's element
+in each tensor on that way says whether the fused node can read it there (``fused/layout.py``).  The farthest such tensor
+is taken.  What is passed only moves elements, so nothing is assumed that the interpreter does not know.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def with_layout(interpreter: Interpreter, binding: Binding) -> Binding:
         new = next((i for i in view.indices if i.role is Axis.KEY), frame.key)
         found = _operand(interpreter, view, (frame.batch, heads, new), binding.dtype)
         placed.update({} if found is None else {name: found})
-    output, view, copies = _output(interpreter, binding)
-    return replace(binding, placed=placed, output=output, output_view=view, output_copies=copies)
+    output, written, copies = _output(interpreter, binding)
+    return replace(binding, placed=placed, output=output, output_view=written, output_copies=copies)
 
 
 def _operand(
@@ -179,7 +179,8 @@ def _output(interpreter: Interpreter, binding: Binding) -> tuple[View, OutputVie
     feature = next((i for i in binding.output.indices if i not in frame.order), None)
     axes: _Axes = (frame.batch, frame.head, frame.row, feature)
     best: tuple[View, OutputView, tuple[NodeProto, ...]] = plain
-    current, copies = binding.output, ()
+    current = binding.output
+    copies: tuple[NodeProto, ...] = ()
     for _ in range(MAX_HOPS):
         found = _written(interpreter, current, axes)
         if found is not None:
@@ -212,5 +213,3 @@ def _written(interpreter: Interpreter, view: View, axes: _Axes) -> OutputView | 
         return None
     extent = (head.bound * feature.bound).constant
     return None if extent is None else OutputView((*places, 1, 3), (0, 0, int(extent)))
-
-

@@ -178,9 +178,10 @@ def _outputs(binding: Binding | None) -> list[str]:
 
 def _query(binding: Binding) -> QueryPlace | None:
     """Where the query is, if nothing else is there."""
-    tensor, view = binding.operand("query"), binding.layout.query
+    tensor = binding.operand("query")
+    view = binding.layout.query if "query" in binding.placed else None
     for name in ("key", "value"):
-        if binding.operand(name) == tensor and view.overlaps(binding.layout[name]):
+        if binding.operand(name) == tensor and (view is None or view.overlaps(binding.layout[name])):
             return None
     return QueryPlace(tensor, view)
 

@@ -140,9 +140,7 @@ class _Writer:
             return self.binding.placed[name].tensor
         view: View = getattr(self.binding.proof.attention, name)
         value = self.arrange(view, (*roles, _feature(view, roles)), name)
-        return self.editor.cast(
-            value, self.interpreter.dtype(view.tensor), self.binding.dtype, f"{self.site}/{name}"
-        )
+        return self.editor.cast(value, self.interpreter.dtype(view.tensor), self.binding.dtype, f"{self.site}/{name}")
 
     def arrange(self, view: View, roles: tuple[Index | None, ...], hint: str) -> str:
         """A tensor with one axis per role, in order; an axis of extent 1 for an absent role."""

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from onnx import NodeProto
 
 from ...algebra import Number
-from ...fused.layout import AS_IT_IS, RESULT, Layout, OperandView, OutputView
+from ...fused.layout import AS_IT_IS, OPERANDS, RESULT, Layout, OperandView, OutputView
 from ...patterns.masks import HIDDEN_BELOW
 from .proof import Proof, Slopes
 from .reading import View
@@ -110,8 +110,8 @@ class Binding:
     @property
     def layout(self) -> Layout:
         """How the fused node's tensors lie in those of the graph."""
-        views = [self.placed[n].view if n in self.placed else AS_IT_IS for n in ("query", "key", "value")]
-        return Layout(*views, self.output_view)
+        query, key, value = (self.placed[n].view if n in self.placed else AS_IT_IS for n in OPERANDS)
+        return Layout(query, key, value, self.output_view)
 
     def operand(self, name: str) -> str:
         """The tensor that ``query``, ``key`` or ``value`` is read from."""
