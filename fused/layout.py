@@ -169,7 +169,8 @@ class OutputView:
     def of(self, result: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The tensor that a result [B, H, S_q, D_v] becomes."""
         moved = result.transpose(self.perm)
-        return moved.reshape(*moved.shape[:2], -1) if self.reshapes else moved
+        merged: npt.NDArray[Any] = moved.reshape(*moved.shape[:2], -1) if self.reshapes else moved
+        return merged
 
     def attributes(self) -> dict[str, list[int]]:
         """The attributes of a node that say so."""

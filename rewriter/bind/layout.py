@@ -1,8 +1,8 @@
 """Operands where the graph has them: the way up from [B, H, S, D] to a projection, and down from the output.
 
-An exporter cuts a projection [B, S, 3 * H * D] with splits, reshapes and transposes.  The index of an operand's element
-in each tensor on that way says whether the fused node can read it there (``fused/layout.py``).  The farthest such tensor
-is taken.  What is passed only moves elements, so nothing is assumed that the interpreter does not know.
+An exporter cuts a projection [B, S, 3 * H * D] with splits, reshapes and transposes.  On that way the index of an
+operand's element in each tensor says whether the fused node can read it there (``fused/layout.py``).  The farthest such
+tensor is taken.  What is passed only moves elements, so nothing is assumed that the interpreter does not know.
 """
 
 from __future__ import annotations
