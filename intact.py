@@ -7,7 +7,7 @@ with what it takes; each function body is compared with what its nodes and the o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -16,8 +16,9 @@ from onnx import AttributeProto, FunctionProto, ModelProto, NodeProto, TensorPro
 
 from .base.errors import EngineFailed, ExitCode
 from .engine.operands import check_node, fused_with_facts
-from .fused.body import MINIMUM_OPSET, function_proto
+from .fused.body import MINIMUM_OPSET, VIEWS_OPSET, function_proto
 from .fused.family import BY_OP_TYPE, DOMAIN, EmptyRows
+from .fused.layout import Moves, layout_of
 from .graph import note
 from .graph.index import opset_versions
 from .graph.load import load
@@ -155,7 +156,7 @@ def _check_bodies(model: ModelProto, types: Mapping[str, set[int]], made: Intact
         made.problems.append(f"the domain '{DOMAIN}' of the fused nodes is no longer imported")
 
 
-def _is_ours(body: FunctionProto, calls: Iterable[NodeProto], types: set[int]) -> bool:
+def _is_ours(body: FunctionProto, calls: Sequence[NodeProto], types: set[int]) -> bool:
     """Whether a body is what `rewrite` writes for these nodes, whatever its values are called."""
     opset = next((entry.version for entry in body.opset_import if entry.domain in ("", "ai.onnx")), 0)
     if opset < MINIMUM_OPSET:
@@ -168,8 +169,18 @@ def _is_ours(body: FunctionProto, calls: Iterable[NodeProto], types: set[int]) -
     except ValueError:  # a tensor that contradicts itself
         return False
     variant = BY_OP_TYPE[body.name]
+    try:
+        moves = Moves.of([layout_of(node) for node in calls])
+    except ValueError:  # an attribute of a view was changed
+        return False
+    if opset < VIEWS_OPSET and (moves.reshaped or moves.sliced):
+        return False
+
+    def written(grouped: bool, zero: bool, kind: int) -> FunctionProto:
+        return function_proto(variant, opset, grouped=grouped, zero_rows=zero, query_type=kind, moves=moves)
+
     return meaning is not None and any(
-        meaning == _meaning(function_proto(variant, opset, grouped=grouped, zero_rows=zero, query_type=kind))
+        meaning == _meaning(written(grouped, zero, kind))
         for grouped in (False, True)
         for zero in sorted({True, zero_rows})
         for kind in sorted(fitting & set(_QUERY_TYPES))

@@ -43,7 +43,7 @@ def absorbed(analysis: Analysis) -> dict[str, Absorbed]:
     for site in analysis.proven:
         binding = site.binding
         assert binding is not None
-        if binding.layout.plain:
+        if binding.layout.plain and not binding.placed:
             continue
         if id(site.scope) not in alive:
             alive[id(site.scope)] = {id(node) for node in site.scope.graph.node}
@@ -87,7 +87,9 @@ def _worthwhile(site: Site, needed: set[str]) -> Site:
         return site
     attention = binding.proof.attention
     views = {name: getattr(attention, name) for name in binding.placed}
-    kept = {name: placed for name, placed in binding.placed.items() if views[name].tensor not in needed}
+    kept = {
+        name: placed for name, placed in binding.placed.items() if placed.group > 1 or views[name].tensor not in needed
+    }
     return replace(site, binding=replace(binding, placed=kept))
 
 

@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 
 from onnx import NodeProto
 
-from ...algebra import ZERO, Index, Poly, of
+from ...algebra import ZERO, Index, Poly, of, substitute
 from ...fused.layout import RESULT, OperandView, OutputView, packed
 from ...patterns.caches import PAST, PRESENT
 from ...patterns.layouts import COPYING, MAX_HOPS, Axis
 from ..interpret import Interpreter
+from ..interpret.digits import index_quotient
 from ..interpret.movement import source
-from ..recognise.views import key_head
+from ..recognise.views import digits_in, key_head
 from ..records.binding import Binding, Placed
 from ..records.reading import View
 from .guards import follow
@@ -45,42 +46,68 @@ def with_layout(interpreter: Interpreter, binding: Binding) -> Binding:
     frame = attention.frame
     if binding.rows is not None or frame.head is None:
         return binding
-    heads = key_head(attention.key, frame.head)
     placed: dict[str, Placed] = {}
     if binding.scale is None:
-        found = _operand(interpreter, attention.query, (frame.batch, frame.head, frame.row), binding.dtype)
+        found = _best(_ways(interpreter, attention.query, (frame.batch, frame.head, frame.row), binding.dtype))
         placed.update({} if found is None else {"query": found})
-    for name, view in (("key", attention.key), ("value", attention.value)):
-        if attention.past.get(PAST[name]) or attention.extra_outputs.get(PRESENT[name]):
-            continue  # It is joined with what is there already, and a cache is [B, H, S, D].
-        new = next((i for i in view.indices if i.role is Axis.KEY), frame.key)
-        found = _operand(interpreter, view, (frame.batch, heads, new), binding.dtype)
-        placed.update({} if found is None else {name: found})
+    placed.update(_keys_and_values(interpreter, binding))
     output, written, copies = _output(interpreter, binding)
     return replace(binding, placed=placed, output=output, output_view=written, output_copies=copies)
 
 
-def _operand(
+def _keys_and_values(interpreter: Interpreter, binding: Binding) -> dict[str, Placed]:
+    """Where keys and values lie.  Heads that both repeat for a group of queries are read once, if they do it alike."""
+    attention = binding.proof.attention
+    frame = attention.frame
+    heads = key_head(attention.key, frame.head)
+    ways: dict[str, list[Placed]] = {}
+    for name, view in (("key", attention.key), ("value", attention.value)):
+        if attention.past.get(PAST[name]) or attention.extra_outputs.get(PRESENT[name]):
+            continue  # It is joined with what is there already, and a cache is [B, H, S, D].
+        new = next((i for i in view.indices if i.role is Axis.KEY), frame.key)
+        ways[name] = _ways(interpreter, view, (frame.batch, heads, new), binding.dtype)
+    groups = [{way.group for way in found} for found in ways.values()]
+    common = max(set.intersection(*groups), default=1) if len(groups) == 2 else 1
+    chosen = {name: _best([way for way in found if way.group == common]) for name, found in ways.items()}
+    return {name: way for name, way in chosen.items() if way is not None}
+
+
+def _best(ways: list[Placed]) -> Placed | None:
+    """The farthest way up, or None if that is no better than where the operand is."""
+    return ways[-1] if ways and not (ways[-1].view.plain and ways[-1].group == 1) else None
+
+
+def _ways(
     interpreter: Interpreter, view: View, roles: tuple[Index | None, Index | None, Index | None], dtype: int
-) -> Placed | None:
-    """Where an operand lies farthest up, or None if that is no better than where it is."""
+) -> list[Placed]:
+    """The tensors on the way up that the fused node can read an operand from, nearest first."""
     if not view.clean or view.prefix or interpreter.dtype(view.tensor) != dtype:
-        return None
+        return []
     feature = next((i for i in view.indices if i not in roles), None)
     if feature is None or feature.bound.constant is None:
-        return None
-    axes: _Axes = (*roles, feature)
-    best: Placed | None = None
+        return []
+    found: list[Placed] = []
     step: _Step | None = _Step(view.tensor, tuple(of(a[0]) if a else ZERO for a in view.axes))
     for _ in range(MAX_HOPS):
         assert step is not None
-        found = view_at(interpreter, step.tensor, step.indices, axes)
-        if found is not None and interpreter.dtype(step.tensor) == dtype:
-            best = Placed(step.tensor, found, step.copies)
+        indices, head, group = _once(step.indices, roles[1])
+        here = view_at(interpreter, step.tensor, indices, (roles[0], head, roles[2], feature))
+        if here is not None and interpreter.dtype(step.tensor) == dtype:
+            found.append(Placed(step.tensor, here, step.copies, group))
         step = _above(interpreter, step)
         if step is None:
             break
-    return None if best is None or best.view.plain else best
+    return found
+
+
+def _once(indices: tuple[Poly, ...], head: Index | None) -> tuple[tuple[Poly, ...], Index | None, int]:
+    """The index by key heads, the head, and how many heads of queries use one: where only ``h // G`` is read."""
+    digits = next((d for d in digits_in(indices) if d.whole == head), None)
+    group = None if digits is None else digits.minor.bound.constant
+    if digits is None or group is None:
+        return indices, head, 1
+    quotient = index_quotient(digits.whole, digits.minor.bound)
+    return tuple(substitute(i, {quotient: of(digits.major)}) for i in indices), digits.major, int(group)
 
 
 def _above(interpreter: Interpreter, step: _Step) -> _Step | None:

@@ -46,7 +46,8 @@ def variant_of(binding: Binding) -> Variant:
 def is_grouped(binding: Binding) -> bool:
     """Whether keys have fewer heads than queries."""
     head = binding.proof.attention.frame.head
-    return key_head(binding.proof.attention.key, head) != head
+    repeated = any(placed.group > 1 for placed in binding.placed.values())
+    return repeated or key_head(binding.proof.attention.key, head) != head
 
 
 def emit(

@@ -54,11 +54,13 @@ class Placed:
         tensor: The tensor that it is a part of.
         view: Which part.
         copies: Nodes between the tensor and [B, H, S, D] that copy.
+        group: Heads of queries that use one of its heads, where the model repeats it for each.
     """
 
     tensor: str
     view: OperandView
     copies: tuple[NodeProto, ...] = ()
+    group: int = 1
 
 
 @dataclass(frozen=True)

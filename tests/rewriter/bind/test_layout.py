@@ -301,3 +301,47 @@ def test_the_report_counts_the_copies_that_are_gone() -> None:
     assert found.tensors == dict.fromkeys(("query", "key", "value"), "x")
     assert sorted(name.split("_")[0] for name in found.copies) == ["Gather"] * 3 + ["Transpose"] * 4
     assert found.length == 2048 and found.bytes == 7 * 2 * 4 * 2048 * THIRD
+
+
+def _repeated(graph: Graph, tensor: str, *, tiled: bool) -> str:
+    """Two heads as four: each twice (h // 2), or both twice (h % 2)."""
+    if tiled:
+        return graph.add("Concat", tensor, tensor, axis=1)
+    apart = graph.add("Unsqueeze", tensor, graph.ints(2))
+    copies = graph.add("Expand", apart, graph.ints(1, 1, HEADS // 2, 1, 1))
+    return graph.add("Reshape", copies, graph.ints(0, HEADS, -1, WIDTH))
+
+
+def _grouped(*, key: str, value: str) -> tuple[onnx.ModelProto, str]:
+    """A packed projection of four heads of queries and two of keys and values, repeated as said."""
+    graph = Graph()
+    half = THIRD // 2
+    packed = graph.input("x", ("B", "S", 2 * THIRD))
+    first = graph.add("Split", packed, graph.ints(THIRD, half, half), results=3, axis=2)
+    q, k, v = _heads(graph, first), _heads(graph, f"{first}_1", 2), _heads(graph, f"{first}_2", 2)
+    wide_k = _repeated(graph, k, tiled=key == "tiled")
+    wide_v = _repeated(graph, v, tiled=value == "tiled")
+    output = graph.attend(graph.add("Add", graph.scores(q, wide_k), graph.bias(q, wide_k)), wide_v)
+    return graph.model(output), packed
+
+
+def test_heads_that_are_repeated_for_a_group_are_read_once() -> None:
+    model, packed = _grouped(key="repeated", value="repeated")
+    made, node = rewritten(model)
+    assert list(node.input[:3]) == [packed] * 3
+    layout = layout_of(node)
+    assert [(view.starts, view.ends) for view in (layout.key, layout.value)] == [
+        ((HEADS, 0), (HEADS + 2, WIDTH)),
+        ((HEADS + 2, 0), (HEADS + 4, WIDTH)),
+    ]
+    assert not {"Expand", "Reshape", "Unsqueeze"} & {n.op_type for n in made.graph.node}
+    equal(model, made)
+
+
+@pytest.mark.parametrize(("key", "value"), [("tiled", "tiled"), ("repeated", "tiled"), ("tiled", "repeated")])
+def test_heads_that_are_repeated_in_another_order_are_copied(key: str, value: str) -> None:
+    """The fused node groups neighbours, keys and values alike."""
+    model, packed = _grouped(key=key, value=value)
+    made, node = rewritten(model)
+    assert node.input[0] == packed and node.input[1] != packed and node.input[2] != packed
+    equal(model, made)
