@@ -44,8 +44,8 @@ class Packing:
             known = {"B": sizes.batch, "S": sizes.rows if name == "query" else sizes.keys}
             shape = tuple(known[n] if isinstance(n, str) else n for n in self.extents[name])
             made[name] = rng.standard_normal(shape).astype(DTYPES[dtype])
-        if sizes.rows == sizes.keys:
-            made.update({name: made[self.one[0]] for name in self.one})
+        if self.one and sizes.rows == sizes.keys:
+            made.update(dict.fromkeys(self.one, made[self.one[0]]))
         return made
 
 
@@ -62,8 +62,9 @@ def packings(sizes: Sizes) -> Iterator[tuple[str, Packing]]:
         yield f"{order[:2]}-HD", Packing(views, {n: (*order[:2], wide[n]) for n in OPERANDS})
     padded = OperandView((0, 0, 0, 0), (0, 8), ((1 << 31) - 1, 8 + d))
     plain = {n: ("B", heads[n], "S", widths[n]) for n in OPERANDS}
-    yield "wider key", Packing(
-        {"query": AS_IT_IS, "key": padded, "value": AS_IT_IS}, {**plain, "key": ("B", kv, "S", d + 12)}
+    yield (
+        "wider key",
+        Packing({"query": AS_IT_IS, "key": padded, "value": AS_IT_IS}, {**plain, "key": ("B", kv, "S", d + 12)}),
     )
     if d != v:
         return
