@@ -24,7 +24,7 @@ from setuptools import Distribution, Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
-CORE = ("bundle", "call", "compatible", "inflate", "node", "plan")
+CORE = ("bundle", "call", "compatible", "inflate", "node", "plan", "view")
 CUDA = ("driver", "kernels")
 PARTS = {
     "libalibi_plugin": {"core": CORE, "cuda": CUDA, "tensorrt": ("fields", "logging", "plugin", "self_test")},

@@ -1,15 +1,18 @@
 """What attention is accumulated in.  TensorRT's own sums in float16 in a float16 model, unless the operands are cast.
 
 TensorRT documents from 11.3 on that query, key and value cast to float32 around the attention make it one attention
-of 16-bit operands with sums of float32.  The casts go into the function bodies.  One body serves all nodes of a kind,
-and the graph around the nodes stays as it is.
+of 16-bit operands with sums of float32.  The casts go into the function bodies, right around the attention: behind what
+takes the operands from the tensors of a node, before what moves the output.  One body serves all nodes of a kind, and
+the graph around the nodes stays as it is.
 """
 
 from __future__ import annotations
 
 from onnx import FunctionProto, ModelProto, NodeProto, TensorProto, helper
 
+from ..fused.body import RESULT_HEADS, VIEWED
 from ..fused.family import DOMAIN
+from ..fused.layout import OPERANDS
 from . import versions
 
 DEFAULT, FLOAT32 = "default", "float32"
@@ -18,7 +21,6 @@ CHOICES = (DEFAULT, FLOAT32)
 DOCUMENTED = (11, 3)
 """The first version of TensorRT whose documentation says so."""
 
-OPERANDS = ("query", "key", "value")
 NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
@@ -38,21 +40,28 @@ def widen_bodies(model: ModelProto) -> int:
 
 
 def _widen(body: FunctionProto) -> None:
-    wide = {name: f"{name}_float32" for name in (*OPERANDS, body.output[0])}
-    narrow = [_cast_back(node) for node in body.node if _narrows(node)]
-    for node in body.node:
+    made = {name for node in body.node for name in node.output}
+    operands = {name: next((n for n in (f"{name}_{v}" for v in VIEWED) if n in made), name) for name in OPERANDS}
+    result = RESULT_HEADS if RESULT_HEADS in made else body.output[0]
+    last = max((i for i, node in enumerate(body.node) if node.output[0] in operands.values()), default=-1)
+    end = next(i for i, node in enumerate(body.node) if result in node.output)
+    views, attention, moves = body.node[: last + 1], body.node[last + 1 : end + 1], body.node[end + 1 :]
+    # An operand that is moved gives its type by its own name.
+    wide = {known: f"{name}_float32" for name, moved in operands.items() for known in (name, moved)}
+    wide[result] = f"{result}_float32"
+    narrow = [_cast_back(node) for node in attention if _narrows(node)]
+    for node in attention:
         if _narrows(node):
             node.attribute[0].i = TensorProto.FLOAT
         node.input[:] = [wide.get(name, name) for name in node.input]
         node.output[:] = [wide.get(name, name) for name in node.output]
-    before = [helper.make_node("Cast", [name], [wide[name]], to=TensorProto.FLOAT) for name in OPERANDS]
-    result = body.output[0]
+    before = [helper.make_node("Cast", [moved], [wide[moved]], to=TensorProto.FLOAT) for moved in operands.values()]
     # Before opset 15 there is no CastLike, and the body is written for one type.
     back = narrow[0] if narrow else helper.make_node("CastLike", ["", OPERANDS[0]], [""])
     if not narrow and _opset(body) < 15:
         back = helper.make_node("Identity", [""], [""])
     back.input[0], back.output[0] = wide[result], result
-    nodes = [*before, *body.node, back]
+    nodes = [*views, *before, *attention, back, *moves]
     del body.node[:]
     body.node.extend(nodes)
 

@@ -77,7 +77,7 @@ def attach_kernels(
     made: dict[tuple[object, ...], bytes] = {}
     with Worker() as worker:
         for node, need in needs(model, base_dir):
-            kind = (need.request, need.mask_rows)
+            kind = (need.request, need.layout)
             if kind not in made:
                 progress(_name(need))
                 made[kind] = bundle_of(need, images, worker, skip=skip, cache=cache, note=note)

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from onnx import ModelProto, NodeProto, TensorProto
 
-from ..algebra import Poly
 from ..base.errors import EngineFailed
 from ..fused.family import BY_OP_TYPE, MaskKind
+from ..fused.layout import OPERANDS, OperandView
 from ..graph.index import label
-from ..kernels.requests import BufferLayout, KernelRequest
+from ..kernels.requests import ELEMENT_BYTES, BufferLayout, KernelRequest
 from ..rewriter.interpret import Interpreter
-from .operands import fused_with_facts
+from ..rewriter.interpret.shapes import operand_extents
+from .operands import fused_with_facts, node_layout
 
 DTYPES: dict[int, str] = {
     TensorProto.FLOAT: "float32",
@@ -22,6 +23,9 @@ DTYPES: dict[int, str] = {
     TensorProto.BFLOAT16: "bfloat16",
 }
 MASK_DTYPES: dict[int, str] = {**DTYPES, TensorProto.BOOL: "bool"}
+COPY_BYTES = 16
+"""Strides and offsets are multiples of this: what the kernels read at once."""
+
 NATIVE_INSTEAD = "Build with --strategy native to let TensorRT compile the function body instead."
 
 
@@ -33,16 +37,18 @@ class Need:
         node: Its name, for messages.
         request: The kind of kernels.
         mask_rows: Its mask may differ between heads or query rows.
+        contiguous: The rows of every operand and of the output lie one behind the other.
     """
 
     node: str
     request: KernelRequest
     mask_rows: bool
+    contiguous: bool = True
 
     @property
     def layout(self) -> BufferLayout:
-        """What is known about its buffers.  TensorRT hands over dense tensors."""
-        return BufferLayout(contiguous=True, mask_rows=self.mask_rows)
+        """What is known about its buffers.  Runtimes hand over dense tensors, and operands may be views of them."""
+        return BufferLayout(contiguous=self.contiguous, mask_rows=self.mask_rows)
 
 
 class Unserved(Exception):
@@ -94,22 +100,58 @@ def _need(interpreter: Interpreter, node: NodeProto) -> Need:
         mask_rows = len(extents) != 4 or extents[1] != 1 or extents[2] != 1
         if mask_dtype is None:
             raise Unserved(f"{where}: the type of its mask '{mask}' is not known")
-    head_dim = _width(interpreter, query, where)
-    value_dim = _width(interpreter, value, where)
+    try:
+        layout = node_layout(node)
+    except EngineFailed as error:
+        raise Unserved(str(error).rstrip(".")) from error
+    head_dim = _width(interpreter, query, layout.query, where)
+    value_dim = _width(interpreter, value, layout.value, where)
     try:
         request = KernelRequest(node.op_type, dtype, head_dim, value_dim, mask_dtype)
     except ValueError as error:
         raise Unserved(f"{where}: {error}") from error
-    return Need(label(node), request, mask_rows)
+    contiguous = layout.output.perm[2] == 2
+    widths = (head_dim, head_dim, value_dim)
+    for name, tensor, width in zip(OPERANDS, node.input, widths, strict=False):
+        step = _step(interpreter, tensor, layout[name])
+        multiple = COPY_BYTES // ELEMENT_BYTES[dtype]
+        _expect_aligned((step, layout[name].starts[1]), multiple, f"{where}: its {name} '{tensor}'")
+        # Row follows on row where the sequence stands right before the features, of which nothing is left out.
+        whole = step == width or (step is None and not layout[name].slices)
+        contiguous = contiguous and layout[name].perm[2] == 2 and whole
+    return Need(label(node), request, mask_rows, contiguous)
 
 
-def _width(interpreter: Interpreter, tensor: str, where: str) -> int:
+def _width(interpreter: Interpreter, tensor: str, view: OperandView, where: str) -> int:
     """The head size of an operand: its last extent, which has to be a number when kernels are compiled."""
-    extents: tuple[Poly, ...] = interpreter.dims(tensor) or ()
-    width = interpreter.facts.normal(extents[3]).constant if len(extents) == 4 else None
+    extents = operand_extents(interpreter, view, interpreter.dims(tensor))
+    width = None if extents is None else interpreter.facts.normal(extents[3]).constant
     if width is None:
         raise Unserved(
             f"{where}: the head size of '{tensor}' does not follow from the graph. "
             "Run onnx.shape_inference on the model, or export it with a fixed head size"
         )
     return int(width)
+
+
+def _step(interpreter: Interpreter, tensor: str, view: OperandView) -> int | None:
+    """How many numbers there are from a row or head of features to the next one; None where it is not known.
+
+    What is not known is the width of a tensor of rank 4; where the view takes all of it, that is the head size.
+    """
+    if view.reshapes:
+        return view.shape[3]
+    dims = interpreter.dims(tensor) or ()
+    last = interpreter.facts.normal(dims[3]).constant if len(dims) == 4 else None
+    return None if last is None else int(last)
+
+
+def _expect_aligned(numbers: tuple[int | None, ...], multiple: int, what: str) -> None:
+    """Kernels read several numbers at once.
+
+    Raises:
+        Unserved: A step or an offset is known and is not a multiple of so many.
+    """
+    for number in numbers:
+        if number is not None and number % multiple:
+            raise Unserved(f"{what} is cut at {number} numbers of a head; the kernels take multiples of {multiple}")

@@ -14,11 +14,15 @@ from onnx import ModelProto, NodeProto, TensorProto
 from ..algebra import Poly
 from ..base.errors import EngineFailed
 from ..fused.family import BY_OP_TYPE, is_fused
+from ..fused.layout import OPERANDS, WHOLE, Layout, layout_of
 from ..graph.index import index_graph, label, opset_versions
 from ..rewriter.interpret import Interpreter
 from ..rewriter.interpret.scopes import interpreted
+from ..rewriter.interpret.shapes import operand_extents
 
-RANKS = {"query": 4, "key": 4, "value": 4, "slopes": 1, "mask": 4, "key_positions": 2, "key_bias": 3}
+RANKS = {"slopes": 1, "mask": 4, "key_positions": 2, "key_bias": 3}
+"""Axes of the inputs that nodes have no views of."""
+
 FLOAT32 = frozenset({"slopes", "key_positions", "key_bias"})
 """Inputs that are float32 whatever the type of the query."""
 
@@ -58,18 +62,68 @@ def check_node(interpreter: Interpreter, node: NodeProto) -> None:
     where = f"fused node '{label(node)}' ({node.op_type})"
     if len(node.input) != len(names) or not all(node.input):
         raise EngineFailed(f"{where} has {len(node.input)} inputs instead of {', '.join(names)}. {AGAIN}")
+    layout = node_layout(node)
+    ranks = {**RANKS, **{name: layout[name].rank for name in OPERANDS}}
     found: dict[str, tuple[Poly, ...]] = {}
     for name, tensor in zip(names, node.input, strict=True):
         dims = interpreter.dims(tensor)
-        if dims is not None and len(dims) != RANKS[name]:
-            raise EngineFailed(f"{where}: its {name} '{tensor}' has {len(dims)} axes instead of {RANKS[name]}. {AGAIN}")
+        if dims is not None and len(dims) != ranks[name]:
+            raise EngineFailed(f"{where}: its {name} '{tensor}' has {len(dims)} axes instead of {ranks[name]}. {AGAIN}")
         dtype = interpreter.dtype(tensor)
         if name in FLOAT32 and dtype not in (0, TensorProto.FLOAT):
             given = TensorProto.DataType.Name(dtype).lower()
             raise EngineFailed(f"{where}: its {name} '{tensor}' is {given} instead of float32. {AGAIN}")
         if dims is not None:
             found[name] = dims
+    _check_views(interpreter, node, where, found, layout)
+    operands = {name: operand_extents(interpreter, layout[name], found.get(name)) for name in OPERANDS}
+    found = {**found, **{name: extents for name, extents in operands.items() if extents is not None}}
+    _check_output(interpreter, where, found, layout)
     _check_extents(interpreter, node, where, found)
+
+
+def node_layout(node: NodeProto) -> Layout:
+    """The views of a fused node.
+
+    Raises:
+        EngineFailed: Its attributes describe none.
+    """
+    where = f"fused node '{label(node)}' ({node.op_type})"
+    try:
+        layout = layout_of(node)
+    except ValueError as error:
+        raise EngineFailed(f"{where}: {error}. {AGAIN}") from error
+    # TensorRT's parser hands numbers over as 32-bit ones.
+    if max(max(layout[name].shape) for name in OPERANDS) > WHOLE or max(layout.output.shape) > WHOLE:
+        raise EngineFailed(f"{where}: an extent of its views is beyond 32 bits. {AGAIN}")
+    return layout
+
+
+def _check_views(
+    interpreter: Interpreter, node: NodeProto, where: str, found: dict[str, tuple[Poly, ...]], layout: Layout
+) -> None:
+    """The last axis of a tensor that is cut has to be as long as what it is cut into."""
+    for position, name in enumerate(OPERANDS):
+        view = layout[name]
+        if name not in found or not view.reshapes:
+            continue
+        number, (heads, width) = interpreter.facts.normal(found[name][2]).constant, view.shape[2:]
+        if number is not None and number != heads * width:
+            raise EngineFailed(
+                f"{where}: the last axis of its {name} '{node.input[position]}' is {number} instead of "
+                f"{heads} * {width}. {AGAIN}"
+            )
+
+
+def _check_output(interpreter: Interpreter, where: str, found: dict[str, tuple[Poly, ...]], layout: Layout) -> None:
+    """A merged output is as wide as its heads together."""
+    if not layout.output.reshapes or "query" not in found or "value" not in found:
+        return
+    heads, width = (interpreter.facts.normal(found[n][a]).constant for n, a in (("query", 1), ("value", 3)))
+    if heads is not None and width is not None and heads * width != layout.output.shape[2]:
+        raise EngineFailed(
+            f"{where}: its output is {layout.output.shape[2]} wide instead of {heads} * {width}. {AGAIN}"
+        )
 
 
 def _check_extents(interpreter: Interpreter, node: NodeProto, where: str, found: dict[str, tuple[Poly, ...]]) -> None:

@@ -49,6 +49,11 @@ KEY_COUNT = "S_kv"
 ROWS = "rows_float"
 """row(i) of all rows, float32 [S_q]."""
 
+VIEWED = ("heads", "part", "pieces")
+"""What an operand is called behind its name once it is transposed, sliced, reshaped; the last step stands first."""
+RESULT_HEADS = "output_heads"
+"""The output [B, H, S_q, D_v] where it goes elsewhere."""
+
 _BEYOND_ANY = 1 << 24
 """Further than any two keys are from each other."""
 
@@ -105,7 +110,7 @@ def function_text(
     body.line(f"{SCORES} = Add (dots, bias)")
     body.line(f"weights = Softmax <axis = -1> ({SCORES})")
     body.cast_like_query("weights_as_query", "weights")
-    result = "output_heads" if "output" in moves.transposed | moves.reshaped else "output"
+    result = RESULT_HEADS if "output" in moves.transposed | moves.reshaped else "output"
     if zero_rows and variant.can_hide:
         _zero_empty_rows(body, value, added, result)
     else:
@@ -149,7 +154,7 @@ def _operand(body: Body, name: str, moves: Moves) -> str:
 
 def _result(body: Body, moves: Moves) -> None:
     """The output in the node's layout."""
-    current = "output_heads"
+    current = RESULT_HEADS
     if "output" in moves.transposed:
         moved = "output_rows" if "output" in moves.reshaped else "output"
         body.line(f"{moved} = Transpose <perm: ints = @output_perm> ({current})")

@@ -100,11 +100,11 @@ def _attach(wanted: list[tuple[onnx.NodeProto, Need]], gpu: Gpu, skip: bool, cac
             f"{some}: the kernels need compute capability 8.0 or later, and {gpu.name} is {text(gpu.capability)}. "
             f"{WITHOUT}"
         )
-    made: dict[tuple[object, bool], bytes] = {}
+    made: dict[tuple[object, object], bytes] = {}
     try:
         with Worker() as worker:
             for node, need in wanted:
-                kind = (need.request, need.mask_rows)
+                kind = (need.request, need.layout)
                 if kind not in made:
                     made[kind] = bundle_of(need, images_on(gpu), worker, skip=skip, cache=cache)
                 set_attribute(node, ATTRIBUTE, made[kind])

@@ -16,6 +16,29 @@ DISTANCES: dict[str, Callable[..., float]] = {
 """d(i, j) by the node's attribute ``bias``: of ``j - row(i)``, and of the form's parameters."""
 
 
+def operand(
+    tensor: NDArray[np.generic], shape: Sequence[int], starts: Sequence[int], ends: Sequence[int], perm: Sequence[int]
+) -> NDArray[np.generic]:
+    """[B, H, S, D] of a tensor that a node has a view of, element by element."""
+    whole = tensor.reshape(*tensor.shape[:2], *shape[2:]) if tensor.ndim == 3 else tensor
+    firsts = (0, 0, *starts)
+    lasts = (*whole.shape[:2], *(min(end, extent) for end, extent in zip(ends, whole.shape[2:], strict=True)))
+    counts = [last - first for first, last in zip(firsts, lasts, strict=True)]
+    made = np.empty([counts[axis] for axis in perm], tensor.dtype)
+    for place in np.ndindex(*counts):
+        source = tuple(first + i for first, i in zip(firsts, place, strict=True))
+        made[tuple(place[axis] for axis in perm)] = whole[source]
+    return made
+
+
+def output(result: NDArray[np.float64], perm: Sequence[int], shape: Sequence[int]) -> NDArray[np.float64]:
+    """The output's tensor, of a result [B, H, S_q, D_v], element by element."""
+    made = np.empty([result.shape[axis] for axis in perm])
+    for place in np.ndindex(*result.shape):
+        made[tuple(place[axis] for axis in perm)] = result[place]
+    return made.reshape(*made.shape[:2], shape[2]) if len(shape) == 3 else made
+
+
 def attention(
     query: NDArray[np.generic],
     key: NDArray[np.generic],

@@ -34,6 +34,22 @@ void expect(Call const& call, Tensor tensor, Type type, std::array<int64_t, 4> c
     }
 }
 
+Operand dense(Tensor tensor, Type type, std::array<int64_t, kMostRank> const& extents, size_t rank) {
+    Operand operand;
+    operand.present = true;
+    operand.type = type;
+    int64_t stride = 1;
+    for (size_t axis = rank; axis-- > 0;) {
+        int64_t const extent = extents[axis];
+        if (extent < 0) refuse(std::string(nameOf(tensor)) + " has a negative extent");
+        operand.shape[axis] = extent;
+        operand.strides[axis] = stride;
+        if (extent > kMostElements / stride) refuse(std::string(nameOf(tensor)) + " is larger than any memory");
+        stride *= std::max<int64_t>(1, extent);
+    }
+    return operand;
+}
+
 // Each extent is 1 or that of `full`; `exact` is the first axis that may not be 1 instead.
 void expectBroadcast(Call const& call, Tensor tensor, std::array<int64_t, 4> const& full, size_t exact) {
     Operand const& operand = call[tensor];
@@ -88,28 +104,66 @@ int64_t sum(int64_t a, int64_t b) {
     return found;
 }
 
-Operand describe(Tensor tensor, Described const& given, std::array<int32_t, 4> const& places) {
-    int32_t const rank = rankOf(tensor);
-    if (given.rank != rank) {
-        refuse(std::string(nameOf(tensor)) + " has " + std::to_string(given.rank) + " dimensions instead of "
-               + std::to_string(rank));
+void Operand::bind(void const* tensor) {
+    // By number: a tensor without elements may have no address, and an offset beyond its end is no pointer.
+    auto const address = reinterpret_cast<uintptr_t>(tensor) + static_cast<uint64_t>(offset * elementBytes(type));
+    pointer = reinterpret_cast<void const*>(address);
+}
+
+void expectRank(Tensor tensor, int32_t found, int32_t wanted) {
+    if (found == wanted) return;
+    refuse(std::string(nameOf(tensor)) + " has " + std::to_string(found) + " dimensions instead of "
+           + std::to_string(wanted));
+}
+
+Operand describe(Tensor tensor, Described const& given) {
+    expectRank(tensor, given.rank, rankOf(tensor));
+    return dense(tensor, given.type, given.extents, static_cast<size_t>(given.rank));
+}
+
+Operand describe(Tensor tensor, Described const& given, OperandView const& view) {
+    expectRank(tensor, given.rank, view.rank());
+    std::array<int64_t, kMostRank> extents = given.extents;
+    if (view.reshapes()) {
+        if (extents[2] != product(view.cut[0], view.cut[1])) {
+            refuse(std::string(nameOf(tensor)) + ": its last dimension is " + std::to_string(extents[2]) + " instead of "
+                   + std::to_string(view.cut[0]) + " * " + std::to_string(view.cut[1]));
+        }
+        extents[2] = view.cut[0];
+        extents[3] = view.cut[1];
     }
-    Operand operand;
-    operand.present = true;
-    operand.type = given.type;
-    std::array<int64_t, 4> strides{};
-    int64_t stride = 1;
-    for (int32_t axis = rank - 1; axis >= 0; --axis) {
-        int64_t const extent = given.extents[static_cast<size_t>(axis)];
-        if (extent < 0) refuse(std::string(nameOf(tensor)) + " has a negative extent");
-        strides[static_cast<size_t>(axis)] = stride;
-        if (extent > kMostElements / stride) refuse(std::string(nameOf(tensor)) + " is larger than any memory");
-        stride *= std::max<int64_t>(1, extent);
+    Operand const whole = dense(tensor, given.type, extents, 4);
+    Operand operand = whole;
+    for (size_t side = 0; side < 2; ++side) {
+        int64_t const taken = view.taken(side, extents[2 + side]);
+        if (taken > 0) operand.offset += view.starts[side] * whole.strides[2 + side];  // within the tensor
+        extents[2 + side] = taken;
     }
-    for (size_t axis = 0; axis < static_cast<size_t>(rank); ++axis) {
-        auto const place = rank == 4 ? static_cast<size_t>(places[axis]) : axis;
-        operand.shape[axis] = given.extents[place];
-        operand.strides[axis] = strides[place];
+    for (size_t axis = 0; axis < 4; ++axis) {
+        auto const place = static_cast<size_t>(view.perm[axis]);
+        operand.shape[axis] = extents[place];
+        operand.strides[axis] = whole.strides[place];
+    }
+    return operand;
+}
+
+Operand describeOutput(Described const& given, OutputView const& view, int64_t heads, int64_t width) {
+    expectRank(Tensor::output, given.rank, view.rank());
+    std::array<int64_t, kMostRank> extents = given.extents;
+    if (view.reshapes()) {
+        if (extents[2] != view.width || product(heads, width) != view.width) {
+            refuse("output: its last dimension is " + std::to_string(extents[2]) + " and was to be "
+                   + std::to_string(view.width) + ", for " + std::to_string(heads) + " * " + std::to_string(width));
+        }
+        extents[2] = heads;
+        extents[3] = width;
+    }
+    Operand const whole = dense(Tensor::output, given.type, extents, 4);
+    Operand operand = whole;
+    for (size_t place = 0; place < 4; ++place) {
+        auto const axis = static_cast<size_t>(view.perm[place]);
+        operand.shape[axis] = whole.shape[place];
+        operand.strides[axis] = whole.strides[place];
     }
     return operand;
 }

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "core/bundle.h"
+#include "core/view.h"
 
 namespace alibi {
 
@@ -28,6 +29,10 @@ struct Operand {
     std::array<int64_t, 4> shape{};
     std::array<int64_t, 4> strides{};  // in elements
     bool present = false;
+    int64_t offset = 0;  // elements of its tensor before its first one
+
+    // Points at the first element in a tensor.  A null tensor gives the offset in bytes, which has the same alignment.
+    void bind(void const* tensor);
 
     // The stride of an axis, and 0 where its one element stands for all.
     int64_t broadcast(size_t axis) const { return !present || shape[axis] == 1 ? 0 : strides[axis]; }
@@ -56,12 +61,19 @@ struct Call {
 char const* nameOf(Tensor tensor);
 char const* nameOf(Type type);
 
-// How many dimensions the specification gives a tensor.
+// How many dimensions an operand has in the node's terms; a tensor that a view is taken of may have another number.
 int32_t rankOf(Tensor tensor);
 
-// A dense tensor whose axes, in the node's terms, lie in memory at `places`.  Throws std::runtime_error if its rank is
-// not the specification's, or an extent is negative, or there are more elements than any memory has.
-Operand describe(Tensor tensor, Described const& given, std::array<int32_t, 4> const& places);
+// Throws std::runtime_error unless a tensor has so many dimensions.
+void expectRank(Tensor tensor, int32_t found, int32_t wanted);
+
+// A dense tensor; and a view of one.  Throws std::runtime_error if its rank is not the specification's or the view's, or
+// an extent is negative or not what the view cuts, or there are more elements than any memory has.
+Operand describe(Tensor tensor, Described const& given);
+Operand describe(Tensor tensor, Described const& given, OperandView const& view);
+
+// The output in a dense tensor, for so many heads of so many numbers; throws likewise.
+Operand describeOutput(Described const& given, OutputView const& view, int64_t heads, int64_t width);
 
 // Throws std::runtime_error with one sentence unless types and extents fit each other as the specification says.
 void check(Call const& call);

@@ -1,6 +1,5 @@
 #include "core/node.h"
 
-#include <algorithm>
 #include <cmath>
 #include <stdexcept>
 
@@ -60,19 +59,7 @@ int64_t expectWindow(Member const& member, char const* attribute, int64_t size) 
     return size;
 }
 
-constexpr std::array<int32_t, 4> kAsIs = {0, 1, 2, 3};
-
-bool wide(Tensor tensor) {
-    return tensor == Tensor::query || tensor == Tensor::key || tensor == Tensor::value || tensor == Tensor::output;
-}
-
-void checkLayout(Member const& member, std::string const& layout) {
-    std::string sorted = layout;
-    std::sort(sorted.begin(), sorted.end());
-    if (sorted != "BDHS" || layout.back() != 'D') {
-        refuse(member, "layout '" + layout.substr(0, 40) + "' is not an order of B, H, S and, last, D");
-    }
-}
+bool viewed(Tensor tensor) { return tensor == Tensor::query || tensor == Tensor::key || tensor == Tensor::value; }
 
 }  // namespace
 
@@ -94,7 +81,12 @@ std::shared_ptr<Node const> Node::of(Member const& member, Attributes const& att
     node->windowLeft = expectWindow(member, "window_left", attributes.windowLeft);
     node->windowRight = expectWindow(member, "window_right", attributes.windowRight);
     node->layout = attributes.layout;
-    checkLayout(member, node->layout);
+    try {
+        if (node->layout == kViews) node->viewNumbers = attributes.views;
+        node->views = node->layout == kViews ? viewsOf(attributes.views) : viewsOf(node->layout);
+    } catch (std::runtime_error const& error) {
+        refuse(member, error.what());
+    }
     if (attributes.kernels.empty()) return node;
     try {
         node->bundle = Bundle::read(attributes.kernels);
@@ -112,11 +104,9 @@ std::shared_ptr<Node const> Node::of(Member const& member, Attributes const& att
     return node;
 }
 
-std::array<int32_t, 4> Node::axes() const {
-    std::array<int32_t, 4> places{};
-    constexpr char kAxes[] = {'B', 'H', 'S', 'D'};
-    for (size_t i = 0; i < 4; ++i) places[i] = static_cast<int32_t>(layout.find(kAxes[i]));
-    return places;
+int32_t Node::rankOf(Tensor tensor) const {
+    if (tensor == Tensor::output) return views.output.rank();
+    return viewed(tensor) ? views[tensor].rank() : alibi::rankOf(tensor);
 }
 
 Call Node::call(Described const* inputs, size_t count, Described const& output) const {
@@ -131,9 +121,9 @@ Call Node::call(Described const* inputs, size_t count, Described const& output) 
     try {
         for (size_t i = 0; i < count; ++i) {
             Tensor const tensor = member->inputs[i];
-            made[tensor] = describe(tensor, inputs[i], wide(tensor) ? axes() : kAsIs);
+            made[tensor] = viewed(tensor) ? describe(tensor, inputs[i], views[tensor]) : describe(tensor, inputs[i]);
         }
-        made[Tensor::output] = describe(Tensor::output, output, axes());
+        made[Tensor::output] = describeOutput(output, views.output, made.heads(), made.valueWidth());
         check(made);
         Operand const& mask = made[Tensor::mask];
         if (mask.present && (mask.type == Type::boolean) != (member->masking == Masking::boolean)) {
@@ -149,16 +139,22 @@ Described Node::output(Described const* inputs, size_t count) const {
     if (count != member->inputs.size()) {
         refuse(*member, std::to_string(count) + " inputs instead of " + std::to_string(member->inputs.size()));
     }
-    for (size_t i = 0; i < count; ++i) {
-        Tensor const tensor = member->inputs[i];
-        if (inputs[i].rank != rankOf(tensor)) {
-            refuse(*member, std::string(nameOf(tensor)) + " has " + std::to_string(inputs[i].rank)
-                                + " dimensions instead of " + std::to_string(rankOf(tensor)));
+    Described found;
+    found.type = inputs[0].type;
+    found.rank = views.output.rank();
+    try {
+        for (size_t i = 0; i < count; ++i) {
+            expectRank(member->inputs[i], inputs[i].rank, rankOf(member->inputs[i]));
         }
+        std::array<int64_t, 4> result = describe(Tensor::query, inputs[0], views.query).shape;
+        result[3] = describe(Tensor::value, inputs[2], views.value).shape[3];
+        for (size_t place = 0; place < 4; ++place) {
+            found.extents[place] = result[static_cast<size_t>(views.output.perm[place])];
+        }
+        if (views.output.reshapes()) found.extents[2] = product(found.extents[2], found.extents[3]);
+    } catch (std::runtime_error const& error) {
+        refuse(*member, error.what());
     }
-    Described found = inputs[0];
-    auto const last = static_cast<size_t>(axes()[3]);
-    found.extents[last] = inputs[2].extents[last];
     return found;
 }
 

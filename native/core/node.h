@@ -40,7 +40,11 @@ struct Attributes {
     std::string_view kernels;
     int64_t windowLeft = kUnbounded;
     int64_t windowRight = kUnbounded;
+    ViewNumbers views;  // of a node whose layout is kViews
 };
+
+// The layout of a node that describes by attributes how its tensors lie in those of the graph.
+constexpr char const* kViews = "views";
 
 // A node's attributes, validated.  Immutable; shared by everybody who runs it.
 struct Node {
@@ -50,19 +54,22 @@ struct Node {
     int64_t windowLeft = kUnbounded;
     int64_t windowRight = kUnbounded;
     std::string layout = "BHSD";
+    Views views;
+    ViewNumbers viewNumbers;  // as they were given; empty unless the layout is kViews
     std::shared_ptr<Bundle const> bundle;  // null if no kernels are attached
 
     // Throws std::runtime_error with one sentence that says what is wrong and what to do.
     static std::shared_ptr<Node const> of(Member const& member, Attributes const& attributes);
 
-    // Where the axes B, H, S, D of a tensor are in memory order.
-    std::array<int32_t, 4> axes() const;
+    // How many dimensions the tensor has that an operand lies in.
+    int32_t rankOf(Tensor tensor) const;
 
     // The operands of a call, without addresses.  Throws std::runtime_error with one sentence if the number of inputs,
     // a rank, a type or an extent is not what the specification says.
     Call call(Described const* inputs, size_t count, Described const& output) const;
 
-    // The output of these inputs; throws as `call` does if query and value are not of rank 4.
+    // The output's tensor for these inputs; throws as `call` does if their ranks, or the extents of query or value, do
+    // not fit.
     Described output(Described const* inputs, size_t count) const;
 };
 

@@ -16,6 +16,7 @@ struct KernelInfo;
 struct KernelContext;
 struct ShapeContext;
 struct TensorInfo;
+struct OpAttribute;
 struct MemoryInfo;
 struct SessionOptions;
 struct Domain;
@@ -26,6 +27,9 @@ enum ElementType : int32_t { kUndefined = 0, kFloat = 1, kBool = 9, kFloat16 = 1
 
 // OrtErrorCode
 enum Code : int32_t { kFail = 1, kInvalidArgument = 2, kNotImplemented = 9 };
+
+// OrtOpAttrType
+enum AttributeType : int32_t { kInts = 2, kString = 5 };
 
 // OrtCustomOpInputOutputCharacteristic, OrtMemType
 constexpr int32_t kRequired = 0;
@@ -77,12 +81,15 @@ enum Place : size_t {
     kReleaseCustomOpDomain = 101,
     kAddSessionConfigEntry = 130,
     kReleaseAllocator = 132,
+    kAttributeInts = 163,
     kGetGpuComputeStream = 193,
     kHasSessionConfigEntry = 237,
     kGetSessionConfigEntry = 238,
     kShapeGetInput = 268,
+    kShapeGetAttribute = 269,
     kShapeSetOutput = 270,
     kSetSymbolicDimensions = 271,
+    kReadAttribute = 272,
     kParallelFor = 274,
     kGetScratchBuffer = 277,
     kKernelInfoGetAllocator = 278,

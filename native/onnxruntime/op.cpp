@@ -24,6 +24,14 @@ int64_t number(Table const& table, KernelInfo const* info, char const* name, int
     return table.tried(kAttributeInt64, info, name, &found) ? found : absent;
 }
 
+std::vector<int64_t> numbers(Table const& table, KernelInfo const* info, char const* name) {
+    size_t size = 0;
+    if (!table.tried(kAttributeInts, info, name, static_cast<int64_t*>(nullptr), &size)) return {};
+    std::vector<int64_t> found(size);
+    if (size > 0) table.call(kAttributeInts, info, name, found.data(), &size);
+    return found;
+}
+
 struct Dimensions {
     int32_t type = kUndefined;
     std::vector<int64_t> extents;
@@ -61,17 +69,71 @@ Dimensions shapeInput(Table const& table, ShapeContext const* context, size_t in
     return dimensions(table, info);
 }
 
-// The output is as the query, and as wide as the value.
+// An attribute in shape inference, as elements of one type; empty if there is none of this type.
+template <typename Element>
+std::vector<Element> shapeAttribute(Table const& table, ShapeContext const* context, char const* name,
+                                    AttributeType type) {
+    OpAttribute const* attribute = nullptr;
+    if (!table.tried(kShapeGetAttribute, context, name, &attribute)) return {};
+    size_t bytes = 0;
+    // It fails for want of room and says how much it wants.
+    table.tried(kReadAttribute, attribute, type, static_cast<void*>(nullptr), size_t{0}, &bytes);
+    std::vector<Element> found(bytes / sizeof(Element));
+    if (found.empty() || !table.tried(kReadAttribute, attribute, type, static_cast<void*>(found.data()), bytes, &bytes)) return {};
+    return found;
+}
+
+Views shapeViews(Table const& table, ShapeContext const* context) {
+    std::vector<char> const found = shapeAttribute<char>(table, context, "layout", kString);
+    // It may or may not end with a NUL.
+    std::string const layout(found.begin(), std::find(found.begin(), found.end(), '\0'));
+    if (layout != kViews) return viewsOf(layout.empty() ? std::string("BHSD") : layout);
+    ViewNumbers numbers;
+    for (size_t i = 0; i < numbers.size(); ++i) {
+        numbers[i] = shapeAttribute<int64_t>(table, context, kViewAttributes[i], kInts);
+    }
+    return viewsOf(numbers);
+}
+
+// The extent of an axis of [B, H, S, D] in a tensor, appended to what is known of another one.
+void append(Dimensions& to, Dimensions const& tensor, OperandView const& view, size_t axis) {
+    auto const place = static_cast<size_t>(view.perm[axis]);
+    int64_t const extent = view.extent(axis, tensor.extents.data());
+    // A name is that of the whole extent.
+    bool const whole = place < 2 || (!view.reshapes() && view.starts[place - 2] == 0 && view.ends[place - 2] == kWhole);
+    to.extents.push_back(extent);
+    to.names.push_back(whole ? tensor.names[place] : nullptr);
+}
+
+// The output has the extents of the query, and is as wide as the value.
 void inferOutput(Table const& table, ShapeContext* context) {
-    Dimensions output = shapeInput(table, context, 0);
+    Views const views = shapeViews(table, context);
+    Dimensions const query = shapeInput(table, context, 0);
     Dimensions const value = shapeInput(table, context, 2);
-    if (output.extents.size() != 4 || value.extents.size() != 4) return;
-    output.extents[3] = value.extents[3];  // every layout ends in D
-    output.names[3] = value.names[3];
+    auto const has = [](Dimensions const& tensor, OperandView const& view) {
+        return tensor.extents.size() == static_cast<size_t>(view.rank());
+    };
+    if (!has(query, views.query) || !has(value, views.value)) return;
+    Dimensions result;
+    for (size_t axis = 0; axis < 3; ++axis) append(result, query, views.query, axis);
+    append(result, value, views.value, 3);
+    Dimensions output;
+    output.type = query.type;
+    for (int32_t const axis : views.output.perm) {
+        output.extents.push_back(result.extents[static_cast<size_t>(axis)]);
+        output.names.push_back(result.names[static_cast<size_t>(axis)]);
+    }
+    if (views.output.reshapes()) {
+        output.extents.resize(3);
+        output.names.resize(3);
+        output.extents[2] = views.output.width;
+        output.names[2] = nullptr;
+    }
     for (size_t axis = 0; axis < output.extents.size(); ++axis) {
         // onnxruntime takes an extent without a name for the number -1, and computes with it.
         bool const named = output.names[axis] != nullptr && output.names[axis][0] != '\0';
         if (output.extents[axis] < 0 && !named) return;
+        if (output.names[axis] == nullptr) output.names[axis] = "";
     }
     TensorInfo* made = nullptr;
     table.call(kCreateTensorTypeAndShapeInfo, &made);
@@ -148,6 +210,9 @@ Given::Given(Table const& table, KernelInfo const* info, bool withKernels) {
     attributes.layout = layout_;
     attributes.kernels = kernels_;
     attributes.windowLeft = number(table, info, "window_left", kUnbounded);
+    for (size_t i = 0; attributes.layout == kViews && i < attributes.views.size(); ++i) {
+        attributes.views[i] = numbers(table, info, kViewAttributes[i]);
+    }
     attributes.windowRight = number(table, info, "window_right", kUnbounded);
 }
 
@@ -182,12 +247,13 @@ Call bind(Table const& table, Node const& node, KernelContext* context) {
     }
     Described const output = node.output(given.data(), tensors.size());
     Call call = node.call(given.data(), tensors.size(), output);
-    for (size_t i = 0; i < tensors.size(); ++i) call[tensors[i]].pointer = data[i];
+    for (size_t i = 0; i < tensors.size(); ++i) call[tensors[i]].bind(data[i]);
     Value* made = nullptr;
     void* target = nullptr;
-    table.call(kGetOutput, context, size_t{0}, static_cast<int64_t const*>(output.extents.data()), size_t{4}, &made);
+    table.call(kGetOutput, context, size_t{0}, static_cast<int64_t const*>(output.extents.data()),
+               static_cast<size_t>(output.rank), &made);
     table.call(kGetTensorMutableData, made, &target);
-    call[Tensor::output].pointer = target;
+    call[Tensor::output].bind(target);
     return call;
 }
 

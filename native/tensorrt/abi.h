@@ -54,6 +54,21 @@ struct DimsExprs {  // nvinfer1::DimsExprs: symbolic extents
     void const* d[kMaxDims];
 };
 
+// nvinfer1::DimensionOperation
+enum Operation : int32_t { kMax = 2, kMin = 3, kSub = 4 };
+
+class Exprs {  // nvinfer1::apiv::VExprBuilder; slots 0-1 for the destructor
+public:
+    virtual ~Exprs() noexcept = default;
+    virtual void const* constant(int64_t value) = 0;
+    virtual void const* operation(int32_t operation, void const* first, void const* second) = 0;  // by reference there
+};
+
+struct ExprBuilder {  // nvinfer1::IExprBuilder
+    void const* table;
+    Exprs* exprs;
+};
+
 struct Field {  // nvinfer1::PluginField
     char const* name;
     void const* data;
@@ -72,6 +87,7 @@ static_assert(sizeof(TensorDesc) == 88 && offsetof(TensorDesc, type) == 72 && of
 static_assert(sizeof(DynamicTensorDesc) == 304 && offsetof(DynamicTensorDesc, min) == 88
               && offsetof(DynamicTensorDesc, max) == 160 && offsetof(DynamicTensorDesc, opt) == 232);
 static_assert(sizeof(DimsExprs) == 72 && offsetof(DimsExprs, d) == 8);
+static_assert(sizeof(ExprBuilder) == 16 && offsetof(ExprBuilder, exprs) == 8);
 static_assert(sizeof(Field) == 24 && offsetof(Field, data) == 8 && offsetof(Field, type) == 16);
 static_assert(sizeof(Fields) == 16 && offsetof(Fields, fields) == 8);
 
@@ -113,7 +129,8 @@ public:
     virtual int32_t outputTypes(int32_t* types, int32_t outputs, int32_t const* inputTypes,
                                 int32_t inputs) const noexcept = 0;
     virtual int32_t outputShapes(DimsExprs const* in, int32_t inputs, DimsExprs const* shapeInputs,
-                                 int32_t shapeInputCount, DimsExprs* out, int32_t outputs, void* builder) noexcept = 0;
+                                 int32_t shapeInputCount, DimsExprs* out, int32_t outputs,
+                                 ExprBuilder* builder) noexcept = 0;
     virtual bool supportsFormat(int32_t position, DynamicTensorDesc const* inOut, int32_t inputs,
                                 int32_t outputs) noexcept = 0;
     virtual int32_t outputCount() const noexcept = 0;

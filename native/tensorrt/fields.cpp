@@ -19,6 +19,17 @@ void expectType(Member const& member, abi::Field const& field, int32_t type) {
                              + "' is of another type than the specification says");
 }
 
+// An int32 each; nothing is believed of how many they are.
+std::vector<int64_t> numbersOf(abi::Field const& field) {
+    std::vector<int64_t> found;
+    for (int32_t i = 0; i < field.length; ++i) {
+        int32_t number = 0;
+        std::memcpy(&number, static_cast<char const*>(field.data) + static_cast<size_t>(i) * sizeof number, sizeof number);
+        found.push_back(number);
+    }
+    return found;
+}
+
 }  // namespace
 
 Type typeOf(int32_t dataType) {
@@ -56,6 +67,10 @@ Attributes attributesOf(Member const& member, abi::Fields const& fields) {
         } else if (name == "kernels") {
             expectType(member, field, abi::kFieldChar);
             found.kernels = bytesOf(field);
+        } else if (auto const* const view = std::find(kViewAttributes.begin(), kViewAttributes.end(), name);
+                   view != kViewAttributes.end()) {
+            expectType(member, field, abi::kFieldInt32);
+            found.views[static_cast<size_t>(view - kViewAttributes.begin())] = numbersOf(field);
         }
     }
     return found;

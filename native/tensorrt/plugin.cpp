@@ -36,20 +36,29 @@ public:
         emptyRows_ = node_->emptyMean ? "mean" : "zero";
         auto const& bytes = node_->bundle->storage;
         windows_ = {static_cast<int32_t>(node_->windowLeft), static_cast<int32_t>(node_->windowRight)};
-        fieldsToStore_ = {{
+        fieldsToStore_ = {
             {"scale", &node_->scale, abi::kFieldFloat32, 1},
             {"empty_rows", emptyRows_, abi::kFieldChar, 5},
             {"layout", node_->layout.c_str(), abi::kFieldChar, static_cast<int32_t>(node_->layout.size() + 1)},
             {"kernels", bytes.data(), abi::kFieldChar, static_cast<int32_t>(bytes.size())},
-            {"window_left", &windows_[0], abi::kFieldInt32, 1},
-            {"window_right", &windows_[1], abi::kFieldInt32, 1},
-        }};
-        // Only members with a window have the last two.
-        size_t const stored = fieldsToStore_.size() - (node_->member->window ? 0 : 2);
-        collection_ = {static_cast<int32_t>(stored), fieldsToStore_.data()};
+        };
         identity_ = node_->member->opType + "/" + std::to_string(node_->scale) + "/" + emptyRows_ + "/"
             + node_->layout + "/" + std::to_string(windows_[0]) + "/" + std::to_string(windows_[1]) + "/" + std::to_string(std::hash<std::string>()(bytes));
+        if (node_->member->window) {
+            fieldsToStore_.push_back({"window_left", &windows_[0], abi::kFieldInt32, 1});
+            fieldsToStore_.push_back({"window_right", &windows_[1], abi::kFieldInt32, 1});
+        }
+        for (size_t i = 0; i < kViewAttributes.size(); ++i) {
+            // Every number of a view fits: `viewsOf` took it.
+            views_[i].assign(node_->viewNumbers[i].begin(), node_->viewNumbers[i].end());
+            if (views_[i].empty()) continue;
+            fieldsToStore_.push_back({kViewAttributes[i], views_[i].data(), abi::kFieldInt32, static_cast<int32_t>(views_[i].size())});
+            identity_ += "/";
+            for (int32_t number : views_[i]) identity_ += std::to_string(number) + ",";
+        }
+        collection_ = {static_cast<int32_t>(fieldsToStore_.size()), fieldsToStore_.data()};
     }
+    Attention(Attention const&) = delete;  // the fields point into it
 
     // IPluginV3
     abi::Capability* capability(int32_t type) noexcept override {
@@ -78,12 +87,14 @@ public:
                       int32_t outputs) noexcept override {
         return guarded("configurePlugin", -1, [&] {
             expectCount(inputs, outputs);
-            for (int32_t i = 0; i < inputs; ++i) expectRank(node_->member->inputs[static_cast<size_t>(i)], in[i].desc.dims);
-            expectRank(Tensor::output, out[0].desc.dims);
-            expectWidth("query", in[0].desc.dims, node_->bundle->headDim);
-            expectWidth("key", in[1].desc.dims, node_->bundle->headDim);
-            expectWidth("value", in[2].desc.dims, node_->bundle->valueDim);
-            expectWidth("output", out[0].desc.dims, node_->bundle->valueDim);
+            for (int32_t i = 0; i < inputs; ++i) expectRankOf(node_->member->inputs[static_cast<size_t>(i)], in[i].desc.dims);
+            expectRankOf(Tensor::output, out[0].desc.dims);
+            expectWidth(Tensor::query, in[0].desc.dims, node_->bundle->headDim);
+            expectWidth(Tensor::key, in[1].desc.dims, node_->bundle->headDim);
+            expectWidth(Tensor::value, in[2].desc.dims, node_->bundle->valueDim);
+            OutputView const& view = node_->views.output;
+            auto const last = static_cast<size_t>(view.rank() - 1);
+            expectWidth("output", out[0].desc.dims.d[last], view.reshapes() ? view.width : node_->bundle->valueDim);
             return 0;
         });
     }
@@ -96,13 +107,19 @@ public:
         });
     }
     int32_t outputShapes(abi::DimsExprs const* in, int32_t inputs, abi::DimsExprs const*, int32_t, abi::DimsExprs* out,
-                         int32_t outputs, void*) noexcept override {
+                         int32_t outputs, abi::ExprBuilder* builder) noexcept override {
         return guarded("getOutputShapes", -1, [&] {
             expectCount(inputs, outputs);
-            for (int32_t i = 0; i < inputs; ++i) expectRank(node_->member->inputs[static_cast<size_t>(i)], in[i]);
-            out[0] = in[0];
-            auto const width = static_cast<size_t>(node_->axes()[3]);
-            out[0].d[width] = in[2].d[width];
+            for (int32_t i = 0; i < inputs; ++i) expectRankOf(node_->member->inputs[static_cast<size_t>(i)], in[i]);
+            Views const& views = node_->views;
+            out[0].rank = views.output.rank();
+            for (int32_t place = 0; place < out[0].rank; ++place) {
+                int32_t const axis = views.output.perm[static_cast<size_t>(place)];
+                bool const merged = views.output.reshapes() && place == 2;
+                out[0].d[place] = merged ? constant(builder, views.output.width)
+                    : axis == 3          ? extent(views.value, in[2], 3, builder)
+                                         : extent(views.query, in[0], static_cast<size_t>(axis), builder);
+            }
             return 0;
         });
     }
@@ -128,10 +145,10 @@ public:
                           int32_t outputs) const noexcept override {
         return guarded("getWorkspaceSize", size_t{0}, [&] {
             expectCount(inputs, outputs);
-            for (int32_t i = 0; i < 3; ++i) expectRank(node_->member->inputs[static_cast<size_t>(i)], in[i].desc.dims);
-            auto const axes = node_->axes();
+            for (int32_t i = 0; i < 3; ++i) expectRankOf(node_->member->inputs[static_cast<size_t>(i)], in[i].desc.dims);
             auto const extent = [&](int32_t input, size_t axis) {
-                return std::max({int64_t{1}, in[input].max.d[axes[axis]], in[input].desc.dims.d[axes[axis]]});
+                OperandView const& view = node_->views[node_->member->inputs[static_cast<size_t>(input)]];
+                return std::max({int64_t{1}, view.extent(axis, in[input].max.d), view.extent(axis, in[input].desc.dims.d)});
             };
             return static_cast<size_t>(workspaceBound(*node_->bundle, extent(0, 0), extent(0, 1), extent(1, 1),
                                                       extent(0, 2), extent(1, 2)));
@@ -157,7 +174,8 @@ public:
             expectCount(inputs, outputs);
             std::vector<Described> given;
             for (int32_t i = 0; i < inputs; ++i) given.push_back(describedAs(in[i]));
-            Call const call = node_->call(given.data(), given.size(), describedAs(out[0]));
+            Call call = node_->call(given.data(), given.size(), describedAs(out[0]));
+            for (Operand& operand : call.operands) operand.bind(nullptr);  // an offset decides which kernels fit
             prepare();
             session_->call = call;
             replan();
@@ -171,10 +189,10 @@ public:
             Session& session = *session_;
             bool aligned = reinterpret_cast<uintptr_t>(out[0]) % 16 == 0;
             for (size_t i = 0; i < node_->member->inputs.size(); ++i) {
-                session.call[node_->member->inputs[i]].pointer = in[i];
+                session.call[node_->member->inputs[i]].bind(in[i]);
                 aligned = aligned && reinterpret_cast<uintptr_t>(in[i]) % 16 == 0;
             }
-            session.call[Tensor::output].pointer = out[0];
+            session.call[Tensor::output].bind(out[0]);
             // Kernels are chosen for aligned buffers, which TensorRT promises; others get a choice of their own.
             if (!session.planned || !aligned) replan();
             session.planned = aligned;
@@ -206,17 +224,37 @@ private:
         }
     }
     template <typename Dims>  // known ones or symbolic ones
-    static void expectRank(Tensor tensor, Dims const& dims) {
-        if (dims.rank == rankOf(tensor)) return;
-        throw std::runtime_error(std::string(nameOf(tensor)) + " has " + std::to_string(dims.rank)
-                                 + " dimensions instead of " + std::to_string(rankOf(tensor)));
+    void expectRankOf(Tensor tensor, Dims const& dims) const {
+        expectRank(tensor, dims.rank, node_->rankOf(tensor));
     }
-    void expectWidth(char const* name, abi::Dims const& dims, int64_t width) const {
-        int64_t const found = dims.d[node_->axes()[3]];
+    void expectWidth(Tensor tensor, abi::Dims const& dims, int64_t width) const {
+        expectWidth(nameOf(tensor), node_->views[tensor].extent(3, dims.d), width);
+    }
+    static void expectWidth(char const* name, int64_t found, int64_t width) {
         if (found >= 0 && found != width) {
             throw std::runtime_error(std::string(name) + " is " + std::to_string(found)
                                      + " wide, but the attached kernels were compiled for " + std::to_string(width));
         }
+    }
+
+    static abi::Exprs& maths(abi::ExprBuilder* builder) {
+        if (builder == nullptr || builder->exprs == nullptr) throw std::runtime_error("no extents can be computed");
+        return *builder->exprs;
+    }
+    static void const* constant(abi::ExprBuilder* builder, int64_t value) { return maths(builder).constant(value); }
+
+    // The extent of an axis of [B, H, S, D] in a tensor.
+    static void const* extent(OperandView const& view, abi::DimsExprs const& tensor, size_t axis,
+                              abi::ExprBuilder* builder) {
+        auto const place = static_cast<size_t>(view.perm[axis]);
+        if (place < 2) return tensor.d[place];
+        size_t const side = place - 2;
+        if (view.reshapes()) return constant(builder, view.taken(side, view.cut[side]));
+        void const* found = tensor.d[place];
+        if (view.ends[side] < kWhole) found = maths(builder).operation(abi::kMin, found, constant(builder, view.ends[side]));
+        if (view.starts[side] == 0) return found;
+        found = maths(builder).operation(abi::kSub, found, constant(builder, view.starts[side]));
+        return maths(builder).operation(abi::kMax, found, constant(builder, 0));
     }
 
     void prepare() {
@@ -233,7 +271,8 @@ private:
     std::shared_ptr<Node const> node_;
     char const* emptyRows_ = nullptr;
     std::array<int32_t, 2> windows_{};
-    std::array<abi::Field, 6> fieldsToStore_{};
+    std::array<std::vector<int32_t>, kViewAttributes.size()> views_;
+    std::vector<abi::Field> fieldsToStore_;
     abi::Fields collection_{};
     std::string identity_;
     int32_t tactic_ = 0;
@@ -257,24 +296,31 @@ public:
         }
         return nullptr;
     }
-    abi::Fields const* fieldNames() noexcept override {
-        static constexpr abi::Field kFields[] = {
-            {"scale", nullptr, abi::kFieldFloat32, 1},
-            {"empty_rows", nullptr, abi::kFieldChar, 1},
-            {"layout", nullptr, abi::kFieldChar, 1},
-            {"kernels", nullptr, abi::kFieldChar, 1},
-            {"window_left", nullptr, abi::kFieldInt32, 1},
-            {"window_right", nullptr, abi::kFieldInt32, 1},
-        };
-        static constexpr abi::Fields kWithWindow{6, kFields};
-        static constexpr abi::Fields kWithout{4, kFields};
-        return member_.window ? &kWithWindow : &kWithout;
-    }
+    abi::Fields const* fieldNames() noexcept override { return &named(member_.window); }
     char const* pluginName() const noexcept override { return member_.opType.c_str(); }
     char const* pluginVersion() const noexcept override { return kVersion; }
     char const* pluginNamespace() const noexcept override { return kNamespace; }
 
 private:
+    // What the parser looks for in a node.  Made once, never destroyed.
+    static abi::Fields const& named(bool window) {
+        static auto const* const made = [] {
+            auto* const fields = new std::vector<abi::Field>{
+                {"scale", nullptr, abi::kFieldFloat32, 1},
+                {"empty_rows", nullptr, abi::kFieldChar, 1},
+                {"layout", nullptr, abi::kFieldChar, 1},
+                {"kernels", nullptr, abi::kFieldChar, 1},
+            };
+            for (char const* view : kViewAttributes) fields->push_back({view, nullptr, abi::kFieldInt32, 4});
+            fields->push_back({"window_left", nullptr, abi::kFieldInt32, 1});
+            fields->push_back({"window_right", nullptr, abi::kFieldInt32, 1});
+            return fields;
+        }();
+        static abi::Fields const with{static_cast<int32_t>(made->size()), made->data()};
+        static abi::Fields const without{static_cast<int32_t>(made->size()) - 2, made->data()};
+        return window ? with : without;
+    }
+
     Member const& member_;
 };
 

@@ -36,7 +36,7 @@ struct Probe final : abi::Plugin, abi::Core, abi::Build, abi::Runtime {
     }
     int32_t outputTypes(int32_t*, int32_t, int32_t const*, int32_t) const noexcept override { return 205; }
     int32_t outputShapes(abi::DimsExprs const*, int32_t, abi::DimsExprs const*, int32_t, abi::DimsExprs*, int32_t,
-                         void*) noexcept override {
+                         abi::ExprBuilder*) noexcept override {
         return 206;
     }
     bool supportsFormat(int32_t, abi::DynamicTensorDesc const*, int32_t, int32_t) noexcept override { return true; }
@@ -60,6 +60,13 @@ struct Probe final : abi::Plugin, abi::Core, abi::Build, abi::Runtime {
     }
     abi::Plugin* attachToContext(void*) noexcept override { return (last = 307, nullptr); }
     abi::Fields const* fieldsToSerialize() noexcept override { return (last = 308, nullptr); }
+};
+
+struct ExprsProbe final : abi::Exprs {
+    void const* constant(int64_t value) override { return value == 7 ? this : nullptr; }
+    void const* operation(int32_t operation, void const* first, void const* second) override {
+        return operation == abi::kSub && first == this ? second : nullptr;
+    }
 };
 
 struct CreatorProbe final : abi::Creator {
@@ -125,5 +132,9 @@ extern "C" __attribute__((visibility("default"))) int32_t alibiSelfTest() {
     if (creator.last != 410) return 15;
     if (!same(callText(maker, 6), "name") || !same(callText(maker, 7), "version")) return 16;
     if (!same(callText(maker, 8), "namespace")) return 17;
+    ExprsProbe exprs;
+    void* const maths = static_cast<abi::Exprs*>(&exprs);
+    if (slot<void const*(void*, int64_t)>(maths, 2)(maths, 7) != &exprs) return 18;
+    if (slot<void const*(void*, int32_t, void const*, void const*)>(maths, 3)(maths, 4, maths, &creator) != &creator) return 19;
     return 0;
 }

@@ -15,6 +15,7 @@ from onnx import NodeProto, TensorProto, ValueInfoProto
 from ...algebra import Poly, Size, of, poly
 from ...base.errors import ModelRejected
 from ...fused.family import BY_OP_TYPE, DOMAIN, MaskKind, is_fused
+from ...fused.layout import OPERANDS, OperandView, extents_of, layout_of
 from ...graph.index import MAX_RANK, Scope, attribute, int_attribute, label, subgraphs
 from . import contrib
 from .extents import RULES, Dims, broadcast
@@ -245,11 +246,28 @@ def _infer_dims(interpreter: Interpreter, node: NodeProto) -> list[Dims]:
     return [dims for _, dims in found]
 
 
+def operand_extents(interpreter: Interpreter, view: OperandView, dims: Dims) -> Dims:
+    """[B, H, S, D] of an operand, of the extents of its tensor; None at another rank than the view's."""
+    normal = [interpreter.facts.normal(extent) for extent in dims or ()]
+    found = extents_of(view, [e if e.constant is None else int(e.constant) for e in normal])
+    return None if found is None else tuple(extent if isinstance(extent, Poly) else poly(extent) for extent in found)
+
+
 def _fused_attention(interpreter: Interpreter, node: NodeProto, inputs: list[Dims]) -> Dims:
-    """[B, H, S_q, D_v]; a mask has to fit [B, H, S_q, S_kv], which tells how those are related."""
-    query, key, value = inputs[:3]
-    if query is None or key is None or value is None or not len(query) == len(key) == len(value) == 4:
+    """The output's extents; a mask has to fit [B, H, S_q, S_kv], which tells how those are related."""
+    try:
+        layout = layout_of(node)
+    except ValueError:
         return None
+    query, key, value = (
+        operand_extents(interpreter, layout[name], dims) for name, dims in zip(OPERANDS, inputs, strict=False)
+    )
+    if query is None or key is None or value is None:
+        return None
+    for name, dims in zip(OPERANDS, inputs, strict=False):
+        if dims is not None and layout[name].reshapes:
+            whole = poly(layout[name].shape[2] * layout[name].shape[3])
+            interpreter.facts.learn(dims[2], whole, label(node), by_broadcast=False)
     for mine, other in ((query[0], key[0]), (key[0], value[0]), (key[1], value[1]), (key[2], value[2])):
         interpreter.facts.learn(mine, other, label(node), by_broadcast=False)
     scores: tuple[Poly, ...] = (*query[:3], key[2])
@@ -257,4 +275,6 @@ def _fused_attention(interpreter: Interpreter, node: NodeProto, inputs: list[Dim
     mask = inputs[4] if masked and len(inputs) > 4 else None
     if mask is not None:
         scores = broadcast(interpreter, [scores, mask], node)
-    return (*scores[:3], value[3])
+    result = (*scores[:3], value[3])
+    moved = tuple(result[axis] for axis in layout.output.perm)
+    return (*moved[:2], poly(layout.output.shape[2])) if layout.output.reshapes else moved

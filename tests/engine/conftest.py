@@ -31,7 +31,7 @@ def host_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def plan_dump(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The library's planning as a program, with the sanitizers on."""
-    sources = [str(NATIVE / "core" / f"{name}.cpp") for name in ("bundle", "call", "inflate", "node", "plan")]
+    sources = [str(NATIVE / "core" / f"{name}.cpp") for name in ("bundle", "call", "inflate", "node", "plan", "view")]
     return compiled(tmp_path_factory, "plan_dump.cpp", "-fsanitize=address,undefined", *sources)
 
 

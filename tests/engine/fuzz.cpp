@@ -3,6 +3,7 @@
 //   fuzz BUNDLE SEED ROUNDS
 // Nothing is expected of an answer but that there is one: a refusal with a sentence, or a plan within CUDA's limits.
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -96,6 +97,24 @@ abi::TensorDesc tensor(Tensor meant, int32_t type) {
     return desc;
 }
 
+// Attributes of views, mostly of [B, H, S, D] in tensors of rank 3 or 4, with a number changed now and then.
+ViewNumbers viewNumbers() {
+    ViewNumbers made;
+    bool const reshapes = chance(2);
+    for (size_t i = 0; i < made.size(); ++i) {
+        std::string const name = kViewAttributes[i];
+        auto const ends = [&](char const* part) { return name.size() > std::strlen(part) && name.rfind(part) == name.size() - std::strlen(part); };
+        if (ends("perm")) made[i] = chance(2) ? std::vector<int64_t>{0, 2, 1, 3} : std::vector<int64_t>{1, 2, 0, 3};
+        else if (name == "output_shape") made[i] = reshapes ? std::vector<int64_t>{0, 0, 128} : std::vector<int64_t>(4, 0);
+        else if (ends("shape")) made[i] = reshapes ? std::vector<int64_t>{0, 0, 6, 64} : std::vector<int64_t>(4, 0);
+        else if (ends("starts")) made[i] = {static_cast<int64_t>(below(4)), 0};
+        else made[i] = {static_cast<int64_t>(4 + below(4)), chance(4) ? kWhole : 64};
+        if (chance(30)) made[i][below(made[i].size())] = chance(2) ? extent() : static_cast<int32_t>(below(uint64_t{1} << 32));
+        if (chance(60)) made[i].resize(below(9), extent());
+    }
+    return made;
+}
+
 // Extents that mostly belong together, so that more than the first check is reached.
 void agree(std::vector<abi::TensorDesc>& descs, Member const& member) {
     if (chance(3)) return;
@@ -124,6 +143,39 @@ Member const& memberOf(std::string const& opType) {
     return family()[below(family().size())];
 }
 
+// The tensors that views are taken of, where the operands were to be [B, H, S, D].
+void inViews(std::vector<abi::TensorDesc>& descs, Member const& member, Views const& views) {
+    int64_t const batch = extent(), rows = extent();
+    for (size_t i = 0; i < descs.size(); ++i) {
+        bool const last = i + 1 == descs.size();
+        if (!last && (i >= 3 || i >= member.inputs.size())) continue;
+        abi::Dims& to = descs[i].dims;
+        if (last ? views.output.reshapes() : views[member.inputs[i]].reshapes()) {
+            to.rank = chance(9) ? 4 : 3;
+            to.d[0] = batch, to.d[1] = rows, to.d[2] = chance(9) ? extent() : last ? 128 : 6 * 64;
+        } else if (chance(2)) {
+            to.d[0] = batch, to.d[1] = rows, to.d[2] = 6, to.d[3] = 64;
+        }
+    }
+}
+
+// Every element of an operand lies in its tensor.
+void expectWithin(Node const& node, std::vector<Described> const& given, size_t i) {
+    bool const last = i == 3;
+    Described const& from = last ? given.back() : given[i];
+    Operand const query = describe(Tensor::query, given[0], node.views.query);
+    Operand const value = describe(Tensor::value, given[2], node.views.value);
+    Operand const operand = last ? describeOutput(from, node.views.output, query.shape[1], value.shape[3])
+                                 : describe(node.member->inputs[i], from, node.views[node.member->inputs[i]]);
+    int64_t elements = 1, end = operand.offset;
+    for (int32_t axis = 0; axis < from.rank; ++axis) elements *= from.extents[static_cast<size_t>(axis)];
+    for (size_t axis = 0; axis < 4; ++axis) {
+        if (operand.shape[axis] == 0) return;
+        end += (operand.shape[axis] - 1) * operand.strides[axis];
+    }
+    if (operand.offset < 0 || end >= elements) std::abort();
+}
+
 void planning(std::string const& bytes) {
     std::shared_ptr<Bundle const> bundle;
     try {
@@ -135,14 +187,22 @@ void planning(std::string const& bytes) {
     Node node;
     node.member = &memberOf(bundle->opType);
     for (int round = 0; round < 4; ++round) {
+        try {
+            node.views = chance(2) ? viewsOf(viewNumbers()) : viewsOf(std::string("BHSD"));
+        } catch (std::runtime_error const&) {
+        }
         std::vector<abi::TensorDesc> descs;
         for (Tensor meant : node.member->inputs) descs.push_back(tensor(meant, meant == Tensor::slopes ? abi::kFloat : abi::kBFloat16));
         descs.push_back(tensor(Tensor::output, abi::kBFloat16));
         agree(descs, *node.member);
+        inViews(descs, *node.member, node.views);
         try {
             std::vector<Described> given;
             for (auto const& desc : descs) given.push_back(describedAs(desc));
+            if (chance(2)) given.back() = node.output(given.data(), given.size() - 1);
             Call call = node.call(given.data(), given.size() - 1, given.back());
+            for (size_t i = 0; i < 4; ++i) expectWithin(node, given, i);
+            for (Operand& operand : call.operands) operand.bind(reinterpret_cast<void const*>(below(2) * 4096));
             Device const device{bundle->serve(chance(2) ? 90 : 80), chance(4) ? extent() : 132};
             Plan const plan = makePlan(*bundle, call, device, static_cast<int32_t>(below(3)));
             for (Launch const& launch : plan.launches) {
@@ -157,9 +217,9 @@ void planning(std::string const& bytes) {
     }
 }
 
-struct Text {
-    std::string value;
-    abi::Field field;
+struct Exprs final : abi::Exprs {
+    void const* constant(int64_t) override { return this; }
+    void const* operation(int32_t, void const* first, void const*) override { return first; }
 };
 
 void asPlugin(abi::Versioned* const* creators, int32_t count, std::string const& bytes, std::string const& opType) {
@@ -170,7 +230,7 @@ void asPlugin(abi::Versioned* const* creators, int32_t count, std::string const&
     }
     Member const& member = memberOf(maker->pluginName());
     float const scale = chance(9) ? -1e38F * 10.0F : 0.125F;
-    std::string const layout = chance(5) ? "BS" : chance(3) ? "BSHD" : "BHSD";
+    std::string const layout = chance(5) ? "BS" : chance(3) ? "BSHD" : chance(2) ? kViews : "BHSD";
     std::string const rows = chance(9) ? "" : chance(2) ? "mean" : "zero";
     std::vector<abi::Field> fields = {
         {"scale", &scale, abi::kFieldFloat32, 1},
@@ -178,6 +238,12 @@ void asPlugin(abi::Versioned* const* creators, int32_t count, std::string const&
         {"empty_rows", rows.c_str(), abi::kFieldChar, static_cast<int32_t>(rows.size() + 1)},
         {"kernels", bytes.data(), abi::kFieldChar, static_cast<int32_t>(bytes.size())},
     };
+    std::array<std::vector<int32_t>, kViewAttributes.size()> views;
+    ViewNumbers const numbers = viewNumbers();
+    for (size_t i = 0; layout == kViews && i < views.size(); ++i) {
+        views[i].assign(numbers[i].begin(), numbers[i].end());
+        fields.push_back({kViewAttributes[i], views[i].data(), abi::kFieldInt32, static_cast<int32_t>(views[i].size())});
+    }
     if (chance(9)) fields[below(4)].type = static_cast<int32_t>(below(9));
     if (chance(9)) fields[below(4)].data = nullptr;
     if (chance(9)) fields[below(4)].name = nullptr;
@@ -193,6 +259,10 @@ void asPlugin(abi::Versioned* const* creators, int32_t count, std::string const&
         for (Tensor meant : member.inputs) descs.push_back(tensor(meant, meant == Tensor::slopes ? abi::kFloat : abi::kBFloat16));
         descs.push_back(tensor(Tensor::output, abi::kBFloat16));
         agree(descs, member);
+        try {
+            if (layout == kViews) inViews(descs, member, viewsOf(numbers));
+        } catch (std::runtime_error const&) {
+        }
         auto inputs = static_cast<int32_t>(member.inputs.size());
         if (chance(6)) {
             inputs = static_cast<int32_t>(below(9));
@@ -203,9 +273,11 @@ void asPlugin(abi::Versioned* const* creators, int32_t count, std::string const&
         std::vector<int32_t> types(static_cast<size_t>(inputs));
         for (auto const& desc : descs) dynamic.push_back({desc, desc.dims, desc.dims, desc.dims});
         for (size_t i = 0; i < symbols.size(); ++i) symbols[i].rank = descs[i].dims.rank;
+        Exprs exprs;
+        abi::ExprBuilder builder{nullptr, chance(9) ? nullptr : &exprs};
         abi::DimsExprs shape{};
         int32_t type = 0;
-        build->outputShapes(symbols.data(), inputs, nullptr, 0, &shape, 1, nullptr);
+        build->outputShapes(symbols.data(), inputs, nullptr, 0, &shape, 1, &builder);
         build->outputTypes(&type, 1, types.data(), inputs);
         build->supportsFormat(static_cast<int32_t>(below(12)) - 1, dynamic.data(), inputs, 1);
         build->configure(dynamic.data(), inputs, dynamic.data() + inputs, 1);

@@ -37,6 +37,12 @@ static_assert(static_cast<int32_t>(PluginCapabilityType::kBUILD) == abi::kBuild)
 static_assert(static_cast<int32_t>(PluginCapabilityType::kRUNTIME) == abi::kRuntime);
 static_assert(static_cast<int32_t>(TensorFormat::kLINEAR) == abi::kLinear);
 
+static_assert(static_cast<int32_t>(PluginFieldType::kINT32) == abi::kFieldInt32);
+static_assert(sizeof(IExprBuilder) == sizeof(abi::ExprBuilder));
+static_assert(static_cast<int32_t>(DimensionOperation::kMAX) == abi::kMax);
+static_assert(static_cast<int32_t>(DimensionOperation::kMIN) == abi::kMin);
+static_assert(static_cast<int32_t>(DimensionOperation::kSUB) == abi::kSub);
+
 namespace {
 
 int failures = 0;
@@ -45,6 +51,34 @@ void expect(bool condition, char const* what) {
     if (condition) return;
     ++failures;
     std::fprintf(stderr, "FAILED: %s\n", what);
+}
+
+// Extents as TensorRT offers them, used as the plugin uses them.
+struct Exprs final : apiv::VExprBuilder {
+    std::string asked;
+
+    IDimensionExpr const* constant(int64_t value) override {
+        asked += "constant " + std::to_string(value);
+        return reinterpret_cast<IDimensionExpr const*>(this);
+    }
+    IDimensionExpr const* operation(DimensionOperation op, IDimensionExpr const& first, IDimensionExpr const&) override {
+        asked += " operation " + std::to_string(static_cast<int32_t>(op));
+        return &first;
+    }
+    IDimensionExpr const* declareSizeTensor(int32_t, IDimensionExpr const&, IDimensionExpr const&) override { return nullptr; }
+};
+
+struct Builder final : IExprBuilder {
+    explicit Builder(Exprs& exprs) { mImpl = &exprs; }
+};
+
+void builder() {
+    Exprs exprs;
+    Builder given(exprs);
+    auto* const ours = reinterpret_cast<abi::ExprBuilder*>(static_cast<IExprBuilder*>(&given))->exprs;
+    void const* const constant = ours->constant(int64_t{7} << 33);
+    expect(ours->operation(abi::kSub, constant, ours) == constant, "operands are references");
+    expect(exprs.asked == "constant " + std::to_string(int64_t{7} << 33) + " operation 4", "extents are asked for");
 }
 
 }  // namespace
@@ -76,7 +110,7 @@ int main(int argc, char** argv) {
         std::string const name = creator->getPluginName();
         expect(family.find("," + name + ",") != std::string::npos, "a member of the family");
         bool const window = name.find("Window") != std::string::npos;
-        expect(creator->getFieldNames()->nbFields == (window ? 6 : 4), "declared fields");
+        expect(creator->getFieldNames()->nbFields == (window ? 20 : 18), "declared fields");
         if (name != "AlibiAttentionCausal") continue;
         IPluginV3* const plugin = creator->createPlugin("layer", &collection, TensorRTPhase::kBUILD);
         expect(plugin != nullptr, "created");
@@ -100,6 +134,7 @@ int main(int argc, char** argv) {
         delete copy;
         delete plugin;
     }
+    builder();
     std::printf("%d failures\n", failures);
     return failures;
 }

@@ -16,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "core/view.h"
 #include "tensorrt/abi.h"
 
 namespace abi = alibi::abi;
@@ -62,6 +63,7 @@ struct Attributes {
     std::string layout;
     std::string kernels;
     std::array<int32_t, 2> window;
+    std::vector<std::vector<int32_t>> views;
     std::vector<abi::Field> fields;
     abi::Fields collection{};
 
@@ -81,6 +83,17 @@ struct Attributes {
         collection = {static_cast<int32_t>(fields.size()), fields.data()};
     }
     Attributes(Attributes const&) = delete;
+
+    // The attributes of views, in the order of alibi::kViewAttributes; those without numbers are left out.
+    Attributes& viewed(std::vector<std::vector<int32_t>> numbers) {
+        views = std::move(numbers);
+        for (size_t i = 0; i < views.size(); ++i) {
+            if (views[i].empty()) continue;
+            fields.push_back({alibi::kViewAttributes[i], views[i].data(), abi::kFieldInt32, static_cast<int32_t>(views[i].size())});
+        }
+        collection = {static_cast<int32_t>(fields.size()), fields.data()};
+        return *this;
+    }
 
     abi::Fields const* given() const { return &collection; }
 };
@@ -125,7 +138,7 @@ void lifecycle(Library const& library, char const* opType, std::string const& ke
     expect(maker != nullptr, "the creator is there");
     if (maker == nullptr) return;
     expect(std::strcmp(maker->pluginVersion(), "1") == 0 && std::strcmp(maker->pluginNamespace(), "alibi") == 0, "name");
-    expect(maker->fieldNames()->count == 4, "declared fields");
+    expect(maker->fieldNames()->count == 18, "declared fields");
     Attributes const attributes(0.125F, "zero", "BHSD", kernels);
     std::unique_ptr<abi::Plugin> plugin(maker->create("layer", &attributes.collection, abi::kBuilding));
     expect(plugin != nullptr, "created");
@@ -200,6 +213,121 @@ void lifecycle(Library const& library, char const* opType, std::string const& ke
     expect(status == 0 || recorder.last.find("CUDA") != std::string::npos, "onShapeChange names what is missing");
 }
 
+// Extents by what was asked for, as long as the builder lives.
+struct Exprs final : abi::Exprs {
+    struct Expr {
+        int32_t operation;
+        int64_t value;
+        void const* first;
+        void const* second;
+    };
+    std::vector<std::unique_ptr<Expr>> made;
+
+    void const* constant(int64_t value) override { return operation_({-1, value, nullptr, nullptr}); }
+    void const* operation(int32_t operation, void const* first, void const* second) override {
+        return operation_({operation, 0, first, second});
+    }
+    void const* operation_(Expr expr) {
+        made.push_back(std::make_unique<Expr>(expr));
+        return made.back().get();
+    }
+    int64_t value(void const* expr) const {
+        for (auto const& one : made) {
+            if (one.get() == expr && one->operation == -1) return one->value;
+        }
+        return -1;
+    }
+};
+
+using Numbers = std::vector<std::vector<int32_t>>;
+
+// Four query heads over two key heads in one tensor [B, S, (4 + 2 + 2) * width], and a merged output.
+Numbers thirds(int32_t width) {
+    std::vector<int32_t> const cut = {0, 0, 8, width}, perm = {0, 2, 1, 3};
+    return {cut, {0, 0}, {4, width}, perm, cut, {4, 0}, {6, width}, perm, cut, {6, 0}, {8, width}, perm,
+            perm, {0, 0, 4 * width}};
+}
+
+void views(Library const& library, char const* opType, std::string const& kernels, int32_t dtype, int64_t width) {
+    abi::Creator* const maker = library.creator(opType);
+    auto const narrow = static_cast<int32_t>(width);
+    Attributes attributes(0.125F, "mean", "views", kernels);
+    std::unique_ptr<abi::Plugin> plugin(maker->create("layer", attributes.viewed(thirds(narrow)).given(), abi::kBuilding));
+    expect(plugin != nullptr, "a node of views is created");
+    if (!plugin) return;
+    Exprs exprs;
+    abi::ExprBuilder builder{nullptr, &exprs};
+    int symbols[4];
+    abi::DimsExprs in[4]{};
+    for (int input = 0; input < 3; ++input) in[input] = {3, {&symbols[0], &symbols[1], &symbols[2], &symbols[3]}};
+    in[3].rank = 1;
+    abi::DimsExprs shape{};
+    expect(build(plugin.get())->outputShapes(in, 4, nullptr, 0, &shape, 1, &builder) == 0, "output shape of views");
+    expect(shape.rank == 3 && shape.d[0] == &symbols[0] && shape.d[1] == &symbols[1] && exprs.value(shape.d[2]) == 4 * width,
+           "[B, S, H * D]");
+    expect(build(plugin.get())->outputShapes(in, 4, nullptr, 0, &shape, 1, nullptr) != 0, "no extents without a builder");
+    in[1].rank = 4;
+    expect(build(plugin.get())->outputShapes(in, 4, nullptr, 0, &shape, 1, &builder) != 0, "another rank is refused");
+
+    abi::TensorDesc const whole = tensor(dtype, {2, 300, 8 * width});
+    std::vector<abi::TensorDesc> descs = {whole, whole, whole, tensor(abi::kFloat, {4}), tensor(dtype, {2, 300, 4 * width})};
+    std::vector<abi::DynamicTensorDesc> all;
+    for (auto const& desc : descs) all.push_back(dynamic(desc));
+    expect(build(plugin.get())->configure(all.data(), 4, all.data() + 4, 1) == 0, "views are configured");
+    auto wide = all;
+    wide[4].desc.dims.d[2] += 8;
+    expect(build(plugin.get())->configure(wide.data(), 4, wide.data() + 4, 1) != 0, "another output is refused");
+    expect(build(plugin.get())->workspaceBytes(all.data(), 4, all.data() + 4, 1) < (size_t{1} << 32), "workspace of views");
+    std::unique_ptr<abi::Plugin> restored(maker->create("layer", runtime(plugin.get())->fieldsToSerialize(), abi::kRunning));
+    expect(restored != nullptr && std::strcmp(build(restored.get())->timingCacheId(), build(plugin.get())->timingCacheId()) == 0,
+           "views are stored");
+    Attributes other(0.125F, "mean", "views", kernels);
+    Numbers moved = thirds(narrow);
+    std::swap(moved[5], moved[9]);  // key and value
+    std::swap(moved[6], moved[10]);
+    std::unique_ptr<abi::Plugin> changed(maker->create("layer", other.viewed(moved).given(), abi::kBuilding));
+    expect(changed != nullptr && std::strcmp(build(changed.get())->timingCacheId(), build(plugin.get())->timingCacheId()) != 0,
+           "other views are another node");
+    std::unique_ptr<abi::Plugin> copy(plugin->clone());
+    plugin.reset();
+    std::unique_ptr<abi::Plugin> attached(runtime(copy.get())->attachToContext(nullptr));
+    copy.reset();
+    int32_t const status = runtime(attached.get())->onShapeChange(descs.data(), 4, &descs[4], 1);
+    expect(status == 0 || recorder.last.find("CUDA") != std::string::npos, "onShapeChange names what is missing");
+    descs[1] = tensor(dtype, {2, 300, 8 * width - 1});
+    expect(runtime(attached.get())->onShapeChange(descs.data(), 4, &descs[4], 1) != 0
+               && recorder.last.find("key: its last dimension is") != std::string::npos,
+           "a tensor without such a view is refused");
+
+    // Part of a tensor of rank 4, in the order of ONNX: its extents are computed.
+    Numbers parts = thirds(narrow);
+    for (size_t operand = 0; operand < 3; ++operand) parts[4 * operand] = {0, 0, 0, 0};
+    parts[2] = {INT32_MAX, narrow};
+    parts[1] = {4, 0};
+    parts[12] = {0, 1, 2, 3};
+    parts[13] = {0, 0, 0, 0};
+    Attributes cut(0.125F, "mean", "views", kernels);
+    std::unique_ptr<abi::Plugin> const sliced(maker->create("layer", cut.viewed(parts).given(), abi::kBuilding));
+    expect(sliced != nullptr, "slices of rank 4");
+    if (!sliced) return;
+    for (int input = 0; input < 3; ++input) in[input].rank = 4;
+    expect(build(sliced.get())->outputShapes(in, 4, nullptr, 0, &shape, 1, &builder) == 0 && shape.rank == 4, "of rank 4");
+    auto const* const heads = static_cast<Exprs::Expr const*>(shape.d[1]);
+    expect(heads->operation == abi::kMax && exprs.value(heads->second) == 0, "heads are not negative");
+    auto const* const less = static_cast<Exprs::Expr const*>(heads->first);
+    expect(less->operation == abi::kSub && less->first == &symbols[2] && exprs.value(less->second) == 4, "extent - start");
+
+    for (size_t i = 0; i < alibi::kViewAttributes.size(); ++i) {
+        for (std::vector<int32_t> const& wrong : Numbers{{}, {1}, {0, -1}, {0, 0, 0, -4}, {1, 2, 3, 0}, Numbers::value_type(1000, 9)}) {
+            Numbers numbers = thirds(narrow);
+            numbers[i] = wrong;
+            Attributes bad(0.125F, "mean", "views", kernels);
+            std::unique_ptr<abi::Plugin> const made(maker->create("layer", bad.viewed(numbers).given(), abi::kBuilding));
+            expect(made == nullptr && recorder.last.size() < 300, "what is no view is refused in a sentence");
+        }
+    }
+}
+
 void badInput(Library const& library, char const* opType, std::string const& kernels) {
     abi::Creator* const maker = library.creator(opType);
     auto const refused = [&](abi::Fields const* fields) {
@@ -253,6 +381,7 @@ int main(int argc, char** argv) {
     expect(library.count == std::atoi(argv[6]), "the whole family");
     std::string const kernels = contents(argv[2]);
     lifecycle(library, argv[3], kernels, std::atoi(argv[4]), std::atoi(argv[5]));
+    views(library, argv[3], kernels, std::atoi(argv[4]), std::atoi(argv[5]));
     badInput(library, argv[3], kernels);
     std::printf("%d failures\n", failures);
     return failures;

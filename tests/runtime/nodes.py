@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 import oracle
 from alibi_rewriter.fused.family import FusedAttention, Variant
+from alibi_rewriter.fused.layout import OPERANDS
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
@@ -34,9 +35,15 @@ class Sizes:
     mask: str = "bhqk"
 
 
+def ranks(node: FusedAttention) -> dict[str, int]:
+    """How many axes each input has."""
+    return {**RANKS, **{name: node.layout[name].rank for name in OPERANDS}}
+
+
 def model(node: FusedAttention, dtype: str = "float32", mask_dtype: str = "float32", nodes: int = 1) -> bytes:
     """A file whose graph is the node, or several that feed each other's query."""
     variant = node.variant
+    axes = ranks(node)
 
     def kind(name: str) -> int:
         if name in ("query", "key", "value"):
@@ -52,7 +59,7 @@ def model(node: FusedAttention, dtype: str = "float32", mask_dtype: str = "float
             inputs[0] = f"output{number - 1}"
         name = "output" if number == nodes - 1 else f"output{number}"
         made.append(helper.make_node(variant.op_type, inputs, [name], domain="alibi", **node.attributes()))
-    inputs = [helper.make_tensor_value_info(n, kind(n), [f"{n}{i}" for i in range(RANKS[n])]) for n in variant.inputs]
+    inputs = [helper.make_tensor_value_info(n, kind(n), [f"{n}{i}" for i in range(axes[n])]) for n in variant.inputs]
     kind_out = TYPES[dtype]
     if dtype == "bfloat16":  # which numpy does not know
         made[-1].output[0] = "narrow"
@@ -93,10 +100,17 @@ def feeds(variant: Variant, sizes: Sizes, rng: np.random.Generator, dtype: str =
 
 
 def answer(node: FusedAttention, given: Arrays) -> NDArray[np.float64]:
-    """The oracle's output."""
+    """The oracle's output, which reads the attributes as they stand in the node."""
+    said: dict[str, Any] = node.attributes()
+    views = said["layout"] == "views"
+    operands = {
+        name: oracle.operand(given[name], *(said[f"{name}_{part}"] for part in ("shape", "starts", "ends", "perm")))
+        for name in OPERANDS
+        if views
+    }
     names = ("query", "key", "value", "slopes", "mask", "key_positions", "key_bias")
-    return oracle.attention(
-        *(given.get(name) for name in names),  # type: ignore[arg-type]
+    result = oracle.attention(
+        *({**given, **operands}.get(name) for name in names),  # type: ignore[arg-type]
         scale=node.scale,
         bias=node.variant.form,
         causal=node.variant.causal,
@@ -104,6 +118,7 @@ def answer(node: FusedAttention, given: Arrays) -> NDArray[np.float64]:
         window_left=node.window_left,
         window_right=node.window_right,
     )
+    return oracle.output(result, said["output_perm"], said["output_shape"]) if views else result
 
 
 def error(got: NDArray[Any], wanted: NDArray[np.float64], given: Arrays) -> float:
