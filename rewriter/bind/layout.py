@@ -13,6 +13,7 @@ from onnx import NodeProto
 
 from ...algebra import ZERO, Index, Poly, of, substitute
 from ...fused.layout import RESULT, OperandView, OutputView, packed
+from ...graph.index import ints_attribute, operator
 from ...patterns.caches import PAST, PRESENT
 from ...patterns.layouts import COPYING, MAX_HOPS, Axis
 from ..interpret import Interpreter
@@ -81,13 +82,13 @@ def _ways(
     interpreter: Interpreter, view: View, roles: tuple[Index | None, Index | None, Index | None], dtype: int
 ) -> list[Placed]:
     """The tensors on the way up that the fused node can read an operand from, nearest first."""
-    if not view.clean or view.prefix or interpreter.dtype(view.tensor) != dtype:
+    if view.digits or view.prefix or interpreter.dtype(view.tensor) != dtype:
         return []
     feature = next((i for i in view.indices if i not in roles), None)
     if feature is None or feature.bound.constant is None:
         return []
     found: list[Placed] = []
-    step: _Step | None = _Step(view.tensor, tuple(of(a[0]) if a else ZERO for a in view.axes))
+    step: _Step | None = _Step(view.tensor, tuple(map(_place, view.axes)))
     for _ in range(MAX_HOPS):
         assert step is not None
         indices, head, group = _once(step.indices, roles[1])
@@ -98,6 +99,14 @@ def _ways(
         if step is None:
             break
     return found
+
+
+def _place(names: tuple[Index, ...]) -> Poly:
+    """The index in an axis that holds some, major first."""
+    place = ZERO
+    for name in names:
+        place = place * name.bound + of(name)
+    return place
 
 
 def _once(indices: tuple[Poly, ...], head: Index | None) -> tuple[tuple[Poly, ...], Index | None, int]:
@@ -201,7 +210,7 @@ def _output(interpreter: Interpreter, binding: Binding) -> tuple[View, OutputVie
     """The tensor farthest down that the fused node can write itself, how, and the nodes passed that copy."""
     frame = binding.proof.attention.frame
     plain = (binding.output, RESULT, ())
-    if not binding.output.clean or interpreter.dtype(binding.output.tensor) not in (0, binding.dtype):
+    if binding.output.digits or interpreter.dtype(binding.output.tensor) not in (0, binding.dtype):
         return plain
     feature = next((i for i in binding.output.indices if i not in frame.order), None)
     axes: _Axes = (frame.batch, frame.head, frame.row, feature)
@@ -215,12 +224,20 @@ def _output(interpreter: Interpreter, binding: Binding) -> tuple[View, OutputVie
         uses = interpreter.scope.consumers.get(current.tensor, [])
         if len(uses) != 1 or uses[0].scope is not interpreter.scope or uses[0].position != 0 or uses[0].node is None:
             break
-        followed = follow(interpreter, current, uses[0].node)
+        followed = _behind(interpreter, current, uses[0].node)
         if followed is None:
             break
         copies = (*copies, uses[0].node) if uses[0].node.op_type in COPYING else copies
         current = followed
     return plain if best[1].plain else best
+
+
+def _behind(interpreter: Interpreter, view: View, node: NodeProto) -> View | None:
+    """The view of what a single moving consumer makes of the output."""
+    perm = ints_attribute(node, "perm")
+    if operator(node) == "Transpose" and perm is not None and sorted(perm) == list(range(len(view.axes))):
+        return View(node.output[0], tuple(view.axes[axis] for axis in perm))
+    return follow(interpreter, view, node)
 
 
 def _written(interpreter: Interpreter, view: View, axes: _Axes) -> OutputView | None:
