@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -10,9 +11,11 @@ import zlib
 from pathlib import Path
 
 import compare_headers
+import numpy as np
 import pytest
 from alibi_rewriter.engine.container import HEADER, MAGIC, encode
 from alibi_rewriter.fused.family import KERNEL_MEMBERS
+from alibi_rewriter.fused.layout import KEEP, OPERANDS, WHOLE, Layout, OperandView, OutputView
 from alibi_rewriter.kernels.launch.plan import Call, Tensor, make_plan
 from alibi_rewriter.plugin import library_path, self_test
 from bundles import described, encoded, with_images
@@ -99,6 +102,13 @@ def dense(shape: tuple[int, ...], dtype: str, pointer: int, layout: str = "BHSD"
     return Tensor(pointer, dtype, shape, tuple(strides))
 
 
+def in_packing(tensor: Tensor, layout: str, pieces: int) -> Tensor:
+    """The same in one of ``pieces`` * 64 numbers per row, behind its first piece, or four numbers further than that."""
+    rows, step, aside = tensor.shape[2], 192 if layout == "woven" else 64, 4 if layout == "thirds aside" else 0
+    strides = (rows * pieces * 64, step, pieces * 64, 1)
+    return dataclasses.replace(tensor, pointer=tensor.pointer + 2 * (64 + aside), strides=strides)
+
+
 def as_line(call: Call, multiprocessors: int) -> str:
     """As plan_dump reads it."""
     types = {"": 0, "float16": 1, "bfloat16": 2, "float32": 3, "bool": 4}
@@ -131,11 +141,14 @@ def _member(mask_dtype: str | None) -> str:
 def calls(draw: st.DrawFn, mask_dtype: str | None) -> tuple[Call, int]:
     batch, kv_heads, group = draw(st.integers(1, 9)), draw(st.integers(1, 5)), draw(st.sampled_from((1, 2, 8, 24)))
     s_q, s_kv = draw(st.one_of(st.integers(1, 20), st.integers(1, 3000))), draw(st.integers(1, 140000))
-    layout = draw(st.sampled_from(("BHSD", "BSHD")))
+    layout = draw(st.sampled_from(("BHSD", "BSHD", "thirds", "woven", "thirds aside")))
     pointer = draw(st.sampled_from((1 << 20, (1 << 20) + 16, (1 << 20) + 2)))
     heads = group * kv_heads
-    query = dense((batch, heads, s_q, 64), "bfloat16", pointer, layout)
-    key = dense((batch, kv_heads, s_kv, 64), "bfloat16", 1 << 20, layout)
+    shape, kept_shape = (batch, heads, s_q, 64), (batch, kv_heads, s_kv, 64)
+    query = dense(shape, "bfloat16", pointer, layout)
+    key = dense(kept_shape, "bfloat16", 1 << 20, layout)
+    if layout not in ("BHSD", "BSHD"):
+        query, key = (in_packing(tensor, layout, heads + 2 * kv_heads) for tensor in (query, key))
     mask = None
     if mask_dtype is not None:
         shape = (batch, heads, s_q, s_kv)
@@ -162,6 +175,79 @@ def test_the_library_plans_as_the_model_does(
         for answer, (call, count) in zip(done.stdout.splitlines(), drawn, strict=True):
             wanted = expected(call, mask_dtype, count)
             assert answer == wanted or (wanted == "error" and answer.startswith("error ")), (answer, wanted)
+
+    compare()
+
+
+@st.composite
+def views(draw: st.DrawFn) -> tuple[Layout, dict[str, tuple[int, ...]]]:
+    """Views of tensors that they fit, mostly."""
+    batch, kv_heads, group = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    rows, keys, width, value_width = (draw(st.integers(1, 6)) for _ in range(4))
+    found, extents = {}, {}
+    for name in OPERANDS:
+        heads, own = (kv_heads * group if name == "query" else kv_heads), (value_width if name == "value" else width)
+        sizes = {"B": batch, "H": heads, "S": rows if name == "query" else keys, "D": own}
+        order = draw(st.permutations("BHS"))
+        starts = (draw(st.integers(0, 3)), draw(st.integers(0, 3)))
+        more = (draw(st.integers(0, 3)), draw(st.integers(0, 3)))
+        cut = (sizes[order[2]], own)
+        ends = tuple(first + size for first, size in zip(starts, cut, strict=True))
+        whole = [end + extra for end, extra in zip(ends, more, strict=True)]
+        if not any(more) and draw(st.booleans()):
+            ends = (WHOLE, WHOLE)
+        perm = tuple("".join((*order, "D")).index(axis) for axis in "BHSD")
+        reshapes = draw(st.booleans())
+        found[name] = OperandView((0, 0, *whole) if reshapes else KEEP, starts, ends, perm)
+        leading = tuple(sizes[axis] for axis in order[:2])
+        extents[name] = (*leading, whole[0] * whole[1]) if reshapes else (*leading, *whole)
+    if draw(st.integers(0, 9)) == 0:
+        extents["key"] = tuple(extent + draw(st.integers(0, 1)) for extent in extents["key"])
+    perm = (*draw(st.permutations((0, 1, 2))), 3)
+    merged = perm[2] == 1 and draw(st.booleans())
+    output = OutputView(perm, (0, 0, kv_heads * group * value_width) if merged else KEEP)
+    return Layout(found["query"], found["key"], found["value"], output), extents
+
+
+def as_numpy_lays_it(layout: Layout, extents: dict[str, tuple[int, ...]]) -> str | None:
+    """What plan_dump has to print: where numpy's own views are in memory; None if none fit each other."""
+    words: list[int] = []
+    arrays = {name: np.zeros(extents[name], np.uint8) for name in OPERANDS}
+    try:
+        operands = {name: layout[name].of(arrays[name]) for name in OPERANDS}
+    except ValueError:
+        return None
+    query, key, value = (operands[name].shape for name in OPERANDS)
+    if key != (query[0], value[1], value[2], query[3]) or value[0] != query[0]:
+        return None
+    for name in OPERANDS:
+        start = operands[name].__array_interface__["data"][0] - arrays[name].__array_interface__["data"][0]
+        words += [start, *operands[name].shape, *operands[name].strides]
+    result = (*query[:3], value[3])
+    moved = np.zeros([result[axis] for axis in layout.output.perm], np.uint8)
+    inverse = np.argsort(layout.output.perm)
+    words += [0, *result, *moved.transpose(inverse).strides]
+    if layout.output.reshapes and moved.shape[2] * moved.shape[3] != layout.output.shape[2]:
+        return None
+    words += moved.shape if not layout.output.reshapes else (*moved.shape[:2], layout.output.shape[2])
+    return " ".join(map(str, words))
+
+
+def test_the_library_finds_operands_where_numpy_has_them(plan_dump: Path) -> None:
+    @settings(max_examples=12, deadline=None)
+    @given(st.lists(views(), min_size=40, max_size=40))
+    def compare(drawn: list[tuple[Layout, dict[str, tuple[int, ...]]]]) -> None:
+        lines = []
+        for layout, extents in drawn:
+            lists = [*layout.attributes().values(), *(extents[name] for name in OPERANDS)]
+            lines.append(" ".join(" ".join(map(str, (len(one), *one))) for one in lists) + "\n")
+        done = subprocess.run(
+            [str(plan_dump), "--views"], input="".join(lines), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        for answer, (layout, extents) in zip(done.stdout.splitlines(), drawn, strict=True):
+            wanted = as_numpy_lays_it(layout, extents)
+            assert answer == wanted or (wanted is None and answer.startswith("error ")), (layout, extents)
 
     compare()
 

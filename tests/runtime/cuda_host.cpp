@@ -36,6 +36,7 @@ struct Value {
 };
 struct KernelInfo {
     std::map<std::string, std::string> texts;
+    std::map<std::string, std::vector<int64_t>> numbers;
     float scale = 0.125F;
 };
 struct MemoryInfo {};
@@ -85,6 +86,13 @@ void placeAttributes(std::array<void*, kPlaces>& e) {
         if (found == info->texts.end()) return failed("there is none");
         if (out != nullptr) std::memcpy(out, found->second.c_str(), found->second.size() + 1);
         *size = found->second.size() + 1;
+        return fine();
+    });
+    place(e, kAttributeInts, +[](KernelInfo const* info, char const* name, int64_t* out, size_t* size) {
+        auto const found = info->numbers.find(name);
+        if (found == info->numbers.end()) return failed("there is none");
+        if (out != nullptr) std::copy(found->second.begin(), found->second.end(), out);
+        *size = found->second.size();
         return fine();
     });
     place(e, kKernelInfoGetAllocator, +[](KernelInfo const*, int32_t, Allocator** made) {
@@ -254,6 +262,53 @@ void computes(KernelInfo const& info) {
     expect(counts().loads == 0, "nothing is loaded by a call");
 }
 
+// A node of views: of tensors of rank 4, rows and features cut out, in an order of axes.
+KernelInfo viewed(KernelInfo info, std::vector<int64_t> const& starts, std::vector<int64_t> const& perm) {
+    info.texts["layout"] = "views";
+    for (char const* name : {"query", "key", "value"}) {
+        std::string const operand = name;
+        info.numbers[operand + "_shape"] = {0, 0, 0, 0};
+        info.numbers[operand + "_starts"] = starts;
+        info.numbers[operand + "_ends"] = {INT32_MAX, starts[1] + 64};
+        info.numbers[operand + "_perm"] = perm;
+    }
+    info.numbers["output_perm"] = {0, 2, 1, 3};
+    info.numbers["output_shape"] = {0, 0, 4 * 64};
+    return info;
+}
+
+void views(KernelInfo const& info) {
+    auto const address = [](KernelContext const& context) { return reinterpret_cast<uint64_t>(context.inputs[0].bytes.data()); };
+    KernelInfo plain = viewed(info, {2, 0}, {0, 1, 2, 3});
+    plain.numbers["output_perm"] = {0, 1, 2, 3};
+    plain.numbers["output_shape"] = {0, 0, 0, 0};
+    Kernel const later(onGpu(), plain);
+    expect(later.message.empty(), later.message.c_str());
+    reset();
+    KernelContext rows = call(2, 4, 302, 302);
+    expect(later.run(rows).empty() && rows.output.info.extents == std::vector<int64_t>({2, 4, 300, 64}), "rows are cut off");
+    expect(counts().mapped == address(rows) + 2 * 64 * 2 && counts().headBytes == 302 * 64 * 2, "what is copied begins there");
+    Kernel const turned(onGpu(), viewed(info, {0, 0}, {0, 2, 1, 3}));
+    KernelContext heads = call(2, 300, 4, 4);
+    for (int i = 1; i < 3; ++i) heads.inputs[static_cast<size_t>(i)] = tensor(kBFloat16, {2, 300, 4, 64});
+    heads.inputs[3] = tensor(kFloat, {4});
+    expect(turned.run(heads) == "", "strides have kernels");
+    expect(heads.output.info.extents == std::vector<int64_t>({2, 300, 256}), "the output has rank 3");
+    heads.inputs[0].info.extents = {2, 300, 256};
+    expect(has(turned.run(heads), "query has 3 dimensions instead of 4"), "another rank");
+    KernelContext aside = call(2, 300, 4, 4, 72);
+    for (int i = 1; i < 3; ++i) aside.inputs[static_cast<size_t>(i)] = tensor(kBFloat16, {2, 300, 4, 72});
+    aside.inputs[3] = tensor(kFloat, {4});
+    expect(Kernel(onGpu(), viewed(info, {0, 8}, {0, 2, 1, 3})).run(aside).empty(), "16 bytes aside");
+    KernelInfo merged = viewed(info, {0, 0}, {0, 2, 1, 3});
+    merged.numbers["output_shape"] = {0, 0, 4 * 64 + 1};
+    expect(has(Kernel(onGpu(), merged).run(heads), "dimensions"), "before the width");
+    heads.inputs[0].info.extents = {2, 300, 4, 64};
+    expect(has(Kernel(onGpu(), merged).run(heads), "output: its last dimension is 256 and was to be 257"), "another width");
+    merged.numbers.erase("key_ends");
+    expect(has(Kernel(onGpu(), merged).message, "attribute 'key_ends' is missing"), "a missing attribute");
+}
+
 void concurrent(KernelInfo const& info) {
     Kernel const kernel(onGpu(), info);
     reset();
@@ -336,6 +391,7 @@ int main(int, char** arguments) {
         expect(has(Kernel(onGpu(), info).message, "no attached kernel runs on compute capability 7.5"), "another GPU");
     } else {
         computes(info);
+        views(info);
         concurrent(info);
         later(info);
         refusals(info);

@@ -95,12 +95,15 @@ STUB int cuModuleGetFunction(void** function, void* module, char const* name) {
 }
 STUB int cuFuncSetAttribute(void*, int, int) { return 0; }
 STUB int cuFuncLoad(void*) { return 0; }
-STUB int cuTensorMapEncodeTiled(void* map, int, unsigned rank, void* address, uint64_t const*, uint64_t const*,
+STUB int cuTensorMapEncodeTiled(void* map, int, unsigned rank, void* address, uint64_t const*, uint64_t const* strides,
                                 unsigned const*, unsigned const*, int, int, int, int) {
     if (rank != 4 || reinterpret_cast<uintptr_t>(map) % 64 != 0 || reinterpret_cast<uintptr_t>(address) % 16 != 0) {
         return kInvalid;
     }
     std::memset(map, 7, 128);
+    std::lock_guard<std::mutex> const lock(mutex);
+    counts.mapped = reinterpret_cast<uintptr_t>(address);
+    counts.headBytes = strides[1];
     return 0;
 }
 STUB int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned, unsigned, unsigned,
