@@ -108,27 +108,25 @@ class Worker:
         )  # fmt: skip
 
 
-def _grid(configuration: Configuration) -> tuple[Extent, Extent, Extent]:
+def grid_of(configuration: Configuration) -> tuple[Extent, Extent, Extent]:
+    """How many programs a kernel is launched with."""
     one = Extent()
     tile = configuration.tile
     rows = Factor(("s_q",), tile.block_m)
     if configuration.engine == "hopper":
         return Extent((rows, Factor(("batch", "heads"))), at_most="multiprocessors"), one, one
-    heads, batch = Extent((Factor(("heads",)),)), Extent((Factor(("batch",)),))
+    # What may be large is on the first axis; the others end at 65,535.
     if configuration.role in ("prefill", "reach"):
-        return Extent((rows,)), heads, batch
+        return Extent((rows, Factor(("batch", "heads")))), one, one
     if configuration.role == "combine":
-        return Extent((Factor(("s_q",)),)), heads, batch
+        return Extent((Factor(("batch", "heads")),)), Extent((Factor(("s_q",)),)), one
     if configuration.role == "blocks":
-        return (
-            Extent((rows, Factor(("s_kv",), tile.block_n))),
-            Extent((Factor(("mask_heads",)),)),
-            Extent((Factor(("mask_batches",)),)),
-        )
+        keys, entries = Factor(("s_kv",), tile.block_n), Factor(("mask_batches",))
+        return Extent((rows, keys, entries)), Extent((Factor(("mask_heads",)),)), one
     if configuration.role == "key_norms":
-        return Extent((Factor(("s_kv",), 64),)), Extent((Factor(("kv_heads",)),)), batch
-    packed = Extent((Factor(("rows",), tile.block_m),))
-    return Extent((Factor(("splits",)),)), packed, Extent((Factor(("batch", "kv_heads")),))
+        return Extent((Factor(("s_kv",), 64), Factor(("batch", "kv_heads")))), one, one
+    packed, splits = Extent((Factor(("rows",), tile.block_m),)), Extent((Factor(("splits",)),))
+    return Extent((Factor(("batch", "kv_heads")),)), packed, splits
 
 
 def described(found: dict[str, Any], configuration: Configuration, layout: BufferLayout) -> dict[str, Any]:
@@ -151,7 +149,7 @@ def described(found: dict[str, Any], configuration: Configuration, layout: Buffe
         "exact_arch": configuration.arch >= 90,
         "layout": dataclasses.asdict(layout),
         "conditions": [dataclasses.asdict(condition) for condition in conditions],
-        "grid": [dataclasses.asdict(extent) for extent in _grid(configuration)],
+        "grid": [dataclasses.asdict(extent) for extent in grid_of(configuration)],
         "tile": f"{configuration.engine} {configuration.tile.text}",
     }
 

@@ -6,6 +6,7 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma, warpgroup_mma_wait
 
+from .hidden import clear_hidden, clear_strange
 from .output import finish, hand_over_repeat_mask, wait_written
 from .products import add_values, ask_scores, multiply, query_of, rescaled, rounded_weights, sums_layout
 from .rows import block_info_of
@@ -100,6 +101,8 @@ def _start(products, step, queries_seen, me):
     vector = vector_of(step, me)
     line = BiasLine(slope, reference, row_as_key, shift)
     weights, _, peak = edge_weights(products, peak, vector, start, said, line, me)
+    if not me.FIXED_MAX:
+        clear_hidden(step, vector, said, gl.to_tensor(True), me)
     return NearBlocks(tile, first, diagonal_blocks, edges), left, right, line, peak, Anchors(before, behind), weights
 
 
@@ -187,6 +190,8 @@ def _consume_pass(
                         # From here on two rows of a thread share what they share right of the diagonal.
                         crossing = gl.exp2((anchors.before - line.shift) - (anchors.behind + line.shift))
                         out, sums = rescaled(out, sums, crossing)
+                if not FIXED_MAX:
+                    clear_hidden(step, vector, said, j < near.edges, me)
                 release(shared.freed.index(stage_of(step, settings)))
                 step += 1
                 j += 1
@@ -220,6 +225,8 @@ def _consume_pass(
                 else:
                     empty = (line.row_as_key < seen_from).to(gl.int32)
                 weights = mean_weights(weights, j - near.edges - left - right, empty, column, s_kv, settings)
+                if not FIXED_MAX:
+                    clear_strange(step, me)
                 release(shared.freed.index(stage_of(step, settings)))
                 step += 1
                 j += 1

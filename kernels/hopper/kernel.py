@@ -35,6 +35,9 @@ output.  The sum of a row's weights shows whether this was good enough; if it wa
 the end the program does its marked tiles again, with the maximum kept block by block.  So the result never depends on
 the shortcut, only the time does.
 
+A hidden key must not matter, whatever it and its value hold.  A tile whose result is not finite is done again, too, and
+the second pass clears the values of hidden keys (``hidden``).
+
 With ROW_TWINS rows r and r + 8, which one thread holds, share their maximum and thereby their bias.
 
 With SKIP far blocks that provably do not matter are left out (``skipping``).
@@ -94,7 +97,9 @@ def alibi_prefill_hopper(
     if QUERIES > 1:
         output_tile = gl.allocate_shared_memory(dtype, [CONSUMERS, 1, 1, ROWS_PER_CONSUMER, V], output_map.layout)
     PLAIN: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
-    vector_tile = gl.allocate_shared_memory(gl.float32, [STAGES if VECTOR else 1, BLOCK_N if VECTOR else 1], PLAIN)
+    # Of every stage; with a mask that has rows, of every consumer (``hidden``).
+    VECTORS: gl.constexpr = STAGES if VECTOR else CONSUMERS if MASK_ROWS else 1
+    vector_tile = gl.allocate_shared_memory(gl.float32, [VECTORS, BLOCK_N if VECTOR or MASK_ROWS else 1], PLAIN)
     block_info = gl.allocate_shared_memory(gl.int32, [STAGES, 1], PLAIN)
     if VECTOR:
         for i in gl.static_range(STAGES):

@@ -46,6 +46,10 @@ def finish(out, sums, repeat_mask, destination, tiles_done, output_map, me):
         # of those that see no key.
         weight = gl.convert_layout(total, me.row.type.layout)
         sound = (weight < LARGEST_TOTAL) & (weight > settings.LEAST_TOTAL)
+        if settings.MASK or settings.MASK_ROWS:
+            # Zero if all are finite, else NaN.  A value at a hidden key may be the reason (``hidden``).
+            strange = gl.sum(out * 0.0, 1)
+            sound = sound & (gl.convert_layout(strange, me.row.type.layout) == 0.0)
         sound = sound | (row_as_key >= me.sizes.s_kv)
         if settings.MASK:
             sound = sound | ((row_as_key < seen_from) & (weight == 0.0))

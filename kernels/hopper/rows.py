@@ -166,3 +166,43 @@ def with_mask(scores, said, factor, hidden, me):
             shown = shown & ((mask.window_right < 0) | (before >= -mask.window_right))
             scores = gl.where(shown, scores, hidden)
     return scores
+
+
+@gluon.jit
+def columns_seen(said, me):
+    """Which keys of a block some row of the tile sees: [BLOCK_N], 1 or 0.
+
+    Every warp looks at some of the keys in all rows, so that the warps need no memory to tell each other.
+    """
+    settings = me.settings
+    mask = me.row_mask
+    sizes = me.sizes
+    ACROSS: gl.constexpr = gl.BlockedLayout([1, settings.BLOCK_N // 4], [32, 1], [1, 4], [1, 0])
+    _, start, tile, slot = said
+    column = start + gl.arange(0, settings.BLOCK_N, layout=gl.SliceLayout(0, ACROSS))
+    batch = read_tile_info(me.shared, slot, BATCH).to(gl.int64)
+    head = read_tile_info(me.shared, slot, HEAD).to(gl.int64)
+    first = tile * (ROWS_PER_CONSUMER * settings.CONSUMERS)
+    end = gl.minimum(first + ROWS_PER_CONSUMER * settings.CONSUMERS, sizes.s_q)
+    seen = gl.zeros([32, settings.BLOCK_N], gl.int32, ACROSS)
+    while first < end:
+        row = first + gl.arange(0, 32, layout=gl.SliceLayout(1, ACROSS))
+        inside = (row < end)[:, None] & (column < sizes.s_kv)[None, :]
+        shown = inside
+        if settings.FORM == FORM_CAUSAL:
+            shown = shown & (column[None, :] <= (row + (sizes.s_kv - sizes.s_q))[:, None])
+        if settings.READS:
+            base = mask.pointer + batch * mask.batch + head * mask.head
+            at = base + (row.to(gl.int64) * mask.row)[:, None] + (column.to(gl.int64) * mask.column)[None, :]
+            loaded = gl.load(at, mask=inside, other=0)
+            if settings.ADDITIVE:
+                shown = shown & (loaded.to(gl.float32) > LOWEST)
+            else:
+                shown = shown & (loaded != 0)
+        if settings.WINDOW:
+            before = (row + (sizes.s_kv - sizes.s_q))[:, None] - column[None, :]
+            shown = shown & ((mask.window_left < 0) | (before <= mask.window_left))
+            shown = shown & ((mask.window_right < 0) | (before >= -mask.window_right))
+        seen |= shown.to(gl.int32)
+        first += 32
+    return gl.max(seen, 0)

@@ -41,7 +41,7 @@ def alibi_blocks(
     MASK: tl.constexpr, WINDOW: tl.constexpr, CAUSAL: tl.constexpr, DENSE: tl.constexpr, BLOCK_N: tl.constexpr,
     ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Grid (ceil(s_q / 128) * ceil(s_kv / BLOCK_N), heads of the mask, batch entries of the mask).
+    """Grid (ceil(s_q / 128) * ceil(s_kv / BLOCK_N) * batch entries of the mask, heads of the mask).
 
     A program looks at a block of BLOCK_N keys of a tile of ROWS rows and writes a byte: 1 if a row sees one of the
     keys, plus 2 if mask or window say something about one.  Keys that causality hides do not count.
@@ -55,11 +55,13 @@ def alibi_blocks(
         window_left, window_right: how many keys before and after its own a row sees; -1 for all (WINDOW).
     """
     blocks_of_tile = tl.cdiv(s_kv, BLOCK_N)
+    tiles = tl.cdiv(s_q, ROWS)
     tile = tl.program_id(0) // blocks_of_tile
     block = tl.program_id(0) % blocks_of_tile
+    batch = tile // tiles
+    tile = tile - batch * tiles
     head = tl.program_id(1)
-    batch = tl.program_id(2)
-    tl.store(ticket, 0, mask=(tl.program_id(0) == 0) & (head == 0) & (batch == 0))
+    tl.store(ticket, 0, mask=(tl.program_id(0) == 0) & (head == 0))
     first_row = tile * ROWS
     offset = s_kv - s_q
     first_key = block * BLOCK_N
@@ -116,5 +118,5 @@ def alibi_blocks(
         needed = tl.max(tl.max((seen & counts).to(tl.int32), 1), 0)
         code = needed + 2 * tl.max(tl.max((said & counts).to(tl.int32), 1), 0)
     width = tl.cdiv(s_kv, 4 * BLOCK_N) * 4
-    slot = ((batch * tl.num_programs(1) + head).to(tl.int64) * tl.cdiv(s_q, ROWS) + tile) * width + block
+    slot = ((batch * tl.num_programs(1) + head).to(tl.int64) * tiles + tile) * width + block
     tl.store(blocks + slot, code.to(tl.uint8))

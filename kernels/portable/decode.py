@@ -11,47 +11,19 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .hidden import attend_apart, not_finite
 from .primitives import (
     LOG2E,
     MASK_ADDITIVE,
     MASK_NONE,
     exponential,
-    hide,
-    hide_with_bias,
-    in_window,
     load_columns,
     load_rows,
     mean_of_values,
     soften,
     window_of,
 )
-
-
-@triton.jit
-def _ask(
-    mask_base, positions_base, bias_base, start, end, exists, mask_column,
-    MASK: tl.constexpr, MASK_ROWS: tl.constexpr, POSITIONS: tl.constexpr, KEY_BIAS: tl.constexpr, BLOCK_N: tl.constexpr,
-):  # fmt: skip
-    """Loads what the mask, the positions and the key bias say of a block of keys, [1 or BLOCK_M, BLOCK_N] or [BLOCK_N].
-
-    It is called a block ahead.  Triton's pipeline does not carry these loads, and waiting for them in every block would
-    leave the memory idle meanwhile.
-    """
-    column = start + tl.arange(0, BLOCK_N)
-    inside = column < end
-    loaded, position, bias = column, column, column
-    if MASK != MASK_NONE:
-        offset = column.to(tl.int64) * mask_column
-        if MASK_ROWS:
-            guard = exists[:, None] & inside[None, :]
-            loaded = tl.load(mask_base[:, None] + offset[None, :], mask=guard, other=0)
-        else:
-            loaded = tl.load(mask_base + offset, mask=inside, other=0)[None, :]
-    if POSITIONS:
-        position = tl.load(positions_base + column, mask=inside, other=0.0)
-    if KEY_BIAS:
-        bias = tl.load(bias_base[:, None] + column[None, :], mask=exists[:, None] & inside[None, :], other=0.0)
-    return loaded, position, bias
+from .scores import ask, seen_scores
 
 
 @triton.jit
@@ -66,7 +38,7 @@ def alibi_decode(
     D: tl.constexpr, D_PADDED: tl.constexpr, V: tl.constexpr, V_PADDED: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """Grid (splits, ceil(group * s_q / BLOCK_M), batch * kv_heads); arguments as for ``alibi_prefill``.
+    """Grid (batch * kv_heads, ceil(group * s_q / BLOCK_M), splits); arguments as for ``alibi_prefill``.
 
     Args:
         output: written when not SPLIT (then splits has to be 1).
@@ -75,11 +47,11 @@ def alibi_decode(
             sum of weights, apart from each other because a maximum of 3.4e38 (a mask of +inf) would swallow the
             logarithm of the sum; both written when SPLIT.
     """
-    split = tl.program_id(0)
-    splits = tl.num_programs(0)
+    split = tl.program_id(2)
+    splits = tl.num_programs(2)
     kv_heads = heads // group
-    batch = (tl.program_id(2) // kv_heads).to(tl.int64)
-    kv_head = tl.program_id(2) % kv_heads
+    batch = (tl.program_id(0) // kv_heads).to(tl.int64)
+    kv_head = tl.program_id(0) % kv_heads
     NATURAL: tl.constexpr = (MASK == MASK_ADDITIVE) or KEY_BIAS
     packed = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
     exists = packed < group * s_q
@@ -99,6 +71,7 @@ def alibi_decode(
     key_base = key + batch * key_batch + kv_head.to(tl.int64) * key_head
     value_base = value + batch * value_batch + kv_head.to(tl.int64) * value_head
     positions_base = key_positions
+    own_position = slope
     if POSITIONS:
         positions_base = key_positions + batch * positions_batch
         clamped = tl.minimum(tl.maximum(row_as_key, 0), s_kv - 1)
@@ -132,11 +105,13 @@ def alibi_decode(
     total = tl.zeros([BLOCK_M], dtype=tl.float32)
     out = tl.zeros([BLOCK_M, V_PADDED], dtype=tl.float32)
     lane = tl.arange(0, BLOCK_N)
-    loaded, position, bias = _ask(
+    # Asked for a block ahead: Triton's pipeline does not carry these loads, and a wait for them in every block would
+    # leave the memory idle meanwhile.
+    loaded, position, bias = ask(
         mask_base, positions_base, bias_base, begin, end, exists, mask_column, MASK, MASK_ROWS, POSITIONS, KEY_BIAS,
         BLOCK_N)  # fmt: skip
     for start in tl.range(begin, end, BLOCK_N):
-        coming, coming_position, coming_bias = _ask(
+        coming, coming_position, coming_bias = ask(
             mask_base, positions_base, bias_base, start + BLOCK_N, end, exists, mask_column, MASK, MASK_ROWS, POSITIONS,
             KEY_BIAS, BLOCK_N)  # fmt: skip
         left = end - start
@@ -144,28 +119,21 @@ def alibi_decode(
         value_tile = value_base + tl.cast(start, tl.int64) * value_row
         columns_of_key = load_columns(key_tile, lane, key_row, columns, left, True, D_PADDED, D)
         scores = tl.dot(tile, columns_of_key, input_precision=PRECISION) * scale
-        column = start + lane
-        if POSITIONS:
-            scores += slope[:, None] * (position[None, :] - own_position[:, None])
-        elif SYMMETRIC:
-            scores -= slope[:, None] * tl.abs(column[None, :] - row_as_key[:, None]).to(tl.float32)
-        else:
-            scores += slope[:, None] * (column[None, :] - row_as_key[:, None]).to(tl.float32)
-        if KEY_BIAS:
-            scores = hide_with_bias(scores, loaded, bias, MASK)
-        elif MASK != MASK_NONE:
-            scores = hide(scores, loaded, MASK)
-        if WINDOW:
-            scores = tl.where(in_window(row_as_key, column, window_left, window_right), scores, float("-inf"))
-        visible = (lane < left)[None, :]
-        if CAUSAL:
-            visible = visible & (column[None, :] <= row_as_key[:, None])
-        scores = tl.where(visible, scores, float("-inf"))
+        scores = seen_scores(
+            scores, loaded, position, bias, start, left, slope, row_as_key, own_position, window_left, window_right,
+            SYMMETRIC, CAUSAL, POSITIONS, MASK, KEY_BIAS, WINDOW, BLOCK_N)  # fmt: skip
         weights, keep, peak, total = soften(scores, peak, 0.0, total, NATURAL, True)
         values = load_rows(value_tile, lane, value_row, value_columns, left, True, V_PADDED, V)
         out = tl.dot(weights.to(values.dtype), values, out * keep[:, None], input_precision=PRECISION)
         loaded, position, bias = coming, coming_position, coming_bias
 
+    if MASK != MASK_NONE or CAUSAL or KEY_BIAS or WINDOW:
+        if not_finite(out):
+            out, _, total, peak = attend_apart(
+                tile, tile, key_base, value_base, mask_base, positions_base, bias_base, begin, end, key_row, value_row,
+                mask_column, exists, slope, row_as_key, own_position, window_left, window_right, scale, SYMMETRIC,
+                CAUSAL, POSITIONS, MASK, MASK_ROWS, KEY_BIAS, WINDOW, NATURAL, PRECISION, D, D_PADDED, 0, V, V_PADDED,
+                0, BLOCK_M)  # fmt: skip
     empty = total == 0.0
     out = out * tl.where(empty, 0.0, 1.0 / total)[:, None]
     stored = exists[:, None] & (value_columns[None, :] < V)
@@ -189,10 +157,10 @@ def alibi_combine(
     heads, group, s_q, s_kv, splits, empty_mean,
     NATURAL: tl.constexpr, V: tl.constexpr, V_PADDED: tl.constexpr, MAX_SPLITS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Grid (s_q, heads, batch): joins the chunks of one query row; ``value`` only serves rows without keys."""
-    row = tl.program_id(0).to(tl.int64)
-    head = tl.program_id(1)
-    batch = tl.program_id(2).to(tl.int64)
+    """Grid (batch * heads, s_q): joins the chunks of one query row; ``value`` only serves rows without keys."""
+    row = tl.program_id(1).to(tl.int64)
+    head = tl.program_id(0) % heads
+    batch = (tl.program_id(0) // heads).to(tl.int64)
     first = ((batch * heads + head) * s_q + row) * splits
     lane = tl.arange(0, MAX_SPLITS)
     peaks = tl.load(partial_sums + (first + lane) * 2, mask=lane < splits, other=float("-inf"))

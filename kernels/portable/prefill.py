@@ -17,6 +17,7 @@ import triton.language as tl
 from triton.language.core import base_value
 
 from ..aggregate import aggregate
+from .hidden import attend_apart, not_finite
 from .primitives import (
     LOG2E,
     MASK_ADDITIVE,
@@ -178,7 +179,9 @@ def alibi_prefill(
     V1: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """Grid (ceil(s_q / BLOCK_M), heads, batch).  Strides count elements; the last dimension is contiguous.
+    """Grid (ceil(s_q / BLOCK_M) * heads * batch): only one axis of a grid may be longer than 65,535.
+
+    Strides count elements; the last dimension is contiguous.
 
     Args:
         query, key, value, output: [B, H, S_q, D], [B, H_kv, S_kv, D], [B, H_kv, S_kv, D_v], [B, H, S_q, D_v].
@@ -191,13 +194,14 @@ def alibi_prefill(
         scale_natural: multiplies the dot products.
         empty_mean: rows without a visible key yield the mean of ``value`` (1) or zeros (0).
     """
+    tiles = tl.cdiv(s_q, BLOCK_M)
+    batch_head = tl.program_id(0) // tiles
+    tile = tl.program_id(0) - batch_head * tiles
     # Late rows see the most keys: start them first so that the light ones fill the end.
     if CAUSAL:
-        tile = tl.num_programs(0) - 1 - tl.program_id(0)
-    else:
-        tile = tl.program_id(0)
-    head = tl.program_id(1)
-    batch = tl.program_id(2).to(tl.int64)
+        tile = tiles - 1 - tile
+    head = batch_head % heads
+    batch = (batch_head // heads).to(tl.int64)
     kv_head = (head // group).to(tl.int64)
     NATURAL: tl.constexpr = (MASK == MASK_ADDITIVE) or KEY_BIAS
     slope = tl.load(slopes + head)
@@ -281,6 +285,26 @@ def alibi_prefill(
         out0, out1, total, peak = _walk(out0, out1, total, peak, begin, whole_stop, work, LEFT)
         out0, out1, total, peak = _walk(out0, out1, total, peak, tl.maximum(whole_end, begin), stop, work, TAIL)
 
+    if MASK != MASK_NONE or CAUSAL or KEY_BIAS or WINDOW:
+        strange = not_finite(out0)
+        if V1 > 0:
+            strange = strange | not_finite(out1)
+        if strange:
+            mask_rows = mask_base
+            if MASK_ROWS:
+                mask_rows = mask_base + row_in_mask.to(tl.int64) * mask_row
+            bias_rows = bias_base
+            if KEY_BIAS:
+                bias_rows = bias_base + tl.zeros([BLOCK_M], dtype=tl.int64)
+            last_end = stop
+            if CAUSAL:
+                last_end = tl.minimum(tl.minimum(first_row + BLOCK_M, s_q) + offset, stop)
+            nothing = tl.zeros([BLOCK_M], dtype=tl.float32)
+            out0, out1, total, peak = attend_apart(
+                query0, query1, key_base, value_base, mask_rows, positions_base, bias_rows, begin, last_end, key_row,
+                value_row, mask_column, row_in_mask < s_q, slope + nothing, row_as_key, reference_position + nothing,
+                window_left, window_right, scale, SYMMETRIC, CAUSAL, POSITIONS, MASK, MASK_ROWS, KEY_BIAS, WINDOW,
+                NATURAL, PRECISION, D, D0, D1, V, V0, V1, BLOCK_M)  # fmt: skip
     empty = total == 0.0
     inverse = tl.where(empty, 0.0, 1.0 / total)
     out0 = out0 * inverse[:, None]

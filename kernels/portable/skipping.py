@@ -30,21 +30,23 @@ def alibi_key_norms(
     key, slopes, key_norms, ticket, key_batch, key_head, key_row, kv_heads, group, s_kv,
     BITS: tl.constexpr, D: tl.constexpr, D_PADDED: tl.constexpr, KEYS: tl.constexpr,
 ):  # fmt: skip
-    """Grid (ceil(s_kv / 64), kv_heads, batch): key_norms[b, h, n] = max over 64 keys of |key|, float32.
+    """Grid (ceil(s_kv / 64) * kv_heads * batch): key_norms[b, h, n] = max over 64 keys of |key|, float32.
 
     A NaN in a key makes its norm +inf, which keeps the block: skipping must not hide a NaN that the kernel
     without skipping would show.  Heads whose bias does not reach the margin even for the farthest key get +inf too,
     and their keys are not read.  Also sets ``ticket`` to zero, for kernels whose programs draw their tiles.
     """
-    block = tl.program_id(0)
-    head = tl.program_id(1)
-    batch = tl.program_id(2).to(tl.int64)
-    tl.store(ticket, 0, mask=(block == 0) & (head == 0) & (tl.program_id(2) == 0))
+    blocks = tl.cdiv(s_kv, KEYS)
+    batch_head = tl.program_id(0) // blocks
+    block = tl.program_id(0) - batch_head * blocks
+    head = batch_head % kv_heads
+    batch = (batch_head // kv_heads).to(tl.int64)
+    tl.store(ticket, 0, mask=tl.program_id(0) == 0)
     farthest = s_kv.to(tl.float32)
     worth = 0
     for member in tl.range(0, group):
         slope = tl.load(slopes + head * group + member) * LOG2E
-        reaches = (slope > 0.0) & (slope * farthest > _margin(slope, tl.num_programs(0), BITS))
+        reaches = (slope > 0.0) & (slope * farthest > _margin(slope, blocks, BITS))
         worth |= tl.where(reaches, 1, 0)
     norm = float("inf")
     if worth != 0:
@@ -56,7 +58,7 @@ def alibi_key_norms(
         squares = tl.sum(tile * tile, 1)
         squares = tl.where(squares == squares, squares, float("inf"))
         norm = tl.sqrt(tl.max(squares, 0))
-    slot = (batch * kv_heads + head) * tl.num_programs(0) + block
+    slot = (batch * kv_heads + head) * blocks + block
     tl.store(key_norms + slot, norm)
 
 
@@ -67,14 +69,16 @@ def alibi_reach(
     CAUSAL: tl.constexpr, BITS: tl.constexpr, D: tl.constexpr, D_PADDED: tl.constexpr, ROWS: tl.constexpr,
     SCAN: tl.constexpr,
 ):  # fmt: skip
-    """Grid (ceil(s_q / 128), heads, batch): the first key that is needed and the end of those that are.
+    """Grid (ceil(s_q / 128) * heads * batch): the first key that is needed and the end of those that are.
 
     Both are multiples of 64 (the end may exceed s_kv); reach is [B, H, ceil(S_q / 128), 2], int32.  Needs
     ``s_q <= s_kv``.
     """
-    tile = tl.program_id(0)
-    head = tl.program_id(1)
-    batch = tl.program_id(2).to(tl.int64)
+    tiles = tl.cdiv(s_q, ROWS)
+    batch_head = tl.program_id(0) // tiles
+    tile = tl.program_id(0) - batch_head * tiles
+    head = batch_head % heads
+    batch = (batch_head // heads).to(tl.int64)
     kv_head = head // group
     slope = tl.load(slopes + head) * LOG2E
     scale = scale_natural * LOG2E
@@ -109,6 +113,6 @@ def alibi_reach(
         needed = tl.where(bound < threshold, 0, 1) * tl.where(block < blocks, 1, 0)
         first = tl.minimum(first, tl.min(tl.where(needed != 0, block, blocks), 0))
         end = tl.maximum(end, tl.max(needed * (block + 1), 0))
-    slot = reach + ((batch * heads + head) * tl.num_programs(0) + tile) * 2
+    slot = reach + ((batch * heads + head) * tiles + tile) * 2
     tl.store(slot, first * 64)
     tl.store(slot + 1, end * 64)

@@ -61,8 +61,8 @@ def looking() -> list[Kernel]:
     """A kernel for masks with rows, and the launch before it."""
     blocks, ticket = Argument("blocks", "pointer", 16), Argument("ticket", "pointer", 16)
     rows = BufferLayout(False, True)
-    tiles = Extent((Factor(("s_q",), 128), Factor(("s_kv",), 64)))
-    grid = (tiles, Extent((Factor(("mask_heads",)),)), Extent((Factor(("mask_batches",)),)))
+    tiles = Extent((Factor(("s_q",), 128), Factor(("s_kv",), 64), Factor(("mask_batches",))))
+    grid = (tiles, Extent((Factor(("mask_heads",)),)), Extent())
     return [
         kernel("prefill", name="walks", conditions=(), layout=rows, arguments=(blocks, ticket)),
         kernel("blocks", conditions=(), layout=rows, arguments=(blocks, ticket), grid=grid),

@@ -139,7 +139,8 @@ def _member(mask_dtype: str | None) -> str:
 
 @st.composite
 def calls(draw: st.DrawFn, mask_dtype: str | None) -> tuple[Call, int]:
-    batch, kv_heads, group = draw(st.integers(1, 9)), draw(st.integers(1, 5)), draw(st.sampled_from((1, 2, 8, 24)))
+    batch = draw(st.one_of(st.integers(1, 9), st.sampled_from((65_535, 65_536, 70_000))))
+    kv_heads, group = draw(st.integers(1, 5)), draw(st.sampled_from((1, 2, 8, 24)))
     s_q, s_kv = draw(st.one_of(st.integers(1, 20), st.integers(1, 3000))), draw(st.integers(1, 140000))
     layout = draw(st.sampled_from(("BHSD", "BSHD", "thirds", "woven", "thirds aside")))
     pointer = draw(st.sampled_from((1 << 20, (1 << 20) + 16, (1 << 20) + 2)))

@@ -130,19 +130,21 @@ def run(
             key_norms = Buffer.filled((batch, kv_heads, blocks), np.nan, "float32")
             reach = Buffer.filled((batch, heads, tiles, 2), -(10**9), "int32")
             ticket = Buffer.filled((1,), 7, "int32")
-            launch(skipping.alibi_key_norms, "key_norms", (blocks, kv_heads, batch), key_norms=key_norms, ticket=ticket)
+            launch(
+                skipping.alibi_key_norms, "key_norms", (blocks * kv_heads * batch,), key_norms=key_norms, ticket=ticket
+            )
             if ticket.values[0] != 0:
                 raise AssertionError("the ticket is not set to zero")
-            launch(skipping.alibi_reach, "reach", (tiles, heads, batch), key_norms=key_norms, reach=reach)
-        launch(prefill.alibi_prefill, "prefill", (-(-s_q // tile.block_m), heads, batch), reach=reach)
+            launch(skipping.alibi_reach, "reach", (tiles * heads * batch,), key_norms=key_norms, reach=reach)
+        launch(prefill.alibi_prefill, "prefill", (-(-s_q // tile.block_m) * heads * batch,), reach=reach)
     else:
-        grid = (splits, -(-(heads // kv_heads) * s_q // tile.block_m), batch * kv_heads)
+        grid = (batch * kv_heads, -(-(heads // kv_heads) * s_q // tile.block_m), splits)
         partial = Buffer.filled((batch, heads, s_q, splits, value_depth), np.nan, "float32")
         logs = Buffer.filled((batch, heads, s_q, splits, 2), np.nan, "float32")
         role = "decode_split" if splits > 1 else "decode"
         launch(decode.alibi_decode, role, grid, partial=partial, partial_sums=logs)
         if splits > 1:
-            launch(decode.alibi_combine, "combine", (s_q, heads, batch), partial=partial, partial_sums=logs)
+            launch(decode.alibi_combine, "combine", (batch * heads, s_q), partial=partial, partial_sums=logs)
     return output.values
 
 
@@ -167,7 +169,7 @@ def looked_at(case: Case, mask_dtype: str | None, block_n: int) -> tuple[np.ndar
     dense = strides[3] == 1 and all(stride % 16 == 0 for stride in strides[:3])
     layout = BufferLayout(mask_rows=True, mask_dense=dense)
     constants = constants_of("blocks", request, Tile(blocks.BLOCK_ROWS, block_n, 4, 1), layout)
-    grid = (tiles * count, *shape[::-1])
+    grid = (tiles * count * shape[0], shape[1])
     blocks.alibi_blocks[grid](mask, found, ticket, *strides, s_q, s_kv, *case.window, **constants)
     if ticket.values[0] != 0:
         raise AssertionError("the ticket is not set to zero")

@@ -40,10 +40,11 @@ from cases import (
     row_tolerance,
     sample,
 )
-from reference import Case, attend
+from poisoned import poisoned, poisoned_trials, share_of
+from reference import Array, Case, attend
 from unfused import unfused_trials
 
-GROUPS = ("samples", "decode", "skipping", "unfused", "blocks")
+GROUPS = ("samples", "decode", "skipping", "unfused", "blocks", "hidden")
 TILE = Tile(TILE_SIDE, TILE_SIDE, 4, 2)
 LONG_TILE = Tile(16, 64, 4, 4)
 MOST_STEPS = 5000
@@ -51,6 +52,8 @@ FAST_SKIPPING = 3
 """Every so many of the adversarial inputs are in the fast subset."""
 FAST_BLOCKS = 5
 """The same of masks with rows."""
+FAST_HIDDEN = 4
+"""The same of hidden keys that are not finite."""
 Check = Callable[[], tuple[str, float]]
 """Says what was checked and which share of the accepted error was found."""
 
@@ -101,6 +104,15 @@ def looked_at(item: Trial, block_n: int) -> tuple[str, float]:
     return f"blocks of {block_n} keys {item.name}", float("inf") if wrong else 0.0
 
 
+def unnoticed(item: Trial, path: str, splits: int, bad: Array, held: float) -> tuple[str, float]:
+    """The error where rows do not see keys that hold NaN or an infinity; infinite if a row that sees one is finite."""
+    output = interpreter.run(
+        poisoned(item.case, bad, held), item.dtype, path=path, tile=TILE, mask_dtype=item.mask_dtype,
+        layout=item.layout, splits=splits,
+    )  # fmt: skip
+    return f"{held} hidden in {item.name} by {path}/{splits}", share_of(item, bad, output)
+
+
 def long_decodes(fast: bool) -> Iterator[tuple[Trial, int]]:
     """The decodes of long caches in as many chunks as can be; unless ``fast``, also in one."""
     for index in FAST_LONG_DECODES if fast else range(len(LONG_DECODE)):
@@ -128,6 +140,9 @@ def checks(groups: Sequence[str], fast: bool, step: int, first: int) -> Iterator
     if "blocks" in groups:
         trials = itertools.islice(row_masks(), 0, None, FAST_BLOCKS if fast else 1)
         yield from chosen(functools.partial(looked_at, item, size) for item in trials for size in (64, 128))
+    if "hidden" in groups:
+        hidden = itertools.islice(poisoned_trials(), 0, None, FAST_HIDDEN if fast else 1)
+        yield from chosen(functools.partial(unnoticed, *entry) for entry in hidden)
     if "unfused" in groups:
         yield from chosen(functools.partial(compared, *entry) for entry in unfused_trials())
 

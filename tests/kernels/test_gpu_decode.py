@@ -71,7 +71,7 @@ def test_long_caches(index: int, dtype: str, worker: Worker) -> None:
     chunks = chunks_of(item, bundle.multiprocessors)
     roles = [step.kernel.role for step in plan.launches]
     assert roles == (["decode_split", "combine"] if chunks > 1 else ["decode"])
-    assert plan.launches[0].grid[0] == chunks
+    assert plan.launches[0].grid[2] == chunks
     output = launch(bundle, item.case, dtype, item.mask_dtype, item.layout)
     assert relative_error(item, output) <= 1.0
     shown(item.request)
@@ -83,7 +83,7 @@ def test_any_number_of_chunks(chunks: int, worker: Worker, monkeypatch: pytest.M
     item = long_decode(11, "bfloat16")
     bundle = loaded(item.request, layouts_of(item), worker)
     monkeypatch.setattr(bundle, "multiprocessors", chunks)
-    assert planned(bundle.description, item, bundle.arch, chunks).launches[0].grid[0] == chunks
+    assert planned(bundle.description, item, bundle.arch, chunks).launches[0].grid[2] == chunks
     assert relative_error(item, launch(bundle, item.case, "bfloat16", None, item.layout)) <= 1.0
 
 

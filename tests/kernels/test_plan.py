@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from alibi_rewriter.kernels.compile.compiler import SELECTION, WORKSPACE
+from alibi_rewriter.kernels.compile.compiler import SELECTION, WORKSPACE, grid_of, jobs
 from alibi_rewriter.kernels.launch.description import Argument, Condition, Description, Extent, Factor, Kernel
 from alibi_rewriter.kernels.launch.plan import Call, Plan, Tensor, make_plan
 from alibi_rewriter.kernels.requests import BufferLayout, KernelRequest
 from test_description import kernel
 
 SPLIT_GRID = (
-    Extent((Factor(("splits",)),)),
-    Extent((Factor(("rows",), 16),)),
     Extent((Factor(("batch", "kv_heads")),)),
+    Extent((Factor(("rows",), 16),)),
+    Extent((Factor(("splits",)),)),
 )
 
 
@@ -67,8 +67,8 @@ def test_many_rows_are_prefill() -> None:
 def test_few_rows_and_many_keys_are_split() -> None:
     found = plan(bundle(), call(1, 32, 4, 1, 131072))
     assert names(found) == ["decode_split", "combine"]
-    splits = found.launches[0].grid[0]
-    assert found.launches[0].grid == (splits, 1, 4)
+    splits = found.launches[0].grid[2]
+    assert found.launches[0].grid == (4, 1, splits)
     assert 33 <= splits <= SELECTION.max_splits
     # partial results, their logs, each rounded up to 256 bytes
     sums = -(-32 * splits * 8 // 256) * 256
@@ -112,15 +112,15 @@ def test_a_mask_with_rows_is_looked_at_before() -> None:
     blocks, ticket = Argument("blocks", "pointer", 16), Argument("ticket", "pointer", 16)
     looks = kernel(
         "blocks", conditions=(), layout=BufferLayout(False, True), arguments=(blocks, ticket),
-        grid=(Extent((Factor(("s_q",), 128), Factor(("s_kv",), 64))), Extent((Factor(("mask_heads",)),)),
-              Extent((Factor(("mask_batches",)),))),
+        grid=(Extent((Factor(("s_q",), 128), Factor(("s_kv",), 64), Factor(("mask_batches",)))),
+              Extent((Factor(("mask_heads",)),)), Extent()),
     )  # fmt: skip
     walks = kernel(
         "prefill", name="walks", conditions=(), layout=BufferLayout(False, True), arguments=(blocks, ticket),
     )  # fmt: skip
     description = bundle(walks, looks, op_type="AlibiAttentionCausalBooleanMask", mask_dtype="bool")
     plain = call(2, 4, 4, 300, 5000)
-    for shape, grid, entries in (((2, 1, 300, 5000), (237, 1, 2), 2), ((1, 4, 300, 1), (237, 4, 1), 4)):
+    for shape, grid, entries in (((2, 1, 300, 5000), (474, 1, 1), 2), ((1, 4, 300, 1), (237, 4, 1), 4)):
         found = plan(description, dataclasses.replace(plain, mask=tensor(*shape, dtype="bool")))
         assert names(found) == ["blocks", "walks"]
         assert found.launches[0].grid == grid
@@ -136,7 +136,7 @@ def test_more_rows_are_extended_if_that_gives_chunks() -> None:
     extend = kernel("extend", conditions=few, grid=grid, arguments=split)
     found = plan(bundle(extend), call(1, 32, 32, 33, 32768))
     assert names(found) == ["extend", "combine"]
-    assert found.launches[0].grid == (4, 1, 32)
+    assert found.launches[0].grid == (32, 1, 4)
     assert names(plan(bundle(extend), call(1, 32, 8, 8, 32768))) == ["extend", "combine"]
     for other in (call(1, 32, 32, 65, 32768), call(1, 32, 32, 33, 2047), call(3, 32, 32, 33, 32768)):
         assert names(plan(bundle(extend), other)) == ["prefill"]
@@ -187,7 +187,39 @@ def test_calls_that_do_not_fit(change: dict[str, Tensor]) -> None:
 
 def test_grids_beyond_cuda() -> None:
     with pytest.raises(ValueError, match="beyond CUDA's limits"):
-        plan(bundle(), call(17, 4096, 4096, 1, 16))
+        plan(bundle(), call(1 << 20, 2048, 2048, 1, 16))
+    long = kernel("prefill", name="long", conditions=(), grid=(Extent(), Extent((Factor(("batch",)),)), Extent()))
+    with pytest.raises(ValueError, match="beyond CUDA's limits"):
+        plan(bundle(long), call(65536, 4, 4, 64, 64))
+
+
+@pytest.mark.parametrize("batch", [65_535, 65_536, 3_000_000])
+def test_a_batch_of_any_size(batch: int) -> None:
+    found = plan(bundle(), call(batch, 8, 2, 4, 100))
+    assert names(found) == ["decode"]
+    assert found.launches[0].grid == (2 * batch, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("op_type", "mask_dtype"), [("AlibiAttentionCausal", None), ("AlibiAttentionSymmetricBooleanMask", "bool")]
+)
+@pytest.mark.parametrize("arch", [80, 90])
+def test_what_grows_with_the_batch_is_on_the_first_axis(op_type: str, mask_dtype: str | None, arch: int) -> None:
+    request = KernelRequest(op_type, "bfloat16", 64, 64, mask_dtype)
+    layouts = [BufferLayout(), BufferLayout(False, mask_dtype is not None)]
+    small = {"batch": 2, "heads": 6, "kv_heads": 3, "group": 2, "s_q": 300, "s_kv": 5000, "splits": 7, "rows": 600,
+             "multiprocessors": 132, "mask_batches": 2, "mask_heads": 6}  # fmt: skip
+    large = {**small, "batch": 70_000, "mask_batches": 70_000}
+    roles = set()
+    for configuration, layout in jobs(request, [arch], layouts, True):
+        grid = grid_of(configuration)
+        x, y, z = (extent.value(small) for extent in grid)
+        grown = tuple(extent.value(large) for extent in grid)
+        assert max(grown[1:]) <= 65_535 and grown[0] < 1 << 31, configuration
+        assert configuration.engine == "hopper" or grown == (35_000 * x, y, z), (configuration, layout)
+        roles.add(configuration.role)
+    assert roles >= {"prefill", "decode", "decode_split", "combine"}
+    assert roles >= ({"key_norms", "reach"} if mask_dtype is None else {"blocks"} if arch == 90 else set())
 
 
 def test_other_devices() -> None:

@@ -1,0 +1,92 @@
+"""Values that are not finite at keys that a row does not see: a weight of zero times NaN is NaN.
+
+The kernels do not look at what they add up.  A tile whose result is not finite is computed once more: here, key by key,
+with values that are not finite apart from the others.  So a hidden key never matters, and nothing else pays for that.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .primitives import load_columns, load_rows, soften
+from .scores import ask, seen_scores
+
+KEYS = tl.constexpr(32)
+"""Keys of a block."""
+
+
+@triton.jit
+def not_finite(out):
+    """Whether there is a NaN or an infinity."""
+    return tl.max(tl.max(tl.where(tl.abs(out) < float("inf"), 0, 1), 1), 0) != 0
+
+
+@triton.jit
+def _finite(values):
+    """The values; zero in place of those that are not finite."""
+    return tl.where(tl.abs(values.to(tl.float32)) < float("inf"), values, 0.0)
+
+
+@triton.jit
+def _add_apart(out, seen, value, stride, columns, left, END: tl.constexpr):
+    """Adds the values that are not finite to the rows that see their keys, one key after the other."""
+    lane = tl.arange(0, KEYS)
+    for j in tl.range(0, KEYS, num_stages=1):
+        of_key = tl.max(tl.where((lane == j)[None, :], seen, 0), 1)
+        row = tl.load(value + j * stride + columns, mask=(columns < END) & (j < left), other=0.0).to(tl.float32)
+        apart = tl.where(tl.abs(row) < float("inf"), 0.0, row)
+        out += tl.where((of_key != 0)[:, None], apart[None, :], 0.0)
+    return out
+
+
+@triton.jit
+def attend_apart(
+    query0, query1, key_base, value_base, mask_base, positions_base, bias_base, begin, end, key_row, value_row,
+    mask_column, exists, slope, row_as_key, own_position, window_left, window_right, scale,
+    SYMMETRIC: tl.constexpr, CAUSAL: tl.constexpr, POSITIONS: tl.constexpr, MASK: tl.constexpr,
+    MASK_ROWS: tl.constexpr, KEY_BIAS: tl.constexpr, WINDOW: tl.constexpr, NATURAL: tl.constexpr,
+    PRECISION: tl.constexpr, D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr, V: tl.constexpr, V0: tl.constexpr,
+    V1: tl.constexpr, BLOCK_M: tl.constexpr,
+):  # fmt: skip
+    """The keys ``begin .. end`` of a tile: (out0, out1, total, peak), as the kernels have them before they divide.
+
+    ``mask_base``, ``bias_base``, ``exists``, ``slope``, ``row_as_key`` and ``own_position`` are as in ``scores``.
+    A value that is not finite reaches a row if and only if the row sees its key, however small its weight.
+    """
+    lane = tl.arange(0, KEYS)
+    head0 = tl.arange(0, D0)
+    head1 = D0 + tl.arange(0, D1 if D1 > 0 else 1)
+    value0 = tl.arange(0, V0)
+    value1 = V0 + tl.arange(0, V1 if V1 > 0 else 1)
+    out0 = tl.zeros([BLOCK_M, V0], dtype=tl.float32)
+    out1 = tl.zeros([BLOCK_M, V1 if V1 > 0 else 1], dtype=tl.float32)
+    peak = tl.full([BLOCK_M], float("-inf"), dtype=tl.float32)
+    total = tl.zeros([BLOCK_M], dtype=tl.float32)
+    for start in tl.range(begin, end, KEYS, num_stages=1):
+        left = end - start
+        key = key_base + tl.cast(start, tl.int64) * key_row
+        value = value_base + tl.cast(start, tl.int64) * value_row
+        loaded, position, bias = ask(
+            mask_base, positions_base, bias_base, start, end, exists, mask_column, MASK, MASK_ROWS, POSITIONS, KEY_BIAS,
+            KEYS)  # fmt: skip
+        products = tl.dot(query0, load_columns(key, lane, key_row, head0, left, True, D0, D), input_precision=PRECISION)
+        if D1 > 0:
+            key1 = load_columns(key, lane, key_row, head1, left, True, D0 + D1, D)
+            products = tl.dot(query1, key1, products, input_precision=PRECISION)
+        scores = seen_scores(
+            products * scale, loaded, position, bias, start, left, slope, row_as_key, own_position, window_left,
+            window_right, SYMMETRIC, CAUSAL, POSITIONS, MASK, KEY_BIAS, WINDOW, KEYS)  # fmt: skip
+        seen = tl.where(scores == float("-inf"), 0, 1)
+        weights, keep, peak, total = soften(scores, peak, 0.0, total, NATURAL, True)
+        tile0 = load_rows(value, lane, value_row, value0, left, True, V0, V)
+        rounded = weights.to(tile0.dtype)
+        out0 = tl.dot(rounded, _finite(tile0), out0 * keep[:, None], input_precision=PRECISION)
+        if not_finite(tile0.to(tl.float32)):
+            out0 = _add_apart(out0, seen, value, value_row, value0, left, V)
+        if V1 > 0:
+            tile1 = load_rows(value, lane, value_row, value1, left, True, V0 + V1, V)
+            out1 = tl.dot(rounded, _finite(tile1), out1 * keep[:, None], input_precision=PRECISION)
+            if not_finite(tile1.to(tl.float32)):
+                out1 = _add_apart(out1, seen, value, value_row, value1, left, V)
+    return out0, out1, total, peak
