@@ -1,8 +1,8 @@
 """Nodes per attention that onnxruntime runs: of the original, and of the rewritten model without and with views.
 
-``python benchmarks/onnxruntime/nodes.py MODEL...`` rewrites each model, lets onnxruntime optimize all three as it does in
-a session, and counts the nodes that are left.  Everything counts, the layers' products and norms as well.  What differs
-between columns is the attention and what stands around it.
+``python benchmarks/onnxruntime/nodes.py MODEL...`` rewrites each model, lets onnxruntime optimize all three as it does
+in a session, and counts the nodes that are left.  Everything counts, the layers' products and norms as well.  What
+differs between columns is the attention and what stands around it.
 """
 
 from __future__ import annotations
