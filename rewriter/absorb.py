@@ -114,8 +114,12 @@ def _needed(root: Scope, sites: list[Site]) -> set[str]:
         if node is None:
             continue
         pending.extend(node.input)
-        for _, body in subgraphs(node):
+        inside = [body for _, body in subgraphs(node)]
+        while inside:
+            body = inside.pop()
             pending.extend(output.name for output in body.output)
+            pending.extend(name for inner in body.node for name in inner.input)
+            inside.extend(deeper for inner in body.node for _, deeper in subgraphs(inner))
     return needed
 
 

@@ -110,7 +110,13 @@ def _place(names: tuple[Index, ...]) -> Poly:
 
 
 def _once(indices: tuple[Poly, ...], head: Index | None) -> tuple[tuple[Poly, ...], Index | None, int]:
-    """The index by key heads, the head, and how many heads of queries use one: where only ``h // G`` is read."""
+    """The index by the heads that are there, the head, and how many heads of queries use one.
+
+    Where only ``h // G`` is read, that is the head.  Where none is read, there is one for all.
+    """
+    count = None if head is None else head.bound.constant
+    if head is not None and count is not None and count > 1 and not any(i.depends_on(head) for i in indices):
+        return indices, None, int(count)
     digits = next((d for d in digits_in(indices) if d.whole == head), None)
     group = None if digits is None else digits.minor.bound.constant
     if digits is None or group is None:

@@ -345,3 +345,36 @@ def test_heads_that_are_repeated_in_another_order_are_copied(key: str, value: st
     made, node = rewritten(model)
     assert node.input[0] == packed and node.input[1] != packed and node.input[2] != packed
     equal(model, made)
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_one_head_for_all_is_read_once_if_values_have_one_as_well(both: bool) -> None:
+    """A node has as many heads of keys as of values.  A single key head alone is copied for each, as the model does."""
+    graph = Graph()
+    packed = graph.input("x", ("B", "S", THIRD + WIDTH))
+    first = graph.add("Split", packed, graph.ints(THIRD, WIDTH), results=2, axis=2)
+    q, k = _heads(graph, first), _heads(graph, f"{first}_1", 1)
+    everywhere = graph.ints(1, HEADS, 1, 1)
+    wide = graph.add("Expand", k, everywhere)
+    v = _heads(graph, graph.input("y", ("B", "S", WIDTH if both else THIRD)), 1 if both else HEADS)
+    values = graph.add("Expand", v, everywhere) if both else v
+    output = graph.attend(graph.add("Add", graph.scores(q, wide), graph.bias(q, wide)), values)
+    model = graph.model(output)
+    made, node = rewritten(model)
+    assert node.input[2] == "y"
+    assert (node.input[1] == packed) == both
+    equal(model, made)
+
+
+def test_what_a_branch_reads_is_needed() -> None:
+    """An If captures the keys as [B, H, S, D]: they are made anyway, and read there."""
+    graph, (_, key, _), output = attention(split_thirds)
+    flag = graph.input("flag", (), TensorProto.BOOL)
+    result = onnx.helper.make_tensor_value_info("taken", TensorProto.FLOAT, None)
+    branches = {
+        name: onnx.helper.make_graph([onnx.helper.make_node(op, [key], ["taken"])], name, [], [result])
+        for name, op in (("then_branch", "Neg"), ("else_branch", "Abs"))
+    }
+    other = graph.add("If", flag, **branches)
+    _, node = rewritten(graph.model(output, other))
+    assert node.input[1] == key and layout_of(node).key == COPIED
