@@ -56,8 +56,10 @@ class Host:
         """What the plugin logged last."""
         return bytes(self.library.hostLastMessage()).decode()
 
-    def instance(self, op_type: str, kernels: bytes, *, scale: float, empty_mean: bool, layout: str = "BHSD",
-                 tactic: int = 0, window: tuple[int, int] = (-1, -1), views: Layout | None = None) -> Instance:  # fmt: skip
+    def instance(
+        self, op_type: str, kernels: bytes, *, scale: float, empty_mean: bool, layout: str = "BHSD", tactic: int = 0,
+        window: tuple[int, int] = (-1, -1), views: Layout | None = None,
+    ) -> Instance:  # fmt: skip
         """A plugin as it is in an engine: built, stored, restored, attached."""
         lists = [] if views is None else [(len(one), *one) for one in views.attributes().values()]
         numbers = [number for one in lists for number in one]
