@@ -28,6 +28,7 @@ namespace {
 
 constexpr size_t kHeader = 28;  // of a bundle: magic, two lengths, checksum
 std::mt19937_64 random_;
+size_t planned_ = 0;  // calls of views that were planned
 
 struct Silent final : abi::Logger, abi::LoggerFinder {
     size_t messages = 0;
@@ -159,6 +160,37 @@ void inViews(std::vector<abi::TensorDesc>& descs, Member const& member, Views co
     }
 }
 
+// Views, and tensors that they fit, so that plans are reached as well.
+Views fitting(std::vector<abi::TensorDesc>& descs, Member const& member) {
+    ViewNumbers numbers;
+    int64_t const batch = 1 + below(3), kvHeads = 1 + below(3), heads = kvHeads * (1 + below(3)), sQ = 1 + below(90), sKv = 1 + below(2000);
+    bool const reshapes = chance(2), merged = chance(2);
+    std::vector<int64_t> const perm = {0, 2, 1, 3};
+    for (size_t i = 0; i < 3; ++i) {
+        int64_t const own = i == 0 ? heads : kvHeads, first = below(3), whole = first + own + below(3);
+        numbers[4 * i] = reshapes ? std::vector<int64_t>{0, 0, whole, 128} : std::vector<int64_t>(4, 0);
+        numbers[4 * i + 1] = {first, 8 * static_cast<int64_t>(below(9))};
+        numbers[4 * i + 2] = {first + own, numbers[4 * i + 1][1] + 64};
+        numbers[4 * i + 3] = perm;
+        abi::Dims& to = descs[i].dims;
+        to = {reshapes ? 3 : 4, {batch, i == 0 ? sQ : sKv, reshapes ? whole * 128 : whole, 128}};
+    }
+    numbers[12] = perm;
+    numbers[13] = merged ? std::vector<int64_t>{0, 0, heads * 64} : std::vector<int64_t>(4, 0);
+    descs.back().dims = {merged ? 3 : 4, {batch, sQ, merged ? heads * 64 : heads, 64}};
+    descs[3].dims = {1, {heads}};
+    int64_t const full[] = {batch, heads, sQ, sKv};
+    for (size_t i = 0; i < descs.size(); ++i) {
+        Tensor const meant = i < member.inputs.size() ? member.inputs[i] : Tensor::output;
+        bool const wide = i < 3 || meant == Tensor::output;
+        descs[i].type = wide ? abi::kBFloat16 : meant == Tensor::mask && member.masking == Masking::boolean ? abi::kBool : abi::kFloat;
+        if (meant == Tensor::mask) descs[i].dims = {4, {chance(2) ? 1 : full[0], chance(2) ? 1 : full[1], chance(2) ? 1 : full[2], full[3]}};
+        if (meant == Tensor::key_positions) descs[i].dims = {2, {batch, sKv}};
+        if (meant == Tensor::key_bias) descs[i].dims = {3, {batch, heads, sKv}};
+    }
+    return viewsOf(numbers);
+}
+
 // Every element of an operand lies in its tensor.
 void expectWithin(Node const& node, std::vector<Described> const& given, size_t i) {
     bool const last = i == 3;
@@ -195,7 +227,8 @@ void planning(std::string const& bytes) {
         for (Tensor meant : node.member->inputs) descs.push_back(tensor(meant, meant == Tensor::slopes ? abi::kFloat : abi::kBFloat16));
         descs.push_back(tensor(Tensor::output, abi::kBFloat16));
         agree(descs, *node.member);
-        inViews(descs, *node.member, node.views);
+        if (chance(2)) node.views = fitting(descs, *node.member);
+        else inViews(descs, *node.member, node.views);
         try {
             std::vector<Described> given;
             for (auto const& desc : descs) given.push_back(describedAs(desc));
@@ -205,6 +238,7 @@ void planning(std::string const& bytes) {
             for (Operand& operand : call.operands) operand.bind(reinterpret_cast<void const*>(below(2) * 4096));
             Device const device{bundle->serve(chance(2) ? 90 : 80), chance(4) ? extent() : 132};
             Plan const plan = makePlan(*bundle, call, device, static_cast<int32_t>(below(3)));
+            if (node.views.query.reshapes() && !plan.launches.empty()) ++planned_;
             for (Launch const& launch : plan.launches) {
                 if (launch.grid[0] < 1 || launch.grid[1] < 1 || launch.grid[1] > 65535 || launch.grid[2] > 65535) std::abort();
             }
@@ -312,6 +346,6 @@ int main(int argc, char** argv) {
         planning(bytes);
         asPlugin(creators, count, bytes, opType);
     }
-    std::printf("%zu messages\n", silent.messages);
+    std::printf("%zu messages, %zu plans of views\n", silent.messages, planned_);
     return 0;
 }

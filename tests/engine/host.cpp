@@ -400,13 +400,19 @@ char const* hostMember(int32_t index) { return static_cast<abi::Creator*>(loaded
 
 char const* hostLastMessage() { return recorder.last.c_str(); }
 
-// An instance as it is in an engine, or null.
+// An instance as it is in an engine, or null.  `views` is null, or a count and so many numbers for each attribute.
 Instance* hostCreate(char const* opType, float scale, char const* emptyRows, char const* layout, char const* kernels,
-                     int64_t length, int32_t tactic, int32_t windowLeft, int32_t windowRight) {
+                     int64_t length, int32_t tactic, int32_t windowLeft, int32_t windowRight, int32_t const* views) {
     abi::Creator* const maker = loaded->creator(opType);
     if (maker == nullptr) return nullptr;
-    Attributes const attributes(scale, emptyRows, layout, std::string(kernels, static_cast<size_t>(length)),
-                                {windowLeft, windowRight});
+    Attributes attributes(scale, emptyRows, layout, std::string(kernels, static_cast<size_t>(length)),
+                          {windowLeft, windowRight});
+    Numbers numbers;
+    while (views != nullptr && numbers.size() < alibi::kViewAttributes.size()) {
+        numbers.emplace_back(views + 1, views + 1 + views[0]);
+        views += 1 + views[0];
+    }
+    attributes.viewed(std::move(numbers));
     std::unique_ptr<abi::Plugin> const built(maker->create("layer", &attributes.collection, abi::kBuilding));
     if (!built) return nullptr;
     auto instance = std::make_unique<Instance>();

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from alibi_rewriter.fused.family import KERNEL_MEMBERS
+from alibi_rewriter.fused.layout import VIEWS, Layout
 from alibi_rewriter.plugin import library_path
 
 MAX_DIMS = 8
@@ -55,12 +56,18 @@ class Host:
         """What the plugin logged last."""
         return bytes(self.library.hostLastMessage()).decode()
 
-    def instance(self, op_type: str, kernels: bytes, *, scale: float, empty_mean: bool, layout: str = "BHSD",
-                 tactic: int = 0, window: tuple[int, int] = (-1, -1)) -> Instance:  # fmt: skip
+    def instance(
+        self, op_type: str, kernels: bytes, *, scale: float, empty_mean: bool, layout: str = "BHSD", tactic: int = 0,
+        window: tuple[int, int] = (-1, -1), views: Layout | None = None,
+    ) -> Instance:  # fmt: skip
         """A plugin as it is in an engine: built, stored, restored, attached."""
+        lists = [] if views is None else [(len(one), *one) for one in views.attributes().values()]
+        numbers = [number for one in lists for number in one]
+        said = layout if views is None else VIEWS
         handle = self.library.hostCreate(
-            op_type.encode(), ctypes.c_float(scale), b"mean" if empty_mean else b"zero", layout.encode(), kernels,
+            op_type.encode(), ctypes.c_float(scale), b"mean" if empty_mean else b"zero", said.encode(), kernels,
             ctypes.c_int64(len(kernels)), tactic, *window,
+            (ctypes.c_int32 * len(numbers))(*numbers) if numbers else None,
         )  # fmt: skip
         if not handle:
             raise ValueError(self.message)

@@ -22,6 +22,7 @@ import evidence
 import plugin_host
 from alibi_rewriter.engine.container import encode
 from alibi_rewriter.fused.family import BY_OP_TYPE
+from alibi_rewriter.fused.layout import Layout, OutputView, packed
 from alibi_rewriter.kernels.compile.cache import cached_bundle
 from alibi_rewriter.kernels.compile.compiler import DESCRIPTION, Worker
 from alibi_rewriter.kernels.launch.description import Description
@@ -234,6 +235,45 @@ SMALL = tuple(
     )
 )
 """The smallest heads, which are padded."""
+
+
+def woven_of(item: Trial) -> Layout:
+    """Query, key and value of a case by head in one tensor, and a merged output."""
+    heads, depth = item.case.query.shape[1], item.case.query.shape[3]
+    views = (
+        packed(heads, depth, head_width=3 * depth, within=i * depth, of=3 * heads * depth, order="BSHD")
+        for i in range(3)
+    )
+    return Layout(*views, OutputView((0, 2, 1, 3), (0, 0, heads * depth)))
+
+
+@needs_device
+@pytest.mark.parametrize(
+    "sizes", [(2, 4, 4, 1000, 1000, 64), (1, 3, 3, 777, 777, 128), (3, 8, 8, 3, 3, 64), (1, 2, 2, 16, 16, 128)]
+)
+def test_operands_are_read_where_they_are(host: plugin_host.Host, worker: Worker, sizes: tuple[int, ...]) -> None:
+    import torch
+
+    item = long_trial("woven", sizes)
+    case, layout = item.case, woven_of(item)
+    content = kernels(item.request, BufferLayout(False), device_arch(), worker)
+    instance = host.instance(item.request.op_type, content, scale=case.scale, empty_mean=True, views=layout)
+    parts = np.stack([array.transpose(0, 2, 1, 3) for array in (case.query, case.key, case.value)], axis=3)
+    batch, rows, heads, _, depth = parts.shape
+    tensor = torch.from_numpy(np.ascontiguousarray(parts.reshape(batch, rows, -1))).to(torch.bfloat16).cuda()
+    slopes = torch.from_numpy(case.slopes).cuda()
+    output = torch.full((batch, rows, heads * depth), float("nan"), dtype=torch.bfloat16, device="cuda")
+    whole = plugin_host.describe(tuple(tensor.shape), "bfloat16")
+    given = [whole, whole, whole, plugin_host.describe((heads,), "float32")]
+    instance.shape(given, plugin_host.describe(tuple(output.shape), "bfloat16"))
+    workspace = torch.empty(instance.workspace_bytes() + 256, dtype=torch.uint8, device="cuda")
+    start = -(-workspace.data_ptr() // 256) * 256
+    bound = instance.bind([tensor.data_ptr()] * 3 + [slopes.data_ptr()], output.data_ptr())
+    instance.enqueue(bound, start, torch.cuda.current_stream().cuda_stream)
+    torch.cuda.synchronize()
+    found = output.float().cpu().numpy().reshape(batch, rows, heads, depth).transpose(0, 2, 1, 3)
+    wanted = attend(case)
+    assert np.linalg.norm(found - wanted) / np.linalg.norm(wanted) <= 5e-3
 
 
 @needs_device

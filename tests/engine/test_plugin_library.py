@@ -284,7 +284,7 @@ def test_any_body_is_decompressed_as_zlib_compressed_it(host_library: Path, cont
     host.hostLastMessage.restype = ctypes.c_char_p
     host.hostOpen(str(LIBRARY).encode())
     arguments = (b"AlibiAttentionCausal", ctypes.c_float(1.0), b"mean", b"BHSD", packed, ctypes.c_int64(len(packed)), 0,
-                 -1, -1)  # fmt: skip
+                 -1, -1, None)  # fmt: skip
     assert not host.hostCreate(*arguments)
     assert b"attached kernels" in host.hostLastMessage()
     assert b"compressed data" not in host.hostLastMessage()

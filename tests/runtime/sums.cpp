@@ -61,6 +61,44 @@ struct Case {
         return made;
     }
 
+    // [B, H, S, D] as a view of a tensor of exactly its size: [B, S, N * W] or [S, B, N, W], with something on every side.
+    Operand viewed(Tensor tensor, Type type, std::vector<int64_t> const& shape) {
+        bool const merged = random() % 2, first = random() % 2;
+        OperandView view;
+        view.perm = first ? std::array<int32_t, 4>{1, 2, 0, 3} : std::array<int32_t, 4>{0, 2, 1, 3};
+        int64_t extents[2];
+        for (size_t side = 0; side < 2; ++side) {
+            view.starts[side] = upTo(4) - 1;
+            view.ends[side] = view.starts[side] + shape[2 * side + 1];
+            extents[side] = view.ends[side] + upTo(4) - 1;
+        }
+        int64_t const outer = shape[first ? 2 : 0], inner = shape[first ? 0 : 2];
+        Described given;
+        given.type = type;
+        given.rank = merged ? 3 : 4;
+        given.extents = {outer, inner, merged ? extents[0] * extents[1] : extents[0], merged ? 0 : extents[1]};
+        if (merged) view.cut = {extents[0], extents[1]};
+        Operand made = describe(tensor, given, view);
+        Operand const whole = operand(type, {outer, inner, extents[0], extents[1]});
+        made.bind(whole.pointer);
+        return made;
+    }
+
+    // The output, merged or in another order of axes.
+    Operand moved(Type type, std::vector<int64_t> const& shape) {
+        bool const merged = random() % 2;
+        OutputView view;
+        view.perm = {0, 2, 1, 3};
+        if (merged) view.width = shape[1] * shape[3];
+        Described given;
+        given.type = type;
+        given.rank = merged ? 3 : 4;
+        given.extents = {shape[0], shape[2], merged ? view.width : shape[1], merged ? 0 : shape[3]};
+        Operand made = describeOutput(given, view, shape[1], shape[3]);
+        made.bind(operand(type, shape).pointer);
+        return made;
+    }
+
     void run() {
         constexpr Type kTypes[] = {Type::float32, Type::float16, Type::bfloat16};
         Member const& member = family()[random() % family().size()];
@@ -73,10 +111,14 @@ struct Case {
         call.scale = 0.25F;
         call.emptyMean = random() % 2 == 0;
         if (member.window) call.windowLeft = upTo(60) - 2, call.windowRight = upTo(60) - 2;
-        call[Tensor::query] = operand(type, {batch, heads, rows, width});
-        call[Tensor::key] = operand(type, {batch, kvHeads, keys, width});
-        call[Tensor::value] = operand(type, {batch, kvHeads, keys, valueWidth});
-        call[Tensor::output] = operand(type, {batch, heads, rows, valueWidth});
+        auto const wide = [&](Tensor tensor, std::vector<int64_t> const& shape) {
+            call[tensor] = random() % 2 ? operand(type, shape) : viewed(tensor, type, shape);
+        };
+        wide(Tensor::query, {batch, heads, rows, width});
+        wide(Tensor::key, {batch, kvHeads, keys, width});
+        wide(Tensor::value, {batch, kvHeads, keys, valueWidth});
+        std::vector<int64_t> const result = {batch, heads, rows, valueWidth};
+        call[Tensor::output] = random() % 2 ? operand(type, result) : moved(type, result);
         call[Tensor::slopes] = operand(Type::float32, {heads});
         if (member.masking != Masking::none) {
             Type const maskType = member.masking == Masking::boolean ? Type::boolean : kTypes[random() % 3];

@@ -19,10 +19,12 @@ import pytest
 from alibi_rewriter.engine.devices import devices
 from alibi_rewriter.fused.body import function_proto
 from alibi_rewriter.fused.family import BY_OP_TYPE, KERNEL_MEMBERS, EmptyRows, FusedAttention
+from alibi_rewriter.fused.layout import OPERANDS, Moves
 from alibi_rewriter.rewriter.pipeline import Options, rewrite
 from alibi_rewriter.runtime import NoLibrary, get_library_path
 from alibi_rewriter.runtime.session import Fallback, InferenceSession, claimed_nodes, onnxruntime
 from nodes import DTYPES, TYPES, Sizes, answer, error, feeds, model
+from views import OUTPUTS, Packing, packings
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import evidence
@@ -53,19 +55,26 @@ if CUDA[0] not in onnxruntime.get_available_providers() or not devices():
 WHERE = devices()[0].name
 
 
-def node_model(item: FusedAttention, sizes: Sizes, dtype: str, nodes: int = 1) -> bytes:
+def node_model(item: FusedAttention, sizes: Sizes, dtype: str, nodes: int = 1, packing: Packing | None = None) -> bytes:
     """A model of the node, with numbers for its head sizes, and its function."""
     made = onnx.load_model_from_string(model(item, dtype, nodes=nodes))
     for value in made.graph.input:
         dims = value.type.tensor_type.shape.dim
-        if value.name in ("query", "key", "value"):
+        if value.name in OPERANDS and packing is not None:
+            for dim, extent in zip(dims, packing.extents[value.name], strict=True):
+                if isinstance(extent, int):
+                    dim.dim_value = extent
+        elif value.name in OPERANDS:
             dims[3].dim_value = sizes.value_width if value.name == "value" else sizes.width
         if value.name == "mask":
             for axis, letter in enumerate("bhqk"):
                 if letter not in sizes.mask:
                     dims[axis].dim_value = 1
     zero = item.empty_rows is EmptyRows.ZERO
-    made.functions.append(function_proto(item.variant, 17, grouped=True, zero_rows=zero, query_type=TYPES[dtype]))
+    body = function_proto(
+        item.variant, 17, grouped=True, zero_rows=zero, query_type=TYPES[dtype], moves=Moves.of([item.layout])
+    )
+    made.functions.append(body)
     return bytes(made.SerializeToString())
 
 
@@ -100,6 +109,28 @@ def test_every_member_against_float64(variant: Any, dtype: str) -> None:
         found = run(session(node_model(item, sizes, dtype)), given)
         assert error(found, answer(item, given), given) < ROUNDING[dtype], (item, sizes)
         evidence.record("onnxruntime-cuda", Level.FLOAT64, [variant.op_type], where=WHERE)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("op_type", ["AlibiAttentionCausal", "AlibiAttentionSymmetricAdditiveMask"])
+def test_every_view_against_float64(op_type: str, dtype: str) -> None:
+    """Offsets and strides in every kernel: prefill with and without bulk copies, decode, and split decode."""
+    variant = BY_OP_TYPE[op_type]
+    for sizes in (
+        Sizes(130, 130, 64, 64, 2, 4, 4, mask="bk"),
+        Sizes(150, 1100, 64, 64, 1, 4, 2, mask="bk"),
+        Sizes(1, 3000, 64, 64, 2, 4, 2, mask="bk"),
+        Sizes(40, 90, 80, 64, 2, 2, 1, mask="qk"),
+    ):
+        for number, (name, packing) in enumerate(packings(sizes)):
+            output = list(OUTPUTS)[number % len(OUTPUTS)]
+            item = FusedAttention(variant, 0.125, layout=packing.layout(OUTPUTS[output](sizes)))
+            rng = np.random.default_rng(number)
+            given = {**feeds(variant, sizes, rng, dtype), **packing.tensors(sizes, rng, dtype)}
+            found = run(session(node_model(item, sizes, dtype, packing=packing)), given)
+            wanted = answer(item, given)
+            assert found.shape == wanted.shape
+            assert error(found, wanted, given) < ROUNDING[dtype], (name, output, sizes)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])

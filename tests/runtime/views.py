@@ -64,7 +64,7 @@ def packings(sizes: Sizes) -> Iterator[tuple[str, Packing]]:
     plain = {n: ("B", heads[n], "S", widths[n]) for n in OPERANDS}
     yield (
         "wider key",
-        Packing({"query": AS_IT_IS, "key": padded, "value": AS_IT_IS}, {**plain, "key": ("B", kv, "S", d + 12)}),
+        Packing({"query": AS_IT_IS, "key": padded, "value": AS_IT_IS}, {**plain, "key": ("B", kv, "S", d + 16)}),
     )
     if d != v:
         return
