@@ -12,8 +12,8 @@ import triton.language as tl
 from .primitives import load_columns, load_rows, soften
 from .scores import ask, seen_scores
 
-KEYS = tl.constexpr(32)
-"""Keys of a block."""
+KEYS = tl.constexpr(16)
+"""Keys of a block: the fewest that a product takes, because this is not to take more registers than the rest."""
 
 
 @triton.jit
@@ -29,14 +29,14 @@ def _finite(values):
 
 
 @triton.jit
-def _add_apart(out, seen, value, stride, columns, left, END: tl.constexpr):
-    """Adds the values that are not finite to the rows that see their keys, one key after the other."""
+def _add_strange(out, seen, value, stride, columns, left, END: tl.constexpr):
+    """Adds the values of a block that are not finite to the rows that see their keys, one key after the other."""
     lane = tl.arange(0, KEYS)
     for j in tl.range(0, KEYS, num_stages=1):
         of_key = tl.max(tl.where((lane == j)[None, :], seen, 0), 1)
         row = tl.load(value + j * stride + columns, mask=(columns < END) & (j < left), other=0.0).to(tl.float32)
-        apart = tl.where(tl.abs(row) < float("inf"), 0.0, row)
-        out += tl.where((of_key != 0)[:, None], apart[None, :], 0.0)
+        strange = tl.where(tl.abs(row) < float("inf"), 0.0, row)
+        out += tl.where((of_key != 0)[:, None], strange[None, :], 0.0)
     return out
 
 
@@ -53,6 +53,9 @@ def attend_apart(
 
     ``mask_base``, ``bias_base``, ``exists``, ``slope``, ``row_as_key`` and ``own_position`` are as in ``scores``.
     A value that is not finite reaches a row if and only if the row sees its key, however small its weight.
+
+    There are two loops, one for the finite values and one for the others, because together they would need more
+    registers than the kernels have.
     """
     lane = tl.arange(0, KEYS)
     head0 = tl.arange(0, D0)
@@ -77,16 +80,30 @@ def attend_apart(
         scores = seen_scores(
             products * scale, loaded, position, bias, start, left, slope, row_as_key, own_position, window_left,
             window_right, SYMMETRIC, CAUSAL, POSITIONS, MASK, KEY_BIAS, WINDOW, KEYS)  # fmt: skip
-        seen = tl.where(scores == float("-inf"), 0, 1)
         weights, keep, peak, total = soften(scores, peak, 0.0, total, NATURAL, True)
         tile0 = load_rows(value, lane, value_row, value0, left, True, V0, V)
         rounded = weights.to(tile0.dtype)
         out0 = tl.dot(rounded, _finite(tile0), out0 * keep[:, None], input_precision=PRECISION)
-        if not_finite(tile0.to(tl.float32)):
-            out0 = _add_apart(out0, seen, value, value_row, value0, left, V)
         if V1 > 0:
             tile1 = load_rows(value, lane, value_row, value1, left, True, V0 + V1, V)
             out1 = tl.dot(rounded, _finite(tile1), out1 * keep[:, None], input_precision=PRECISION)
-            if not_finite(tile1.to(tl.float32)):
-                out1 = _add_apart(out1, seen, value, value_row, value1, left, V)
+    for start in tl.range(begin, end, KEYS, num_stages=1):
+        left = end - start
+        value = value_base + tl.cast(start, tl.int64) * value_row
+        strange = not_finite(load_rows(value, lane, value_row, value0, left, True, V0, V).to(tl.float32))
+        if V1 > 0:
+            tile1 = load_rows(value, lane, value_row, value1, left, True, V0 + V1, V)
+            strange = strange | not_finite(tile1.to(tl.float32))
+        if strange:
+            loaded, position, bias = ask(
+                mask_base, positions_base, bias_base, start, end, exists, mask_column, MASK, MASK_ROWS, POSITIONS,
+                KEY_BIAS, KEYS)  # fmt: skip
+            scores = seen_scores(
+                tl.zeros([BLOCK_M, KEYS], dtype=tl.float32), loaded, position, bias, start, left, slope, row_as_key,
+                own_position, window_left, window_right, SYMMETRIC, CAUSAL, POSITIONS, MASK, KEY_BIAS, WINDOW, KEYS,
+            )  # fmt: skip
+            seen = tl.where(scores == float("-inf"), 0, 1)
+            out0 = _add_strange(out0, seen, value, value_row, value0, left, V)
+            if V1 > 0:
+                out1 = _add_strange(out1, seen, value, value_row, value1, left, V)
     return out0, out1, total, peak
