@@ -14,6 +14,8 @@ from .scores import ask, seen_scores
 
 KEYS = tl.constexpr(16)
 """Keys of a block: the fewest that a product takes, because this is not to take more registers than the rest."""
+MOST_COLUMNS = tl.constexpr(64)
+"""Columns of queries and keys that are multiplied at once, for the same reason."""
 
 
 @triton.jit
@@ -26,6 +28,22 @@ def not_finite(out):
 def _finite(values):
     """The values; zero in place of those that are not finite."""
     return tl.where(tl.abs(values.to(tl.float32)) < float("inf"), values, 0.0)
+
+
+@triton.jit
+def _multiply(
+    products, query, exists, key, key_row, left,
+    PRECISION: tl.constexpr, D: tl.constexpr, BEGIN: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """Adds the products of the columns from BEGIN on, some at a time, so that operands take few registers."""
+    STEP: tl.constexpr = WIDTH if WIDTH < MOST_COLUMNS else MOST_COLUMNS
+    lane = tl.arange(0, KEYS)
+    for i in tl.static_range(0, WIDTH, STEP):
+        columns = BEGIN + i + tl.arange(0, STEP)
+        rows = tl.load(query[:, None] + columns[None, :], mask=exists[:, None] & (columns < D)[None, :], other=0.0)
+        keys = load_columns(key, lane, key_row, columns, left, True, BEGIN + i + STEP, D)
+        products = tl.dot(rows, keys, products, input_precision=PRECISION)
+    return products
 
 
 @triton.jit
@@ -42,7 +60,7 @@ def _add_strange(out, seen, value, stride, columns, left, END: tl.constexpr):
 
 @triton.jit
 def attend_apart(
-    query0, query1, key_base, value_base, mask_base, positions_base, bias_base, begin, end, key_row, value_row,
+    query, key_base, value_base, mask_base, positions_base, bias_base, begin, end, key_row, value_row,
     mask_column, exists, slope, row_as_key, own_position, window_left, window_right, scale,
     SYMMETRIC: tl.constexpr, CAUSAL: tl.constexpr, POSITIONS: tl.constexpr, MASK: tl.constexpr,
     MASK_ROWS: tl.constexpr, KEY_BIAS: tl.constexpr, WINDOW: tl.constexpr, NATURAL: tl.constexpr,
@@ -51,15 +69,14 @@ def attend_apart(
 ):  # fmt: skip
     """The keys ``begin .. end`` of a tile: (out0, out1, total, peak), as the kernels have them before they divide.
 
+    ``query`` is where each row's query begins;
     ``mask_base``, ``bias_base``, ``exists``, ``slope``, ``row_as_key`` and ``own_position`` are as in ``scores``.
     A value that is not finite reaches a row if and only if the row sees its key, however small its weight.
 
     There are two loops, one for the finite values and one for the others, because together they would need more
-    registers than the kernels have.
+    registers.
     """
     lane = tl.arange(0, KEYS)
-    head0 = tl.arange(0, D0)
-    head1 = D0 + tl.arange(0, D1 if D1 > 0 else 1)
     value0 = tl.arange(0, V0)
     value1 = V0 + tl.arange(0, V1 if V1 > 0 else 1)
     out0 = tl.zeros([BLOCK_M, V0], dtype=tl.float32)
@@ -73,10 +90,10 @@ def attend_apart(
         loaded, position, bias = ask(
             mask_base, positions_base, bias_base, start, end, exists, mask_column, MASK, MASK_ROWS, POSITIONS, KEY_BIAS,
             KEYS)  # fmt: skip
-        products = tl.dot(query0, load_columns(key, lane, key_row, head0, left, True, D0, D), input_precision=PRECISION)
+        products = tl.zeros([BLOCK_M, KEYS], dtype=tl.float32)
+        products = _multiply(products, query, exists, key, key_row, left, PRECISION, D, 0, D0)
         if D1 > 0:
-            key1 = load_columns(key, lane, key_row, head1, left, True, D0 + D1, D)
-            products = tl.dot(query1, key1, products, input_precision=PRECISION)
+            products = _multiply(products, query, exists, key, key_row, left, PRECISION, D, D0, D1)
         scores = seen_scores(
             products * scale, loaded, position, bias, start, left, slope, row_as_key, own_position, window_left,
             window_right, SYMMETRIC, CAUSAL, POSITIONS, MASK, KEY_BIAS, WINDOW, KEYS)  # fmt: skip
