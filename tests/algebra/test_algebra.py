@@ -260,6 +260,30 @@ def test_signs_of_piecewise_values(pair: Pair, env: Env) -> None:
 
 
 @fast
+@given(VALUES, environments())
+def test_what_is_called_an_integer_is_one(pair: Pair, env: Env) -> None:
+    number, denominator = Fraction(pair.number(env)), pair.symbolic.denominator
+    assert denominator is None or (number * denominator).denominator == 1
+    assert not pair.symbolic.is_integer or number.denominator == 1
+
+
+def test_a_factor_makes_up_for_a_fraction_inside() -> None:
+    """A normal form has halves inside where the smaller of a number and a distance is taken."""
+    i, j = of(I), of(J)
+    capped = minimum(absolute(i - j), poly(3))
+    assert any(isinstance(a, Min0) and not a.is_integer for a in capped.atoms)
+    assert capped.is_integer
+    half = min0(i - j / 2)
+    assert (half.denominator, (half * half).denominator, (half * of(REAL)).denominator) == (2, 4, None)
+    assert (2 * half).is_integer
+    assert (4 * half * half).is_integer
+    assert not (3 * half).is_integer
+    assert not (2 * half * half).is_integer
+    assert not (2 * half + j / 3).is_integer
+    assert less(2 * half, poly(-1)) == less_equal(2 * half, poly(-2))
+
+
+@fast
 @given(conditions(VALUES), conditions(VALUES), environments())
 def test_implication(premise: Test, conclusion: Test, env: Env) -> None:
     if implies(premise.symbolic, conclusion.symbolic) and premise.number(env):

@@ -108,8 +108,8 @@ class Table(Hashed):
         return 1 if self.data.min() >= 0 else (-1 if self.data.max() <= 0 else None)
 
     @property
-    def is_integer(self) -> bool:
-        return self.integer
+    def denominator(self) -> int | None:
+        return 1 if self.integer else None
 
     def substitute(self, mapping: Substitution) -> Poly:
         places = tuple(substitute(i, mapping) for i in self.indices)
