@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 
-from ...algebra import Ind, Number, Poly, Read, Sum, conjunction, conjuncts, negation, split
-from .visibility import Masked, shift, under
+from ...algebra import Ind, Number, Poly, Read, Sum, conjunction, conjuncts, negation, split, under
+from .visibility import Masked, shift
 
 HIGHEST = Fraction(-10_000)
 """Higher numbers hide nothing.  That all products of a model stay above -872, say, is not a safe guess."""

@@ -8,6 +8,7 @@ only.  So assumptions have to leave every size all small values, without a gap, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from typing import TYPE_CHECKING
@@ -31,13 +32,40 @@ MOST_TRIALS = 1 << 13
 
 
 def leaves_room(value: Poly) -> bool:
-    """Whether ``value >= 0`` can hold with nothing empty, and with each of its sizes small."""
+    """Whether ``value >= 0`` can hold with nothing empty, and with each of its sizes small.
+
+    A cache may be empty.  A size that multiplies another one may not: S - B*S >= 0 holds for every batch where S is 0.
+    """
+    value = without_common_factor(value)
     sizes = free([value])
     claims = [(value, ">=")]
     filled = _solvable(sizes, claims, dict.fromkeys(sizes, SMALL))
+    domains = dict.fromkeys(_factors(value), tuple(number for number in DOMAIN if number))
     return filled and all(
-        gap(SMALL, [_solvable(sizes, claims, {size: (small,)}) for small in SMALL]) is None for size in sizes
+        gap(SMALL, [_solvable(sizes, claims, {**domains, size: (small,)}) for small in SMALL]) is None for size in sizes
     )
+
+
+def without_common_factor(value: Poly) -> Poly:
+    """B*H*S - B*H*T == 0 says S == T.  Extents that multiply every term are not zero in a run that matters."""
+    if len(value.terms) < 2:
+        return value
+    content = math.gcd(*(int(c) for _, c in value.terms if c == int(c)))
+    if content > 1 and all(c % content == 0 for _, c in value.terms):
+        value = value / content
+    common = set(value.terms[0][0])
+    for monomial, _ in value.terms[1:]:
+        common &= set(monomial)
+    common = {(a, p) for a, p in common if isinstance(a, Size)}
+    if not common:
+        return value
+    return Poly({tuple(f for f in m if f not in common): c for m, c in value.terms})
+
+
+def _factors(value: Poly) -> set[Size]:
+    """Sizes that multiply something, at any depth."""
+    own = {a for m, _ in value.terms if len(m) > 1 or any(p > 1 for _, p in m) for a, _ in m if isinstance(a, Size)}
+    return own.union(*(_factors(child) for atom in value.atoms for child in atom.children))
 
 
 def gap(numbers: Sequence[int], possible: Sequence[bool]) -> int | None:
@@ -47,11 +75,11 @@ def gap(numbers: Sequence[int], possible: Sequence[bool]) -> int | None:
     return next((n for n, each in zip(numbers, possible, strict=True) if n <= wanted and not each), None)
 
 
-def excluded(extent: Poly, facts: Sequence[Fact], normal: Callable[[Poly], Poly]) -> int | None:
-    """A small number that an extent cannot have under the assumptions, or None if it can have all.
+def excluded(extent: Poly, facts: Sequence[Fact], normal: Callable[[Poly], Poly]) -> tuple[Poly, int] | None:
+    """An extent with a small number that it cannot have under the assumptions, or None if all are possible.
 
     Args:
-        extent: An extent of a site.
+        extent: An extent of a site.  What it hangs on is looked at as well.
         facts: What is assumed.
         normal: Puts into a polynomial what the facts say.
     """
@@ -59,9 +87,11 @@ def excluded(extent: Poly, facts: Sequence[Fact], normal: Callable[[Poly], Poly]
     if extent.constant is not None:
         return None
     sizes, related = _related(extent, facts, normal)
-    claims = [(_in_sizes(fact.left - fact.right, normal), fact.relation) for fact in related]
+    held = [(_in_sizes(fact.left - fact.right, normal), fact.relation) for fact in related]
     raw = free([side for fact in related for side in (fact.left, fact.right)])
-    claims += [(normal(of(size)), ">=") for size in raw]  # what was eliminated is an extent as well
+    always = [(normal(of(size)), ">=") for size in raw]  # what was eliminated is an extent as well
+    always.append((extent - 1, ">="))  # a cache may be empty, and a site may not
+    equalities = [*always, *(claim for claim in held if claim[1] == "=")]
     assumed = free([side for fact in related if fact.by_broadcast for side in (fact.left, fact.right)])
     targets = [(extent, _smallest(extent))]
     # An assumption may exclude no value of any size that it mentions: T = 2 S - 1 leaves T the odd numbers.
@@ -69,9 +99,14 @@ def excluded(extent: Poly, facts: Sequence[Fact], normal: Callable[[Poly], Poly]
     for target, numbers in targets:
         if target.constant is not None:
             continue
-        missing = gap(numbers, [_solvable(sizes, [(target - small, "="), *claims], {}) for small in numbers])
+        possible = [_solvable(sizes, [(target - small, "="), *always, *held], {}) for small in numbers]
+        missing = gap(numbers, possible)
+        if missing is None:
+            # Reading a buffer to its end is an inequality.  S = S - P + min(P, 2) is none: it leaves no longer cache.
+            beyond = (n for n, each in zip(numbers, possible, strict=True) if not each)
+            missing = next((n for n in beyond if not _solvable(sizes, [(target - n, "="), *equalities], {})), None)
         if missing is not None:
-            return missing
+            return target, missing
     return None
 
 

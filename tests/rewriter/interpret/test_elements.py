@@ -7,6 +7,7 @@ operators and types is ``test_semantics.py``.  Here are the edges that a change 
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,23 @@ import numpy as np
 import numpy.typing as npt
 import onnx.parser
 import pytest
-from alibi_rewriter.algebra import Index, Poly, Read, Size, of, poly, substitute
+from alibi_rewriter.algebra import (
+    LARGEST_FLOAT32,
+    Index,
+    Poly,
+    Read,
+    Size,
+    conjunction,
+    ind,
+    less_equal,
+    nonzero,
+    of,
+    poly,
+    substitute,
+)
 from alibi_rewriter.graph.index import index_graph, opset_versions
 from alibi_rewriter.rewriter.interpret import Interpreter
+from alibi_rewriter.rewriter.interpret.clamps import floored
 from alibi_rewriter.rewriter.interpret.rules import element_rules
 from alibi_rewriter.rewriter.interpret.shapes import infer
 
@@ -265,6 +280,34 @@ def test_infinity_and_a_bound_that_is_not_given(clip: str, known: bool) -> None:
     _, value, _ = element(body, BOUNDS % "-inf", "float")
     assert is_known(value) is known
     assert agree(body, BOUNDS % "-100", "float"), "a finite number is not in question"
+
+
+@pytest.mark.parametrize(("sign", "known"), [("-inf", True), ("inf", False)])
+def test_two_masks_of_infinities(sign: str, known: bool) -> None:
+    """Where one mask stands in place of a value, the sum of both may cancel only if their signs differ."""
+    body = (
+        "f = Cast<to=1>(count)\n g = Add(f, half)\n early = Less(count, one)\n h = Where(early, hidden, g)\n"
+        " first = Equal(count, zero)\n other = Where(first, second, nought)\n y = Add(h, other)"
+    )
+    constants = f", float hidden = {{-inf}}, float second = {{{sign}}}, float nought = {{0}}, float half = {{0.5}}"
+    _, value, _ = element(body, constants, "float")
+    assert is_known(value) is known
+    assert agree(body, constants.replace("inf", "1000"), "float")
+
+
+@pytest.mark.parametrize("heads", [5, 12])
+def test_a_floor_under_masks_and_a_bias_that_is_put_together_head_by_head(heads: int) -> None:
+    """Conditions of heads exclude each other: they make a case each, and do not double the cases."""
+    head, key, lowest = Index("h", poly(heads)), Index("k", of(Size("n"))), -LARGEST_FLOAT32
+    distances = [
+        ind(conjunction((less_equal(of(head), poly(k)), less_equal(poly(k), of(head))))) * of(key) * Fraction(1, k + 2)
+        for k in range(heads)
+    ]
+    seen = [ind(nonzero(of(Read(name, (of(key),), True)))) for name in ("padding", "row")]
+    score = sum(distances, of(Read("qk", (of(head), of(key))))) + lowest * (2 - seen[0] - seen[1])
+    assert floored(score, poly(lowest), lowest) == score
+    alone = sum(distances[1:], lowest * (2 - seen[0] - seen[1]))
+    assert floored(alone, poly(lowest), lowest) != alone, "of the first head two masks are below the floor"
 
 
 @pytest.mark.parametrize(("name", "bound"), [("min", -math.inf), ("max", math.inf)])

@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx.parser
 import pytest
-from alibi_rewriter.algebra import Index, Size, conjunction, disjunction, ind, less_equal, min0, of, poly
+from alibi_rewriter.algebra import Index, Size, conjunction, disjunction, ind, less_equal, min0, of, poly, under
 from alibi_rewriter.rewriter.interpret.sizes.facts import Facts
+from alibi_rewriter.rewriter.interpret.tables.element import Table
 from alibi_rewriter.rewriter.prove.forms import Sloped, join_kinks
-from alibi_rewriter.rewriter.recognise.visibility import apply_order, hides, under
+from alibi_rewriter.rewriter.recognise.visibility import apply_order, hides
 from alibi_rewriter.rewriter.records.reading import Attention
 from alibi_rewriter.rewriter.verdicts import Code
 from onnx import ModelProto
@@ -26,6 +27,7 @@ pytest.importorskip("onnxruntime")
 
 S, T = of(Size("S")), of(Size("T"))
 I, J = of(Index("i", S)), of(Index("j", T))  # noqa: E741
+H = of(Index("h", poly(2)))
 
 
 def refusal(proto: ModelProto) -> Code:
@@ -132,6 +134,15 @@ def test_a_kink_where_only_keys_from_the_row_on_are_visible(shift: int) -> None:
 def test_what_hides_a_key_is_below_what_the_bias_reaches(slope: int, half: bool, hidden: bool) -> None:
     """-65504 hides in float16 as long as the slope does not take visible keys there within 4,096 tokens."""
     assert hides(poly(-65504) + slope * J, half=half) is hidden
+
+
+@pytest.mark.parametrize(("largest", "hidden"), [(1.0, True), (20.0, False)])
+def test_a_clipped_slope_reaches_as_far_as_the_table_says(largest: float, hidden: bool) -> None:
+    """max(slope, 0) is slope - min(0, slope).  A minimum of numbers is no distance of thousands of tokens."""
+    slopes = of(Table("slopes", (H,), np.array([0.5, -largest])))
+    score = poly(-65504) + (slopes - min0(slopes)) * J
+    assert hides(score, half=True) is hidden
+    assert not hides(poly(-65504) + min0(I - J) * J, half=True)
 
 
 def test_a_condition_of_which_a_part_is_known_is_not_known() -> None:
