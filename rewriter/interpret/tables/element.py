@@ -282,7 +282,7 @@ class _Fitted:
         if not fitted.form and fitted.data.size <= LARGE:
             with np.errstate(all="ignore"):
                 data = fitted.data.astype(np.float64)
-                if fitted.data.dtype.kind not in "iu" or not (np.abs(data) > LARGEST_INTEGER).any():
+                if fitted.data.dtype.kind not in "iu" or not (np.abs(data) >= LARGEST_INTEGER).any():
                     entries = values(data)
         return cls(fitted, tuple(values(c) for c in fitted.coefficients), entries)
 

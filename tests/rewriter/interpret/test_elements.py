@@ -35,6 +35,7 @@ from alibi_rewriter.rewriter.interpret import Interpreter
 from alibi_rewriter.rewriter.interpret.clamps import floored
 from alibi_rewriter.rewriter.interpret.rules import element_rules
 from alibi_rewriter.rewriter.interpret.shapes import infer
+from alibi_rewriter.rewriter.interpret.tables.element import Table
 
 ort = pytest.importorskip("onnxruntime")
 
@@ -175,6 +176,17 @@ KNOWN = {
     "triangle above": (DISTANCE + "t = Abs(d)\n y = Trilu<upper=1>(t, one)", ""),
     "less or equal": (DISTANCE + "c = LessOrEqual(d, zero)\n y = Cast<to=7>(c)", ""),
     "less": (DISTANCE + "c = Less(d, zero)\n y = Cast<to=7>(c)", ""),
+    "a choice inside a choice of the same condition": (
+        "c = Less(count, two)\n n = Neg(count)\n a = Where(c, n, three)\n b = Where(c, five, a)\n d = Where(c, b, a)\n"
+        " y = Add(b, d)",
+        ", int64 two = {2}, int64 three = {3}, int64 five = {5}",
+    ),
+    "a range downwards": ("y = Range(ten, zero, down)", ", int64 ten = {10}, int64 down = {-3}"),
+    "the short last part of a Split": (
+        "a, b, c = Split<num_outputs=3>(seven)\n t = Cast<to=7>(c)\n y = Add(t, one)",
+        ", int64[7] seven = {0, 1, 2, 3, 4, 5, 6}",
+    ),
+    "the signs of the first half": ("m = Sub(count, extent)\n t = Mul(m, count)\n y = Sign(t)", ""),
     "largest distance": (DISTANCE + "y = ReduceMax<keepdims=0>(d, axis1)", ""),
 }
 
@@ -220,6 +232,15 @@ EITHER = {
     "pad that cuts": (
         "wide = Pad(count, behind, fill)\n y = Pad(wide, pads, fill)",
         ", int64[2] behind = {0, 4}, int64[2] pads = {-1, -2}, int64 fill = {77}",
+    ),
+    "an index that is the last one or the first": (
+        "c = Less(count, one)\n at = Where(c, minus, zero)\n y = Gather(count, at)",
+        ", int64 minus = {-1}",
+    ),
+    "every second key up to the row, counted": (
+        DISTANCE + "t = Add(count, count)\n e = Sub(t, col)\n c = LessOrEqual(e, zero)\n f = Cast<to=7>(c)\n"
+        " y = CumSum(f, one)",
+        "",
     ),
     "square root of integers": ("y = Pow(count, half)", ", float half = {0.5}"),
 }
@@ -320,6 +341,22 @@ def test_an_infinite_bound_given_as_an_attribute(name: str, bound: float) -> Non
     interpreter = Interpreter(index_graph(model.graph, opset_versions(model), Path()), rules=element_rules())
     infer(interpreter, list(model.graph.node))
     assert interpreter.element("y", (poly(1),)) == interpreter.element("x", (poly(1),))
+
+
+@pytest.mark.parametrize("number", [(1 << 53) + 1, (1 << 53) + 3, -(1 << 53) - 1, (1 << 60) + 1])
+def test_an_integer_that_no_float_holds_is_no_entry_of_a_table(number: int) -> None:
+    """Entries are kept in float64."""
+    body = "y = Gather(odd, count)\n unused = Add(zero, zero)"
+    _, value, _ = element(body, f", int64[5] odd = {{0, 7, {number}, 2, 11}}")
+    assert not is_known(value)
+
+
+def test_a_table_of_infinities_has_no_bound() -> None:
+    for entries in ([0.0, -math.inf], [math.inf, 3.0]):
+        table = Table("t", (of(Index("h", poly(2))),), np.array(entries))
+        assert table.extreme(lowest=True) is None
+        assert table.extreme(lowest=False) is None
+    assert Table("t", (of(Index("h", poly(2))),), np.array([2.0, -1.0])).extreme(lowest=True) == poly(-1)
 
 
 def test_a_wrong_element_would_be_seen() -> None:

@@ -12,7 +12,20 @@ import numpy as np
 import numpy.typing as npt
 import onnx.parser
 import pytest
-from alibi_rewriter.algebra import Index, Size, conjunction, disjunction, ind, less_equal, min0, of, poly, under
+from alibi_rewriter.algebra import (
+    Index,
+    Poly,
+    Read,
+    Size,
+    conjunction,
+    disjunction,
+    ind,
+    less_equal,
+    min0,
+    of,
+    poly,
+    under,
+)
 from alibi_rewriter.rewriter.interpret.sizes.facts import Facts
 from alibi_rewriter.rewriter.interpret.tables.element import Table
 from alibi_rewriter.rewriter.prove.forms import Sloped, join_kinks
@@ -28,6 +41,7 @@ pytest.importorskip("onnxruntime")
 S, T = of(Size("S")), of(Size("T"))
 I, J = of(Index("i", S)), of(Index("j", T))  # noqa: E741
 H = of(Index("h", poly(2)))
+QK = of(Read("qk", (H, I, J)))
 
 
 def refusal(proto: ModelProto) -> Code:
@@ -143,6 +157,12 @@ def test_a_clipped_slope_reaches_as_far_as_the_table_says(largest: float, hidden
     score = poly(-65504) + (slopes - min0(slopes)) * J
     assert hides(score, half=True) is hidden
     assert not hides(poly(-65504) + min0(I - J) * J, half=True)
+
+
+@pytest.mark.parametrize(("score", "hidden"), [(20 * QK, True), (20 * ind(less_equal(I, J)) * J, False)])
+def test_a_product_has_a_bound_and_a_distance_has_none(score: Poly, hidden: bool) -> None:
+    """Whatever the scale is, a score of float16 is below 16384.  A slope of 20 takes a key beyond -65504."""
+    assert hides(score - 65504, half=True) is hidden
 
 
 def test_a_condition_of_which_a_part_is_known_is_not_known() -> None:
