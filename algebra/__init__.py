@@ -24,6 +24,7 @@ from __future__ import annotations
 from .apply import Apply
 from .atoms import Hashed, Index, Read, Size
 from .bounds import Min0, absolute, is_nonnegative, is_nonpositive, lower_bound, maximum, min0, minimum, upper_bound
+from .cases import branches, first_indicator, under
 from .conditions import (
     FALSE,
     MODERATE,
@@ -94,11 +95,13 @@ __all__ = [
     "TooComplex",
     "absolute",
     "at_most_zero",
+    "branches",
     "conjunction",
     "conjuncts",
     "disjunction",
     "equal",
     "exists",
+    "first_indicator",
     "identify",
     "implies",
     "ind",
@@ -119,5 +122,6 @@ __all__ = [
     "render",
     "split",
     "substitute",
+    "under",
     "upper_bound",
 ]

@@ -27,8 +27,8 @@ class Apply(Hashed):
         return self.arguments
 
     @property
-    def is_integer(self) -> bool:
-        return self.integer
+    def denominator(self) -> int | None:
+        return 1 if self.integer else None
 
     def substitute(self, mapping: Substitution) -> Poly:
         return self.rebuild(*(substitute(a, mapping) for a in self.arguments))

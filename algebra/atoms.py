@@ -46,8 +46,8 @@ class Size(Atom):
         return shown(self.name)
 
     @property
-    def is_integer(self) -> bool:
-        return True
+    def denominator(self) -> int | None:
+        return 1
 
     def substitute(self, mapping: Substitution) -> Poly:
         return mapping.get(self, of(self))
@@ -91,8 +91,8 @@ class Index(Atom):
         return 1 + weight, depth
 
     @property
-    def is_integer(self) -> bool:
-        return True
+    def denominator(self) -> int | None:
+        return 1
 
     def substitute(self, mapping: Substitution) -> Poly:
         return mapping.get(self, of(self))
@@ -156,8 +156,8 @@ class Read(Hashed):
         return self.indices
 
     @property
-    def is_integer(self) -> bool:
-        return self.integer
+    def denominator(self) -> int | None:
+        return 1 if self.integer else None
 
     def substitute(self, mapping: Substitution) -> Poly:
         return of(Read(self.tensor, tuple(substitute(i, mapping) for i in self.indices), self.integer))

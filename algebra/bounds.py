@@ -27,8 +27,8 @@ class Min0(Hashed):
         return (self.value,)
 
     @property
-    def is_integer(self) -> bool:
-        return self.value.is_integer
+    def denominator(self) -> int | None:
+        return self.value.denominator
 
     def substitute(self, mapping: Substitution) -> Poly:
         return min0(substitute(self.value, mapping))

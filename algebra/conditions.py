@@ -57,8 +57,8 @@ class Ind(Hashed):
         return self.condition.children
 
     @property
-    def is_integer(self) -> bool:
-        return True
+    def denominator(self) -> int | None:
+        return 1
 
     def substitute(self, mapping: Substitution) -> Poly:
         return ind(self.condition.substitute(mapping))
@@ -82,8 +82,8 @@ class Sum(Hashed):
         return (self.term, self.index.bound)
 
     @property
-    def is_integer(self) -> bool:
-        return self.term.is_integer
+    def denominator(self) -> int | None:
+        return self.term.denominator
 
     def substitute(self, mapping: Substitution) -> Poly:
         return of(Sum(self.index, substitute(self.term, mapping)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from fractions import Fraction
 from functools import lru_cache
+from math import gcd, lcm
 
 Number = int | Fraction
 
@@ -90,9 +91,14 @@ class Atom:
         return ()
 
     @property
+    def denominator(self) -> int | None:
+        """A number of which every multiple times the value is an integer, None if none is known: 2 of min(0, x/2)."""
+        return None
+
+    @property
     def is_integer(self) -> bool:
         """Whether the value is an integer."""
-        return False
+        return self.denominator == 1
 
     @property
     def sign(self) -> int | None:
@@ -204,9 +210,18 @@ class Poly:
     @property
     def is_integer(self) -> bool:
         """Whether the value is provably an integer."""
-        return all(
-            (isinstance(c, int) or c.denominator == 1) and all(a.is_integer for a, _ in m) for m, c in self.terms
-        )
+        return all(_denominator(m, c) == 1 for m, c in self.terms)
+
+    @property
+    def denominator(self) -> int | None:
+        """As that of an atom."""
+        found = 1
+        for monomial, coefficient in self.terms:
+            own = _denominator(monomial, coefficient)
+            if own is None:
+                return None
+            found = lcm(found, own)
+        return found if found.bit_length() <= MOST_BITS else None
 
     def depends_on(self, *atoms: Atom) -> bool:
         """Whether any of the atoms occurs, at any depth."""
@@ -316,6 +331,17 @@ def _bounded(value: Number) -> Number:
     if value.numerator.bit_length() > MOST_BITS or value.denominator.bit_length() > MOST_BITS:
         raise TooComplex("a number of too many digits")
     return value
+
+
+def _denominator(monomial: Monomial, coefficient: Number) -> int | None:
+    """The denominator of a term, in which the coefficient makes up for those of the atoms; None if it is unknown."""
+    found = 1
+    for atom, power in monomial:
+        own = atom.denominator
+        if own is None or power * own.bit_length() > MOST_BITS:
+            return None
+        found *= own**power
+    return found // gcd(found, coefficient.numerator) * coefficient.denominator
 
 
 def _monomial_key(term: tuple[Monomial, Number]) -> tuple[int, tuple[tuple[str, int], ...]]:

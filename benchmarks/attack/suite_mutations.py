@@ -38,7 +38,7 @@ MUTATIONS: tuple[tuple[str, str, str], ...] = (
     ("rewriter/prove/forms.py", "LAST_PLACE = 2.0**-22", "LAST_PLACE = 2.0**-8"),
     ("rewriter/recognise/visibility.py", "if ratio > 0 and is_nonpositive(rest):", "if ratio > 0:"),
     (
-        "rewriter/recognise/visibility.py",
+        "algebra/cases.py",
         "if all(any(implies(k, c) for k in known) for c in conjuncts(atom.condition)):",
         "if any(any(implies(k, c) for k in known) for c in conjuncts(atom.condition)):",
     ),
@@ -158,7 +158,7 @@ MUTATIONS: tuple[tuple[str, str, str], ...] = (
     ("rewriter/recognise/visibility.py", "if low and not high:", "if low:"),
     ("rewriter/recognise/visibility.py", "elif high and not low:", "elif high:"),
     ("rewriter/recognise/visibility.py", "elif ratio < 0 and is_nonpositive(-rest):", "elif ratio < 0:"),
-    ("rewriter/recognise/visibility.py", "elif any(implies(k, opposite) for k in known):", "elif known:"),
+    ("algebra/cases.py", "elif any(implies(k, opposite) for k in known):", "elif known:"),
     (
         "rewriter/recognise/visibility.py",
         "if quotient.terms and factor == quotient * (ramp / scale):",

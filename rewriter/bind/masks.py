@@ -20,6 +20,7 @@ from ...algebra import (
     implies,
     ind,
     of,
+    under,
 )
 from ...graph.index import numpy_type, operator
 from ...patterns.masks import HIDDEN_BELOW
@@ -27,7 +28,7 @@ from ...patterns.surroundings import SUMS
 from ..interpret import Interpreter
 from ..interpret.movement import source
 from ..recognise.views import as_view, scalar_factor
-from ..recognise.visibility import apply_order, ramps, under, unmask
+from ..recognise.visibility import apply_order, ramps, unmask
 from ..records.binding import Leaf, Mask, Op
 from ..records.proof import Proof
 from ..verdicts import Code, Refuser, Stage

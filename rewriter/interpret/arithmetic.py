@@ -11,6 +11,7 @@ from onnx import NodeProto, TensorProto
 
 from ...algebra import (
     INFINITY,
+    LARGEST_FLOAT32,
     ONE,
     ZERO,
     Apply,
@@ -154,10 +155,12 @@ def _may_cancel(left: Poly, right: Poly) -> bool:
     one, other = _infinities(left), _infinities(right)
     if not one.terms or not other.terms:
         return False
-    spans = interval(one), interval(other)
-    if spans[0] is None or spans[1] is None:
+    first, second = interval(one), interval(other)
+    if first is None or second is None:
         return True
-    return (spans[0][0] < 0 < spans[1][1]) or (spans[1][0] < 0 < spans[0][1])
+    # A score in place of which an infinity stands reaches a little beyond zero: it is no infinity of the other sign.
+    most = LARGEST_FLOAT32
+    return (first[0] < -most and most < second[1]) or (second[0] < -most and most < first[1])
 
 
 def _divide(left: Poly, right: Poly) -> Poly | None:

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from onnx import NodeProto, TensorProto
 
 from ...algebra import (
+    FALSE,
     INFINITY,
     LARGEST_FLOAT32,
     MODERATE,
+    TRUE,
     UNLIKELY,
+    ZERO,
     Apply,
     Atom,
+    Cond,
     Ind,
     Number,
     Poly,
     Read,
+    branches,
+    first_indicator,
     interval,
     magnitude,
     maximum,
     of,
     poly,
-    split,
+    under,
 )
 from ...graph.index import float_attribute
 from ...patterns.masks import HIDING_VALUE
@@ -33,8 +40,8 @@ from .rounding import LARGEST, NARROW, PREFIX
 if TYPE_CHECKING:
     from .engine import Interpreter
 
-MOST_CASES = 6
-"""Indicators that are told apart; each doubles the cases."""
+MOST_CASES = 64
+"""Cases that are told apart.  Indicators that exclude each other, such as those of heads, add a case each."""
 
 
 def largest(dtype: int) -> Number:
@@ -55,8 +62,8 @@ def floored(value: Poly, floor: Poly, lowest: Number) -> Poly | None:
     constant = floor.constant
     if constant is None or constant > HIDING_VALUE or value.constant is not None:
         return maximum(value, floor)
-    found = _by_case(value, constant, lowest, MOST_CASES)
-    return maximum(value, floor) if found is None else found
+    found = _raised(value, constant, lowest, iter(range(MOST_CASES)))
+    return maximum(value, floor) if found is None else value + found
 
 
 def ceiled(value: Poly, ceiling: Poly, lowest: Number) -> Poly | None:
@@ -65,36 +72,45 @@ def ceiled(value: Poly, ceiling: Poly, lowest: Number) -> Poly | None:
     return None if found is None else -found
 
 
-def _by_case(value: Poly, floor: Number, lowest: Number, cases: int) -> Poly | None:
-    """max(value, floor) for a floor that hides keys, case by case; None where nothing can be said about a case."""
-    indicator = next((a for a in value.sorted_atoms() if isinstance(a, Ind)), None)
+def _raised(value: Poly, floor: Number, lowest: Number, cases: Iterator[int], given: Cond = TRUE) -> Poly | None:
+    """max(value, floor) - value for a floor that hides keys; None where nothing can be said about a case.
+
+    The difference, so that the normal form of a value stays what it is where the floor is out of reach.
+    """
+    indicator = first_indicator(value)
     if indicator is not None:
-        if not cases:
+        both = branches(value, indicator, given)
+        possible = [_raised(part, floor, lowest, cases, known) for part, known in both if known != FALSE]
+        if len(possible) < len(both):
+            return possible[0] if possible else ZERO
+        absent, present = possible
+        if absent is None or present is None:
             return None
-        absent, present = (_by_case(part, floor, lowest, cases - 1) for part in split(value, indicator))
-        return None if absent is None or present is None else absent + of(indicator) * (present - absent)
+        return absent + of(indicator) * (present - under(absent, indicator.condition))
+    if next(cases, None) is None:
+        return None
     constant = value.constant_term
     if value.constant is not None:
-        return poly(max(constant, floor))
+        return poly(max(constant, floor)) - value
     others = [magnitude(c) for m, c in value.terms if m]
     if constant <= -INFINITY / 2 and max(others) < INFINITY / 2:
-        return poly(floor)
+        return poly(floor) - value
     if floor <= lowest:
         # No finite number is below it; a run-time mask of -inf hides as much as the lowest number.
-        return None if any(_overflows(a) for a in value.atoms) else value
+        return None if any(_overflows(a) for a in value.atoms) else ZERO
     # Products of query and key, and additive masks, are small against a hiding value, or hide keys themselves.
     bare = Poly({m: c for m, c in value.terms if not (len(m) == 1 and _is_activation(m[0]))})
     masks = {
         m: c for m, c in bare.terms if m and magnitude(c) >= -HIDING_VALUE and all(isinstance(a, Read) for a, _ in m)
     }
     if masks and (bare - Poly(masks)).constant is not None:
-        return value  # a mask times a hiding value: what is below the floor is hidden, and stays hidden
+        return ZERO  # a mask times a hiding value: what is below the floor is hidden, and stays hidden
     span = interval(bare)
     if span is None:
         return None
     if span[0] >= floor:
-        return value
-    return poly(floor) if span[1] < floor - LARGEST_FLOAT32 / 2 and max(others) < MODERATE else None
+        return ZERO
+    return poly(floor) - value if span[1] < floor - LARGEST_FLOAT32 / 2 and max(others) < MODERATE else None
 
 
 def _overflows(atom: Atom) -> bool:
@@ -145,14 +161,16 @@ def _bound(interpreter: Interpreter, node: NodeProto, position: int, name: str, 
     return poly(Fraction(given) if math.isfinite(given) else INFINITY if given > 0 else -INFINITY)
 
 
-def may_be_infinite(value: Poly, sign: int, cases: int = MOST_CASES) -> bool:
+def may_be_infinite(value: Poly, sign: int, cases: Iterator[int] | None = None, given: Cond = TRUE) -> bool:
     """Whether a value may be infinity of a sign as far as its constants tell; run-time values are taken as finite.
 
     Args:
         value: Any value.
         sign: 1 for infinity, -1 for minus infinity.
-        cases: Indicators that may still be told apart.
+        cases: One for each case that may still be told apart.
+        given: What is known to hold.
     """
+    cases = iter(range(MOST_CASES)) if cases is None else cases
     if not all(a.is_finite for a in value.atoms):
         return True
     huge = [(m, c) for m, c in value.terms if magnitude(c) >= INFINITY / 2]
@@ -160,7 +178,9 @@ def may_be_infinite(value: Poly, sign: int, cases: int = MOST_CASES) -> bool:
         return False
     if all(not m for m, _ in huge) and not any(isinstance(a, Ind) for a in value.atoms):
         return sign * value.constant_term > 0
-    indicator = next((a for a in value.sorted_atoms() if isinstance(a, Ind)), None)
-    if indicator is None or not cases:
+    indicator = first_indicator(value)
+    if indicator is None or next(cases, None) is None:
         return True
-    return any(may_be_infinite(part, sign, cases - 1) for part in split(value, indicator))
+    return any(
+        may_be_infinite(part, sign, cases, known) for part, known in branches(value, indicator, given) if known != FALSE
+    )

@@ -117,13 +117,16 @@ def exact_below(atom: Apply) -> int:
 def is_absorbed(dtype: int, value: Poly) -> bool:
     """Whether a huge constant swallows what is added to it.  x - 1e8 + 1e8 is not x in float32.
 
-    Where indicators or run-time masks have huge factors as well, the constant may belong to hidden keys only.
+    Where indicators or run-time masks have huge factors as well, the constant may belong to hidden keys only.  What is
+    counted from a mask is multiplied by it, so that the mask's factor can be a little less than what hides a key.
     """
     constant = magnitude(value.constant_term)
     if constant < 65504 or value.constant is not None:
         return False
     moving = [magnitude(c) for m, c in value.terms if m]
-    return max(moving) < 65504 and constant >= min(moving) * (1 << (PRECISION[dtype] - 1))
+    return max(moving) < min(Fraction(65504), constant * 9 / 10) and constant >= min(moving) * (
+        1 << (PRECISION[dtype] - 1)
+    )
 
 
 def absorbed(dtype: int, value: Poly) -> Poly:

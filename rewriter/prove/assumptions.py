@@ -37,7 +37,7 @@ def check_room(interpreter: Interpreter, attention: Attention) -> list[str]:
     for index in attention.frame.order:
         small = _excluded(facts, index.bound, counts)
         if small is not None:
-            raise _refuse(Code.SIZES, attention, f"{render(index.bound)} cannot be {small} where {'; '.join(found)}")
+            raise _refuse(Code.SIZES, attention, f"{render(small[0])} cannot be {small[1]} where {'; '.join(found)}")
     pinned = next((fact for fact in made if _pins(interpreter, fact)), None)
     if pinned is not None:
         raise _refuse(
@@ -52,7 +52,7 @@ def check_room(interpreter: Interpreter, attention: Attention) -> list[str]:
     return found + limits(interpreter, attention)
 
 
-def _excluded(facts: Facts, extent: Poly, counts: tuple[Fact, ...]) -> int | None:
+def _excluded(facts: Facts, extent: Poly, counts: tuple[Fact, ...]) -> tuple[Poly, int] | None:
     """Like ``room.excluded``, searched once for all sites of a graph that have the same extent."""
     known = [*facts.learned, *counts]
     return facts.once(("excluded", extent, counts), lambda: excluded(extent, known, facts.normal))

@@ -14,13 +14,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 
-from ...algebra import Ind, Number, Poly, Read, Sum, conjunction, conjuncts, negation, split
-from .visibility import Masked, shift, under
+from ...algebra import Ind, Number, Poly, Read, Sum, conjunction, conjuncts, negation, split, under
+from .visibility import Masked, shift
 
 HIGHEST = Fraction(-10_000)
 """Higher numbers hide nothing.  That all products of a model stay above -872, say, is not a safe guess."""
 
 WHY_NOT = f"Hidden is a key beside which all scores are high: from {float(HIGHEST):g} down, and nothing but masks added"
+
+ADDED = (
+    "A bias is added to that and may raise it.  No mask can say so: it would be added to the score, and not replace it"
+)
 
 MOST_CONDITIONS = 8
 

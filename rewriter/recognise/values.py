@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from onnx import NodeProto
 
-from ...algebra import ONE, Apply, Cond, Ind, Index, Poly, Read, Substitution, conjunction, ind, of, substitute
+from ...algebra import ONE, Apply, Cond, Ind, Index, Poly, Read, Substitution, conjunction, ind, of, substitute, under
 from ...graph.index import Scope, operator
 from ...patterns.layouts import CHANGING_WEIGHTS, Axis, axis
 from ..interpret import Interpreter
@@ -17,7 +17,6 @@ from ..records.reading import Frame, Guard, View
 from ..verdicts import Code, Refuser, Stage
 from .products import contract, is_contraction
 from .views import as_view, indices_of, places_in, quotient, radix
-from .visibility import under
 
 _refuse = Refuser(Stage.SCORES)
 

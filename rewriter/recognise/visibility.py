@@ -26,7 +26,6 @@ from ...algebra import (
     at_most_zero,
     conjunction,
     conjuncts,
-    implies,
     ind,
     is_nonpositive,
     magnitude,
@@ -35,6 +34,7 @@ from ...algebra import (
     of,
     split,
     substitute,
+    under,
 )
 from ...graph.index import operator
 from ...patterns.layouts import TO_THE_PRODUCT
@@ -159,12 +159,29 @@ def _size(atom: Atom, half: bool) -> Fraction | None:
     if isinstance(atom, Index):
         bound = atom.bound.constant
         return _longest(half) if bound is None else Fraction(bound)
-    if isinstance(atom, Size | Min0):
+    if isinstance(atom, Size):
         return _longest(half)
+    if isinstance(atom, Min0):
+        inside = _most(atom.value, half)
+        return _longest(half) if inside is None else min(inside, _longest(half))
     if isinstance(atom, Table):
         largest = float(np.abs(atom.data).max(initial=0.0))
         return Fraction(largest) if math.isfinite(largest) else None
     return None
+
+
+def _most(value: Poly, half: bool) -> Fraction | None:
+    """The largest absolute value that a sum is taken to have; None where nothing tells."""
+    most = Fraction(0)
+    for monomial, coefficient in value.terms:
+        term = magnitude(coefficient)
+        for atom, power in monomial:
+            size = _size(atom, half)
+            if size is None:
+                return None
+            term *= size**power
+        most += term
+    return most
 
 
 def shift(value: Poly) -> Fraction:
@@ -243,19 +260,6 @@ def _runtime_masks(score: Poly, least: float = -HIDDEN_BELOW) -> Poly:
             continue
         result = result + Poly({monomial: coefficient}) - (coefficient if coefficient > 0 else 0)
     return result
-
-
-def under(value: Poly, condition: Cond) -> Poly:
-    """The value where the condition holds: indicators that it decides are put in."""
-    known = conjuncts(condition)
-    for atom in value.sorted_atoms():
-        if isinstance(atom, Ind):
-            opposite = negation(atom.condition)
-            if all(any(implies(k, c) for k in known) for c in conjuncts(atom.condition)):
-                value = split(value, atom)[1]
-            elif any(implies(k, opposite) for k in known):
-                value = split(value, atom)[0]
-    return value
 
 
 def ramps(value: Poly) -> Poly:

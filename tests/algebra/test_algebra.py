@@ -27,11 +27,13 @@ from alibi_rewriter.algebra import (
     Sum,
     TooComplex,
     absolute,
+    branches,
     conjunction,
     conjuncts,
     disjunction,
     equal,
     exists,
+    first_indicator,
     implies,
     ind,
     is_nonnegative,
@@ -257,6 +259,57 @@ def test_signs_of_piecewise_values(pair: Pair, env: Env) -> None:
     number = pair.number(env)
     assert not is_nonnegative(pair.symbolic) or number >= 0
     assert not is_nonpositive(pair.symbolic) or number <= 0
+
+
+@fast
+@given(VALUES, environments())
+def test_what_is_called_an_integer_is_one(pair: Pair, env: Env) -> None:
+    number, denominator = Fraction(pair.number(env)), pair.symbolic.denominator
+    assert denominator is None or (number * denominator).denominator == 1
+    assert not pair.symbolic.is_integer or number.denominator == 1
+
+
+@fast
+@given(VALUES, conditions(VALUES), environments())
+def test_cases_keep_the_value(pair: Pair, known: Test, env: Env) -> None:
+    indicator = first_indicator(pair.symbolic)
+    if indicator is None or not known.number(env):
+        return
+    (absent, without), (present, within) = branches(pair.symbolic, indicator, known.symbolic)
+    chosen, case = (present, within) if holds(indicator.condition, env) else (absent, without)
+    assert case != FALSE
+    assert evaluate(chosen, env) == pair.number(env)
+
+
+def test_a_head_excludes_the_others() -> None:
+    i = of(I)
+    heads = [conjunction((less_equal(i, poly(k)), less_equal(poly(k), i))) for k in range(4)]
+    value = sum((ind(head) * (k + 2) for k, head in enumerate(heads)), of(J))
+    indicator = first_indicator(value)
+    assert indicator is not None
+    number = heads.index(indicator.condition)
+    (absent, _), (present, _) = branches(value, indicator)
+    assert present == of(J) + number + 2
+    assert absent == value - ind(heads[number]) * (number + 2)
+    for other, head in enumerate(heads):
+        (_, without), (_, within) = branches(value, indicator, head)
+        assert (without == FALSE, within == FALSE) == (other == number, other != number)
+
+
+def test_a_factor_makes_up_for_a_fraction_inside() -> None:
+    """A normal form has halves inside where the smaller of a number and a distance is taken."""
+    i, j = of(I), of(J)
+    capped = minimum(absolute(i - j), poly(3))
+    assert any(isinstance(a, Min0) and not a.is_integer for a in capped.atoms)
+    assert capped.is_integer
+    half = min0(i - j / 2)
+    assert (half.denominator, (half * half).denominator, (half * of(REAL)).denominator) == (2, 4, None)
+    assert (2 * half).is_integer
+    assert (4 * half * half).is_integer
+    assert not (3 * half).is_integer
+    assert not (2 * half * half).is_integer
+    assert not (2 * half + j / 3).is_integer
+    assert less(2 * half, poly(-1)) == less_equal(2 * half, poly(-2))
 
 
 @fast

@@ -9,7 +9,6 @@ holds inside of them only.  Every graph has facts of its own, which see those of
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
@@ -31,7 +30,7 @@ from ....algebra import (
     upper_bound,
 )
 from .fact import Fact
-from .room import leaves_room
+from .room import leaves_room, without_common_factor
 
 Answered = TypeVar("Answered")
 
@@ -177,7 +176,7 @@ class Facts:
             node: The node that only runs if they agree.
             by_broadcast: The node would also accept an extent of 1; reported as an assumption.
         """
-        difference = _without_common_factor(self.normal(left - right))
+        difference = without_common_factor(self.normal(left - right))
         if difference.constant is not None:
             if difference != 0 and not self.contradicted:
                 self.contradicted, self.choice = True, self._only_choice(left, right)
@@ -269,22 +268,6 @@ class Facts:
 def pivot_times(atom: Atom, coefficient: Number) -> Poly:
     """Coefficient * atom."""
     return Poly({((atom, 1),): coefficient})
-
-
-def _without_common_factor(value: Poly) -> Poly:
-    """B*H*S - B*H*T == 0 says S == T.  Extents that multiply every term are not zero in a run that matters."""
-    if len(value.terms) < 2:
-        return value
-    content = math.gcd(*(int(c) for _, c in value.terms if c == int(c)))
-    if content > 1 and all(c % content == 0 for _, c in value.terms):
-        value = value / content
-    common = set(value.terms[0][0])
-    for monomial, _ in value.terms[1:]:
-        common &= set(monomial)
-    common = {(a, p) for a, p in common if isinstance(a, Size)}
-    if not common:
-        return value
-    return Poly({tuple(f for f in m if f not in common): c for m, c in value.terms})
 
 
 def _pivot(difference: Poly) -> Atom | None:

@@ -8,6 +8,7 @@ only.  So assumptions have to leave every size all small values, without a gap, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ from ....algebra import Atom, Min0, Number, Poly, Size, Substitution, of, poly, 
 
 if TYPE_CHECKING:
     from .fact import Fact
+
+Claim = tuple[Poly, str]
 
 SMALL = tuple(range(1, 9))
 """Values that every size must be able to have; where a buffer ends earlier, those before its end, two at least."""
@@ -31,13 +34,40 @@ MOST_TRIALS = 1 << 13
 
 
 def leaves_room(value: Poly) -> bool:
-    """Whether ``value >= 0`` can hold with nothing empty, and with each of its sizes small."""
+    """Whether ``value >= 0`` can hold with nothing empty, and with each of its sizes small.
+
+    A cache may be empty.  A size that multiplies another one may not: S - B*S >= 0 holds for every batch where S is 0.
+    """
+    value = without_common_factor(value)
     sizes = free([value])
     claims = [(value, ">=")]
     filled = _solvable(sizes, claims, dict.fromkeys(sizes, SMALL))
+    domains = dict.fromkeys(_factors(value), tuple(number for number in DOMAIN if number))
     return filled and all(
-        gap(SMALL, [_solvable(sizes, claims, {size: (small,)}) for small in SMALL]) is None for size in sizes
+        gap(SMALL, [_solvable(sizes, claims, {**domains, size: (small,)}) for small in SMALL]) is None for size in sizes
     )
+
+
+def without_common_factor(value: Poly) -> Poly:
+    """B*H*S - B*H*T == 0 says S == T.  Extents that multiply every term are not zero in a run that matters."""
+    if len(value.terms) < 2:
+        return value
+    content = math.gcd(*(int(c) for _, c in value.terms if c == int(c)))
+    if content > 1 and all(c % content == 0 for _, c in value.terms):
+        value = value / content
+    common = set(value.terms[0][0])
+    for monomial, _ in value.terms[1:]:
+        common &= set(monomial)
+    common = {(a, p) for a, p in common if isinstance(a, Size)}
+    if not common:
+        return value
+    return Poly({tuple(f for f in m if f not in common): c for m, c in value.terms})
+
+
+def _factors(value: Poly) -> set[Size]:
+    """Sizes that multiply something, at any depth."""
+    own = {a for m, _ in value.terms if len(m) > 1 or any(p > 1 for _, p in m) for a, _ in m if isinstance(a, Size)}
+    return own.union(*(_factors(child) for atom in value.atoms for child in atom.children))
 
 
 def gap(numbers: Sequence[int], possible: Sequence[bool]) -> int | None:
@@ -47,11 +77,11 @@ def gap(numbers: Sequence[int], possible: Sequence[bool]) -> int | None:
     return next((n for n, each in zip(numbers, possible, strict=True) if n <= wanted and not each), None)
 
 
-def excluded(extent: Poly, facts: Sequence[Fact], normal: Callable[[Poly], Poly]) -> int | None:
-    """A small number that an extent cannot have under the assumptions, or None if it can have all.
+def excluded(extent: Poly, facts: Sequence[Fact], normal: Callable[[Poly], Poly]) -> tuple[Poly, int] | None:
+    """An extent with a small number that it cannot have under the assumptions, or None if all are possible.
 
     Args:
-        extent: An extent of a site.
+        extent: An extent of a site.  What it hangs on is looked at as well.
         facts: What is assumed.
         normal: Puts into a polynomial what the facts say.
     """
@@ -59,9 +89,11 @@ def excluded(extent: Poly, facts: Sequence[Fact], normal: Callable[[Poly], Poly]
     if extent.constant is not None:
         return None
     sizes, related = _related(extent, facts, normal)
-    claims = [(_in_sizes(fact.left - fact.right, normal), fact.relation) for fact in related]
+    held = [(_in_sizes(fact.left - fact.right, normal), fact.relation) for fact in related]
     raw = free([side for fact in related for side in (fact.left, fact.right)])
-    claims += [(normal(of(size)), ">=") for size in raw]  # what was eliminated is an extent as well
+    always = [(normal(of(size)), ">=") for size in raw]  # what was eliminated is an extent as well
+    always.append((extent - 1, ">="))  # a cache may be empty, and a site may not
+    spread = _spread(related, held, normal)
     assumed = free([side for fact in related if fact.by_broadcast for side in (fact.left, fact.right)])
     targets = [(extent, _smallest(extent))]
     # An assumption may exclude no value of any size that it mentions: T = 2 S - 1 leaves T the odd numbers.
@@ -69,10 +101,26 @@ def excluded(extent: Poly, facts: Sequence[Fact], normal: Callable[[Poly], Poly]
     for target, numbers in targets:
         if target.constant is not None:
             continue
-        missing = gap(numbers, [_solvable(sizes, [(target - small, "="), *claims], {}) for small in numbers])
+        possible = [_solvable(sizes, [(target - small, "="), *always, *held], {}) for small in numbers]
+        missing = gap(numbers, possible)
+        if missing is None:
+            # Beyond the end of a buffer no run is left out: S = min(S, 6) fails there.  S = S - P + min(P, 2) does not.
+            beyond = [n for n, each in zip(numbers, possible, strict=True) if not each]
+            runs = (n for n in beyond for one in spread if _solvable(sizes, [(target - n, "="), *always, *one], {}))
+            missing = next(runs, None)
         if missing is not None:
-            return missing
+            return target, missing
     return None
+
+
+def _spread(facts: Sequence[Fact], held: Sequence[Claim], normal: Callable[[Poly], Poly]) -> list[list[Claim]]:
+    """What holds where a broadcast spreads one entry, though it was taken to meet as many: a run that is left out."""
+    found = []
+    for fact in facts:
+        if fact.by_broadcast and fact.relation == "=":
+            others = [claim for other, claim in zip(facts, held, strict=True) if other is not fact and claim[1] == "="]
+            found += [[(_in_sizes(side, normal) - 1, "="), *others] for side in (fact.left, fact.right)]
+    return found
 
 
 def tied(first: Poly, second: Poly, facts: Sequence[Fact], normal: Callable[[Poly], Poly]) -> bool:
@@ -151,9 +199,6 @@ def _number_of(atom: Atom, numbers: dict[Size, int]) -> Number | None:
         return numbers.get(atom)
     found = evaluate(atom.value, numbers) if isinstance(atom, Min0) else None
     return None if found is None else min(0, found)
-
-
-Claim = tuple[Poly, str]
 
 
 def _solvable(sizes: Sequence[Size], claims: Sequence[Claim], domains: dict[Size, tuple[int, ...]]) -> bool:

@@ -108,8 +108,8 @@ class Table(Hashed):
         return 1 if self.data.min() >= 0 else (-1 if self.data.max() <= 0 else None)
 
     @property
-    def is_integer(self) -> bool:
-        return self.integer
+    def denominator(self) -> int | None:
+        return 1 if self.integer else None
 
     def substitute(self, mapping: Substitution) -> Poly:
         places = tuple(substitute(i, mapping) for i in self.indices)
@@ -282,7 +282,7 @@ class _Fitted:
         if not fitted.form and fitted.data.size <= LARGE:
             with np.errstate(all="ignore"):
                 data = fitted.data.astype(np.float64)
-                if fitted.data.dtype.kind not in "iu" or not (np.abs(data) > LARGEST_INTEGER).any():
+                if fitted.data.dtype.kind not in "iu" or not (np.abs(data) >= LARGEST_INTEGER).any():
                     entries = values(data)
         return cls(fitted, tuple(values(c) for c in fitted.coefficients), entries)
 

@@ -7,6 +7,7 @@ operators and types is ``test_semantics.py``.  Here are the edges that a change 
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,26 @@ import numpy as np
 import numpy.typing as npt
 import onnx.parser
 import pytest
-from alibi_rewriter.algebra import Index, Poly, Read, Size, of, poly, substitute
+from alibi_rewriter.algebra import (
+    LARGEST_FLOAT32,
+    Index,
+    Poly,
+    Read,
+    Size,
+    conjunction,
+    ind,
+    less_equal,
+    nonzero,
+    of,
+    poly,
+    substitute,
+)
 from alibi_rewriter.graph.index import index_graph, opset_versions
 from alibi_rewriter.rewriter.interpret import Interpreter
+from alibi_rewriter.rewriter.interpret.clamps import floored
 from alibi_rewriter.rewriter.interpret.rules import element_rules
 from alibi_rewriter.rewriter.interpret.shapes import infer
+from alibi_rewriter.rewriter.interpret.tables.element import Table
 
 ort = pytest.importorskip("onnxruntime")
 
@@ -160,6 +176,20 @@ KNOWN = {
     "triangle above": (DISTANCE + "t = Abs(d)\n y = Trilu<upper=1>(t, one)", ""),
     "less or equal": (DISTANCE + "c = LessOrEqual(d, zero)\n y = Cast<to=7>(c)", ""),
     "less": (DISTANCE + "c = Less(d, zero)\n y = Cast<to=7>(c)", ""),
+    "a choice inside a choice of the same condition": (
+        "c = Less(count, two)\n n = Neg(count)\n a = Where(c, n, three)\n b = Where(c, five, a)\n d = Where(c, b, a)\n"
+        " y = Add(b, d)",
+        ", int64 two = {2}, int64 three = {3}, int64 five = {5}",
+    ),
+    "a range downwards": ("y = Range(extent, zero, down)", ", int64 down = {-3}"),
+    "the short last part of a Split": (
+        "a, b, c = Split<num_outputs=3>(seven)\n t = Cast<to=7>(c)\n y = Add(t, one)",
+        ", int64[7] seven = {0, 1, 2, 3, 4, 5, 6}",
+    ),
+    "signs of a product of which a factor may be zero": (
+        DISTANCE + "m = Sub(count, extent)\n t = Mul(m, col)\n y = Sign(t)",
+        "",
+    ),
     "largest distance": (DISTANCE + "y = ReduceMax<keepdims=0>(d, axis1)", ""),
 }
 
@@ -205,6 +235,15 @@ EITHER = {
     "pad that cuts": (
         "wide = Pad(count, behind, fill)\n y = Pad(wide, pads, fill)",
         ", int64[2] behind = {0, 4}, int64[2] pads = {-1, -2}, int64 fill = {77}",
+    ),
+    "an index that is the last one or the first": (
+        "c = Less(count, one)\n at = Where(c, minus, zero)\n y = Gather(count, at)",
+        ", int64 minus = {-1}",
+    ),
+    "every second key up to the row, counted": (
+        DISTANCE + "t = Add(count, count)\n e = Sub(t, col)\n c = LessOrEqual(e, zero)\n f = Cast<to=7>(c)\n"
+        " y = CumSum(f, one)",
+        "",
     ),
     "square root of integers": ("y = Pow(count, half)", ", float half = {0.5}"),
 }
@@ -267,6 +306,34 @@ def test_infinity_and_a_bound_that_is_not_given(clip: str, known: bool) -> None:
     assert agree(body, BOUNDS % "-100", "float"), "a finite number is not in question"
 
 
+@pytest.mark.parametrize(("sign", "known"), [("-inf", True), ("inf", False)])
+def test_two_masks_of_infinities(sign: str, known: bool) -> None:
+    """Where one mask stands in place of a value, the sum of both may cancel only if their signs differ."""
+    body = (
+        "f = Cast<to=1>(count)\n g = Add(f, half)\n early = Less(count, one)\n h = Where(early, hidden, g)\n"
+        " first = Equal(count, zero)\n other = Where(first, second, nought)\n y = Add(h, other)"
+    )
+    constants = f", float hidden = {{-inf}}, float second = {{{sign}}}, float nought = {{0}}, float half = {{0.5}}"
+    _, value, _ = element(body, constants, "float")
+    assert is_known(value) is known
+    assert agree(body, constants.replace("inf", "1000"), "float")
+
+
+@pytest.mark.parametrize("heads", [5, 12])
+def test_a_floor_under_masks_and_a_bias_that_is_put_together_head_by_head(heads: int) -> None:
+    """Conditions of heads exclude each other: they make a case each, and do not double the cases."""
+    head, key, lowest = Index("h", poly(heads)), Index("k", of(Size("n"))), -LARGEST_FLOAT32
+    distances = [
+        ind(conjunction((less_equal(of(head), poly(k)), less_equal(poly(k), of(head))))) * of(key) * Fraction(1, k + 2)
+        for k in range(heads)
+    ]
+    seen = [ind(nonzero(of(Read(name, (of(key),), True)))) for name in ("padding", "row")]
+    score = sum(distances, of(Read("qk", (of(head), of(key))))) + lowest * (2 - seen[0] - seen[1])
+    assert floored(score, poly(lowest), lowest) == score
+    alone = sum(distances[1:], lowest * (2 - seen[0] - seen[1]))
+    assert floored(alone, poly(lowest), lowest) != alone, "of the first head two masks are below the floor"
+
+
 @pytest.mark.parametrize(("name", "bound"), [("min", -math.inf), ("max", math.inf)])
 def test_an_infinite_bound_given_as_an_attribute(name: str, bound: float) -> None:
     """As before opset 11: it bounds nothing, whichever its sign is."""
@@ -277,6 +344,22 @@ def test_an_infinite_bound_given_as_an_attribute(name: str, bound: float) -> Non
     interpreter = Interpreter(index_graph(model.graph, opset_versions(model), Path()), rules=element_rules())
     infer(interpreter, list(model.graph.node))
     assert interpreter.element("y", (poly(1),)) == interpreter.element("x", (poly(1),))
+
+
+@pytest.mark.parametrize("number", [(1 << 53) + 1, (1 << 53) + 3, -(1 << 53) - 1, (1 << 60) + 1])
+def test_an_integer_that_no_float_holds_is_no_entry_of_a_table(number: int) -> None:
+    """Entries are kept in float64."""
+    body = "y = Gather(odd, count)\n unused = Add(zero, zero)"
+    _, value, _ = element(body, f", int64[5] odd = {{0, 7, {number}, 2, 11}}")
+    assert not is_known(value)
+
+
+def test_a_table_of_infinities_has_no_bound() -> None:
+    for entries in ([0.0, -math.inf], [math.inf, 3.0]):
+        table = Table("t", (of(Index("h", poly(2))),), np.array(entries))
+        assert table.extreme(lowest=True) is None
+        assert table.extreme(lowest=False) is None
+    assert Table("t", (of(Index("h", poly(2))),), np.array([2.0, -1.0])).extreme(lowest=True) == poly(-1)
 
 
 def test_a_wrong_element_would_be_seen() -> None:

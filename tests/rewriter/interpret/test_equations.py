@@ -8,7 +8,7 @@ from fractions import Fraction
 import ml_dtypes
 import numpy as np
 import pytest
-from alibi_rewriter.algebra import Apply, Index, Poly, absolute, of, poly
+from alibi_rewriter.algebra import Apply, Index, Poly, Read, absolute, of, poly
 from alibi_rewriter.rewriter.interpret.equations import einsum_labels
 from alibi_rewriter.rewriter.interpret.inverses import logarithm
 from alibi_rewriter.rewriter.interpret.rounding import (
@@ -123,3 +123,13 @@ def test_a_huge_constant_swallows_small_values() -> None:
     assert absorbed(TensorProto.FLOAT, of(X) - 1000) == of(X) - 1000
     assert absorbed(TensorProto.FLOAT, huge) != huge and absorbed(TensorProto.FLOAT, poly(10**9)) == poly(10**9)
     assert absolute(huge) is not None
+
+
+@pytest.mark.parametrize(
+    ("factor", "swallowed"), [(Fraction(65504), False), (Fraction(131007, 2), False), (50000, True)]
+)
+def test_a_mask_that_shares_its_factor_with_a_bias_is_still_a_mask(factor: Fraction | int, swallowed: bool) -> None:
+    """65504 * m - 0.5 * m, of a bias that is counted from the mask m, is a little below what hides a key."""
+    mask, score = of(Read("m", (of(X),), True)), of(Read("qk", (of(X),)))
+    assert is_absorbed(TensorProto.FLOAT16, score + mask * factor - 65504) is swallowed
+    assert is_absorbed(TensorProto.FLOAT, score + mask * factor - 10**9) is (factor < 65504)

@@ -159,6 +159,11 @@ EXACT = {
         "float[4] flat = {0.5, 0.25, 0.125, 0.0625}, int64[1,1] at = {-1}, "
         "float[1] new = {3}, int64[3] shape = {4,1,1}",
     ),
+    "integer distances up to five, and what is beyond": (
+        "a = Abs (distance)\n near = Min (a, five)\n over = Sub (a, five)\n far = Max (over, nought)\n"
+        " n = Neg (near)\n d = Sub (n, far)\n f = Cast <to = 1> (d)\n bias = Mul (f, slopes)",
+        "int64 five = {5}",
+    ),
     "the sign times the absolute value": ("s = Sign (linear)\n a = Abs (linear)\n bias = Mul (s, a)", ""),
     "counted backwards": (
         "n = Unsqueeze (keys, first)\n ones = Expand (lone, n)\n c = CumSum <reverse = 1> (ones, nought)\n"
@@ -188,6 +193,13 @@ def test_what_is_exact_is_rewritten_and_computes_the_same(name: str) -> None:
         }
         (wanted,), (found,) = run(graph, feeds), run(result.model, feeds)
         assert np.abs(wanted - found).max() < 2e-4
+
+
+@pytest.mark.parametrize("cap", ["Min (a, five)", "Clip (a, nought, five)"])
+def test_an_integer_distance_with_a_cap_is_refused_for_the_cap(cap: str) -> None:
+    """Its normal form has halves inside, and is a whole number all the same."""
+    body = f"a = Abs (distance)\n c = {cap}\n n = Neg (c)\n f = Cast <to = 1> (n)\n bias = Mul (f, slopes)"
+    assert refusal(rewrite(model(body, "int64 five = {5}"), options=PROOF_ALONE)) == "ALB200"
 
 
 def test_a_narrow_integer_that_holds_every_likely_size_is_an_assumption() -> None:

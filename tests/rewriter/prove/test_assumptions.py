@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from alibi_rewriter.algebra import Poly, Read, Size, absolute, minimum, of, poly, substitute
+from alibi_rewriter.algebra import Poly, Read, Size, absolute, maximum, minimum, of, poly, substitute
 from alibi_rewriter.base.errors import ExitCode
 from alibi_rewriter.rewriter.interpret.sizes.facts import Facts
 from alibi_rewriter.rewriter.interpret.sizes.room import SMALL, evaluate, excluded, leaves_room
@@ -32,10 +32,15 @@ def test_assumptions_that_leave_room(value: Poly) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [1 - S, 1 - S - PAST, S - 2, S - 40, -S, poly(0) - S * T, S - 2 * T + 1 - S], ids=lambda v: repr(v)
+    "value",
+    [
+        *(1 - S, 1 - S - PAST, S - 2, S - 40, -S, poly(0) - S * T, S - 2 * T + 1 - S),
+        *(T - S * T, 2 * T - 2 * S * T, T + 1 - 2 * S * T),
+    ],
+    ids=lambda v: repr(v),
 )
 def test_assumptions_that_leave_none(value: Poly) -> None:
-    """They hold for one token only, or for many only."""
+    """They hold for one token only, or for many only, or for one sequence unless there is nothing in it."""
     assert not leaves_room(value)
     facts = Facts()
     assert not facts.assume_nonnegative(value, "n")
@@ -69,8 +74,24 @@ def test_each_leaves_room_but_not_all_together() -> None:
     assert facts.assume_nonnegative(S - T, "first")
     assert excluded(S, facts.learned, facts.normal) is None
     assert facts.assume_nonnegative(T - 2 * S + 1, "second")
-    assert excluded(S, facts.learned, facts.normal) == SMALL[1]
+    assert excluded(S, facts.learned, facts.normal) == (S, SMALL[1])
     assert excluded(of(Size("batch")), facts.learned, facts.normal) is None
+
+
+@pytest.mark.parametrize(("most", "cut"), [(2, (PAST, 3)), (5, (PAST, 6)), (64, None)])
+def test_an_equality_may_end_a_cache_only_far_away(most: int, cut: tuple[Poly, int] | None) -> None:
+    """Rows counted from min(past, 2) meet S rows: beyond two past tokens they do not, or they are one and spread."""
+    facts = Facts()
+    facts.learn(S, maximum(S - PAST + minimum(PAST, poly(most)), poly(0)), "n", by_broadcast=True)
+    facts.learn(T, PAST + S, "m", by_broadcast=True)
+    assert excluded(S, facts.learned, facts.normal) == cut
+
+
+def test_an_equality_may_be_the_end_of_a_buffer() -> None:
+    """Beyond six rows the six of the buffer meet more rows, and nothing runs."""
+    facts = Facts()
+    facts.learn(S, minimum(S, poly(6)), "n", by_broadcast=True)
+    assert excluded(S, facts.learned, facts.normal) is None
 
 
 def test_an_extent_that_is_never_more_than_one_says_nothing_about_others() -> None:

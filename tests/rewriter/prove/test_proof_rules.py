@@ -12,10 +12,24 @@ import numpy as np
 import numpy.typing as npt
 import onnx.parser
 import pytest
-from alibi_rewriter.algebra import Index, Size, conjunction, disjunction, ind, less_equal, min0, of, poly
+from alibi_rewriter.algebra import (
+    Index,
+    Poly,
+    Read,
+    Size,
+    conjunction,
+    disjunction,
+    ind,
+    less_equal,
+    min0,
+    of,
+    poly,
+    under,
+)
 from alibi_rewriter.rewriter.interpret.sizes.facts import Facts
+from alibi_rewriter.rewriter.interpret.tables.element import Table
 from alibi_rewriter.rewriter.prove.forms import Sloped, join_kinks
-from alibi_rewriter.rewriter.recognise.visibility import apply_order, hides, under
+from alibi_rewriter.rewriter.recognise.visibility import apply_order, hides
 from alibi_rewriter.rewriter.records.reading import Attention
 from alibi_rewriter.rewriter.verdicts import Code
 from onnx import ModelProto
@@ -26,6 +40,8 @@ pytest.importorskip("onnxruntime")
 
 S, T = of(Size("S")), of(Size("T"))
 I, J = of(Index("i", S)), of(Index("j", T))  # noqa: E741
+H = of(Index("h", poly(2)))
+QK = of(Read("qk", (H, I, J)))
 
 
 def refusal(proto: ModelProto) -> Code:
@@ -132,6 +148,21 @@ def test_a_kink_where_only_keys_from_the_row_on_are_visible(shift: int) -> None:
 def test_what_hides_a_key_is_below_what_the_bias_reaches(slope: int, half: bool, hidden: bool) -> None:
     """-65504 hides in float16 as long as the slope does not take visible keys there within 4,096 tokens."""
     assert hides(poly(-65504) + slope * J, half=half) is hidden
+
+
+@pytest.mark.parametrize(("largest", "hidden"), [(1.0, True), (20.0, False)])
+def test_a_clipped_slope_reaches_as_far_as_the_table_says(largest: float, hidden: bool) -> None:
+    """max(slope, 0) is slope - min(0, slope).  A minimum of numbers is no distance of thousands of tokens."""
+    slopes = of(Table("slopes", (H,), np.array([0.5, -largest])))
+    score = poly(-65504) + (slopes - min0(slopes)) * J
+    assert hides(score, half=True) is hidden
+    assert not hides(poly(-65504) + min0(I - J) * J, half=True)
+
+
+@pytest.mark.parametrize(("score", "hidden"), [(20 * QK, True), (20 * ind(less_equal(J, I)) * J, False)])
+def test_a_product_has_a_bound_and_a_distance_has_none(score: Poly, hidden: bool) -> None:
+    """Whatever the scale is, a score of float16 is below 16384.  A slope of 20 takes a key beyond -65504."""
+    assert hides(score - 65504, half=True) is hidden
 
 
 def test_a_condition_of_which_a_part_is_known_is_not_known() -> None:
