@@ -2,6 +2,7 @@
 
     python -m alibi_rewriter.kernels.compile.resources             # compiles everything and rewrites resources.json
     python -m alibi_rewriter.kernels.compile.resources --missing   # only the rows that are not in it yet
+    python -m alibi_rewriter.kernels.compile.resources --jobs 16   # with so many processes
 
 The table is in the repository; a test fails when a chosen configuration spills in an inner loop, does not fit,
 or is missing from it.  The Hopper kernel reloads a few scalars around its loops: the test holds it to a small
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -97,31 +99,46 @@ def disassemble(cubin: Path) -> str:
     return subprocess.run([str(tool), "-c", str(cubin)], capture_output=True, text=True, check=False).stdout
 
 
-def measure(known: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Compiles every row that is not known."""
-    table = {}
-    with Worker() as worker, tempfile.TemporaryDirectory() as directory:
-        for name, request, configuration, layout in wanted():
-            if name in known:
-                table[name] = known[name]
-                continue
-            found = worker.compile(job_of(request, configuration, layout, Path(directory)))
-            cubin = Path(directory) / found["image"]["cubin"]
-            spilled = loop_spills(disassemble(cubin)) if found["spill_bytes"] else 0
-            table[name] = {
-                "registers": found["registers"], "spill_bytes": found["spill_bytes"], "loop_spills": spilled,
-                "shared_bytes": found["shared_bytes"], "threads": found["threads"], "serialized": found["serialized"],
-            }  # fmt: skip
-            sys.stderr.write(f"{name}: {json.dumps(table[name])}\n")
-    return table
+Row = dict[str, Any]
+
+
+def _measured(worker: Worker, request: KernelRequest, configuration: Configuration, layout: BufferLayout) -> Row:
+    """Compiles one row."""
+    with tempfile.TemporaryDirectory() as directory:
+        found = worker.compile(job_of(request, configuration, layout, Path(directory)))
+        cubin = Path(directory) / found["image"]["cubin"]
+        spilled = loop_spills(disassemble(cubin)) if found["spill_bytes"] else 0
+    return {
+        "registers": found["registers"], "spill_bytes": found["spill_bytes"], "loop_spills": spilled,
+        "shared_bytes": found["shared_bytes"], "threads": found["threads"], "serialized": found["serialized"],
+    }  # fmt: skip
+
+
+def measure(known: dict[str, Row], jobs: int = 1) -> dict[str, Row]:
+    """Compiles every row that is not known, several side by side if need be."""
+    rows = {name: (request, configuration, layout) for name, request, configuration, layout in wanted()}
+    missing = [name for name in rows if name not in known]
+
+    def part(first: int) -> dict[str, Row]:
+        table = {}
+        with Worker() as worker:
+            for name in missing[first::jobs]:
+                table[name] = _measured(worker, *rows[name])
+                sys.stderr.write(f"{name}: {json.dumps(table[name])}\n")
+        return table
+
+    with ThreadPoolExecutor(jobs) as pool:
+        found = {name: row for table in pool.map(part, range(jobs)) for name, row in table.items()}
+    return {name: known[name] if name in known else found[name] for name in rows}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(description="Records what every chosen configuration needs.")
     parser.add_argument("--missing", action="store_true", help="keep the rows that are there")
+    parser.add_argument("--jobs", type=int, default=1, help="compiling processes")
     options = parser.parse_args(arguments)
-    rows = measure(json.loads(TABLE.read_text()) if options.missing else {})
+    rows = measure(json.loads(TABLE.read_text()) if options.missing else {}, options.jobs)
     lines = ",\n ".join(f"{json.dumps(name)}: {json.dumps(row)}" for name, row in rows.items())
     TABLE.write_text(f"{{\n {lines}\n}}\n")
     return 0

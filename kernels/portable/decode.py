@@ -130,7 +130,7 @@ def alibi_decode(
     if MASK != MASK_NONE or CAUSAL or KEY_BIAS or WINDOW:
         if not_finite(out):
             out, _, total, peak = attend_apart(
-                tile, tile, key_base, value_base, mask_base, positions_base, bias_base, begin, end, key_row, value_row,
+                at, key_base, value_base, mask_base, positions_base, bias_base, begin, end, key_row, value_row,
                 mask_column, exists, slope, row_as_key, own_position, window_left, window_right, scale, SYMMETRIC,
                 CAUSAL, POSITIONS, MASK, MASK_ROWS, KEY_BIAS, WINDOW, NATURAL, PRECISION, D, D_PADDED, 0, V, V_PADDED,
                 0, BLOCK_M)  # fmt: skip

@@ -41,6 +41,9 @@ RIGHT = tl.constexpr(2)
 TAIL = tl.constexpr(3)
 """Keys of the ragged last block, not all of which exist."""
 
+FEW_ROWS = tl.constexpr(16)
+"""Query rows that are computed at once where a result is not finite: the fewest that a product takes."""
+
 
 @aggregate
 class PrefillTile:
@@ -168,6 +171,34 @@ def _walk(out0, out1, total, peak, begin, end, tile, PHASE: tl.constexpr):
 
 
 @triton.jit
+def _store(
+    out0, out1, total, output, output_row, inside, value_base, value_row, s_kv, empty_mean,
+    HIDES: tl.constexpr, V: tl.constexpr, V0: tl.constexpr, V1: tl.constexpr,
+):  # fmt: skip
+    """Divides by the sums of weights and stores the rows that are ``inside``, from ``output`` on."""
+    empty = total == 0.0
+    inverse = tl.where(empty, 0.0, 1.0 / total)
+    out0 = out0 * inverse[:, None]
+    value0 = tl.arange(0, V0)
+    value1 = V0 + tl.arange(0, V1 if V1 > 0 else 1)
+    if V1 > 0:
+        out1 = out1 * inverse[:, None]
+    if HIDES:
+        # Such rows are rare: they are those of padded queries, or before the first key.
+        if (empty_mean != 0) & (tl.max((empty & inside).to(tl.int32), 0) != 0):
+            mean0 = mean_of_values(value_base, value_row, value0, s_kv, V0, V, 16)
+            out0 = tl.where(empty[:, None], mean0[None, :], out0)
+            if V1 > 0:
+                mean1 = mean_of_values(value_base, value_row, value1, s_kv, V0 + V1, V, 16)
+                out1 = tl.where(empty[:, None], mean1[None, :], out1)
+    at = output + tl.arange(0, total.shape[0])[:, None] * output_row
+    stored = inside[:, None]
+    tl.store(at + value0[None, :], out0.to(output.dtype.element_ty), mask=stored & (value0[None, :] < V))
+    if V1 > 0:
+        tl.store(at + value1[None, :], out1.to(output.dtype.element_ty), mask=stored & (value1[None, :] < V))
+
+
+@triton.jit
 def alibi_prefill(
     query, key, value, slopes, mask, key_positions, key_bias, reach, output,
     query_batch, query_head, query_row, key_batch, key_head, key_row, value_batch, value_head, value_row,
@@ -204,6 +235,7 @@ def alibi_prefill(
     batch = (batch_head // heads).to(tl.int64)
     kv_head = (head // group).to(tl.int64)
     NATURAL: tl.constexpr = (MASK == MASK_ADDITIVE) or KEY_BIAS
+    HIDES: tl.constexpr = MASK != MASK_NONE or CAUSAL or KEY_BIAS or WINDOW
     slope = tl.load(slopes + head)
     scale = scale_natural
     if not NATURAL:
@@ -285,45 +317,39 @@ def alibi_prefill(
         out0, out1, total, peak = _walk(out0, out1, total, peak, begin, whole_stop, work, LEFT)
         out0, out1, total, peak = _walk(out0, out1, total, peak, tl.maximum(whole_end, begin), stop, work, TAIL)
 
-    if MASK != MASK_NONE or CAUSAL or KEY_BIAS or WINDOW:
+    output_base = output + batch * output_batch + head.to(tl.int64) * output_head
+    inside = row_in_mask < s_q
+    if HIDES:
         strange = not_finite(out0)
         if V1 > 0:
             strange = strange | not_finite(out1)
+        # The rows of such a tile are stored below.
+        inside = inside & (strange == 0)
+    _store(
+        out0, out1, total, output_base + tl.cast(first_row, tl.int64) * output_row, output_row, inside, value_base,
+        value_row, s_kv, empty_mean, HIDES, V, V0, V1)  # fmt: skip
+    if HIDES:
         if strange:
-            mask_rows = mask_base
-            if MASK_ROWS:
-                mask_rows = mask_base + row_in_mask.to(tl.int64) * mask_row
-            bias_rows = bias_base
-            if KEY_BIAS:
-                bias_rows = bias_base + tl.zeros([BLOCK_M], dtype=tl.int64)
-            last_end = stop
-            if CAUSAL:
-                last_end = tl.minimum(tl.minimum(first_row + BLOCK_M, s_q) + offset, stop)
-            nothing = tl.zeros([BLOCK_M], dtype=tl.float32)
-            out0, out1, total, peak = attend_apart(
-                query0, query1, key_base, value_base, mask_rows, positions_base, bias_rows, begin, last_end, key_row,
-                value_row, mask_column, row_in_mask < s_q, slope + nothing, row_as_key, reference_position + nothing,
-                window_left, window_right, scale, SYMMETRIC, CAUSAL, POSITIONS, MASK, MASK_ROWS, KEY_BIAS, WINDOW,
-                NATURAL, PRECISION, D, D0, D1, V, V0, V1, BLOCK_M)  # fmt: skip
-    empty = total == 0.0
-    inverse = tl.where(empty, 0.0, 1.0 / total)
-    out0 = out0 * inverse[:, None]
-    value0 = tl.arange(0, V0)
-    value1 = V0 + tl.arange(0, V1 if V1 > 0 else 1)
-    if V1 > 0:
-        out1 = out1 * inverse[:, None]
-    if MASK != MASK_NONE or CAUSAL or KEY_BIAS or WINDOW:
-        # Such rows are rare: they are those of padded queries, or before the first key.
-        if (empty_mean != 0) & (tl.max((empty & (row_in_mask < s_q)).to(tl.int32), 0) != 0):
-            mean0 = mean_of_values(value_base, value_row, value0, s_kv, V0, V, 16)
-            out0 = tl.where(empty[:, None], mean0[None, :], out0)
-            if V1 > 0:
-                mean1 = mean_of_values(value_base, value_row, value1, s_kv, V0 + V1, V, 16)
-                out1 = tl.where(empty[:, None], mean1[None, :], out1)
-    output_base = output + batch * output_batch + head.to(tl.int64) * output_head
-    output_tile = output_base + tl.cast(first_row, tl.int64) * output_row
-    inside = (row_in_mask < s_q)[:, None]
-    at = output_tile + local[:, None] * output_row
-    tl.store(at + value0[None, :], out0.to(output.dtype.element_ty), mask=inside & (value0[None, :] < V))
-    if V1 > 0:
-        tl.store(at + value1[None, :], out1.to(output.dtype.element_ty), mask=inside & (value1[None, :] < V))
+            # A few rows at a time, because this is to take no more registers than the rest.
+            for row in tl.range(first_row, tl.minimum(first_row + BLOCK_M, s_q), FEW_ROWS, num_stages=1):
+                rows = row + tl.arange(0, FEW_ROWS)
+                exists = rows < s_q
+                mask_rows = mask_base
+                if MASK_ROWS:
+                    mask_rows = mask_base + rows.to(tl.int64) * mask_row
+                bias_rows = bias_base
+                if KEY_BIAS:
+                    bias_rows = bias_base + tl.zeros([FEW_ROWS], dtype=tl.int64)
+                last_end = stop
+                if CAUSAL:
+                    last_end = tl.minimum(tl.minimum(row + FEW_ROWS, s_q) + offset, stop)
+                nothing = tl.zeros([FEW_ROWS], dtype=tl.float32)
+                query_rows = query_base + rows.to(tl.int64) * query_row
+                found0, found1, sums, _ = attend_apart(
+                    query_rows, key_base, value_base, mask_rows, positions_base, bias_rows, begin, last_end, key_row,
+                    value_row, mask_column, exists, slope + nothing, rows + offset, reference_position + nothing,
+                    window_left, window_right, scale, SYMMETRIC, CAUSAL, POSITIONS, MASK, MASK_ROWS, KEY_BIAS, WINDOW,
+                    NATURAL, PRECISION, D, D0, D1, V, V0, V1, FEW_ROWS)  # fmt: skip
+                _store(
+                    found0, found1, sums, output_base + tl.cast(row, tl.int64) * output_row, output_row, exists,
+                    value_base, value_row, s_kv, empty_mean, HIDES, V, V0, V1)  # fmt: skip

@@ -125,7 +125,13 @@ def is_absorbed(dtype: int, value: Poly) -> bool:
     if constant < 65504 or value.constant is not None:
         return False
     moving = [magnitude(c) for m, c in value.terms if m]
+<<<<<<< HEAD
     return max(moving) < -HIDDEN_BELOW and constant >= min(moving) * (1 << (PRECISION[dtype] - 1))
+=======
+    return max(moving) < min(Fraction(65504), constant * 9 / 10) and constant >= min(moving) * (
+        1 << (PRECISION[dtype] - 1)
+    )
+>>>>>>> main
 
 
 def absorbed(dtype: int, value: Poly) -> Poly:

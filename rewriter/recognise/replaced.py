@@ -22,6 +22,10 @@ HIGHEST = Fraction(-10_000)
 
 WHY_NOT = f"Hidden is a key beside which all scores are high: from {float(HIGHEST):g} down, and nothing but masks added"
 
+ADDED = (
+    "A bias is added to that and may raise it.  No mask can say so: it would be added to the score, and not replace it"
+)
+
 MOST_CONDITIONS = 8
 
 

@@ -31,7 +31,7 @@ from ..interpret import Interpreter
 from ..verdicts import Code, Refuser, Stage
 from .products import Contraction, contract, is_contraction
 from .reductions import reduction
-from .replaced import WHY_NOT, take_replaced
+from .replaced import ADDED, HIGHEST, WHY_NOT, take_replaced
 from .views import indices_of
 from .visibility import is_half, unmask
 
@@ -141,7 +141,8 @@ def _scaling(
             indicators = [a for a, _ in monomial if isinstance(a, Ind)]
             finite = _finite_mask(value, indicators, lambda score: bool(_products(interpreter, score, key)))
             if finite is not None:
-                found = f"a hidden key scores {float(finite):g} in place of its score. {WHY_NOT}"
+                why = ADDED if finite <= HIGHEST else WHY_NOT
+                found = f"a hidden key scores {float(finite):g} in place of its score. {why}"
                 raise _refuse(Code.FINITE_MASK, softmax, found, tensor=softmax.input[0])
             found = f"the product is multiplied by {' * '.join(a.text for a, _ in others)[:200]}"
             raise _refuse(Code.NONLINEAR_SCORE, softmax, found, tensor=read.tensor)

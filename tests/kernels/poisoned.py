@@ -60,6 +60,6 @@ def poisoned_trials() -> Iterator[tuple[Trial, str, int, Array, float]]:
     for number, variant in enumerate(member for member in KERNEL_MEMBERS if member.can_hide):
         path, splits = PATHS[number % 3]
         s_q, s_kv = SHAPES[number % 4]
-        item = trial(variant, 3 * number + 1, s_q, s_kv, (64, 80, 16)[number % 3], DTYPES[number % 3])
+        item = trial(variant, 3 * number + 1, s_q, s_kv, (64, 80, 16)[number // 2 % 3], DTYPES[number // 3 % 3])
         bad = hidden_keys(item.case, np.random.default_rng(number))
-        yield item, path, splits, bad, BAD[number % 3]
+        yield item, path, splits, bad, BAD[number // 5 % 3]

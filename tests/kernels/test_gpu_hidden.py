@@ -45,6 +45,13 @@ HIDDEN = (
 """Padding that ends within a block, for the Hopper kernel and for the portable ones."""
 
 
+@pytest.fixture(scope="module")
+def worker() -> Any:
+    """One compiling process for all tests of this module."""
+    with Worker() as running:
+        yield running
+
+
 def hidden_trial(index: int) -> Trial:
     """The numbered entry of HIDDEN, before anything bad is put into it."""
     batch, heads, kv_heads, s_q, s_kv, depth, dtype, member, how = HIDDEN[index]

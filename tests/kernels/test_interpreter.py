@@ -13,7 +13,8 @@ import pytest
 from adversarial import skipping_trials
 from alibi_rewriter.fused.family import KERNEL_MEMBERS
 from buffers import Buffer, bfloat16_bits, bfloat16_values
-from cases import DTYPES, FAST_LONG_DECODES, LONG_DECODE, covering, long_decode
+from cases import DTYPES, FAST_LONG_DECODES, LONG_DECODE, PATHS, covering, long_decode
+from poisoned import poisoned_trials, sees
 from slow import SLOW
 
 SWEEP = Path(__file__).with_name("sweep.py")
@@ -34,7 +35,7 @@ def sweep(*arguments: str) -> subprocess.CompletedProcess[str]:
     [
         ("samples", len(covering())),
         pytest.param("decode", len(FAST_LONG_DECODES), marks=SLOW),
-        *(("skipping", 8), ("unfused", 6), ("blocks", 12)),
+        *(("skipping", 8), ("unfused", 6), ("blocks", 12), ("hidden", 15)),
     ],
 )
 def test_kernels_against_float64(group: str, count: int) -> None:
@@ -86,6 +87,16 @@ def test_the_fast_skipping_inputs_have_both_forms_and_all_types() -> None:
     chosen = list(itertools.islice(skipping_trials(), 0, None, 3))
     assert {dtype for _, _, dtype, _ in chosen} == set(DTYPES)
     assert {case.symmetric for _, case, _, _ in chosen} == {True, False}
+
+
+def test_the_fast_hidden_keys_hold_everything_in_every_kernel() -> None:
+    chosen = list(itertools.islice(poisoned_trials(), 0, None, 4))
+    assert {(path, splits) for _, path, splits, _, _ in chosen} == set(PATHS)
+    assert {item.dtype for item, _, _, _, _ in chosen} == set(DTYPES)
+    assert {str(held) for _, _, _, _, held in chosen} == {"nan", "inf", "-inf"}
+    assert all(bad.any() for _, _, _, bad, _ in chosen)
+    # Some are seen by some rows: those must show them.
+    assert any((sees(item.case) & bad[:, :1, None]).any() for item, _, _, bad, _ in chosen)
 
 
 def test_a_buffer_is_what_the_interpreter_takes_for_a_tensor() -> None:

@@ -118,6 +118,38 @@ def test_what_is_hidden_may_be_nan(op_type: str, rows: int) -> None:
     assert error(found[:, :, keep], wanted[:, :, keep], given) < FLOAT32
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("rows", [1, 3, 40])
+@pytest.mark.parametrize(
+    "op_type",
+    ["AlibiAttentionSymmetricAdditiveMask", "AlibiAttentionCausalKeyBias", "AlibiAttentionLinearPositionsBooleanMask",
+     "AlibiAttentionCausalKeyBiasWindowAdditiveMask"],
+)  # fmt: skip
+def test_what_hides_a_key_does_not_matter_nor_what_it_holds(op_type: str, rows: int, bad: float) -> None:
+    """Padding that ends within a block of keys, in every way that there is to hide a key from all rows."""
+    variant = BY_OP_TYPE[op_type]
+    item = FusedAttention(variant, 0.25, EmptyRows.MEAN, *((9, 0) if variant.window else (-1, -1)))
+    given = feeds(variant, Sizes(rows, 150, 20, 24, batch=2), np.random.default_rng(rows))
+    padding = slice(100, 131) if rows < 40 else slice(0, 100)
+    given["slopes"][:] = 0.01
+    if "mask" in given:
+        given["mask"][:] = variant.mask == "boolean"
+        given["mask"][..., padding] = False if variant.mask == "boolean" else (LOWEST_FLOAT, -np.inf)[rows % 2]
+    if "key_bias" in given:
+        given["key_bias"][:] = 0.5
+        given["key_bias"][..., padding] = (-np.inf, LOWEST_FLOAT)[rows % 2]
+    wanted = answer(item, given)
+    held = {**given, "key": given["key"].copy(), "value": given["value"].copy()}
+    held["key"][:, :, padding] = bad
+    held["value"][:, :, padding] = bad
+    found = InferenceSession(model(item)).run(None, held)[0]
+    # A row that sees no key yields the mean of all values, the hidden ones among them.
+    sees = np.isfinite(found).all(axis=(0, 1, 3))
+    first = max(0, padding.stop - (150 - rows)) if variant.causal and rows == 40 else 0
+    assert sees[first:].all() and not sees[:first].any()
+    assert error(found[:, :, first:], wanted[:, :, first:], given) < FLOAT32
+
+
 @pytest.mark.parametrize("rows", [1, 30])
 def test_what_is_seen_and_nan_is_not_lost(rows: int) -> None:
     item = FusedAttention(BY_OP_TYPE["AlibiAttentionLinear"], 0.25)

@@ -273,6 +273,33 @@ def test_a_bias_of_many_parts() -> None:
     assert slopes_match(spelling, verdict.slopes)
 
 
+REFUSED_ONCE = {
+    "a floor under the masks of six heads": Spelling(
+        bias="per-head", slope_rank=1, causal="none", padding="gathernd", heads=6, scale="before-div", floor=True
+    ),
+    "a floor under two masks": Spelling(
+        bias="per-head", slopes="equal", causal="float-bool", padding="expanded", order="mask-first", floor=True
+    ),
+    "slopes clipped at zero, in float16": Spelling(
+        slopes="clipped", slope_rank=1, causal="not-greater", padding="where", order="mask-first", half=True
+    ),
+    "positions that share a factor with the mask, in float16": Spelling(
+        bias="maskpos", slope_rank=4, causal="none", padding="additive", cache=True, heads=1, half=True, twice=True
+    ),
+    "two masks of infinities, one in place of the score": Spelling(
+        bias="tril-sum", slopes="equal", padding="expanded", hide="inf", heads=1
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_ONCE)
+def test_true_models_that_were_refused(name: str) -> None:
+    spelling = generator.repair(REFUSED_ONCE[name])
+    verdict = attack(spelling)
+    assert verdict.kind == "fused", verdict
+    assert slopes_match(spelling, verdict.slopes)
+
+
 def test_every_near_miss_is_written_by_something() -> None:
     modules = (distance, inputs, masks, positions, scores, slopes, tables)
     found = [t for m in modules for n, t in vars(m).items() if n.isupper() and isinstance(t, dict | frozenset)]

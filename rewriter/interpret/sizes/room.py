@@ -18,6 +18,8 @@ from ....algebra import Atom, Min0, Number, Poly, Size, Substitution, of, poly, 
 if TYPE_CHECKING:
     from .fact import Fact
 
+Claim = tuple[Poly, str]
+
 SMALL = tuple(range(1, 9))
 """Values that every size must be able to have; where a buffer ends earlier, those before its end, two at least."""
 
@@ -91,7 +93,11 @@ def excluded(extent: Poly, facts: Sequence[Fact], normal: Callable[[Poly], Poly]
     raw = free([side for fact in related for side in (fact.left, fact.right)])
     always = [(normal(of(size)), ">=") for size in raw]  # what was eliminated is an extent as well
     always.append((extent - 1, ">="))  # a cache may be empty, and a site may not
+<<<<<<< HEAD
     equalities = [*always, *(claim for claim in held if claim[1] == "=")]
+=======
+    spread = _spread(related, held, normal)
+>>>>>>> main
     assumed = free([side for fact in related if fact.by_broadcast for side in (fact.left, fact.right)])
     targets = [(extent, _smallest(extent))]
     # An assumption may exclude no value of any size that it mentions: T = 2 S - 1 leaves T the odd numbers.
@@ -102,12 +108,29 @@ def excluded(extent: Poly, facts: Sequence[Fact], normal: Callable[[Poly], Poly]
         possible = [_solvable(sizes, [(target - small, "="), *always, *held], {}) for small in numbers]
         missing = gap(numbers, possible)
         if missing is None:
+<<<<<<< HEAD
             # Reading a buffer to its end is an inequality.  S = S - P + min(P, 2) is none: it leaves no longer cache.
             beyond = (n for n, each in zip(numbers, possible, strict=True) if not each)
             missing = next((n for n in beyond if not _solvable(sizes, [(target - n, "="), *equalities], {})), None)
+=======
+            # Beyond the end of a buffer no run is left out: S = min(S, 6) fails there.  S = S - P + min(P, 2) does not.
+            beyond = [n for n, each in zip(numbers, possible, strict=True) if not each]
+            runs = (n for n in beyond for one in spread if _solvable(sizes, [(target - n, "="), *always, *one], {}))
+            missing = next(runs, None)
+>>>>>>> main
         if missing is not None:
             return target, missing
     return None
+
+
+def _spread(facts: Sequence[Fact], held: Sequence[Claim], normal: Callable[[Poly], Poly]) -> list[list[Claim]]:
+    """What holds where a broadcast spreads one entry, though it was taken to meet as many: a run that is left out."""
+    found = []
+    for fact in facts:
+        if fact.by_broadcast and fact.relation == "=":
+            others = [claim for other, claim in zip(facts, held, strict=True) if other is not fact and claim[1] == "="]
+            found += [[(_in_sizes(side, normal) - 1, "="), *others] for side in (fact.left, fact.right)]
+    return found
 
 
 def tied(first: Poly, second: Poly, facts: Sequence[Fact], normal: Callable[[Poly], Poly]) -> bool:
@@ -186,9 +209,6 @@ def _number_of(atom: Atom, numbers: dict[Size, int]) -> Number | None:
         return numbers.get(atom)
     found = evaluate(atom.value, numbers) if isinstance(atom, Min0) else None
     return None if found is None else min(0, found)
-
-
-Claim = tuple[Poly, str]
 
 
 def _solvable(sizes: Sequence[Size], claims: Sequence[Claim], domains: dict[Size, tuple[int, ...]]) -> bool:

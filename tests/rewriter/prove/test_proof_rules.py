@@ -159,7 +159,7 @@ def test_a_clipped_slope_reaches_as_far_as_the_table_says(largest: float, hidden
     assert not hides(poly(-65504) + min0(I - J) * J, half=True)
 
 
-@pytest.mark.parametrize(("score", "hidden"), [(20 * QK, True), (20 * ind(less_equal(I, J)) * J, False)])
+@pytest.mark.parametrize(("score", "hidden"), [(20 * QK, True), (20 * ind(less_equal(J, I)) * J, False)])
 def test_a_product_has_a_bound_and_a_distance_has_none(score: Poly, hidden: bool) -> None:
     """Whatever the scale is, a score of float16 is below 16384.  A slope of 20 takes a key beyond -65504."""
     assert hides(score - 65504, half=True) is hidden

@@ -78,7 +78,8 @@ ACCEPTED = {
 
 REFUSED = {
     "too-high": (lambda: gpt2(-5e3), "a hidden key scores -5000 in place of its score"),
-    "bias-after": (lambda: gpt2(bias="after"), "in place of its score"),
+    "bias-after": (lambda: gpt2(bias="after"), "A bias is added to that and may raise it"),
+    "bias-after-padding": (lambda: gpt2(bias="after", padding="same"), "No mask can say so"),
     "own-key-hidden": (lambda: gpt2(latest=-3000), "the row's own key is hidden as well"),
     "own-key-falls": (lambda: gpt2(absolute=True, grows=-1.0), "the row's own key gets"),
 }
