@@ -27,7 +27,6 @@ from ...algebra import (
     poly,
     split,
 )
-from ...patterns.masks import HIDDEN_BELOW
 
 NARROW: dict[int, tuple[str, int]] = {TensorProto.FLOAT16: ("float16", 11), TensorProto.BFLOAT16: ("bfloat16", 8)}
 """Float types that do not hold all positions: name, and bits of the significand.  Integers are exact up to 2^bits."""
@@ -125,13 +124,9 @@ def is_absorbed(dtype: int, value: Poly) -> bool:
     if constant < 65504 or value.constant is not None:
         return False
     moving = [magnitude(c) for m, c in value.terms if m]
-<<<<<<< HEAD
-    return max(moving) < -HIDDEN_BELOW and constant >= min(moving) * (1 << (PRECISION[dtype] - 1))
-=======
     return max(moving) < min(Fraction(65504), constant * 9 / 10) and constant >= min(moving) * (
         1 << (PRECISION[dtype] - 1)
     )
->>>>>>> main
 
 
 def absorbed(dtype: int, value: Poly) -> Poly:

@@ -93,11 +93,7 @@ def excluded(extent: Poly, facts: Sequence[Fact], normal: Callable[[Poly], Poly]
     raw = free([side for fact in related for side in (fact.left, fact.right)])
     always = [(normal(of(size)), ">=") for size in raw]  # what was eliminated is an extent as well
     always.append((extent - 1, ">="))  # a cache may be empty, and a site may not
-<<<<<<< HEAD
-    equalities = [*always, *(claim for claim in held if claim[1] == "=")]
-=======
     spread = _spread(related, held, normal)
->>>>>>> main
     assumed = free([side for fact in related if fact.by_broadcast for side in (fact.left, fact.right)])
     targets = [(extent, _smallest(extent))]
     # An assumption may exclude no value of any size that it mentions: T = 2 S - 1 leaves T the odd numbers.
@@ -108,16 +104,10 @@ def excluded(extent: Poly, facts: Sequence[Fact], normal: Callable[[Poly], Poly]
         possible = [_solvable(sizes, [(target - small, "="), *always, *held], {}) for small in numbers]
         missing = gap(numbers, possible)
         if missing is None:
-<<<<<<< HEAD
-            # Reading a buffer to its end is an inequality.  S = S - P + min(P, 2) is none: it leaves no longer cache.
-            beyond = (n for n, each in zip(numbers, possible, strict=True) if not each)
-            missing = next((n for n in beyond if not _solvable(sizes, [(target - n, "="), *equalities], {})), None)
-=======
             # Beyond the end of a buffer no run is left out: S = min(S, 6) fails there.  S = S - P + min(P, 2) does not.
             beyond = [n for n, each in zip(numbers, possible, strict=True) if not each]
             runs = (n for n in beyond for one in spread if _solvable(sizes, [(target - n, "="), *always, *one], {}))
             missing = next(runs, None)
->>>>>>> main
         if missing is not None:
             return target, missing
     return None

@@ -181,23 +181,15 @@ KNOWN = {
         " y = Add(b, d)",
         ", int64 two = {2}, int64 three = {3}, int64 five = {5}",
     ),
-<<<<<<< HEAD
-    "a range downwards": ("y = Range(ten, zero, down)", ", int64 ten = {10}, int64 down = {-3}"),
-=======
     "a range downwards": ("y = Range(extent, zero, down)", ", int64 down = {-3}"),
->>>>>>> main
     "the short last part of a Split": (
         "a, b, c = Split<num_outputs=3>(seven)\n t = Cast<to=7>(c)\n y = Add(t, one)",
         ", int64[7] seven = {0, 1, 2, 3, 4, 5, 6}",
     ),
-<<<<<<< HEAD
-    "the signs of the first half": ("m = Sub(count, extent)\n t = Mul(m, count)\n y = Sign(t)", ""),
-=======
     "signs of a product of which a factor may be zero": (
         DISTANCE + "m = Sub(count, extent)\n t = Mul(m, col)\n y = Sign(t)",
         "",
     ),
->>>>>>> main
     "largest distance": (DISTANCE + "y = ReduceMax<keepdims=0>(d, axis1)", ""),
 }
 

@@ -132,7 +132,4 @@ def test_a_mask_that_shares_its_factor_with_a_bias_is_still_a_mask(factor: Fract
     """65504 * m - 0.5 * m, of a bias that is counted from the mask m, is a little below what hides a key."""
     mask, score = of(Read("m", (of(X),), True)), of(Read("qk", (of(X),)))
     assert is_absorbed(TensorProto.FLOAT16, score + mask * factor - 65504) is swallowed
-<<<<<<< HEAD
-=======
     assert is_absorbed(TensorProto.FLOAT, score + mask * factor - 10**9) is (factor < 65504)
->>>>>>> main

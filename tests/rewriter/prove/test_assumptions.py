@@ -87,8 +87,6 @@ def test_an_equality_may_end_a_cache_only_far_away(most: int, cut: tuple[Poly, i
     assert excluded(S, facts.learned, facts.normal) == cut
 
 
-<<<<<<< HEAD
-=======
 def test_an_equality_may_be_the_end_of_a_buffer() -> None:
     """Beyond six rows the six of the buffer meet more rows, and nothing runs."""
     facts = Facts()
@@ -96,7 +94,6 @@ def test_an_equality_may_be_the_end_of_a_buffer() -> None:
     assert excluded(S, facts.learned, facts.normal) is None
 
 
->>>>>>> main
 def test_an_extent_that_is_never_more_than_one_says_nothing_about_others() -> None:
     """MPT cuts a table [H, 1, L] to the last S of its rows: min(1, S) is 1, and S is not."""
     result = rewrite(read("forms/table_cut_by_rows"), options=Options(verify=False))
