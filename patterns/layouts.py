@@ -93,6 +93,9 @@ SELECTING: Final = frozenset({"Slice", "Gather", "Split", "GatherND", "GatherEle
 COPYING: Final = SELECTING | {"Transpose", "Expand", "Tile"}
 """Movement that writes its result anew.  The other operators give the same memory another shape."""
 
+CUTTING: Final = SELECTING | {"Reshape", "Transpose"}
+"""Movement by which a projection comes apart."""
+
 CHANGING_WEIGHTS: Final = frozenset({"Cast", "CastLike", "Where", "IsNaN", "Not", "Mul", "Add"})
 """Operators that may stand between the softmax and the product with the values, besides those that only move.
 

@@ -1,13 +1,14 @@
 """Which splits, reshapes and transposes around the attentions go into the fused nodes.
 
 Where an operand could be read from is a matter of one site (``bind/layout.py``).  Whether that is worth it is a matter
-of the model: an operand that something else needs as [B, H, S, D], such as a cache that the model hands out, is made
-anyway, and its rows lie closer together there.
+of the model.  An operand that something else needs as [B, H, S, D], such as a cache that the model hands out, is made
+anyway, and its rows lie closer together there.  A projection that is cut in any case, because keys and values of it go
+into a cache, is left to those who cut it: TensorRT-RTX 1.7 builds no engine in which BLOOM's is read by both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from onnx import TensorProto
@@ -16,8 +17,9 @@ from ..algebra import poly, substitute
 from ..fused.body import VIEWS_OPSET
 from ..fused.layout import OPERANDS
 from ..graph.index import Scope, label, subgraphs
+from ..patterns.layouts import CUTTING
 from .bind.layout import with_layout
-from .records.binding import Binding, Leaf, Mask
+from .records.binding import Binding, Leaf, Mask, Placed
 from .records.reading import View
 from .records.site import Analysis, Site
 from .result import LENGTH, Absorbed
@@ -87,10 +89,28 @@ def _worthwhile(site: Site, needed: set[str]) -> Site:
         return site
     attention = binding.proof.attention
     views = {name: getattr(attention, name) for name in binding.placed}
-    kept = {
-        name: placed for name, placed in binding.placed.items() if placed.group > 1 or views[name].tensor not in needed
-    }
+    kept: dict[str, Placed] = {}
+    for name, placed in binding.placed.items():
+        chosen: Placed | None = placed if placed.group > 1 or views[name].tensor not in needed else None
+        while chosen is not None and _is_cut(site.scope, chosen.tensor, needed):
+            chosen = chosen.nearer
+        kept.update({} if chosen is None else {name: chosen})
+    if len({placed.group for name, placed in kept.items() if name != "query"} | _ungrouped(binding, kept)) > 1:
+        kept = {name: placed for name, placed in kept.items() if placed.group == 1}
     return replace(site, binding=replace(binding, placed=kept))
+
+
+def _ungrouped(binding: Binding, kept: Mapping[str, Placed]) -> set[int]:
+    """The group size of keys or values that are read where they were: one, if either is."""
+    return set() if {"key", "value"} <= set(kept) else {1}
+
+
+def _is_cut(scope: Scope, tensor: str, needed: set[str]) -> bool:
+    """Whether nodes that stay take a tensor apart."""
+    return any(
+        use.node is not None and use.node.op_type in CUTTING and any(o in needed for o in use.node.output)
+        for use in scope.consumers.get(tensor, [])
+    )
 
 
 def _needed(root: Scope, sites: list[Site]) -> set[str]:

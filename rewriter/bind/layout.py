@@ -74,8 +74,11 @@ def _keys_and_values(interpreter: Interpreter, binding: Binding) -> dict[str, Pl
 
 
 def _best(ways: list[Placed]) -> Placed | None:
-    """The farthest way up, or None if that is no better than where the operand is."""
-    return ways[-1] if ways and not (ways[-1].view.plain and ways[-1].group == 1) else None
+    """The farthest way up, and the nearer ones behind it; None if that is no better than where the operand is."""
+    best: Placed | None = None
+    for way in ways:
+        best = None if way.view.plain and way.group == 1 else replace(way, nearer=best)
+    return best
 
 
 def _ways(

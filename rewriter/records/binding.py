@@ -55,12 +55,14 @@ class Placed:
         view: Which part.
         copies: Nodes between the tensor and [B, H, S, D] that copy.
         group: Heads of queries that use one of its heads, where the model repeats it for each.
+        nearer: The next tensor on the way down that it can be read from; None if that is [B, H, S, D].
     """
 
     tensor: str
     view: OperandView
     copies: tuple[NodeProto, ...] = ()
     group: int = 1
+    nearer: Placed | None = None
 
 
 @dataclass(frozen=True)
