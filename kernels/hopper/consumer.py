@@ -6,6 +6,7 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma, warpgroup_mma_wait
 
+from .hidden import clear_hidden, clear_strange
 from .output import finish, hand_over_repeat_mask, wait_written
 from .products import add_values, ask_scores, multiply, query_of, rescaled, rounded_weights, sums_layout
 from .rows import block_info_of
@@ -30,6 +31,7 @@ from .shared import (  # fmt: skip
     TAIL,
     TILE,
     clear_repeat_mask,
+    clears_hidden,
     needs_repeat,
     read_tile_info,
     release,
@@ -100,6 +102,8 @@ def _start(products, step, queries_seen, me):
     vector = vector_of(step, me)
     line = BiasLine(slope, reference, row_as_key, shift)
     weights, _, peak = edge_weights(products, peak, vector, start, said, line, me)
+    if clears_hidden(settings) and not me.FIXED_MAX:
+        clear_hidden(step, vector, me)
     return NearBlocks(tile, first, diagonal_blocks, edges), left, right, line, peak, Anchors(before, behind), weights
 
 
@@ -187,6 +191,8 @@ def _consume_pass(
                         # From here on two rows of a thread share what they share right of the diagonal.
                         crossing = gl.exp2((anchors.before - line.shift) - (anchors.behind + line.shift))
                         out, sums = rescaled(out, sums, crossing)
+                if clears_hidden(settings) and not FIXED_MAX:
+                    clear_hidden(step, vector, me)
                 release(shared.freed.index(stage_of(step, settings)))
                 step += 1
                 j += 1
@@ -220,6 +226,8 @@ def _consume_pass(
                 else:
                     empty = (line.row_as_key < seen_from).to(gl.int32)
                 weights = mean_weights(weights, j - near.edges - left - right, empty, column, s_kv, settings)
+                if clears_hidden(settings) and not FIXED_MAX:
+                    clear_strange(step, me)
                 release(shared.freed.index(stage_of(step, settings)))
                 step += 1
                 j += 1
@@ -265,7 +273,7 @@ def _consume_pass(
                 step += 1
         if FIXED_MAX:
             if ((tiles_done & 31) == 31) | (near.tile < 0):
-                repeats = gl.maximum(repeats, hand_over_repeat_mask(repeat_mask, tiles_done, shared, settings, WHO))
+                repeats = gl.maximum(repeats, hand_over_repeat_mask(repeat_mask, tiles_done, shared, WHO))
                 repeat_mask = gl.zeros([ROWS_PER_CONSUMER], dtype=gl.int32, layout=BY_ROW)
         tiles_done += 1
     # The pass ends with the info that there is no tile.  Its slot is given back.

@@ -35,8 +35,8 @@ output.  The sum of a row's weights shows whether this was good enough; if it wa
 the end the program does its marked tiles again, with the maximum kept block by block.  So the result never depends on
 the shortcut, only the time does.
 
-A hidden key must not matter, whatever it and its value hold.  A tile whose result is not finite is done again, too, and
-the second pass clears hidden keys and values before the consumers get them (``hidden``).
+Where a boolean mask hides keys, a tile whose result is not finite is done again, too, and the second pass clears the
+values of hidden keys: they must not matter, whatever they hold (``hidden``).
 
 With ROW_TWINS rows r and r + 8, which one thread holds, share their maximum and thereby their bias.
 
@@ -97,9 +97,7 @@ def alibi_prefill_hopper(
     if QUERIES > 1:
         output_tile = gl.allocate_shared_memory(dtype, [CONSUMERS, 1, 1, ROWS_PER_CONSUMER, V], output_map.layout)
     PLAIN: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
-    # With a mask that has rows there is one for the producer alone (``hidden``).
-    LENGTH: gl.constexpr = BLOCK_N if VECTOR or MASK_ROWS else 1
-    vector_tile = gl.allocate_shared_memory(gl.float32, [STAGES if VECTOR else 1, LENGTH], PLAIN)
+    vector_tile = gl.allocate_shared_memory(gl.float32, [STAGES if VECTOR else 1, BLOCK_N if VECTOR else 1], PLAIN)
     block_info = gl.allocate_shared_memory(gl.int32, [STAGES, 1], PLAIN)
     if VECTOR:
         for i in gl.static_range(STAGES):
@@ -135,9 +133,6 @@ def alibi_prefill_hopper(
     weighed = gl.allocate_shared_memory(gl.int64, [1], BARRIER)
     certificate_ready = gl.allocate_shared_memory(gl.int64, [1], BARRIER)
     ready = gl.allocate_shared_memory(gl.int64, [1], BARRIER)
-    landed = ready
-    if MASK or MASK_ROWS:
-        landed = gl.allocate_shared_memory(gl.int64, [1], BARRIER)
     # The other barriers are set up by the partitions, side by side (``set_up_barriers``).
     mbarrier.init(ready, count=CONSUMERS + 1)
     fence_async_shared()
@@ -148,7 +143,7 @@ def alibi_prefill_hopper(
                   gl.to_tensor(s_kv))  # fmt: skip
     shared = Shared(query_tile, key_tile, value_tile, output_tile, vector_tile, block_info, term_tile, picks, ones,
                     tile_info, wants_repeat, repeat_mask, bounds, query_full, query_empty, key_full, value_full, freed,
-                    verdict_ready, weighed, certificate_ready, landed, ready)  # fmt: skip
+                    verdict_ready, weighed, certificate_ready, ready)  # fmt: skip
     pointer = gl.to_tensor(0)
     if READS:
         pointer = mask
@@ -162,7 +157,7 @@ def alibi_prefill_hopper(
             (consume, (shared, sizes, row_mask, output_map, scale_natural, settings, 2)),
             (produce, (shared, sizes, query_map, key_map, value_map, slopes, key_norms, ticket, previous, blocks,
                         mask, key_positions, mask_batch, mask_head, mask_column, positions_batch, scale_natural,
-                        empty_mean, row_mask, settings)),
+                        empty_mean, settings)),
         ], [4, 4, 1], [CONSUMER_REGISTERS, CONSUMER_REGISTERS, PRODUCER_REGISTERS])  # fmt: skip
     else:
         gl.warp_specialize([
@@ -170,5 +165,5 @@ def alibi_prefill_hopper(
             (consume, (shared, sizes, row_mask, output_map, scale_natural, settings, 1)),
             (produce, (shared, sizes, query_map, key_map, value_map, slopes, key_norms, ticket, previous, blocks,
                         mask, key_positions, mask_batch, mask_head, mask_column, positions_batch, scale_natural,
-                        empty_mean, row_mask, settings)),
+                        empty_mean, settings)),
         ], [4, 1], [CONSUMER_REGISTERS, PRODUCER_REGISTERS])  # fmt: skip

@@ -6,7 +6,7 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, tma
 
-from .shared import ROWS_PER_CONSUMER, STRANGE, add_to_repeat_mask, turn_of
+from .shared import ROWS_PER_CONSUMER, add_to_repeat_mask, clears_hidden
 
 LARGEST_TOTAL = gl.constexpr(1.152921504606847e18)
 """2^60: far from the largest float32, also after the product with a value of up to 2^67."""
@@ -46,20 +46,18 @@ def finish(out, sums, repeat_mask, destination, tiles_done, output_map, me):
         # of those that see no key.
         weight = gl.convert_layout(total, me.row.type.layout)
         sound = (weight < LARGEST_TOTAL) & (weight > settings.LEAST_TOTAL)
+        if clears_hidden(settings):
+            # Zero if all are finite, else NaN.  A value at a hidden key may be the reason (``hidden``).
+            strange = gl.sum(out * 0.0, 1)
+            sound = sound & (gl.convert_layout(strange, me.row.type.layout) == 0.0)
         sound = sound | (row_as_key >= me.sizes.s_kv)
         if settings.MASK:
             sound = sound | ((row_as_key < seen_from) & (weight == 0.0))
-        mark = 1 << turn_of(tiles_done, settings)
-        repeat_mask = repeat_mask | gl.where(sound, 0, mark)
+        repeat_mask = repeat_mask | gl.where(sound, 0, 1 << (tiles_done & 31))
     inverse = 1.0 / total
     if settings.MASK or settings.MASK_ROWS:
         inverse = gl.where(total == 0.0, 0.0, inverse)
     out = out * gl.convert_layout(inverse, gl.SliceLayout(1, out.type.layout))[:, None]
-    if me.FIXED_MAX and (settings.MASK or settings.MASK_ROWS):
-        # Zero if all are finite, else NaN.  What is hidden may be the reason (``hidden``).
-        strange = gl.convert_layout(gl.sum(out * 0.0, 1), me.row.type.layout)
-        fine = (strange == 0.0) | (first_row + me.row >= me.sizes.s_q)
-        repeat_mask = repeat_mask | gl.where(fine, 0, STRANGE | 1 << turn_of(tiles_done, settings))
     output = me.shared.output_tile.index(me.WHO)
     output.reshape([ROWS_PER_CONSUMER, settings.V]).store(out.to(output.dtype))
     fence_async_shared()
@@ -76,15 +74,8 @@ def wait_written():
 
 
 @gluon.jit
-def hand_over_repeat_mask(repeat_mask, tiles_done, shared, settings, WHO: gl.constexpr):
-    """Hands the marks of the last 32 tiles, one bit each, to the producer.
-
-    Returns:
-        1 if there are any, else 0; where something may be hidden, 2 if a result is not finite.
-    """
+def hand_over_repeat_mask(repeat_mask, tiles_done, shared, WHO: gl.constexpr):
+    """Hands the marks of the last 32 tiles, one bit each, to the producer; 1 if there are any, else 0."""
     found = gl.reduce(repeat_mask, 0, _either)
     add_to_repeat_mask(shared, tiles_done, found, WHO)
-    verdict = gl.where(found != 0, 1, 0)
-    if settings.MASK or settings.MASK_ROWS:
-        verdict = gl.where(found < 0, 2, verdict)
-    return verdict
+    return gl.where(found != 0, 1, 0)

@@ -7,7 +7,6 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma
 
 from ..aggregate import aggregate
-from .hidden import clear_block, hides_some
 from .order import dealt_tile, drawn_tile, drawn_tiles, order_of
 from .rows import codes_of, count_needed, next_block
 from .shared import (  # fmt: skip
@@ -99,36 +98,6 @@ def _copy_values(value_map, batch, kv_head, block, step, stage, shared, settings
 
 
 @gluon.jit
-def _copy_cleared(
-    keyed, landings, key_map, value_map, at, block, step, stage, row_mask, shared, sizes, settings,
-):  # fmt: skip
-    """Has keys, if it is a ``keyed`` block, and values copied, and clears what is hidden before the consumers get them.
-
-    ``landings`` counts such blocks; what comes with the next call is returned.
-    """
-    mbarrier.wait(
-        shared.freed.index(stage_of(step + 1, settings)), phase_of(step + 1, settings) ^ 1,
-        pred=step >= settings.STAGES)  # fmt: skip
-    VALUES: gl.constexpr = value_map.block_type.nbytes
-    BOTH: gl.constexpr = VALUES + key_map.block_type.nbytes
-    if keyed:
-        mbarrier.expect(shared.landed, BOTH)
-        tma.async_copy_global_to_shared(
-            key_map, [at.batch, at.kv_head, block * settings.BLOCK_N, 0], shared.landed, shared.key_tile.index(stage)
-        )
-    else:
-        mbarrier.expect(shared.landed, VALUES)
-    tma.async_copy_global_to_shared(
-        value_map, [at.batch, at.kv_head, block * settings.BLOCK_N, 0], shared.landed, shared.value_tile.index(stage)
-    )
-    mbarrier.wait(shared.landed, landings & 1)
-    clear_block(keyed, stage, block, at, row_mask, shared, sizes, settings)
-    mbarrier.arrive(shared.key_full.index(stage), count=1)
-    mbarrier.arrive(shared.value_full.index(stage), count=1)
-    return landings + 1
-
-
-@gluon.jit
 def _copy_queries(query_map, batch, head, tile, slot, shared, settings):
     """Has the queries of a tile copied to a slot, a part for each consumer."""
     rows_per_tile: gl.constexpr = ROWS_PER_CONSUMER * settings.CONSUMERS
@@ -217,7 +186,7 @@ def _certify(certified, left, right, at, cut, slope, slot, key_norms, scale_natu
 @gluon.jit
 def produce(
     shared, sizes, query_map, key_map, value_map, slopes, key_norms, ticket, previous, blocks_needed, mask,
-    key_positions, mask_batch, mask_head, mask_column, positions_batch, scale_natural, empty_mean, row_mask, settings,
+    key_positions, mask_batch, mask_head, mask_column, positions_batch, scale_natural, empty_mean, settings,
 ):  # fmt: skip
     """The producer warp: all copies, in the order in which the consumers need them.
 
@@ -262,10 +231,6 @@ def produce(
     word, bits, masks = gl.to_tensor(0), gl.to_tensor(0), gl.to_tensor(0)
     # A bit for every stage whose terms are not zero.
     stages_with_terms = gl.to_tensor(0)
-    # Whether hidden keys and values are cleared, which is so in a second pass only; for how many blocks that was done.
-    HIDES: gl.constexpr = settings.MASK or settings.MASK_ROWS
-    clears = gl.to_tensor(False)
-    landings = gl.to_tensor(0)
     tiles_done = gl.to_tensor(0)
     # With SKIP and MASK_ROWS costs are not known beforehand.  There programs draw tickets for tiles, in the same order.
     drawn = gl.to_tensor(-1)
@@ -376,21 +341,10 @@ def produce(
                             loaded, position = ask_terms(
                                 of_entry, key_positions, batch, mask_column, positions_batch,
                                 coming_block * BLOCK_N, s_kv, settings)  # fmt: skip
-                    clears_this = clears
-                    if HIDES:
-                        if clears & (j < keyed):
-                            if settings.MASK_ROWS:
-                                # What a mask says of keys that causality hides from the whole tile is not read.
-                                clears_this = (reads_mask != 0) | (j < diagonal_blocks + tail)
-                            else:
-                                clears_this = hides_some(here, settings)
                     # Once the weights of the block that was here are computed.
                     mbarrier.wait(shared.freed.index(stage), phase_of(step, settings) ^ 1, pred=step >= settings.STAGES)
-                    if LATE and not HIDES:
+                    if LATE:
                         _copy_keys_if(j < keyed, key_map, batch, kv_head, block, stage, shared, settings)
-                    elif LATE:
-                        if not clears_this:
-                            _copy_keys_if(j < keyed, key_map, batch, kv_head, block, stage, shared, settings)
                     if VECTOR:
                         if has_terms | ((stages_with_terms & (1 << stage)) != 0):
                             terms = key_terms(here, here_position, slope_natural, own, settings)
@@ -402,20 +356,11 @@ def produce(
                         gl.thread_barrier()
                     if LATE:
                         release(shared.key_full.index(stage))
-                    elif HIDES:
-                        if not clears_this:
-                            _copy_keys_if(j < keyed, key_map, batch, kv_head, block, stage, shared, settings)
+                    elif settings.MASK or settings.MASK_ROWS:
+                        _copy_keys_if(j < keyed, key_map, batch, kv_head, block, stage, shared, settings)
                     else:
                         _copy_keys(key_map, batch, kv_head, block, stage, shared, settings)
-                    if HIDES:
-                        if clears_this:
-                            landings = _copy_cleared(
-                                j < keyed, landings, key_map, value_map, at, block, step, stage, row_mask, shared,
-                                sizes, settings)  # fmt: skip
-                        else:
-                            _copy_values(value_map, batch, kv_head, block, step, stage, shared, settings)
-                    else:
-                        _copy_values(value_map, batch, kv_head, block, step, stage, shared, settings)
+                    _copy_values(value_map, batch, kv_head, block, step, stage, shared, settings)
                     if j == 0:
                         # After the copies, which take longer.
                         _describe(slot, at, cut, left, right, slope, certified_after, certified, shared, settings)
@@ -434,11 +379,7 @@ def produce(
         number_of_pass += 1
         if settings.FIXED_MAX:
             if number_of_pass == 1:
-                verdict = needs_repeat(shared, settings, 1)
-                passes = 1 + verdict
-                if HIDES:
-                    passes = 1 + gl.minimum(verdict, 1)
-                    clears = verdict == 2
+                passes = 1 + needs_repeat(shared, settings, 1)
                 if VECTOR:
                     within = gl.to_tensor(False)
                     stages_with_terms = gl.to_tensor(0)

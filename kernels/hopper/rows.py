@@ -17,8 +17,6 @@ GROUP = gl.constexpr(32)
 """Blocks whose bytes become two words, one bit for each."""
 SCAN = gl.constexpr(128)
 """Blocks that are counted at once."""
-ROWS_AT_ONCE = gl.constexpr(8)
-"""Rows of a mask that the producer looks at at once."""
 
 
 @aggregate
@@ -168,34 +166,3 @@ def with_mask(scores, said, factor, hidden, me):
             shown = shown & ((mask.window_right < 0) | (before >= -mask.window_right))
             scores = gl.where(shown, scores, hidden)
     return scores
-
-
-@gluon.jit
-def columns_seen(mask, at, block, sizes, settings):
-    """Which keys of a block some row of a tile sees: [BLOCK_N], 1 or 0 (the producer asks, which is one warp)."""
-    ACROSS: gl.constexpr = gl.BlockedLayout([1, settings.BLOCK_N // 32], [1, 32], [1, 1], [1, 0])
-    column = block * settings.BLOCK_N + gl.arange(0, settings.BLOCK_N, layout=gl.SliceLayout(0, ACROSS))
-    first = at.tile * (ROWS_PER_CONSUMER * settings.CONSUMERS)
-    end = gl.minimum(first + ROWS_PER_CONSUMER * settings.CONSUMERS, sizes.s_q)
-    seen = gl.zeros([ROWS_AT_ONCE, settings.BLOCK_N], gl.int32, ACROSS)
-    while first < end:
-        row = first + gl.arange(0, ROWS_AT_ONCE, layout=gl.SliceLayout(1, ACROSS))
-        inside = (row < end)[:, None] & (column < sizes.s_kv)[None, :]
-        before = (row + (sizes.s_kv - sizes.s_q))[:, None] - column[None, :]
-        shown = inside
-        if settings.FORM == FORM_CAUSAL:
-            shown = shown & (before >= 0)
-        if settings.READS:
-            base = mask.pointer + at.batch.to(gl.int64) * mask.batch + at.head.to(gl.int64) * mask.head
-            place = base + (row.to(gl.int64) * mask.row)[:, None] + (column.to(gl.int64) * mask.column)[None, :]
-            loaded = gl.load(place, mask=inside, other=0)
-            if settings.ADDITIVE:
-                shown = shown & (loaded.to(gl.float32) > LOWEST)
-            else:
-                shown = shown & (loaded != 0)
-        if settings.WINDOW:
-            shown = shown & ((mask.window_left < 0) | (before <= mask.window_left))
-            shown = shown & ((mask.window_right < 0) | (before >= -mask.window_right))
-        seen |= shown.to(gl.int32)
-        first += ROWS_AT_ONCE
-    return gl.max(seen, 0)

@@ -49,8 +49,6 @@ END = gl.constexpr(13)
 TILE_INFO = gl.constexpr(14)
 """How many fields the info on a tile has.  The producer writes it, the consumers read it."""
 
-STRANGE = gl.constexpr(-0x80000000)
-"""The bit of a word of marks that says that a result is not finite (MASK, MASK_ROWS)."""
 REPEAT_WORDS = gl.constexpr(8)
 """Words of 32 tiles each in which a consumer marks those that it does not trust.  A program may take more tiles than
 that.  Later ones share the bits of earlier ones: more tiles are repeated than need be, never fewer."""
@@ -124,8 +122,16 @@ class Shared:
     verdict_ready: gl.shared_memory_descriptor
     weighed: gl.shared_memory_descriptor
     certificate_ready: gl.shared_memory_descriptor
-    landed: gl.shared_memory_descriptor
     ready: gl.shared_memory_descriptor
+
+
+@gluon.constexpr_function
+def clears_hidden(settings):
+    """Whether the second pass clears values of hidden keys.
+
+    It does for boolean masks.  With the others the same code made the first pass slower by up to a quarter.
+    """
+    return settings.MASK and not settings.ADDITIVE
 
 
 @gluon.jit
@@ -148,8 +154,6 @@ def set_up_barriers(shared, settings, PART: gl.constexpr):
             mbarrier.init(shared.weighed, count=settings.CONSUMERS)
             mbarrier.init(shared.certificate_ready, count=1)
     if PART == settings.CONSUMERS:
-        if settings.MASK or settings.MASK_ROWS:
-            mbarrier.init(shared.landed, count=1)
         for i in gl.static_range(settings.STAGES):
             mbarrier.init(shared.key_full.index(i), count=2 if settings.POSITIONS else 1)
         for i in gl.static_range(settings.QUERIES):
@@ -235,18 +239,6 @@ def add_to_repeat_mask(shared, tiles_done, bits, WHO: gl.constexpr):
 
 
 @gluon.jit
-def turn_of(tiles_done, settings):
-    """Which bit of its word marks the tile that comes after ``tiles_done`` others.
-
-    Where something may be hidden the last bit says that a result is not finite (STRANGE), so two tiles share one.
-    """
-    turn = tiles_done & 31
-    if settings.MASK or settings.MASK_ROWS:
-        turn = gl.minimum(turn, 30)
-    return turn
-
-
-@gluon.jit
 def in_repeat_mask(shared, tiles_done, settings):
     """Whether a consumer did not trust the tile that came after ``tiles_done`` others (the producer asks)."""
     LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [1], [0])
@@ -254,20 +246,15 @@ def in_repeat_mask(shared, tiles_done, settings):
     for i in gl.static_range(settings.CONSUMERS):
         word = shared.repeat_mask.index(i * REPEAT_WORDS + ((tiles_done >> 5) & (REPEAT_WORDS - 1)))
         found |= gl.max(word.load(LAYOUT), 0)
-    return ((found >> turn_of(tiles_done, settings)) & 1) == 1
+    return ((found >> (tiles_done & 31)) & 1) == 1
 
 
 @gluon.jit
 def needs_repeat(shared, settings, WARPS: gl.constexpr):
-    """Waits until every consumer has judged its rows; 1 if one of them wants tiles to be done again, else 0.
-
-    Where something may be hidden it is 2 if there is a result that is not finite.
-    """
+    """Waits until every consumer has judged its rows; 1 if one of them wants tiles to be done again, else 0."""
     mbarrier.wait(shared.verdict_ready, 0)
     LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [WARPS], [0])
     worst = gl.to_tensor(0)
     for i in gl.static_range(settings.CONSUMERS):
         worst = gl.maximum(worst, gl.max(shared.wants_repeat.index(i).load(LAYOUT), 0))
-    if not (settings.MASK or settings.MASK_ROWS):
-        worst = gl.minimum(worst, 1)
-    return worst
+    return gl.minimum(worst, 1)

@@ -6,7 +6,15 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
 from .rows import with_mask
-from .shared import FORM_CAUSAL, FORM_SYMMETRIC, LOG2E, ROWS_PER_CONSUMER, stage_has_terms, stage_of
+from .shared import (
+    FORM_CAUSAL,
+    FORM_SYMMETRIC,
+    LOG2E,
+    ROWS_PER_CONSUMER,
+    clears_hidden,
+    stage_has_terms,
+    stage_of,
+)
 
 
 @gluon.constexpr_function
@@ -124,6 +132,14 @@ def masked(scores, said, me):
 
 
 @gluon.jit
+def _selected(scores, vector, me):
+    """The scores, with those of hidden keys replaced: a product that is NaN stays NaN in a sum (second pass)."""
+    if clears_hidden(me.settings) and not me.FIXED_MAX:
+        scores = gl.where((vector == float("-inf"))[None, :], float("-inf"), scores)
+    return scores
+
+
+@gluon.jit
 def far_start(j, left, first, crossed, settings):
     """The first key of the ``j``-th block after those that the diagonal crosses."""
     number = first - 1 - j
@@ -192,7 +208,7 @@ def edge_weights(products, peak, vector, start, said, line, me):
             bias = gl.where(line.slope < 0.0, 1.0, -1.0) * bend
             if VECTOR:
                 bias += vector[None, :]
-            scores = gl.fma(products, me.scale, bias)
+            scores = _selected(gl.fma(products, me.scale, bias), vector, me)
         if not FIXED_MAX:
             scores = masked(scores, said, me)
         if start + settings.BLOCK_N > me.sizes.s_kv:
@@ -205,7 +221,7 @@ def edge_weights(products, peak, vector, start, said, line, me):
         if FIXED_MAX and settings.MAX_FROM_RAW_SCORES:
             anchor = base - peak
         if VECTOR:
-            scores = gl.fma(products, me.scale, anchor[:, None] + vector[None, :])
+            scores = _selected(gl.fma(products, me.scale, anchor[:, None] + vector[None, :]), vector, me)
         elif settings.POSITIONS:
             scores = gl.fma(products, me.scale, anchor[:, None])
         else:
@@ -255,7 +271,7 @@ def _side_weights(products, peak, anchor, vector, start, said, line, me, SIGN: g
             weights = gl.exp2(gl.fma(products, me.scale, _lines(bases - found, SIGN * line.slope, settings)))
     else:
         if VECTOR:
-            scores = gl.fma(products, me.scale, vector[None, :])
+            scores = _selected(gl.fma(products, me.scale, vector[None, :]), vector, me)
         else:
             scores = gl.fma(products, me.scale, _lines(gl.zeros_like(peak), SIGN * line.slope, settings))
         scores = masked(scores, said, me)
