@@ -1,4 +1,8 @@
-"""The models of ``gpu_models`` as PyTorch modules: what PyTorch does with the same shapes, eager and compiled."""
+"""The models of ``gpu_models`` as PyTorch modules: what PyTorch does with the same shapes.
+
+Eager and compiled have scores and bias in memory, as the models' own code has them.  With ``sdpa`` the bias is made
+once for all layers and goes into ``scaled_dot_product_attention`` as its mask.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,11 @@ Pasts = tuple[tuple[torch.Tensor, torch.Tensor], ...]
 
 
 class Attention(nn.Module):
-    """One attention with its projections, scores and bias in memory as the models' own code has them."""
+    """One attention with its projections."""
 
-    def __init__(self, shape: gpu_models.Shape) -> None:
+    def __init__(self, shape: gpu_models.Shape, sdpa: bool) -> None:
         super().__init__()
-        self.shape = shape
+        self.shape, self.sdpa = shape, sdpa
         self.packed = nn.Linear(shape.width, 3 * shape.width, bias=shape.biased)
         self.out = nn.Linear(shape.width, shape.width, bias=shape.biased)
 
@@ -27,21 +31,24 @@ class Attention(nn.Module):
         query, key, value = (packed[:, :, i].transpose(1, 2) for i in range(3))
         if past is not None:
             key, value = torch.cat((past[0], key), 2), torch.cat((past[1], value), 2)
-        scores = torch.matmul(query, key.transpose(-1, -2)) * self.shape.depth**-0.5
-        for term in terms:
-            scores = scores + term
-        weights = torch.softmax(scores.float(), dim=-1).to(x.dtype)
-        merged = torch.matmul(weights, value).transpose(1, 2).reshape(batch, rows, self.shape.width)
+        if self.sdpa:
+            mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=terms[0])
+        else:
+            scores = torch.matmul(query, key.transpose(-1, -2)) * self.shape.depth**-0.5
+            for term in terms:
+                scores = scores + term
+            mixed = torch.matmul(torch.softmax(scores.float(), dim=-1).to(x.dtype), value)
+        merged = mixed.transpose(1, 2).reshape(batch, rows, self.shape.width)
         return self.out(merged), (key, value)
 
 
 class Layer(nn.Module):
     """Attention and feed-forward part: before norms with a cache, after them without."""
 
-    def __init__(self, shape: gpu_models.Shape) -> None:
+    def __init__(self, shape: gpu_models.Shape, sdpa: bool) -> None:
         super().__init__()
         self.cache = shape.cache
-        self.attention = Attention(shape)
+        self.attention = Attention(shape, sdpa)
         self.first, self.second = nn.LayerNorm(shape.width), nn.LayerNorm(shape.width)
         wide = shape.inner if shape.cache else 2 * shape.inner
         self.up = nn.Linear(shape.width, wide, bias=shape.biased and shape.cache)
@@ -62,13 +69,13 @@ class Layer(nn.Module):
 class Model(nn.Module):
     """Token numbers and mask in; hidden states, last logits and the cache out."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, sdpa: bool) -> None:
         super().__init__()
         shape = gpu_models.MODELS[name]
-        self.name, self.shape = name, shape
+        self.name, self.shape, self.sdpa = name, shape, sdpa
         self.words = nn.Embedding(shape.words, shape.width)
         self.first, self.last = nn.LayerNorm(shape.width), nn.LayerNorm(shape.width)
-        self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.layers))
+        self.layers = nn.ModuleList(Layer(shape, sdpa) for _ in range(shape.layers))
         self.register_buffer("slopes", torch.tensor(gpu_models.slopes(shape.heads)).view(1, -1, 1, 1))
 
     def terms(self, mask: torch.Tensor, rows: int, dtype: torch.dtype) -> list[torch.Tensor]:
@@ -90,6 +97,8 @@ class Model(nn.Module):
         """Hidden states and logits of the last token (a decoder), and the cache."""
         x = self.first(self.words(ids))
         terms = self.terms(mask, ids.shape[1], x.dtype)
+        if self.sdpa:
+            terms = [(terms[0] + terms[1]).clamp(min=torch.finfo(x.dtype).min).to(x.dtype)]
         cache = []
         for number, layer in enumerate(self.layers):
             x, kept = layer(x, terms, None if pasts is None else pasts[number])
@@ -100,12 +109,12 @@ class Model(nn.Module):
         return x, nn.functional.linear(x[:, -1:], self.words.weight), tuple(cache)
 
 
-def build(name: str) -> Model:
+def build(name: str, *, sdpa: bool = False) -> Model:
     """On the GPU, in float16, with random weights."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float16)
     try:
         with torch.device("cuda"):
-            return Model(name).eval()
+            return Model(name, sdpa).eval()
     finally:
         torch.set_default_dtype(before)
