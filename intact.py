@@ -16,7 +16,7 @@ from onnx import AttributeProto, FunctionProto, ModelProto, NodeProto, TensorPro
 
 from .base.errors import EngineFailed, ExitCode
 from .engine.operands import check_node, fused_with_facts
-from .fused.body import MINIMUM_OPSET, function_proto
+from .fused.body import MINIMUM_OPSET, function_proto, possible_sizes
 from .fused.family import BY_OP_TYPE, DOMAIN, EmptyRows
 from .graph import note
 from .graph.index import opset_versions
@@ -162,14 +162,19 @@ def _is_ours(body: FunctionProto, calls: Iterable[NodeProto], types: set[int]) -
         return False
     # Where no node can have a row without keys, all say "mean" and the body may do either.
     zero_rows = any(_attribute(node, "empty_rows") == EmptyRows.ZERO.value for node in calls)
-    fitting = types or set(_QUERY_TYPES) if opset < TYPED_BODIES_BEFORE else {_QUERY_TYPES[0]}
+    fitting = types or set(_QUERY_TYPES)
+    if opset >= TYPED_BODIES_BEFORE:
+        # A converter to 16 bits leaves the body of float32, which is right for 16 bits, too.
+        fitting = {TensorProto.FLOAT, *fitting}
     try:
         meaning = _meaning(body)
     except ValueError:  # a tensor that contradicts itself
         return False
     variant = BY_OP_TYPE[body.name]
     return meaning is not None and any(
-        meaning == _meaning(function_proto(variant, opset, grouped=grouped, zero_rows=zero, query_type=kind))
+        meaning
+        == _meaning(function_proto(variant, opset, grouped=grouped, zero_rows=zero, query_type=kind, sizes=sizes))
+        for sizes in possible_sizes(variant)
         for grouped in (False, True)
         for zero in sorted({True, zero_rows})
         for kind in sorted(fitting & set(_QUERY_TYPES))

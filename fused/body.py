@@ -9,7 +9,12 @@ plugin), so its form is chosen for speed there, for TensorRT's own attention fus
   materialised S_q x S_kv tensor);
 * distance, causality, window and masks do not depend on the head and are computed once for all heads.  Per head there
   are two passes over S_q x S_kv ahead of the sum with the dot products, one where nothing is hidden;
-* between the two matrix products everything is float32, also if a converter to 16 bits has narrowed the slopes.
+* what depends on nothing but inputs that layers share stands apart, and sizes are read from such inputs where that is
+  known to be right (``Sizes``): runtimes compute equal expressions once for all layers;
+* between the two matrix products everything is float32, also if a converter to 16 bits has narrowed the slopes;
+* behind products of 16 bits the linear distance counts from the last row for all rows.  It depends on the key alone
+  then and saves a pass over S_q x S_kv per head.  The softmax does not see the difference.  What it costs, half a unit
+  of float32 at slope times length, is less than what the products have lost.
 
 A hidden key gets the score ``LOWEST_FLOAT32`` exactly.  Dot product and bias are far below half a unit in its last
 place, so the sum absorbs them.  A row in which all keys are hidden therefore has equal scores
@@ -18,9 +23,14 @@ everywhere, and Softmax yields the mean of all values, never NaN.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from enum import Enum
+
 import onnx
 import onnx.parser
 
+from ..algebra import of
+from ..patterns.forms.base import DISTANCE as SIGNED
 from .distance import write_distance
 from .family import DOMAIN, LOWEST_FLOAT32, UNBOUNDED, MaskKind, Variant
 from .text import Body
@@ -35,15 +45,18 @@ WINDOW_OPSET = 12
 SCORES = "scores"
 """What enters the softmax, [B, H, S_q, S_kv]."""
 DISTANCE = "distance"
-"""d(i, j), which broadcasts to [B, 1, S_q, S_kv]."""
+"""d(i, j), which broadcasts to [B, 1, S_q, S_kv]; a number that is the same for a whole row may be missing."""
 SLOPES_PER_HEAD = "slopes_per_head"
 """The slopes, [1, H, 1, 1]; the one product with the distance is the bias."""
 KEYS = "keys"
-"""0, 1, .. S_kv - 1, int64."""
+"""S_kv consecutive numbers, int64."""
 KEY_COUNT = "S_kv"
 """A scalar, int64."""
 ROWS = "rows_float"
-"""row(i) of all rows, float32 [S_q]."""
+"""row(i) of all rows, float32 [S_q], counted as the keys are."""
+
+NARROW = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+"""Types of 16 bits."""
 
 _BEYOND_ANY = 1 << 24
 """Further than any two keys are from each other."""
@@ -52,8 +65,41 @@ _FLOAT = onnx.TensorProto.FLOAT
 _INT64 = onnx.TensorProto.INT64
 
 
+class Rows(Enum):
+    """What tells S_q."""
+
+    QUERY = "query"
+    MASK = "the mask, which has rows"
+    KEYS = "S_kv, which it equals"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is known of sizes in all nodes of one op_type in a file.
+
+    Attributes:
+        rows: What tells S_q.
+        keys_in_mask: The mask's last extent is S_kv and not 1.
+    """
+
+    rows: Rows = Rows.QUERY
+    keys_in_mask: bool = False
+
+
+OWN = Sizes()
+"""Nothing: every node reads its sizes from its query and its key."""
+
+
+def possible_sizes(variant: Variant) -> list[Sizes]:
+    """All that may be known of the nodes of a member."""
+    masked = variant.mask != MaskKind.NONE.value
+    return [
+        Sizes(rows, keys) for rows in Rows if masked or rows is not Rows.MASK for keys in (False, True)[: 1 + masked]
+    ]
+
+
 def function_proto(
-    variant: Variant, opset: int, *, grouped: bool, zero_rows: bool, query_type: int
+    variant: Variant, opset: int, *, grouped: bool, zero_rows: bool, query_type: int, sizes: Sizes = OWN
 ) -> onnx.FunctionProto:
     """Builds the function body of one member of the family.
 
@@ -63,8 +109,9 @@ def function_proto(
         grouped: Whether any node of this op_type in the file has fewer key heads than query heads.
         zero_rows: Whether rows without a visible key yield zeros instead of the mean of all values.  It
             holds for every node that uses this body.
-        query_type: ``TensorProto`` type of query, key and value.  Only a body for an opset below 15 depends
-            on it (there is no CastLike).
+        query_type: ``TensorProto`` type of query, key and value.  Its width decides where distances are counted from.
+            A body for an opset below 15 depends on the type itself (there is no CastLike).
+        sizes: What is known of sizes.
 
     Returns:
         A function in domain ``alibi`` named ``variant.op_type`` with the attribute ``scale``, and those of a window and
@@ -74,24 +121,31 @@ def function_proto(
         ValueError: If ``opset`` is below 11, or below 12 for a member with a window.
     """
     return onnx.parser.parse_function(
-        function_text(variant, opset, grouped=grouped, zero_rows=zero_rows, query_type=query_type)
+        function_text(variant, opset, grouped=grouped, zero_rows=zero_rows, query_type=query_type, sizes=sizes)
     )
 
 
-def function_text(variant: Variant, opset: int, *, grouped: bool, zero_rows: bool, query_type: int) -> str:
+def function_text(
+    variant: Variant, opset: int, *, grouped: bool, zero_rows: bool, query_type: int, sizes: Sizes = OWN
+) -> str:
     """The text behind :func:`function_proto`, with the same arguments and errors."""
     least = WINDOW_OPSET if variant.window else MINIMUM_OPSET
     if opset < least:
         raise ValueError(f"the function body of {variant.op_type} needs opset {least} or later, not {opset}")
     body = Body(opset, query_type)
-    key, value = _heads(body, grouped)
+    rows = _sizes(body, variant, sizes)
+    key, value = _heads(body) if grouped else ("key", "value")
     # dots = scale * query . key
     _scale(body)
     body.line("scaled_query = Mul (query, scale)")
     body.line(f"key_transposed = Transpose <perm = [0, 1, 3, 2]> ({key})")
     body.line("dots_as_query = MatMul (scaled_query, key_transposed)")
     body.line(f"dots = Cast <to = {_FLOAT}> (dots_as_query)")
-    _distance(body, variant)
+    by_key = query_type in NARROW and variant.bias.symbolic == of(SIGNED)
+    if by_key:
+        _distance_by_key(body, variant, rows)
+    else:
+        _distance(body, variant, rows)
     added = _bias(body, variant)
     body.line(f"{SCORES} = Add (dots, bias)")
     body.line(f"weights = Softmax <axis = -1> ({SCORES})")
@@ -113,15 +167,32 @@ def _scale(body: Body) -> None:
     body.cast_like_query("scale", "scale_float")
 
 
-def _heads(body: Body, grouped: bool) -> tuple[str, str]:
-    """Sizes, and key and value with as many heads as the query: ``x[b, h // G]``."""
+def _sizes(body: Body, variant: Variant, sizes: Sizes) -> str:
+    """Writes S_kv, and S_q where it is another number; returns what S_q is called."""
+    holder, axis = "key", 2
+    if variant.positions:
+        holder, axis = "key_positions", 1
+    elif variant.key_bias:
+        holder, axis = "key_bias", 2
+    elif sizes.keys_in_mask:
+        holder, axis = "mask", 3
+    _extent(body, KEY_COUNT, holder, axis)
+    if sizes.rows is Rows.KEYS:
+        return KEY_COUNT
+    _extent(body, "S_q", "mask" if sizes.rows is Rows.MASK else "query", 2)
+    return "S_q"
+
+
+def _extent(body: Body, output: str, tensor: str, axis: int) -> None:
+    body.line(f"{output}_shape = Shape ({tensor})")
+    body.constant(f"{output}_axis", "int64", [axis])
+    body.line(f"{output} = Gather ({output}_shape, {output}_axis)")
+
+
+def _heads(body: Body) -> tuple[str, str]:
+    """Key and value with as many heads as the query: ``x[b, h // G]``."""
     body.line("query_shape = Shape (query)")
     body.line("key_shape = Shape (key)")
-    body.constant("sequence_axis", "int64", [2])
-    body.line("S_q = Gather (query_shape, sequence_axis)")
-    body.line(f"{KEY_COUNT} = Gather (key_shape, sequence_axis)")
-    if not grouped:
-        return "key", "value"
     body.constant("head_axis", "int64", [1], scalar=False)
     body.constant("one_dim", "int64", [1], scalar=False)
     body.constant("rest_dim", "int64", [-1], scalar=False)
@@ -140,12 +211,34 @@ def _heads(body: Body, grouped: bool) -> tuple[str, str]:
     return "key_repeated", "value_repeated"
 
 
-def _distance(body: Body, variant: Variant) -> None:
+def _distance_by_key(body: Body, variant: Variant, row_count: str) -> None:
+    """d(S_q - 1, j) in float32, and ``j`` [1,1,1,S_kv] and ``row`` [1,1,S_q,1] behind it, both less S_kv - 1."""
+    body.constant("one", "int64", [1])
+    body.line(f"first_key = Sub (one, {KEY_COUNT})")
+    body.line(f"{KEYS} = Range (first_key, one, one)")
+    body.line(f"keys_float = Cast <to = {_FLOAT}> ({KEYS})")
+    body.unsqueeze("j", "keys_float", [0, 1, 2])
+    if variant.causal or variant.window:
+        body.line(f"first_row = Sub (one, {row_count})")
+        body.line("rows = Range (first_row, one, one)")
+        body.line(f"{ROWS} = Cast <to = {_FLOAT}> (rows)")
+        body.unsqueeze("row", ROWS, [0, 1, 3])
+    if not variant.positions:
+        body.line(f"{DISTANCE} = Identity (j)")
+        return
+    body.constant("last_dim", "int64", [-1], scalar=False)
+    body.line(f"positions_float = Cast <to = {_FLOAT}> (key_positions)")
+    body.line("last_position = Gather <axis = 1> (positions_float, last_dim)")
+    body.line("positions_before = Sub (positions_float, last_position)")
+    body.unsqueeze(DISTANCE, "positions_before", [1, 2])
+
+
+def _distance(body: Body, variant: Variant, row_count: str) -> None:
     """d(i, j) in float32, and ``j`` [1,1,1,S_kv] and ``row`` [1,1,S_q,1] behind it."""
     body.constant("zero", "int64", [0])
     body.constant("one", "int64", [1])
     # row(i) = i + (S_kv - S_q) counts from S_kv - S_q up to the last key.
-    body.line(f"first_row = Sub ({KEY_COUNT}, S_q)")
+    body.line(f"first_row = Sub ({KEY_COUNT}, {row_count})")
     body.line(f"{KEYS} = Range (zero, {KEY_COUNT}, one)")
     body.line(f"rows = Range (first_row, {KEY_COUNT}, one)")
     body.line(f"keys_float = Cast <to = {_FLOAT}> ({KEYS})")
@@ -182,32 +275,31 @@ def _bias(body: Body, variant: Variant) -> str:
 def _added(body: Body, variant: Variant) -> str:
     """Mask and key bias, and ``LOWEST_FLOAT32`` where a key is hidden, the same for all heads where masks are."""
     body.constant("lowest", "float", [LOWEST_FLOAT32])
-    hidden = _outside(body, variant)
-    if variant.mask == MaskKind.BOOLEAN.value:
-        body.line("masked = Not (mask)")
-        hidden.append("masked")
     terms = _terms(body, variant)
     if len(terms) == 2:
         # One may be the lowest and the other the highest number.  Their sum alone would not hide.
         body.line(f"lower = Min ({terms[0]}, {terms[1]})")
         body.line("shows = Greater (lower, lowest)")
-        body.line("hiding = Not (shows)")
-        hidden.append("hiding")
         body.line(f"both = Add ({terms[0]}, {terms[1]})")
         body.line("both_clipped = Clip (both, lowest, highest)")
-        term = "both_clipped"
+        body.line("both_shown = Where (shows, both_clipped, lowest)")
+        added = "both_shown"
     elif terms:
-        term = terms[0]
+        added = terms[0]
     else:
         body.constant("nothing_added", "float", [0.0])
-        term = "nothing_added"
+        added = "nothing_added"
+    if variant.mask == MaskKind.BOOLEAN.value:
+        body.line(f"shown = Where (mask, {added}, lowest)")
+        added = "shown"
+    # Last comes what differs between layers for a runtime that does not know that their rows are as many.
+    hidden = _outside(body, variant)
+    if len(hidden) == 2:
+        body.line(f"outside = Or ({hidden[0]}, {hidden[1]})")
+        hidden = ["outside"]
     if not hidden:
-        return term
-    where = hidden[0]
-    for number, other in enumerate(hidden[1:]):
-        body.line(f"hidden_{number} = Or ({where}, {other})")
-        where = f"hidden_{number}"
-    body.line(f"added = Where ({where}, lowest, {term})")
+        return added
+    body.line(f"added = Where ({hidden[0]}, lowest, {added})")
     return "added"
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import onnx
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 
 from ..base.errors import ModelRejected
 from ..fused.body import MINIMUM_OPSET, function_proto
 from ..fused.family import DOMAIN, DOMAIN_VERSION
 from ..graph.edit import Counts, Editor, all_names
 from ..graph.index import opset_versions, walk
-from .emit.nodes import emit, is_grouped, variant_of
+from .emit.nodes import common_sizes, emit, is_grouped, sizes_of, variant_of
 from .records.site import Analysis
 from .result import PassResult
 
@@ -55,10 +55,17 @@ def apply(model: ModelProto, analysis: Analysis, result: PassResult) -> None:
     result.counts = sum((e.counts for e in made), Counts())
     result.left = _materialised(analysis)
     variants = sorted({f.variant for _, f in result.fused})
-    dtypes = {f.variant: s.binding.dtype for s, f in result.fused if s.binding is not None}
     for variant in variants:
+        sites = [(s, s.binding) for s, f in result.fused if f.variant == variant and s.binding is not None]
+        types = {binding.dtype for _, binding in sites}
         body = function_proto(
-            variant, opset, grouped=variant in grouped, zero_rows=variant in zero, query_type=dtypes[variant]
+            variant,
+            opset,
+            grouped=variant in grouped,
+            zero_rows=variant in zero,
+            # Where types differ, the body counts distances as the widest needs it.
+            query_type=TensorProto.FLOAT if TensorProto.FLOAT in types else min(types),
+            sizes=common_sizes([sizes_of(site.interpreter, binding) for site, binding in sites]),
         )
         if not any(f.domain == body.domain and f.name == body.name for f in model.functions):
             model.functions.append(body)
