@@ -18,8 +18,8 @@ from alibi_rewriter.fused.body import (
     OWN,
     SLOPES_PER_HEAD,
     WINDOW_OPSET,
+    KnownSizes,
     Rows,
-    Sizes,
     function_proto,
     function_text,
     possible_sizes,
@@ -83,7 +83,7 @@ def model_of(
     empty_rows: EmptyRows,
     scale: float,
     window: tuple[int, int] = (-1, -1),
-    sizes: Sizes = OWN,
+    sizes: KnownSizes = OWN,
 ) -> onnx.ModelProto:
     """A model of one fused node whose inputs are graph inputs with symbolic dimensions."""
     query_type = TYPES[arrays[0].dtype]
@@ -468,12 +468,14 @@ def test_the_reference_evaluator_agrees(op_type: str) -> None:
 @pytest.mark.parametrize(
     ("op_type", "sizes", "once"),
     [
-        ("AlibiAttentionSymmetricAdditiveMask", Sizes(Rows.KEYS, True), True),
-        ("AlibiAttentionCausalBooleanMask", Sizes(Rows.MASK, True), True),
-        ("AlibiAttentionCausalBooleanMask", Sizes(Rows.QUERY, True), False),
+        ("AlibiAttentionSymmetricAdditiveMask", KnownSizes(Rows.KEYS, True), True),
+        ("AlibiAttentionCausalBooleanMask", KnownSizes(Rows.MASK, True), True),
+        ("AlibiAttentionCausalBooleanMask", KnownSizes(Rows.QUERY, True), False),
     ],
 )
-def test_onnxruntime_makes_a_bias_once_for_all_layers(op_type: str, sizes: Sizes, once: bool, tmp_path: Path) -> None:
+def test_onnxruntime_makes_a_bias_once_for_all_layers(
+    op_type: str, sizes: KnownSizes, once: bool, tmp_path: Path
+) -> None:
     """Where sizes come from tensors that layers share: three layers differ from one by nothing but their products."""
     variant = BY_OP_TYPE[op_type]
     arrays = draw_arrays(np.random.default_rng(31), variant, Shape(1, 2, 2, 4, 4, 8, 8), np.float16)
