@@ -16,7 +16,7 @@ from onnx import AttributeProto, FunctionProto, ModelProto, NodeProto, TensorPro
 
 from .base.errors import EngineFailed, ExitCode
 from .engine.operands import check_node, fused_with_facts
-from .fused.body import MINIMUM_OPSET, VIEWS_OPSET, Sizes, function_proto, possible_sizes
+from .fused.body import MINIMUM_OPSET, VIEWS_OPSET, KnownSizes, function_proto, possible_sizes
 from .fused.family import BY_OP_TYPE, DOMAIN, EmptyRows
 from .fused.layout import Moves, layout_of
 from .graph import note
@@ -179,7 +179,7 @@ def _is_ours(body: FunctionProto, calls: Sequence[NodeProto], types: set[int]) -
     if opset < VIEWS_OPSET and (moves.reshaped or moves.sliced):
         return False
 
-    def written(grouped: bool, zero: bool, kind: int, sizes: Sizes) -> FunctionProto:
+    def written(grouped: bool, zero: bool, kind: int, sizes: KnownSizes) -> FunctionProto:
         return function_proto(
             variant, opset, grouped=grouped, zero_rows=zero, query_type=kind, moves=moves, sizes=sizes
         )

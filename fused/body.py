@@ -10,7 +10,7 @@ plugin), so its form is chosen for speed there, for TensorRT's own attention fus
 * distance, causality, window and masks do not depend on the head and are computed once for all heads.  Per head there
   are two passes over S_q x S_kv ahead of the sum with the dot products, one where nothing is hidden;
 * what depends on nothing but inputs that layers share stands apart, and sizes are read from such inputs where that is
-  known to be right (``Sizes``): runtimes compute equal expressions once for all layers;
+  known to be right (``KnownSizes``): runtimes compute equal expressions once for all layers;
 * between the two matrix products everything is float32, also if a converter to 16 bits has narrowed the slopes;
 * behind products of 16 bits the linear distance counts from the last row for all rows.  It depends on the key alone
   then and saves a pass over S_q x S_kv per head.  The softmax does not see the difference.  What it costs, half a unit
@@ -83,7 +83,7 @@ class Rows(Enum):
 
 
 @dataclass(frozen=True)
-class Sizes:
+class KnownSizes:
     """What is known of sizes in all nodes of one op_type in a file.
 
     Attributes:
@@ -95,15 +95,18 @@ class Sizes:
     keys_in_mask: bool = False
 
 
-OWN = Sizes()
+OWN = KnownSizes()
 """Nothing: every node reads its sizes from its query and its key."""
 
 
-def possible_sizes(variant: Variant) -> list[Sizes]:
+def possible_sizes(variant: Variant) -> list[KnownSizes]:
     """All that may be known of the nodes of a member."""
     masked = variant.mask != MaskKind.NONE.value
     return [
-        Sizes(rows, keys) for rows in Rows if masked or rows is not Rows.MASK for keys in (False, True)[: 1 + masked]
+        KnownSizes(rows, keys)
+        for rows in Rows
+        if masked or rows is not Rows.MASK
+        for keys in (False, True)[: 1 + masked]
     ]
 
 
@@ -115,7 +118,7 @@ def function_proto(
     zero_rows: bool,
     query_type: int,
     moves: Moves = NO_MOVES,
-    sizes: Sizes = OWN,
+    sizes: KnownSizes = OWN,
 ) -> onnx.FunctionProto:
     """Builds the function body of one member of the family.
 
@@ -158,7 +161,7 @@ def function_text(
     zero_rows: bool,
     query_type: int,
     moves: Moves = NO_MOVES,
-    sizes: Sizes = OWN,
+    sizes: KnownSizes = OWN,
 ) -> str:
     """The text behind :func:`function_proto`, with the same arguments and errors."""
     cuts = moves.reshaped or moves.sliced
@@ -245,7 +248,7 @@ def _scale(body: Body) -> None:
     body.cast_like_query("scale", "scale_float")
 
 
-def _sizes(body: Body, variant: Variant, sizes: Sizes, query: str, key: str) -> str:
+def _sizes(body: Body, variant: Variant, sizes: KnownSizes, query: str, key: str) -> str:
     """Writes S_kv, and S_q where it is another number; returns what S_q is called."""
     holder, axis = key, 2
     if variant.positions:

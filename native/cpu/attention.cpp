@@ -18,6 +18,7 @@ namespace {
 constexpr int64_t kSkipFrom = 1000;       // keys; below, finding out costs more than it saves
 constexpr int64_t kDecodeFrom = 4;        // query rows up to which lanes are columns
 constexpr int64_t kMostTasks = 64;        // handed to the threads at once; each takes tickets until none is left
+constexpr int64_t kAlone = 1 << 18;       // multiplications that one thread has done before another one has woken up
 constexpr int64_t kKeysPerChunk = 1024;   // of a decode that has fewer heads than a machine may have threads
 constexpr int64_t kDecodeUnits = 32;
 
@@ -112,9 +113,9 @@ Problem problemOf(Call const& call, Member const& member) {
     return p;
 }
 
-// Calls `body(unit, scratch)` for 0 .. units - 1 on the threads.
+// Calls `body(unit, scratch)` for 0 .. units - 1, on the threads if there is enough to do for them.
 template <typename Body>
-void forEach(Threads& threads, int64_t units, size_t scratchBytes, Body const& body) {
+void forEach(Threads& threads, int64_t units, int64_t multiplications, size_t scratchBytes, Body const& body) {
     struct Work {
         Body const& body;
         int64_t units;
@@ -133,8 +134,12 @@ void forEach(Threads& threads, int64_t units, size_t scratchBytes, Body const& b
             shared.failed = true;
         }
     };
-    threads.run(std::min(units, kMostTasks), task, &work);
+    threads.run(multiplications < kAlone ? 1 : std::min(units, kMostTasks), task, &work);
     if (work.failed) throw std::bad_alloc();
+}
+
+int64_t multiplications(Problem const& p) {
+    return p.batch * p.heads * p.rows * p.keys * (p.width + p.valueWidth);
 }
 
 // Keys and values of 16 bits become float32 once, dense.
@@ -152,7 +157,7 @@ Widened widenKeys(Problem& p, Threads& threads) {
     float* const key = made.key.get();
     float* const value = made.value.get();
     Kernels const& kernel = kernels();
-    forEach(threads, heads, 0, [&](int64_t unit, float*) {
+    forEach(threads, heads, multiplications(p), 0, [&](int64_t unit, float*) {
         int64_t const b = unit / p.kvHeads;
         int64_t const h = unit % p.kvHeads;
         for (int64_t j = 0; j < p.keys; ++j) {
@@ -180,14 +185,14 @@ void prefill(Problem p, Skipping skipping, Threads& threads) {
         int64_t const heads = p.batch * p.kvHeads;
         norms = allocate(static_cast<size_t>(heads * blocks(p.keys)) * sizeof(float));
         float* const into = norms.get();
-        forEach(threads, heads, 0, [&](int64_t unit, float*) {
+        forEach(threads, heads, multiplications(p), 0, [&](int64_t unit, float*) {
             kernel.norms(p, unit / p.kvHeads, unit % p.kvHeads, into + unit * blocks(p.keys));
         });
         p.norms = into;
         p.skipUnderflow = skipping == Skipping::underflow;
     }
     int64_t const tiles = (p.rows + kernel.tile - 1) / kernel.tile;
-    forEach(threads, p.batch * p.heads * tiles, kernel.prefillScratch(p), [&](int64_t unit, float* scratch) {
+    forEach(threads, p.batch * p.heads * tiles, multiplications(p), kernel.prefillScratch(p), [&](int64_t unit, float* scratch) {
         // Later rows see more keys; the longest work comes first.
         int64_t const row = (tiles - 1 - unit % tiles) * kernel.tile;
         int64_t const head = unit / tiles;
@@ -230,7 +235,7 @@ void decode(Problem const& p, Threads& threads) {
         float* const at = shares.get() + unit * floats;
         return Share{at, at + rows, at + 2 * rows};
     };
-    forEach(threads, heads * chunks, kernel.decodeScratch(p), [&](int64_t unit, float* scratch) {
+    forEach(threads, heads * chunks, multiplications(p), kernel.decodeScratch(p), [&](int64_t unit, float* scratch) {
         int64_t const from = unit % chunks * perChunk;
         int64_t const to = std::min(p.keys, from + perChunk);
         int64_t const head = unit / chunks;

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import evidence
 import numpy as np
 import onnx
 import pytest
-from alibi_rewriter.fused.body import MINIMUM_OPSET, SLOPES_PER_HEAD, WINDOW_OPSET, function_proto, function_text
+from alibi_rewriter.fused.body import (
+    MINIMUM_OPSET,
+    OWN,
+    SLOPES_PER_HEAD,
+    WINDOW_OPSET,
+    KnownSizes,
+    Rows,
+    function_proto,
+    function_text,
+    possible_sizes,
+)
 from alibi_rewriter.fused.family import (
     BY_OP_TYPE,
     DOMAIN,
@@ -27,6 +39,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
+from onnx.reference import ReferenceEvaluator
 from oracle import attention
 from slow import thinned
 
@@ -70,6 +83,7 @@ def model_of(
     empty_rows: EmptyRows,
     scale: float,
     window: tuple[int, int] = (-1, -1),
+    sizes: KnownSizes = OWN,
 ) -> onnx.ModelProto:
     """A model of one fused node whose inputs are graph inputs with symbolic dimensions."""
     query_type = TYPES[arrays[0].dtype]
@@ -90,7 +104,7 @@ def model_of(
     ]
     output = helper.make_tensor_value_info("output", query_type, ["b", "h", "s", "d"])
     body = function_proto(
-        variant, opset, grouped=grouped, zero_rows=empty_rows is EmptyRows.ZERO, query_type=query_type
+        variant, opset, grouped=grouped, zero_rows=empty_rows is EmptyRows.ZERO, query_type=query_type, sizes=sizes
     )
     return helper.make_model(
         helper.make_graph([node], "attention", inputs, [output]),
@@ -395,6 +409,25 @@ def test_two_passes_per_head_before_the_sum(op_type: str) -> None:
     """What does not depend on the head is computed once for all heads, however many a file has."""
     variant = BY_OP_TYPE[op_type]
     body = function_proto(variant, 17, grouped=False, zero_rows=True, query_type=TensorProto.FLOAT)
+    passes = passes_per_head(body)
+    assert passes == (["Mul", "Add", "Add"] if variant.can_hide else ["Mul", "Add"])
+
+
+@pytest.mark.parametrize("op_type", list(BY_OP_TYPE))
+def test_a_linear_bias_behind_16_bits_is_made_by_key(op_type: str) -> None:
+    """The product of slopes and distances is then no pass over rows."""
+    variant = BY_OP_TYPE[op_type]
+    body = function_proto(variant, 17, grouped=False, zero_rows=True, query_type=TensorProto.FLOAT16)
+    rows = {"S_q"}
+    for node in body.node:
+        if rows & set(node.input):
+            rows.update(node.output)
+    (bias,) = (node for node in body.node if node.op_type == "Mul" and SLOPES_PER_HEAD in node.input)
+    assert bool(rows & set(bias.output)) == variant.bias.sees_row
+
+
+def passes_per_head(body: onnx.FunctionProto) -> list[str]:
+    """Operators on numbers that differ between heads, up to the softmax."""
     per_head = {SLOPES_PER_HEAD, "dots"}
     passes = []
     for node in body.node:
@@ -403,7 +436,73 @@ def test_two_passes_per_head_before_the_sum(op_type: str) -> None:
             passes.append(node.op_type)
         elif node.op_type == "Softmax":
             break
-    assert passes == (["Mul", "Add", "Add"] if variant.can_hide else ["Mul", "Add"])
+    return passes
+
+
+def test_sizes_are_read_from_where_they_are_known() -> None:
+    """Every member with everything that may be known of sizes, against the oracle, in both widths."""
+    rng = np.random.default_rng(23)
+    for number, variant in enumerate(FAMILY_MEMBERS):
+        for sizes in possible_sizes(variant):
+            square = sizes.rows is Rows.KEYS
+            for dtype in (np.float32, np.float16) if number % 3 == 0 else (np.float16,):
+                shape = Shape(2, 4, 2, 5, 5, 4, 3) if square else Shape(2, 4, 2, 3, 5, 4, 3)
+                full = (True, False, sizes.rows is Rows.MASK, sizes.keys_in_mask)
+                arrays = draw_arrays(rng, variant, shape, dtype, mask_shape=full)
+                model = model_of(
+                    variant, 17, arrays, grouped=True, empty_rows=EmptyRows.ZERO, scale=0.5, window=(2, 1), sizes=sizes
+                )
+                wanted = expect(variant, arrays, 0.5, EmptyRows.ZERO, (2, 1))
+                assert_close(run(model, variant, arrays), wanted, dtype, f"{variant.op_type} {sizes}")
+
+
+@pytest.mark.parametrize("op_type", ["AlibiAttentionCausalPositionsBooleanMask", "AlibiAttentionSymmetricAdditiveMask"])
+def test_the_reference_evaluator_agrees(op_type: str) -> None:
+    variant = BY_OP_TYPE[op_type]
+    arrays = draw_arrays(np.random.default_rng(29), variant, Shape(2, 3, 3, 4, 6, 8, 8), np.float16)
+    model = model_of(variant, 17, arrays, grouped=False, empty_rows=EmptyRows.MEAN, scale=0.5)
+    (actual,) = ReferenceEvaluator(model).run(None, dict(zip(variant.inputs, arrays, strict=True)))
+    assert_close(actual, expect(variant, arrays, 0.5, EmptyRows.MEAN), np.float16, op_type)
+
+
+@pytest.mark.parametrize(
+    ("op_type", "sizes", "once"),
+    [
+        ("AlibiAttentionSymmetricAdditiveMask", KnownSizes(Rows.KEYS, True), True),
+        ("AlibiAttentionCausalBooleanMask", KnownSizes(Rows.MASK, True), True),
+        ("AlibiAttentionCausalBooleanMask", KnownSizes(Rows.QUERY, True), False),
+    ],
+)
+def test_onnxruntime_makes_a_bias_once_for_all_layers(
+    op_type: str, sizes: KnownSizes, once: bool, tmp_path: Path
+) -> None:
+    """Where sizes come from tensors that layers share: three layers differ from one by nothing but their products."""
+    variant = BY_OP_TYPE[op_type]
+    arrays = draw_arrays(np.random.default_rng(31), variant, Shape(1, 2, 2, 4, 4, 8, 8), np.float16)
+    counts = []
+    for layers in (1, 2, 3):
+        model = model_of(variant, 17, arrays, grouped=False, empty_rows=EmptyRows.MEAN, scale=0.5, sizes=sizes)
+        first = model.graph.node.pop()
+        for layer in range(layers):
+            node = onnx.NodeProto()
+            node.CopyFrom(first)
+            node.input[0], node.output[0] = f"x{layer}", f"x{layer + 1}"
+            model.graph.node.append(node)
+        model.graph.input[0].name, model.graph.output[0].name = "x0", f"x{layers}"
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(tmp_path / f"{layers}.onnx")
+        ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        optimized = onnx.load(options.optimized_model_filepath)
+        counts.append(
+            Counter(node.op_type for node in optimized.graph.node if node.op_type not in ("Cast", "Transpose"))
+        )
+    more = counts[1] - counts[0]
+    assert more == counts[2] - counts[1]
+    own = {"Mul": 1, "MatMul": 2, "Add": 1, "Softmax": 1}
+    assert (more == own) == once, more
+    assert "Mul" in more and "Abs" not in more
 
 
 def test_body_is_the_same_text_every_time() -> None:
