@@ -19,7 +19,7 @@ from ..fused.layout import OPERANDS
 from ..graph.index import Scope, label, subgraphs
 from ..patterns.layouts import CUTTING
 from .bind.layout import with_layout
-from .records.binding import Binding, Leaf, Mask, Placed
+from .records.binding import Binding, Leaf, Mask, Located
 from .records.reading import View
 from .records.site import Analysis, Site
 from .result import LENGTH, Absorbed
@@ -89,9 +89,9 @@ def _worthwhile(site: Site, needed: set[str]) -> Site:
         return site
     attention = binding.proof.attention
     views = {name: getattr(attention, name) for name in binding.placed}
-    kept: dict[str, Placed] = {}
+    kept: dict[str, Located] = {}
     for name, placed in binding.placed.items():
-        chosen: Placed | None = placed if placed.group > 1 or views[name].tensor not in needed else None
+        chosen: Located | None = placed if placed.group > 1 or views[name].tensor not in needed else None
         while chosen is not None and _is_cut(site.scope, chosen.tensor, needed):
             chosen = chosen.nearer
         kept.update({} if chosen is None else {name: chosen})
@@ -100,7 +100,7 @@ def _worthwhile(site: Site, needed: set[str]) -> Site:
     return replace(site, binding=replace(binding, placed=kept))
 
 
-def _ungrouped(binding: Binding, kept: Mapping[str, Placed]) -> set[int]:
+def _ungrouped(binding: Binding, kept: Mapping[str, Located]) -> set[int]:
     """The group size of keys or values that are read where they were: one, if either is."""
     return set() if {"key", "value"} <= set(kept) else {1}
 

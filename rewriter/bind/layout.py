@@ -20,7 +20,7 @@ from ..interpret import Interpreter
 from ..interpret.digits import index_quotient
 from ..interpret.movement import source
 from ..recognise.views import digits_in, key_head
-from ..records.binding import Binding, Placed
+from ..records.binding import Binding, Located
 from ..records.reading import View
 from .guards import follow
 
@@ -47,7 +47,7 @@ def with_layout(interpreter: Interpreter, binding: Binding) -> Binding:
     frame = attention.frame
     if binding.rows is not None or frame.head is None:
         return binding
-    placed: dict[str, Placed] = {}
+    placed: dict[str, Located] = {}
     if binding.scale is None:
         found = _best(_ways(interpreter, attention.query, (frame.batch, frame.head, frame.row), binding.dtype))
         placed.update({} if found is None else {"query": found})
@@ -56,12 +56,12 @@ def with_layout(interpreter: Interpreter, binding: Binding) -> Binding:
     return replace(binding, placed=placed, output=output, output_view=written, output_copies=copies)
 
 
-def _keys_and_values(interpreter: Interpreter, binding: Binding) -> dict[str, Placed]:
+def _keys_and_values(interpreter: Interpreter, binding: Binding) -> dict[str, Located]:
     """Where keys and values lie.  Heads that both repeat for a group of queries are read once, if they do it alike."""
     attention = binding.proof.attention
     frame = attention.frame
     heads = key_head(attention.key, frame.head)
-    ways: dict[str, list[Placed]] = {}
+    ways: dict[str, list[Located]] = {}
     for name, view in (("key", attention.key), ("value", attention.value)):
         if attention.past.get(PAST[name]) or attention.extra_outputs.get(PRESENT[name]):
             continue  # It is joined with what is there already, and a cache is [B, H, S, D].
@@ -73,9 +73,9 @@ def _keys_and_values(interpreter: Interpreter, binding: Binding) -> dict[str, Pl
     return {name: way for name, way in chosen.items() if way is not None}
 
 
-def _best(ways: list[Placed]) -> Placed | None:
+def _best(ways: list[Located]) -> Located | None:
     """The farthest way up, and the nearer ones behind it; None if that is no better than where the operand is."""
-    best: Placed | None = None
+    best: Located | None = None
     for way in ways:
         best = None if way.view.plain and way.group == 1 else replace(way, nearer=best)
     return best
@@ -83,21 +83,21 @@ def _best(ways: list[Placed]) -> Placed | None:
 
 def _ways(
     interpreter: Interpreter, view: View, roles: tuple[Index | None, Index | None, Index | None], dtype: int
-) -> list[Placed]:
+) -> list[Located]:
     """The tensors on the way up that the fused node can read an operand from, nearest first."""
     if view.digits or view.prefix or interpreter.dtype(view.tensor) != dtype:
         return []
     feature = next((i for i in view.indices if i not in roles), None)
     if feature is None or feature.bound.constant is None:
         return []
-    found: list[Placed] = []
+    found: list[Located] = []
     step: _Step | None = _Step(view.tensor, tuple(map(_place, view.axes)))
     for _ in range(MAX_HOPS):
         assert step is not None
         indices, head, group = _once(step.indices, roles[1])
         here = view_at(interpreter, step.tensor, indices, (roles[0], head, roles[2], feature))
         if here is not None and interpreter.dtype(step.tensor) == dtype:
-            found.append(Placed(step.tensor, here, step.copies, group))
+            found.append(Located(step.tensor, here, step.copies, group))
         step = _above(interpreter, step)
         if step is None:
             break

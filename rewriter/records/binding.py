@@ -47,7 +47,7 @@ Factors = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Placed:
+class Located:
     """An operand where the graph has it.
 
     Attributes:
@@ -62,7 +62,7 @@ class Placed:
     view: OperandView
     copies: tuple[NodeProto, ...] = ()
     group: int = 1
-    nearer: Placed | None = None
+    nearer: Located | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Binding:
     zero_rows: bool = False
     rows_without_keys: RowsWithoutKeys = NOWHERE
     notes: tuple[str, ...] = ()
-    placed: Mapping[str, Placed] = field(default_factory=dict)
+    placed: Mapping[str, Located] = field(default_factory=dict)
     output_view: OutputView = RESULT
     output_copies: tuple[NodeProto, ...] = ()
 

@@ -41,6 +41,7 @@ PHASES = (
     ("analysis",),
     ("check",),
     ("result", "notices"),
+    ("absorb",),
     ("working_copy", "apply"),
     ("compared",),
     ("pipeline", "census"),
