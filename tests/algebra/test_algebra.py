@@ -407,6 +407,21 @@ def test_floor_division(value: Poly, divisor: int, env: Env) -> None:
         assert (evaluate(quotient, env), evaluate(remainder, env)) == divmod(number, divisor)
 
 
+@pytest.mark.parametrize("shift", [0, 1])
+def test_rows_read_as_rows_that_are_longer_by_one(shift: int) -> None:
+    """The shift of relative attention: where a row begins moves by one from row to row, so a comparison tells it."""
+    k = Index("k", of(N))
+    linear = of(I) * of(N) + of(k) + shift * of(I)
+    weight = of(N) + 1
+    quotient, remainder = divmod_index(interpreter(), linear, weight)
+    assert not any(isinstance(a, Apply) for a in quotient.all_atoms())
+    for n in range(1, 6):
+        for row, column in itertools.product(range(n), range(n)):
+            env: Env = {"n": n, "i": row, "k": column}
+            wanted = divmod(row * n + column + shift * row, n + 1)
+            assert (evaluate(quotient, env), evaluate(remainder, env)) == wanted
+
+
 @fast
 @given(INDEX_VALUES, environments())
 def test_division_by_a_size(value: Poly, env: Env) -> None:
