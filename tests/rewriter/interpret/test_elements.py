@@ -245,6 +245,10 @@ EITHER = {
         " y = CumSum(f, one)",
         "",
     ),
+    "a slice from a place that is known at run time": (
+        "t = ReduceMax<keepdims=1>(x)\n i = Cast<to=7>(t)\n y = Slice(count, i, far, axis0)",
+        ", int64[1] far = {99}",
+    ),
     "square root of integers": ("y = Pow(count, half)", ", float half = {0.5}"),
 }
 
@@ -360,6 +364,16 @@ def test_a_table_of_infinities_has_no_bound() -> None:
         assert table.extreme(lowest=True) is None
         assert table.extreme(lowest=False) is None
     assert Table("t", (of(Index("h", poly(2))),), np.array([2.0, -1.0])).extreme(lowest=True) == poly(-1)
+
+
+def test_a_shape_that_is_known_at_run_time_has_a_rank() -> None:
+    """As many extents as the shape has entries, each of them open."""
+    body = "t = ReduceMax<keepdims=1>(x)\n i = Cast<to=7>(t)\n s = Concat<axis=0>(i, minus)\n y = Reshape(count, s)"
+    _, _, axes = element(body, ", int64[1] minus = {-1}")
+    assert len(axes) == 2
+    _, _, axes = element("t = ReduceMax<keepdims=1>(x)\n i = Cast<to=7>(t)\n y = Reshape(count, i)")
+    assert len(axes) == 1
+    assert axes[0].bound.constant is None
 
 
 def test_a_wrong_element_would_be_seen() -> None:

@@ -25,13 +25,15 @@ def cases(op_type: str) -> list[Plan]:
 
 
 def without_shape(model: ModelProto, names: set[str]) -> ModelProto:
-    """The model without the shapes of some inputs, and of everything between inputs and outputs."""
+    """The model without the shapes of some inputs, and of everything behind the inputs."""
     copy = ModelProto()
     copy.CopyFrom(model)
     del copy.graph.value_info[:]
     for value in copy.graph.input:
         if value.name in names:
             value.type.tensor_type.ClearField("shape")
+    for value in copy.graph.output:
+        value.type.tensor_type.ClearField("shape")
     return copy
 
 
