@@ -148,3 +148,52 @@ def test_generated_tables_cut_off_their_far_end_only(bias: str, cache: bool) -> 
     assert result.analysis.proven
     for site in result.analysis.proven:
         assert not site.interpreter.facts.rejected
+
+
+def test_an_equality_that_cannot_be_solved_is_noted_once() -> None:
+    """A proof that goes on as if it held rests on it."""
+    facts = Facts()
+    for _ in range(2):
+        assert not facts.learn(S * T, PAST * PAST, "n", by_broadcast=True)
+    assert [(f.left, f.right, f.node, f.by_broadcast) for f in facts.learned] == [(S * T, PAST * PAST, "n", True)]
+
+
+def test_a_factor_of_both_sides_is_left_out() -> None:
+    facts = Facts()
+    assert facts.learn(PAST * S, PAST * T, "n", by_broadcast=False)
+    assert facts.equal(S, T)
+    assert facts.normal(PAST) == PAST
+
+
+@pytest.mark.parametrize("number", [2, 6])
+def test_an_extent_of_one_number_is_pinned(number: int) -> None:
+    facts = Facts()
+    assert facts.learn(S, poly(number), "n", by_broadcast=True)
+    assert facts.pinned() == [(Size("S"), "n")]
+
+
+def test_two_numbers_that_do_not_agree() -> None:
+    """The broadcast was no broadcast of six: it is the only choice that was made.  One entry is no such number."""
+    facts = Facts()
+    facts.learn(S, poly(6), "first", by_broadcast=True)
+    assert not facts.learn(S, poly(7), "second", by_broadcast=False)
+    assert facts.contradicted
+    assert facts.impossible
+    assert facts.choice == (Size("S"), "first")
+    spread = Facts()
+    spread.learn(S, poly(6), "first", by_broadcast=True)
+    assert not spread.learn(S, poly(1), "second", by_broadcast=True)
+    assert not spread.impossible
+    assert spread.choice is None
+    twice = Facts()
+    twice.learn(S, poly(6), "first", by_broadcast=True)
+    twice.learn(T, poly(5), "second", by_broadcast=True)
+    assert not twice.learn(S, poly(7), "third", by_broadcast=False)
+    assert not twice.impossible
+
+
+def test_three_patches_for_each_image_leave_no_number_out() -> None:
+    facts = Facts()
+    facts.learn(T, 3 * S, "n", by_broadcast=True)
+    assert excluded(3 * S, [], facts.normal) is None
+    assert excluded(S, facts.learned, facts.normal) == (3 * S, 1), "T itself is declared, and may be one"
