@@ -55,6 +55,7 @@ from alibi_rewriter.algebra import (
 from alibi_rewriter.graph.index import index_graph, opset_versions
 from alibi_rewriter.rewriter.interpret import Interpreter
 from alibi_rewriter.rewriter.interpret.digits import divide, divmod_index, floordiv, regroup
+from alibi_rewriter.rewriter.interpret.movement import _learn_from_count
 from alibi_rewriter.rewriter.interpret.rules import element_rules
 from alibi_rewriter.rewriter.interpret.sizes.facts import Facts
 from hypothesis import given, settings
@@ -405,6 +406,29 @@ def test_floor_division(value: Poly, divisor: int, env: Env) -> None:
     assert evaluate(quotient, env) * divisor + evaluate(remainder, env) == number
     if number >= 0:
         assert (evaluate(quotient, env), evaluate(remainder, env)) == divmod(number, divisor)
+
+
+def test_a_stride_that_both_sides_have_cancels() -> None:
+    inner = Index("k", of(N))
+    assert floordiv(of(J) * of(N) + of(inner), 2 * of(N)) == floordiv(of(J), poly(2))
+    longer = floordiv(of(J) * of(N) + of(Index("k", of(N) + 1)), 2 * of(N))
+    assert longer != floordiv(of(J), poly(2)), "it may carry"
+
+
+def test_axes_that_have_no_common_multiple_are_not_regrouped() -> None:
+    assert regroup(interpreter(), (of(N),), (of(M),), (of(J),)) is None
+    assert regroup(interpreter(), (poly(6),), (poly(4),), (of(Index("k", poly(4))),)) is None
+
+
+def test_equal_squares_have_equal_sides() -> None:
+    """A Reshape of [S + P, S + P] to [T, T] keeps the number of elements."""
+    for power in (2, 3):
+        known = interpreter()
+        assert _learn_from_count(known, [of(N) + of(M)] * power, [of(Size("t"))] * power, "n")
+        assert known.facts.equal(of(Size("t")), of(N) + of(M))
+    uneven = interpreter()
+    _learn_from_count(uneven, [of(N) + of(M)] * 2, [of(Size("t"))] * 3, "n")
+    assert not uneven.facts.equal(of(Size("t")), of(N) + of(M))
 
 
 @pytest.mark.parametrize("shift", [0, 1])
