@@ -17,6 +17,7 @@ from alibi_rewriter.patterns.masks import HIDING_VALUE
 from alibi_rewriter.rewriter.interpret import Interpreter
 from alibi_rewriter.rewriter.interpret.rules import element_rules
 from alibi_rewriter.rewriter.interpret.tables.element import Table, constant_element, table
+from alibi_rewriter.rewriter.interpret.tables.fitting import FLOATS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -272,3 +273,11 @@ def test_finite_masks_hide_nothing() -> None:
     data = np.where(place > place[:, None], np.float32(-1e4), (place - place[:, None]).astype(np.float32))
     assert not is_formula(data)
     assert worst(data) == 0
+
+
+@pytest.mark.parametrize("name", sorted(FLOATS))
+def test_the_last_place_of_a_type(name: str) -> None:
+    """A formula has to agree to one unit there: half of it would leave out tables that are rounded twice."""
+    bits, smallest = FLOATS[name]
+    info = ml_dtypes.finfo(name)
+    assert (bits, smallest) == (info.nmant, float(info.smallest_normal))
