@@ -36,7 +36,10 @@ TESTS = (
 )
 """Relevant tests, quick ones first."""
 
-TESTS_OF_NATIVE = ("tests/engine/test_plugin_library.py::test_the_library_plans_as_the_model_does",)
+TESTS_OF_NATIVE = (
+    "tests/engine/test_plugin_library.py::test_the_library_plans_as_the_model_does",
+    "tests/engine/test_plugin_library.py::test_an_alternative_is_the_next_kernel_that_fits",
+)
 """For changes of C++, which has to be compiled."""
 
 MUTATIONS: tuple[tuple[str, str, str], ...] = (
@@ -224,7 +227,7 @@ MUTATIONS: tuple[tuple[str, str, str], ...] = (
     ("rewriter/emit/nodes.py", '"Div" if self.binding.divide else "Mul"', '"Mul"'),
     ("rewriter/emit/nodes.py", "present.index(r) for r in order", "order.index(r) for r in present"),
     # --- how launches are planned
-    ("native/core/plan.cpp", "if (skip-- == 0) break;", "break;"),
+    ("native/core/plan.cpp", "if (skip-- == 0) break;", "if (skip-- <= 1) break;"),
     ("native/core/plan.cpp", "if (!kernel.maskRows && layout_.maskRows) return false;", ""),
     ("native/core/plan.cpp", "if (kernel.contiguous && !layout_.contiguous) return false;", ""),
     ("native/core/plan.cpp", "operand.strides[axis] * bytes % 16 == 0", "operand.strides[axis] % 16 == 0"),

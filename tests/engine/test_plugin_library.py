@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import compare_headers
@@ -251,6 +252,29 @@ def test_the_library_finds_operands_where_numpy_has_them(plan_dump: Path) -> Non
             assert answer == wanted or (wanted is None and answer.startswith("error ")), (layout, extents)
 
     compare()
+
+
+def test_an_alternative_is_the_next_kernel_that_fits(plan_dump: Path, tmp_path: Path) -> None:
+    """TensorRT times them all: the second is the second that fits this call, and beyond the last it is the last."""
+    (tmp_path / "bundle").write_bytes(encoded(tmp_path, _member(None), None))
+    query, key = dense((1, 2, 2048, 64), "bfloat16", 1 << 20), dense((1, 2, 2048, 64), "bfloat16", 1 << 20)
+    call = Call(query, key, key, query, dense((2,), "float32", 1 << 20), 0.125, True, None)
+    description = described(op_type=_member(None))
+    names: list[str] = []
+    while True:
+        try:
+            plan = make_plan(description, call, 90, 132)
+        except (ValueError, LookupError):
+            break
+        names.append(next(launch.kernel.name for launch in plan.launches if launch.kernel.role == "prefill"))
+        description = replace(description, kernels=tuple(k for k in description.kernels if k.name != names[-1]))
+    assert len(names) > 2
+    first = as_line(call, 132).split(" ")
+    text = "".join(" ".join([*first[:2], str(k), *first[3:]]) + "\n" for k in range(len(names) + 1))
+    command = [str(plan_dump), str(tmp_path / "bundle")]
+    answers = subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout.splitlines()
+    for answer, name in zip(answers, [*names, names[-1]], strict=True):
+        assert name in answer.split(), (answer, names)
 
 
 def test_what_is_encoded_is_compressed_and_checked(tmp_path: Path) -> None:
