@@ -230,7 +230,7 @@ MUTATIONS: tuple[tuple[str, str, str], ...] = (
     ("native/core/plan.cpp", "if (skip-- == 0) break;", "if (skip-- <= 1) break;"),
     ("native/core/plan.cpp", "if (!kernel.maskRows && layout_.maskRows) return false;", ""),
     ("native/core/plan.cpp", "if (kernel.contiguous && !layout_.contiguous) return false;", ""),
-    ("native/core/plan.cpp", "operand.strides[axis] * bytes % 16 == 0", "operand.strides[axis] % 16 == 0"),
+    ("native/core/plan.cpp", "operand.strides[axis] * bytes % 16 == 0", "operand.strides[axis] * bytes % 8 == 0"),
     ("native/core/plan.cpp", "at(sizes, Size::surplus) = sKv - sQ;", "at(sizes, Size::surplus) = sQ - sKv;"),
     (
         "native/core/plan.cpp",
