@@ -19,7 +19,7 @@ from ..fused.layout import OPERANDS
 from ..graph.index import Scope, label, subgraphs
 from ..patterns.layouts import CUTTING
 from .bind.layout import with_layout
-from .records.binding import Binding, Leaf, Mask, Located
+from .records.binding import Binding, Leaf, Located, Mask
 from .records.reading import View
 from .records.site import Analysis, Site
 from .result import LENGTH, Absorbed

@@ -357,7 +357,7 @@ def test_report_of_a_rewrite(model: Path) -> None:
     assert report["output"]["sha256"] == hashlib.sha256(output.read_bytes()).hexdigest()
     assert report["census"] == {"sites": 1, "biased": 1, "proven": 1, "rewritten": 1, "refused": 0}
     (site,) = report["sites"]
-    assert set(site) == {"id", "scope", "anchor", "verdict", "proof", "node", "still_materialised"}
+    assert set(site) == {"id", "scope", "anchor", "verdict", "proof", "node", "still_materialised", "absorbed"}
     assert site["still_materialised"] is None
     assert site["verdict"] == "rewritten"
     assert set(site["proof"]) >= PROOF

@@ -11,6 +11,7 @@ import pytest
 from alibi_rewriter.base.errors import ExitCode
 from alibi_rewriter.fused.body import function_proto
 from alibi_rewriter.fused.family import BY_OP_TYPE, EmptyRows
+from alibi_rewriter.fused.layout import Moves, layout_of
 from alibi_rewriter.patterns.operators import PATTERNS
 from alibi_rewriter.rewriter import report
 from alibi_rewriter.rewriter.pipeline import rewrite
@@ -237,7 +238,12 @@ def test_the_verification_sees_rows_without_keys(form: str, by_sites: bool, tmp_
     grouped_heads = form == "grouped-lowest" or form == "attention-lowest"
     rewritten.functions.append(
         function_proto(
-            BY_OP_TYPE[node.op_type], opset, grouped=grouped_heads, zero_rows=policy.s == b"zero", query_type=FLOAT
+            BY_OP_TYPE[node.op_type],
+            opset,
+            grouped=grouped_heads,
+            zero_rows=policy.s == b"zero",
+            query_type=FLOAT,
+            moves=Moves.of([layout_of(node)]),
         )
     )
     paths = tmp_path / "original.onnx", tmp_path / "rewritten.onnx"
