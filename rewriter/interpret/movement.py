@@ -155,14 +155,14 @@ def _reshape(interpreter: Interpreter, node: NodeProto, output: int, indices: tu
     inside = tuple(interpreter.facts.normal(d) for d in inside)
     outside = tuple(interpreter.facts.normal(d) for d in outside)
     moved = regroup(interpreter, inside, outside, indices)
-    if moved is None and _learn_from_count(interpreter, list(inside), list(outside), label(node)):
+    if moved is None and learn_from_count(interpreter, list(inside), list(outside), label(node)):
         inside = tuple(interpreter.facts.normal(d) for d in inside)
         outside = tuple(interpreter.facts.normal(d) for d in outside)
         moved = regroup(interpreter, inside, outside, indices)
     return None if moved is None else (node.input[0], moved)
 
 
-def _learn_from_count(interpreter: Interpreter, inside: list[Poly], outside: list[Poly], node: str) -> bool:
+def learn_from_count(interpreter: Interpreter, inside: list[Poly], outside: list[Poly], node: str) -> bool:
     """A Reshape keeps the number of elements.  That may show that two extents agree."""
     for extent in list(inside):
         match = next((o for o in outside if interpreter.same(o, extent)), None)

@@ -55,7 +55,7 @@ from alibi_rewriter.algebra import (
 from alibi_rewriter.graph.index import index_graph, opset_versions
 from alibi_rewriter.rewriter.interpret import Interpreter
 from alibi_rewriter.rewriter.interpret.digits import divide, divmod_index, floordiv, regroup
-from alibi_rewriter.rewriter.interpret.movement import _learn_from_count
+from alibi_rewriter.rewriter.interpret.movement import learn_from_count
 from alibi_rewriter.rewriter.interpret.rules import element_rules
 from alibi_rewriter.rewriter.interpret.sizes.facts import Facts
 from hypothesis import given, settings
@@ -424,10 +424,10 @@ def test_equal_squares_have_equal_sides() -> None:
     """A Reshape of [S + P, S + P] to [T, T] keeps the number of elements."""
     for power in (2, 3):
         known = interpreter()
-        assert _learn_from_count(known, [of(N) + of(M)] * power, [of(Size("t"))] * power, "n")
+        assert learn_from_count(known, [of(N) + of(M)] * power, [of(Size("t"))] * power, "n")
         assert known.facts.equal(of(Size("t")), of(N) + of(M))
     uneven = interpreter()
-    _learn_from_count(uneven, [of(N) + of(M)] * 2, [of(Size("t"))] * 3, "n")
+    learn_from_count(uneven, [of(N) + of(M)] * 2, [of(Size("t"))] * 3, "n")
     assert not uneven.facts.equal(of(Size("t")), of(N) + of(M))
 
 
