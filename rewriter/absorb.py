@@ -93,6 +93,8 @@ def _worthwhile(site: Site, needed: set[str]) -> Site:
     for name, placed in binding.placed.items():
         chosen: Located | None = placed if placed.group > 1 or views[name].tensor not in needed else None
         while chosen is not None and _is_cut(site.scope, chosen.tensor, needed):
+            if chosen.nearer is None and chosen.group > 1:
+                break  # nearer lie only copies of heads
             chosen = chosen.nearer
         kept.update({} if chosen is None else {name: chosen})
     if len({placed.group for name, placed in kept.items() if name != "query"} | _ungrouped(binding, kept)) > 1:

@@ -378,3 +378,25 @@ def test_what_a_branch_reads_is_needed() -> None:
     other = graph.add("If", flag, **branches)
     _, node = rewritten(graph.model(output, other))
     assert node.input[1] == key and layout_of(node).key == COPIED
+
+
+def test_groups_of_queries_beside_their_keys() -> None:
+    """Falcon's [H_kv, G + 2, D]: no stride reaches all queries, so these are copied, and keys are still read once."""
+    graph = Graph()
+    packed = graph.input("x", ("B", "S", 2 * 4 * WIDTH))
+    cut = graph.add("Reshape", packed, graph.ints(0, 0, 2, 4, WIDTH))
+    first = graph.add("Split", cut, graph.ints(2, 1, 1), results=3, axis=3)
+    queries = graph.add("Reshape", first, graph.ints(0, 0, HEADS, WIDTH))
+    q = graph.add("Transpose", queries, perm=[0, 2, 1, 3])
+    wide = []
+    for name in (f"{first}_1", f"{first}_2"):
+        copies = graph.add("Expand", name, graph.ints(1, 1, 1, 2, 1))
+        heads = graph.add("Reshape", copies, graph.ints(0, 0, HEADS, WIDTH))
+        wide.append(graph.add("Transpose", heads, perm=[0, 2, 1, 3]))
+    output = graph.attend(graph.add("Add", graph.scores(q, wide[0]), graph.bias(q, wide[0])), wide[1])
+    model = graph.model(output)
+    made, node = rewritten(model)
+    assert not any(n.op_type == "Expand" for n in made.graph.node)
+    assert list(node.input[1:3]) == [packed, packed]
+    assert layout_of(node).query == OperandView(perm=(0, 2, 1, 3))
+    equal(model, made)
