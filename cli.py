@@ -29,8 +29,7 @@ commands
   rewrite explain MODEL             why each attention is fused or not; no model
   rewrite check FILE                what other tools have left of a written file
   rewrite bench MODEL               original against rewritten, on this machine
-  rewrite doctor                    what is installed, and what cures each gap
-  rewrite completion bash|zsh|fish  a completion script for the shell
+  rewrite doctor                    what is installed; completion SHELL: a script
 
 exit codes
   0 done               3 nothing rewritten      6 plugin missing or not used
@@ -50,9 +49,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--allow-partial", action="store_true", help="write even if some biased sites are refused")
     made.add_argument("--exact-bias", action="store_true", help="leave out the rounding of a bias to a narrow type")
     made.add_argument("--inline", action="store_true", help="write function bodies in place of the fused nodes")
-    made.add_argument(
-        "--no-views", action="store_true", help="leave all splits and transposes of operands in the graph"
-    )
+    made.add_argument("--no-views", action="store_true", help="leave splits and transposes of operands in the graph")
     made.add_argument("--copy-external-data", action="store_true", help="give OUT data files of its own")
     _add_common(made)
     made.add_argument("-q", "--quiet", action="store_true", help="say only what went wrong")

@@ -110,8 +110,7 @@ class Sampled:
         if name not in self._shapes:
             rule = SHAPES.get(found.op_type) if found.domain in ("", "ai.onnx") else None
             if found.domain == "alibi":
-                query, value = self.shape(found.input[0]), self.shape(found.input[2])
-                self._shapes[name] = (*query[:3], value[3])
+                self._shapes[name] = _fused_places(self, found).shape
             else:
                 known = None if rule is None else rule(self, found, list(found.output).index(name))
                 self._shapes[name] = self.whole(name).shape if known is None else known
@@ -747,9 +746,39 @@ def _contract(scope: Sampled, node: NodeProto, terms: list[str], out: str, place
         return total.astype(dtype).reshape(places.shape)
 
 
+def _viewed(node: NodeProto, name: str, tensor: Array) -> Array:
+    """[B, H, S, D] of an operand in its tensor."""
+    said = {entry.name: list(entry.ints) for entry in node.attribute}
+    if f"{name}_perm" not in said:
+        return tensor
+    whole = tensor.reshape(*tensor.shape[:2], *said[f"{name}_shape"][2:]) if tensor.ndim == 3 else tensor
+    (h0, d0), (h1, d1) = said[f"{name}_starts"], said[f"{name}_ends"]
+    return whole[:, :, h0:h1, d0:d1].transpose(said[f"{name}_perm"])
+
+
+def _fused_places(scope: Sampled, node: NodeProto) -> Array:
+    """For every element of the fused node's output, its place in [B, H, S_q, D_v]."""
+    query, value = (
+        _viewed(node, name, np.broadcast_to(np.int8(0), scope.shape(node.input[place])))
+        for place, name in ((0, "query"), (2, "value"))
+    )
+    shape = (*query.shape[:3], value.shape[3])
+    said = {entry.name: list(entry.ints) for entry in node.attribute}
+    found = np.arange(math.prod(shape)).reshape(shape)
+    if "output_perm" not in said:
+        return found
+    moved = found.transpose(said["output_perm"])
+    return moved.reshape(*moved.shape[:2], -1) if len(said["output_shape"]) == 3 else moved
+
+
 def _fused(scope: Sampled, node: NodeProto, places: Array) -> Array:
     """The fused node as docs/specification.md says, in float64."""
-    query, key, value, slopes = (scope.whole(i).astype(np.float64) for i in node.input[:4])
+    wanted = _fused_places(scope, node).reshape(-1)[places]
+    query, key, value = (
+        _viewed(node, name, scope.whole(tensor).astype(np.float64))
+        for tensor, name in zip(node.input, ("query", "key", "value"), strict=False)
+    )
+    slopes = scope.whole(node.input[3]).astype(np.float64)
     batch, heads, rows, _ = query.shape
     keys, group = key.shape[2], heads // key.shape[1]
     kind = node.op_type
@@ -758,7 +787,7 @@ def _fused(scope: Sampled, node: NodeProto, places: Array) -> Array:
     positions = scope.whole(rest.pop(0)).astype(np.float64) if "Positions" in kind else None
     extra = scope.whole(rest.pop(0)).astype(np.float64) if "KeyBias" in kind else None
     shape = (batch, heads, rows, value.shape[3])
-    b, h, i, d = (x.reshape(-1) for x in np.unravel_index(places, shape))
+    b, h, i, d = (x.reshape(-1) for x in np.unravel_index(wanted, shape))
     which, back = np.unique((b * heads + h) * rows + i, return_inverse=True)
     b, h, i = which // (heads * rows), which // rows % heads, which % rows
     scores = _attribute(node, "scale", 1.0) * np.einsum("nd,nkd->nk", query[b, h, i], key[b, h // group])
