@@ -29,7 +29,7 @@ commands
   rewrite explain MODEL             why each attention is fused or not; no model
   rewrite check FILE                what other tools have left of a written file
   rewrite bench MODEL               original against rewritten, on this machine
-  rewrite doctor                    what is installed; completion SHELL: a script
+  rewrite doctor, completion SHELL  what is installed; a script for the shell
 
 exit codes
   0 done               3 nothing rewritten      6 plugin missing or not used
