@@ -17,6 +17,7 @@ namespace {
 
 constexpr int64_t kSkipFrom = 1000;       // keys; below, finding out costs more than it saves
 constexpr int64_t kDecodeFrom = 4;        // query rows up to which lanes are columns
+constexpr int64_t kCopyFrom = 512;        // query rows from which strided keys and values are copied first
 constexpr int64_t kMostTasks = 64;        // handed to the threads at once; each takes tickets until none is left
 constexpr int64_t kAlone = 1 << 18;       // multiplications that one thread has done before another one has woken up
 constexpr int64_t kKeysPerChunk = 1024;   // of a decode that has fewer heads than a machine may have threads
@@ -142,15 +143,20 @@ int64_t multiplications(Problem const& p) {
     return p.batch * p.heads * p.rows * p.keys * (p.width + p.valueWidth);
 }
 
-// Keys and values of 16 bits become float32 once, dense.
+// Keys and values that every tile of rows reads: of 16 bits they become float32 once, and dense.  In a packed projection
+// rows lie far apart, which costs each of many tiles more than one copy.
 struct Widened {
     Memory key;
     Memory value;
 };
 
+bool apart(Problem const& p) { return p.keyStrides[2] != p.width || p.valueStrides[2] != p.valueWidth; }
+
 Widened widenKeys(Problem& p, Threads& threads) {
     Widened made;
-    if (p.keyType == Type::float32) return made;
+    bool const wide = p.keyType == Type::float32;
+    if (wide && (p.rows < kCopyFrom || !apart(p))) return made;
+    int64_t const size = elementBytes(p.keyType);
     int64_t const heads = p.batch * p.kvHeads;
     made.key = allocate(static_cast<size_t>(heads * p.keys * p.width) * sizeof(float));
     made.value = allocate(static_cast<size_t>(heads * p.keys * p.valueWidth) * sizeof(float));
@@ -161,10 +167,17 @@ Widened widenKeys(Problem& p, Threads& threads) {
         int64_t const b = unit / p.kvHeads;
         int64_t const h = unit % p.kvHeads;
         for (int64_t j = 0; j < p.keys; ++j) {
-            char const* const k = p.key + 2 * (b * p.keyStrides[0] + h * p.keyStrides[1] + j * p.keyStrides[2]);
-            char const* const v = p.value + 2 * (b * p.valueStrides[0] + h * p.valueStrides[1] + j * p.valueStrides[2]);
-            kernel.widen(p.keyType, k, key + (unit * p.keys + j) * p.width, p.width);
-            kernel.widen(p.keyType, v, value + (unit * p.keys + j) * p.valueWidth, p.valueWidth);
+            char const* const k = p.key + size * (b * p.keyStrides[0] + h * p.keyStrides[1] + j * p.keyStrides[2]);
+            char const* const v = p.value + size * (b * p.valueStrides[0] + h * p.valueStrides[1] + j * p.valueStrides[2]);
+            float* const toKey = key + (unit * p.keys + j) * p.width;
+            float* const toValue = value + (unit * p.keys + j) * p.valueWidth;
+            if (wide) {
+                std::memcpy(toKey, k, static_cast<size_t>(size * p.width));
+                std::memcpy(toValue, v, static_cast<size_t>(size * p.valueWidth));
+            } else {
+                kernel.widen(p.keyType, k, toKey, p.width);
+                kernel.widen(p.keyType, v, toValue, p.valueWidth);
+            }
         }
     });
     p.key = reinterpret_cast<char const*>(key);

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import onnxruntime
+import oracle
 import pytest
 from alibi_rewriter.fused.body import function_proto
 from alibi_rewriter.fused.family import BY_OP_TYPE, EmptyRows, FusedAttention
-from alibi_rewriter.fused.layout import OPERANDS, Layout, Moves
+from alibi_rewriter.fused.layout import OPERANDS, PLAIN, Layout, Moves
 from alibi_rewriter.runtime import NoLibrary, get_library_path
 from alibi_rewriter.runtime.session import InferenceSession, claimed_nodes
 from nodes import TYPES, Arrays, Sizes, answer, error, feeds, model
@@ -210,3 +211,24 @@ def test_operands_are_in_the_order_that_the_library_reads_them() -> None:
         with pytest.raises(Exception, match=f"attribute '{name}' is missing"):
             InferenceSession(made.SerializeToString())
     assert len(names) == 14
+
+
+@pytest.mark.parametrize("rows", [511, 513])
+def test_many_rows_in_a_packed_projection_are_what_they_are_in_tensors_of_their_own(rows: int) -> None:
+    """From 512 rows on keys and values that lie apart are copied first.  No bit of the result shows it."""
+    sizes = Sizes(rows, rows, 24, 24, 2, 3, 3, mask="k")
+    packing = dict(packings(sizes))["woven"]
+    viewed = node(packing.layout(OUTPUTS["BHSD"](sizes)))
+    given = given_for(packing, sizes)
+    apart = {name: oracle.operand(given[name], *_said(viewed, name)) for name in ("query", "key", "value")}
+    plain = node(PLAIN)
+    found = [
+        InferenceSession(model(item)).run(None, feed)[0]
+        for item, feed in ((viewed, given), (plain, {**given, **apart}))
+    ]
+    np.testing.assert_array_equal(*found)
+
+
+def _said(item: FusedAttention, name: str) -> list[list[int]]:
+    said = item.attributes()
+    return [said[f"{name}_{part}"] for part in ("shape", "starts", "ends", "perm")]  # type: ignore[misc]
