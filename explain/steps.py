@@ -12,7 +12,7 @@ from ..patterns.layouts import Axis
 from ..rewriter.bind.key_terms import split_by_key
 from ..rewriter.interpret import Interpreter
 from ..rewriter.interpret.engine import Key
-from ..rewriter.records.binding import Binding, Leaf, Mask
+from ..rewriter.records.binding import Binding, Mask, leaves
 from ..rewriter.records.evidence import Evidence
 from ..rewriter.records.reading import Attention
 from ..rewriter.verdicts import Notice
@@ -178,11 +178,7 @@ def _padding(interpreter: Interpreter, binding: Binding, rests: Evidence) -> lis
 
 
 def _mask_places(interpreter: Interpreter, mask: Mask | None) -> tuple[Place, ...]:
-    if mask is None:
-        return ()
-    if isinstance(mask, Leaf):
-        return (place_of(interpreter, mask.view.tensor),)
-    return tuple(dict.fromkeys(p for part in mask.parts for p in _mask_places(interpreter, part)))
+    return tuple(dict.fromkeys(place_of(interpreter, leaf.view.tensor) for leaf in leaves(mask)))
 
 
 def _values(interpreter: Interpreter, binding: Binding) -> Step:

@@ -166,12 +166,6 @@ class OutputView:
         """The tensor is [B, H, S_q, D_v]."""
         return not (self.reshapes or self.moves)
 
-    def of(self, result: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """The tensor that a result [B, H, S_q, D_v] becomes."""
-        moved = result.transpose(self.perm)
-        merged: npt.NDArray[Any] = moved.reshape(*moved.shape[:2], -1) if self.reshapes else moved
-        return merged
-
     def attributes(self) -> dict[str, list[int]]:
         """The attributes of a node that say so."""
         return {"output_perm": list(self.perm), "output_shape": list(self.shape)}

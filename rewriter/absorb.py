@@ -19,7 +19,8 @@ from ..fused.layout import OPERANDS
 from ..graph.index import Scope, label, subgraphs
 from ..patterns.layouts import CUTTING
 from .bind.layout import with_layout
-from .records.binding import Binding, Leaf, Located, Mask
+from .interpret.digits import product
+from .records.binding import Binding, Located, leaves
 from .records.reading import View
 from .records.site import Analysis, Site
 from .result import LENGTH, Absorbed
@@ -50,7 +51,8 @@ def absorbed(analysis: Analysis) -> dict[str, Absorbed]:
         if id(site.scope) not in alive:
             alive[id(site.scope)] = {id(node) for node in site.scope.graph.node}
         passed = [node for placed in binding.placed.values() for node in placed.copies]
-        gone = {id(n): n for n in (*passed, *binding.output_copies) if id(n) not in alive[id(site.scope)] | counted}
+        known = alive[id(site.scope)]
+        gone = {id(n): n for n in (*passed, *binding.output_copies) if id(n) not in known and id(n) not in counted}
         counted.update(gone)
         tensors = {name: placed.tensor for name, placed in binding.placed.items()}
         rows = binding.proof.attention.frame.row.bound.constant
@@ -69,10 +71,7 @@ def _bytes(site: Site, binding: Binding) -> int | None:
     total = poly(0)
     views = [(getattr(binding.proof.attention, name), placed.copies) for name, placed in binding.placed.items()]
     for view, copies in (*views, (binding.output, binding.output_copies)):
-        elements = poly(1)
-        for index in view.indices:
-            elements = elements * index.bound
-        total = total + elements * (2 * len(copies))
+        total = total + product(tuple(index.bound for index in view.indices)) * (2 * len(copies))
     known = substitute(site.interpreter.facts.normal(total), chosen).constant
     width = WIDTHS.get(binding.dtype)
     return None if known is None or width is None else int(known) * width
@@ -152,13 +151,5 @@ def _read(binding: Binding) -> Iterator[str]:
     yield from attention.past.values()
     views: list[View | None] = [binding.positions, binding.slopes, binding.scale]
     for mask in (binding.boolean, binding.additive, binding.rows, binding.key_bias):
-        views.extend(_leaves(mask))
+        views.extend(leaf.view for leaf in leaves(mask))
     yield from (view.tensor for view in views if view is not None)
-
-
-def _leaves(mask: Mask | None) -> Iterator[View]:
-    if isinstance(mask, Leaf):
-        yield mask.view
-    elif mask is not None:
-        for part in mask.parts:
-            yield from _leaves(part)

@@ -12,7 +12,8 @@ from ..fused.layout import Moves
 from ..graph.edit import Counts, Editor, all_names
 from ..graph.index import opset_versions, walk
 from .absorb import absorbed
-from .emit.nodes import common_sizes, emit, is_grouped, sizes_of, variant_of
+from .emit.nodes import emit, is_grouped, variant_of
+from .emit.sizes import common_sizes, sizes_of
 from .records.site import Analysis
 from .result import PassResult
 

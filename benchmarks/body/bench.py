@@ -12,37 +12,23 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 import onnxruntime
 from alibi_rewriter import Options, rewrite
-from onnx import ModelProto, helper, numpy_helper
+from onnx import ModelProto, helper
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from graphs import Graph
 
 Arrays = dict[str, npt.NDArray[np.generic]]
 DEPTH, LAYERS, LONGEST = 64, 2, 2048
 LOWEST = np.finfo(np.float32).min
-
-
-class Graph:
-    """Nodes and constants of one model."""
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-
-    def __call__(self, op_type: str, *inputs: str, **attributes: object) -> str:
-        output = f"v{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op_type, list(inputs), [output], **attributes))
-        return output
-
-    def constant(self, value: npt.ArrayLike, dtype: type[np.generic] = np.float32) -> str:
-        name = f"c{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.asarray(value, dtype), name))
-        return name
 
 
 def slopes_of(heads: int) -> npt.NDArray[np.float32]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -21,14 +22,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from alibi_rewriter.engine.build import build_engine
 from alibi_rewriter.engine.options import EngineOptions
 from alibi_rewriter.fused.body import function_proto
 from alibi_rewriter.fused.family import BY_OP_TYPE, FusedAttention
 from alibi_rewriter.fused.layout import OPERANDS, PLAIN, Layout, Moves, OperandView, OutputView, in_order, packed
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from graphs import Graph
 
 OPSET, DEPTH, HEADS = 18, 64, 8
 
@@ -83,27 +86,9 @@ def shapes() -> list[Shape]:
     ]
 
 
-class Graph:
-    """Nodes and constants."""
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-
-    def __call__(self, op_type: str, *inputs: str, **attributes: object) -> str:
-        output = f"v{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op_type, list(inputs), [output], name=output, **attributes))
-        return output
-
-    def constant(self, value: npt.ArrayLike, dtype: type[np.generic] = np.int64) -> str:
-        name = f"c{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.asarray(value, dtype), name))
-        return name
-
-
 def model(shape: Shape, layers: int, *, views: bool) -> ModelProto:
     """So many layers."""
-    graph, rng, variant = Graph(), np.random.default_rng(1), BY_OP_TYPE[shape.op_type]
+    graph, rng, variant = Graph(np.int64), np.random.default_rng(1), BY_OP_TYPE[shape.op_type]
     wide = HEADS * DEPTH
     slopes = graph.constant(2.0 ** -np.arange(1, HEADS + 1), np.float32)
     layout = shape.layout if views else PLAIN

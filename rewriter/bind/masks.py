@@ -29,18 +29,16 @@ from ..interpret import Interpreter
 from ..interpret.movement import source
 from ..recognise.views import as_view, scalar_factor
 from ..recognise.visibility import apply_order, ramps, unmask
-from ..records.binding import Leaf, Mask, Op
+from ..records.binding import Leaf, Mask, Op, leaves
 from ..records.proof import Proof
 from ..verdicts import Code, Refuser, Stage
 
 _refuse = Refuser(Stage.MASK)
 
 
-def indices_in(mask: Mask) -> frozenset[Index]:
+def indices_in(mask: Mask | None) -> frozenset[Index]:
     """The indices that a mask depends on."""
-    if isinstance(mask, Leaf):
-        return frozenset(mask.view.indices)
-    return frozenset().union(*(indices_in(part) for part in mask.parts))
+    return frozenset(index for leaf in leaves(mask) for index in leaf.view.indices)
 
 
 def by_row(proof: Proof) -> tuple[tuple[Cond, ...], tuple[Cond, ...]]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 from onnx import TensorProto, helper
 
 from ...algebra import Index, Number, Poly
-from ...fused.body import KnownSizes, Rows
 from ...fused.family import DOMAIN, EmptyRows, FusedAttention, MaskKind, Variant
 from ...graph.edit import Editor, set_metadata
 from ...graph.index import label
@@ -50,29 +48,6 @@ def is_grouped(binding: Binding) -> bool:
     head = binding.proof.attention.frame.head
     repeated = any(placed.group > 1 for placed in binding.placed.values())
     return repeated or key_head(binding.proof.attention.key, head) != head
-
-
-def sizes_of(interpreter: Interpreter, binding: Binding) -> KnownSizes:
-    """What tells S_q and S_kv: tensors that layers share, where that is known."""
-    frame = binding.proof.attention.frame
-    held = {index for mask in (binding.additive, binding.boolean) for index in _indices(mask)}
-    square = interpreter.facts.normal(frame.offset).constant == 0
-    return KnownSizes(Rows.KEYS if square else Rows.MASK if frame.row in held else Rows.QUERY, frame.key in held)
-
-
-def common_sizes(found: Sequence[KnownSizes]) -> KnownSizes:
-    """What holds for all nodes of one op_type."""
-    rows = {sizes.rows for sizes in found}
-    return KnownSizes(rows.pop() if len(rows) == 1 else Rows.QUERY, all(sizes.keys_in_mask for sizes in found))
-
-
-def _indices(mask: Mask | None) -> Iterator[Index]:
-    """Of all tensors that a mask is made of."""
-    if isinstance(mask, Leaf):
-        yield from mask.view.indices
-    elif mask is not None:
-        for part in mask.parts:
-            yield from _indices(part)
 
 
 def emit(

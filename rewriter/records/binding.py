@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -40,6 +40,15 @@ class Op:
 
 
 Mask = Leaf | Op
+
+
+def leaves(mask: Mask | None) -> Iterator[Leaf]:
+    """The tensors that a mask is made of, from left to right."""
+    if isinstance(mask, Leaf):
+        yield mask
+    elif mask is not None:
+        for part in mask.parts:
+            yield from leaves(part)
 
 
 Factors = npt.NDArray[np.float64]

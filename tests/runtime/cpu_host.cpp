@@ -12,18 +12,11 @@
 #include <string>
 #include <vector>
 
-#include "cpu/attention.h"
+#include "alone.h"
 
 using namespace alibi;
 
 namespace {
-
-class Alone final : public cpu::Threads {
-public:
-    void run(int64_t count, void (*task)(void*, size_t), void* context) override {
-        for (int64_t i = 0; i < count; ++i) task(context, static_cast<size_t>(i));
-    }
-};
 
 Type typeOf(std::string const& name) {
     for (Type type : {Type::float16, Type::bfloat16, Type::float32, Type::boolean}) {

@@ -10,20 +10,13 @@
 #include <thread>
 #include <vector>
 
-#include "cpu/attention.h"
+#include "alone.h"
 
 extern "C" int32_t alibiSelfTest() noexcept;
 
 using namespace alibi;
 
 namespace {
-
-class Alone final : public cpu::Threads {
-public:
-    void run(int64_t count, void (*task)(void*, size_t), void* context) override {
-        for (int64_t i = 0; i < count; ++i) task(context, static_cast<size_t>(i));
-    }
-};
 
 struct Case {
     std::mt19937_64 random;

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from alibi_rewriter.fused.body import KnownSizes, Rows
 from alibi_rewriter.fused.family import DOMAIN
-from alibi_rewriter.rewriter.emit.nodes import common_sizes
+from alibi_rewriter.rewriter.emit.sizes import common_sizes
 from alibi_rewriter.rewriter.pipeline import rewrite
 from textgraphs import read
 from tiny import BARE
