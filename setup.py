@@ -24,15 +24,15 @@ from setuptools import Distribution, Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
-CORE = ("bundle", "call", "compatible", "inflate", "node", "plan", "view")
+CORE = ("append", "bundle", "call", "compatible", "inflate", "node", "plan", "view")
 CUDA = ("driver", "kernels")
 PARTS = {
     "libalibi_plugin": {"core": CORE, "cuda": CUDA, "tensorrt": ("fields", "logging", "plugin", "self_test")},
     "libalibi_onnxruntime": {
         "core": CORE,
-        "cuda": CUDA,
-        "cpu": ("attention", "avx2", "avx512", "portable"),
-        "onnxruntime": ("cpu_op", "cuda_op", "op", "register", "self_test"),
+        "cuda": ("append", *CUDA),
+        "cpu": ("append", "attention", "avx2", "avx512", "portable"),
+        "onnxruntime": ("append_op", "cpu_op", "cuda_op", "op", "register", "self_test"),
     },
 }
 """What each library is made of, by folder of native/; the last folder is its front and has its list of exports."""

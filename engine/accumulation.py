@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from onnx import FunctionProto, ModelProto, NodeProto, TensorProto, helper
 
-from ..fused.body import RESULT_HEADS, VIEWED
+from ..fused.body import RESULT_HEADS
 from ..fused.family import DOMAIN
 from ..fused.layout import OPERANDS
+from ..fused.operand import VIEWED
 from . import versions
 
 DEFAULT, FLOAT32 = "default", "float32"

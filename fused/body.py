@@ -33,7 +33,8 @@ from ..algebra import of
 from ..patterns.forms.base import DISTANCE as SIGNED
 from .distance import write_distance
 from .family import DOMAIN, LOWEST_FLOAT32, UNBOUNDED, MaskKind, Variant
-from .layout import NO_MOVES, OPERANDS, SLICED, Moves
+from .layout import NO_MOVES, OPERANDS, Moves
+from .operand import view_attributes, write_operand
 from .text import Body
 
 MINIMUM_OPSET = 11
@@ -62,8 +63,6 @@ ROWS = "rows_float"
 NARROW = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
 """Types of 16 bits."""
 
-VIEWED = ("heads", "part", "pieces")
-"""What an operand is called behind its name once it is transposed, sliced, reshaped; the last step stands first."""
 RESULT_HEADS = "output_heads"
 """The output [B, H, S_q, D_v] where it goes elsewhere."""
 
@@ -169,7 +168,7 @@ def function_text(
     if opset < least:
         raise ValueError(f"the function body of {variant.op_type} needs opset {least} or later, not {opset}")
     body = Body(opset, query_type)
-    query, key, value = (_operand(body, name, moves) for name in OPERANDS)
+    query, key, value = (write_operand(body, name, moves) for name in OPERANDS)
     rows = _sizes(body, variant, sizes, query, key)
     if grouped:
         key, value = _heads(body, query, key, value)
@@ -196,38 +195,9 @@ def function_text(
     _result(body, moves)
     header = f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>'
     window = ("window_left", "window_right") if variant.window else ()
-    attributes = ("scale", *window, *variant.bias.attributes, *_attributes(moves))
+    attributes = ("scale", *window, *variant.bias.attributes, *(a for name in (*OPERANDS, "output") for a in view_attributes(name, moves)))
     signature = f"{variant.op_type} <{', '.join(attributes)}> ({', '.join(variant.inputs)}) => (output)"
     return "\n".join([header, signature, "{", *body.lines, "}", ""])
-
-
-def _attributes(moves: Moves) -> list[str]:
-    """The attributes of views that a body refers to."""
-    found = []
-    for name in (*OPERANDS, "output"):
-        found += [f"{name}_shape"] if name in moves.reshaped else []
-        found += [f"{name}_starts", f"{name}_ends"] if name in moves.sliced else []
-        found += [f"{name}_perm"] if name in moves.transposed else []
-    return found
-
-
-def _operand(body: Body, name: str, moves: Moves) -> str:
-    """An operand as [B, H, S, D]: the node's view of its tensor."""
-    current = name
-    if name in moves.reshaped:
-        body.line(f"{name}_cut = Constant <value_ints: ints = @{name}_shape> ()")
-        body.line(f"{name}_pieces = Reshape ({current}, {name}_cut)")
-        current = f"{name}_pieces"
-    if name in moves.sliced:
-        for side in ("starts", "ends"):
-            body.line(f"{name}_{side} = Constant <value_ints: ints = @{name}_{side}> ()")
-        body.constant(f"{name}_axes", "int64", SLICED, scalar=False)
-        body.line(f"{name}_part = Slice ({current}, {name}_starts, {name}_ends, {name}_axes)")
-        current = f"{name}_part"
-    if name in moves.transposed:
-        body.line(f"{name}_heads = Transpose <perm: ints = @{name}_perm> ({current})")
-        current = f"{name}_heads"
-    return current
 
 
 def _result(body: Body, moves: Moves) -> None:

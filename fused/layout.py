@@ -254,12 +254,21 @@ class Moves:
     @classmethod
     def of(cls, layouts: Sequence[Layout]) -> Moves:
         """Everything that one of these needs."""
-        views: list[tuple[str, OperandView]] = [(name, layout[name]) for layout in layouts for name in OPERANDS]
+        read = cls.of_views([(name, layout[name]) for layout in layouts for name in OPERANDS])
         output = [layout.output for layout in layouts]
         return cls(
-            frozenset([n for n, v in views if v.reshapes] + ["output" for v in output if v.reshapes]),
-            frozenset(n for n, v in views if v.slices),
-            frozenset([n for n, v in views if v.moves] + ["output" for v in output if v.moves]),
+            read.reshaped | {"output" for view in output if view.reshapes},
+            read.sliced,
+            read.transposed | {"output" for view in output if view.moves},
+        )
+
+    @classmethod
+    def of_views(cls, views: Sequence[tuple[str, OperandView]]) -> Moves:
+        """Everything that one of these operands, each with its name, needs."""
+        return cls(
+            frozenset(name for name, view in views if view.reshapes),
+            frozenset(name for name, view in views if view.slices),
+            frozenset(name for name, view in views if view.moves),
         )
 
     def __bool__(self) -> bool:

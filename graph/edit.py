@@ -6,7 +6,7 @@ end.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,9 +87,17 @@ class Editor:
         return self.constant(np.array(values, np.int64), hint)
 
     def node(
-        self, op_type: str, inputs: list[str], hint: str, *, output: str = "", domain: str = "", **attributes: Any
+        self,
+        op_type: str,
+        inputs: list[str],
+        hint: str,
+        *,
+        output: str = "",
+        further: Sequence[str] = (),
+        domain: str = "",
+        **attributes: Any,
     ) -> str:
-        """A node with one output, placed by the next ``place``.  Returns the output's name.
+        """A node, placed by the next ``place``.  Returns the name of its output, the first of several.
 
         A node that was made before with the same inputs is used again (all layers share one mask), unless
         an output name is asked for or the node is of another domain.
@@ -99,7 +107,7 @@ class Editor:
             return self._made[key]
         name = output or self.fresh(hint)
         made = helper.make_node(
-            op_type, inputs, [name], name=self.fresh(f"{hint}/{op_type}"), domain=domain, **attributes
+            op_type, inputs, [name, *further], name=self.fresh(f"{hint}/{op_type}"), domain=domain, **attributes
         )
         self._pending.append(made)
         self._made.setdefault(key, name)
@@ -120,6 +128,25 @@ class Editor:
         node = self._producers[value]
         spare = self.fresh(f"{value}/unfused")
         node.output[list(node.output).index(value)] = spare
+
+    # --- what the model takes in and hands out ---------------------------------------------------------
+
+    def add_input(self, hint: str, dtype: int, shape: Sequence[int | str]) -> str:
+        """A further input of the graph, behind the others.  Returns its name."""
+        name = self.fresh(hint)
+        self.graph.input.append(helper.make_tensor_value_info(name, dtype, list(shape)))
+        return name
+
+    def remove_input(self, name: str) -> None:
+        """An input that nothing reads any more goes."""
+        _drop(self.graph.input, lambda entry: entry.name == name)
+
+    def set_shape(self, name: str, shape: Sequence[int | str]) -> None:
+        """The declared shape of an input or an output, whose type stays."""
+        for entry in (*self.graph.input, *self.graph.output):
+            if entry.name == name:
+                dtype = entry.type.tensor_type.elem_type
+                entry.type.CopyFrom(helper.make_tensor_type_proto(dtype, list(shape)))
 
     # --- layouts in any opset --------------------------------------------------------------------------
 
@@ -194,7 +221,7 @@ class Editor:
         gone = {o for n in dead for o in n.output if o}
         kept = [n for n in nodes if not any(o in gone for o in n.output if o)]
         self.counts.nodes_removed += len(nodes) - len(kept)
-        freed = {i for n in dead for i in _uses(n)}
+        freed = {i for n in dead for i in uses(n)}
         arrange(self.graph, kept)
         used = _used_names(self.graph)
         inputs = {i.name for i in self.graph.input}
@@ -205,7 +232,7 @@ class Editor:
         return True
 
 
-def _uses(node: NodeProto) -> list[str]:
+def uses(node: NodeProto) -> list[str]:
     """Names that a node reads, those read inside its bodies included."""
     found = [i for i in node.input if i]
     pending = [body for _, body in subgraphs(node)] if node.attribute else []
@@ -221,7 +248,7 @@ def _uses(node: NodeProto) -> list[str]:
 def _used_names(graph: GraphProto) -> set[str]:
     used = {o.name for o in graph.output}
     for node in graph.node:
-        used.update(_uses(node))
+        used.update(uses(node))
     return used
 
 
@@ -231,7 +258,7 @@ def _dead_nodes(graph: GraphProto, nodes: list[NodeProto]) -> list[NodeProto]:
     dead = []
     for node in reversed(nodes):
         if any(o in live for o in node.output if o):
-            live.update(_uses(node))
+            live.update(uses(node))
         else:
             dead.append(node)
     return dead

@@ -52,6 +52,19 @@ private:
     std::vector<int64_t> const& numbers_;
 };
 
+OutputView outputOf(ViewNumbers const& numbers, size_t first) {
+    Attribute const perm(numbers, first), shape(numbers, first + 1);
+    OutputView view;
+    view.perm = perm.order();
+    if (shape.keeps()) return view;
+    if (!shape.cutsTo(3)) shape.refuseAs("which is neither [0, 0, 0, 0] nor [0, 0, width]");
+    if (view.perm[2] != 1) perm.refuseAs("but heads are merged with features where they stand before them");
+    view.width = shape[2];
+    return view;
+}
+
+}  // namespace
+
 OperandView operandOf(ViewNumbers const& numbers, size_t first) {
     Attribute const shape(numbers, first), starts(numbers, first + 1), ends(numbers, first + 2);
     Attribute const perm(numbers, first + 3);
@@ -73,19 +86,6 @@ OperandView operandOf(ViewNumbers const& numbers, size_t first) {
     view.perm = perm.order();
     return view;
 }
-
-OutputView outputOf(ViewNumbers const& numbers, size_t first) {
-    Attribute const perm(numbers, first), shape(numbers, first + 1);
-    OutputView view;
-    view.perm = perm.order();
-    if (shape.keeps()) return view;
-    if (!shape.cutsTo(3)) shape.refuseAs("which is neither [0, 0, 0, 0] nor [0, 0, width]");
-    if (view.perm[2] != 1) perm.refuseAs("but heads are merged with features where they stand before them");
-    view.width = shape[2];
-    return view;
-}
-
-}  // namespace
 
 int64_t OperandView::taken(size_t side, int64_t extent) const {
     return std::max<int64_t>(0, std::min(ends[side], extent) - starts[side]);

@@ -64,6 +64,9 @@ using ViewNumbers = std::array<std::vector<int64_t>, kViewAttributes.size()>;
 // Throws std::runtime_error with one sentence if these describe no views; a list without numbers is missing.
 Views viewsOf(ViewNumbers const& numbers);
 
+// One operand of these, whose four attributes begin at `first`; throws likewise.
+OperandView operandOf(ViewNumbers const& numbers, size_t first);
+
 // All tensors in one order of axes, such as BSHD.  Throws std::runtime_error if it is none, or D is not the last.
 Views viewsOf(std::string const& order);
 

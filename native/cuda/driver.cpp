@@ -54,6 +54,7 @@ struct Driver {
     Status (*launch)(Function, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t, uint32_t, void*, void**,
                      void**) = nullptr;
     Status (*fill)(Address, uint8_t, size_t, void*) = nullptr;
+    Status (*copy)(Address, Address, size_t, void*) = nullptr;
     Status (*contextId)(Context, uint64_t*) = nullptr;  // since CUDA 12.0
     Status (*loadFunction)(Function) = nullptr;         // since CUDA 12.4
     Status (*encodeTiled)(void*, int32_t, uint32_t, void*, uint64_t const*, uint64_t const*, uint32_t const*,
@@ -83,6 +84,7 @@ struct Driver {
         find(functionAttribute, "cuFuncSetAttribute");
         find(launch, "cuLaunchKernel");
         find(fill, "cuMemsetD8Async");
+        find(copy, "cuMemcpyDtoDAsync_v2");
         find(contextId, "cuCtxGetId", false);
         find(loadFunction, "cuFuncLoad", false);
         find(encodeTiled, "cuTensorMapEncodeTiled", false);
@@ -305,6 +307,55 @@ void launch(Images const& images, Plan const& plan, Call const& call, void* work
                                 kernel.sharedBytes, stream, parameters, nullptr),
                 "cuLaunchKernel");
     }
+}
+
+class Program {
+public:
+    Program(Context context, std::string const& ptx, std::vector<char const*> const& entries) : context_(context) {
+        require(driver().loadModule(&module_, ptx.c_str()), "cuModuleLoadData");
+        for (char const* const entry : entries) {
+            Function function = nullptr;
+            require(driver().function(&function, module_, entry), "cuModuleGetFunction");
+            if (driver().loadFunction != nullptr) require(driver().loadFunction(function), "cuFuncLoad");
+            functions_.push_back(function);
+        }
+    }
+
+    Context context() const { return context_; }
+    Function function(size_t entry) const { return functions_[entry]; }
+
+private:
+    // Small, and there as long as the context is: it is never unloaded.
+    Context context_;
+    Module module_ = nullptr;
+    std::vector<Function> functions_;
+};
+
+std::shared_ptr<Program const> loadProgram(std::string const& ptx, std::vector<char const*> const& entries) {
+    struct Cache {
+        std::mutex mutex;
+        std::map<std::pair<uint64_t, std::string>, std::shared_ptr<Program const>> programs;
+    };
+    static auto* const cache = new Cache();  // never destroyed: sessions may outlive the static objects of this library
+    Context const context = currentContext();
+    if (context == nullptr) throw std::runtime_error("no CUDA context is current");
+    std::lock_guard<std::mutex> const lock(cache->mutex);
+    auto& slot = cache->programs[{identity(context), ptx}];
+    if (!slot) slot = std::make_shared<Program const>(context, ptx, entries);
+    return slot;
+}
+
+void* contextOf(Program const& program) { return program.context(); }
+
+void launch(Program const& program, size_t entry, std::array<uint32_t, 2> blocks, uint32_t threads, void** parameters,
+            void* stream) {
+    require(driver().launch(program.function(entry), blocks[0], blocks[1], 1, threads, 1, 1, 0, stream, parameters, nullptr),
+            "cuLaunchKernel");
+}
+
+void copy(void* target, void const* source, size_t bytes, void* stream) {
+    require(driver().copy(reinterpret_cast<Address>(target), reinterpret_cast<Address>(source), bytes, stream),
+            "cuMemcpyDtoDAsync");
 }
 
 void fillZero(void* pointer, size_t bytes, void* stream) {

@@ -1,6 +1,7 @@
 // The CUDA driver, found at run time: libcuda is never linked against, so the library loads where there is none.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -46,6 +47,20 @@ std::shared_ptr<Images const> loadImages(std::shared_ptr<Bundle const> bundle, S
 
 // Enqueues the launches of a plan.  Allocates nothing and does not synchronise.
 void launch(Images const& images, Plan const& plan, Call const& call, void* workspace, void* stream);
+
+// A few small kernels in PTX, which the driver compiles when they are loaded.
+class Program;
+
+// Loads them into the context that is current, once per context.  Throws std::runtime_error with one sentence.
+std::shared_ptr<Program const> loadProgram(std::string const& ptx, std::vector<char const*> const& entries);
+void* contextOf(Program const& program);
+
+// Enqueues one of them by its place among the entries.
+void launch(Program const& program, size_t entry, std::array<uint32_t, 2> blocks, uint32_t threads, void** parameters,
+            void* stream);
+
+// Enqueues a copy within the memory of the device.
+void copy(void* target, void const* source, size_t bytes, void* stream);
 
 // Enqueues zeros, for outputs over no keys.
 void fillZero(void* pointer, size_t bytes, void* stream);

@@ -154,7 +154,6 @@ Status* inferShape(CustomOp const*, ShapeContext* context) {
 
 // What is the same for every provider: names, types, shape inference.
 void describe(Op& op, Member const& member, ElementType type, ElementType maskType) {
-    op.version = kApiVersion;
     op.member = &member;
     op.type = type;
     op.maskType = maskType;
@@ -171,6 +170,14 @@ void describe(Op& op, Member const& member, ElementType type, ElementType maskTy
     };
     op.outputCount = [](CustomOp const*) -> size_t { return 1; };
     op.outputType = [](CustomOp const* given, size_t) -> int32_t { return self(given).type; };
+    setDefaults(op);
+    op.inferShape = inferShape;
+}
+
+}  // namespace
+
+void setDefaults(CustomOp& op) {
+    op.version = kApiVersion;
     op.inputCharacteristic = [](CustomOp const*, size_t) { return kRequired; };
     op.outputCharacteristic = [](CustomOp const*, size_t) { return kRequired; };
     op.inputMemory = [](CustomOp const*, size_t) { return kDefaultMemory; };
@@ -178,12 +185,9 @@ void describe(Op& op, Member const& member, ElementType type, ElementType maskTy
     op.variadicInputsSame = [](CustomOp const*) { return 1; };
     op.variadicOutputs = [](CustomOp const*) { return 1; };
     op.variadicOutputsSame = [](CustomOp const*) { return 1; };
-    op.inferShape = inferShape;
     op.startVersion = [](CustomOp const*) { return 1; };
     op.endVersion = [](CustomOp const*) { return 0x7FFFFFFF; };
 }
-
-}  // namespace
 
 Type typeOf(int32_t element) {
     switch (element) {

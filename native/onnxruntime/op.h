@@ -27,6 +27,16 @@ using Ops = std::vector<std::unique_ptr<Op>>;
 // Every member in every combination of types; `make` gives what is the provider's own.
 Ops makeOps(std::function<std::unique_ptr<Op>(Member const&)> const& make);
 
+// Ops besides the family.  Sessions keep pointers to ops, so none is ever destroyed.
+using CustomOps = std::vector<CustomOp const*>;
+
+// AlibiCacheAppend on the CPU, and on the CUDA provider; the latter null without a CUDA driver.
+CustomOps const& cpuAppendOps();
+CustomOps const* cudaAppendOps();
+
+// What is the same for all ops: every input and output is required, one tensor, in the provider's memory.
+void setDefaults(CustomOp& op);
+
 // The family on the CPU.  Made once for each way of skipping, never destroyed.
 Ops const& cpuOps(cpu::Skipping skipping);
 

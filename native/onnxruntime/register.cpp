@@ -56,6 +56,10 @@ void registerAll(Table const& table, SessionOptions* options) {
             if (ops == nullptr) continue;
             for (auto const& op : *ops) table.call(kCustomOpDomainAdd, domain, static_cast<CustomOp const*>(op.get()));
         }
+        for (CustomOps const* ops : {&cpuAppendOps(), cudaAppendOps()}) {
+            if (ops == nullptr) continue;
+            for (CustomOp const* op : *ops) table.call(kCustomOpDomainAdd, domain, op);
+        }
         table.call(kAddSessionConfigEntry, options, kRegisteredKey, "1");
         table.call(kAddCustomOpDomain, options, domain);
     } catch (...) {

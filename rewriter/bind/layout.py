@@ -24,7 +24,8 @@ from ..records.binding import Binding, Located
 from ..records.reading import View
 from .guards import follow
 
-_Axes = tuple[Index | None, Index | None, Index | None, Index | None]
+Axes = tuple[Index | None, Index | None, Index | None, Index | None]
+"""The indices of batch, head, sequence and feature; None for one that an operand does not have."""
 
 
 @dataclass(frozen=True)
@@ -90,12 +91,27 @@ def _ways(
     feature = next((i for i in view.indices if i not in roles), None)
     if feature is None or feature.bound.constant is None:
         return []
+    return ways(interpreter, view.tensor, tuple(map(_place, view.axes)), (*roles, feature), dtype)
+
+
+def ways(
+    interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...], axes: Axes, dtype: int
+) -> list[Located]:
+    """The tensors on the way up that an operand can be read from as a view, nearest first.
+
+    Args:
+        interpreter: For what tensors are made of.
+        tensor: Where the way begins.
+        indices: Where element (b, h, s, d) of the operand lies in it.
+        axes: Those four indices; None for one that the operand does not have.
+        dtype: The type that the operand has to have.
+    """
     found: list[Located] = []
-    step: _Step | None = _Step(view.tensor, tuple(map(_place, view.axes)))
+    step: _Step | None = _Step(tensor, indices)
     for _ in range(MAX_HOPS):
         assert step is not None
-        indices, head, group = _once(step.indices, roles[1])
-        here = view_at(interpreter, step.tensor, indices, (roles[0], head, roles[2], feature))
+        once, head, group = _once(step.indices, axes[1])
+        here = view_at(interpreter, step.tensor, once, (axes[0], head, *axes[2:]))
         if here is not None and interpreter.dtype(step.tensor) == dtype:
             found.append(Located(step.tensor, here, step.copies, group))
         step = _above(interpreter, step)
@@ -140,7 +156,7 @@ def _above(interpreter: Interpreter, step: _Step) -> _Step | None:
     return _Step(moved[0], tuple(interpreter.facts.normal(i) for i in moved[1]), copies)
 
 
-def view_at(interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...], axes: _Axes) -> OperandView | None:
+def view_at(interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...], axes: Axes) -> OperandView | None:
     """The view of a tensor that an operand is, if it is one.
 
     Args:
@@ -161,7 +177,7 @@ def view_at(interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...], ax
     return _cut(indices[2], dims[2], axes, _settled(outer, (0, 2)))
 
 
-def _only(interpreter: Interpreter, index: Poly, extent: Poly, axes: _Axes) -> int | None:
+def _only(interpreter: Interpreter, index: Poly, extent: Poly, axes: Axes) -> int | None:
     """Which of the four an axis is: -1 for an axis of extent 1 that may be any, None for something else."""
     if index == ZERO:
         return -1 if extent == 1 else None
@@ -188,7 +204,7 @@ def _in_order(found: list[int | None]) -> OperandView | None:
     return OperandView(perm=tuple(places.index(axis) for axis in range(4)))
 
 
-def _cut(index: Poly, extent: Poly, axes: _Axes, outer: list[int] | None) -> OperandView | None:
+def _cut(index: Poly, extent: Poly, axes: Axes, outer: list[int] | None) -> OperandView | None:
     """The view of a tensor of rank 3 whose last axis holds heads of features."""
     head, feature = axes[1], axes[3]
     whole, width = extent.constant, None if feature is None else feature.bound.constant
@@ -222,7 +238,7 @@ def _output(interpreter: Interpreter, binding: Binding) -> tuple[View, OutputVie
     if binding.output.digits or interpreter.dtype(binding.output.tensor) not in (0, binding.dtype):
         return plain
     feature = next((i for i in binding.output.indices if i not in frame.order), None)
-    axes: _Axes = (frame.batch, frame.head, frame.row, feature)
+    axes: Axes = (frame.batch, frame.head, frame.row, feature)
     best: tuple[View, OutputView, tuple[NodeProto, ...]] = plain
     current = binding.output
     copies: tuple[NodeProto, ...] = ()
@@ -249,7 +265,7 @@ def _behind(interpreter: Interpreter, view: View, node: NodeProto) -> View | Non
     return follow(interpreter, view, node)
 
 
-def _written(interpreter: Interpreter, view: View, axes: _Axes) -> OutputView | None:
+def _written(interpreter: Interpreter, view: View, axes: Axes) -> OutputView | None:
     """How the output becomes a tensor with these axes."""
     known = {axis: place for place, axis in enumerate(axes) if axis is not None}
     held = [[known.get(index) for index in names] for names in view.axes]

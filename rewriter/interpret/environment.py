@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from onnx import NodeProto, TensorProto
 
-from ...algebra import Apply, Cond, Index, Poly, Read, Size, ind, is_nonpositive, of
+from ...algebra import ONE, Apply, Cond, Index, Poly, Read, Size, ind, is_nonpositive, of
 from ...graph.index import Array, Scope, label
 from .sizes.facts import Facts
 
@@ -36,6 +36,7 @@ class Environment:
     Attributes:
         scope: The graph under analysis.
         binary: Graph inputs that are declared to hold 0 and 1 only.
+        full: Graph inputs that are taken to hold ones only, such as the padding mask of a batch without padding.
         extents: Shape per tensor; None where the rank is unknown.  Filled by ``shapes.infer``.
         dtypes: Element type per tensor (``TensorProto`` constants), 0 where unknown.
         facts: Equalities between sizes that hold in this graph.
@@ -50,6 +51,7 @@ class Environment:
 
     scope: Scope
     binary: frozenset[str] = frozenset()
+    full: frozenset[str] = frozenset()
     extents: dict[str, tuple[Poly, ...] | None] = field(default_factory=dict)
     dtypes: dict[str, int] = field(default_factory=dict)
     facts: Facts = field(default_factory=Facts)
@@ -101,6 +103,8 @@ class Environment:
 
     def read(self, name: str, indices: tuple[Poly, ...]) -> Poly:
         """The element as a run-time read."""
+        if name in self.full:
+            return ONE
         dtype = self.dtype(name)
         boolean = dtype == TensorProto.BOOL or name in self.binary
         # What wraps around may be any integer, so no rule may calculate with it.

@@ -1,0 +1,40 @@
+// New rows of keys and values into their buffers.  native/cuda/append_ptx.h holds what nvcc makes of this file for the
+// oldest GPUs that there are kernels for; the driver compiles it for the one that is there.  benchmarks/pins/append.py
+// writes that file.
+#include <cstdint>
+
+struct Side {
+    char* present;
+    char const* fresh;
+    int64_t strides[3];  // of batch, head and row of the new ones, in bytes
+    uint32_t units;      // of a row
+};
+
+struct Arguments {
+    Side sides[2];
+    int64_t const* lengths;
+    int64_t lengthStride;
+    int64_t capacity;
+    uint32_t heads;
+    uint32_t rows;
+};
+
+// A block moves a row of keys or of values.  A row that has no place in the buffer is left out.
+template <typename Unit>
+__device__ void append(Arguments const& given) {
+    Side const& side = given.sides[blockIdx.y];
+    uint32_t const s = blockIdx.x % given.rows;
+    uint32_t const sequence = blockIdx.x / given.rows;
+    uint32_t const head = sequence % given.heads;
+    uint32_t const batch = sequence / given.heads;
+    int64_t const place = given.lengths[batch * given.lengthStride] - given.rows + s;
+    if (place < 0 || place >= given.capacity) return;
+    auto const* source = reinterpret_cast<Unit const*>(side.fresh + batch * side.strides[0] + head * side.strides[1]
+                                                       + s * side.strides[2]);
+    auto* target = reinterpret_cast<Unit*>(side.present) + (sequence * given.capacity + place) * side.units;
+    for (uint32_t unit = threadIdx.x; unit < side.units; unit += blockDim.x) target[unit] = source[unit];
+}
+
+extern "C" __global__ void alibi_append_16(Arguments const given) { append<uint4>(given); }
+extern "C" __global__ void alibi_append_4(Arguments const given) { append<uint32_t>(given); }
+extern "C" __global__ void alibi_append_2(Arguments const given) { append<uint16_t>(given); }

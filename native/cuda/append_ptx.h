@@ -1,0 +1,334 @@
+// Written by benchmarks/pins/append.py from append.cu with nvcc 13.0.
+#pragma once
+
+namespace alibi::cuda {
+
+constexpr char const* kAppendPtx = R"ptx(
+.version 7.0
+.target sm_80
+.address_size 64
+.visible .entry alibi_append_16(
+	.param .align 8 .b8 alibi_append_16_param_0[128]
+)
+{
+	.local .align 8 .b8 	__local_depot0[128];
+	.reg .b64 	%SP;
+	.reg .b64 	%SPL;
+	.reg .pred 	%p<6>;
+	.reg .b32 	%r<30>;
+	.reg .b64 	%rd<52>;
+	mov.u64 	%SPL, __local_depot0;
+	ld.param.v2.u32 	{%r8, %r9}, [alibi_append_16_param_0+120];
+	ld.param.u64 	%rd2, [alibi_append_16_param_0+112];
+	ld.param.u64 	%rd12, [alibi_append_16_param_0+104];
+	ld.param.u64 	%rd13, [alibi_append_16_param_0+96];
+	ld.param.u64 	%rd14, [alibi_append_16_param_0+80];
+	ld.param.u64 	%rd15, [alibi_append_16_param_0+72];
+	ld.param.u64 	%rd16, [alibi_append_16_param_0+64];
+	ld.param.u64 	%rd17, [alibi_append_16_param_0+56];
+	ld.param.u64 	%rd18, [alibi_append_16_param_0+48];
+	ld.param.u64 	%rd19, [alibi_append_16_param_0+32];
+	ld.param.u64 	%rd20, [alibi_append_16_param_0+24];
+	ld.param.u64 	%rd21, [alibi_append_16_param_0+16];
+	ld.param.u64 	%rd22, [alibi_append_16_param_0+8];
+	ld.param.u64 	%rd23, [alibi_append_16_param_0];
+	add.u64 	%rd1, %SPL, 0;
+	st.local.u64 	[%rd1], %rd23;
+	st.local.u64 	[%rd1+8], %rd22;
+	st.local.u64 	[%rd1+16], %rd21;
+	st.local.u64 	[%rd1+24], %rd20;
+	st.local.u64 	[%rd1+32], %rd19;
+	ld.param.u32 	%r11, [alibi_append_16_param_0+44];
+	ld.param.u32 	%r12, [alibi_append_16_param_0+40];
+	st.local.v2.u32 	[%rd1+40], {%r12, %r11};
+	st.local.u64 	[%rd1+48], %rd18;
+	st.local.u64 	[%rd1+56], %rd17;
+	st.local.u64 	[%rd1+64], %rd16;
+	st.local.u64 	[%rd1+72], %rd15;
+	st.local.u64 	[%rd1+80], %rd14;
+	ld.param.u32 	%r13, [alibi_append_16_param_0+92];
+	ld.param.u32 	%r14, [alibi_append_16_param_0+88];
+	st.local.v2.u32 	[%rd1+88], {%r14, %r13};
+	st.local.u64 	[%rd1+96], %rd13;
+	st.local.u64 	[%rd1+104], %rd12;
+	st.local.u64 	[%rd1+112], %rd2;
+	st.local.v2.u32 	[%rd1+120], {%r8, %r9};
+	mov.u32 	%r15, %ctaid.x;
+	div.u32 	%r2, %r15, %r9;
+	mul.lo.s32 	%r16, %r2, %r9;
+	sub.s32 	%r17, %r15, %r16;
+	div.u32 	%r18, %r2, %r8;
+	cvta.to.global.u64 	%rd25, %rd13;
+	cvt.u64.u32 	%rd3, %r18;
+	mul.lo.s64 	%rd26, %rd12, %rd3;
+	shl.b64 	%rd27, %rd26, 3;
+	add.s64 	%rd28, %rd25, %rd27;
+	cvt.u64.u32 	%rd29, %r9;
+	ld.global.u64 	%rd30, [%rd28];
+	sub.s64 	%rd31, %rd30, %rd29;
+	cvt.u64.u32 	%rd4, %r17;
+	add.s64 	%rd5, %rd31, %rd4;
+	setp.lt.s64 	%p1, %rd5, 0;
+	setp.ge.s64 	%p2, %rd5, %rd2;
+	or.pred  	%p3, %p1, %p2;
+	@%p3 bra 	$L__BB0_4;
+	mov.u32 	%r19, %ctaid.y;
+	mul.wide.u32 	%rd32, %r19, 48;
+	add.s64 	%rd33, %rd1, %rd32;
+	add.s64 	%rd6, %rd33, 8;
+	ld.local.u64 	%rd34, [%rd33+16];
+	mul.lo.s64 	%rd35, %rd34, %rd3;
+	ld.local.u64 	%rd36, [%rd33+24];
+	rem.u32 	%r20, %r2, %r8;
+	cvt.u64.u32 	%rd37, %r20;
+	mul.lo.s64 	%rd38, %rd36, %rd37;
+	add.s64 	%rd39, %rd38, %rd35;
+	ld.local.u64 	%rd40, [%rd33+32];
+	mul.lo.s64 	%rd41, %rd40, %rd4;
+	add.s64 	%rd7, %rd39, %rd41;
+	cvt.u64.u32 	%rd42, %r2;
+	mul.lo.s64 	%rd43, %rd2, %rd42;
+	add.s64 	%rd8, %rd43, %rd5;
+	ld.local.u32 	%r3, [%rd33+40];
+	mov.u32 	%r29, %tid.x;
+	setp.ge.u32 	%p4, %r29, %r3;
+	@%p4 bra 	$L__BB0_4;
+	ld.local.u64 	%rd44, [%rd6];
+	ld.local.u64 	%rd9, [%rd6+-8];
+	mov.u32 	%r5, %ntid.x;
+	cvt.u64.u32 	%rd45, %r3;
+	mul.lo.s64 	%rd10, %rd8, %rd45;
+	add.s64 	%rd11, %rd44, %rd7;
+$L__BB0_3:
+	cvt.u64.u32 	%rd46, %r29;
+	add.s64 	%rd47, %rd10, %rd46;
+	shl.b64 	%rd48, %rd47, 4;
+	add.s64 	%rd49, %rd9, %rd48;
+	mul.wide.u32 	%rd50, %r29, 16;
+	add.s64 	%rd51, %rd11, %rd50;
+	ld.v4.u32 	{%r21, %r22, %r23, %r24}, [%rd51];
+	st.v4.u32 	[%rd49], {%r21, %r22, %r23, %r24};
+	add.s32 	%r29, %r29, %r5;
+	setp.lt.u32 	%p5, %r29, %r3;
+	@%p5 bra 	$L__BB0_3;
+$L__BB0_4:
+	ret;
+}
+.visible .entry alibi_append_4(
+	.param .align 8 .b8 alibi_append_4_param_0[128]
+)
+{
+	.local .align 8 .b8 	__local_depot1[128];
+	.reg .b64 	%SP;
+	.reg .b64 	%SPL;
+	.reg .pred 	%p<6>;
+	.reg .b32 	%r<23>;
+	.reg .b64 	%rd<52>;
+	mov.u64 	%SPL, __local_depot1;
+	ld.param.v2.u32 	{%r8, %r9}, [alibi_append_4_param_0+120];
+	ld.param.u64 	%rd2, [alibi_append_4_param_0+112];
+	ld.param.u64 	%rd12, [alibi_append_4_param_0+104];
+	ld.param.u64 	%rd13, [alibi_append_4_param_0+96];
+	ld.param.u64 	%rd14, [alibi_append_4_param_0+80];
+	ld.param.u64 	%rd15, [alibi_append_4_param_0+72];
+	ld.param.u64 	%rd16, [alibi_append_4_param_0+64];
+	ld.param.u64 	%rd17, [alibi_append_4_param_0+56];
+	ld.param.u64 	%rd18, [alibi_append_4_param_0+48];
+	ld.param.u64 	%rd19, [alibi_append_4_param_0+32];
+	ld.param.u64 	%rd20, [alibi_append_4_param_0+24];
+	ld.param.u64 	%rd21, [alibi_append_4_param_0+16];
+	ld.param.u64 	%rd22, [alibi_append_4_param_0+8];
+	ld.param.u64 	%rd23, [alibi_append_4_param_0];
+	add.u64 	%rd1, %SPL, 0;
+	st.local.u64 	[%rd1], %rd23;
+	st.local.u64 	[%rd1+8], %rd22;
+	st.local.u64 	[%rd1+16], %rd21;
+	st.local.u64 	[%rd1+24], %rd20;
+	st.local.u64 	[%rd1+32], %rd19;
+	ld.param.u32 	%r11, [alibi_append_4_param_0+44];
+	ld.param.u32 	%r12, [alibi_append_4_param_0+40];
+	st.local.v2.u32 	[%rd1+40], {%r12, %r11};
+	st.local.u64 	[%rd1+48], %rd18;
+	st.local.u64 	[%rd1+56], %rd17;
+	st.local.u64 	[%rd1+64], %rd16;
+	st.local.u64 	[%rd1+72], %rd15;
+	st.local.u64 	[%rd1+80], %rd14;
+	ld.param.u32 	%r13, [alibi_append_4_param_0+92];
+	ld.param.u32 	%r14, [alibi_append_4_param_0+88];
+	st.local.v2.u32 	[%rd1+88], {%r14, %r13};
+	st.local.u64 	[%rd1+96], %rd13;
+	st.local.u64 	[%rd1+104], %rd12;
+	st.local.u64 	[%rd1+112], %rd2;
+	st.local.v2.u32 	[%rd1+120], {%r8, %r9};
+	mov.u32 	%r15, %ctaid.x;
+	div.u32 	%r2, %r15, %r9;
+	mul.lo.s32 	%r16, %r2, %r9;
+	sub.s32 	%r17, %r15, %r16;
+	div.u32 	%r18, %r2, %r8;
+	cvta.to.global.u64 	%rd25, %rd13;
+	cvt.u64.u32 	%rd3, %r18;
+	mul.lo.s64 	%rd26, %rd12, %rd3;
+	shl.b64 	%rd27, %rd26, 3;
+	add.s64 	%rd28, %rd25, %rd27;
+	cvt.u64.u32 	%rd29, %r9;
+	ld.global.u64 	%rd30, [%rd28];
+	sub.s64 	%rd31, %rd30, %rd29;
+	cvt.u64.u32 	%rd4, %r17;
+	add.s64 	%rd5, %rd31, %rd4;
+	setp.lt.s64 	%p1, %rd5, 0;
+	setp.ge.s64 	%p2, %rd5, %rd2;
+	or.pred  	%p3, %p1, %p2;
+	@%p3 bra 	$L__BB1_4;
+	mov.u32 	%r19, %ctaid.y;
+	mul.wide.u32 	%rd32, %r19, 48;
+	add.s64 	%rd33, %rd1, %rd32;
+	add.s64 	%rd6, %rd33, 8;
+	ld.local.u64 	%rd34, [%rd33+16];
+	mul.lo.s64 	%rd35, %rd34, %rd3;
+	ld.local.u64 	%rd36, [%rd33+24];
+	rem.u32 	%r20, %r2, %r8;
+	cvt.u64.u32 	%rd37, %r20;
+	mul.lo.s64 	%rd38, %rd36, %rd37;
+	add.s64 	%rd39, %rd38, %rd35;
+	ld.local.u64 	%rd40, [%rd33+32];
+	mul.lo.s64 	%rd41, %rd40, %rd4;
+	add.s64 	%rd7, %rd39, %rd41;
+	cvt.u64.u32 	%rd42, %r2;
+	mul.lo.s64 	%rd43, %rd2, %rd42;
+	add.s64 	%rd8, %rd43, %rd5;
+	ld.local.u32 	%r3, [%rd33+40];
+	mov.u32 	%r22, %tid.x;
+	setp.ge.u32 	%p4, %r22, %r3;
+	@%p4 bra 	$L__BB1_4;
+	ld.local.u64 	%rd44, [%rd6];
+	ld.local.u64 	%rd9, [%rd6+-8];
+	mov.u32 	%r5, %ntid.x;
+	cvt.u64.u32 	%rd45, %r3;
+	mul.lo.s64 	%rd10, %rd8, %rd45;
+	add.s64 	%rd11, %rd44, %rd7;
+$L__BB1_3:
+	cvt.u64.u32 	%rd46, %r22;
+	mul.wide.u32 	%rd47, %r22, 4;
+	add.s64 	%rd48, %rd11, %rd47;
+	ld.u32 	%r21, [%rd48];
+	add.s64 	%rd49, %rd10, %rd46;
+	shl.b64 	%rd50, %rd49, 2;
+	add.s64 	%rd51, %rd9, %rd50;
+	st.u32 	[%rd51], %r21;
+	add.s32 	%r22, %r22, %r5;
+	setp.lt.u32 	%p5, %r22, %r3;
+	@%p5 bra 	$L__BB1_3;
+$L__BB1_4:
+	ret;
+}
+.visible .entry alibi_append_2(
+	.param .align 8 .b8 alibi_append_2_param_0[128]
+)
+{
+	.local .align 8 .b8 	__local_depot2[128];
+	.reg .b64 	%SP;
+	.reg .b64 	%SPL;
+	.reg .pred 	%p<6>;
+	.reg .b16 	%rs<2>;
+	.reg .b32 	%r<22>;
+	.reg .b64 	%rd<52>;
+	mov.u64 	%SPL, __local_depot2;
+	ld.param.v2.u32 	{%r8, %r9}, [alibi_append_2_param_0+120];
+	ld.param.u64 	%rd2, [alibi_append_2_param_0+112];
+	ld.param.u64 	%rd12, [alibi_append_2_param_0+104];
+	ld.param.u64 	%rd13, [alibi_append_2_param_0+96];
+	ld.param.u64 	%rd14, [alibi_append_2_param_0+80];
+	ld.param.u64 	%rd15, [alibi_append_2_param_0+72];
+	ld.param.u64 	%rd16, [alibi_append_2_param_0+64];
+	ld.param.u64 	%rd17, [alibi_append_2_param_0+56];
+	ld.param.u64 	%rd18, [alibi_append_2_param_0+48];
+	ld.param.u64 	%rd19, [alibi_append_2_param_0+32];
+	ld.param.u64 	%rd20, [alibi_append_2_param_0+24];
+	ld.param.u64 	%rd21, [alibi_append_2_param_0+16];
+	ld.param.u64 	%rd22, [alibi_append_2_param_0+8];
+	ld.param.u64 	%rd23, [alibi_append_2_param_0];
+	add.u64 	%rd1, %SPL, 0;
+	st.local.u64 	[%rd1], %rd23;
+	st.local.u64 	[%rd1+8], %rd22;
+	st.local.u64 	[%rd1+16], %rd21;
+	st.local.u64 	[%rd1+24], %rd20;
+	st.local.u64 	[%rd1+32], %rd19;
+	ld.param.u32 	%r11, [alibi_append_2_param_0+44];
+	ld.param.u32 	%r12, [alibi_append_2_param_0+40];
+	st.local.v2.u32 	[%rd1+40], {%r12, %r11};
+	st.local.u64 	[%rd1+48], %rd18;
+	st.local.u64 	[%rd1+56], %rd17;
+	st.local.u64 	[%rd1+64], %rd16;
+	st.local.u64 	[%rd1+72], %rd15;
+	st.local.u64 	[%rd1+80], %rd14;
+	ld.param.u32 	%r13, [alibi_append_2_param_0+92];
+	ld.param.u32 	%r14, [alibi_append_2_param_0+88];
+	st.local.v2.u32 	[%rd1+88], {%r14, %r13};
+	st.local.u64 	[%rd1+96], %rd13;
+	st.local.u64 	[%rd1+104], %rd12;
+	st.local.u64 	[%rd1+112], %rd2;
+	st.local.v2.u32 	[%rd1+120], {%r8, %r9};
+	mov.u32 	%r15, %ctaid.x;
+	div.u32 	%r2, %r15, %r9;
+	mul.lo.s32 	%r16, %r2, %r9;
+	sub.s32 	%r17, %r15, %r16;
+	div.u32 	%r18, %r2, %r8;
+	cvta.to.global.u64 	%rd25, %rd13;
+	cvt.u64.u32 	%rd3, %r18;
+	mul.lo.s64 	%rd26, %rd12, %rd3;
+	shl.b64 	%rd27, %rd26, 3;
+	add.s64 	%rd28, %rd25, %rd27;
+	cvt.u64.u32 	%rd29, %r9;
+	ld.global.u64 	%rd30, [%rd28];
+	sub.s64 	%rd31, %rd30, %rd29;
+	cvt.u64.u32 	%rd4, %r17;
+	add.s64 	%rd5, %rd31, %rd4;
+	setp.lt.s64 	%p1, %rd5, 0;
+	setp.ge.s64 	%p2, %rd5, %rd2;
+	or.pred  	%p3, %p1, %p2;
+	@%p3 bra 	$L__BB2_4;
+	mov.u32 	%r19, %ctaid.y;
+	mul.wide.u32 	%rd32, %r19, 48;
+	add.s64 	%rd33, %rd1, %rd32;
+	add.s64 	%rd6, %rd33, 8;
+	ld.local.u64 	%rd34, [%rd33+16];
+	mul.lo.s64 	%rd35, %rd34, %rd3;
+	ld.local.u64 	%rd36, [%rd33+24];
+	rem.u32 	%r20, %r2, %r8;
+	cvt.u64.u32 	%rd37, %r20;
+	mul.lo.s64 	%rd38, %rd36, %rd37;
+	add.s64 	%rd39, %rd38, %rd35;
+	ld.local.u64 	%rd40, [%rd33+32];
+	mul.lo.s64 	%rd41, %rd40, %rd4;
+	add.s64 	%rd7, %rd39, %rd41;
+	cvt.u64.u32 	%rd42, %r2;
+	mul.lo.s64 	%rd43, %rd2, %rd42;
+	add.s64 	%rd8, %rd43, %rd5;
+	ld.local.u32 	%r3, [%rd33+40];
+	mov.u32 	%r21, %tid.x;
+	setp.ge.u32 	%p4, %r21, %r3;
+	@%p4 bra 	$L__BB2_4;
+	ld.local.u64 	%rd44, [%rd6];
+	ld.local.u64 	%rd9, [%rd6+-8];
+	mov.u32 	%r5, %ntid.x;
+	cvt.u64.u32 	%rd45, %r3;
+	mul.lo.s64 	%rd10, %rd8, %rd45;
+	add.s64 	%rd11, %rd44, %rd7;
+$L__BB2_3:
+	cvt.u64.u32 	%rd46, %r21;
+	mul.wide.u32 	%rd47, %r21, 2;
+	add.s64 	%rd48, %rd11, %rd47;
+	ld.u16 	%rs1, [%rd48];
+	add.s64 	%rd49, %rd10, %rd46;
+	shl.b64 	%rd50, %rd49, 1;
+	add.s64 	%rd51, %rd9, %rd50;
+	st.u16 	[%rd51], %rs1;
+	add.s32 	%r21, %r21, %r5;
+	setp.lt.u32 	%p5, %r21, %r3;
+	@%p5 bra 	$L__BB2_3;
+$L__BB2_4:
+	ret;
+}
+)ptx";
+
+}  // namespace alibi::cuda

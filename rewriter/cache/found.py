@@ -1,0 +1,165 @@
+"""Which fused nodes read a cache that the model takes in, appends to and hands out, and what is appended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from onnx import NodeProto
+
+from ...algebra import Index, Poly, of, poly
+from ...base.errors import NotRewritten
+from ...fused.append import CACHED
+from ...fused.family import is_fused
+from ...fused.layout import OperandView, layout_of
+from ...graph.index import int_attribute, label, operator
+from ...patterns.layouts import MAX_HOPS, Axis, axis
+from ..bind.layout import ways
+from ..interpret import Interpreter
+from ..interpret.movement import source
+from ..interpret.shapes import operand_extents
+
+CURE = "Leave out --cache, and the cache stays a tensor that grows."
+"""What helps where a cache cannot be held in place."""
+
+
+@dataclass(frozen=True)
+class Cached:
+    """The past of keys or values at one fused node.
+
+    Attributes:
+        past: The graph input that holds it.
+        present: The graph output that holds past and new ones together.
+        canonical: Both are [B, H_kv, S, D].
+        new: The tensor that the new ones are a view of.
+        view: Which view.
+        extents: [B, H_kv, S, D] of the new ones.
+    """
+
+    past: str
+    present: str
+    canonical: bool
+    new: str
+    view: OperandView
+    extents: tuple[Poly, ...]
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A fused node and the caches that it reads.
+
+    Attributes:
+        node: The fused node.
+        key: The cache of its keys.
+        value: That of its values.
+    """
+
+    node: NodeProto
+    key: Cached
+    value: Cached
+
+    @property
+    def both(self) -> tuple[Cached, Cached]:
+        """Keys and values, in this order."""
+        return self.key, self.value
+
+
+def caches(interpreter: Interpreter, where: str) -> list[Cache]:
+    """The caches of all fused nodes of the main graph, in the order of the nodes.
+
+    Args:
+        interpreter: Of the main graph of a rewritten model.
+        where: The file, for errors.
+
+    Raises:
+        NotRewritten: There is no cache, or a fused node has none, or one that cannot be held in place.
+    """
+    scope = interpreter.scope
+    found = [_cache(interpreter, node, where) for node in scope.graph.node if is_fused(node)]
+    if not found:
+        raise NotRewritten(f"'{where}' has no fused attention in its main graph, so no cache to hold in place. {CURE}")
+    held = [one.past for cache in found for one in cache.both]
+    twice = next((name for name in held if held.count(name) > 1), None)
+    if twice is not None:
+        raise NotRewritten(f"'{where}', input '{twice}': several attentions append to it, so it has no one length. {CURE}")
+    return found
+
+
+def _cache(interpreter: Interpreter, node: NodeProto, where: str) -> Cache:
+    """The caches of one fused node."""
+    try:
+        key, value = (_cached(interpreter, node, name) for name in CACHED)
+    except _NotInPlace as reason:
+        raise NotRewritten(f"'{where}', node '{label(node)}', {reason}. {CURE}") from None
+    return Cache(node, key, value)
+
+
+class _NotInPlace(Exception):
+    """Why what a node reads cannot be held in place, with the tensor."""
+
+
+def _cached(interpreter: Interpreter, node: NodeProto, name: str) -> Cached:
+    """What a fused node reads as ``key`` or ``value``, taken apart into past and new.
+
+    Raises:
+        _NotInPlace: It is no past that new ones are appended to, or one that cannot be told apart.
+    """
+    scope = interpreter.scope
+    tensor = node.input[CACHED.index(name) + 1]
+    view = layout_of(node)[name]
+    extents = operand_extents(interpreter, view, interpreter.dims(tensor))
+    if extents is None:
+        raise _NotInPlace(f"tensor '{tensor}': its extents are unknown")
+    axes = tuple(map(axis, (Axis.BATCH, Axis.KEY_HEAD, Axis.KEY, Axis.FEATURE), extents))
+    joined, indices = _joined(interpreter, tensor, place(view, axes))
+    if joined is None:
+        raise _NotInPlace(f"tensor '{tensor}': the {name}s are not past and new ones joined")
+    past, new = joined.input
+    sequence = int_attribute(joined, "axis", 0) % len(indices)
+    others = [index for place, index in enumerate(indices) if place != sequence]
+    if indices[sequence] != of(axes[2]) or any(index.depends_on(axes[2]) for index in others):
+        raise _NotInPlace(f"tensor '{joined.output[0]}': past and new {name}s are not joined along the sequence")
+    if past not in {entry.name for entry in scope.graph.input} or past in scope.initializers:
+        raise _NotInPlace(f"tensor '{past}': the past {name}s are no input of the model")
+    if joined.output[0] not in {entry.name for entry in scope.graph.output}:
+        raise _NotInPlace(f"tensor '{joined.output[0]}': past and new {name}s are no output of the model")
+    dims = interpreter.dims(new)
+    if dims is None:
+        raise _NotInPlace(f"tensor '{new}': its extents are unknown")
+    row = axis(Axis.ROW, dims[sequence])
+    moved = tuple(of(row) if place == sequence else index for place, index in enumerate(indices))
+    found = ways(interpreter, new, moved, (axes[0], axes[1], row, axes[3]), interpreter.dtype(tensor))
+    best = next((way for way in reversed(found) if way.group == 1), None)
+    if best is None:
+        raise _NotInPlace(f"tensor '{new}': the new {name}s are neither [B, H, S, D] nor a view that is")
+    canonical = list(indices) == [poly(0) if a.bound == 1 and i == 0 else of(a) for a, i in zip(axes, indices, strict=False)]
+    return Cached(past, joined.output[0], canonical, best.tensor, best.view, (*extents[:2], row.bound, extents[3]))
+
+
+def place(view: OperandView, axes: Sequence[Index]) -> tuple[Poly, ...]:
+    """Where element (b, h, s, d) of a view lies in its tensor.
+
+    Args:
+        view: Of [B, H, S, D].
+        axes: The four indices.
+    """
+    cut: list[Poly] = [of(axes[view.perm.index(place)]) for place in range(4)]
+    heads, features = cut[2] + view.starts[0], cut[3] + view.starts[1]
+    return (*cut[:2], heads * view.shape[3] + features) if view.reshapes else (*cut[:2], heads, features)
+
+
+def _joined(
+    interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...]
+) -> tuple[NodeProto | None, tuple[Poly, ...]]:
+    """The Concat of two tensors that this one is moved from, and the index in its result."""
+    for _ in range(MAX_HOPS):
+        node = interpreter.scope.producer(tensor)
+        if node is None:
+            break
+        if operator(node) == "Concat" and len(node.input) == 2:
+            return node, indices
+        moved = source(interpreter, node, list(node.output).index(tensor), indices)
+        if moved is None:
+            break
+        tensor, indices = moved[0], tuple(interpreter.facts.normal(index) for index in moved[1])
+    return None, indices
