@@ -17,7 +17,7 @@ from onnx import AttributeProto, FunctionProto, ModelProto, NodeProto, TensorPro
 from .base.errors import EngineFailed, ExitCode
 from .engine.operands import check_node, fused_with_facts
 from .fused.body import MINIMUM_OPSET, VIEWS_OPSET, KnownSizes, function_proto, possible_sizes
-from .fused.family import BY_OP_TYPE, DOMAIN, EmptyRows
+from .fused.family import BY_OP_TYPE, DOMAIN, Alignment, EmptyRows
 from .fused.layout import Moves, layout_of
 from .graph import note
 from .graph.index import opset_versions
@@ -176,12 +176,16 @@ def _is_ours(body: FunctionProto, calls: Sequence[NodeProto], types: set[int]) -
         moves = Moves.of([layout_of(node) for node in calls])
     except ValueError:  # an attribute of a view was changed
         return False
+    said = {_attribute(node, "rows") for node in calls} if variant.lengths else {Alignment.LAST.value}
+    if len(said) > 1 or not said <= {one.value for one in Alignment}:
+        return False
+    (aligned,) = map(Alignment, said)
     if opset < VIEWS_OPSET and (moves.reshaped or moves.sliced):
         return False
 
     def written(grouped: bool, zero: bool, kind: int, sizes: KnownSizes) -> FunctionProto:
         return function_proto(
-            variant, opset, grouped=grouped, zero_rows=zero, query_type=kind, moves=moves, sizes=sizes
+            variant, opset, grouped=grouped, zero_rows=zero, query_type=kind, moves=moves, sizes=sizes, aligned=aligned
         )
 
     return meaning is not None and any(

@@ -20,11 +20,16 @@ from ..rewriter.interpret import Interpreter
 from ..rewriter.interpret.scopes import interpreted
 from ..rewriter.interpret.shapes import operand_extents
 
-RANKS = {"slopes": 1, "mask": 4, "key_positions": 2, "key_bias": 3}
+RANKS = {"slopes": 1, "mask": 4, "key_positions": 2, "key_bias": 3, "key_lengths": 1}
 """Axes of the inputs that nodes have no views of."""
 
-FLOAT32 = frozenset({"slopes", "key_positions", "key_bias"})
-"""Inputs that are float32 whatever the type of the query."""
+TYPES = {
+    **dict.fromkeys(("slopes", "key_positions", "key_bias"), TensorProto.FLOAT),
+    "key_lengths": TensorProto.INT64,
+}
+"""Inputs that have one type, whatever the type of the query."""
+
+_TYPE_NAMES = {TensorProto.FLOAT: "float32", TensorProto.INT64: "int64"}
 
 AGAIN = "Rewrite the original again; `rewrite` writes no such node."
 
@@ -70,9 +75,9 @@ def check_node(interpreter: Interpreter, node: NodeProto) -> None:
         if dims is not None and len(dims) != ranks[name]:
             raise EngineFailed(f"{where}: its {name} '{tensor}' has {len(dims)} axes instead of {ranks[name]}. {AGAIN}")
         dtype = interpreter.dtype(tensor)
-        if name in FLOAT32 and dtype not in (0, TensorProto.FLOAT):
-            given = TensorProto.DataType.Name(dtype).lower()
-            raise EngineFailed(f"{where}: its {name} '{tensor}' is {given} instead of float32. {AGAIN}")
+        if name in TYPES and dtype not in (0, TYPES[name]):
+            given, wanted = TensorProto.DataType.Name(dtype).lower(), _TYPE_NAMES[TYPES[name]]
+            raise EngineFailed(f"{where}: its {name} '{tensor}' is {given} instead of {wanted}. {AGAIN}")
         if dims is not None:
             found[name] = dims
     _check_views(interpreter, node, where, found, layout)
@@ -137,8 +142,9 @@ def _check_extents(interpreter: Interpreter, node: NodeProto, where: str, found:
         "mask": (batch, heads, rows, keys),
         "key_positions": (batch, keys),
         "key_bias": (batch, heads, keys),
+        "key_lengths": (batch,),
     }
-    spread = {"slopes": (), "mask": (0, 1, 2, 3), "key_positions": (0,), "key_bias": (0, 1)}
+    spread = {"slopes": (), "mask": (0, 1, 2, 3), "key_positions": (0,), "key_bias": (0, 1), "key_lengths": (0,)}
     for name, extents in wanted.items():
         for axis, (own, other) in enumerate(zip(found.get(name, ()), extents, strict=False)):
             number, whole = interpreter.facts.normal(own).constant, interpreter.facts.normal(other).constant

@@ -18,11 +18,12 @@ plugin), so its form is chosen for speed there, for TensorRT's own attention fus
 
 A hidden key gets the score ``LOWEST_FLOAT32`` exactly.  Dot product and bias are far below half a unit in its last
 place, so the sum absorbs them.  A row in which all keys are hidden therefore has equal scores
-everywhere, and Softmax yields the mean of all values, never NaN.
+everywhere, and Softmax yields the mean of all values, never NaN.  What key lengths add is in ``lengths.py``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -31,8 +32,9 @@ import onnx.parser
 
 from ..algebra import of
 from ..patterns.forms.base import DISTANCE as SIGNED
+from . import lengths
 from .distance import write_distance
-from .family import DOMAIN, LOWEST_FLOAT32, UNBOUNDED, MaskKind, Variant
+from .family import DOMAIN, LOWEST_FLOAT32, UNBOUNDED, Alignment, MaskKind, Variant
 from .layout import NO_MOVES, OPERANDS, Moves
 from .operand import view_attributes, write_operand
 from .text import Body
@@ -118,6 +120,7 @@ def function_proto(
     query_type: int,
     moves: Moves = NO_MOVES,
     sizes: KnownSizes = OWN,
+    aligned: Alignment = Alignment.LAST,
 ) -> onnx.FunctionProto:
     """Builds the function body of one member of the family.
 
@@ -131,6 +134,8 @@ def function_proto(
             A body for an opset below 15 depends on the type itself (there is no CastLike).
         moves: What has to be done about the layouts of the nodes that use this body.
         sizes: What is known of sizes.
+        aligned: Which keys the queries of members with key lengths belong to.  It holds for every node that uses this
+            body.
 
     Returns:
         A function in domain ``alibi`` named ``variant.op_type`` with the attribute ``scale``, and those of a window, of
@@ -148,6 +153,7 @@ def function_proto(
             query_type=query_type,
             moves=moves,
             sizes=sizes,
+            aligned=aligned,
         )
     )
 
@@ -161,6 +167,7 @@ def function_text(
     query_type: int,
     moves: Moves = NO_MOVES,
     sizes: KnownSizes = OWN,
+    aligned: Alignment = Alignment.LAST,
 ) -> str:
     """The text behind :func:`function_proto`, with the same arguments and errors."""
     cuts = moves.reshaped or moves.sliced
@@ -179,19 +186,20 @@ def function_text(
     body.line("dots_as_query = MatMul (scaled_query, key_transposed)")
     body.line(f"dots = Cast <to = {_FLOAT}> (dots_as_query)")
     by_key = query_type in NARROW and variant.bias.symbolic == of(SIGNED)
-    if by_key:
+    if variant.lengths:
+        _distance_by_length(body, variant, rows, aligned, by_key=by_key)
+    elif by_key:
         _distance_by_key(body, variant, rows)
     else:
         _distance(body, variant, rows)
-    added = _bias(body, variant)
+    added = _bias(body, variant, aligned)
     body.line(f"{SCORES} = Add (dots, bias)")
     body.line(f"weights = Softmax <axis = -1> ({SCORES})")
     body.cast_like_query("weights_as_query", "weights")
     result = RESULT_HEADS if "output" in moves.transposed | moves.reshaped else "output"
-    if zero_rows and variant.can_hide:
-        _zero_empty_rows(body, value, added, result)
-    else:
-        body.line(f"{result} = MatMul (weights_as_query, {value})")
+    guards = [_has_visible_key(body, added)] if zero_rows and variant.can_hide else []
+    guards += [lengths.HAS_KEYS] if variant.lengths else []
+    _attend(body, value, guards, result)
     _result(body, moves)
     header = f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>'
     window = ("window_left", "window_right") if variant.window else ()
@@ -310,7 +318,25 @@ def _distance(body: Body, variant: Variant, row_count: str) -> None:
         write_distance(body, variant.bias, DISTANCE)
 
 
-def _bias(body: Body, variant: Variant) -> str:
+def _distance_by_length(body: Body, variant: Variant, row_count: str, aligned: Alignment, *, by_key: bool) -> None:
+    """d(i, j), or d of the last key by key, where every batch has keys of its own number."""
+    body.constant("zero", "int64", [0])
+    body.constant("one", "int64", [1])
+    body.line(f"{KEYS} = Range (zero, {KEY_COUNT}, one)")
+    body.line(f"keys_float = Cast <to = {_FLOAT}> ({KEYS})")
+    body.unsqueeze("j", "keys_float", [0, 1, 2])
+    lengths.write(body, KEY_COUNT)
+    if variant.causal or variant.window or not by_key:
+        body.line(f"rows = Range (zero, {row_count}, one)")
+        body.line(f"{ROWS} = Cast <to = {_FLOAT}> (rows)")
+        lengths.write_rows(body, ROWS, row_count, aligned)
+    if by_key:
+        lengths.write_distance_by_key(body, DISTANCE)
+    else:
+        write_distance(body, variant.bias, DISTANCE)
+
+
+def _bias(body: Body, variant: Variant, aligned: Alignment) -> str:
     """``bias`` = slopes * distance + what does not depend on the slopes; returns the latter's name, or nothing."""
     body.constant("per_head", "int64", [1, -1, 1, 1], scalar=False)
     body.line(f"slopes_float = Cast <to = {_FLOAT}> (slopes)")
@@ -318,13 +344,16 @@ def _bias(body: Body, variant: Variant) -> str:
     body.line(f"{'alibi' if variant.can_hide else 'bias'} = Mul ({SLOPES_PER_HEAD}, {DISTANCE})")
     if not variant.can_hide:
         return ""
-    added = _added(body, variant)
+    added = _added(body, variant, aligned)
     body.line(f"bias = Add (alibi, {added})")
     return added
 
 
-def _added(body: Body, variant: Variant) -> str:
-    """Mask and key bias, and ``LOWEST_FLOAT32`` where a key is hidden, the same for all heads where masks are."""
+def _added(body: Body, variant: Variant, aligned: Alignment) -> str:
+    """Mask and key bias, and ``LOWEST_FLOAT32`` where a key is hidden, the same for all heads where masks are.
+
+    Where there are no keys any more, both are minus infinity.
+    """
     body.constant("lowest", "float", [LOWEST_FLOAT32])
     terms = _terms(body, variant)
     if len(terms) == 2:
@@ -340,8 +369,12 @@ def _added(body: Body, variant: Variant) -> str:
     else:
         body.constant("nothing_added", "float", [0.0])
         added = "nothing_added"
+    lowest = lengths.write_hidden(body) if variant.lengths else "lowest"
+    # Rows end with the last key then, so what hides later keys hides what is behind the keys, too.
+    if variant.lengths and not (variant.causal and aligned is Alignment.LAST):
+        added = lengths.write_shown(body, added)
     if variant.mask == MaskKind.BOOLEAN.value:
-        body.line(f"shown = Where (mask, {added}, lowest)")
+        body.line(f"shown = Where (mask, {added}, {lowest})")
         added = "shown"
     # Last comes what differs between layers for a runtime that does not know that their rows are as many.
     hidden = _outside(body, variant)
@@ -350,7 +383,7 @@ def _added(body: Body, variant: Variant) -> str:
         hidden = ["outside"]
     if not hidden:
         return added
-    body.line(f"added = Where ({hidden[0]}, lowest, {added})")
+    body.line(f"added = Where ({hidden[0]}, {lowest}, {added})")
     return "added"
 
 
@@ -399,11 +432,22 @@ def _terms(body: Body, variant: Variant) -> list[str]:
     return terms
 
 
-def _zero_empty_rows(body: Body, value: str, added: str, result: str) -> None:
-    """Zeros for the rows whose every key is hidden; outside the attention, so it stays fusable."""
+def _has_visible_key(body: Body, added: str) -> str:
+    """Which rows have a key that is not hidden."""
     body.reduce_max_last("best_added", added)
     body.line("has_visible_key = Greater (best_added, lowest)")
+    return "has_visible_key"
+
+
+def _attend(body: Body, value: str, guards: Sequence[str], result: str) -> None:
+    """The product with the values, and zeros where a guard says no; outside the attention, so it stays fusable."""
+    if not guards:
+        body.line(f"{result} = MatMul (weights_as_query, {value})")
+        return
+    if len(guards) == 2:
+        body.line(f"has_answer = And ({guards[0]}, {guards[1]})")
+        guards = ["has_answer"]
     body.line(f"attended = MatMul (weights_as_query, {value})")
     body.constant("nothing_float", "float", [0.0])
     body.cast_like_query("nothing", "nothing_float")
-    body.line(f"{result} = Where (has_visible_key, attended, nothing)")
+    body.line(f"{result} = Where ({guards[0]}, attended, nothing)")

@@ -22,6 +22,11 @@ any other      what its record in ``patterns/forms`` says, of j - row(i)
 The linear form is written relative to the row.  A constant added to a whole row of scores is free
 (softmax is invariant under it), but the absolute form ``slope * j`` loses the scores in 16 bits.
 
+Members with ``key_lengths`` have a number of keys per batch.  With ``L = min(max(key_lengths[b], 0), S_kv)``, L stands
+in for S_kv in all of this.  Keys L and later of batch b do not exist, are in no sum and in no mean, and what lies there
+does not matter.  Only the extent of the mask stays S_kv.  ``rows = "last"`` aligns the queries with the last of the L
+keys, ``rows = "first"`` with the first ones, so that ``row(i) = i``.  Without any key every row yields zeros.
+
 How the four lie in the tensors of a graph is a matter of views (``layout.py``) and changes nothing of this.
 
 A key ``j`` is *visible* to row ``i`` when all of these hold: ``causal == 0`` or ``j <= row(i)``;
@@ -77,6 +82,15 @@ class EmptyRows(Enum):
     ZERO = "zero"
 
 
+class Alignment(Enum):
+    """Which keys the queries of a node with key lengths belong to: the node's attribute ``rows``."""
+
+    LAST = "last"
+    """row(i) = i + L - S_q: the last query is the last key, as in decoders and caches."""
+    FIRST = "first"
+    """row(i) = i: rows are keys, as in encoders whose batches are padded on the right."""
+
+
 @dataclass(frozen=True, order=True)
 class Variant:
     """One member of the family: everything that decides the node's inputs and its function body.
@@ -91,6 +105,7 @@ class Variant:
         mask: Value of a :class:`MaskKind`.
         key_bias: There is an input ``key_bias``.
         window: The node has attributes ``window_left`` and ``window_right``.
+        lengths: There is an input ``key_lengths``, and an attribute ``rows``.
     """
 
     form: str
@@ -99,6 +114,7 @@ class Variant:
     mask: str
     key_bias: bool = False
     window: bool = False
+    lengths: bool = False
 
     @property
     def op_type(self) -> str:
@@ -110,8 +126,9 @@ class Variant:
         positions = "Positions" if self.positions else ""
         key_bias = "KeyBias" if self.key_bias else ""
         window = "Window" if self.window else ""
+        lengths = "Lengths" if self.lengths else ""
         mask = "" if self.mask == MaskKind.NONE.value else f"{self.mask.capitalize()}Mask"
-        return f"{FAMILY}{shape}{positions}{key_bias}{window}{mask}"
+        return f"{FAMILY}{shape}{positions}{key_bias}{window}{lengths}{mask}"
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -123,6 +140,8 @@ class Variant:
             names.append("key_positions")
         if self.key_bias:
             names.append("key_bias")
+        if self.lengths:
+            names.append("key_lengths")
         return tuple(names)
 
     @property
@@ -133,7 +152,8 @@ class Variant:
     @property
     def can_hide(self) -> bool:
         """Whether a node of this member can have a row without any visible key."""
-        return self.causal or self.window or self.key_bias or self.mask != MaskKind.NONE.value
+        hides = self.causal or self.window or self.key_bias or self.mask != MaskKind.NONE.value
+        return hides or self.lengths
 
 
 def family_of(forms: Sequence[Form]) -> tuple[Variant, ...]:
@@ -143,12 +163,13 @@ def family_of(forms: Sequence[Form]) -> tuple[Variant, ...]:
         ValueError: Two of them would have the same op_type.
     """
     members = tuple(
-        Variant(form.name, each.causal, each.positions, mask.value, key_bias, window)
-        for key_bias in (False, True)
+        Variant(form.name, each.causal, each.positions, mask.value, key_bias, window, lengths)
+        for lengths, key_bias in ((False, False), (False, True), (True, False))
         for window in (False, True)
         for form in forms
         for each in form.members
         for mask in MaskKind
+        if not (lengths and each.positions)
     )
     names = [member.op_type for member in members]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -158,9 +179,9 @@ def family_of(forms: Sequence[Form]) -> tuple[Variant, ...]:
 
 
 FAMILY_MEMBERS: tuple[Variant, ...] = family_of(FORMS)
-"""The closed family: 60 members."""
+"""The closed family: 78 members, those with key lengths last."""
 
-KERNEL_MEMBERS: tuple[Variant, ...] = tuple(member for member in FAMILY_MEMBERS if member.bias.kernels)
+KERNEL_MEMBERS: tuple[Variant, ...] = tuple(m for m in FAMILY_MEMBERS if m.bias.kernels and not m.lengths)
 """The members that have kernels.  Native libraries register exactly these, and function bodies compute the others."""
 
 PREFER_KEY_BIAS = False
@@ -189,9 +210,12 @@ class FusedAttention:
         layout: How its tensors lie in those of the graph.
         views: The node says so by attributes even where all of its tensors are [B, H, S, D], because another node uses
             the same function body.
+        rows: Which keys the queries belong to.  Members with key lengths only; all nodes of one op_type in a file have
+            the same, because they share a function body.
 
     Raises:
-        ValueError: A window is given to a member without one, or is below -1; or the form has other parameters.
+        ValueError: A window is given to a member without one, or is below -1; the form has other parameters; or rows
+            are aligned with the first keys in a member without key lengths.
     """
 
     variant: Variant
@@ -202,6 +226,7 @@ class FusedAttention:
     parameters: tuple[float, ...] = ()
     layout: Layout = PLAIN
     views: bool = False
+    rows: Alignment = Alignment.LAST
 
     def __post_init__(self) -> None:
         sides = (self.window_left, self.window_right)
@@ -209,6 +234,8 @@ class FusedAttention:
             raise ValueError(f"a window has from 0 to {LARGEST_WINDOW} keys on a side, or -1: {sides}")
         if not self.variant.window and sides != (UNBOUNDED, UNBOUNDED):
             raise ValueError(f"{self.variant.op_type} has no window")
+        if not self.variant.lengths and self.rows is not Alignment.LAST:
+            raise ValueError(f"{self.variant.op_type} has no key lengths; its rows are aligned with the last keys")
         wanted = self.variant.bias.attributes
         if len(self.parameters) != len(wanted):
             raise ValueError(f"{self.variant.op_type} takes the parameters {wanted}, not {self.parameters}")
@@ -224,6 +251,7 @@ class FusedAttention:
             "layout": VIEWS if views else BHSD,
             "plugin_namespace": PLUGIN_NAMESPACE,
             "plugin_version": PLUGIN_VERSION,
+            **({"rows": self.rows.value} if self.variant.lengths else {}),
             "scale": self.scale,
             **(self.layout.attributes() if views else {}),
             **(window if self.variant.window else {}),

@@ -56,6 +56,8 @@ class KernelRequest:
             raise ValueError(f"no such fused node: {self.op_type!r}")
         if not self.variant.bias.kernels:
             raise ValueError(f"there are no kernels for the form {self.variant.form!r}")
+        if self.variant.lengths:
+            raise ValueError("there are no kernels that take key lengths")
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype {self.dtype!r} is not one of {', '.join(DTYPES)}")
         for name in ("head_dim", "value_dim"):

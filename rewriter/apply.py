@@ -73,6 +73,7 @@ def apply(model: ModelProto, analysis: Analysis, result: PassResult) -> None:
             query_type=TensorProto.FLOAT if TensorProto.FLOAT in types else min(types),
             sizes=common_sizes([sizes_of(site.interpreter, binding) for site, binding in sites]),
             moves=Moves.of([f.layout for _, f in result.fused if f.variant == variant]),
+            aligned=next(f.rows for _, f in result.fused if f.variant == variant),
         )
         if not any(f.domain == body.domain and f.name == body.name for f in model.functions):
             model.functions.append(body)

@@ -47,6 +47,7 @@ def attention(
     mask: NDArray[np.generic] | None = None,
     key_positions: NDArray[np.generic] | None = None,
     key_bias: NDArray[np.generic] | None = None,
+    key_lengths: NDArray[np.generic] | None = None,
     *,
     scale: float,
     bias: str,
@@ -55,6 +56,7 @@ def attention(
     window_left: int = -1,
     window_right: int = -1,
     parameters: Sequence[float] = (),
+    rows: str = "last",
 ) -> NDArray[np.float64]:
     """Attention with an ALiBi bias; shapes and meaning as in the specification.
 
@@ -71,13 +73,17 @@ def attention(
         key_positions = np.broadcast_to(key_positions, (batches, s_kv))
     if key_bias is not None:
         key_bias = np.broadcast_to(key_bias, (batches, heads, s_kv))
+    counts = [s_kv] * batches
+    if key_lengths is not None:
+        counts = [min(max(int(n), 0), s_kv) for n in np.broadcast_to(key_lengths, (batches,))]
     output = np.zeros((batches, heads, s_q, v.shape[3]))
     for b in range(batches):
+        keys = counts[b]
         for h in range(heads):
             for i in range(s_q):
-                row = i + (s_kv - s_q)
+                row = i if rows == "first" else i + (keys - s_q)
                 scores: dict[int, float] = {}
-                for j in range(s_kv):
+                for j in range(keys):
                     if causal and j > row:
                         continue
                     if window_left >= 0 and row - j > window_left:
@@ -99,14 +105,14 @@ def attention(
                             continue
                     apart = float(j - row)
                     if key_positions is not None:
-                        here = min(max(row, 0), s_kv - 1)
+                        here = min(max(row, 0), keys - 1)
                         apart = float(key_positions[b, j]) - float(key_positions[b, here])
                     distance = DISTANCES[bias](apart, *parameters)
                     dot = float(q[b, h, i] @ k[b, h // group, j])
                     scores[j] = scale * dot + float(slopes[h]) * distance + entry
-                values = v[b, h // group]
+                values = v[b, h // group, :keys]
                 if not scores:
-                    if empty_rows == "mean":
+                    if empty_rows == "mean" and keys:
                         output[b, h, i] = values.mean(axis=0)
                     continue
                 visible = list(scores)

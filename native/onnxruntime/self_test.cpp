@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "core/append.h"
 #include "onnxruntime/op.h"
 
 extern "C" alibi::ort::Status* RegisterCustomOps(alibi::ort::SessionOptions*, alibi::ort::ApiBase const*) noexcept;
@@ -56,9 +57,11 @@ Api const* table(uint32_t) noexcept {
     });
     place(kCustomOpDomainAdd, +[](Domain*, CustomOp const* op) {
         size_t const inputs = op->inputCount(op);
+        bool const appends = std::strcmp(op->name(op), kAppendOp) == 0;
         record.known = record.known && op->version == kApiVersion && inputs >= 4 && inputs <= 7
-            && op->inputType(op, 3) == kFloat && op->outputType(op, 0) == op->inputType(op, 0)
-            && std::strncmp(op->name(op), "AlibiAttention", 14) == 0;
+            && op->inputType(op, 3) == (appends ? op->inputType(op, 0) : kFloat)
+            && op->outputType(op, 0) == op->inputType(op, 0)
+            && (appends || std::strncmp(op->name(op), "AlibiAttention", 14) == 0);
         ++record.ops;
         return static_cast<Status*>(nullptr);
     });
@@ -134,7 +137,7 @@ extern "C" __attribute__((visibility("default"))) int32_t alibiSelfTest() noexce
     if (RegisterCustomOps(nullptr, &fresh) != nullptr) return 3;
     if (!record.known || !record.added) return 4;
     // Twice where there is a CUDA driver: for its provider as well.
-    size_t const ops = cpuOps(alibi::cpu::Skipping::underflow).size();
+    size_t const ops = cpuOps(alibi::cpu::Skipping::underflow).size() + cpuAppendOps().size();
     if (record.ops != (cudaOps() == nullptr ? ops : 2 * ops)) return 5;
     std::string const before = alibi::cpu::instructionSet();
     int32_t failed = 0;

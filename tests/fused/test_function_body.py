@@ -29,6 +29,7 @@ from alibi_rewriter.fused.family import (
     DOMAIN,
     DOMAIN_VERSION,
     FAMILY_MEMBERS,
+    Alignment,
     EmptyRows,
     FusedAttention,
     MaskKind,
@@ -84,6 +85,7 @@ def model_of(
     scale: float,
     window: tuple[int, int] = (-1, -1),
     sizes: KnownSizes = OWN,
+    aligned: Alignment = Alignment.LAST,
 ) -> onnx.ModelProto:
     """A model of one fused node whose inputs are graph inputs with symbolic dimensions."""
     query_type = TYPES[arrays[0].dtype]
@@ -93,7 +95,7 @@ def model_of(
         ["output"],
         domain=DOMAIN,
         **FusedAttention(
-            variant, scale, empty_rows, *window_of(variant, window), parameters=parameters_of(variant)
+            variant, scale, empty_rows, *window_of(variant, window), parameters=parameters_of(variant), rows=aligned
         ).attributes(),
     )
     inputs = [
@@ -104,8 +106,9 @@ def model_of(
     ]
     output = helper.make_tensor_value_info("output", query_type, ["b", "h", "s", "d"])
     body = function_proto(
-        variant, opset, grouped=grouped, zero_rows=empty_rows is EmptyRows.ZERO, query_type=query_type, sizes=sizes
-    )
+        variant, opset, grouped=grouped, zero_rows=empty_rows is EmptyRows.ZERO, query_type=query_type, sizes=sizes,
+        aligned=aligned,
+    )  # fmt: skip
     return helper.make_model(
         helper.make_graph([node], "attention", inputs, [output]),
         functions=[body],
@@ -187,6 +190,10 @@ def draw_arrays(
         low = np.array([FINFO_MIN, -np.inf, *([np.inf, -1e4, 3e38, -3e38] if hostile else [])], np.float32)
         key_bias = np.where(rng.random(key_bias.shape) < 0.3, rng.choice(low, key_bias.shape), key_bias)
         arrays.append(key_bias.astype(np.float32))
+    if variant.lengths:
+        # From less than nothing to more than there is; none of [1] leaves a batch without keys.
+        one = one_position_row and sizes.batches > 1
+        arrays.append(rng.integers(1 if one else -1, sizes.s_kv + 2, 1 if one else sizes.batches))
     return arrays
 
 
@@ -196,6 +203,7 @@ def expect(
     scale: float,
     empty_rows: EmptyRows,
     window: tuple[int, int] = (-1, -1),
+    aligned: Alignment = Alignment.LAST,
 ) -> NDArray[np.float64]:
     named = dict(zip(variant.inputs, arrays, strict=True))
     left, right = window_of(variant, window)
@@ -208,6 +216,7 @@ def expect(
         window_left=left,
         window_right=right,
         parameters=parameters_of(variant),
+        rows=aligned.value,
     )
 
 
@@ -285,8 +294,13 @@ def test_hostile_additive_entries(op_type: str, empty_rows: EmptyRows, dtype: ty
                 visible = visible & (own > FINFO_MIN)
                 mask = mask + own
         visible = visible & (mask > FINFO_MIN)
+        keys = np.full(shape.batches, shape.s_kv)
+        if "key_lengths" in named:
+            keys = np.clip(np.broadcast_to(named["key_lengths"], keys.shape), 0, shape.s_kv)
+            visible = visible & (np.arange(shape.s_kv) < keys[:, None, None, None])
         if variant.causal:
-            visible = visible & np.tril(np.ones(mask.shape[2:], bool), shape.s_kv - shape.s_q)
+            rows = np.arange(shape.s_q)[:, None] + (keys - shape.s_q)[:, None, None, None]
+            visible = visible & (np.arange(shape.s_kv) <= rows)
         best = np.where(visible, mask, -np.inf).max(axis=-1)
         # A window of (-1, -1) hides nothing.
         ordinary = (np.abs(best) < 100) | ~visible.any(axis=-1)

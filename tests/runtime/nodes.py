@@ -13,7 +13,9 @@ from alibi_rewriter.fused.layout import OPERANDS
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-RANKS = {"query": 4, "key": 4, "value": 4, "slopes": 1, "mask": 4, "key_positions": 2, "key_bias": 3}
+RANKS = {
+    "query": 4, "key": 4, "value": 4, "slopes": 1, "mask": 4, "key_positions": 2, "key_bias": 3, "key_lengths": 1
+}  # fmt: skip
 TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}
 DTYPES: dict[str, Any] = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 LOWEST = np.finfo(np.float32).min
@@ -50,7 +52,7 @@ def model(node: FusedAttention, dtype: str = "float32", mask_dtype: str = "float
             return TYPES[dtype]
         if name == "mask":
             return TensorProto.BOOL if variant.mask == "boolean" else TYPES[mask_dtype]
-        return TensorProto.FLOAT
+        return TensorProto.INT64 if name == "key_lengths" else TensorProto.FLOAT
 
     made = []
     for number in range(nodes):
@@ -96,6 +98,8 @@ def feeds(variant: Variant, sizes: Sizes, rng: np.random.Generator, dtype: str =
         bias = 2 * rng.standard_normal((b, rng.choice((1, h)), sk))
         bias[rng.random(bias.shape) < 0.2] = -np.inf
         made["key_bias"] = bias.astype(np.float32)
+    if "key_lengths" in variant.inputs:
+        made["key_lengths"] = rng.integers(-1, sk + 2, b)
     return made
 
 
@@ -108,7 +112,7 @@ def answer(node: FusedAttention, given: Arrays) -> NDArray[np.float64]:
         for name in OPERANDS
         if views
     }
-    names = ("query", "key", "value", "slopes", "mask", "key_positions", "key_bias")
+    names = ("query", "key", "value", "slopes", "mask", "key_positions", "key_bias", "key_lengths")
     result = oracle.attention(
         *({**given, **operands}.get(name) for name in names),  # type: ignore[arg-type]
         scale=node.scale,
@@ -117,6 +121,7 @@ def answer(node: FusedAttention, given: Arrays) -> NDArray[np.float64]:
         empty_rows=node.empty_rows.value,
         window_left=node.window_left,
         window_right=node.window_right,
+        rows=node.rows.value,
     )
     return oracle.output(result, said["output_perm"], said["output_shape"]) if views else result
 

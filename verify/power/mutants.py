@@ -16,8 +16,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ...fused.body import ROWS, function_proto
-from ...fused.family import BY_OP_TYPE, UNBOUNDED, EmptyRows, MaskKind, Variant, is_fused
+from ...fused.body import DISTANCE, KEYS, ROWS, function_proto
+from ...fused.family import BY_OP_TYPE, UNBOUNDED, Alignment, EmptyRows, MaskKind, Variant, is_fused
 from ...fused.layout import Moves, layout_of
 from ...patterns.forms import LINEAR
 
@@ -39,6 +39,9 @@ class MutantKind(Enum):
     WINDOW_WIDER = "window_wider_by_one"
     WINDOW_TURNED = "window_sides_swapped"
     PARAMETER = "form_parameter_off_by_one"
+    LENGTHS_SHORTER = "key_lengths_one_less"
+    LENGTHS_LONGER = "key_lengths_one_more"
+    ROWS_TURNED = "rows_aligned_with_the_other_end"
 
 
 SLOPE_ERROR = 0.01
@@ -46,9 +49,10 @@ SLOPE_ERROR = 0.01
 
 OF_KEY_BIAS = frozenset({MutantKind.KEY_BIAS_DROPPED, MutantKind.KEY_BIAS_SHIFTED, MutantKind.KEY_BIAS_ROLLED})
 OF_WINDOW = frozenset({MutantKind.WINDOW_WIDER, MutantKind.WINDOW_TURNED})
+OF_LENGTHS = frozenset({MutantKind.LENGTHS_SHORTER, MutantKind.LENGTHS_LONGER, MutantKind.ROWS_TURNED})
 OF_FORM = frozenset({MutantKind.PARAMETER})
 """Mistakes in the parameters of a form.  The linear and the symmetric form have no parameters."""
-_WITHOUT_SLOPES = frozenset({MutantKind.CAUSALITY, MutantKind.ROW_OFFSET, *OF_KEY_BIAS, *OF_WINDOW})
+_WITHOUT_SLOPES = frozenset({MutantKind.CAUSALITY, MutantKind.ROW_OFFSET, *OF_KEY_BIAS, *OF_WINDOW, *OF_LENGTHS})
 """Mistakes that show where all slopes are zero."""
 
 
@@ -64,6 +68,7 @@ class FusedNode:
         empty_rows: Its attribute.
         slopes: Their values, None if computed at run time.
         window: Its attributes window_left and window_right; -1 for no bound.
+        aligned: Its attribute rows.
     """
 
     index: int
@@ -73,6 +78,7 @@ class FusedNode:
     empty_rows: str
     slopes: tuple[float, ...] | None
     window: tuple[int, int] = (UNBOUNDED, UNBOUNDED)
+    aligned: Alignment = Alignment.LAST
 
 
 def find_sites(proto: onnx.ModelProto) -> tuple[FusedNode, ...]:
@@ -95,6 +101,7 @@ def find_sites(proto: onnx.ModelProto) -> tuple[FusedNode, ...]:
                     int(attributes.get("window_left", UNBOUNDED)),
                     int(attributes.get("window_right", UNBOUNDED)),
                 ),
+                aligned=Alignment(attributes.get("rows", b"last").decode()),
             )
         )
     return tuple(sites)
@@ -104,6 +111,8 @@ def concerns(kind: MutantKind, site: FusedNode) -> bool:
     """Whether the node has what a mistake of this kind is about."""
     if kind in OF_KEY_BIAS:
         return site.variant.key_bias
+    if kind in OF_LENGTHS:
+        return site.variant.lengths
     if kind in OF_FORM:
         return bool(site.variant.bias.parameters)
     return kind not in OF_WINDOW or site.variant.window
@@ -120,6 +129,8 @@ def not_applicable(kind: MutantKind, site: FusedNode, *, kernels: bool = False) 
     slopes = site.slopes
     if kernels and kind is MutantKind.ROW_OFFSET:
         return "rows are counted inside of the kernel, where nothing can be moved from outside"
+    if kernels and kind is MutantKind.KEY_OFFSET and site.variant.lengths:
+        return "no kernel takes key lengths and positions of keys"
     if kind is MutantKind.SCALE_ORDER and site.scale == 1.0:
         return "the scale is 1, so its order does not matter"
     if slopes is not None:
@@ -132,7 +143,9 @@ def not_applicable(kind: MutantKind, site: FusedNode, *, kernels: bool = False) 
         return f"a {form.name} bias has no key positions of its own; see the row offset"
     if kind is MutantKind.WINDOW_TURNED and site.window[0] == site.window[1]:
         return "the window has as many keys before the row as after it"
-    if kind is MutantKind.ROW_OFFSET and not (form.sees_row or site.variant.causal or site.variant.window):
+    if kind in (MutantKind.ROW_OFFSET, MutantKind.ROWS_TURNED) and not (
+        form.sees_row or site.variant.causal or site.variant.window
+    ):
         return "in the linear form the row's own position is a constant of the row, which softmax removes"
     return None
 
@@ -231,6 +244,7 @@ class Edit:
             zero_rows=self.site.empty_rows == EmptyRows.ZERO.value,
             query_type=TensorProto.FLOAT,
             moves=Moves.of([layout_of(self.node)]),
+            aligned=self.site.aligned,
         )
         change(body)
         body.name = f"{variant.op_type}_{self.prefix}"
@@ -289,6 +303,9 @@ def _change_causality(edit: Edit) -> None:
 
 def _shift_odd_keys(edit: Edit) -> None:
     """key_positions + 1 at every second key.  A shift of all keys would not be a mistake, since softmax removes it."""
+    if edit.site.variant.lengths:
+        edit.use_body(edit.site.variant, list(edit.node.input), _shift_odd_distances)
+        return
     sequence = layout_of(edit.node).key.perm[2]
     length = edit.add("Gather", edit.add("Shape", edit.node.input[1]), edit.constant(sequence, np.int64))
     keys = edit.add("Range", edit.constant(0, np.int64), length, edit.constant(1, np.int64))
@@ -304,6 +321,20 @@ def _shift_odd_keys(edit: Edit) -> None:
     inputs = list(edit.node.input)
     inputs.insert(with_positions.inputs.index("key_positions"), row)
     edit.use_body(with_positions, inputs, lambda body: None)
+
+
+def _shift_odd_distances(body: onnx.FunctionProto) -> None:
+    """The same in a body that has no positions."""
+    where, node = next((index, node) for index, node in enumerate(body.node) if node.output[0] == DISTANCE)
+    node.output[0] = "distance_unshifted"
+    steps = [
+        helper.make_node("Constant", [], ["shift_two"], value=numpy_helper.from_array(np.asarray(2, np.int64))),
+        helper.make_node("Mod", [KEYS, "shift_two"], ["odd_keys"]),
+        helper.make_node("Cast", ["odd_keys"], ["odd_shift"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["distance_unshifted", "odd_shift"], [DISTANCE]),
+    ]
+    for step in reversed(steps):
+        body.node.insert(where + 1, step)
 
 
 def _shift_rows(edit: Edit) -> None:
@@ -352,6 +383,18 @@ def _widen_window(edit: Edit) -> None:
     _set_window(edit, [keys if keys == UNBOUNDED else keys + 1 for keys in edit.site.window])
 
 
+def _shift_lengths(edit: Edit, by: int) -> None:
+    place = edit.site.variant.inputs.index("key_lengths")
+    edit.node.input[place] = edit.add("Add", edit.node.input[place], edit.constant(by, np.int64))
+
+
+def _turn_rows(edit: Edit) -> None:
+    other = Alignment.FIRST if edit.site.aligned is Alignment.LAST else Alignment.LAST
+    edit.site = replace(edit.site, aligned=other)
+    next(a for a in edit.node.attribute if a.name == "rows").s = other.value.encode()
+    edit.use_body(edit.site.variant, list(edit.node.input), lambda body: None)
+
+
 def _change_parameters(edit: Edit) -> None:
     for attribute in edit.node.attribute:
         if attribute.name in edit.site.variant.bias.attributes:
@@ -375,6 +418,9 @@ _EDITS: dict[MutantKind, Callable[[Edit], None]] = {
     MutantKind.WINDOW_WIDER: _widen_window,
     MutantKind.WINDOW_TURNED: lambda edit: _set_window(edit, edit.site.window[::-1]),
     MutantKind.PARAMETER: _change_parameters,
+    MutantKind.LENGTHS_SHORTER: lambda edit: _shift_lengths(edit, -1),
+    MutantKind.LENGTHS_LONGER: lambda edit: _shift_lengths(edit, 1),
+    MutantKind.ROWS_TURNED: _turn_rows,
 }
 
 
