@@ -148,6 +148,12 @@ class Editor:
                 dtype = entry.type.tensor_type.elem_type
                 entry.type.CopyFrom(helper.make_tensor_type_proto(dtype, list(shape)))
 
+    def fix_extent(self, name: str, axis: int, extent: int) -> None:
+        """One declared extent of an input or an output."""
+        for entry in (*self.graph.input, *self.graph.output):
+            if entry.name == name:
+                entry.type.tensor_type.shape.dim[axis].dim_value = extent
+
     # --- layouts in any opset --------------------------------------------------------------------------
 
     def transpose(self, value: str, perm: list[int], hint: str, *, output: str = "") -> str:

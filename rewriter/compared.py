@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,9 @@ from ..verify import Verification, VerifyOptions, skipped, verify
 from ..verify.errors import GivenInputError, KernelsMissingError, RuntimeMissingError, VerifyError
 from ..verify.inputs.draw import LARGEST_BATCH
 from ..verify.inputs.lengths import MOST_SCORES, exceeding
+from ..verify.report import PowerResult
 from ..verify.run.kernels import CpuKernels
+from ..verify.steps import verify_steps
 from .check.evaluation import beyond_memory
 from .check.pairs import CutPairs
 from .notices import policy_of
@@ -37,51 +40,107 @@ def compare(
         UsageError: The given inputs do not fit, or kernels cannot run where they are asked to.
         ModelRejected: The original cannot be run.
     """
-    analysis = result.analysis
-    with scratch() as folder:
-        original_path = source.path
-        if original_path is None:
-            original_path = folder / "original.onnx"
-            original_path.write_bytes(source.model.SerializeToString())
-        given = options.inputs
-        if given is not None and not isinstance(given, Path):
-            np.savez(folder / "inputs.npz", **{k: np.asarray(v) for k, v in given.items()})  # type: ignore[arg-type]
-            given = folder / "inputs.npz"
-        settings = VerifyOptions(
-            seed=options.seed,
-            inputs=given,
-            val_ranges=dict(options.val_ranges),
-            premise=premise(analysis),
-            sites=sites,
-            by_sites=options.verify_sites,
-            room=_room(analysis),
-            fit=_fitted(analysis, source.model),
-            lengths=tuple(sorted({n for binding in analysis.bindings for n in binding.proof.lengths})),
-            as_they_are=any(_is_rounded(binding.proof) for binding in analysis.bindings),
-            exact_bias=options.exact_bias,
-            rows_agree=all(
-                s.binding.rows_without_keys.comparable(policy_of(s, result.fused))
-                for s in analysis.proven
-                if s.binding is not None
-            ),
-            kernels=options.verify_on,
-            known=(CpuKernels(), *options.kernels),
+    beyond = beyond_memory(result.analysis.interpreters)
+    if beyond is not None:
+        return skipped(beyond)
+    with _errors(), _original(source) as (original, original_dir), scratch() as folder:
+        settings = _settings(source, result, options, _given(options, folder))
+        settings = dataclasses.replace(settings, sites=sites)
+        return verify(original, staged.path, options=settings, data_dir=staged.data_dir, original_dir=original_dir)
+
+
+def compare_steps(source: ModelFile, staged: Staged, result: PassResult, options: Options) -> Verification:
+    """Compare the original step by step with a model whose caches are in place; raises as ``compare``."""
+    cache = result.cache
+    assert cache is not None
+    with _errors(), _original(source) as (original, original_dir):
+        settings = _settings(source, result, options, None)
+        return verify_steps(
+            original,
+            staged.path,
+            cache.buffers,
+            cache.lengths,
+            cache.removed,
+            options=settings,
+            data_dir=staged.data_dir,
+            original_dir=original_dir,
         )
-        if options.progress is not None:
-            settings = dataclasses.replace(settings, progress=options.progress)
-        beyond = beyond_memory(analysis.interpreters)
-        if beyond is not None:
-            return skipped(beyond)
-        try:
-            # A model in memory may have its data in a folder.  Its copy for the comparison lies elsewhere.
-            data_dir = source.base_dir if source.path is None and source.data else None
-            return verify(original_path, staged.path, options=settings, data_dir=staged.data_dir, original_dir=data_dir)
-        except RuntimeMissingError as error:
-            raise MissingDependency(str(error)) from error
-        except (GivenInputError, KernelsMissingError) as error:
-            raise UsageError(str(error)) from error
-        except VerifyError as error:
-            raise ModelRejected(str(error)) from error
+
+
+def with_steps(first: Verification, second: Verification) -> Verification:
+    """The verification of the fused model, and what that of its caches in place adds."""
+    if second.status == "skipped":
+        return second
+    sets = tuple(dataclasses.replace(one, name=f"in place: {one.name}") for one in second.sets)
+    mutants = [one.mutants for one in (first.power, second.power) if one is not None]
+    power = PowerResult(tuple(mutant for every in mutants for mutant in every)) if mutants else None
+    return dataclasses.replace(
+        first,
+        sets=(*first.sets, *sets),
+        power=power,
+        notes=(*first.notes, *second.notes),
+        kernels=(*first.kernels, *second.kernels),
+    )
+
+
+@contextlib.contextmanager
+def _errors() -> Iterator[None]:
+    """What the verification raises, as users are told it."""
+    try:
+        yield
+    except RuntimeMissingError as error:
+        raise MissingDependency(str(error)) from error
+    except (GivenInputError, KernelsMissingError) as error:
+        raise UsageError(str(error)) from error
+    except VerifyError as error:
+        raise ModelRejected(str(error)) from error
+
+
+@contextlib.contextmanager
+def _original(source: ModelFile) -> Iterator[tuple[Path, Path | None]]:
+    """The original as a file, and where its data are if they are elsewhere."""
+    if source.path is not None:
+        yield source.path, None
+        return
+    with scratch() as folder:
+        path = folder / "original.onnx"
+        path.write_bytes(source.model.SerializeToString())
+        # A model in memory may have its data in a folder.  Its copy for the comparison lies elsewhere.
+        yield path, source.base_dir if source.data else None
+
+
+def _given(options: Options, folder: Path) -> Path | None:
+    """The inputs that the user gives, as a file."""
+    given = options.inputs
+    if given is None or isinstance(given, Path):
+        return given
+    np.savez(folder / "inputs.npz", **{k: np.asarray(v) for k, v in given.items()})  # type: ignore[arg-type]
+    return folder / "inputs.npz"
+
+
+def _settings(source: ModelFile, result: PassResult, options: Options, given: Path | None) -> VerifyOptions:
+    """What the analysis and the user say about the comparison."""
+    analysis = result.analysis
+    settings = VerifyOptions(
+        seed=options.seed,
+        inputs=given,
+        val_ranges=dict(options.val_ranges),
+        premise=premise(analysis),
+        by_sites=options.verify_sites,
+        room=_room(analysis),
+        fit=_fitted(analysis, source.model),
+        lengths=tuple(sorted({n for binding in analysis.bindings for n in binding.proof.lengths})),
+        as_they_are=any(_is_rounded(binding.proof) for binding in analysis.bindings),
+        exact_bias=options.exact_bias,
+        rows_agree=all(
+            s.binding.rows_without_keys.comparable(policy_of(s, result.fused))
+            for s in analysis.proven
+            if s.binding is not None
+        ),
+        kernels=options.verify_on,
+        known=(CpuKernels(), *options.kernels),
+    )
+    return settings if options.progress is None else dataclasses.replace(settings, progress=options.progress)
 
 
 def _is_rounded(proof: Proof) -> bool:

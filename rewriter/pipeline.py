@@ -19,11 +19,13 @@ from ..graph.given import given
 from ..graph.index import opset_versions
 from ..graph.load import ModelFile, check_target
 from ..graph.save import Staged
+from ..verify import Verification
 from .absorb import absorb
 from .apply import apply
+from .cache.place import fix_capacity, hold_in_place
 from .check.pairs import CutPairs
 from .check.probe import probe
-from .compared import compare
+from .compared import compare, compare_steps, with_steps
 from .emit.inlining import beside, inline_functions, verify_inlined
 from .notices import empty_rows
 from .records.site import Analysis
@@ -76,13 +78,24 @@ def rewrite(model: ModelFile | Any, output: str | Path | None = None, *, options
     note.write(copy)
     result.notes += empty_rows(analysis.proven, result.fused)
     clock.lap("edit")
-    if options.inline:
+    if options.in_place:
+        grown = copy
+        copy = _hold(source, copy, result, options)
+        clock.lap("edit")
+        if options.verify:
+            result.verification = _verified_in_place(source, grown, copy, result, options, sites)
+            clock.lap("verify")
+        options = dataclasses.replace(options, verify=False)
+    if options.inline and not _failed(result):
         copy = _inline(source, copy, result, options, sites)
         clock.lap("verify")
         result.notes.append("function bodies are in place of the fused nodes, as asked for: no kernel replaces them")
         options = dataclasses.replace(options, verify=False)
+    if result.cache is not None and options.capacity is not None:
+        # What was compared leaves it open, and nothing in the graph depends on it.
+        result.cache = fix_capacity(copy, result.cache, options.capacity)
     result.model = copy
-    if result.verification is not None and result.verification.status in UNVERIFIED:
+    if _failed(result):
         pass
     elif target is not None:
         _write(source, copy, target, result, options, sites, clock)
@@ -124,6 +137,42 @@ def _judged(source: ModelFile, options: Options, clock: _Clock) -> tuple[ModelPr
             result.notes.append(f"the numeric self-check could not evaluate the bias at several keys of: {some}")
         clock.lap("probe")
     return copy, result
+
+
+def _hold(source: ModelFile, grown: ModelProto, result: PassResult, options: Options) -> ModelProto:
+    """A copy with the caches in place, and what became of them in the result."""
+    held = ModelProto()
+    held.CopyFrom(grown)
+    result.cache = hold_in_place(held, source.base_dir, str(source.path or "the model"))
+    result.counts += result.cache.counts
+    return held
+
+
+def _verified_in_place(
+    source: ModelFile,
+    grown: ModelProto,
+    held: ModelProto,
+    result: PassResult,
+    options: Options,
+    sites: CutPairs | None,
+) -> Verification:
+    """The original against the fused model, then step by step against the one with its caches in place."""
+    assert result.cache is not None
+    base_dir = source.base_dir if source.data else None
+    with (
+        scratch() as folder,
+        Staged(grown, folder / "rewritten.onnx", base_dir) as staged,
+        Staged(held, folder / "held.onnx", base_dir) as second,
+    ):
+        found = compare(source, staged, result, options, sites)
+        if found.status == "passed":
+            found = with_steps(found, compare_steps(source, second, result, options))
+    return found
+
+
+def _failed(result: PassResult) -> bool:
+    """Whether the verification says that nothing is to be written."""
+    return result.verification is not None and result.verification.status in UNVERIFIED
 
 
 def _inline(

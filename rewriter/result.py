@@ -17,6 +17,7 @@ from ..graph.index import Array
 from ..graph.load import ModelFile
 from ..verify import Verification
 from ..verify.run.kernels import Kernels
+from .records.in_place import InPlace
 from .records.site import Analysis, Site
 
 
@@ -41,6 +42,9 @@ class Options:
         inline: Write the function bodies in place of the fused nodes, for runtimes that refuse local functions.
         views: Let fused nodes read query, key and value where the graph has them, such as in a packed projection, and
             write their output where it goes.  Otherwise all are [B, H, S, D].
+        in_place: Make the caches that the model takes in and hands out buffers of a fixed capacity, with an input that
+            says how many keys each sequence has.
+        capacity: Rows of these buffers; None leaves it to who runs the model.
         copy_data: Give the output data files of its own, even in the original's folder.
         progress: Told (phase, work done, work in all) now and then; the work in all may be 0 for unknown.
         check: Told the source once it was read, with None, and again with the analysis.  It may raise an
@@ -61,6 +65,8 @@ class Options:
     exact_bias: bool = False
     inline: bool = False
     views: bool = True
+    in_place: bool = False
+    capacity: int | None = None
     progress: Callable[[str, int, int], None] | None = None
     check: Callable[[ModelFile, Analysis | None], None] | None = None
 
@@ -103,6 +109,7 @@ class PassResult:
         seconds: Time per phase.
         notes: What else the user should know.
         absorbed: Per rewritten site what its node does itself besides the attention.
+        cache: What became of the caches; None where they grow as before.
         rewritten_before: Fused nodes that the input holds, where there is nothing else to rewrite.
         left: Per rewritten site that still has one, a tensor of S_q x S_kv elements (a mask, or a bias that
             something else uses) in the rewritten graph.
@@ -121,6 +128,7 @@ class PassResult:
     notes: list[str] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)
     absorbed: dict[str, Absorbed] = field(default_factory=dict)
+    cache: InPlace | None = None
     rewritten_before: int = 0
 
     def __repr__(self) -> str:

@@ -80,13 +80,13 @@ def verify(
         )  # Kernels that cannot run are reported before anything is loaded.
     if options.inputs is not None:
         load_inputs(options.inputs, inputs)  # Inputs that do not fit are reported before anything is loaded.
-    too_large = _too_large(sources, options)
-    by_sites = too_large or ("as asked for" if options.by_sites else None)
+    large = too_large(sources, options)
+    by_sites = large or ("as asked for" if options.by_sites else None)
     if by_sites is None and options.sites is not None and options.inputs is None:
         by_sites = _quantises_activations(sources[0].model.proto)
-    if too_large is not None and options.sites is None:
+    if large is not None and options.sites is None:
         return skipped(
-            f"{too_large}; the proofs and the numeric self-check hold, but to compare outputs run it where there is "
+            f"{large}; the proofs and the numeric self-check hold, but to compare outputs run it where there is "
             "more memory"
         )
     folder = data_dir or rewritten.parent
@@ -290,7 +290,8 @@ RANGE_TAKERS = frozenset({"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "Dyn
 """Operators that quantise activations by a range that they find when they run."""
 
 
-def _too_large(sources: Sequence[CloneSource], options: VerifyOptions) -> str | None:
+def too_large(sources: Sequence[CloneSource], options: VerifyOptions) -> str | None:
+    """Why whole models are not compared here: they take more memory than there is.  None if they do not."""
     limit = options.memory_limit if options.memory_limit is not None else available_memory()
     needed = int(_MEMORY_FACTOR * max(source.float32_bytes for source in sources))
     if limit is None or needed <= limit:

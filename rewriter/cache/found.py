@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from onnx import NodeProto
 
-from ...algebra import Index, Poly, of, poly
+from ...algebra import Index, Poly, of
 from ...base.errors import NotRewritten
 from ...fused.append import CACHED
 from ...fused.family import is_fused
@@ -18,9 +18,14 @@ from ..bind.layout import ways
 from ..interpret import Interpreter
 from ..interpret.movement import source
 from ..interpret.shapes import operand_extents
+from ..recognise.views import radix
 
 CURE = "Leave out --cache, and the cache stays a tensor that grows."
 """What helps where a cache cannot be held in place."""
+
+
+CANONICAL = "BHSD"
+"""The axes of a buffer."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Cached:
     Attributes:
         past: The graph input that holds it.
         present: The graph output that holds past and new ones together.
-        canonical: Both are [B, H_kv, S, D].
+        axes: What each axis of both holds, such as ``("B", "H", "S", "D")`` or ``("BH", "S", "D")``.
         new: The tensor that the new ones are a view of.
         view: Which view.
         extents: [B, H_kv, S, D] of the new ones.
@@ -38,7 +43,7 @@ class Cached:
 
     past: str
     present: str
-    canonical: bool
+    axes: tuple[str, ...]
     new: str
     view: OperandView
     extents: tuple[Poly, ...]
@@ -132,8 +137,20 @@ def _cached(interpreter: Interpreter, node: NodeProto, name: str) -> Cached:
     best = next((way for way in reversed(found) if way.group == 1), None)
     if best is None:
         raise _NotInPlace(f"tensor '{new}': the new {name}s are neither [B, H, S, D] nor a view that is")
-    canonical = list(indices) == [poly(0) if a.bound == 1 and i == 0 else of(a) for a, i in zip(axes, indices, strict=False)]
-    return Cached(past, joined.output[0], canonical, best.tensor, best.view, (*extents[:2], row.bound, extents[3]))
+    held = _letters(interpreter, indices, axes)
+    if held is None:
+        raise _NotInPlace(f"tensor '{past}': its axes are none of batch, heads, sequence and features")
+    return Cached(past, joined.output[0], held, best.tensor, best.view, (*extents[:2], row.bound, extents[3]))
+
+
+def _letters(interpreter: Interpreter, indices: Sequence[Poly], axes: Sequence[Index]) -> tuple[str, ...] | None:
+    """Which of B, H, S and D each axis of a tensor holds, major first; an axis of extent 1 is one that is left."""
+    known = dict(zip(axes, CANONICAL, strict=True))
+    merged = [radix(interpreter, index) for index in indices]
+    held = ["".join(known.get(name, "?") for name in names) if names is not None else "?" for names in merged]
+    left = [letter for letter in CANONICAL if letter not in "".join(held)]
+    held = [one or (left.pop(0) if left else "?") for one in held]
+    return tuple(held) if sorted("".join(held) + "".join(left)) == sorted(CANONICAL) and not left else None
 
 
 def place(view: OperandView, axes: Sequence[Index]) -> tuple[Poly, ...]:

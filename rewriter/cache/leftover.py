@@ -12,7 +12,7 @@ from ...fused.family import DOMAIN, is_fused
 from ...graph.edit import uses
 from ...graph.index import Scope, int_attribute, label, operator
 from ...patterns.caches import RANK, SEQUENCE_AXIS
-from .found import CURE, Cache
+from .found import CANONICAL, CURE, Cache
 
 
 def check_leftovers(scope: Scope, found: Sequence[Cache], padded: Sequence[str], where: str) -> None:
@@ -27,7 +27,7 @@ def check_leftovers(scope: Scope, found: Sequence[Cache], padded: Sequence[str],
     Raises:
         NotRewritten: Something does.
     """
-    canonical = {name: one.canonical for cache in found for one in cache.both for name in (one.past, one.present)}
+    canonical = {name: one.axes == tuple(CANONICAL) for cache in found for one in cache.both for name in (one.past, one.present)}
     gone = set(padded)
     for node in scope.graph.node:
         if node.domain == DOMAIN and (node.op_type == OP_TYPE or is_fused(node)):

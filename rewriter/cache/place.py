@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from onnx import ModelProto, NodeProto, TensorProto
@@ -16,11 +16,14 @@ from ...fused.layout import AS_IT_IS, Moves, OperandView, layout_of
 from ...graph import note
 from ...graph.edit import Editor, all_names
 from ...graph.index import attribute, float_attribute, index_graph, int_attribute, opset_versions
+from ...patterns.caches import SEQUENCE_AXIS
 from ...patterns.layouts import Axis, axis
+from ...verify.buffers import Buffer
 from ..bind.layout import ways
 from ..interpret import Interpreter
 from ..interpret.scopes import interpreted
 from ..interpret.shapes import operand_extents
+from ..records.in_place import InPlace
 from .found import CURE, Cache, caches, place
 from .leftover import check_leftovers
 from .padding import padding_inputs
@@ -32,34 +35,16 @@ LENGTHS = "key_lengths"
 """The new input: how many keys each sequence has, those of the new tokens included."""
 
 
-@dataclass(frozen=True)
-class InPlace:
-    """What became of the caches of a model.
-
-    Attributes:
-        buffers: Inputs that are buffers now, each with the output that may be the same memory.
-        lengths: The input that says how many keys each sequence has, those of the new tokens included.
-        removed: Inputs that said what is padding, and are gone.
-        capacity: Rows of the buffers; None where the user chooses them.
-    """
-
-    buffers: tuple[tuple[str, str], ...]
-    lengths: str
-    removed: tuple[str, ...]
-    capacity: int | None
-
-
-def hold_in_place(model: ModelProto, base_dir: Path, where: str, capacity: int | None = None) -> InPlace:
-    """Make the caches of a rewritten model buffers of a fixed capacity.
+def hold_in_place(model: ModelProto, base_dir: Path, where: str) -> InPlace:
+    """Make the caches of a rewritten model buffers of a capacity that does not change.
 
     Args:
         model: A rewritten model; changed.
         base_dir: Where external data lie.
         where: The file, for errors.
-        capacity: Rows of the buffers; None leaves it to who runs the model.
 
     Returns:
-        What was done.
+        What was done.  The capacity is left to who runs the model.
 
     Raises:
         NotRewritten: A cache cannot be held in place, or something else needs to know how long it is.
@@ -80,7 +65,7 @@ def hold_in_place(model: ModelProto, base_dir: Path, where: str, capacity: int |
     for cache in found:
         for one in cache.both:
             heads, width = (int(e.constant or 0) for e in (one.extents[1], one.extents[3]))
-            shape = (batch, heads or "key_heads", capacity or CAPACITY, width or "features")
+            shape = (batch, heads or "key_heads", CAPACITY, width or "features")
             editor.set_shape(one.past, shape)
             editor.set_shape(one.present, shape)
     editor.finish()
@@ -89,8 +74,25 @@ def hold_in_place(model: ModelProto, base_dir: Path, where: str, capacity: int |
         editor.remove_input(name)
     _write_bodies(model, writer, opsets[""])
     note.write(model)
-    buffers = tuple((one.past, one.present) for cache in found for one in cache.both)
-    return InPlace(buffers, lengths, padded, capacity)
+    buffers = tuple(
+        Buffer(one.past, one.present, one.axes, int(one.extents[1].constant or 0)) for cache in found for one in cache.both
+    )
+    return InPlace(buffers, lengths, padded, None, editor.counts)
+
+
+def fix_capacity(model: ModelProto, held: InPlace, capacity: int) -> InPlace:
+    """Declare how many rows the buffers have.
+
+    Args:
+        model: A model whose caches are in place; changed.
+        held: What was done.
+        capacity: Rows of the buffers.
+    """
+    editor = Editor(model.graph, opset_versions(model).get("", 1), all_names(model))
+    for buffer in held.buffers:
+        for name in (buffer.past, buffer.present):
+            editor.fix_extent(name, SEQUENCE_AXIS, capacity)
+    return replace(held, capacity=capacity)
 
 
 class _Writer:
