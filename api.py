@@ -17,6 +17,7 @@ from .graph import surgeon
 from .graph.given import given
 from .graph.index import Array
 from .rewriter import pipeline, report
+from .rewriter.cache.choice import GROWS, cache_choice
 from .rewriter.result import Options, binary_inputs
 from .rewriter.result import PassResult as Run
 
@@ -133,6 +134,7 @@ def rewrite(
     exact_bias: bool = _DEFAULT.exact_bias,
     inline: bool = _DEFAULT.inline,
     views: bool = _DEFAULT.views,
+    cache: str = GROWS,
     copy_data: bool = _DEFAULT.copy_data,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> RewriteResult:
@@ -154,6 +156,8 @@ def rewrite(
         exact_bias: Leave out the rounding of a bias to a narrow type.
         inline: Write the function bodies in place of the fused nodes.
         views: Let fused nodes read their operands where the graph has them, such as in a packed projection.
+        cache: ``grows``; or ``in-place`` or ``in-place=ROWS``: the caches that the model takes in and hands out become
+            buffers of a fixed number of rows, and an input says how many keys each sequence has.
         copy_data: Give the output data files of its own.
         progress: Told (phase, work done, work in all) now and then.
 
@@ -166,6 +170,7 @@ def rewrite(
         MissingDependency: onnxruntime is needed for the verification and not installed.
     """
     check_system()
+    in_place, capacity = cache_choice(cache)
     chosen = Options(
         allow_partial=allow_partial,
         dry_run=dry_run,
@@ -180,6 +185,8 @@ def rewrite(
         exact_bias=exact_bias,
         inline=inline,
         views=views,
+        in_place=in_place,
+        capacity=capacity,
         progress=progress,
     )
     if options is not None:

@@ -50,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--exact-bias", action="store_true", help="leave out the rounding of a bias to a narrow type")
     made.add_argument("--inline", action="store_true", help="write function bodies in place of the fused nodes")
     made.add_argument("--no-views", action="store_true", help="leave splits and transposes of operands in the graph")
+    made.add_argument("--cache", metavar="HOW", default="grows", help="in-place[=ROWS]: a cache of fixed buffers")
     made.add_argument("--copy-external-data", action="store_true", help="give OUT data files of its own")
     _add_common(made)
     made.add_argument("-q", "--quiet", action="store_true", help="say only what went wrong")
@@ -108,11 +109,11 @@ def _add_common(made: argparse.ArgumentParser) -> None:
     made.add_argument("-v", "--verbose", action="store_true", help="more of everything; tracebacks")
     made.add_argument(
         "--val-range",
-        metavar="NAME:[LO,HI]",
+        metavar="R",
         action="append",
         nargs="+",
         default=[],
-        help="values of an input; integers in [0,1] are boolean",
+        help="NAME:[LO,HI], values of an input; [0,1] is boolean",
     )
 
 

@@ -210,6 +210,22 @@ class SiteRecord(_SiteRecord, total=False):
     explanation: ExplanationRecord
 
 
+class BufferRecord(TypedDict):
+    """The past of keys or values: an input and the output that may be the same memory."""
+
+    past: str
+    present: str
+
+
+class CacheRecord(TypedDict):
+    """Caches that are held in place."""
+
+    key_lengths: str
+    capacity: int | None
+    removed_inputs: list[str]
+    buffers: list[BufferRecord]
+
+
 class EditsRecord(TypedDict):
     """Nodes and constants added and removed."""
 
@@ -443,6 +459,7 @@ class _Report(TypedDict):
     census: CensusRecord
     attention_found: str | None
     sites: list[SiteRecord]
+    cache: CacheRecord | None
     edits: EditsRecord
     verification: VerificationRecord | None
     notes: list[str]

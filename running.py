@@ -60,6 +60,7 @@ class Run:
         request: The engine and kernels that are asked for.
         ranges: Declared values of inputs.
         site: Which sites are shown.
+        cache: Whether caches are held in place, and in how many rows.
         notes: Lines for the end of the report.
     """
 
@@ -68,6 +69,7 @@ class Run:
     request: engine.EngineRequest | None
     ranges: dict[str, tuple[float, float]]
     site: re.Pattern[str] | None
+    cache: tuple[bool, int | None] = (False, None)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -211,6 +213,8 @@ class Run:
                     exact_bias=options.exact_bias,
                     inline=options.inline,
                     views=not options.no_views,
+                    in_place=self.cache[0],
+                    capacity=self.cache[1],
                     seed=options.seed,
                     inputs=options.inputs,
                     val_ranges=self.ranges,
@@ -280,11 +284,23 @@ def prepare(options: argparse.Namespace, outputs: Outputs, commands: Collection[
         if close:
             raise UsageError(f"'{word}' is neither a file nor a command. Did you mean: rewrite {close[0]}?")
     ranges = dict(parse_range(text) for group in options.val_range for text in group)
-    run = Run(options, outputs, engine.EngineRequest.of(options), ranges, _pattern(options.site))
+    request = engine.EngineRequest.of(options)
+    run = Run(options, outputs, request, ranges, _pattern(options.site), _cache(options.cache))
     if run.site is not None and not run.looks:
         raise UsageError("--site chooses what is shown: give it with --explain, --report or --extract.")
     run.check_places()
     return run
+
+
+def _cache(text: str) -> tuple[bool, int | None]:
+    if text == "grows":
+        return False, None  # without what a rewrite needs
+    from .rewriter.cache.choice import cache_choice
+
+    try:
+        return cache_choice(text)
+    except UsageError as error:
+        raise UsageError(f"--cache: {error}") from None
 
 
 def parse_range(text: str) -> tuple[str, tuple[float, float]]:

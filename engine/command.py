@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--target", metavar="SM", action="append", default=[], help="GPUs to build for: sm_80,sm_89")
     for kind in KINDS:
-        shapes: Any = {"metavar": "SHAPES", "nargs": "+", "dest": f"{kind}_shapes"}
+        shapes: Any = {"metavar": "S", "nargs": "+", "dest": f"{kind}_shapes"}
         # One text for the three, since a short help is read and a long one is scrolled past.
         text = "e.g. ids:1x32,mask:1x32; missing ones are derived" if kind == "min" else None
         group.add_argument(f"--{kind}-shapes", default=[], help=text, **shapes)

@@ -63,6 +63,8 @@ def rewrite(model: ModelFile | Any, output: str | Path | None = None, *, options
     original, analysis = source.model, result.analysis
     if not analysis.proven or (analysis.refused and not options.allow_partial) or options.dry_run:
         result.notes += empty_rows(analysis.proven, [])
+        if options.in_place and not options.dry_run:
+            _expect_fused(source)
         result.exit_code = _without_a_rewrite(original, analysis, result, options)
         return result
     if options.views:
@@ -198,6 +200,16 @@ def _inline(
             found = beside(found, verify_inlined(staged.path, second.path, staged.data_dir, options.seed))
         result.verification = found
     return inlined
+
+
+def _expect_fused(source: ModelFile) -> None:
+    """Nothing is rewritten, which is no reason to say so as usual where a file that was rewritten before is given.
+
+    Raises:
+        UsageError: It was.
+    """
+    if any(node.domain == DOMAIN for node in source.model.graph.node):
+        raise UsageError(f"'{source.path or 'the model'}' was rewritten before. Give --cache with the original model.")
 
 
 UNVERIFIED = {"failed": ExitCode.VERIFICATION_FAILED, "skipped": ExitCode.NOT_VERIFIED}

@@ -14,6 +14,7 @@ from ..graph.index import label
 from .census import sentence
 from .notices import policy_of, rows_record
 from .records.binding import Binding
+from .records.in_place import InPlace
 from .records.proof import Proof
 from .records.site import Site
 from .result import Absorbed, PassResult
@@ -42,6 +43,7 @@ def to_json(result: PassResult) -> dict[str, object]:
         "census": census(result),
         "attention_found": None if analysis.proven else sentence(analysis),
         "sites": [_site(s, result) for s in analysis.sites if s.is_attention],
+        "cache": _cache(result.cache),
         "edits": vars(result.counts).copy(),
         "verification": result.verification.to_json() if result.verification else None,
         "notes": list(result.notes),
@@ -106,6 +108,17 @@ def _site(site: Site, result: PassResult) -> dict[str, object]:
             "remedy": refusal.code.remedy,
         }
     return record
+
+
+def _cache(found: InPlace | None) -> dict[str, object] | None:
+    if found is None:
+        return None
+    return {
+        "key_lengths": found.lengths,
+        "capacity": found.capacity,
+        "removed_inputs": list(found.removed),
+        "buffers": [{"past": one.past, "present": one.present} for one in found.buffers],
+    }
 
 
 def _absorbed(found: Absorbed | None) -> dict[str, object] | None:
@@ -219,6 +232,7 @@ def to_text(
         )
         lines.extend(escape(t) for t in _memory(result))
         lines.extend(_absorption(result))
+        lines.extend(escape(t) for t in _in_place(result.cache))
     if result.verification is not None:
         lines.append("verification " + escape(result.verification.summary()))
         power = result.verification.power
@@ -257,6 +271,18 @@ def _absorption(result: PassResult) -> list[str]:
         size = f", {sum(counted) / 2**20:.1f} MiB of traffic at {max(one.length for one in found)} tokens"
     nodes = f"{copies} node{_s(copies)} that copied query, key, value or output"
     return [f"layouts: {nodes} gone{size}"]
+
+
+def _in_place(cache: InPlace | None) -> list[str]:
+    """What became of the caches."""
+    if cache is None:
+        return []
+    rows = "rows as you choose" if cache.capacity is None else f"{cache.capacity} rows"
+    gone = "".join(f"; input {name!r} is gone, since nothing is padded on the left" for name in cache.removed)
+    return [
+        f"cache: {len(cache.buffers)} buffers of {rows} in place; input {cache.lengths!r} [B] says how many keys each "
+        f"sequence has, the new ones included{gone}"
+    ]
 
 
 def _s(number: int) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import onnx
 
+from ..fused.family import KERNEL_MEMBERS
 from .errors import KernelsMissingError, LimitError, RunError
 from .inputs.draw import InputSet
 from .judge.compare import Allowance, OutputAxes, compare
@@ -68,9 +69,11 @@ def chosen(
     Raises:
         KernelsMissingError: They cannot run where they are asked to, or do not compute a form of the model.
     """
-    unknown = sorted({site.variant.form for site in find_sites(rewritten) if not site.variant.bias.kernels})
+    sites = find_sites(rewritten)
+    unknown = sorted({f"the form {site.variant.form}" for site in sites if not site.variant.bias.kernels})
+    unknown += sorted({site.variant.op_type for site in sites if site.variant not in KERNEL_MEMBERS and not unknown})
     if unknown:
-        reason = f"there are none for the form {' and '.join(unknown)}, which the function body computes"
+        reason = f"there are none for {' and '.join(unknown)}, which the function body computes"
         if wanted != "auto":
             raise KernelsMissingError(f"--verify-on {wanted}: {reason}")
         return (), (f"the rewritten model was not run on the kernels: {reason}",)
