@@ -92,13 +92,20 @@ def check_parser() -> argparse.ArgumentParser:
     return made
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """As wide as the words before the descriptions are, so that none needs a line of its own."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=26, width=82)
+
+
 def _parser(name: str, description: str, epilog: str = "", argument: str = "MODEL") -> argparse.ArgumentParser:
     return argparse.ArgumentParser(
         prog=name,
         usage=f"{name} [options] {argument}",
         description=description,
         epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
         add_help=False,
     )
 

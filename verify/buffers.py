@@ -7,16 +7,19 @@ of the buffers that nobody uses.  What the original computes of each sequence al
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from .errors import RunError
 from .inputs.draw import Case, Drawer, InputSet, Padding
 from .inputs.sizes import DrawnSizes, Relation, Symbols
 from .inputs.usage import ModelInput
 from .judge.compare import OutputAxes, find_layouts
 from .run.runtime import Array, Arrays, Session
+
+Premise = Callable[[Mapping[str, tuple[int, ...]]], str | None]
 
 _CANONICAL = "BHSD"
 _NOISE = 3.0
@@ -89,17 +92,21 @@ def step(name: str, past: Sequence[int], new: Sequence[int], *, spare: int = 5, 
     return Step(name, past, new, max(past) + max(new) + spare)
 
 
-def steps(long: int, *, new: int | None, most: int | None) -> tuple[Step, ...]:
+def steps(long: int, *, new: int | None, most: int | None, ragged: bool) -> tuple[Step, ...]:
     """The runs that are compared, the cheap ones first.
 
     Args:
         long: A length at which even the smallest slope matters.
         new: The number of new tokens, where the model fixes it.
         most: The number of sequences, if the model takes no more.
+        ragged: Sequences of one run may get different numbers of new tokens.  Causality hides what is behind the last
+            of them, so the padding there matters to nobody; without it all get as many.
     """
 
     def several(*rows: int) -> tuple[int, ...]:
-        return rows if new is None else (new,) * len(rows)
+        if new is not None:
+            return (new,) * len(rows)
+        return rows if ragged else (max(rows),) * len(rows)
 
     return (
         step("prompts of different lengths", (0, 0, 0), several(6, 2, 4), most=most),
@@ -135,6 +142,7 @@ class States:
         buffers: What is held in place.
         lengths: The input of the other model that says how many keys there are.
         removed: Inputs that the other model has not.
+        premise: Why shapes are outside of what was proven, or None.
     """
 
     def __init__(
@@ -146,7 +154,9 @@ class States:
         buffers: Sequence[Buffer],
         lengths: str,
         removed: Sequence[str],
+        premise: Premise,
     ) -> None:
+        self._premise = premise
         self._session = session
         self._inputs = {entry.name: entry for entry in inputs}
         self._symbols = symbols
@@ -182,7 +192,7 @@ class States:
             state: Where the sequences stand; drawn as well if None.
 
         Raises:
-            RunError: The original does not run.
+            RunError: The original does not run, or not within what was proven.
         """
         feeds: list[Arrays] = []
         wanted: list[Arrays] = []
@@ -196,6 +206,9 @@ class States:
                 else:
                     np.moveaxis(wide[entry.name], axis, 0)[:new] = np.moveaxis(own[entry.name], axis, 0)
             own.update({} if state is None else state.pasts[number])
+            outside = self._premise({name: array.shape for name, array in own.items()})
+            if outside is not None:
+                raise RunError(outside)
             feeds.append({**wide, **{one.past: own[one.past] for one in self._buffers}})
             wanted.append(self._session.run(own))
         arrays = {entry.name: self._stacked(entry, feeds) for entry in self._shared}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ..base.hidden import scratch
-from .buffers import Buffer, State, States, step, steps
+from .buffers import Buffer, State, States, Step, step, steps
 from .errors import RunError
 from .inputs.draw import Drawer, InputSet
 from .inputs.lengths import long_length
@@ -83,7 +84,8 @@ def verify_steps(
         )
         try:
             session = Session(clones[0], threads=options.threads)
-            states = States(session, inputs, symbols, drawer, buffers, lengths, removed)
+            premise = options.premise or (lambda shapes: None)
+            states = States(session, inputs, symbols, drawer, buffers, lengths, removed, premise)
             layouts = states.layouts(options.seed)
         except RunError as error:
             return skipped(f"onnxruntime does not run the original: {error}")
@@ -102,11 +104,16 @@ def _compared(
 ) -> Verification:
     sites = find_sites(clones[1].proto)
     slopes = [slope for site in sites for slope in site.slopes or ()]
-    sets, wanted, notes = _drawn(states, symbols, layouts, long_length(slopes, options.max_length), options)
+    ragged = all(site.variant.causal for site in sites)
+    long = long_length(slopes, options.max_length)
+    planner = partial(steps, new=None if symbols.has_new else 1, most=None if states.batches() else 1, ragged=ragged)
+    sets, wanted, notes = _drawn(states, planner, layouts, long, options)
+    if not ragged and symbols.has_new:
+        notes.append("without causality new tokens see each other, so all sequences of a run get as many")
     if not sets:
         return skipped(f"the original runs on none of the inputs: {'; '.join(notes)}")
     options.progress("running the output", 0, 0)
-    chained = _chain(clones[1], states, layouts, options, one_token=not symbols.has_new)
+    chained = _chain(clones[1], states, layouts, options, prompt=(5, 3) if symbols.has_new and ragged else (1, 1))
     axes = {name: layouts.get(name, OutputAxes(0, 2)) for expected in wanted for name in expected}
     failures, outputs = run_rewritten(clones[1], sets, threads=options.threads)
     used: list[dict[str, Allowance]] = [{} for _ in sets]
@@ -142,7 +149,11 @@ def _compared(
 
 
 def _drawn(
-    states: States, symbols: Symbols, layouts: dict[str, OutputAxes], long: int, options: VerifyOptions
+    states: States,
+    planner: Callable[[int], Sequence[Step]],
+    layouts: dict[str, OutputAxes],
+    long: int,
+    options: VerifyOptions,
 ) -> tuple[list[InputSet], list[Arrays], list[str]]:
     """The sets, what they have to yield, and notes about those that the original does not take.
 
@@ -151,13 +162,12 @@ def _drawn(
     sets: list[InputSet] = []
     wanted: list[Arrays] = []
     refused: dict[str, str] = {}
-    most, new = None if states.batches() else 1, None if symbols.has_new else 1
-    names = [one.name for one in steps(long, new=new, most=most)]
+    names = [one.name for one in planner(long)]
     for number, name in enumerate(names):
         options.progress("running the original", number, len(names))
         length = long
         while name not in {one.name for one in sets} and length >= SHORTEST:
-            planned = steps(length, new=new, most=most)[number]
+            planned = planner(length)[number]
             try:
                 one, expected, _ = states.draw(planned, layouts, (options.seed, number))
             except RunError as error:
@@ -171,11 +181,10 @@ def _drawn(
 
 
 def _chain(
-    model: Model, states: States, layouts: dict[str, OutputAxes], options: VerifyOptions, *, one_token: bool
+    model: Model, states: States, layouts: dict[str, OutputAxes], options: VerifyOptions, *, prompt: tuple[int, int]
 ) -> list[SetResult]:
     """Several steps, each on the buffers that the model itself left; the first of them are prompts."""
     most = None if states.batches() else 1
-    prompt = (1, 1) if one_token else (5, 3)
     planned = step("a prompt, then its own buffers", (0, 0), prompt, spare=CHAIN, most=most)
     session = Session(model, threads=options.threads)
     state: State | None = None
