@@ -30,10 +30,15 @@ if TYPE_CHECKING:
     from .rewriter.result import Options as Options
     from .runtime import claimed_nodes as claimed_nodes
     from .runtime import get_library_path as get_library_path
+    from .runtime.decoder import CacheFull as CacheFull
+    from .runtime.decoder import Decoder as Decoder
+    from .runtime.sampling import Sampling as Sampling
     from .runtime.session import InferenceSession as InferenceSession
 
 _PLACES = {
     "AlibiError": "base.errors",
+    "CacheFull": "runtime.decoder",
+    "Decoder": "runtime.decoder",
     "EngineFailed": "base.errors",
     "ExitCode": "base.errors",
     "InferenceSession": "runtime.session",
@@ -44,6 +49,7 @@ _PLACES = {
     "PluginNotUsed": "base.errors",
     "RewritePass": "ir_pass",
     "RewriteResult": "api",
+    "Sampling": "runtime.sampling",
     "UsageError": "base.errors",
     "build_engine": "api",
     "check": "intact",
@@ -55,6 +61,8 @@ _PLACES = {
 
 __all__ = [
     "AlibiError",
+    "CacheFull",
+    "Decoder",
     "EngineFailed",
     "ExitCode",
     "InferenceSession",
@@ -65,6 +73,7 @@ __all__ = [
     "PluginNotUsed",
     "RewritePass",
     "RewriteResult",
+    "Sampling",
     "UsageError",
     "__version__",
     "build_engine",

@@ -5,9 +5,11 @@ Other tools inline functions, drop them or remove nodes without a word.  ``rewri
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from onnx import ModelProto, NodeProto
 
@@ -19,6 +21,9 @@ VERSION = "alibi_rewriter.version"
 FUSED = "alibi_rewriter.fused"
 INLINED = "alibi_rewriter.inlined"
 """Keys of the note; the latter two hold e.g. ``2 AlibiAttentionCausal, 1 AlibiAttentionLinear``."""
+
+CACHE = "alibi_rewriter.cache"
+"""Key of the note on caches in place: JSON with ``key_lengths`` and ``buffers``, pairs of input and output."""
 
 _ENTRY = re.compile(r"(\d{1,9}) (\w+)")
 
@@ -52,6 +57,49 @@ def write(model: ModelProto, *, inlined: Mapping[str, int] | None = None) -> Non
     for key, value in entries.items():
         if value:
             model.metadata_props.add(key=key, value=value)
+
+
+@dataclass(frozen=True)
+class HeldCache:
+    """Caches in place, as the note has them.
+
+    Attributes:
+        lengths: The input that says how many keys each sequence has.
+        buffers: Inputs with the outputs that may be the same memory.
+    """
+
+    lengths: str
+    buffers: tuple[tuple[str, str], ...]
+
+
+def write_cache(model: ModelProto, held: HeldCache) -> None:
+    """Note which inputs are buffers.
+
+    Args:
+        model: Changed.
+        held: What to note.
+    """
+    content = json.dumps({"key_lengths": held.lengths, "buffers": held.buffers}, separators=(",", ":"))
+    model.metadata_props.add(key=CACHE, value=content)
+
+
+def read_cache(metadata: Mapping[str, str]) -> HeldCache | None:
+    """What the note says of caches; None without one.
+
+    Args:
+        metadata: Of a model, as onnxruntime hands it out as well.
+
+    Raises:
+        ValueError: It is no such note.
+    """
+    if CACHE not in metadata:
+        return None
+    try:
+        content = json.loads(metadata[CACHE])
+        pairs = tuple((str(past), str(present)) for past, present in content["buffers"])
+        return HeldCache(str(content["key_lengths"]), pairs)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"metadata {CACHE!r} does not say which inputs are buffers: {error}") from None
 
 
 def read(model: ModelProto, key: str) -> Counter[str] | None:

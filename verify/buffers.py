@@ -7,6 +7,7 @@ of the buffers that nobody uses.  What the original computes of each sequence al
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -41,6 +42,14 @@ class Buffer:
     present: str
     axes: tuple[str, ...]
     heads: int
+
+    def shape(self, drawn: Sequence[int], past: int) -> tuple[int, ...]:
+        """The shape of the past of one sequence, where ``drawn`` has the right number of features."""
+        known = {"S": past, "B": 1, "H": self.heads}
+        return tuple(
+            extent if "D" in held else math.prod(known[letter] for letter in held)
+            for held, extent in zip(self.axes, drawn, strict=True)
+        )
 
     def canonical(self, array: Array, batch: int) -> Array:
         """[B, H, S, D] of what the original has."""
@@ -264,8 +273,14 @@ class States:
         return expected, valid
 
     def _drawn(self, name: str, new: int, past: int, seed: Sequence[int]) -> InputSet:
+        """Inputs of the original for one sequence.  Which axis of a cache grows is known, whatever its shape suggests."""
         case = Case(name, DrawnSizes(1, new, past), Padding.NONE)
-        return self._drawer.draw(case, Relation.PAST_AND_NEW, seed)
+        drawn = self._drawer.draw(case, Relation.PAST_AND_NEW, seed)
+        rng = np.random.default_rng([*seed, 7])
+        for one in self._buffers:
+            shape = one.shape(drawn.arrays[one.past].shape, past)
+            drawn.arrays[one.past] = rng.standard_normal(shape).astype(drawn.arrays[one.past].dtype)
+        return drawn
 
     def _stacked(self, entry: ModelInput, feeds: Sequence[Arrays]) -> Array:
         axis = self._axis(entry, "batch")

@@ -74,6 +74,8 @@ def hold_in_place(model: ModelProto, base_dir: Path, where: str) -> InPlace:
         editor.remove_input(name)
     _write_bodies(model, writer, opsets[""])
     note.write(model)
+    pairs = tuple((one.past, one.present) for cache in found for one in cache.both)
+    note.write_cache(model, note.HeldCache(lengths, pairs))
     buffers = tuple(
         Buffer(one.past, one.present, one.axes, int(one.extents[1].constant or 0)) for cache in found for one in cache.both
     )

@@ -42,7 +42,7 @@ PHASES = (
     ("check",),
     ("result", "notices"),
     ("absorb",),
-    ("working_copy", "apply"),
+    ("working_copy", "apply", "cache"),
     ("compared",),
     ("pipeline", "census"),
     ("report", "spec", ""),
