@@ -23,7 +23,7 @@ struct Domain;
 struct Allocator;
 
 // ONNXTensorElementDataType
-enum ElementType : int32_t { kUndefined = 0, kFloat = 1, kBool = 9, kFloat16 = 10, kBFloat16 = 16 };
+enum ElementType : int32_t { kUndefined = 0, kFloat = 1, kInt64 = 7, kBool = 9, kFloat16 = 10, kBFloat16 = 16 };
 
 // OrtErrorCode
 enum Code : int32_t { kFail = 1, kInvalidArgument = 2, kNotImplemented = 9 };
