@@ -1,6 +1,6 @@
 """Runs a node on the CPU whose buffers of keys and values may not be touched behind 4,096 keys.
 
-    behind.py ROWS DTYPE LENGTH
+behind.py ROWS DTYPE LENGTH
 """
 
 from __future__ import annotations

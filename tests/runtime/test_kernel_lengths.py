@@ -59,7 +59,7 @@ def test_batches_of_every_length(variant: Variant, rows: int) -> None:
 
 @pytest.mark.parametrize("name", SETS)
 @pytest.mark.parametrize("dtype", ROUNDING)
-def test_every_type_and_instruction_set(sets: ctypes.CDLL, name: str, dtype: str) -> None:  # noqa: F811
+def test_every_type_and_instruction_set(sets: ctypes.CDLL, name: str, dtype: str) -> None:
     if not sets.alibiUseInstructionSet(name.encode()):
         pytest.skip(f"this machine has no {name}")
     for number, variant in enumerate(WITH_LENGTHS[::2]):
@@ -156,4 +156,3 @@ def test_an_alignment_that_is_none_is_refused(op_type: str, rows: str | None, sa
         made.graph.node[0].attribute.append(onnx.helper.make_attribute("rows", rows))
     with pytest.raises(Exception, match=said):
         InferenceSession(made.SerializeToString())
-
