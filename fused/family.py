@@ -181,7 +181,7 @@ def family_of(forms: Sequence[Form]) -> tuple[Variant, ...]:
 FAMILY_MEMBERS: tuple[Variant, ...] = family_of(FORMS)
 """The closed family: 78 members, those with key lengths last."""
 
-KERNEL_MEMBERS: tuple[Variant, ...] = tuple(m for m in FAMILY_MEMBERS if m.bias.kernels and not m.lengths)
+KERNEL_MEMBERS: tuple[Variant, ...] = tuple(m for m in FAMILY_MEMBERS if m.bias.kernels)
 """The members that have kernels.  Native libraries register exactly these, and function bodies compute the others."""
 
 PREFER_KEY_BIAS = False

@@ -56,8 +56,6 @@ class KernelRequest:
             raise ValueError(f"no such fused node: {self.op_type!r}")
         if not self.variant.bias.kernels:
             raise ValueError(f"there are no kernels for the form {self.variant.form!r}")
-        if self.variant.lengths:
-            raise ValueError("there are no kernels that take key lengths")
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype {self.dtype!r} is not one of {', '.join(DTYPES)}")
         for name in ("head_dim", "value_dim"):
@@ -84,12 +82,12 @@ class KernelRequest:
     @classmethod
     def of(
         cls, *, symmetric: bool, causal: bool, positions: bool, mask_dtype: str | None, dtype: str, head_dim: int,
-        value_dim: int | None = None, key_bias: bool = False, window: bool = False,
+        value_dim: int | None = None, key_bias: bool = False, window: bool = False, lengths: bool = False,
     ) -> KernelRequest:  # fmt: skip
         """The request for the node with these properties."""
         form = SYMMETRIC if symmetric else LINEAR
         kind = {None: MaskKind.NONE, "bool": MaskKind.BOOLEAN}.get(mask_dtype, MaskKind.ADDITIVE)
-        variant = Variant(form.name, causal, positions, kind.value, key_bias, window)
+        variant = Variant(form.name, causal, positions, kind.value, key_bias, window, lengths)
         return cls(variant.op_type, dtype, head_dim, value_dim or head_dim, mask_dtype)
 
 
@@ -190,6 +188,7 @@ def constants_of(
         "MASK_ROWS": layout.mask_rows,
         "KEY_BIAS": variant.key_bias,
         "WINDOW": variant.window,
+        "LENGTHS": variant.lengths,
         # Three TF32 products keep float32 inputs to about 2^-21; one would keep 2^-11.
         "PRECISION": "tf32x3" if request.dtype == "float32" else "ieee",
         "D": request.head_dim,
@@ -206,7 +205,8 @@ def constants_of(
     if role == "combine":
         natural = variant.mask == MaskKind.ADDITIVE.value or variant.key_bias
         return {
-            "NATURAL": natural, "V": request.value_dim, "V_PADDED": padded["V_PADDED"], "MAX_SPLITS": MAX_SPLITS,
+            "NATURAL": natural, "LENGTHS": variant.lengths, "V": request.value_dim, "V_PADDED": padded["V_PADDED"],
+            "MAX_SPLITS": MAX_SPLITS,
             "BLOCK": min(64, 8192 // padded["V_PADDED"]),
         }  # fmt: skip
     if role == "key_norms":

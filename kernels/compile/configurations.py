@@ -64,9 +64,9 @@ def applies(rule: dict[str, Any], request: KernelRequest, arch: int) -> bool:
     low, high = rule.get("head_dim", [0, 256])
     if arch not in rule["arch"] or not low <= largest <= high:
         return False
-    # The Hopper kernel takes one thing that differs by key, and windows where nothing does.
+    # The Hopper kernel takes one thing that differs by key, windows where nothing does, and no lengths.
     by_key = variant.key_bias and (variant.window or request.mask_dtype is not None)
-    if rule["engine"] == "hopper" and (by_key or (variant.window and variant.positions)):
+    if rule["engine"] == "hopper" and (by_key or variant.lengths or (variant.window and variant.positions)):
         return False
     facts = {
         "element_bytes": ELEMENT_BYTES[request.dtype],
@@ -83,7 +83,7 @@ def applies(rule: dict[str, Any], request: KernelRequest, arch: int) -> bool:
 def can_skip(request: KernelRequest) -> bool:
     """Whether the certificate is defined: every row sees its own key, and distances are those of the indices."""
     variant = request.variant
-    more = variant.positions or variant.window or variant.key_bias or request.mask_dtype is not None
+    more = variant.positions or variant.window or variant.key_bias or variant.lengths or request.mask_dtype is not None
     return not more and (variant.causal or is_symmetric(variant))
 
 

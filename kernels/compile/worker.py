@@ -69,6 +69,7 @@ def _argument(
         (name == "mask" and request.mask_dtype is None)
         or (name == "key_positions" and not variant.positions)
         or (name == "key_bias" and not variant.key_bias)
+        or (name == "key_lengths" and not variant.lengths)
         or (name in ("reach", "key_norms") and role == "prefill" and not skip)
         or (name in ("ticket", "previous") and role == "prefill" and not (skip or looks))
         or (name == "blocks" and role == "prefill" and not looks)
@@ -84,6 +85,12 @@ def _argument(
         if name == "mask" and dtype:
             align = ELEMENT_BYTES[dtype] * (16 if layout.mask_dense else 1)
         return f"*{TRITON_TYPES[dtype or '']}", {"name": called, "kind": "pointer", "multiple_of": align}
+    if name == "key_lengths":
+        return "*i64", {"name": called, "kind": "pointer", "multiple_of": 8}
+    if name == "lengths_batch":
+        return ("i64", {"name": called, "kind": "int64", "multiple_of": 1}) if variant.lengths else 0
+    if name == "rows_first" and not variant.lengths:
+        return 0
     if name in ("reach", "ticket", "previous", "blocks"):
         kind = "*u8" if name == "blocks" else "*i32"
         return kind, {"name": called, "kind": "pointer", "multiple_of": 16}

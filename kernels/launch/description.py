@@ -30,14 +30,14 @@ SIZES = ("batch", "heads", "kv_heads", "group", "s_q", "s_kv", "head_dim", "valu
 TENSORS = ("query", "key", "value", "output")
 WORKSPACES = ("key_norms", "reach", "partial", "partial_sums", "ticket", "previous", "blocks")
 """Buffers that live from one launch of a call to the next."""
-POINTERS = (*TENSORS, "slopes", "mask", "key_positions", "key_bias", *WORKSPACES)
+POINTERS = (*TENSORS, "slopes", "mask", "key_positions", "key_bias", "key_lengths", *WORKSPACES)
 STRIDES = (
     *(f"{tensor}_{axis}" for tensor in TENSORS for axis in ("batch", "head", "row")),
     "mask_batch", "mask_head", "mask_row", "mask_column", "positions_batch", "bias_batch",
-    "bias_head",
+    "bias_head", "lengths_batch",
 )  # fmt: skip
 WINDOWS = ("window_left", "window_right")
-SCALARS = ("scale", "empty_mean", *WINDOWS)
+SCALARS = ("scale", "empty_mean", "rows_first", *WINDOWS)
 
 KINDS = ("pointer", "tensor_map", "int32", "int64", "float32", "zero32", "zero64")
 """``zero32`` and ``zero64`` are slots that the kernel declares and never reads; zeros go there."""
@@ -146,7 +146,7 @@ class Argument:
         known = {
             "pointer": POINTERS,
             "tensor_map": TENSORS,
-            "int32": (*SIZES, *STRIDES, "empty_mean", *WINDOWS),
+            "int32": (*SIZES, *STRIDES, "empty_mean", "rows_first", *WINDOWS),
             "int64": STRIDES,
             "float32": ("scale",),
             "zero32": ("",),

@@ -55,6 +55,8 @@ class Call:
     key_bias: Tensor | None = None
     window_left: int = UNBOUNDED
     window_right: int = UNBOUNDED
+    key_lengths: Tensor | None = None
+    rows_first: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,8 @@ def _check(request: KernelRequest, call: Call) -> None:
     if min(batch, heads, s_q, s_kv, kv_heads) < 1 or heads % kv_heads:
         raise ValueError(f"{heads} heads over {kv_heads} key heads, {s_q} rows, {s_kv} keys, batch {batch}")
     if (call.mask is None) != (request.mask_dtype is None) or (
-        (call.key_positions is not None, call.key_bias is not None) != (
-            request.variant.positions, request.variant.key_bias,
+        (call.key_positions is not None, call.key_bias is not None, call.key_lengths is not None) != (
+            request.variant.positions, request.variant.key_bias, request.variant.lengths,
         )
     ):  # fmt: skip
         raise ValueError(f"the inputs are not those of {request.op_type}")
@@ -119,6 +121,11 @@ def _check(request: KernelRequest, call: Call) -> None:
         fits = len(bias.shape) == 3 and bias.shape[0] in (1, batch) and bias.shape[1] in (1, heads)
         if bias.dtype != "float32" or not fits or bias.shape[2] != s_kv or bias.strides[2] != 1:
             raise ValueError(f"key_bias is {bias.dtype}{list(bias.shape)}")
+    lengths = call.key_lengths
+    if lengths is not None and (lengths.dtype != "int64" or lengths.shape not in ((1,), (batch,))):
+        raise ValueError(f"key_lengths is {lengths.dtype}{list(lengths.shape)}")
+    if call.rows_first and not request.variant.lengths:
+        raise ValueError(f"rows aligned with the first keys for {request.op_type}")
     sides = (call.window_left, call.window_right)
     if min(sides) < UNBOUNDED or max(sides) > LARGEST_WINDOW or (max(sides) >= 0 and not request.variant.window):
         raise ValueError(f"a window of {sides} for {request.op_type}")
@@ -138,6 +145,8 @@ def _strides(call: Call) -> dict[str, int]:
     for place, axis in enumerate(("batch", "head")):
         found[f"bias_{axis}"] = 0 if bias is None or bias.shape[place] == 1 else bias.strides[place]
     found["positions_batch"] = 0 if positions is None or positions.shape[0] == 1 else positions.strides[0]
+    lengths = call.key_lengths
+    found["lengths_batch"] = 0 if lengths is None or lengths.shape[0] == 1 else lengths.strides[0]
     return found
 
 
@@ -178,9 +187,10 @@ def make_plan(description: Description, call: Call, arch: int, multiprocessors: 
     sizes["mask_batches"] = batch if strides["mask_batch"] else 1
     sizes["mask_heads"] = heads if strides["mask_head"] else 1
     values: dict[str, int | float] = {**strides, "scale": call.scale, "empty_mean": int(call.empty_mean)}
+    values["rows_first"] = int(call.rows_first)
     values |= {"window_left": call.window_left, "window_right": call.window_right}
     tensors = {name: getattr(call, name) for name in ("query", "key", "value", "output", "slopes")}
-    for name in ("mask", "key_positions", "key_bias"):
+    for name in ("mask", "key_positions", "key_bias", "key_lengths"):
         if getattr(call, name) is not None:
             tensors[name] = getattr(call, name)
     wide = {"query": head_dim, "key": head_dim, "value": value_dim, "output": value_dim}

@@ -17,6 +17,8 @@ from .primitives import (
     MASK_ADDITIVE,
     MASK_NONE,
     exponential,
+    first_row_of,
+    keys_of,
     load_columns,
     load_rows,
     mean_of_values,
@@ -28,12 +30,13 @@ from .scores import ask, seen_scores
 
 @triton.jit
 def alibi_decode(
-    query, key, value, slopes, mask, key_positions, key_bias, output, partial, partial_sums,
+    query, key, value, slopes, mask, key_positions, key_bias, key_lengths, output, partial, partial_sums,
     query_batch, query_head, query_row, key_batch, key_head, key_row, value_batch, value_head, value_row,
     output_batch, output_head, output_row, mask_batch, mask_head, mask_row, mask_column, positions_batch,
-    bias_batch, bias_head, heads, group, s_q, s_kv, window_left, window_right, scale_natural, empty_mean,
+    bias_batch, bias_head, lengths_batch, heads, group, s_q, s_kv, window_left, window_right, rows_first, scale_natural,
+    empty_mean,
     SYMMETRIC: tl.constexpr, CAUSAL: tl.constexpr, POSITIONS: tl.constexpr, MASK: tl.constexpr,
-    MASK_ROWS: tl.constexpr, KEY_BIAS: tl.constexpr, WINDOW: tl.constexpr, SPLIT: tl.constexpr,
+    MASK_ROWS: tl.constexpr, KEY_BIAS: tl.constexpr, WINDOW: tl.constexpr, LENGTHS: tl.constexpr, SPLIT: tl.constexpr,
     PRECISION: tl.constexpr,
     D: tl.constexpr, D_PADDED: tl.constexpr, V: tl.constexpr, V_PADDED: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -57,7 +60,10 @@ def alibi_decode(
     exists = packed < group * s_q
     row = packed // group
     head = kv_head * group + packed % group
-    row_as_key = row + (s_kv - s_q)
+    if LENGTHS:
+        # The chunks below are of the keys that there are, so that all programs have their share of them.
+        s_kv, empty_mean = keys_of(key_lengths, batch, lengths_batch, s_kv, empty_mean)
+    row_as_key = row + first_row_of(s_kv, s_q, rows_first, LENGTHS)
     slope = tl.load(slopes + head, mask=exists, other=0.0)
     scale = scale_natural
     if not NATURAL:
@@ -93,14 +99,15 @@ def alibi_decode(
     first_key = 0
     stop = s_kv
     if WINDOW:
-        first_row = tl.program_id(1) * BLOCK_M // group + (s_kv - s_q)
-        first_key, stop = window_of(first_row, last + (s_kv - s_q), s_kv, window_left, window_right, BLOCK_N)
+        first_row = tl.program_id(1) * BLOCK_M // group + first_row_of(s_kv, s_q, rows_first, LENGTHS)
+        last_row = last + first_row_of(s_kv, s_q, rows_first, LENGTHS)
+        first_key, stop = window_of(first_row, last_row, s_kv, window_left, window_right, BLOCK_N)
     # Chunks are of all keys, whatever causality says; with a window, of those that it shows to this tile of rows.
     chunk = tl.cdiv(tl.cdiv(tl.maximum(stop - first_key, 1), BLOCK_N), splits) * BLOCK_N
     begin = first_key + split * chunk
     end = tl.minimum(begin + chunk, stop)
     if CAUSAL:
-        end = tl.minimum(end, last + (s_kv - s_q) + 1)
+        end = tl.minimum(end, last + first_row_of(s_kv, s_q, rows_first, LENGTHS) + 1)
     peak = tl.full([BLOCK_M], float("-inf"), dtype=tl.float32)
     total = tl.zeros([BLOCK_M], dtype=tl.float32)
     out = tl.zeros([BLOCK_M, V_PADDED], dtype=tl.float32)
@@ -141,6 +148,9 @@ def alibi_decode(
         slot = ((batch * heads + head64) * s_q + row) * splits + split
         tl.store(partial_sums + slot * 2, peak, mask=exists)
         tl.store(partial_sums + slot * 2 + 1, total, mask=exists)
+        if LENGTHS:
+            # Nobody reads the values of a chunk without keys, and a short batch has many of those.
+            stored = stored & (begin < end)
         tl.store(partial + slot[:, None] * V + value_columns[None, :], out, mask=stored)
     else:
         if MASK != MASK_NONE or CAUSAL or KEY_BIAS or WINDOW:
@@ -153,14 +163,17 @@ def alibi_decode(
 
 @triton.jit
 def alibi_combine(
-    partial, partial_sums, value, output, value_batch, value_head, value_row, output_batch, output_head, output_row,
-    heads, group, s_q, s_kv, splits, empty_mean,
-    NATURAL: tl.constexpr, V: tl.constexpr, V_PADDED: tl.constexpr, MAX_SPLITS: tl.constexpr, BLOCK: tl.constexpr,
+    partial, partial_sums, value, key_lengths, output, value_batch, value_head, value_row, output_batch, output_head,
+    output_row, lengths_batch, heads, group, s_q, s_kv, splits, empty_mean,
+    NATURAL: tl.constexpr, LENGTHS: tl.constexpr, V: tl.constexpr, V_PADDED: tl.constexpr, MAX_SPLITS: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Grid (batch * heads, s_q): joins the chunks of one query row; ``value`` only serves rows without keys."""
     row = tl.program_id(1).to(tl.int64)
     head = tl.program_id(0) % heads
     batch = (tl.program_id(0) // heads).to(tl.int64)
+    if LENGTHS:
+        s_kv, empty_mean = keys_of(key_lengths, batch, lengths_batch, s_kv, empty_mean)
     first = ((batch * heads + head) * s_q + row) * splits
     lane = tl.arange(0, MAX_SPLITS)
     peaks = tl.load(partial_sums + (first + lane) * 2, mask=lane < splits, other=float("-inf"))
@@ -179,7 +192,11 @@ def alibi_combine(
             partial_sums + (first + part) * 2 + 1, mask=inside, other=0.0
         )
         at = partial + (first + part)[:, None] * V + columns[None, :]
-        tile = tl.load(at, mask=(part[:, None] < splits) & (columns[None, :] < V), other=0.0)
+        if LENGTHS:
+            inside = inside & (of_part > float("-inf"))
+            tile = tl.load(at, mask=inside[:, None] & (columns[None, :] < V), other=0.0)
+        else:
+            tile = tl.load(at, mask=(part[:, None] < splits) & (columns[None, :] < V), other=0.0)
         out += tl.sum(tile * weight[:, None], 0)
     out = out / tl.where(empty, 1.0, total)
     if empty & (empty_mean != 0):

@@ -22,9 +22,11 @@ from .primitives import (
     LOG2E,
     MASK_ADDITIVE,
     MASK_NONE,
+    first_row_of,
     hide,
     hide_with_bias,
     in_window,
+    keys_of,
     load_columns,
     load_rows,
     mean_of_values,
@@ -200,12 +202,13 @@ def _store(
 
 @triton.jit
 def alibi_prefill(
-    query, key, value, slopes, mask, key_positions, key_bias, reach, output,
+    query, key, value, slopes, mask, key_positions, key_bias, key_lengths, reach, output,
     query_batch, query_head, query_row, key_batch, key_head, key_row, value_batch, value_head, value_row,
     output_batch, output_head, output_row, mask_batch, mask_head, mask_row, mask_column, positions_batch,
-    bias_batch, bias_head, heads, group, s_q, s_kv, window_left, window_right, scale_natural, empty_mean,
+    bias_batch, bias_head, lengths_batch, heads, group, s_q, s_kv, window_left, window_right, rows_first, scale_natural,
+    empty_mean,
     SYMMETRIC: tl.constexpr, CAUSAL: tl.constexpr, POSITIONS: tl.constexpr, MASK: tl.constexpr,
-    MASK_ROWS: tl.constexpr, KEY_BIAS: tl.constexpr, WINDOW: tl.constexpr, SKIP: tl.constexpr,
+    MASK_ROWS: tl.constexpr, KEY_BIAS: tl.constexpr, WINDOW: tl.constexpr, LENGTHS: tl.constexpr, SKIP: tl.constexpr,
     PRECISION: tl.constexpr, D: tl.constexpr, D0: tl.constexpr, D1: tl.constexpr, V: tl.constexpr, V0: tl.constexpr,
     V1: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -220,6 +223,8 @@ def alibi_prefill(
         mask: element (b, h, i, j) at ``b * mask_batch + h * mask_head + i * mask_row + j * mask_column``.
         key_positions: [B or 1, S_kv], float32; ``positions_batch`` is 0 for the latter.
         key_bias: element (b, h, j) at ``b * bias_batch + h * bias_head + j``, float32 (KEY_BIAS).
+        key_lengths: how many keys a batch has, [B or 1], int64; ``lengths_batch`` is 0 for the latter (LENGTHS).
+        rows_first: row(i) = i (1) or the last row is the last key (0) (LENGTHS).
         window_left, window_right: how many keys before and after its own a row sees; -1 for all (WINDOW).
         reach: [B, H, ceil(S_q / 128), 2], int32: the first key needed and the end of those needed (SKIP).
         scale_natural: multiplies the dot products.
@@ -253,7 +258,9 @@ def alibi_prefill(
     if KEY_BIAS:
         bias_base = key_bias + batch * bias_batch + head.to(tl.int64) * bias_head
 
-    offset = s_kv - s_q
+    if LENGTHS:
+        s_kv, empty_mean = keys_of(key_lengths, batch, lengths_batch, s_kv, empty_mean)
+    offset = first_row_of(s_kv, s_q, rows_first, LENGTHS)
     first_row = tile * BLOCK_M
     local = tl.arange(0, BLOCK_M)
     row_in_mask = first_row + local

@@ -96,6 +96,21 @@ def window_of(first, last, s_kv, window_left, window_right, BLOCK_N: tl.constexp
 
 
 @triton.jit
+def keys_of(key_lengths, batch, lengths_batch, s_kv, empty_mean):
+    """How many keys a batch has, and whether rows without visible keys yield the mean of the values: not of none."""
+    keys = tl.minimum(tl.maximum(tl.load(key_lengths + batch * lengths_batch), 0), s_kv).to(tl.int32)
+    return keys, tl.where(keys > 0, empty_mean, 0)
+
+
+@triton.jit
+def first_row_of(s_kv, s_q, rows_first, LENGTHS: tl.constexpr):
+    """The key index of query row 0, which may be before the first key."""
+    if LENGTHS:
+        return tl.where(rows_first != 0, 0, s_kv - s_q)
+    return s_kv - s_q
+
+
+@triton.jit
 def exponential(difference, NATURAL: tl.constexpr):
     """Exp of a difference of scores, whichever units the scores are in."""
     if NATURAL:

@@ -21,23 +21,23 @@ constexpr uint32_t kMostItems = 4096;  // of any list
 constexpr char const* kSizes[] = {"batch", "heads", "kv_heads", "group", "s_q", "s_kv", "head_dim", "value_dim",
                                   "splits", "multiprocessors", "rows", "surplus", "mask_batches", "mask_heads"};
 constexpr char const* kTensors[] = {"query", "key", "value", "output", "slopes", "mask", "key_positions",
-                                    "key_bias"};
+                                    "key_bias", "key_lengths"};
 constexpr char const* kScratch[] = {"key_norms", "reach", "partial", "partial_sums", "ticket", "previous",
                                     "blocks"};
 constexpr char const* kStrides[] = {"query_batch", "query_head", "query_row", "key_batch", "key_head", "key_row",
                                     "value_batch", "value_head", "value_row", "output_batch", "output_head",
                                     "output_row", "mask_batch", "mask_head", "mask_row", "mask_column",
-                                    "positions_batch", "bias_batch", "bias_head"};
+                                    "positions_batch", "bias_batch", "bias_head", "lengths_batch"};
 constexpr char const* kRoles[] = {"prefill", "decode", "decode_split", "combine", "key_norms", "reach", "blocks",
                                   "extend"};
-constexpr char const* kTypes[] = {"", "float16", "bfloat16", "float32", "bool"};
+constexpr char const* kTypes[] = {"", "float16", "bfloat16", "float32", "bool"};  // no kernel is compiled for int64
 
 static_assert(std::size(kSizes) == static_cast<size_t>(Size::count));
 static_assert(std::size(kTensors) == static_cast<size_t>(Tensor::count));
 static_assert(std::size(kScratch) == static_cast<size_t>(Scratch::count));
 static_assert(std::size(kStrides) == static_cast<size_t>(Stride::count));
 static_assert(std::size(kRoles) == static_cast<size_t>(Role::count));
-static_assert(std::size(kTypes) == static_cast<size_t>(Type::count));
+static_assert(std::size(kTypes) == static_cast<size_t>(Type::int64));
 
 [[noreturn]] void malformed(std::string const& what) { throw std::runtime_error("attached kernels: " + what); }
 
@@ -166,7 +166,7 @@ Argument readArgument(Reader& in) {
     } else if (kind == "int32") {
         known = take(Kind::sizeInt32, find(kSizes, name)) || take(Kind::strideInt32, find(kStrides, name))
             || (name == "empty_mean" && take(Kind::emptyMean, 0)) || (name == "window_left" && take(Kind::windowLeft, 0))
-            || (name == "window_right" && take(Kind::windowRight, 0));
+            || (name == "window_right" && take(Kind::windowRight, 0)) || (name == "rows_first" && take(Kind::rowsFirst, 0));
     } else if (kind == "int64") {
         known = take(Kind::strideInt64, find(kStrides, name));
     } else if (kind == "float32") {
@@ -303,6 +303,7 @@ int64_t elementBytes(Type type) {
         case Type::float16:
         case Type::bfloat16: return 2;
         case Type::float32: return 4;
+        case Type::int64: return 8;
         default: return 1;
     }
 }

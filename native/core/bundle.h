@@ -17,15 +17,15 @@ enum class Size : uint8_t {
     batch, heads, kv_heads, group, s_q, s_kv, head_dim, value_dim, splits, multiprocessors, rows, surplus,
     mask_batches, mask_heads, count
 };
-enum class Tensor : uint8_t { query, key, value, output, slopes, mask, key_positions, key_bias, count };
+enum class Tensor : uint8_t { query, key, value, output, slopes, mask, key_positions, key_bias, key_lengths, count };
 enum class Scratch : uint8_t { key_norms, reach, partial, partial_sums, ticket, previous, blocks, count };
 enum class Stride : uint8_t {
     query_batch, query_head, query_row, key_batch, key_head, key_row, value_batch, value_head, value_row,
     output_batch, output_head, output_row, mask_batch, mask_head, mask_row, mask_column, positions_batch,
-    bias_batch, bias_head, count
+    bias_batch, bias_head, lengths_batch, count
 };
 enum class Role : uint8_t { prefill, decode, decode_split, combine, key_norms, reach, blocks, extend, count };
-enum class Type : uint8_t { none, float16, bfloat16, float32, boolean, count };
+enum class Type : uint8_t { none, float16, bfloat16, float32, boolean, int64, count };
 
 using Sizes = std::array<int64_t, static_cast<size_t>(Size::count)>;
 
@@ -61,7 +61,7 @@ struct TensorMap {  // recipe for cuTensorMapEncodeTiled, rank 4
 
 struct Argument {
     enum class Kind : uint8_t { tensor, scratch, tensorMap, sizeInt32, strideInt32, strideInt64, scale, emptyMean,
-                                windowLeft, windowRight, zero32, zero64 };
+                                windowLeft, windowRight, rowsFirst, zero32, zero64 };
     Kind kind{};
     uint8_t name = 0;  // a Tensor, Scratch, Size or Stride, by kind
     int64_t multipleOf = 1;

@@ -68,20 +68,21 @@ void expectBroadcast(Call const& call, Tensor tensor, std::array<int64_t, 4> con
 
 char const* nameOf(Tensor tensor) {
     constexpr char const* kNames[] = {"query", "key", "value", "output", "slopes", "mask",
-                                        "key_positions", "key_bias"};
+                                        "key_positions", "key_bias", "key_lengths"};
     static_assert(std::size(kNames) == static_cast<size_t>(Tensor::count));
     return kNames[static_cast<size_t>(tensor)];
 }
 
 char const* nameOf(Type type) {
-    constexpr char const* kNames[] = {"(none that a kernel takes)", "float16", "bfloat16", "float32", "bool"};
+    constexpr char const* kNames[] = {"(none that a kernel takes)", "float16", "bfloat16", "float32", "bool", "int64"};
     static_assert(std::size(kNames) == static_cast<size_t>(Type::count));
     return kNames[static_cast<size_t>(type)];
 }
 
 int32_t rankOf(Tensor tensor) {
     switch (tensor) {
-        case Tensor::slopes: return 1;
+        case Tensor::slopes:
+        case Tensor::key_lengths: return 1;
         case Tensor::key_positions: return 2;
         case Tensor::key_bias: return 3;
         default: return 4;
@@ -191,7 +192,7 @@ void check(Call const& call) {
     }
     Operand const& mask = call[Tensor::mask];
     if (mask.present) {
-        if (mask.type == Type::none) refuse("mask is of type " + std::string(nameOf(mask.type)));
+        if (mask.type == Type::none || mask.type == Type::int64) refuse("mask is of type " + std::string(nameOf(mask.type)));
         expectBroadcast(call, Tensor::mask, {batch, heads, call.rows(), call.keys()}, 4);
     }
     Operand const& positions = call[Tensor::key_positions];
@@ -203,6 +204,11 @@ void check(Call const& call) {
     if (bias.present) {
         if (bias.type != Type::float32) refuse("key_bias is not float32");
         expectBroadcast(call, Tensor::key_bias, {batch, heads, call.keys()}, 2);
+    }
+    Operand const& lengths = call[Tensor::key_lengths];
+    if (lengths.present) {
+        if (lengths.type != Type::int64) refuse("key_lengths are not int64");
+        expectBroadcast(call, Tensor::key_lengths, {batch}, 1);
     }
 }
 

@@ -25,7 +25,7 @@ struct Described {
 struct Operand {
     void const* pointer = nullptr;
     Type type = Type::none;
-    // In the node's terms: [B, H, S, D]; slopes [H], key_positions [B, S_kv], key_bias [B, H, S_kv].
+    // In the node's terms: [B, H, S, D]; slopes [H], key_positions [B, S_kv], key_bias [B, H, S_kv], key_lengths [B].
     std::array<int64_t, 4> shape{};
     std::array<int64_t, 4> strides{};  // in elements
     bool present = false;
@@ -45,6 +45,7 @@ struct Call {
     // Keys before row - windowLeft and after row + windowRight are hidden; kUnbounded for no end.
     int64_t windowLeft = kUnbounded;
     int64_t windowRight = kUnbounded;
+    bool rowsFirst = false;  // with key lengths: row(i) = i
 
     Operand& operator[](Tensor tensor) { return operands[static_cast<size_t>(tensor)]; }
     Operand const& operator[](Tensor tensor) const { return operands[static_cast<size_t>(tensor)]; }

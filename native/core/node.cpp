@@ -18,12 +18,14 @@ void name(Member& member) {
     if (member.positions) member.opType += "Positions";
     if (member.keyBias) member.opType += "KeyBias";
     if (member.window) member.opType += "Window";
+    if (member.lengths) member.opType += "Lengths";
     if (member.masking == Masking::boolean) member.opType += "BooleanMask";
     if (member.masking == Masking::additive) member.opType += "AdditiveMask";
     member.inputs = {Tensor::query, Tensor::key, Tensor::value, Tensor::slopes};
     if (member.masking != Masking::none) member.inputs.push_back(Tensor::mask);
     if (member.positions) member.inputs.push_back(Tensor::key_positions);
     if (member.keyBias) member.inputs.push_back(Tensor::key_bias);
+    if (member.lengths) member.inputs.push_back(Tensor::key_lengths);
 }
 
 std::vector<Member> derive() {
@@ -35,12 +37,17 @@ std::vector<Member> derive() {
     // A causal symmetric bias is the causal linear one, and a symmetric one counts places, so neither has more members.
     constexpr Shape kShapes[] = {{Form::linear, true, false}, {Form::linear, true, true}, {Form::linear, false, false},
                                  {Form::linear, false, true}, {Form::symmetric, false, false}};
+    struct Extra {
+        bool keyBias;
+        bool lengths;
+    };
     std::vector<Member> members;
-    for (bool keyBias : {false, true}) {
+    for (Extra const& extra : {Extra{false, false}, Extra{true, false}, Extra{false, true}}) {
         for (bool window : {false, true}) {
             for (Shape const& shape : kShapes) {
+                if (extra.lengths && shape.positions) continue;
                 for (Masking masking : {Masking::none, Masking::boolean, Masking::additive}) {
-                    Member member{"", shape.form, shape.causal, shape.positions, keyBias, window, masking, {}};
+                    Member member{"", shape.form, shape.causal, shape.positions, extra.keyBias, window, extra.lengths, masking, {}};
                     name(member);
                     members.push_back(member);
                 }
@@ -80,6 +87,10 @@ std::shared_ptr<Node const> Node::of(Member const& member, Attributes const& att
     node->emptyMean = attributes.emptyRows == "mean";
     node->windowLeft = expectWindow(member, "window_left", attributes.windowLeft);
     node->windowRight = expectWindow(member, "window_right", attributes.windowRight);
+    if (member.lengths ? attributes.rows != "last" && attributes.rows != "first" : !attributes.rows.empty()) {
+        refuse(member, member.lengths ? "rows is neither 'last' nor 'first'" : "it has no rows");
+    }
+    node->rowsFirst = attributes.rows == "first";
     node->layout = attributes.layout;
     try {
         if (node->layout == kViews) node->viewNumbers = attributes.views;
@@ -118,6 +129,7 @@ Call Node::call(Described const* inputs, size_t count, Described const& output) 
     made.emptyMean = emptyMean;
     made.windowLeft = windowLeft;
     made.windowRight = windowRight;
+    made.rowsFirst = rowsFirst;
     try {
         for (size_t i = 0; i < count; ++i) {
             Tensor const tensor = member->inputs[i];

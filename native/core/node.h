@@ -25,6 +25,7 @@ struct Member {
     bool positions = false;
     bool keyBias = false;
     bool window = false;
+    bool lengths = false;
     Masking masking = Masking::none;
     std::vector<Tensor> inputs;  // in order
 };
@@ -40,7 +41,8 @@ struct Attributes {
     std::string_view kernels;
     int64_t windowLeft = kUnbounded;
     int64_t windowRight = kUnbounded;
-    ViewNumbers views;  // of a node whose layout is kViews
+    std::string_view rows;  // of a member with key lengths
+    ViewNumbers views;      // of a node whose layout is kViews
 };
 
 // The layout of a node that describes by attributes how its tensors lie in those of the graph.
@@ -53,6 +55,7 @@ struct Node {
     bool emptyMean = true;
     int64_t windowLeft = kUnbounded;
     int64_t windowRight = kUnbounded;
+    bool rowsFirst = false;  // with key lengths: row(i) = i
     std::string layout = "BHSD";
     Views views;
     ViewNumbers viewNumbers;  // as they were given; empty unless the layout is kViews

@@ -41,6 +41,7 @@ void setStrides(Plan& plan, Call const& call) {
     }
     stride(Stride::bias_batch) = call[Tensor::key_bias].broadcast(0);
     stride(Stride::bias_head) = call[Tensor::key_bias].broadcast(1);
+    stride(Stride::lengths_batch) = call[Tensor::key_lengths].broadcast(0);
     stride(Stride::positions_batch) = call[Tensor::key_positions].broadcast(0);
 }
 

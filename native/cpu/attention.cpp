@@ -8,6 +8,7 @@
 #include <limits>
 #include <memory>
 #include <new>
+#include <numeric>
 #include <vector>
 
 #include "cpu/problem.h"
@@ -73,7 +74,21 @@ char const* bytes(Operand const& operand) { return static_cast<char const*>(oper
 
 void copyStrides(Operand const& operand, int64_t (&to)[3]) { std::copy_n(operand.strides.begin(), 3, to); }
 
-Problem problemOf(Call const& call, Member const& member) {
+// How many keys each batch has.
+std::vector<int64_t> lengthsOf(Call const& call) {
+    std::vector<int64_t> made(static_cast<size_t>(call.batch()), call.keys());
+    Operand const& given = call[Tensor::key_lengths];
+    if (!given.present) return made;
+    for (size_t b = 0; b < made.size(); ++b) {
+        int64_t length = 0;  // copied: nothing is believed of an address's alignment
+        int64_t const at = static_cast<int64_t>(b) * given.broadcast(0);
+        std::memcpy(&length, bytes(given) + at * elementBytes(Type::int64), sizeof length);
+        made[b] = std::clamp<int64_t>(length, 0, call.keys());
+    }
+    return made;
+}
+
+Problem problemOf(Call const& call, Member const& member, std::vector<int64_t> const& lengths) {
     Problem p{};
     Operand const& mask = call[Tensor::mask];
     Operand const& positions = call[Tensor::key_positions];
@@ -97,6 +112,8 @@ Problem problemOf(Call const& call, Member const& member) {
     p.group = p.heads / p.kvHeads;
     p.rows = call.rows();
     p.keys = call.keys();
+    p.lengths = lengths.data();
+    p.rowsFirst = call.rowsFirst;
     p.width = call.width();
     p.valueWidth = call.valueWidth();
     copyStrides(call[Tensor::query], p.queryStrides);
@@ -139,9 +156,11 @@ void forEach(Threads& threads, int64_t units, int64_t multiplications, size_t sc
     if (work.failed) throw std::bad_alloc();
 }
 
-int64_t multiplications(Problem const& p) {
-    return p.batch * p.heads * p.rows * p.keys * (p.width + p.valueWidth);
-}
+// Keys of all batches together, and of the longest.
+int64_t allKeys(Problem const& p) { return std::accumulate(p.lengths, p.lengths + p.batch, int64_t{0}); }
+int64_t mostKeys(Problem const& p) { return *std::max_element(p.lengths, p.lengths + p.batch); }
+
+int64_t multiplications(Problem const& p) { return allKeys(p) * p.heads * p.rows * (p.width + p.valueWidth); }
 
 // Keys and values that every tile of rows reads: of 16 bits they become float32 once, and dense.  In a packed projection
 // rows lie far apart, which costs each of many tiles more than one copy.
@@ -158,19 +177,20 @@ Widened widenKeys(Problem& p, Threads& threads) {
     if (wide && (p.rows < kCopyFrom || !apart(p))) return made;
     int64_t const size = elementBytes(p.keyType);
     int64_t const heads = p.batch * p.kvHeads;
-    made.key = allocate(static_cast<size_t>(heads * p.keys * p.width) * sizeof(float));
-    made.value = allocate(static_cast<size_t>(heads * p.keys * p.valueWidth) * sizeof(float));
+    int64_t const keys = mostKeys(p);
+    made.key = allocate(static_cast<size_t>(heads * keys * p.width) * sizeof(float));
+    made.value = allocate(static_cast<size_t>(heads * keys * p.valueWidth) * sizeof(float));
     float* const key = made.key.get();
     float* const value = made.value.get();
     Kernels const& kernel = kernels();
     forEach(threads, heads, multiplications(p), 0, [&](int64_t unit, float*) {
         int64_t const b = unit / p.kvHeads;
         int64_t const h = unit % p.kvHeads;
-        for (int64_t j = 0; j < p.keys; ++j) {
+        for (int64_t j = 0; j < p.lengths[b]; ++j) {
             char const* const k = p.key + size * (b * p.keyStrides[0] + h * p.keyStrides[1] + j * p.keyStrides[2]);
             char const* const v = p.value + size * (b * p.valueStrides[0] + h * p.valueStrides[1] + j * p.valueStrides[2]);
-            float* const toKey = key + (unit * p.keys + j) * p.width;
-            float* const toValue = value + (unit * p.keys + j) * p.valueWidth;
+            float* const toKey = key + (unit * keys + j) * p.width;
+            float* const toValue = value + (unit * keys + j) * p.valueWidth;
             if (wide) {
                 std::memcpy(toKey, k, static_cast<size_t>(size * p.width));
                 std::memcpy(toValue, v, static_cast<size_t>(size * p.valueWidth));
@@ -183,8 +203,8 @@ Widened widenKeys(Problem& p, Threads& threads) {
     p.key = reinterpret_cast<char const*>(key);
     p.value = reinterpret_cast<char const*>(value);
     p.keyType = Type::float32;
-    int64_t const keyStrides[3] = {p.kvHeads * p.keys * p.width, p.keys * p.width, p.width};
-    int64_t const valueStrides[3] = {p.kvHeads * p.keys * p.valueWidth, p.keys * p.valueWidth, p.valueWidth};
+    int64_t const keyStrides[3] = {p.kvHeads * keys * p.width, keys * p.width, p.width};
+    int64_t const valueStrides[3] = {p.kvHeads * keys * p.valueWidth, keys * p.valueWidth, p.valueWidth};
     std::copy_n(keyStrides, 3, p.keyStrides);
     std::copy_n(valueStrides, 3, p.valueStrides);
     return made;
@@ -194,7 +214,7 @@ void prefill(Problem p, Skipping skipping, Threads& threads) {
     Kernels const& kernel = kernels();
     Widened const widened = widenKeys(p, threads);
     Memory norms;
-    if (skipping != Skipping::none && p.keys >= kSkipFrom) {
+    if (skipping != Skipping::none && mostKeys(p) >= kSkipFrom) {
         int64_t const heads = p.batch * p.kvHeads;
         norms = allocate(static_cast<size_t>(heads * blocks(p.keys)) * sizeof(float));
         float* const into = norms.get();
@@ -235,30 +255,53 @@ void combine(Problem const& p, int64_t unit, std::vector<Share> const& chunks, i
     for (int64_t x = 0; x < p.valueWidth; ++x) sum[x] /= total;
 }
 
+// What one thread decodes at a time: some keys of a batch and key head.
+struct Piece {
+    int64_t head, from, to;
+};
+
+// The keys of every batch in pieces; `begin` of a head are the first of its pieces, and a batch without keys has none.
+std::vector<Piece> piecesOf(Problem const& p, std::vector<size_t>& begin) {
+    std::vector<Piece> made;
+    int64_t const all = std::max<int64_t>(1, allKeys(p) * p.kvHeads);
+    for (int64_t head = 0; head < p.batch * p.kvHeads; ++head) {
+        begin.push_back(made.size());
+        int64_t const keys = p.lengths[head / p.kvHeads];
+        int64_t const wanted = std::max<int64_t>(1, kDecodeUnits * keys / all);
+        int64_t const chunks = std::clamp<int64_t>(keys / kKeysPerChunk, 1, wanted);
+        int64_t const perChunk = (blocks(keys) + chunks - 1) / chunks * kBlock;
+        for (int64_t from = 0; from < keys; from += perChunk) made.push_back({head, from, std::min(keys, from + perChunk)});
+    }
+    begin.push_back(made.size());
+    return made;
+}
+
 void decode(Problem const& p, Threads& threads) {
     Kernels const& kernel = kernels();
     int64_t const heads = p.batch * p.kvHeads;
     int64_t const rows = p.group * p.rows;
-    int64_t const wanted = std::max<int64_t>(1, kDecodeUnits / heads);
-    int64_t const chunks = std::clamp<int64_t>(p.keys / kKeysPerChunk, 1, wanted);
-    int64_t const perChunk = (blocks(p.keys) + chunks - 1) / chunks * kBlock;
+    std::vector<size_t> begin;
+    std::vector<Piece> const pieces = piecesOf(p, begin);
     int64_t const floats = rows * (p.valueWidth + 2);
-    Memory const shares = allocate(static_cast<size_t>(heads * chunks * floats) * sizeof(float));
-    auto const shareOf = [&](int64_t unit) {
-        float* const at = shares.get() + unit * floats;
+    Memory const shares = allocate(pieces.size() * static_cast<size_t>(floats) * sizeof(float));
+    auto const shareOf = [&](size_t piece) {
+        float* const at = shares.get() + static_cast<int64_t>(piece) * floats;
         return Share{at, at + rows, at + 2 * rows};
     };
-    forEach(threads, heads * chunks, multiplications(p), kernel.decodeScratch(p), [&](int64_t unit, float* scratch) {
-        int64_t const from = unit % chunks * perChunk;
-        int64_t const to = std::min(p.keys, from + perChunk);
-        int64_t const head = unit / chunks;
-        kernel.decode(p, head / p.kvHeads, head % p.kvHeads, std::min(from, to), to, shareOf(unit), scratch);
+    auto const units = static_cast<int64_t>(pieces.size());
+    forEach(threads, units, multiplications(p), kernel.decodeScratch(p), [&](int64_t unit, float* scratch) {
+        Piece const& piece = pieces[static_cast<size_t>(unit)];
+        Share const share = shareOf(static_cast<size_t>(unit));
+        kernel.decode(p, piece.head / p.kvHeads, piece.head % p.kvHeads, piece.from, piece.to, share, scratch);
     });
-    std::vector<Share> of(static_cast<size_t>(chunks));
+    std::vector<Share> of;
     std::vector<float> sum(static_cast<size_t>(p.valueWidth));
     int64_t const size = elementBytes(p.type);
     for (int64_t head = 0; head < heads; ++head) {
-        for (int64_t chunk = 0; chunk < chunks; ++chunk) of[static_cast<size_t>(chunk)] = shareOf(head * chunks + chunk);
+        of.clear();
+        for (size_t piece = begin[static_cast<size_t>(head)]; piece < begin[static_cast<size_t>(head) + 1]; ++piece) {
+            of.push_back(shareOf(piece));
+        }
         for (int64_t r = 0; r < rows; ++r) {
             combine(p, head, of, r, sum.data());
             int64_t const h = head % p.kvHeads * p.group + r / p.rows;
@@ -281,7 +324,8 @@ void fillZero(Call const& call) {
 void attention(Call const& call, Member const& member, Skipping skipping, Threads& threads) {
     if (call.batch() == 0 || call.heads() == 0 || call.rows() == 0 || call.valueWidth() == 0) return;
     if (call.keys() == 0) return fillZero(call);
-    Problem const p = problemOf(call, member);
+    std::vector<int64_t> const lengths = lengthsOf(call);
+    Problem const p = problemOf(call, member, lengths);
     if (p.rows <= kDecodeFrom) {
         decode(p, threads);
     } else {

@@ -31,6 +31,8 @@ struct Problem {
     float const* positions;  // null: a key's position is its place
     float const* keyBias;    // null: none
     int64_t batch, heads, kvHeads, group, rows, keys, width, valueWidth;
+    int64_t const* lengths;  // [batch], from 0 to `keys`: what lies behind is not read
+    bool rowsFirst;          // row(i) = i, and not i + length - rows
     int64_t queryStrides[3], keyStrides[3], valueStrides[3], outputStrides[3];  // of B, H, S, in elements
     int64_t maskStrides[4];                                                     // 0 where it is broadcast
     int64_t positionsBatch, keyBiasBatch, keyBiasHead;

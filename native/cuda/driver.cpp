@@ -296,6 +296,7 @@ void launch(Images const& images, Plan const& plan, Call const& call, void* work
                 case Kind::scale: cell.float32 = call.scale; break;
                 case Kind::windowLeft: cell.int32 = static_cast<int32_t>(call.windowLeft); break;
                 case Kind::windowRight: cell.int32 = static_cast<int32_t>(call.windowRight); break;
+                case Kind::rowsFirst: cell.int32 = call.rowsFirst ? 1 : 0; break;
                 case Kind::emptyMean: cell.int32 = call.emptyMean ? 1 : 0; break;
                 case Kind::zero32:
                 case Kind::zero64: cell.int64 = 0; break;

@@ -165,6 +165,7 @@ void describe(Op& op, Member const& member, ElementType type, ElementType maskTy
             case Tensor::key:
             case Tensor::value: return self(given).type;
             case Tensor::mask: return self(given).maskType;
+            case Tensor::key_lengths: return kInt64;
             default: return kFloat;
         }
     };
@@ -195,6 +196,7 @@ Type typeOf(int32_t element) {
         case kFloat16: return Type::float16;
         case kBFloat16: return Type::bfloat16;
         case kBool: return Type::boolean;
+        case kInt64: return Type::int64;
         default: return Type::none;
     }
 }
@@ -209,9 +211,11 @@ Given::Given(Table const& table, KernelInfo const* info, bool withKernels) {
     if (table.tried(kAttributeFloat, info, "scale", &scale)) attributes.scale = scale;
     emptyRows_ = text(table, info, "empty_rows", "mean");
     layout_ = text(table, info, "layout", "BHSD");
+    rows_ = text(table, info, "rows", "");
     if (withKernels) kernels_ = text(table, info, "kernels", "");
     attributes.emptyRows = emptyRows_;
     attributes.layout = layout_;
+    attributes.rows = rows_;
     attributes.kernels = kernels_;
     attributes.windowLeft = number(table, info, "window_left", kUnbounded);
     for (size_t i = 0; attributes.layout == kViews && i < attributes.views.size(); ++i) {

@@ -51,6 +51,7 @@ struct Given {
 private:
     std::string emptyRows_;
     std::string layout_;
+    std::string rows_;
     std::string kernels_;
 };
 

@@ -38,6 +38,7 @@ Type typeOf(int32_t dataType) {
         case abi::kHalf: return Type::float16;
         case abi::kBFloat16: return Type::bfloat16;
         case abi::kBool: return Type::boolean;
+        case abi::kInt64: return Type::int64;
         default: return Type::none;
     }
 }
@@ -59,6 +60,9 @@ Attributes attributesOf(Member const& member, abi::Fields const& fields) {
         } else if (name == "layout") {
             expectType(member, field, abi::kFieldChar);
             found.layout = textOf(field);
+        } else if (name == "rows") {
+            expectType(member, field, abi::kFieldChar);
+            found.rows = textOf(field);
         } else if (name == "window_left" || name == "window_right") {
             expectType(member, field, abi::kFieldInt32);
             int32_t keys = 0;

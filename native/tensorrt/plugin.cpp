@@ -48,6 +48,11 @@ public:
             fieldsToStore_.push_back({"window_left", &windows_[0], abi::kFieldInt32, 1});
             fieldsToStore_.push_back({"window_right", &windows_[1], abi::kFieldInt32, 1});
         }
+        if (node_->member->lengths) {
+            char const* const rows = node_->rowsFirst ? "first" : "last";
+            fieldsToStore_.push_back({"rows", rows, abi::kFieldChar, static_cast<int32_t>(std::strlen(rows))});
+            identity_ += std::string("/") + rows;
+        }
         for (size_t i = 0; i < kViewAttributes.size(); ++i) {
             // Every number of a view fits: `viewsOf` took it.
             views_[i].assign(node_->viewNumbers[i].begin(), node_->viewNumbers[i].end());
@@ -137,6 +142,7 @@ public:
                 expected = Type::float32;
             }
             if (tensor == Tensor::mask) expected = node_->bundle->maskType;
+            if (tensor == Tensor::key_lengths) expected = Type::int64;
             return typeOf(desc.type) == expected;
         });
     }
@@ -296,29 +302,42 @@ public:
         }
         return nullptr;
     }
-    abi::Fields const* fieldNames() noexcept override { return &named(member_.window); }
+    abi::Fields const* fieldNames() noexcept override { return &named(member_); }
     char const* pluginName() const noexcept override { return member_.opType.c_str(); }
     char const* pluginVersion() const noexcept override { return kVersion; }
     char const* pluginNamespace() const noexcept override { return kNamespace; }
 
 private:
     // What the parser looks for in a node.  Made once, never destroyed.
-    static abi::Fields const& named(bool window) {
+    static abi::Fields const& named(Member const& member) {
+        constexpr size_t kKinds = 4;  // with and without a window, and lengths
         static auto const* const made = [] {
-            auto* const fields = new std::vector<abi::Field>{
-                {"scale", nullptr, abi::kFieldFloat32, 1},
-                {"empty_rows", nullptr, abi::kFieldChar, 1},
-                {"layout", nullptr, abi::kFieldChar, 1},
-                {"kernels", nullptr, abi::kFieldChar, 1},
-            };
-            for (char const* view : kViewAttributes) fields->push_back({view, nullptr, abi::kFieldInt32, 4});
-            fields->push_back({"window_left", nullptr, abi::kFieldInt32, 1});
-            fields->push_back({"window_right", nullptr, abi::kFieldInt32, 1});
-            return fields;
+            auto* const kinds = new std::array<std::vector<abi::Field>, kKinds>();
+            for (size_t kind = 0; kind < kKinds; ++kind) {
+                std::vector<abi::Field>& fields = (*kinds)[kind];
+                fields = {
+                    {"scale", nullptr, abi::kFieldFloat32, 1},
+                    {"empty_rows", nullptr, abi::kFieldChar, 1},
+                    {"layout", nullptr, abi::kFieldChar, 1},
+                    {"kernels", nullptr, abi::kFieldChar, 1},
+                };
+                for (char const* view : kViewAttributes) fields.push_back({view, nullptr, abi::kFieldInt32, 4});
+                if (kind % 2 == 1) {
+                    fields.push_back({"window_left", nullptr, abi::kFieldInt32, 1});
+                    fields.push_back({"window_right", nullptr, abi::kFieldInt32, 1});
+                }
+                if (kind / 2 == 1) fields.push_back({"rows", nullptr, abi::kFieldChar, 1});
+            }
+            return kinds;
         }();
-        static abi::Fields const with{static_cast<int32_t>(made->size()), made->data()};
-        static abi::Fields const without{static_cast<int32_t>(made->size()) - 2, made->data()};
-        return window ? with : without;
+        static auto const* const collections = [] {
+            auto* const all = new std::array<abi::Fields, kKinds>();
+            for (size_t kind = 0; kind < kKinds; ++kind) {
+                (*all)[kind] = {static_cast<int32_t>((*made)[kind].size()), (*made)[kind].data()};
+            }
+            return all;
+        }();
+        return (*collections)[(member.window ? 1 : 0) + (member.lengths ? 2 : 0)];
     }
 
     Member const& member_;

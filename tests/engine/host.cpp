@@ -402,7 +402,7 @@ char const* hostLastMessage() { return recorder.last.c_str(); }
 
 // An instance as it is in an engine, or null.  `views` is null, or a count and so many numbers for each attribute.
 Instance* hostCreate(char const* opType, float scale, char const* emptyRows, char const* layout, char const* kernels,
-                     int64_t length, int32_t tactic, int32_t windowLeft, int32_t windowRight, int32_t const* views) {
+                     int64_t length, int32_t tactic, int32_t windowLeft, int32_t windowRight, int32_t const* views, char const* rows) {
     abi::Creator* const maker = loaded->creator(opType);
     if (maker == nullptr) return nullptr;
     Attributes attributes(scale, emptyRows, layout, std::string(kernels, static_cast<size_t>(length)),
@@ -412,6 +412,7 @@ Instance* hostCreate(char const* opType, float scale, char const* emptyRows, cha
         numbers.emplace_back(views + 1, views + 1 + views[0]);
         views += 1 + views[0];
     }
+    if (rows != nullptr) attributes.fields.push_back({"rows", rows, abi::kFieldChar, static_cast<int32_t>(std::strlen(rows) + 1)});
     attributes.viewed(std::move(numbers));
     std::unique_ptr<abi::Plugin> const built(maker->create("layer", &attributes.collection, abi::kBuilding));
     if (!built) return nullptr;

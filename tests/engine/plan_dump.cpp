@@ -3,7 +3,7 @@
 //   plan_dump BUNDLE
 //   plan_dump --views      prints what views make of tensors: see `viewed`
 //   plan_dump --family     prints the members that the libraries register instead: op_type form causal inputs
-// One call per line: arch multiprocessors alternative, then 8 operands of: present type 4 shape 4 strides pointer.
+// One call per line: arch multiprocessors alternative, then 9 operands of: present type 4 shape 4 strides pointer.
 // One answer per line: the kernels with their grids, splits, workspace and offsets; or "error" and the reason.
 #include <fstream>
 #include <iostream>

@@ -11,7 +11,7 @@ from alibi_rewriter.fused.layout import VIEWS, Layout
 from alibi_rewriter.plugin import library_path
 
 MAX_DIMS = 8
-DATA_TYPES = {"float32": 0, "float16": 1, "bool": 4, "bfloat16": 7}
+DATA_TYPES = {"float32": 0, "float16": 1, "bool": 4, "bfloat16": 7, "int64": 8}
 
 
 class Dims(ctypes.Structure):
@@ -58,7 +58,7 @@ class Host:
 
     def instance(
         self, op_type: str, kernels: bytes, *, scale: float, empty_mean: bool, layout: str = "BHSD", tactic: int = 0,
-        window: tuple[int, int] = (-1, -1), views: Layout | None = None,
+        window: tuple[int, int] = (-1, -1), views: Layout | None = None, rows: str | None = None,
     ) -> Instance:  # fmt: skip
         """A plugin as it is in an engine: built, stored, restored, attached."""
         lists = [] if views is None else [(len(one), *one) for one in views.attributes().values()]
@@ -67,7 +67,7 @@ class Host:
         handle = self.library.hostCreate(
             op_type.encode(), ctypes.c_float(scale), b"mean" if empty_mean else b"zero", said.encode(), kernels,
             ctypes.c_int64(len(kernels)), tactic, *window,
-            (ctypes.c_int32 * len(numbers))(*numbers) if numbers else None,
+            (ctypes.c_int32 * len(numbers))(*numbers) if numbers else None, None if rows is None else rows.encode(),
         )  # fmt: skip
         if not handle:
             raise ValueError(self.message)

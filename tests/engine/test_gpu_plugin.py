@@ -120,6 +120,9 @@ class Bound:
         if case.key_bias is not None:
             self.views.append(self._guarded(case.key_bias, "float32")[1])
             kinds.append("float32")
+        if case.key_lengths is not None:
+            self.views.append(self._guarded(case.key_lengths, "int64")[1])
+            kinds.append("int64")
         shape = (*case.query.shape[:3], case.value.shape[3])
         self.whole, self.output = self._guarded(np.full(shape, np.nan), dtype, layout)
         self.descriptions = [plugin_host.describe(tuple(v.shape), k) for v, k in zip(self.views, kinds, strict=True)]
@@ -177,6 +180,7 @@ def bound(host: plugin_host.Host, worker: Worker | None, item: Trial, **options:
         empty_mean=item.case.empty_mean,
         layout=item.layout,
         window=item.case.window,
+        rows=None if item.case.key_lengths is None else ("first" if item.case.rows_first else "last"),
         **options,
     )
     return Bound(instance, item.case, item.dtype, item.mask_dtype, item.layout)

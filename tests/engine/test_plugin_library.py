@@ -112,9 +112,9 @@ def in_packing(tensor: Tensor, layout: str, pieces: int) -> Tensor:
 
 def as_line(call: Call, multiprocessors: int) -> str:
     """As plan_dump reads it."""
-    types = {"": 0, "float16": 1, "bfloat16": 2, "float32": 3, "bool": 4}
+    types = {"": 0, "float16": 1, "bfloat16": 2, "float32": 3, "bool": 4, "int64": 5}
     words: list[object] = [90, multiprocessors, 0]
-    for name in ("query", "key", "value", "output", "slopes", "mask", "key_positions", "key_bias"):
+    for name in ("query", "key", "value", "output", "slopes", "mask", "key_positions", "key_bias", "key_lengths"):
         tensor: Tensor | None = getattr(call, name, None)
         if tensor is None:
             words += [0] * 11
@@ -311,7 +311,7 @@ def test_any_body_is_decompressed_as_zlib_compressed_it(host_library: Path, cont
     host.hostLastMessage.restype = ctypes.c_char_p
     host.hostOpen(str(LIBRARY).encode())
     arguments = (b"AlibiAttentionCausal", ctypes.c_float(1.0), b"mean", b"BHSD", packed, ctypes.c_int64(len(packed)), 0,
-                 -1, -1, None)  # fmt: skip
+                 -1, -1, None, None)  # fmt: skip
     assert not host.hostCreate(*arguments)
     assert b"attached kernels" in host.hostLastMessage()
     assert b"compressed data" not in host.hostLastMessage()

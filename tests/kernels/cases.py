@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from alibi_rewriter.fused.family import KERNEL_MEMBERS, Variant
 from alibi_rewriter.kernels.requests import KernelRequest, head_chunks
-from reference import Array, Case, attend, masked_scores, visible
+from reference import Array, Case, attend, lengths, masked_scores, visible
 
+WITHOUT_LENGTHS = [member for member in KERNEL_MEMBERS if not member.lengths]
+WITH_LENGTHS = [member for member in KERNEL_MEMBERS if member.lengths]
 DTYPES = ("bfloat16", "float16", "float32")
 SHAPES = ((1, 1), (1, 37), (5, 5), (17, 33), (33, 17), (40, 72), (1, 130), (65, 129))
 """S_q and S_kv: single rows, more rows than keys, sizes that no tile divides."""
@@ -63,7 +65,7 @@ class Trial:
         return KernelRequest.of(
             symmetric=case.symmetric, causal=case.causal, positions=case.positions is not None,
             mask_dtype=self.mask_dtype, dtype=self.dtype, head_dim=case.query.shape[3], value_dim=case.value.shape[3],
-            key_bias=case.key_bias is not None, window=max(case.window) >= 0,
+            key_bias=case.key_bias is not None, window=max(case.window) >= 0, lengths=case.key_lengths is not None,
         )  # fmt: skip
 
     def traits(self, path: str, splits: int) -> frozenset[str]:
@@ -71,13 +73,14 @@ class Trial:
         case, variant = self.case, self.request.variant
         role = path if splits == 1 else "decode_split"
         rows = case.mask is not None and (case.mask.shape[1] > 1 or case.mask.shape[2] > 1)
-        # What key biases and windows add is the same for every form and mask, and in every type.
-        plain = not (variant.key_bias or variant.window)
+        # What key biases, windows and lengths add is the same for every form and mask, and in every type.
+        plain = not (variant.key_bias or variant.window or variant.lengths)
         of_role = (
             variant.op_type if plain else "", "causal" if variant.causal else variant.form, f"mask {variant.mask}",
             f"mask rows {rows}",
             self.layout, self.dtype, f"positions {variant.positions}", f"key bias {variant.key_bias}",
             f"window {tuple(side >= 0 for side in case.window)}",
+            f"lengths {variant.lengths}, from the first key {case.rows_first}",
             f"{'causal' if variant.causal else variant.form}, several rows {case.query.shape[2] > 1}",
         )  # fmt: skip
         own = (
@@ -101,7 +104,7 @@ class Trial:
 
 def surplus(case: Case) -> int:
     """S_kv - S_q."""
-    return int(case.key.shape[2] - case.query.shape[2])
+    return int(lengths(case).min() - case.query.shape[2])
 
 
 def without_keys(case: Case) -> bool:
@@ -191,9 +194,13 @@ def trial(variant: Variant, number: int, s_q: int, s_kv: int, head_dim: int, dty
     mask, mask_dtype = _mask(variant, number, (batch, heads, s_q, s_kv), rng)
     bias = _key_bias(number, (batch, heads, s_kv), rng) if variant.key_bias else None
     window = ((5, 3), (0, -1), (-1, 17), (40, 0))[number % 4] if variant.window else (-1, -1)
+    own = None
+    if variant.lengths:
+        own = rng.integers(-1, s_kv + 2, batch if number % 3 else 1)
     case = Case(
         query, key, value, slopes, head_dim**-0.5, variant.form == "symmetric", variant.causal, positions, mask,
-        empty_mean=number % 4 != 3, key_bias=bias, window=window,
+        empty_mean=number % 4 != 3, key_bias=bias, window=window, key_lengths=own,
+        rows_first=variant.lengths and number % 8 > 3,
     )  # fmt: skip
     layout = "BSHD" if number % 4 == 1 else "BHSD"
     name = f"{number}-{variant.op_type.removeprefix('AlibiAttention')}-{dtype}-{s_q}x{s_kv}-D{head_dim}-{layout}"
@@ -203,13 +210,14 @@ def trial(variant: Variant, number: int, s_q: int, s_kv: int, head_dim: int, dty
 def sample(step: int = 1, first: int = 0) -> Iterator[Trial]:
     """Every ``step``-th combination of member, shape and type; head sizes rotate."""
     number = 0
-    for shape_number, (s_q, s_kv) in enumerate(SHAPES):
-        for variant_number, variant in enumerate(KERNEL_MEMBERS):
-            for dtype in DTYPES:
-                number += 1
-                if number % step == first % step:
-                    head_dim = HEAD_DIMS[(number + shape_number + variant_number) % len(HEAD_DIMS)]
-                    yield trial(variant, number, s_q, s_kv, head_dim, dtype)
+    for members in (WITHOUT_LENGTHS, WITH_LENGTHS):
+        for shape_number, (s_q, s_kv) in enumerate(SHAPES):
+            for variant_number, variant in enumerate(members):
+                for dtype in DTYPES:
+                    number += 1
+                    if number % step == first % step:
+                        head_dim = HEAD_DIMS[(number + shape_number + variant_number) % len(HEAD_DIMS)]
+                        yield trial(variant, number, s_q, s_kv, head_dim, dtype)
 
 
 def _decode_mask(kind: str, sizes: tuple[int, int, int, int], dtype: str, rng: np.random.Generator) -> Mask | None:

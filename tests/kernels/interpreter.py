@@ -93,8 +93,9 @@ def run(
     request = KernelRequest.of(
         symmetric=case.symmetric, causal=case.causal, positions=positions is not None,
         mask_dtype=None if mask is None else (mask_dtype or "bool"), dtype=dtype, head_dim=depth, value_dim=value_depth,
-        key_bias=case.key_bias is not None, window=max(case.window) >= 0,
+        key_bias=case.key_bias is not None, window=max(case.window) >= 0, lengths=case.key_lengths is not None,
     )  # fmt: skip
+    lengths = None if case.key_lengths is None else Buffer.of(case.key_lengths, "int64")
     bias = None if case.key_bias is None else Buffer.of(case.key_bias, "float32")
     bias_strides = (0, 0) if bias is None else tuple(
         0 if size == 1 else stride for size, stride in zip(bias.shape[:2], bias.stride()[:2], strict=True)
@@ -102,7 +103,8 @@ def run(
     where = BufferLayout(contiguous=layout == "BHSD", mask_rows=mask_strides[1] != 0 or mask_strides[2] != 0)
     shared: dict[str, Any] = {
         "query": query, "key": key, "value": value, "slopes": Buffer.of(case.slopes, "float32"), "mask": mask,
-        "key_positions": positions, "key_bias": bias, "output": output,
+        "key_positions": positions, "key_bias": bias, "output": output, "key_lengths": lengths,
+        "lengths_batch": 0 if lengths is None or lengths.shape[0] == 1 else 1, "rows_first": int(case.rows_first),
         "bias_batch": bias_strides[0], "bias_head": bias_strides[1],
         "window_left": case.window[0], "window_right": case.window[1],
         "mask_batch": mask_strides[0], "mask_head": mask_strides[1], "mask_row": mask_strides[2],

@@ -29,32 +29,48 @@ class Case:
     empty_mean: bool = True
     key_bias: Array | None = None
     window: tuple[int, int] = (-1, -1)
+    key_lengths: npt.NDArray[np.int64] | None = None
+    rows_first: bool = False
     notes: str = field(default="", compare=False)
+
+
+def lengths(case: Case) -> npt.NDArray[np.int64]:
+    """How many keys there are, [1 or B, 1, 1, 1]."""
+    s_kv = case.key.shape[2]
+    given = np.array([s_kv]) if case.key_lengths is None else case.key_lengths
+    return np.clip(given, 0, s_kv).reshape(-1, 1, 1, 1)
+
+
+def rows(case: Case) -> npt.NDArray[np.int64]:
+    """row(i), [1 or B, 1, S_q, 1]."""
+    s_q = case.query.shape[2]
+    first = np.zeros((1, 1, 1, 1), np.int64) if case.rows_first else lengths(case) - s_q
+    return first + np.arange(s_q)[:, None]
 
 
 def bias(case: Case) -> Array:
     """slopes[h] * d(i, j), [B or 1, H, S_q, S_kv]."""
-    s_q, s_kv = case.query.shape[2], case.key.shape[2]
-    row = np.arange(s_q) + (s_kv - s_q)
+    s_kv = case.key.shape[2]
+    row = rows(case)
     slope = case.slopes.astype(np.float64)[None, :, None, None]
     if case.symmetric:
-        return slope * -np.abs(row[:, None] - np.arange(s_kv)[None, :])[None, None].astype(np.float64)
+        return slope * -np.abs(row - np.arange(s_kv)).astype(np.float64)
     if case.positions is None:
-        return slope * (np.arange(s_kv)[None, :] - row[:, None])[None, None].astype(np.float64)
+        return slope * (np.arange(s_kv) - row).astype(np.float64)
     position = case.positions.astype(np.float64)
-    own = position[:, np.clip(row, 0, s_kv - 1)]
+    own = position[:, np.clip(row[0, 0, :, 0], 0, s_kv - 1)]
     return slope * (position[:, None, None, :] - own[:, None, :, None])
 
 
 def visible(case: Case) -> npt.NDArray[np.bool_]:
     """Which keys each row sees, broadcastable to [B, H, S_q, S_kv]."""
     s_q, s_kv = case.query.shape[2], case.key.shape[2]
-    seen = np.ones((1, 1, s_q, s_kv), bool)
+    seen = np.ones((1, 1, s_q, s_kv), bool) & (np.arange(s_kv) < lengths(case))
     if case.causal:
-        seen = (np.arange(s_kv)[None, :] <= (np.arange(s_q) + s_kv - s_q)[:, None])[None, None]
+        seen = seen & (np.arange(s_kv) <= rows(case))
     if case.mask is not None:
         seen = seen & (case.mask if case.mask.dtype == bool else case.mask.astype(np.float64) > LOWEST)
-    before = (np.arange(s_q) + s_kv - s_q)[:, None] - np.arange(s_kv)[None, :]
+    before = rows(case) - np.arange(s_kv)
     for distance, most in zip((before, -before), case.window, strict=True):
         seen = seen & (distance <= most) if most >= 0 else seen
     if case.key_bias is not None:
@@ -89,6 +105,9 @@ def attend(case: Case) -> Array:
     peak = scores.max(-1, keepdims=True)
     weights = np.exp(scores - np.where(np.isfinite(peak), peak, 0.0))
     total = weights.sum(-1, keepdims=True)
-    output = (weights @ value) / np.where(total > 0, total, 1.0)
-    fallback = value.mean(2, keepdims=True) if case.empty_mean else np.zeros_like(value[:, :, :1])
+    held = np.where((np.arange(value.shape[2]) < lengths(case)).swapaxes(2, 3), value, 0.0)
+    output = (weights @ held) / np.where(total > 0, total, 1.0)
+    counts = (np.arange(value.shape[2]) < lengths(case)).swapaxes(2, 3)
+    mean = np.where(counts, value, 0.0).sum(2, keepdims=True) / np.maximum(lengths(case), 1)
+    fallback = mean if case.empty_mean else np.zeros_like(mean)
     return np.where(seen.any(-1, keepdims=True), output, fallback)

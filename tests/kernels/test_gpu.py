@@ -7,6 +7,7 @@ without a GPU.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import os
 import sys
@@ -174,10 +175,12 @@ def launch(bundle: Bundle, case: Case, dtype: str, mask_dtype: str | None, layou
     positions = None if case.positions is None else on_device(case.positions, "float32")
     bias = None if case.key_bias is None else on_device(case.key_bias, "float32")
     slopes = on_device(case.slopes, "float32")
+    lengths = None if case.key_lengths is None else on_device(case.key_lengths, "int64")
     call = Call(
         Tensor.of(query), Tensor.of(key), Tensor.of(value), Tensor.of(output), Tensor.of(slopes), case.scale,
         case.empty_mean, None if mask is None else Tensor.of(mask),
         None if positions is None else Tensor.of(positions), None if bias is None else Tensor.of(bias), *case.window,
+        None if lengths is None else Tensor.of(lengths), case.rows_first,
     )  # fmt: skip
     plan = bundle.plan(call)
     workspace = torch.full((plan.workspace_bytes + 512,), 0xFF, dtype=torch.uint8, device="cuda")
@@ -243,10 +246,7 @@ def long_request(index: int, dtype: str) -> KernelRequest:
 def as_seen(case: Case, dtype: str) -> Case:
     """The case with its inputs rounded to ``dtype``."""
     query, key, value = (rounded(x, dtype) for x in (case.query, case.key, case.value))
-    return Case(
-        query, key, value, case.slopes, case.scale, case.symmetric, case.causal, case.positions, case.mask,
-        case.empty_mean, key_bias=case.key_bias, window=case.window,
-    )  # fmt: skip
+    return dataclasses.replace(case, query=query, key=key, value=value)
 
 
 @needs_device

@@ -35,7 +35,7 @@ def sweep(*arguments: str) -> subprocess.CompletedProcess[str]:
     [
         ("samples", len(covering())),
         pytest.param("decode", len(FAST_LONG_DECODES), marks=SLOW),
-        *(("skipping", 8), ("unfused", 6), ("blocks", 12), ("hidden", 15)),
+        *(("skipping", 8), ("unfused", 6), ("blocks", 12), ("hidden", 19)),
     ],
 )
 def test_kernels_against_float64(group: str, count: int) -> None:
@@ -55,15 +55,16 @@ def test_the_fast_subset_has_one_of_everything() -> None:
     found = {trait for item, path, splits in covering() for trait in item.traits(path, splits)}
     for role in ("prefill", "decode", "decode_split"):
         wanted = {
-            *(variant.op_type for variant in KERNEL_MEMBERS if not (variant.key_bias or variant.window)),
+            *(v.op_type for v in KERNEL_MEMBERS if not (v.key_bias or v.window or v.lengths)),
             "causal", "linear", "symmetric", "mask none",
             "mask boolean", "mask additive", "mask rows True", "mask rows False", "BHSD", "BSHD", *DTYPES,
             "positions True", "positions False", "key bias True", "window (True, True)", "window (False, True)",
+            "lengths True, from the first key True", "lengths True, from the first key False",
             *(f"{form}, several rows True" for form in ("causal", "linear", "symmetric")),
         }  # fmt: skip
         assert {f"{role}: {trait}" for trait in wanted} <= found
     assert {
-        f"{variant.op_type} {'' if variant.key_bias or variant.window else dtype}"
+        f"{variant.op_type} {'' if variant.key_bias or variant.window or variant.lengths else dtype}"
         for variant in KERNEL_MEMBERS
         for dtype in DTYPES
     } <= found

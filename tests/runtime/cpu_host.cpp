@@ -2,7 +2,7 @@
 //
 //   cpu_host CALL RESULT
 //
-// CALL: op_type, scale, `mean` or `zero`, window_left, window_right, the number of inputs; for each its type, its rank
+// CALL: op_type, scale, `mean` or `zero`, `first`, `last` or `-`, window_left, window_right, the number of inputs; for each its type, its rank
 // and its extents, in a line of text each; then the data of all inputs, one after the other.  RESULT: the output's data.
 #include <cstdio>
 #include <fstream>
@@ -19,7 +19,7 @@ using namespace alibi;
 namespace {
 
 Type typeOf(std::string const& name) {
-    for (Type type : {Type::float16, Type::bfloat16, Type::float32, Type::boolean}) {
+    for (Type type : {Type::float16, Type::bfloat16, Type::float32, Type::boolean, Type::int64}) {
         if (name == nameOf(type)) return type;
     }
     throw std::runtime_error("no type is called " + name);
@@ -35,12 +35,14 @@ void compute(char const* from, char const* to) {
     std::ifstream file(from, std::ios::binary);
     std::string opType;
     std::string emptyRows;
+    std::string rows;
     Attributes attributes;
     float scale = 0;
     size_t count = 0;
-    file >> opType >> scale >> emptyRows >> attributes.windowLeft >> attributes.windowRight >> count;
+    file >> opType >> scale >> emptyRows >> rows >> attributes.windowLeft >> attributes.windowRight >> count;
     attributes.scale = scale;
     attributes.emptyRows = emptyRows;
+    if (rows != "-") attributes.rows = rows;
     std::vector<Described> inputs(count);
     for (Described& input : inputs) {
         std::string type;

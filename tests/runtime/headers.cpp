@@ -73,6 +73,7 @@ static_assert(offsetof(OrtAllocator, Free) == offsetof(alibi::ort::Allocator, fr
 static_assert(offsetof(OrtAllocator, Info) == offsetof(alibi::ort::Allocator, info));
 static_assert(ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT == static_cast<int>(alibi::ort::kFloat));
 static_assert(ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL == static_cast<int>(alibi::ort::kBool));
+static_assert(ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64 == static_cast<int>(alibi::ort::kInt64));
 static_assert(ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 == static_cast<int>(alibi::ort::kFloat16));
 static_assert(ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16 == static_cast<int>(alibi::ort::kBFloat16));
 static_assert(ORT_OP_ATTR_INTS == static_cast<int>(alibi::ort::kInts));

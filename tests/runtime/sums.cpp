@@ -34,7 +34,7 @@ struct Case {
             auto const half = static_cast<uint16_t>(type == Type::bfloat16 ? bits >> 16 : 0x3000 + (bits & 0x8FF));
             if (type == Type::boolean) bytes[i] = static_cast<char>(random() % 4 != 0);
             else if (type == Type::float32) std::memcpy(bytes + 4 * i, &x, 4);
-            else std::memcpy(bytes + 2 * i, &half, 2);
+            else if (type != Type::int64) std::memcpy(bytes + 2 * i, &half, 2);
         }
     }
 
@@ -118,6 +118,12 @@ struct Case {
             call[Tensor::mask] = operand(maskType, {either(batch), either(heads), either(rows), either(keys)});
         }
         if (member.positions) call[Tensor::key_positions] = operand(Type::float32, {either(batch), keys});
+        if (member.lengths) {
+            Operand& lengths = call[Tensor::key_lengths] = operand(Type::int64, {either(batch)});
+            auto* const numbers = static_cast<int64_t*>(const_cast<void*>(lengths.pointer));
+            for (int64_t b = 0; b < lengths.shape[0]; ++b) numbers[b] = upTo(keys + 4) - 3;
+            call.rowsFirst = random() % 2 == 0;
+        }
         if (member.keyBias) call[Tensor::key_bias] = operand(Type::float32, {either(batch), either(heads), keys});
         check(call);
         Alone alone;

@@ -18,7 +18,7 @@ import onnx
 import pytest
 from alibi_rewriter.engine.devices import devices
 from alibi_rewriter.fused.body import function_proto
-from alibi_rewriter.fused.family import BY_OP_TYPE, KERNEL_MEMBERS, EmptyRows, FusedAttention
+from alibi_rewriter.fused.family import BY_OP_TYPE, KERNEL_MEMBERS, Alignment, EmptyRows, FusedAttention
 from alibi_rewriter.fused.layout import OPERANDS, Moves
 from alibi_rewriter.rewriter.pipeline import Options, rewrite
 from alibi_rewriter.runtime import NoLibrary, get_library_path
@@ -72,8 +72,9 @@ def node_model(item: FusedAttention, sizes: Sizes, dtype: str, nodes: int = 1, p
                     dims[axis].dim_value = 1
     zero = item.empty_rows is EmptyRows.ZERO
     body = function_proto(
-        item.variant, 17, grouped=True, zero_rows=zero, query_type=TYPES[dtype], moves=Moves.of([item.layout])
-    )
+        item.variant, 17, grouped=True, zero_rows=zero, query_type=TYPES[dtype], moves=Moves.of([item.layout]),
+        aligned=item.rows,
+    )  # fmt: skip
     made.functions.append(body)
     return bytes(made.SerializeToString())
 
@@ -102,7 +103,8 @@ def run(made: InferenceSession, given: dict[str, np.ndarray]) -> np.ndarray:
 @pytest.mark.parametrize("variant", KERNEL_MEMBERS, ids=lambda variant: variant.op_type)
 def test_every_member_against_float64(variant: Any, dtype: str) -> None:
     number = KERNEL_MEMBERS.index(variant)
-    item = FusedAttention(variant, 0.25, list(EmptyRows)[number % 2])
+    rows = list(Alignment)[number // 2 % 2] if variant.lengths else Alignment.LAST
+    item = FusedAttention(variant, 0.25, list(EmptyRows)[number % 2], rows=rows)
     for step in range(3):
         sizes = SHAPES[(number + 2 * step) % len(SHAPES)]
         given = feeds(variant, sizes, np.random.default_rng(number), dtype)

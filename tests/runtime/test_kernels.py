@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from alibi_rewriter.fused.family import BY_OP_TYPE, KERNEL_MEMBERS, EmptyRows, FusedAttention, Variant
+from alibi_rewriter.fused.family import BY_OP_TYPE, KERNEL_MEMBERS, Alignment, EmptyRows, FusedAttention, Variant
 from alibi_rewriter.runtime import NoLibrary, get_library_path, instruction_set
 from alibi_rewriter.runtime.session import InferenceSession, claimed_nodes, onnxruntime
 from nodes import DTYPES, Sizes, answer, error, feeds, model
@@ -38,7 +38,8 @@ SHAPES = (
 def node(variant: Variant, number: int) -> FusedAttention:
     """Attributes that change from case to case."""
     window = ((7, -1), (20, 5), (0, 0), (-1, 3))[number % 4] if variant.window else (-1, -1)
-    return FusedAttention(variant, 0.25, list(EmptyRows)[number % 2], *window)
+    rows = list(Alignment)[number // 2 % 2] if variant.lengths else Alignment.LAST
+    return FusedAttention(variant, 0.25, list(EmptyRows)[number % 2], *window, rows=rows)
 
 
 def check(item: FusedAttention, sizes: Sizes, seed: int, dtype: str = "float32", skip: str | None = None) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from alibi_rewriter.fused.family import KERNEL_MEMBERS, EmptyRows, FusedAttention
+from alibi_rewriter.fused.family import KERNEL_MEMBERS, Alignment, EmptyRows, FusedAttention
 from nodes import DTYPES, Sizes, answer, error, feeds
 from programs import shared_folder
 
@@ -50,6 +50,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def computed(host: Path, folder: Path, item: FusedAttention, given: dict[str, np.ndarray], dtype: str) -> np.ndarray:
     """What the kernels make of a node's inputs."""
     lines = [item.variant.op_type, repr(item.scale), item.empty_rows.value]
+    lines.append(item.rows.value if item.variant.lengths else "-")
     lines += [str(item.window_left), str(item.window_right), str(len(given))]
     arrays = [np.ascontiguousarray(given[name]) for name in item.variant.inputs]
     lines += [" ".join(map(str, (_kind(array), array.ndim, *array.shape))) for array in arrays]
@@ -70,7 +71,8 @@ def _kind(array: np.ndarray) -> str:
 def test_members_compute_what_is_specified(host: Path, tmp_path: Path, dtype: str) -> None:
     for number, variant in enumerate(KERNEL_MEMBERS[:: 1 if dtype == "float32" else 5]):
         window = ((7, -1), (20, 5), (0, 0), (-1, 3))[number % 4] if variant.window else (-1, -1)
-        item = FusedAttention(variant, 0.25, list(EmptyRows)[number % 2], *window)
+        rows = list(Alignment)[number // 2 % 2] if variant.lengths else Alignment.LAST
+        item = FusedAttention(variant, 0.25, list(EmptyRows)[number % 2], *window, rows=rows)
         sizes = SHAPES[number % len(SHAPES)]
         given = feeds(variant, sizes, np.random.default_rng(number), dtype)
         found = computed(host, tmp_path, item, given, dtype)
