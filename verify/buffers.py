@@ -43,14 +43,6 @@ class Buffer:
     axes: tuple[str, ...]
     heads: int
 
-    def shape(self, drawn: Sequence[int], past: int) -> tuple[int, ...]:
-        """The shape of the past of one sequence, where ``drawn`` has the right number of features."""
-        known = {"S": past, "B": 1, "H": self.heads}
-        return tuple(
-            extent if "D" in held else math.prod(known[letter] for letter in held)
-            for held, extent in zip(self.axes, drawn, strict=True)
-        )
-
     def canonical(self, array: Array, batch: int) -> Array:
         """[B, H, S, D] of what the original has."""
         letters = "".join(self.axes)
@@ -59,6 +51,31 @@ class Buffer:
         for held, extent in zip(self.axes, array.shape, strict=True):
             shape += [extent] if len(held) == 1 else [known[letter] for letter in held]
         return array.reshape(shape).transpose([letters.index(axis) for axis in _CANONICAL])
+
+
+class BufferSizes:
+    """Shapes by symbols, where the axis along which a cache grows is known, whatever its shape suggests.
+
+    Args:
+        symbols: Which size each symbol is, as far as shapes say.
+        buffers: The caches.
+    """
+
+    def __init__(self, symbols: Symbols, buffers: Sequence[Buffer]) -> None:
+        self._symbols = symbols
+        self._buffers = {one.past: one for one in buffers}
+
+    def shape(self, entry: ModelInput, sizes: DrawnSizes, relation: Relation) -> tuple[int, ...]:
+        """The shape of one input of a set."""
+        suggested = self._symbols.shape(entry, sizes, relation)
+        one = self._buffers.get(entry.name)
+        if one is None:
+            return suggested
+        known = {"S": sizes.past, "B": sizes.batch, "H": one.heads}
+        return tuple(
+            extent if "D" in held or held == "B" else math.prod(known[letter] for letter in held)
+            for held, extent in zip(one.axes, suggested, strict=True)
+        )
 
 
 @dataclass(frozen=True)
@@ -158,7 +175,7 @@ class States:
         self,
         session: Session,
         inputs: Sequence[ModelInput],
-        symbols: Symbols,
+        symbols: BufferSizes,
         drawer: Drawer,
         buffers: Sequence[Buffer],
         lengths: str,
@@ -273,14 +290,9 @@ class States:
         return expected, valid
 
     def _drawn(self, name: str, new: int, past: int, seed: Sequence[int]) -> InputSet:
-        """Inputs of the original for one sequence.  Which axis of a cache grows is known, whatever its shape suggests."""
+        """Inputs of the original for one sequence."""
         case = Case(name, DrawnSizes(1, new, past), Padding.NONE)
-        drawn = self._drawer.draw(case, Relation.PAST_AND_NEW, seed)
-        rng = np.random.default_rng([*seed, 7])
-        for one in self._buffers:
-            shape = one.shape(drawn.arrays[one.past].shape, past)
-            drawn.arrays[one.past] = rng.standard_normal(shape).astype(drawn.arrays[one.past].dtype)
-        return drawn
+        return self._drawer.draw(case, Relation.PAST_AND_NEW, seed)
 
     def _stacked(self, entry: ModelInput, feeds: Sequence[Arrays]) -> Array:
         axis = self._axis(entry, "batch")

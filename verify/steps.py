@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from ..base.hidden import scratch
-from .buffers import Buffer, State, States, Step, step, steps
+from .buffers import Buffer, BufferSizes, State, States, Step, step, steps
 from .errors import RunError
 from .inputs.draw import Drawer, InputSet
 from .inputs.lengths import long_length
@@ -76,16 +76,17 @@ def verify_steps(
             place.mkdir()
             clones.append(replace(float32_clone(source, place), room=None))
         symbols = Symbols(inputs)
+        sizes = BufferSizes(symbols, buffers)
         drawer = Drawer(
             inputs,
-            FittedSizes(symbols, inputs, options.fit),
+            FittedSizes(sizes, inputs, options.fit),
             options.val_ranges,
             half_values=any(source.narrow for source in sources),
         )
         try:
             session = Session(clones[0], threads=options.threads)
             premise = options.premise or (lambda shapes: None)
-            states = States(session, inputs, symbols, drawer, buffers, lengths, removed, premise)
+            states = States(session, inputs, sizes, drawer, buffers, lengths, removed, premise)
             layouts = states.layouts(options.seed)
         except RunError as error:
             return skipped(f"onnxruntime does not run the original: {error}")
