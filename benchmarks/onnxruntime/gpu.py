@@ -59,6 +59,10 @@ class Files:
         """Without kernels."""
         return self.folder / f"{model}-{dtype}.alibi.onnx"
 
+    def held(self, model: str) -> Path:
+        """With kernels and its caches in place."""
+        return self.folder / f"{model}-float16.held.onnx"
+
     def served(self, model: str, dtype: str = "float16", *, plain: bool = False) -> Path:
         """With kernels."""
         return self.folder / f"{model}-{dtype}.{'plain' if plain else 'kernels'}.onnx"
@@ -82,6 +86,10 @@ def build(files: Files, model: str, dtype: str) -> None:
         return
     rewrite(source, files.rewritten(model, dtype), options=Options(verify=False))
     with_kernels(files.rewritten(model, dtype), files.served(model, dtype))
+    if gpu_models.MODELS[model].cache and dtype == "float16":
+        target = files.folder / f"{model}.held-rewritten.onnx"
+        rewrite(source, target, options=Options(verify=False, in_place=True))
+        with_kernels(target, files.held(model))
     if files.plain and dtype == "float16":
         target = files.folder / f"{model}.plain-rewritten.onnx"
         rewrite(source, target, options=Options(verify=False, **json.loads(files.plain)))
@@ -113,6 +121,14 @@ def jobs(files: Files, models: list[str], seconds: float) -> Iterator[Job]:
             )  # fmt: skip
 
     yield from each("ours+g", ROWS, files.served, ours=True, graph=True)
+    cached = [model for model in models if gpu_models.MODELS[model].cache]
+    for column, graph in (("in place+g", True), ("in place", False)):
+        for model in cached:
+            of, profiled = keys(ROWS[model]), () if graph else keys(PROFILED[model])
+            yield Job(
+                model, column, str(files.held(model)), ours=True, graph=graph, held=True, rows=of, seconds=seconds,
+                exact=exact, profiled=profiled,
+            )  # fmt: skip
     yield from each("original+g", ROWS, files.original, graph=True)
     yield from each("original", ROWS, files.original)
     yield from each("ours", ROWS, files.served, ours=True)
@@ -130,6 +146,9 @@ def jobs(files: Files, models: list[str], seconds: float) -> Iterator[Job]:
         yield Job(model, "exact", str(files.original(model, "float32")), "float32", exact=exact, compared=compared)
         yield Job(model, "original", str(files.original(model)), exact=exact, compared=compared)
         yield Job(model, "ours", str(files.served(model)), ours=True, exact=exact, compared=compared)
+        if model in cached:
+            whole = keys([row for row in ACCURACY[model] if row.kind == "prefill"])
+            yield Job(model, "in place", str(files.held(model)), ours=True, held=True, exact=exact, compared=whole)
     yield from each("sdpa", FEWER, lambda _: "sdpa")
     yield from each("compiled+g", COMPILED, lambda _: "compiled", graph=True)
     yield from each("eager+g", FEWER, lambda _: "eager", graph=True)

@@ -36,6 +36,7 @@ class Job:
         dtype: Of activations.
         ours: On our kernels.
         graph: Captured into CUDA graphs.
+        held: The file has its caches in place; past and present are the same memory.
         rows: Keys of the rows, in order.
         seconds: For each figure.
         exact: Where the float32 results lie, for the comparison; written by the job in float32.
@@ -48,6 +49,7 @@ class Job:
     dtype: str = "float16"
     ours: bool = False
     graph: bool = False
+    held: bool = False
     rows: tuple[str, ...] = ()
     seconds: float = 0.25
     exact: str = ""
@@ -137,7 +139,7 @@ class Session:
     @contextmanager
     def runs(self, row: Row) -> Iterator[tuple[Callable[[], Any], Any]]:
         """A function that runs the row once and waits for it, and the binding."""
-        caches = Caches(self.job.model, row, gpu_models.NUMPY[self.job.dtype])
+        caches = Caches(self.job.model, row, gpu_models.NUMPY[self.job.dtype], held=self.job.held)
         try:
             binding, _kept = self._bound(row, caches)
             options = self.runtime.RunOptions()
@@ -151,19 +153,24 @@ class Session:
     def _bound(self, row: Row, caches: Caches) -> tuple[Any, list[Any]]:
         """A binding, and what has to live as long."""
         binding, kept = self.session.io_binding(), list[Any]()
-        for name, array in gpu_rows.feeds(self.job.model, row).items():
+        for name, array in gpu_rows.feeds(self.job.model, row, held=self.job.held).items():
             kept.append(self.runtime.OrtValue.ortvalue_from_numpy(array, DEVICE, 0))
             binding.bind_ortvalue_input(name, kept[-1])
         shape = gpu_models.MODELS[self.job.model]
-        element, extents = gpu_models.TYPES[self.job.dtype], gpu_rows.past_extents(self.job.model, row)
+        element, extents = gpu_models.TYPES[self.job.dtype], gpu_rows.past_extents(self.job.model, row, held=self.job.held)
         for number in range(2 * shape.layers if shape.cache else 0):
             name = f"past_key_values.{number // 2}.{('key', 'value')[number % 2]}"
             if caches.buffers:
                 binding.bind_input(name, DEVICE, 0, element, extents, caches.buffers[number].value)
+                if self.job.held:
+                    present = name.replace("past_key_values", "present")
+                    binding.bind_output(present, DEVICE, 0, element, extents, caches.buffers[number].value)
             else:
                 kept.append(self._nothing(extents))
                 binding.bind_ortvalue_input(name, kept[-1])
         for output in self.session.get_outputs():
+            if self.job.held and output.name.startswith("present"):
+                continue
             if not self.job.graph:
                 binding.bind_output(output.name, DEVICE, 0)
                 continue
@@ -262,7 +269,8 @@ def work(job: Job, tell: Tell) -> None:
             tell(mib=memory.mib())
         before = row.kind
         with _telling(tell, row=key), runner.runs(row) as (run, _):
-            tell(row=key, **timed(run, job.seconds))
+            figures = timed(run, job.seconds)
+            tell(row=key, **figures, **({"mib": memory.mib()} if row.kind == "decode" else {}))
     if before == "prefill":
         tell(mib=memory.mib())
     for key in job.compared:

@@ -15,6 +15,8 @@ MEANING = {
     "function+g": "the same, captured into a CUDA graph",
     "ours": "the rewritten file on our kernels",
     "ours+g": "the same, captured into a CUDA graph",
+    "in place": "the rewritten file with its caches in place on our kernels: no mask, past and present in one memory",
+    "in place+g": "the same, captured into a CUDA graph",
     "ours, plain": "the rewritten file on our kernels, operands transposed by the graph",
     "ours, plain+g": "the same, captured into a CUDA graph",
     "original bf16": "the original in bfloat16",

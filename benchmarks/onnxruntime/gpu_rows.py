@@ -112,27 +112,28 @@ def hidden_keys(row: Row, *, left: bool) -> NDArray[np.int64]:
     return mask
 
 
-def feeds(model: str, row: Row) -> Arrays:
-    """Token numbers and mask of a row."""
+def feeds(model: str, row: Row, *, held: bool = False) -> Arrays:
+    """Token numbers and mask of a row; with caches in place the number of keys of each sequence and no mask."""
     shape = gpu_models.MODELS[model]
     rng = np.random.default_rng(row.batch * 100_000 + row.length)
     ids = rng.integers(2, shape.words, (row.batch, row.new))
-    return {"input_ids": ids, "attention_mask": hidden_keys(row, left=shape.cache)}
+    mask = hidden_keys(row, left=shape.cache)
+    return {"input_ids": ids, "key_lengths": mask.sum(1)} if held else {"input_ids": ids, "attention_mask": mask}
 
 
-def past_extents(model: str, row: Row) -> tuple[int, ...]:
-    """Of one layer's keys, or values."""
+def past_extents(model: str, row: Row, *, held: bool = False) -> tuple[int, ...]:
+    """Of one layer's keys, or values; of a buffer for all of them with caches in place."""
     shape = gpu_models.MODELS[model]
-    return row.batch, shape.heads, row.length - row.new, shape.depth
+    return row.batch, shape.heads, row.length - (0 if held else row.new), shape.depth
 
 
 class Caches:
     """Keys and values of earlier tokens on the device, two buffers for each layer."""
 
-    def __init__(self, model: str, row: Row, dtype: Any) -> None:
+    def __init__(self, model: str, row: Row, dtype: Any, *, held: bool = False) -> None:
         self.library, self.buffers = ctypes.CDLL("libcudart.so.13"), list[ctypes.c_void_p]()
         pool = POOL.astype(dtype)
-        self.bytes = int(np.prod(past_extents(model, row))) * pool.itemsize
+        self.bytes = int(np.prod(past_extents(model, row, held=held))) * pool.itemsize
         for _ in range(2 * gpu_models.MODELS[model].layers if self.bytes else 0):
             buffer = ctypes.c_void_p()
             self._ok(self.library.cudaMalloc(ctypes.byref(buffer), ctypes.c_size_t(self.bytes)))
