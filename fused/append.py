@@ -6,12 +6,12 @@ A cache in place is a pair of buffers [B, H_kv, C, D] and [B, H_kv, C, D_v].  Se
     present_key[b, h, j]   = key[b, h, j - (key_lengths[b] - S)]   where that is one of the S new keys
                              past_key[b, h, j]                     elsewhere
 
-and values likewise.  Where present and past are the same memory, only the new rows are written.  Key and value may lie in
-a tensor of the graph as those of the fused node do (``layout.py``).  In the words of the standard this is
+and values likewise.  Where present and past are the same memory, only the new rows are written.  Key and value may lie
+in a tensor of the graph as those of the fused node do (``layout.py``).  In the words of the standard this is
 ``TensorScatter`` along the sequence, and the function body says so from opset 24 on.
 
-What would lie outside of the C rows is not written.  Where the lengths can be read, which is on the CPU, that is an error and
-nothing at all is written.
+What would lie outside of the C rows is not written.  Where the lengths can be read, which is on the CPU, that is an
+error and nothing at all is written.
 """
 
 from __future__ import annotations

@@ -203,7 +203,12 @@ def function_text(
     _result(body, moves)
     header = f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>'
     window = ("window_left", "window_right") if variant.window else ()
-    attributes = ("scale", *window, *variant.bias.attributes, *(a for name in (*OPERANDS, "output") for a in view_attributes(name, moves)))
+    attributes = (
+        "scale",
+        *window,
+        *variant.bias.attributes,
+        *(a for name in (*OPERANDS, "output") for a in view_attributes(name, moves)),
+    )
     signature = f"{variant.op_type} <{', '.join(attributes)}> ({', '.join(variant.inputs)}) => (output)"
     return "\n".join([header, signature, "{", *body.lines, "}", ""])
 

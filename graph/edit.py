@@ -6,7 +6,7 @@ end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,19 +95,21 @@ class Editor:
         output: str = "",
         further: Sequence[str] = (),
         domain: str = "",
-        **attributes: Any,
+        attributes: Mapping[str, Any] | None = None,
+        **own: Any,
     ) -> str:
         """A node, placed by the next ``place``.  Returns the name of its output, the first of several.
 
         A node that was made before with the same inputs is used again (all layers share one mask), unless
         an output name is asked for or the node is of another domain.
         """
-        key = repr((op_type, inputs, sorted(attributes.items())))
+        own.update(attributes or {})
+        key = repr((op_type, inputs, sorted(own.items())))
         if not output and not domain and key in self._made:
             return self._made[key]
         name = output or self.fresh(hint)
         made = helper.make_node(
-            op_type, inputs, [name, *further], name=self.fresh(f"{hint}/{op_type}"), domain=domain, **attributes
+            op_type, inputs, [name, *further], name=self.fresh(f"{hint}/{op_type}"), domain=domain, **own
         )
         self._pending.append(made)
         self._made.setdefault(key, name)

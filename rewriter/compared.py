@@ -70,7 +70,9 @@ def compare_steps(source: ModelFile, staged: Staged, result: PassResult, options
 def with_steps(first: Verification, second: Verification) -> Verification:
     """The verification of the fused model, and what that of its caches in place adds."""
     if second.status == "skipped":
-        note = f"the cache in place was not run step by step, the model that it was made of was: {second.skipped_reason}"
+        note = (
+            f"the cache in place was not run step by step, the model that it was made of was: {second.skipped_reason}"
+        )
         return dataclasses.replace(first, notes=(*first.notes, note))
     sets = tuple(dataclasses.replace(one, name=f"in place: {one.name}") for one in second.sets)
     mutants = [one.mutants for one in (first.power, second.power) if one is not None]

@@ -38,8 +38,8 @@ class CacheFull(RuntimeError):
 class Decoder:
     """Generates tokens with a model that ``rewrite --cache in-place`` wrote.
 
-    Past and present of each cache are one buffer on the device.  Sequences of a batch have lengths of their own; shorter
-    prompts are padded on the right, and what follows takes the place of the padding.
+    Past and present of each cache are one buffer on the device.  Sequences of a batch have lengths of their own.
+    Shorter prompts are padded on the right, and what follows takes the place of the padding.
 
     Args:
         path: The model.
@@ -171,7 +171,7 @@ class Decoder:
             )
 
     def _buffer(self, entry: Any) -> Any:
-        """A buffer of zeros on the device.  Function bodies multiply what nobody sees with zero, so it has to be finite."""
+        """A buffer of zeros on the device: function bodies multiply what nobody sees with zero, so it is finite."""
         shape = [self.batch, entry.shape[1], self.capacity, entry.shape[3]]
         make = onnxruntime.OrtValue
         if entry.type in _NUMPY:

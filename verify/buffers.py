@@ -1,8 +1,9 @@
 """Input sets for a cache in place, made of runs of the original, one sequence at a time.
 
-The original appends to a cache that grows, so sequences of one batch are of one length, and shorter ones are padded.  In
-place each has a length of its own.  A set holds several sequences of different lengths, with other numbers in the rows
-of the buffers that nobody uses.  What the original computes of each sequence alone is what the batch has to compute.
+The original appends to a cache that grows, so sequences of one batch are of one length, and shorter ones are padded.
+In place each has a length of its own.  A set holds several sequences of different lengths, with other numbers in the
+rows of the buffers that nobody uses.  What the original computes of each sequence alone is what the batch has to
+compute.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ class Buffer:
         shape: list[int] = []
         for held, extent in zip(self.axes, array.shape, strict=True):
             shape += [extent] if len(held) == 1 else [known[letter] for letter in held]
-        return array.reshape(shape).transpose([letters.index(axis) for axis in _CANONICAL])
+        moved: Array = array.reshape(shape).transpose([letters.index(axis) for axis in _CANONICAL])
+        return moved
 
 
 class BufferSizes:

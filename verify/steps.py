@@ -189,7 +189,7 @@ def _chain(
     planned = step("a prompt, then its own buffers", (0, 0), prompt, spare=CHAIN, most=most)
     session = Session(model, threads=options.threads)
     state: State | None = None
-    found = []
+    found: list[SetResult] = []
     for number in range(CHAIN):
         try:
             one, expected, state = states.draw(planned, layouts, (options.seed, CHAIN, number), state)

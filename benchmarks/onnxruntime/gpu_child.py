@@ -157,7 +157,10 @@ class Session:
             kept.append(self.runtime.OrtValue.ortvalue_from_numpy(array, DEVICE, 0))
             binding.bind_ortvalue_input(name, kept[-1])
         shape = gpu_models.MODELS[self.job.model]
-        element, extents = gpu_models.TYPES[self.job.dtype], gpu_rows.past_extents(self.job.model, row, held=self.job.held)
+        element, extents = (
+            gpu_models.TYPES[self.job.dtype],
+            gpu_rows.past_extents(self.job.model, row, held=self.job.held),
+        )
         for number in range(2 * shape.layers if shape.cache else 0):
             name = f"past_key_values.{number // 2}.{('key', 'value')[number % 2]}"
             if caches.buffers:

@@ -1,4 +1,4 @@
-"""Writes ``native/cuda/append_ptx.h``: the kernels of ``append.cu`` as PTX, which drivers compile for the GPU that is there.
+"""Writes ``native/cuda/append_ptx.h``: the kernels of ``append.cu`` as PTX, which drivers compile for the GPU at hand.
 
     python benchmarks/pins/append.py            needs nvcc; a test compares the file with what this makes
 

@@ -3,8 +3,8 @@
     python repository.py MODEL.alibi.onnx REPOSITORY [--name NAME] [--batch 8] [--gpu]
 
 The server's onnxruntime backend runs it, with our library of custom ops.  A file whose caches are in place
-(``rewrite --cache in-place=ROWS``) becomes a stateful model: the server keeps the buffers of every sequence, as one memory
-for input and output.  Written from Triton's documentation; ``check`` runs what the server would, in onnxruntime.
+(``rewrite --cache in-place=ROWS``) becomes a stateful model: the server keeps the buffers of every sequence, as one
+memory for input and output.  Written from Triton's documentation; ``check`` runs what the server would, in onnxruntime.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def state(past: onnx.ValueInfoProto, present: str) -> str:
     return (
         f'    {{ input_name: "{past.name}" output_name: "{present}" data_type: {kind} dims: [ {listed} ]\n'
         f"      use_same_buffer_for_input_output: true\n"
-        f"      initial_state {{ data_type: {kind} dims: [ {listed} ] zero_data: true name: \"zeros\" }} }}"
+        f'      initial_state {{ data_type: {kind} dims: [ {listed} ] zero_data: true name: "zeros" }} }}'
     )
 
 

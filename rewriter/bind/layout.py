@@ -94,9 +94,7 @@ def _ways(
     return ways(interpreter, view.tensor, tuple(map(_place, view.axes)), (*roles, feature), dtype)
 
 
-def ways(
-    interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...], axes: Axes, dtype: int
-) -> list[Located]:
+def ways(interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...], axes: Axes, dtype: int) -> list[Located]:
     """The tensors on the way up that an operand can be read from as a view, nearest first.
 
     Args:

@@ -86,7 +86,9 @@ def caches(interpreter: Interpreter, where: str) -> list[Cache]:
     held = [one.past for cache in found for one in cache.both]
     twice = next((name for name in held if held.count(name) > 1), None)
     if twice is not None:
-        raise NotRewritten(f"'{where}', input '{twice}': several attentions append to it, so it has no one length. {CURE}")
+        raise NotRewritten(
+            f"'{where}', input '{twice}': several attentions append to it, so it has no one length. {CURE}"
+        )
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from onnx import ModelProto, NodeProto
+from onnx import NodeProto
 
 from ...base.errors import NotRewritten
 from ...fused.append import OP_TYPE
@@ -27,7 +27,9 @@ def check_leftovers(scope: Scope, found: Sequence[Cache], padded: Sequence[str],
     Raises:
         NotRewritten: Something does.
     """
-    canonical = {name: one.axes == tuple(CANONICAL) for cache in found for one in cache.both for name in (one.past, one.present)}
+    canonical = {
+        name: one.axes == tuple(CANONICAL) for cache in found for one in cache.both for name in (one.past, one.present)
+    }
     gone = set(padded)
     for node in scope.graph.node:
         if node.domain == DOMAIN and (node.op_type == OP_TYPE or is_fused(node)):

@@ -1,7 +1,7 @@
 """What a fused node computes in a batch without padding: its mask hides no key, and its positions count keys.
 
-Sequences of different lengths need padding only because a cache that grows is one tensor.  In place, each has a length of
-its own.  So the padding mask is taken to hold ones only, and the interpreter says what is left of a mask then.
+Sequences of different lengths need padding only because a cache that grows is one tensor.  In place, each has a length
+of its own.  So the padding mask is taken to hold ones only, and the interpreter says what is left of a mask then.
 """
 
 from __future__ import annotations
@@ -100,11 +100,10 @@ def _at_any_key(full: Interpreter, one: _Condition) -> Poly | None:
 def _settled(value: Poly) -> Poly:
     """The value with 1 for every comparison that holds in all runs of a realistic size."""
     for atom in value.sorted_atoms():
-        condition = atom.condition if isinstance(atom, Ind) else None
-        if condition is None or condition.kind not in ("le", "lt") or condition.value is None:
+        if not isinstance(atom, Ind) or atom.condition.kind not in ("le", "lt") or atom.condition.value is None:
             continue
-        span = interval(condition.value)
-        if span is not None and (span[1] < 0 or (condition.kind == "le" and span[1] == 0)):
+        span = interval(atom.condition.value)
+        if span is not None and (span[1] < 0 or (atom.condition.kind == "le" and span[1] == 0)):
             value = split(value, atom)[1]
     return value
 

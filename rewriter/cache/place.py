@@ -11,7 +11,7 @@ from onnx import ModelProto, NodeProto, TensorProto
 from ...base.errors import NotRewritten
 from ...fused.append import OP_TYPE, CacheAppend, append_proto, moves_of
 from ...fused.body import VIEWS_OPSET, function_proto
-from ...fused.family import BY_OP_TYPE, DOMAIN, EmptyRows, FusedAttention, MaskKind, Variant
+from ...fused.family import BY_OP_TYPE, DOMAIN, UNBOUNDED, EmptyRows, FusedAttention, MaskKind, Variant
 from ...fused.layout import AS_IT_IS, Moves, OperandView, layout_of
 from ...graph import note
 from ...graph.edit import Editor, all_names
@@ -27,6 +27,8 @@ from ..records.in_place import InPlace
 from .found import CURE, Cache, caches, place
 from .leftover import check_leftovers
 from .padding import padding_inputs
+
+SIDES = ("left", "right")
 
 CAPACITY = "capacity"
 """What the rows of a buffer are called where they are no number."""
@@ -77,7 +79,9 @@ def hold_in_place(model: ModelProto, base_dir: Path, where: str) -> InPlace:
     pairs = tuple((one.past, one.present) for cache in found for one in cache.both)
     note.write_cache(model, note.HeldCache(lengths, pairs))
     buffers = tuple(
-        Buffer(one.past, one.present, one.axes, int(one.extents[1].constant or 0)) for cache in found for one in cache.both
+        Buffer(one.past, one.present, one.axes, int(one.extents[1].constant or 0))
+        for cache in found
+        for one in cache.both
     )
     return InPlace(buffers, lengths, padded, None, editor.counts)
 
@@ -106,9 +110,7 @@ class _Writer:
         self.lengths = lengths
         self.appended = {id(cache.node): CacheAppend(cache.key.view, cache.value.view) for cache in found}
         self.queries = {id(cache.node): _query(interpreter, cache.node) for cache in found}
-        self.fused = {
-            id(cache.node): _attention(cache.node, self.queries[id(cache.node)][1]) for cache in found
-        }
+        self.fused = {id(cache.node): _attention(cache.node, self.queries[id(cache.node)][1]) for cache in found}
         self.types = {id(cache.node): interpreter.dtype(cache.node.input[0]) for cache in found}
         self.grouped = {id(cache.node): _is_grouped(interpreter, cache) for cache in found}
         viewed = {fused.variant for fused in self.fused.values() if not fused.layout.plain}
@@ -128,7 +130,7 @@ class _Writer:
             output=cache.key.present,
             further=[cache.value.present],
             domain=DOMAIN,
-            **self.appended[id(node)].attributes(),
+            attributes=self.appended[id(node)].attributes(),
         )
         fused = self.fused[id(node)]
         result = node.output[0]
@@ -139,7 +141,7 @@ class _Writer:
             f"{site}/attention",
             output=result,
             domain=DOMAIN,
-            **fused.attributes(),
+            attributes=fused.attributes(),
         )
         editor.last().metadata_props.extend(node.metadata_props)
         editor.place(before=node)
@@ -152,7 +154,9 @@ def _query(interpreter: Interpreter, node: NodeProto) -> tuple[str, OperandView]
     if extents is None:
         return tensor, view
     axes = tuple(map(axis, (Axis.BATCH, Axis.HEAD, Axis.ROW, Axis.FEATURE), extents))
-    found = ways(interpreter, tensor, place(view, axes), (axes[0], axes[1], axes[2], axes[3]), interpreter.dtype(tensor))
+    found = ways(
+        interpreter, tensor, place(view, axes), (axes[0], axes[1], axes[2], axes[3]), interpreter.dtype(tensor)
+    )
     best = next((way for way in reversed(found) if way.group == 1), None)
     return (tensor, view) if best is None else (best.tensor, best.view)
 
@@ -162,10 +166,10 @@ def _attention(node: NodeProto, query: OperandView) -> FusedAttention:
     old = BY_OP_TYPE[node.op_type]
     variant = Variant(old.form, old.causal, positions=False, mask=MaskKind.NONE.value, window=old.window, lengths=True)
     policy = EmptyRows(_text(attribute(node, "empty_rows", EmptyRows.MEAN.value)))
-    window = [int_attribute(node, f"window_{side}", -1) for side in ("left", "right")] if old.window else (-1, -1)
+    left, right = (int_attribute(node, f"window_{side}", UNBOUNDED) if old.window else UNBOUNDED for side in SIDES)
     parameters = tuple(float_attribute(node, name, 0.0) for name in old.bias.attributes)
     layout = replace(layout_of(node), query=query, key=AS_IT_IS, value=AS_IT_IS)
-    return FusedAttention(variant, float_attribute(node, "scale", 1.0), policy, *window, parameters, layout)
+    return FusedAttention(variant, float_attribute(node, "scale", 1.0), policy, left, right, parameters, layout)
 
 
 def _text(value: object) -> str:

@@ -323,7 +323,12 @@ class _Writer:
         steps = [] if not binding.output_view.plain else self._after(view, roles, dtype, binding.dtype)
         name = view.tensor if not steps and binding.rows is None else ""
         made = self.editor.node(
-            fused.variant.op_type, inputs, f"{self.site}/attention", output=name, domain=DOMAIN, **fused.attributes()
+            fused.variant.op_type,
+            inputs,
+            f"{self.site}/attention",
+            output=name,
+            domain=DOMAIN,
+            attributes=fused.attributes(),
         )
         if ir_version >= 10:
             node = self.editor.last()

@@ -108,7 +108,9 @@ def test_from_opset_24_on_it_is_the_operator_of_the_standard() -> None:
     assert "TensorScatter" not in append_text(23, query_type=TensorProto.FLOAT)
     node = LAYOUTS["packed"]
     given = feeds(node)
-    session = onnxruntime.InferenceSession(model(node, opset=24).SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        model(node, opset=24).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
     for found, right in zip(session.run(None, given), wanted(node, given), strict=True):
         np.testing.assert_array_equal(found, right)
 

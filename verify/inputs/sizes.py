@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 from .usage import InputKind, ModelInput
 
@@ -134,6 +135,13 @@ class Symbols:
         return roles
 
 
+class Suggested(Protocol):
+    """Says which shape an input may have."""
+
+    def shape(self, entry: ModelInput, sizes: DrawnSizes, relation: Relation) -> tuple[int, ...]:
+        """The shape of one input of a set."""
+
+
 class FittedSizes:
     """Shapes by symbols, made to agree with what is known about lengths.
 
@@ -145,7 +153,7 @@ class FittedSizes:
 
     def __init__(
         self,
-        symbols: Symbols,
+        symbols: Suggested,
         inputs: Sequence[ModelInput],
         fit: Callable[[Mapping[str, tuple[int, ...]]], Mapping[str, tuple[int, ...]]],
     ) -> None:

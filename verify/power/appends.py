@@ -95,4 +95,3 @@ MISTAKES: Mapping[str, Change] = {
     "one_length_for_all": _swapped,
 }
 """By a stable name."""
-
