@@ -165,7 +165,7 @@ def calls(draw: st.DrawFn, extra: str | None) -> tuple[Call, int]:
     slopes = dense((heads,), "float32", 1 << 20)
     lengths = None
     if extra == "lengths":
-        odd = draw(st.integers(0, 5)) == 0  # of a number that fits nothing, or in 32 bits
+        odd = draw(st.integers(0, 5)) == 0  # of a number that fits nothing, or of another type
         lengths = dense(
             (draw(st.sampled_from((1, batch, batch + 1 if odd else 1))),), "float32" if odd else "int64", 1 << 20
         )
