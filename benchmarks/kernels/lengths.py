@@ -1,6 +1,7 @@
 """Members with key lengths on a device: what they compute against float64, and what a buffer costs that is not full.
 
-    python benchmarks/kernels/lengths.py                     # some minutes: 16 bundles, then everything
+    python benchmarks/kernels/lengths.py                     # some minutes: twelve bundles, then everything
+    python benchmarks/kernels/lengths.py --compile-only 90   # the bundles alone; no device is needed
     python benchmarks/kernels/lengths.py --output results/   # and the figures as JSON
 
 Correct: every attention below with lengths of every kind, NaN behind the keys, both alignments, and a captured graph
@@ -14,7 +15,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -41,22 +45,39 @@ SETS = 4
 Sizes = tuple[int, int, int, int, int, int]
 
 
-class Kernels:
-    """Bundles for this device, compiled where they are not there yet."""
+def request_of(form: str, dtype: str, width: int, *, lengths: bool) -> KernelRequest:
+    """What the member with or without lengths needs."""
+    return KernelRequest.of(
+        symmetric=form == "symmetric", causal=form == "causal", positions=False, mask_dtype=None, dtype=dtype,
+        head_dim=width, lengths=lengths,
+    )  # fmt: skip
 
-    def __init__(self, root: Path, worker: Worker) -> None:
-        self.root, self.worker = root, worker
-        major, minor = torch.cuda.get_device_capability()
-        self.arch = 10 * major + minor
+
+def compile_all(root: Path, arch: int) -> None:
+    """All bundles, some side by side."""
+    widths = sorted({sizes[5] for sizes in (*DECODES, *PREFILLS, *TIMED)})
+    wanted = [request_of(form, dtype, width, lengths=True) for form in FORMS for dtype in DTYPES for width in widths]
+    wanted += [request_of("causal", dtype, width, lengths=False) for dtype in DTYPES for width in widths]
+
+    def compiled(request: KernelRequest) -> None:
+        with Worker() as worker:
+            cached_bundle(request, root, [arch], worker=worker)
+
+    with ThreadPoolExecutor(min(len(wanted), os.cpu_count() or 1)) as pool:
+        list(pool.map(compiled, wanted))
+
+
+class Kernels:
+    """Bundles for this device, which are compiled already."""
+
+    def __init__(self, root: Path) -> None:
+        torch.zeros(1, device="cuda")  # makes PyTorch's context current
+        self.root, self.arch = root, arch_here()
         self.kept: list[Any] = []
 
-    def bundle(self, form: str, dtype: str, width: int, lengths: bool) -> Bundle:
+    def bundle(self, form: str, dtype: str, width: int, *, lengths: bool) -> Bundle:
         """Of the member with or without lengths."""
-        request = KernelRequest.of(
-            symmetric=form == "symmetric", causal=form == "causal", positions=False, mask_dtype=None, dtype=dtype,
-            head_dim=width, lengths=lengths,
-        )  # fmt: skip
-        return Bundle(cached_bundle(request, self.root, [self.arch], worker=self.worker))
+        return Bundle(cached_bundle(request_of(form, dtype, width, lengths=lengths), self.root, [self.arch]))
 
     def prepared(self, bundle: Bundle, operands: list[Any], lengths: Any = None, first: bool = False) -> Run:
         """A launch; its output is ``operands[3]``."""
@@ -71,6 +92,12 @@ class Kernels:
         self.kept.append((bundle, operands, lengths, workspace))
         stream = torch.cuda.current_stream().cuda_stream
         return bundle.prepare(plan, -(-workspace.data_ptr() // 256) * 256, stream)
+
+
+def arch_here() -> int:
+    """The compute capability of the device, times ten."""
+    major, minor = torch.cuda.get_device_capability()
+    return 10 * int(major) + int(minor)
 
 
 def operands(sizes: Sizes, dtype: str, keys: int | None = None) -> list[Any]:
@@ -126,10 +153,11 @@ def kinds_of_lengths(batch: int, capacity: int) -> dict[str, list[int]]:
 
 
 def error(found: Any, wanted: Any) -> float:
-    """In the norm; where nothing is wanted, what there is."""
+    """In the norm; where nothing is wanted, what there is.  Infinite for NaN, which no comparison would show."""
     size = float(wanted.norm())
     off = float((found.double() - wanted).norm())
-    return off if size == 0 else off / size
+    share = off if size == 0 else off / size
+    return share if math.isfinite(share) else math.inf
 
 
 def check(kernels: Kernels, sizes: Sizes, form: str, dtype: str) -> dict[str, Any]:
@@ -146,7 +174,6 @@ def check(kernels: Kernels, sizes: Sizes, form: str, dtype: str) -> dict[str, An
             worst = max(worst, error(given[3], wanted))
             kernels.kept.clear()
     captured = replayed(kernels, bundle, sizes, form, dtype)
-    # A comparison with NaN is false.
     right = worst <= ACCEPTED[dtype] and captured <= ACCEPTED[dtype]
     return {"sizes": sizes, "form": form, "dtype": dtype, "error": worst, "graph": captured, "right": right}
 
@@ -196,22 +223,25 @@ def main() -> int:
     parser.add_argument("--bundles", type=Path, default=Path("build/bundles"), help="where compiled kernels are kept")
     parser.add_argument("--output", type=Path, help="a folder for lengths.json")
     parser.add_argument("--no-times", action="store_true", help="only what they compute")
+    parser.add_argument("--compile-only", type=int, metavar="ARCH", help="compile for it, and nothing else")
     options = parser.parse_args()
+    compile_all(options.bundles, options.compile_only or arch_here())
+    if options.compile_only:
+        return 0
     torch.manual_seed(0)
     torch.backends.cuda.matmul.allow_tf32 = False
     checked, times = [], []
-    with Worker() as worker:
-        kernels = Kernels(options.bundles, worker)
-        for sizes in (*DECODES, *PREFILLS):
-            for form in FORMS:
-                for dtype in DTYPES:
-                    checked.append(check(kernels, sizes, form, dtype))
-                    _say(checked[-1])
-        for sizes in () if options.no_times else TIMED:
+    kernels = Kernels(options.bundles)
+    for sizes in (*DECODES, *PREFILLS):
+        for form in FORMS:
             for dtype in DTYPES:
-                times.append(timed(kernels, sizes, dtype))
-                torch.cuda.empty_cache()
-                _say(times[-1])
+                checked.append(check(kernels, sizes, form, dtype))
+                _say(checked[-1])
+    for sizes in () if options.no_times else TIMED:
+        for dtype in DTYPES:
+            times.append(timed(kernels, sizes, dtype))
+            torch.cuda.empty_cache()
+            _say(times[-1])
     document = {"device": torch.cuda.get_device_name(), "checked": checked, "times": times}
     if options.output is not None:
         options.output.mkdir(parents=True, exist_ok=True)

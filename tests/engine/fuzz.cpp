@@ -89,6 +89,10 @@ abi::Dims dims(int32_t rank) {
     return made;
 }
 
+int32_t typeOfInput(Tensor meant) {
+    return meant == Tensor::slopes ? abi::kFloat : meant == Tensor::key_lengths ? abi::kInt64 : abi::kBFloat16;
+}
+
 abi::TensorDesc tensor(Tensor meant, int32_t type) {
     abi::TensorDesc desc{};
     desc.dims = dims(chance(6) ? static_cast<int32_t>(below(11)) - 1 : rankOf(meant));
@@ -131,6 +135,7 @@ void agree(std::vector<abi::TensorDesc>& descs, Member const& member) {
     for (size_t i = 4; i < member.inputs.size(); ++i) {
         if (member.inputs[i] == Tensor::key_bias) set(descs[i], {chance(2) ? 1 : batch, chance(2) ? 1 : heads, sKv});
         if (member.inputs[i] == Tensor::key_positions) set(descs[i], {chance(2) ? 1 : batch, sKv});
+        if (member.inputs[i] == Tensor::key_lengths) set(descs[i], {chance(2) ? 1 : batch});
         if (member.inputs[i] != Tensor::mask) continue;
         for (size_t axis = 0; axis < 4; ++axis) descs[i].dims.d[axis] = chance(2) ? 1 : full[axis];
     }
@@ -183,7 +188,8 @@ Views fitting(std::vector<abi::TensorDesc>& descs, Member const& member) {
     for (size_t i = 0; i < descs.size(); ++i) {
         Tensor const meant = i < member.inputs.size() ? member.inputs[i] : Tensor::output;
         bool const wide = i < 3 || meant == Tensor::output;
-        descs[i].type = wide ? abi::kBFloat16 : meant == Tensor::mask && member.masking == Masking::boolean ? abi::kBool : abi::kFloat;
+        if (meant == Tensor::key_lengths) descs[i].dims = {1, {batch}};
+        descs[i].type = meant == Tensor::key_lengths ? abi::kInt64 : wide ? abi::kBFloat16 : meant == Tensor::mask && member.masking == Masking::boolean ? abi::kBool : abi::kFloat;
         if (meant == Tensor::mask) descs[i].dims = {4, {chance(2) ? 1 : full[0], chance(2) ? 1 : full[1], chance(2) ? 1 : full[2], full[3]}};
         if (meant == Tensor::key_positions) descs[i].dims = {2, {batch, sKv}};
         if (meant == Tensor::key_bias) descs[i].dims = {3, {batch, heads, sKv}};
@@ -224,7 +230,7 @@ void planning(std::string const& bytes) {
         } catch (std::runtime_error const&) {
         }
         std::vector<abi::TensorDesc> descs;
-        for (Tensor meant : node.member->inputs) descs.push_back(tensor(meant, meant == Tensor::slopes ? abi::kFloat : abi::kBFloat16));
+        for (Tensor meant : node.member->inputs) descs.push_back(tensor(meant, typeOfInput(meant)));
         descs.push_back(tensor(Tensor::output, abi::kBFloat16));
         agree(descs, *node.member);
         if (chance(2)) node.views = fitting(descs, *node.member);
@@ -265,13 +271,17 @@ void asPlugin(abi::Versioned* const* creators, int32_t count, std::string const&
     Member const& member = memberOf(maker->pluginName());
     float const scale = chance(9) ? -1e38F * 10.0F : 0.125F;
     std::string const layout = chance(5) ? "BS" : chance(3) ? "BSHD" : chance(2) ? kViews : "BHSD";
-    std::string const rows = chance(9) ? "" : chance(2) ? "mean" : "zero";
+    std::string const empty = chance(9) ? "" : chance(2) ? "mean" : "zero";
     std::vector<abi::Field> fields = {
         {"scale", &scale, abi::kFieldFloat32, 1},
         {"layout", layout.c_str(), abi::kFieldChar, static_cast<int32_t>(layout.size() + 1)},
-        {"empty_rows", rows.c_str(), abi::kFieldChar, static_cast<int32_t>(rows.size() + 1)},
+        {"empty_rows", empty.c_str(), abi::kFieldChar, static_cast<int32_t>(empty.size() + 1)},
         {"kernels", bytes.data(), abi::kFieldChar, static_cast<int32_t>(bytes.size())},
     };
+    std::string const aligned = chance(9) ? "" : chance(2) ? "last" : "first";
+    if (member.lengths || chance(9)) {
+        fields.push_back({"rows", aligned.c_str(), abi::kFieldChar, static_cast<int32_t>(aligned.size() + 1)});
+    }
     std::array<std::vector<int32_t>, kViewAttributes.size()> views;
     ViewNumbers const numbers = viewNumbers();
     for (size_t i = 0; layout == kViews && i < views.size(); ++i) {
@@ -290,7 +300,7 @@ void asPlugin(abi::Versioned* const* creators, int32_t count, std::string const&
     auto* const runtime = static_cast<abi::Runtime*>(plugin->capability(abi::kRuntime));
     for (int round = 0; round < 8; ++round) {
         std::vector<abi::TensorDesc> descs;
-        for (Tensor meant : member.inputs) descs.push_back(tensor(meant, meant == Tensor::slopes ? abi::kFloat : abi::kBFloat16));
+        for (Tensor meant : member.inputs) descs.push_back(tensor(meant, typeOfInput(meant)));
         descs.push_back(tensor(Tensor::output, abi::kBFloat16));
         agree(descs, member);
         try {

@@ -124,22 +124,25 @@ def as_line(call: Call, multiprocessors: int) -> str:
     return " ".join(map(str, words))
 
 
-def expected(call: Call, mask_dtype: str | None, multiprocessors: int) -> str:
+def expected(call: Call, extra: str | None, multiprocessors: int) -> str:
     """What plan_dump has to print, by the Python model."""
+    mask_dtype = "bool" if extra == "bool" else None
     try:
-        plan = make_plan(described(mask_dtype=mask_dtype, op_type=_member(mask_dtype)), call, 90, multiprocessors)
+        plan = make_plan(described(mask_dtype=mask_dtype, op_type=_member(extra)), call, 90, multiprocessors)
     except (ValueError, LookupError):
         return "error"
     launches = " ".join(f"{launch.kernel.name} {'x'.join(map(str, launch.grid))}" for launch in plan.launches)
     return f"{launches} {plan.launches[0].values['splits']} {plan.workspace_bytes} bounded"
 
 
-def _member(mask_dtype: str | None) -> str:
-    return "AlibiAttentionCausalBooleanMask" if mask_dtype else "AlibiAttentionCausal"
+def _member(extra: str | None) -> str:
+    return {"bool": "AlibiAttentionCausalBooleanMask", "lengths": "AlibiAttentionCausalLengths"}.get(
+        extra or "", "AlibiAttentionCausal"
+    )
 
 
 @st.composite
-def calls(draw: st.DrawFn, mask_dtype: str | None) -> tuple[Call, int]:
+def calls(draw: st.DrawFn, extra: str | None) -> tuple[Call, int]:
     batch = draw(st.one_of(st.integers(1, 9), st.sampled_from((65_535, 65_536, 70_000))))
     kv_heads, group = draw(st.integers(1, 5)), draw(st.sampled_from((1, 2, 8, 24)))
     s_q, s_kv = draw(st.one_of(st.integers(1, 20), st.integers(1, 3000))), draw(st.integers(1, 140000))
@@ -155,30 +158,38 @@ def calls(draw: st.DrawFn, mask_dtype: str | None) -> tuple[Call, int]:
         head = s_q * 64 + draw(st.sampled_from((4, 8)))
         query = Tensor(pointer, "bfloat16", shape, (heads * head, head, 64, 1))
     mask = None
-    if mask_dtype is not None:
+    if extra == "bool":
         shape = (batch, heads, s_q, s_kv)
         kept = tuple(size if draw(st.booleans()) else 1 for size in shape)
         mask = dense(kept, "bool", pointer)
     slopes = dense((heads,), "float32", 1 << 20)
-    return Call(query, key, key, query, slopes, 0.125, True, mask), draw(st.sampled_from((1, 108, 132, 148, 512)))
+    lengths = None
+    if extra == "lengths":
+        odd = draw(st.integers(0, 5)) == 0  # of a number that fits nothing, or of another type
+        lengths = dense(
+            (draw(st.sampled_from((1, batch, batch + 1 if odd else 1))),), "float32" if odd else "int64", 1 << 20
+        )
+    return Call(query, key, key, query, slopes, 0.125, True, mask, key_lengths=lengths), draw(
+        st.sampled_from((1, 108, 132, 148, 512))
+    )
 
 
-@pytest.mark.parametrize("mask_dtype", [None, "bool"])
+@pytest.mark.parametrize("extra", [None, "bool", "lengths"])
 def test_the_library_plans_as_the_model_does(
-    plan_dump: Path, tmp_path_factory: pytest.TempPathFactory, mask_dtype: str | None
+    plan_dump: Path, tmp_path_factory: pytest.TempPathFactory, extra: str | None
 ) -> None:
     folder = tmp_path_factory.mktemp("bundle")
     bundle = folder / "bundle"
-    bundle.write_bytes(encoded(folder, _member(mask_dtype), mask_dtype))
+    bundle.write_bytes(encoded(folder, _member(extra), "bool" if extra == "bool" else None))
 
     @settings(max_examples=12, deadline=None)
-    @given(st.lists(calls(mask_dtype), min_size=40, max_size=40))
+    @given(st.lists(calls(extra), min_size=40, max_size=40))
     def compare(drawn: list[tuple[Call, int]]) -> None:
         text = "".join(as_line(call, count) + "\n" for call, count in drawn)
         done = subprocess.run([str(plan_dump), str(bundle)], input=text, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         for answer, (call, count) in zip(done.stdout.splitlines(), drawn, strict=True):
-            wanted = expected(call, mask_dtype, count)
+            wanted = expected(call, extra, count)
             assert answer == wanted or (wanted == "error" and answer.startswith("error ")), (answer, wanted)
 
     compare()

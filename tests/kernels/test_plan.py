@@ -57,6 +57,32 @@ def names(found: Plan) -> list[str]:
     return [launch.kernel.name for launch in found.launches]
 
 
+def test_lengths_are_an_argument_of_every_launch() -> None:
+    description = bundle(op_type="AlibiAttentionCausalLengths")
+    plain = call(3, 4, 4, 1, 16384)
+    for count, stride in ((3, 1), (1, 0)):
+        lengths = tensor(count, dtype="int64")
+        found = plan(description, dataclasses.replace(plain, key_lengths=lengths, rows_first=count == 1))
+        # By the capacity: what the lengths are is not known here.
+        assert names(found) == ["decode_split", "combine"]
+        assert found.launches[0].grid == plan(bundle(), plain).launches[0].grid
+        for launch in found.launches:
+            assert launch.values["lengths_batch"] == stride and launch.values["rows_first"] == int(count == 1)
+            assert launch.tensors["key_lengths"] is lengths
+
+
+def test_lengths_that_do_not_fit_are_refused() -> None:
+    lengths, plain = bundle(op_type="AlibiAttentionCausalLengths"), call(3, 4, 4, 5, 40)
+    for wrong in (tensor(3, dtype="int32"), tensor(2, dtype="int64"), tensor(3, 1, dtype="int64")):
+        with pytest.raises(ValueError, match="key_lengths is"):
+            plan(lengths, dataclasses.replace(plain, key_lengths=wrong))
+    for description, given in ((lengths, None), (bundle(), tensor(3, dtype="int64"))):
+        with pytest.raises(ValueError, match="the inputs are not those of"):
+            plan(description, dataclasses.replace(plain, key_lengths=given))
+    with pytest.raises(ValueError, match="rows aligned with the first keys"):
+        plan(bundle(), dataclasses.replace(plain, rows_first=True))
+
+
 def test_many_rows_are_prefill() -> None:
     found = plan(bundle(), call(2, 4, 4, 300, 300))
     assert names(found) == ["prefill"]

@@ -15,7 +15,7 @@ import textgraphs
 from alibi_rewriter import Options, rewrite
 from alibi_rewriter.base import telemetry
 from alibi_rewriter.fused.body import function_proto
-from alibi_rewriter.fused.family import DOMAIN, DOMAIN_VERSION, EmptyRows, FusedAttention, Variant
+from alibi_rewriter.fused.family import BY_OP_TYPE, DOMAIN, DOMAIN_VERSION, EmptyRows, FusedAttention, Variant
 from alibi_rewriter.verify import GivenInputError, RuntimeMissingError, Verification, VerifyOptions, verify
 from alibi_rewriter.verify.inputs.draw import Drawer, plan
 from alibi_rewriter.verify.inputs.sizes import DrawnSizes, Relation, Role, Symbols
@@ -769,11 +769,33 @@ def test_causality_within_the_mask_is_reported_as_equivalent(tmp_path: Path) -> 
     assert not result.power.weak
 
 
+def with_lengths() -> onnx.ModelProto:
+    """A node with key lengths, which no exporter writes."""
+    variant = BY_OP_TYPE["AlibiAttentionSymmetricLengths"]
+    ranks = {"query": 4, "key": 4, "value": 4, "slopes": 1, "key_lengths": 1}
+    types = dict.fromkeys(ranks, TensorProto.FLOAT) | {"key_lengths": TensorProto.INT64}
+    node = helper.make_node(
+        variant.op_type, list(ranks), ["y"], domain=DOMAIN, **FusedAttention(variant, 0.5).attributes()
+    )
+    inputs = [
+        helper.make_tensor_value_info(name, types[name], [f"{name}{axis}" for axis in range(rank)])
+        for name, rank in ranks.items()
+    ]
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["a", "b", "c", "d"])
+    body = function_proto(variant, OPSET, grouped=True, zero_rows=False, query_type=TensorProto.FLOAT)
+    return helper.make_model(
+        helper.make_graph([node], "lengths", inputs, [output]),
+        functions=[body],
+        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)],
+        ir_version=8,
+    )
+
+
 @pytest.mark.parametrize("kind", [kind for kind in MutantKind if kind not in OF_FORM])
 def test_mutants_are_valid_models(kind: MutantKind) -> None:
     everything = rewrite(textgraphs.read("masks/window_with_padding"), options=Options(verify=False)).model
     assert everything is not None
-    models = [*(tiny.rewritten() for tiny in FAMILY.values()), everything]
+    models = [*(tiny.rewritten() for tiny in FAMILY.values()), everything, with_lengths()]
     assert any(concerns(kind, site) for model in models for site in find_sites(model))
     for model in models:
         sites = [site for site in find_sites(model) if concerns(kind, site)]
