@@ -199,7 +199,10 @@ class Session:
         """Hidden states of a row at tokens that the mask does not hide."""
         with self.runs(row) as (run, binding):
             run()
-            place = [output.name for output in self.session.get_outputs()].index("hidden")
+            names = [output.name for output in self.session.get_outputs()]
+            if self.job.held:  # in the order in which they were bound
+                names.sort(key=lambda name: not name.startswith("present"))
+            place = names.index("hidden")
             found: NDArray[np.float32] = binding.get_outputs()[place].numpy().astype(np.float32)
         if row.kind == "decode":
             return found.reshape(-1)
