@@ -31,7 +31,7 @@ def shapes(model: onnx.ModelProto) -> dict[str, list[int | str]]:
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("layout", CACHES)
 def test_a_cache_becomes_a_buffer_and_is_verified_step_by_step(layout: str, masked: bool) -> None:
-    done = rewrite(decoder(layout, masked=masked), cache="in-place")
+    done = rewrite(decoder(layout, masked=masked), cache="in-place", verify_on="cpu")
     assert done.exit_code is ExitCode.DONE
     assert done.verification is not None
     assert done.verification.status == "passed"
@@ -180,7 +180,7 @@ def test_one_memory_for_past_and_present() -> None:
     np.testing.assert_array_equal(values["past_k"].numpy(), apart["present_k"])
 
 
-SEEDS = range(14)
+SEEDS = range(5)
 """Random decoders in many spellings; most can be held in place, the others say why not."""
 
 
