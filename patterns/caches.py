@@ -15,6 +15,12 @@ RANK: Final = 4
 SEQUENCE_AXIS: Final = 2
 """The axis along which new keys and values are appended."""
 
+SCATTER: Final = "TensorScatter"
+"""The operator that writes new keys and values into buffers of fixed capacity."""
+
+SCATTER_AXIS: Final = -2
+"""Its axis where none is given."""
+
 CACHED: Final = ("key", "value")
 """What is cached, in the order in which it is written."""
 

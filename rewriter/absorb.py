@@ -149,7 +149,7 @@ def _read(binding: Binding) -> Iterator[str]:
     attention = binding.proof.attention
     yield from (binding.operand(name) for name in OPERANDS)
     yield from attention.past.values()
-    views: list[View | None] = [binding.positions, binding.slopes, binding.scale]
+    views: list[View | None] = [binding.positions, binding.slopes, binding.scale, binding.used]
     for mask in (binding.boolean, binding.additive, binding.rows, binding.key_bias):
         views.extend(leaf.view for leaf in leaves(mask))
     yield from (view.tensor for view in views if view is not None)

@@ -309,6 +309,7 @@ def _accepted(site: Site, binding: Binding, *, explain: bool) -> list[str]:
             ("the bias as it is rounded, by key", bool(binding.proof.rounded.terms)),
             ("key bias", binding.key_bias is not None and not binding.proof.rounded.terms),
             (binding.proof.window.text, binding.proof.window.bounded),
+            ("key lengths", binding.used is not None),
             ("boolean mask", binding.boolean is not None),
             ("additive mask", binding.additive is not None),
         )

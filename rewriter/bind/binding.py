@@ -28,6 +28,7 @@ from ..records.rows import ZEROS
 from ..verdicts import Code, Refusal, Refuser, Stage
 from .guards import follow, row_guard
 from .key_terms import key_bias, split_by_key, takes_key_bias
+from .lengths import used_keys
 from .masks import additive_mask, boolean_mask, by_row, indices_in
 
 _refuse = Refuser(Stage.EMIT)
@@ -57,7 +58,8 @@ def bind(interpreter: Interpreter, proof: Proof) -> Binding:
     at_run_time = proof.runtime_slopes is not None
     slopes, by_slopes, table = _find_slopes(interpreter, proof) if at_run_time else (None, 1.0, None)
     scale, divide = _find_scale(interpreter, attention) if attention.factor is not None else (None, False)
-    rows, boolean = _find_hidden(interpreter, proof, zero_rows=zero_rows)
+    used = used_keys(interpreter, proof, proof.hidden)
+    rows, boolean = (None, None) if used else _find_hidden(interpreter, proof, zero_rows=zero_rows)
     by_key, additive = _find_added(interpreter, proof)
     guard = row_guard(interpreter, proof, output)
     return Binding(
@@ -72,6 +74,7 @@ def bind(interpreter: Interpreter, proof: Proof) -> Binding:
         slope_table=table,
         rows=rows,
         key_bias=by_key,
+        used=used,
         scale=scale,
         divide=divide,
         zero_rows=zero_rows or guard is not None,

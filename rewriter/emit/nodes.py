@@ -35,11 +35,12 @@ def variant_of(binding: Binding) -> Variant:
         mask = MaskKind.BOOLEAN
     return Variant(
         binding.proof.form.name,
-        binding.proof.causal,
+        binding.proof.causal or binding.used is not None,
         binding.positions is not None,
         mask.value,
         binding.key_bias is not None,
         binding.proof.window.bounded,
+        binding.used is not None,
     )
 
 
@@ -103,6 +104,8 @@ def emit(
         inputs.append(writer.positions(binding.positions, (frame.batch, frame.key)))
     if binding.key_bias is not None:
         inputs.append(writer.key_bias(binding, binding.key_bias))
+    if binding.used is not None:
+        inputs.append(writer.key_lengths(binding, binding.used))
     hides = variant.mask != MaskKind.NONE.value or variant.key_bias or variant.window
     policy = EmptyRows.ZERO if zero_rows and hides else EmptyRows.MEAN
     window, scale = binding.proof.window, float(np.float32(float(attention.scale)))
@@ -250,6 +253,15 @@ class _Writer:
         return self.editor.cast(
             name, self.interpreter.dtype(view.tensor), TensorProto.FLOAT, f"{self.site}/key_positions"
         )
+
+    def key_lengths(self, binding: Binding, used: View) -> str:
+        """[B] int64: the keys of each sequence, the new ones included."""
+        place = self.binding.layout["query"].perm[2]
+        new = self.editor.extents(self.queries, [place], f"{self.site}/new")
+        name = self.editor.cast(
+            used.tensor, self.interpreter.dtype(used.tensor), TensorProto.INT64, f"{self.site}/used"
+        )
+        return self.editor.node("Add", [name, new], f"{self.site}/key_lengths")
 
     # --- masks -----------------------------------------------------------------------------------------
 

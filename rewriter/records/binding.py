@@ -90,6 +90,7 @@ class Binding:
         slope_table: The same for each head, where a scalar is read.
         rows: Which rows see any key at all.
         key_bias: What is added to visible scores by key alone.
+        used: Keys that each sequence has before the new ones, where their number hides what is behind them.
         scale: The factor of the product, where only run time knows it.
         divide: It is its reciprocal.
         zero_rows: Rows without a visible key yield zeros.
@@ -111,6 +112,7 @@ class Binding:
     slope_table: Factors | None = None
     rows: Mask | None = None
     key_bias: Mask | None = None
+    used: View | None = None
     scale: View | None = None
     divide: bool = False
     zero_rows: bool = False
