@@ -1,7 +1,8 @@
-"""Drive a decoder token by token through onnxruntime, original against rewritten: the tokens must be the same.
+"""Drive a decoder token by token through onnxruntime: original, rewritten, and with its cache in place.
 
     python decode.py MODEL [--tokens 24]
 
+The tokens must be the same in all three.
 MODEL has the inputs of a text-generation export: ``input_ids`` [B, S], ``attention_mask`` [B, P + S], and per layer
 ``past_key_values.N.key`` and ``.value`` [B, H, P, D]; its outputs are ``logits`` and, in the same order, ``present``.
 """
@@ -12,6 +13,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
+import alibi_rewriter
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
@@ -20,8 +22,8 @@ from alibi_rewriter import rewrite
 Array = npt.NDArray[np.generic]
 
 
-class Decoder:
-    """A model with its cache."""
+class Growing:
+    """A model whose cache grows."""
 
     def __init__(self, path: Path, batch: int) -> None:
         settings = onnxruntime.SessionOptions()
@@ -42,7 +44,7 @@ class Decoder:
 
 def generate(path: Path, prompt: Array, mask: Array, count: int) -> Iterator[Array]:
     """Greedy tokens [B], one array per step: the prompt at once, then one token at a time."""
-    decoder = Decoder(path, len(prompt))
+    decoder = Growing(path, len(prompt))
     tokens = prompt
     for _ in range(count):
         chosen = decoder.step(tokens, mask).argmax(axis=-1)
@@ -66,15 +68,23 @@ def main() -> None:
     # Two prompts of different length: the shorter one is padded on the left.
     prompt = np.array([[0, 0, 17, 4, 25], [31, 8, 2, 19, 30]], np.int64)
     mask = np.array([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]], np.int64)
-    tokens = [
-        np.stack(list(generate(path, prompt, mask, options.tokens)), axis=1) for path in (options.model, result.output)
-    ]
-    for name, found in zip(("original", "rewritten"), tokens, strict=True):
-        for row in found:
+    found = {
+        name: np.stack(list(generate(path, prompt, mask, options.tokens)), axis=1)
+        for name, path in (("original", options.model), ("rewritten", result.output))
+    }
+    # In place nothing is padded: each sequence has a length of its own.
+    held = result.output.with_name(f"{options.model.stem}.in-place.onnx")
+    in_place = rewrite(options.model, held, cache="in-place")
+    print(f"caches in place: {len(in_place.cache.buffers)} buffers; verification {in_place.verification.status}")
+    decoder = alibi_rewriter.Decoder(held, 2, capacity=prompt.shape[1] + options.tokens)
+    prompts = [row[kept.astype(bool)].tolist() for row, kept in zip(prompt, mask, strict=True)]
+    found["in place"] = np.array(list(decoder.generate(prompts, options.tokens))).T
+    for name, rows in found.items():
+        for row in rows:
             print(f"{name:>9}: {' '.join(map(str, row))}")
-    same = int((tokens[0] == tokens[1]).sum())
-    print(f"{same} of {tokens[0].size} tokens are the same")
-    raise SystemExit(0 if same == tokens[0].size else 1)
+    same = int(((found["original"] == found["rewritten"]) & (found["original"] == found["in place"])).sum())
+    print(f"{same} of {found['original'].size} tokens are the same in all three")
+    raise SystemExit(0 if same == found["original"].size else 1)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +20,7 @@ from ..interpret.tables.element import Table, misfit
 from ..recognise.visibility import MOST_SHIFT, MOST_SHIFT_HALF
 from ..records.reading import Attention
 from ..verdicts import Code, Refusal, Refuser, Stage
+from .forms import vector
 from .narrow import check_types
 
 _refuse = Refuser(Stage.BIAS)
@@ -61,6 +63,7 @@ def sort_terms(interpreter: Interpreter, attention: Attention, terms: Poly) -> P
     """
     frame = attention.frame
     parts = Parts()
+    unseen: list[Poly] = []
     for monomial, coefficient in terms.terms:
         whole = Poly({monomial: coefficient})
         atoms = whole.all_atoms()
@@ -76,7 +79,7 @@ def sort_terms(interpreter: Interpreter, attention: Attention, terms: Poly) -> P
                 parts.rest[monomial] = coefficient
             else:
                 if not runtime:
-                    _check_dropped(attention, whole)
+                    unseen.append(whole)
                 parts.dropped.append(whole)
             continue
         place = tuple((a, p) for a, p in monomial if not _belongs_to_head(frame.head, a))
@@ -93,6 +96,7 @@ def sort_terms(interpreter: Interpreter, attention: Attention, terms: Poly) -> P
             parts.kinks[kink] = parts.kinks.get(kink, ZERO) + factor
         else:
             raise _not_linear(attention, monomial, coefficient)
+    _check_unseen(attention, unseen)
     return parts
 
 
@@ -165,19 +169,39 @@ def _not_linear(attention: Attention, monomial: Monomial, coefficient: Number) -
     return _refuse(Code.NOT_LINEAR, attention, short(Poly({monomial: coefficient})), term=Poly({monomial: coefficient}))
 
 
+def _check_unseen(attention: Attention, terms: Sequence[Poly]) -> None:
+    """What no softmax sees must not swallow what it sees.
+
+    Numbers per head are added up first: the table of a bias that ends at its last key has -65535 * slope at the
+    first one, and is read from 65536 - S_kv on.
+    """
+    of_heads = ZERO
+    for value in terms:
+        if value.terms[0][0] and vector(attention, value) is not None:
+            of_heads = of_heads + value
+        else:
+            _check_dropped(attention, value)
+    numbers = vector(attention, of_heads)
+    if numbers is not None and np.abs(numbers).max(initial=0.0) > _most_shift(attention):
+        raise _swallowed(attention, of_heads)
+
+
+def _most_shift(attention: Attention) -> Number:
+    return MOST_SHIFT_HALF if attention.half else MOST_SHIFT
+
+
+def _swallowed(attention: Attention, value: Poly) -> Refusal:
+    detail = f"every key of a row gets {short(value)}, which takes the digits of all scores"
+    return _refuse(Code.FINITE_MASK, attention, detail, stage=Stage.MASK, term=value)
+
+
 def _check_dropped(attention: Attention, value: Poly) -> None:
     """The same for what the keys of one row or head get, such as a number times the row."""
     ((monomial, coefficient),) = value.terms
-    limit = MOST_SHIFT_HALF if attention.half else MOST_SHIFT
     # The constant itself is part of a mask, (1 - m) * finfo.min.  With an indicator it hides a whole row.
-    if monomial and magnitude(coefficient) > limit and not any(isinstance(a, Ind) for a in value.all_atoms()):
-        raise _refuse(
-            Code.FINITE_MASK,
-            attention,
-            f"every key of a row gets {short(value)}, which takes the digits of all scores",
-            stage=Stage.MASK,
-            term=value,
-        )
+    hides = any(isinstance(a, Ind) for a in value.all_atoms())
+    if monomial and magnitude(coefficient) > _most_shift(attention) and not hides:
+        raise _swallowed(attention, value)
 
 
 def short(value: Poly, limit: int = 200) -> str:

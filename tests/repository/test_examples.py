@@ -74,6 +74,28 @@ def test_the_rewritten_half_precision_model_is_more_accurate(tmp_path: Path) -> 
     assert rows[1][2] < 2 * rows[0][2], "the rewritten model's does not"
 
 
+def test_a_decoder_gives_the_same_tokens_in_three_ways(tmp_path: Path) -> None:
+    script = EXAMPLES / "decoder" / "decode.py"
+    model = ROOT / "tests" / "data" / "bloom__optimum_textgen_past+onnxsim.onnx"
+    out = run(script, str(model), "-o", str(tmp_path / "bloom.alibi.onnx"), folder=tmp_path)
+    page = (script.parent / "README.md").read_text(encoding="utf-8")
+    assert out in page
+    assert "48 of 48 tokens are the same in all three" in out
+
+
+def test_a_repository_for_triton_holds_the_buffers_as_state(tmp_path: Path) -> None:
+    model = ROOT / "tests" / "data" / "bloom__optimum_textgen_past+onnxsim.onnx"
+    script, written = EXAMPLES / "triton" / "repository.py", str(tmp_path / "bloom.alibi.onnx")
+    assert main([str(model), "--cache", "in-place=64", "-q", "-o", written]) == 0
+    out = run(script, written, "models", folder=tmp_path)
+    assert out in (script.parent / "README.md").read_text(encoding="utf-8")
+    text = (tmp_path / "models" / "bloom" / "config.pbtxt").read_text(encoding="utf-8")
+    assert text.count("use_same_buffer_for_input_output: true") == 4
+    assert text.count("dims: [ 6, 64, 8 ]") == 8
+    assert 'name: "key_lengths"' in text and "attention_mask" not in text
+    assert text.count("{") == text.count("}") and text.count("[") == text.count("]")
+
+
 @pytest.mark.parametrize("family", ["bloom", "mpt", "falcon"])
 def test_hugging_face(family: str, tmp_path: Path) -> None:
     if missing("torch", "transformers", "onnx"):

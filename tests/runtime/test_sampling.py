@@ -46,7 +46,10 @@ def test_frequencies_are_those_of_the_softmax() -> None:
 
 def test_equal_seeds_give_equal_tokens() -> None:
     first, second, other = (Sampler(Sampling(temperature=3.0, seed=seed)) for seed in (1, 1, 2))
-    rows = [(first.choose(LOGITS).tolist(), second.choose(LOGITS).tolist(), other.choose(LOGITS).tolist()) for _ in range(30)]
+    rows = [
+        (first.choose(LOGITS).tolist(), second.choose(LOGITS).tolist(), other.choose(LOGITS).tolist())
+        for _ in range(30)
+    ]
     assert all(one == two for one, two, _ in rows)
     assert any(one != three for one, _, three in rows)
 

@@ -39,8 +39,6 @@ def one_key_less(model: ModelProto) -> None:
     node(model, "after").op_type = "GreaterOrEqual"
 
 
-
-
 def a_padding_mask_besides(model: ModelProto) -> None:
     model.graph.input.append(helper.make_tensor_value_info("mask", 9, ["B", 1, 1, "T"]))
     place = [n.output[0] for n in model.graph.node].index("s") + 1
