@@ -109,7 +109,7 @@ def test_what_it_cannot_run_is_told(held: Path, tmp_path: Path) -> None:
         Decoder(held, 1)
     grows = tmp_path / "grows.onnx"
     rewrite(MODEL, grows, verify=False)
-    with pytest.raises(ValueError, match="no caches in place. Write it with: rewrite MODEL --cache in-place"):
+    with pytest.raises(ValueError, match=r"no caches in place\. Write it with: rewrite MODEL --cache in-place"):
         Decoder(grows, 1, 8)
     with pytest.raises(ValueError, match="2 prompts of one token or more are needed, and 1 were given"):
         next(Decoder(held, 2, 8).generate([[1]], 1))
