@@ -35,7 +35,7 @@ ACCEPTED = {"bfloat16": 5e-3, "float16": 1e-3}
 """Largest error in the norm, as in the tests of long sequences."""
 DECODES = ((1, 32, 32, 1, 32768, 128), (8, 16, 16, 1, 8192, 64), (4, 32, 8, 2, 8192, 128))
 """Batch, heads, key heads, rows, capacity, head size."""
-PREFILLS = ((4, 8, 8, 1000, 1024, 64), (3, 8, 4, 512, 2048, 128))
+PREFILLS = ((4, 8, 8, 1000, 1024, 64), (3, 8, 4, 512, 2048, 128), (6, 4, 4, 640, 640, 128), (5, 4, 2, 90, 100, 64))
 FORMS = ("causal", "symmetric")
 TIMED = ((1, 32, 32, 1, 32768, 128), (8, 16, 16, 1, 8192, 64), (8, 32, 32, 1, 8192, 128))
 ROUNDS = 40

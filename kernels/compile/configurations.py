@@ -64,9 +64,9 @@ def applies(rule: dict[str, Any], request: KernelRequest, arch: int) -> bool:
     low, high = rule.get("head_dim", [0, 256])
     if arch not in rule["arch"] or not low <= largest <= high:
         return False
-    # The Hopper kernel takes one thing that differs by key, windows where nothing does, and no lengths.
-    by_key = variant.key_bias and (variant.window or request.mask_dtype is not None)
-    if rule["engine"] == "hopper" and (by_key or variant.lengths or (variant.window and variant.positions)):
+    # The Hopper kernel takes one thing that differs by key, and windows where nothing does.
+    by_key = (variant.key_bias or variant.lengths) and (variant.window or request.mask_dtype is not None)
+    if rule["engine"] == "hopper" and (by_key or (variant.window and variant.positions)):
         return False
     facts = {
         "element_bytes": ELEMENT_BYTES[request.dtype],
@@ -74,7 +74,10 @@ def applies(rule: dict[str, Any], request: KernelRequest, arch: int) -> bool:
         "symmetric": is_symmetric(variant),
         "positions": variant.positions,
         # A window or a key bias takes registers as a mask does.
-        "masked": request.mask_dtype is not None or variant.window or variant.key_bias,
+        "masked": request.mask_dtype is not None
+        or variant.window
+        or variant.key_bias
+        or (variant.lengths and rule["engine"] == "hopper"),
         "square": request.head_dim == request.value_dim,
     }
     return all(rule[name] == fact for name, fact in facts.items() if name in rule)
@@ -113,7 +116,10 @@ def configurations(request: KernelRequest, arch: int, *, skip: bool = False) -> 
             if certified and role == "prefill" and not short:
                 worth = (*conditions, Condition("s_kv", at_least=SKIP_FROM), Condition("surplus", at_least=0))
                 found.append(Configuration(role, rule["engine"], arch, tile, {**options, "SKIP": True}, worth))
-            found.append(Configuration(role, rule["engine"], arch, tile, options, conditions))
+            # Behind the rows there, keys would be cut off.
+            aligned = request.variant.lengths and rule["engine"] == "hopper"
+            own = (Condition("first_surplus", at_most=0),) if aligned else ()
+            found.append(Configuration(role, rule["engine"], arch, tile, options, (*conditions, *own)))
             if not conditions:
                 settled.add(rule["engine"])
             # The Hopper kernel has conditions of its own and needs something behind it.

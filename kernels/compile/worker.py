@@ -63,7 +63,7 @@ def _argument(
         called = name if name.startswith(("key_bias", "bias_")) else called
         if name == "mask_column":
             return 1
-    masked = request.mask_dtype is not None or variant.key_bias
+    masked = request.mask_dtype is not None or variant.key_bias or variant.lengths
     looks = hopper and (layout.mask_rows or variant.window)
     absent = (
         (name == "mask" and request.mask_dtype is None)
@@ -147,7 +147,7 @@ def hopper_constants(request: KernelRequest, tile: Tile, skip: bool, looks: bool
     # MiB of keys and values that are worked on at a time: they have to stay in the L2 cache, and a program has to get
     # several tiles of them; drawn by ticket (skip), some more, or the last ones drawn end too late.
     bundle = 32 if skip or looks else 16
-    by_key = (request.mask_dtype is not None or variant.key_bias) and not looks
+    by_key = (request.mask_dtype is not None or variant.key_bias or variant.lengths) and not looks
     roomy = (by_key or looks) and max(request.head_dim, request.value_dim) <= 128
     return {
         "FORM": form, "MASK": by_key, "MASK_ROWS": looks, "READS": looks and request.mask_dtype is not None,
@@ -156,7 +156,7 @@ def hopper_constants(request: KernelRequest, tile: Tile, skip: bool, looks: bool
         "D": padded_head(request.head_dim), "V": padded_head(request.value_dim), "BLOCK_N": tile.block_n,
         "STAGES": tile.stages, "CONSUMERS": tile.block_m // 64, "SKIP": skip, "QUERIES": 2, "FIXED_MAX": True,
         "MAX_FROM_RAW_SCORES": raw, "ROW_TWINS": wide and (form != 2 or raw),
-        "LEAST_TOTAL": 2.0**-60 if wide else 2.0**-4, "BUNDLE_MIB": bundle,
+        "LEAST_TOTAL": 2.0**-60 if wide else 2.0**-4, "LENGTHS": variant.lengths, "BUNDLE_MIB": bundle,
         # A producer that looks at masks needs more.
         "CONSUMER_REGISTERS": 232 if roomy else 240, "PRODUCER_REGISTERS": 40 if roomy else 24,
     }  # fmt: skip

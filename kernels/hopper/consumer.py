@@ -41,6 +41,7 @@ from .shared import (  # fmt: skip
 from .skipping import weigh_rows
 from .state import Anchors, BiasLine, ConsumerPass, NearBlocks
 from .weights import (
+    counted_from,
     edge_weights,
     far_start,
     far_weights,
@@ -226,6 +227,8 @@ def _consume_pass(
                 else:
                     empty = (line.row_as_key < seen_from).to(gl.int32)
                 weights = mean_weights(weights, j - near.edges - left - right, empty, column, s_kv, settings)
+                if settings.LENGTHS:
+                    weights = counted_from(weights, j - near.edges - left - right, seen_from, column, settings)
                 if clears_hidden(settings) and not FIXED_MAX:
                     clear_strange(step, me)
                 release(shared.freed.index(stage_of(step, settings)))

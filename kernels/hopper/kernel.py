@@ -46,7 +46,12 @@ With MASK_ROWS there is a window, or a mask that differs by row, too.  ``blocks`
 draw tiles as with SKIP, and blocks that no row of a tile needs are left out (``rows``).  With READS there is a mask to
 read.
 
-Needs ``s_q <= s_kv``.
+With LENGTHS a batch has keys of its own number, and what is said above of a boolean mask holds of what is not there.
+Where the last row is the last key, keys are counted so that it is the last of all, as without lengths: the producer has
+them copied from as much earlier in memory as the batch lacks (``tiles.keys_there``).  The consumers notice nothing of
+that, but for the mean of all values, which begins with the first key that is there.
+
+Needs ``s_q <= s_kv``, and ``s_q == s_kv`` if lengths come with rows that are aligned with the first keys.
 """
 
 from __future__ import annotations
@@ -64,13 +69,14 @@ from .shared import COUNTS, REPEAT_WORDS, ROWS_PER_CONSUMER, TERM_COLUMNS, TILE_
 @gluon.jit
 def alibi_prefill_hopper(
     query_map, key_map, value_map, output_map, slopes, key_norms, ticket, previous, blocks, mask, key_positions,
-    mask_batch, mask_head, mask_row, mask_column, positions_batch, batch_size, heads, group, s_q, s_kv,
+    key_lengths, lengths_batch, rows_first, mask_batch, mask_head, mask_row, mask_column, positions_batch, batch_size,
+    heads, group, s_q, s_kv,
     window_left, window_right, scale_natural, empty_mean,
     FORM: gl.constexpr, FIXED_MAX: gl.constexpr, MAX_FROM_RAW_SCORES: gl.constexpr, SKIP: gl.constexpr,
     MASK: gl.constexpr, ADDITIVE: gl.constexpr, POSITIONS: gl.constexpr, TERMS: gl.constexpr, MASK_ROWS: gl.constexpr,
     READS: gl.constexpr, WINDOW: gl.constexpr, ROW_TWINS: gl.constexpr, BUNDLE_MIB: gl.constexpr,
     D: gl.constexpr, V: gl.constexpr, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, QUERIES: gl.constexpr,
-    CONSUMERS: gl.constexpr, LEAST_TOTAL: gl.constexpr, CONSUMER_REGISTERS: gl.constexpr,
+    CONSUMERS: gl.constexpr, LEAST_TOTAL: gl.constexpr, LENGTHS: gl.constexpr, CONSUMER_REGISTERS: gl.constexpr,
     PRODUCER_REGISTERS: gl.constexpr,
 ):  # fmt: skip
     """Any one-dimensional grid of at most as many programs as tiles; 4 warps and the workers that it starts itself.
@@ -86,6 +92,8 @@ def alibi_prefill_hopper(
             mask_column`` (MASK); any strides by row, too (MASK_ROWS with READS).  A key bias is an additive mask.
         window_left, window_right: how many keys before and after its own a row sees; -1 for all (WINDOW).
         key_positions: [B or 1, S_kv], float32 (POSITIONS).
+        key_lengths: how many keys a batch has, [B or 1], int64; ``lengths_batch`` is 0 for the latter (LENGTHS).
+        rows_first: row(i) = i (1) or the last row is the last key (0) (LENGTHS).
         empty_mean: rows without a visible key yield the mean of ``value`` (1) or zeros (0) (MASK, MASK_ROWS).
     """
     VECTOR: gl.constexpr = MASK or POSITIONS
@@ -138,7 +146,7 @@ def alibi_prefill_hopper(
     fence_async_shared()
     settings = Settings(FORM, FIXED_MAX, MAX_FROM_RAW_SCORES, SKIP, MASK, ADDITIVE, POSITIONS, BY_TERMS, MASK_ROWS,
                         READS, WINDOW, ROW_TWINS, BUNDLE_MIB, D, V, BLOCK_N, STAGES, QUERIES, CONSUMERS,
-                        LEAST_TOTAL)  # fmt: skip
+                        LEAST_TOTAL, LENGTHS)  # fmt: skip
     sizes = Sizes(gl.to_tensor(batch_size), gl.to_tensor(heads), gl.to_tensor(group), gl.to_tensor(s_q),
                   gl.to_tensor(s_kv))  # fmt: skip
     shared = Shared(query_tile, key_tile, value_tile, output_tile, vector_tile, block_info, term_tile, picks, ones,
@@ -157,7 +165,7 @@ def alibi_prefill_hopper(
             (consume, (shared, sizes, row_mask, output_map, scale_natural, settings, 2)),
             (produce, (shared, sizes, query_map, key_map, value_map, slopes, key_norms, ticket, previous, blocks,
                         mask, key_positions, mask_batch, mask_head, mask_column, positions_batch, scale_natural,
-                        empty_mean, settings)),
+                        empty_mean, key_lengths, lengths_batch, rows_first, settings)),
         ], [4, 4, 1], [CONSUMER_REGISTERS, CONSUMER_REGISTERS, PRODUCER_REGISTERS])  # fmt: skip
     else:
         gl.warp_specialize([
@@ -165,5 +173,5 @@ def alibi_prefill_hopper(
             (consume, (shared, sizes, row_mask, output_map, scale_natural, settings, 1)),
             (produce, (shared, sizes, query_map, key_map, value_map, slopes, key_norms, ticket, previous, blocks,
                         mask, key_positions, mask_batch, mask_head, mask_column, positions_batch, scale_natural,
-                        empty_mean, settings)),
+                        empty_mean, key_lengths, lengths_batch, rows_first, settings)),
         ], [4, 1], [CONSUMER_REGISTERS, PRODUCER_REGISTERS])  # fmt: skip

@@ -37,7 +37,7 @@ from .shared import (  # fmt: skip
 )
 from .skipping import AHEAD, needed_blocks, worth_a_try
 from .terms import ask_terms, find_plain, key_terms, write_terms
-from .tiles import block_at, blocks_of, visible_keys
+from .tiles import block_at, blocks_of, keys_there, visible_keys
 from .weights import natural
 
 
@@ -65,25 +65,34 @@ class TileBlocks:
 
 
 @gluon.jit
-def _copy_keys(key_map, batch, kv_head, block, stage, shared, settings):
+def _place_of(block, shift, settings):
+    """Where a block begins in memory: with LENGTHS ``shift`` keys before the one that it begins with."""
+    place = block * settings.BLOCK_N
+    if settings.LENGTHS:
+        place -= shift
+    return place
+
+
+@gluon.jit
+def _copy_keys(key_map, batch, kv_head, block, shift, stage, shared, settings):
     """Has the keys of a block copied to a stage."""
     mbarrier.expect(shared.key_full.index(stage), key_map.block_type.nbytes)
     tma.async_copy_global_to_shared(
-        key_map, [batch, kv_head, block * settings.BLOCK_N, 0], shared.key_full.index(stage),
+        key_map, [batch, kv_head, _place_of(block, shift, settings), 0], shared.key_full.index(stage),
         shared.key_tile.index(stage))  # fmt: skip
 
 
 @gluon.jit
-def _copy_keys_if(needed, key_map, batch, kv_head, block, stage, shared, settings):
+def _copy_keys_if(needed, key_map, batch, kv_head, block, shift, stage, shared, settings):
     """As :func:`_copy_keys`, if they are ``needed``: a block of the mean of all values takes no keys."""
     if needed:
-        _copy_keys(key_map, batch, kv_head, block, stage, shared, settings)
+        _copy_keys(key_map, batch, kv_head, block, shift, stage, shared, settings)
     else:
         mbarrier.arrive(shared.key_full.index(stage), count=1)
 
 
 @gluon.jit
-def _copy_values(value_map, batch, kv_head, block, step, stage, shared, settings):
+def _copy_values(value_map, batch, kv_head, block, shift, step, stage, shared, settings):
     """Has the values of block ``step`` copied to its stage, once those that are there have been used.
 
     That is one step later than the weights of their block are computed.
@@ -93,7 +102,7 @@ def _copy_values(value_map, batch, kv_head, block, step, stage, shared, settings
         pred=step >= settings.STAGES)  # fmt: skip
     mbarrier.expect(shared.value_full.index(stage), value_map.block_type.nbytes)
     tma.async_copy_global_to_shared(
-        value_map, [batch, kv_head, block * settings.BLOCK_N, 0], shared.value_full.index(stage),
+        value_map, [batch, kv_head, _place_of(block, shift, settings), 0], shared.value_full.index(stage),
         shared.value_tile.index(stage))  # fmt: skip
 
 
@@ -186,7 +195,8 @@ def _certify(certified, left, right, at, cut, slope, slot, key_norms, scale_natu
 @gluon.jit
 def produce(
     shared, sizes, query_map, key_map, value_map, slopes, key_norms, ticket, previous, blocks_needed, mask,
-    key_positions, mask_batch, mask_head, mask_column, positions_batch, scale_natural, empty_mean, settings,
+    key_positions, mask_batch, mask_head, mask_column, positions_batch, scale_natural, empty_mean, key_lengths,
+    lengths_batch, rows_first, settings,
 ):  # fmt: skip
     """The producer warp: all copies, in the order in which the consumers need them.
 
@@ -227,6 +237,10 @@ def produce(
     scanned_b = gl.to_tensor(-1)
     begin_seen_b, begin_b, end_b, begin_near_b, end_near_b = begin_seen, begin, end, begin_near, end_near
     plain_from_b, plain_to_b = plain_from, plain_to
+    # How many keys before the first one in memory key 0 is, for both entries.
+    shift, shift_b = 0, 0
+    if settings.LENGTHS:
+        shift, shift_b = gl.to_tensor(0), gl.to_tensor(0)
     # Of a mask with rows, the group of blocks that is being walked.
     word, bits, masks = gl.to_tensor(0), gl.to_tensor(0), gl.to_tensor(0)
     # A bit for every stage whose terms are not zero.
@@ -262,29 +276,41 @@ def produce(
                 of_entry = mask
                 if settings.MASK:
                     # One mask of a batch entry for all heads, or one of each.
-                    of_entry = mask + batch.to(gl.int64) * mask_batch + head.to(gl.int64) * mask_head
-                    entry = gl.where(mask_head != 0, batch_head, batch)
+                    if settings.LENGTHS:
+                        entry = batch
+                    else:
+                        of_entry = mask + batch.to(gl.int64) * mask_batch + head.to(gl.int64) * mask_head
+                        entry = gl.where(mask_head != 0, batch_head, batch)
                     if entry != scanned:
                         scanned, scanned_b = scanned_b, scanned
                         begin, begin_b = begin_b, begin
                         end, end_b = end_b, end
                         plain_from, plain_from_b = plain_from_b, plain_from
                         plain_to, plain_to_b = plain_to_b, plain_to
+                        if settings.LENGTHS:
+                            shift, shift_b = shift_b, shift
                         if settings.ADDITIVE:
                             begin_seen, begin_seen_b = begin_seen_b, begin_seen
                             begin_near, begin_near_b = begin_near_b, begin_near
                             end_near, end_near_b = end_near_b, end_near
                     if entry != scanned:
-                        begin_seen, begin, end, begin_near, end_near = visible_keys(
-                            of_entry, mask_column, s_kv, within, settings
-                        )
+                        if settings.LENGTHS:
+                            begin, end, shift = keys_there(key_lengths, batch, lengths_batch, rows_first, s_kv)
+                        else:
+                            begin_seen, begin, end, begin_near, end_near = visible_keys(
+                                of_entry, mask_column, s_kv, within, settings
+                            )
                         scanned = entry
                         plain_from = gl.to_tensor(0)
                         plain_to = gl.to_tensor(0)
                     if not settings.ADDITIVE:
                         begin_seen, begin_near, end_near = begin, begin, end
+                own_mean = empty_mean
+                if settings.LENGTHS:
+                    # There is no mean of nothing.
+                    own_mean = gl.where(end > 0, empty_mean, 0)
                 first, diagonal_blocks, tail, left, right, extra, seen_from = _cut(
-                    tile, begin, end, begin_near, end_near, begin_seen, empty_mean, within, sizes, settings
+                    tile, begin, end, begin_near, end_near, begin_seen, own_mean, within, sizes, settings
                 )
                 if settings.MASK_ROWS:
                     # The codes of an additive mask leave out blocks that only the second pass can weigh.
@@ -311,7 +337,7 @@ def produce(
                 if VECTOR:
                     loaded, position = ask_terms(
                         of_entry, key_positions, batch, mask_column, positions_batch, first * BLOCK_N,
-                        gl.where(asked, s_kv, 0), settings)  # fmt: skip
+                        gl.where(asked, s_kv, 0), begin, end, settings)  # fmt: skip
                 at = TilePlace(tile, batch, head, kv_head)
                 cut = TileBlocks(first, diagonal_blocks, tail, extra, seen_from, begin_near, end_near)
                 slot = queries_sent & (QUERIES - 1)
@@ -340,11 +366,11 @@ def produce(
                         if asked:
                             loaded, position = ask_terms(
                                 of_entry, key_positions, batch, mask_column, positions_batch,
-                                coming_block * BLOCK_N, s_kv, settings)  # fmt: skip
+                                coming_block * BLOCK_N, s_kv, begin, end, settings)  # fmt: skip
                     # Once the weights of the block that was here are computed.
                     mbarrier.wait(shared.freed.index(stage), phase_of(step, settings) ^ 1, pred=step >= settings.STAGES)
                     if LATE:
-                        _copy_keys_if(j < keyed, key_map, batch, kv_head, block, stage, shared, settings)
+                        _copy_keys_if(j < keyed, key_map, batch, kv_head, block, shift, stage, shared, settings)
                     if VECTOR:
                         if has_terms | ((stages_with_terms & (1 << stage)) != 0):
                             terms = key_terms(here, here_position, slope_natural, own, settings)
@@ -357,10 +383,10 @@ def produce(
                     if LATE:
                         release(shared.key_full.index(stage))
                     elif settings.MASK or settings.MASK_ROWS:
-                        _copy_keys_if(j < keyed, key_map, batch, kv_head, block, stage, shared, settings)
+                        _copy_keys_if(j < keyed, key_map, batch, kv_head, block, shift, stage, shared, settings)
                     else:
-                        _copy_keys(key_map, batch, kv_head, block, stage, shared, settings)
-                    _copy_values(value_map, batch, kv_head, block, step, stage, shared, settings)
+                        _copy_keys(key_map, batch, kv_head, block, shift, stage, shared, settings)
+                    _copy_values(value_map, batch, kv_head, block, shift, step, stage, shared, settings)
                     if j == 0:
                         # After the copies, which take longer.
                         _describe(slot, at, cut, left, right, slope, certified_after, certified, shared, settings)

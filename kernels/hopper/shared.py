@@ -84,6 +84,7 @@ class Settings:
     QUERIES: gl.constexpr
     CONSUMERS: gl.constexpr
     LEAST_TOTAL: gl.constexpr
+    LENGTHS: gl.constexpr
 
 
 @aggregate

@@ -17,13 +17,18 @@ def _by_key():
 
 
 @gluon.jit
-def ask_terms(mask, key_positions, batch, mask_column, positions_batch, start, s_kv, settings):
-    """Loads what mask and positions say of a block of keys; called a block ahead, because the answer takes its time."""
+def ask_terms(mask, key_positions, batch, mask_column, positions_batch, start, s_kv, begin, end, settings):
+    """Loads what mask and positions say of a block of keys; called a block ahead, because the answer takes its time.
+
+    Lengths say that the keys ``begin .. end`` are there, and need no answer.
+    """
     key = start + gl.arange(0, settings.BLOCK_N, layout=_by_key())
     inside = key < s_kv
     loaded = key
     position = key
-    if settings.MASK:
+    if settings.LENGTHS:
+        loaded = ((key >= begin) & (key < end)).to(gl.int32)
+    elif settings.MASK:
         at = mask + key.to(gl.int64) * mask_column
         loaded = gl.load(at, mask=inside, other=0)
     if settings.POSITIONS:
@@ -54,7 +59,10 @@ def _all_plain(loaded, start, s_kv, settings):
     else:
         says = loaded == 0
     key = start + gl.arange(0, settings.BLOCK_N, layout=_by_key())
-    return gl.max((says & (key < s_kv)).to(gl.int32), 0) == 0
+    if not settings.LENGTHS:
+        # Behind the tensor there are zeros; behind the keys of a batch there may be anything.
+        says = says & (key < s_kv)
+    return gl.max(says.to(gl.int32), 0) == 0
 
 
 @gluon.jit

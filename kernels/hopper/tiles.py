@@ -13,6 +13,9 @@ NEAR = gl.constexpr(-64.0)
 """A key whose additive mask is not above this is no place to look for the maximum of a row."""
 
 
+LONGEST_BLOCK = gl.constexpr(256)
+"""Keys; no block has more."""
+
 SPAN = gl.constexpr(256)
 """Keys that are looked at at once."""
 
@@ -91,6 +94,26 @@ def visible_keys(base, mask_column, s_kv, within, settings):
         begin_near = gl.where(none, begin, begin_near)
         end_near = gl.where(none, end, end_near)
     return begin_seen, begin, end, begin_near, end_near
+
+
+@gluon.jit
+def keys_there(key_lengths, batch, lengths_batch, rows_first, s_kv):
+    """Which keys a batch entry has (LENGTHS).
+
+    Keys are counted so that row i is key ``i + s_kv - s_q``, as everywhere here.  If the last row is the last key, the
+    keys of a batch are the last ones then, and the copies begin before them: where that is before the tensor, there
+    are zeros.
+
+    Returns:
+        The first key and the end of the keys (if there are none, the first is s_kv and the end 0); and how many keys
+        before the first one in memory key 0 is.
+    """
+    length = gl.load(key_lengths + batch.to(gl.int64) * lengths_batch)
+    length = gl.minimum(gl.maximum(length, 0), s_kv).to(gl.int32)
+    shift = gl.where(rows_first != 0, 0, s_kv - length)
+    none = length == 0
+    # Without keys the one block that comes is one of zeros: what lies in memory may be NaN.
+    return gl.where(none, s_kv, shift), gl.where(none, 0, shift + length), gl.where(none, s_kv + LONGEST_BLOCK, shift)
 
 
 @gluon.jit

@@ -307,6 +307,13 @@ def mean_weights(weights, extra, empty, column, s_kv, settings):
 
 
 @gluon.jit
+def counted_from(weights, extra, seen_from, column, settings):
+    """Weights of the mean as above, of the keys from ``seen_from`` on: those before are not there (LENGTHS)."""
+    at = extra * settings.BLOCK_N + column
+    return gl.where((at >= seen_from)[None, :], weights, gl.zeros_like(weights))
+
+
+@gluon.jit
 def far_weights(products, peak, anchors, vector, start, j, left, said, line, me):
     """Weights of the ``j``-th block after those that the diagonal crosses; its first key is ``start``."""
     settings = me.settings

@@ -23,8 +23,9 @@ from ..requests import DTYPES, ROLES, BufferLayout, KernelRequest
 FORMAT = 1
 
 SIZES = ("batch", "heads", "kv_heads", "group", "s_q", "s_kv", "head_dim", "value_dim", "splits", "multiprocessors",
-         "rows", "surplus", "mask_batches", "mask_heads")  # fmt: skip
-"""``group = heads / kv_heads``, ``rows = group * s_q``, ``surplus = s_kv - s_q`` (may be negative);
+         "rows", "surplus", "mask_batches", "mask_heads", "first_surplus")  # fmt: skip
+"""``group = heads / kv_heads``, ``rows = group * s_q``, ``surplus = s_kv - s_q`` (may be negative), ``first_surplus``:
+the same where rows are aligned with the first keys, and 0 elsewhere;
 ``mask_batches`` and ``mask_heads``: between how many batch entries and heads the mask differs."""
 
 TENSORS = ("query", "key", "value", "output")

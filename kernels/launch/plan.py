@@ -182,6 +182,7 @@ def make_plan(description: Description, call: Call, arch: int, multiprocessors: 
         "batch": batch, "heads": heads, "kv_heads": kv_heads, "group": group, "s_q": s_q, "s_kv": s_kv,
         "head_dim": head_dim, "value_dim": value_dim, "splits": 1, "multiprocessors": multiprocessors,
         "rows": group * s_q, "surplus": s_kv - s_q, "mask_batches": 1, "mask_heads": 1,
+        "first_surplus": s_kv - s_q if call.rows_first else 0,
     }  # fmt: skip
     strides = _strides(call)
     sizes["mask_batches"] = batch if strides["mask_batch"] else 1

@@ -19,7 +19,8 @@ constexpr uint64_t kMostBytes = uint64_t{1} << 30;  // of a bundle, decompressed
 constexpr uint32_t kMostItems = 4096;  // of any list
 
 constexpr char const* kSizes[] = {"batch", "heads", "kv_heads", "group", "s_q", "s_kv", "head_dim", "value_dim",
-                                  "splits", "multiprocessors", "rows", "surplus", "mask_batches", "mask_heads"};
+                                  "splits", "multiprocessors", "rows", "surplus", "mask_batches", "mask_heads",
+                                  "first_surplus"};
 constexpr char const* kTensors[] = {"query", "key", "value", "output", "slopes", "mask", "key_positions",
                                     "key_bias", "key_lengths"};
 constexpr char const* kScratch[] = {"key_norms", "reach", "partial", "partial_sums", "ticket", "previous",
@@ -117,7 +118,7 @@ private:
 // A size that an extent may be made of: all that count something.
 Size readCount(Reader& in) {
     Size const size = in.word<Size>(kSizes, "size");
-    if (size == Size::surplus) malformed("'surplus' may be negative and is no extent");
+    if (size == Size::surplus || size == Size::first_surplus) malformed("'surplus' may be negative and is no extent");
     return size;
 }
 

@@ -186,6 +186,7 @@ Plan makePlan(Bundle const& bundle, Call const& call, Device const& device, int3
     if (plan.empty) return plan;
     int64_t const multiprocessors = std::clamp<int64_t>(device.multiprocessors, 1, kMostMultiprocessors);
     plan.sizes = sizesOf(bundle, batch, heads, kvHeads, sQ, sKv, multiprocessors);
+    if (call.rowsFirst) at(plan.sizes, Size::first_surplus) = sKv - sQ;
     setStrides(plan, call);
     if (plan.strides[static_cast<size_t>(Stride::mask_batch)] == 0) at(plan.sizes, Size::mask_batches) = 1;
     if (plan.strides[static_cast<size_t>(Stride::mask_head)] == 0) at(plan.sizes, Size::mask_heads) = 1;

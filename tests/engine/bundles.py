@@ -40,6 +40,9 @@ def described(op_type: str = "AlibiAttentionCausal", mask_dtype: str | None = No
         kernel(role, name=f"old-{role}", arch=80, exact_arch=False, conditions=(), grid=SPLIT_GRID, arguments=())
         for role in ("decode", "decode_split", "combine")
     ]
+    if "Lengths" in op_type:
+        aligned = kernel("prefill", name="aligned", conditions=(Condition("first_surplus", at_most=0),))
+        return bundle(aligned, old, *others, *extended(), op_type=op_type, mask_dtype=mask_dtype)
     extra = [long, old, *others, *extended()] + ([dense, *looking()] if mask_dtype else certified())
     return bundle(*extra, op_type=op_type, mask_dtype=mask_dtype)
 

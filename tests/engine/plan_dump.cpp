@@ -3,7 +3,7 @@
 //   plan_dump BUNDLE
 //   plan_dump --views      prints what views make of tensors: see `viewed`
 //   plan_dump --family     prints the members that the libraries register instead: op_type form causal inputs
-// One call per line: arch multiprocessors alternative, then 9 operands of: present type 4 shape 4 strides pointer.
+// One call per line: arch multiprocessors alternative rowsFirst, then 9 operands of: present type 4 shape 4 strides pointer.
 // One answer per line: the kernels with their grids, splits, workspace and offsets; or "error" and the reason.
 #include <fstream>
 #include <iostream>
@@ -20,8 +20,8 @@ namespace {
 std::string answer(Bundle const& bundle, std::istringstream& line) {
     Device device;
     int32_t alternative = 0;
-    line >> device.service.arch >> device.multiprocessors >> alternative;
     Call call;
+    line >> device.service.arch >> device.multiprocessors >> alternative >> call.rowsFirst;
     for (Operand& operand : call.operands) {
         int type = 0;
         uint64_t pointer = 0;

@@ -113,7 +113,7 @@ def in_packing(tensor: Tensor, layout: str, pieces: int) -> Tensor:
 def as_line(call: Call, multiprocessors: int) -> str:
     """As plan_dump reads it."""
     types = {"": 0, "float16": 1, "bfloat16": 2, "float32": 3, "bool": 4, "int64": 5}
-    words: list[object] = [90, multiprocessors, 0]
+    words: list[object] = [90, multiprocessors, 0, int(call.rows_first)]
     for name in ("query", "key", "value", "output", "slopes", "mask", "key_positions", "key_bias", "key_lengths"):
         tensor: Tensor | None = getattr(call, name, None)
         if tensor is None:
@@ -169,9 +169,9 @@ def calls(draw: st.DrawFn, extra: str | None) -> tuple[Call, int]:
         lengths = dense(
             (draw(st.sampled_from((1, batch, batch + 1 if odd else 1))),), "float32" if odd else "int64", 1 << 20
         )
-    return Call(query, key, key, query, slopes, 0.125, True, mask, key_lengths=lengths), draw(
-        st.sampled_from((1, 108, 132, 148, 512))
-    )
+    first = lengths is not None and draw(st.booleans())
+    call = Call(query, key, key, query, slopes, 0.125, True, mask, key_lengths=lengths, rows_first=first)
+    return call, draw(st.sampled_from((1, 108, 132, 148, 512)))
 
 
 @pytest.mark.parametrize("extra", [None, "bool", "lengths"])

@@ -170,6 +170,24 @@ def test_one_row_reads_a_mask_by_head_as_one_by_key() -> None:
     assert (condition.size, condition.at_most) == ("rows", 1)
 
 
+def test_lengths_run_on_the_hopper_kernel_where_nothing_else_hides() -> None:
+    def engines(op_type: str, mask: str | None) -> list[str]:
+        request = KernelRequest(op_type, "bfloat16", 128, 128, mask)
+        found = jobs(request, [90], [BufferLayout(mask_rows=rows) for rows in (False, True)], True)
+        chosen = [configuration for configuration, _ in found if configuration.role == "prefill"]
+        for configuration in chosen:
+            # Its tiles of rows have keys behind them only where rows are aligned with the last ones.
+            said = [(condition.size, condition.at_most) for condition in configuration.conditions]
+            assert (("first_surplus", 0) in said) == (configuration.engine == "hopper")
+            assert not configuration.options.get("SKIP")
+        return sorted({configuration.engine for configuration in chosen})
+
+    for form in ("Causal", "Linear", "Symmetric"):
+        assert engines(f"AlibiAttention{form}Lengths", None) == ["hopper", "portable"]
+        assert engines(f"AlibiAttention{form}WindowLengths", None) == ["portable"]
+        assert engines(f"AlibiAttention{form}LengthsBooleanMask", "bool") == ["portable"]
+
+
 def test_kernels_of_a_bundle_have_names_of_their_own() -> None:
     layouts = [BufferLayout(contiguous, rows) for contiguous in (True, False) for rows in (False, True)]
     masks = {"none": None, "boolean": "bool", "additive": "float32"}

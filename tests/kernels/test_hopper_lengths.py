@@ -1,0 +1,157 @@
+"""Which blocks the Hopper kernel takes of batches of every length: its own functions, computed with plain numbers."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import FunctionType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("triton")
+
+from alibi_rewriter.kernels.hopper import tiles
+from alibi_rewriter.kernels.hopper.shared import FORM_CAUSAL, FORM_LINEAR, FORM_SYMMETRIC
+
+ROWS = 128
+"""Of a tile."""
+
+
+class Number(int):
+    """A number with the one method that the functions ask of a tensor."""
+
+    def to(self, _: object) -> Number:
+        return self
+
+
+PLAIN = SimpleNamespace(
+    maximum=max, minimum=lambda a, b: Number(min(a, b)), where=lambda which, a, b: a if which else b,
+    cdiv=lambda a, b: -(-a // b), to_tensor=lambda x: x, load=lambda x: x, int32=None, int64=None,
+)  # fmt: skip
+
+
+def plainly(function: Any) -> Callable[..., Any]:
+    """A function of the kernel on numbers."""
+    names = {name: getattr(value, "value", value) for name, value in function.fn.__globals__.items()}
+    return FunctionType(function.fn.__code__, {**names, "gl": PLAIN}, function.fn.__name__)
+
+
+blocks_of, block_at, keys_there = (plainly(f) for f in (tiles.blocks_of, tiles.block_at, tiles.keys_there))
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A tile of rows of a batch, and the blocks that it takes."""
+
+    form: int
+    block: int
+    first_row: int
+    rows: int
+    keys: int
+    capacity: int
+    aligned_first: bool
+    begin: int
+    end: int
+    shift: int
+    near: int
+    crossed: tuple[int, ...]
+    far: tuple[int, ...]
+    seen_from: int
+    extra: int
+
+    @property
+    def key_of_row(self) -> range:
+        """The keys of its rows, as the kernel counts them."""
+        offset = self.capacity - self.rows
+        return range(self.first_row + offset, min(self.first_row + ROWS, self.rows) + offset)
+
+    def visible(self, row: int) -> range:
+        """The keys that a row sees, counted so."""
+        return range(self.begin, min(self.end, row + 1) if self.form == FORM_CAUSAL.value else self.end)
+
+
+def tiles_of(seed: int, count: int) -> Iterator[Tile]:
+    draw = random.Random(seed)
+    for _ in range(count):
+        form = draw.choice([FORM_LINEAR, FORM_CAUSAL, FORM_SYMMETRIC]).value
+        block, rows, first = draw.choice([64, 128]), draw.randint(1, 600), draw.random() < 0.5
+        capacity = rows if first else rows + draw.choice([0, draw.randint(0, 800)])
+        keys = draw.choice([0, 1, capacity, draw.randint(0, capacity), min(capacity, draw.randint(1, 130))])
+        settings = SimpleNamespace(BLOCK_N=block, CONSUMERS=2, FORM=form, MASK=True)
+        sizes = SimpleNamespace(s_q=rows, s_kv=capacity)
+        # A pointer that is the number itself, and the first of all batches.
+        begin, end, shift = keys_there(Number(keys), Number(0), 0, first, capacity)
+        mean = draw.randint(0, 1) if end else 0
+        for tile in range(-(-rows // ROWS)):
+            near, diagonal, tail, left, right, extra, seen_from = blocks_of(
+                tile, begin, end, begin, end, begin, mean, sizes, settings
+            )
+            count_of = diagonal + tail + left + right
+            taken = [block_at(j, near, diagonal, tail, left, right, capacity, block) for j in range(count_of)]
+            edge = diagonal + tail
+            yield Tile(
+                form, block, tile * ROWS, rows, keys, capacity, first, begin, end, shift, near, tuple(taken[:edge]),
+                tuple(taken[edge:]), seen_from, extra,
+            )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def drawn() -> list[Tile]:
+    return list(tiles_of(0, 4000))
+
+
+def test_every_key_that_a_row_sees_is_in_one_block(drawn: list[Tile]) -> None:
+    for tile in drawn:
+        taken = [*tile.crossed, *tile.far]
+        assert len(set(taken)) == len(taken), tile
+        for row in tile.key_of_row:
+            seen = tile.visible(row)
+            if seen:
+                needed = range(seen[0] // tile.block, seen[-1] // tile.block + 1)
+                assert set(needed) <= set(taken), tile
+
+
+def test_blocks_that_are_not_compared_key_by_key_are_seen_whole(drawn: list[Tile]) -> None:
+    """But for keys that are not there, which the terms of the block hide."""
+    for tile in drawn:
+        for number in tile.far:
+            first, last = number * tile.block, number * tile.block + tile.block - 1
+            assert last < tile.capacity
+            if tile.form != FORM_LINEAR.value:
+                after = tile.form == FORM_SYMMETRIC.value and first >= tile.key_of_row[0] + ROWS - 1
+                assert last <= tile.key_of_row[0] or after, tile
+
+
+def test_nothing_is_read_that_no_row_needs(drawn: list[Tile]) -> None:
+    """No block behind the keys; before them only where the rows themselves lie before them."""
+    for tile in drawn:
+        if tile.keys and tile.key_of_row[-1] >= tile.begin:
+            for number in (*tile.crossed, *tile.far):
+                assert number * tile.block < tile.end, tile
+            for number in tile.far:
+                assert (number + 1) * tile.block > tile.begin, tile
+
+
+def test_the_blocks_lie_in_memory_where_the_keys_are(drawn: list[Tile]) -> None:
+    """Row i is key i + keys - rows, or key i; and a batch without keys gets a block of zeros."""
+    for tile in drawn:
+        if tile.keys == 0:
+            assert all(n * tile.block + tile.block - tile.shift <= 0 for n in (*tile.crossed, *tile.far)), tile
+            assert tile.extra == 0 and (tile.form == FORM_CAUSAL.value or tile.seen_from == tile.capacity)
+            continue
+        assert (tile.begin - tile.shift, tile.end - tile.shift) == (0, tile.keys)
+        row = tile.key_of_row[0] - tile.shift
+        assert row == tile.first_row + (0 if tile.aligned_first else tile.keys - tile.rows)
+
+
+def test_rows_without_keys_are_told_to_the_consumers(drawn: list[Tile]) -> None:
+    empty = 0
+    for tile in drawn:
+        if tile.form != FORM_CAUSAL.value:
+            continue
+        for row in tile.key_of_row:
+            assert (row < tile.seen_from) == (not tile.visible(row)), tile
+            empty += not tile.visible(row)
+    assert empty > 100
