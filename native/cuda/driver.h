@@ -65,4 +65,11 @@ void copy(void* target, void const* source, size_t bytes, void* stream);
 // Enqueues zeros, for outputs over no keys.
 void fillZero(void* pointer, size_t bytes, void* stream);
 
+// The context that CUDA's runtime, and with it onnxruntime, uses on a device.  It is retained for good.
+void* primaryContext(int32_t device);
+
+// Enqueue copies on the device: of bytes, and of rows that lie apart.
+void copyBytes(void* to, void const* from, size_t bytes, void* stream);
+void copyRows(void* to, size_t toPitch, void const* from, size_t fromPitch, size_t width, size_t height, void* stream);
+
 }  // namespace alibi
