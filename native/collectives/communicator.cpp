@@ -17,9 +17,20 @@ Communicator::Communicator(std::string const& library, nccl::UniqueId const& id,
     // NCCL takes the device whose context is current.
     CurrentContext const here(context);
     library_.require(library_.initRank(&handle_, size, id, rank), "ncclCommInitRank");
+    int32_t taken = -1;
+    library_.require(library_.deviceOf(handle_, &taken), "ncclCommCuDevice", handle_);
+    if (taken != device) {
+        throw std::runtime_error("NCCL has taken GPU " + std::to_string(taken) + " instead of " + std::to_string(device));
+    }
 }
 
-void Communicator::expectSound() const {
+void Communicator::leave() {
+    std::lock_guard<std::mutex> const lock(mutex_);
+    left_ = true;
+}
+
+void Communicator::expectUsable() const {
+    if (left_) throw std::runtime_error("this process has disconnected from the other ranks");
     std::string const found = problem();
     if (!found.empty()) throw std::runtime_error("the ranks have lost each other: " + found);
 }
@@ -33,13 +44,13 @@ std::string Communicator::problem() const {
 
 void Communicator::allReduce(void const* from, void* to, size_t count, nccl::DataType type, void* stream) {
     std::lock_guard<std::mutex> const lock(mutex_);
-    expectSound();
+    expectUsable();
     library_.require(library_.allReduce(from, to, count, type, nccl::kSum, handle_, stream), "ncclAllReduce", handle_);
 }
 
 void Communicator::allGather(void const* from, void* to, size_t count, nccl::DataType type, void* stream) {
     std::lock_guard<std::mutex> const lock(mutex_);
-    expectSound();
+    expectUsable();
     library_.require(library_.allGather(from, to, count, type, handle_, stream), "ncclAllGather", handle_);
 }
 
@@ -58,6 +69,10 @@ void connect(std::string const& library, nccl::UniqueId const& id, int32_t rank,
         throw std::runtime_error("rank " + std::to_string(rank) + " is none of " + std::to_string(size));
     }
     made.store(new Communicator(library, id, rank, size, device));
+}
+
+void disconnect() {
+    if (Communicator* const found = current()) found->leave();
 }
 
 Communicator* current() { return made.load(); }

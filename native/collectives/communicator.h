@@ -22,6 +22,9 @@ public:
     void allReduce(void const* from, void* to, size_t count, nccl::DataType type, void* stream);
     void allGather(void const* from, void* to, size_t count, nccl::DataType type, void* stream);
 
+    // Whatever is asked of it from now on is refused.
+    void leave();
+
     // What has gone wrong behind earlier calls; empty if nothing has.
     std::string problem() const;
 
@@ -31,10 +34,11 @@ public:
     void* const context;  // CUDA's primary one on the device
 
 private:
-    void expectSound() const;
+    void expectUsable() const;
 
     nccl::Library const library_;
     nccl::Handle handle_ = nullptr;
+    bool left_ = false;
     std::mutex mutex_;  // NCCL takes calls on a communicator one at a time
 };
 
@@ -43,6 +47,9 @@ nccl::UniqueId newId(std::string const& library);
 
 // Makes the communicator of this process; there is one only.
 void connect(std::string const& library, nccl::UniqueId const& id, int32_t rank, int32_t size, int32_t device);
+
+// The ranks have finished; without a communicator nothing happens.
+void disconnect();
 
 // The communicator of this process, or null before `connect`.
 Communicator* current();

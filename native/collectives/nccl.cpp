@@ -22,6 +22,7 @@ Library::Library(std::string const& name) {
     find(version, "ncclGetVersion");
     find(uniqueId, "ncclGetUniqueId");
     find(initRank, "ncclCommInitRank");
+    find(deviceOf, "ncclCommCuDevice");
     find(asyncError, "ncclCommGetAsyncError");
     find(allReduce, "ncclAllReduce");
     find(allGather, "ncclAllGather");

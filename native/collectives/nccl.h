@@ -39,6 +39,7 @@ public:
     Result (*version)(int32_t*) = nullptr;
     Result (*uniqueId)(UniqueId*) = nullptr;
     Result (*initRank)(Handle*, int32_t, UniqueId, int32_t) = nullptr;
+    Result (*deviceOf)(Handle, int32_t*) = nullptr;
     Result (*asyncError)(Handle, Result*) = nullptr;
     Result (*allReduce)(void const*, void*, size_t, int32_t, int32_t, Handle, void*) = nullptr;
     Result (*allGather)(void const*, void*, size_t, int32_t, Handle, void*) = nullptr;

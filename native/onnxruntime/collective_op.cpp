@@ -137,7 +137,10 @@ public:
 
     Status* compute(KernelContext* context) const noexcept {
         return node_.table.guarded(kFail, [&] {
-            expectDevice(currentContext());
+            void* const found = currentContext();
+            if (found != nullptr) expectDevice(found);
+            // A thread that has none gets the communicator's.
+            CurrentContext const here(communicator_ == nullptr ? found : communicator_->context);
             Problem const problem = node_.bind(context);
             void* stream = nullptr;
             node_.table.call(kGetGpuComputeStream, static_cast<KernelContext const*>(context), &stream);

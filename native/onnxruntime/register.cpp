@@ -117,8 +117,8 @@ ALIBI_EXPORT int32_t alibiUseInstructionSet(char const* name) noexcept {
     return alibi::cpu::useInstructionSet(name) ? 1 : 0;
 }
 
-// For runtime/collectives: a new id of NCCL; this process's communicator, which waits for all ranks; and what went wrong
-// behind it since.  They return 0, or 1 with a sentence.
+// For runtime/collectives: a new id of NCCL; this process's communicator, which waits for all ranks; what went wrong
+// behind it since; and its end, after which nodes refuse to run.  They return 0, or 1 with a sentence.
 ALIBI_EXPORT int32_t alibiNewId(char const* library, char* id, char* message, size_t room) noexcept {
     return alibi::ort::told(message, room, [&] {
         auto const made = alibi::collectives::newId(library);
@@ -140,4 +140,7 @@ ALIBI_EXPORT int32_t alibiConnectionProblem(char* message, size_t room) noexcept
         std::string const problem = communicator->problem();
         if (!problem.empty()) throw std::runtime_error(problem);
     });
+}
+ALIBI_EXPORT int32_t alibiDisconnect(char* message, size_t room) noexcept {
+    return alibi::ort::told(message, room, [] { alibi::collectives::disconnect(); });
 }
