@@ -37,12 +37,12 @@ Library::Library(std::string const& name) {
 
 std::string Library::words(Result result, Handle communicator) const {
     char const* const said = errorString(result);
-    std::string found = said == nullptr ? std::to_string(result) : said;
-    char const* const last = lastError == nullptr ? nullptr : lastError(communicator);
-    if (last != nullptr && *last != '\0') found += std::string(" (") + last + ")";
+    std::string const found = said == nullptr ? std::to_string(result) : said;
+    char const* const told = lastError == nullptr ? nullptr : lastError(communicator);
+    std::string last = told == nullptr ? "" : told;
     // It ends with a line break now and then.
-    while (!found.empty() && (found.back() == '\n' || found.back() == ' ')) found.pop_back();
-    return found;
+    while (!last.empty() && (last.back() == '\n' || last.back() == ' ')) last.pop_back();
+    return last.empty() ? found : found + " (" + last + ")";
 }
 
 void Library::require(Result result, char const* what, Handle communicator) const {

@@ -1,8 +1,9 @@
 """Ends this process when another rank is lost.
 
 A collective that waits for a rank that is gone waits for ever: between GPUs of one host NCCL has no time limit.  Nor
-can it be taken back.  ``ncclCommAbort`` may itself wait, for other ranks and for CUDA graphs that hold collectives, and a run
-that it frees returns sums of some of the ranks.  So the process says why in one sentence and ends, as PyTorch's does.
+can it be taken back.  ``ncclCommAbort`` may itself wait, for other ranks and for CUDA graphs that hold collectives, and
+a run that it frees returns sums of some of the ranks.  So the process says why in one sentence and ends, as PyTorch's
+does.
 """
 
 from __future__ import annotations
