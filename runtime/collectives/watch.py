@@ -43,7 +43,11 @@ class Watch:
 
     def _run(self) -> None:
         while not self._stopped.is_set() and not self._links.released.is_set():
-            reason = self._links.poll(EVERY) or self._problem()
+            reason = self._links.poll(EVERY)
+            if reason is None:
+                reason = self._problem()
+                if reason is not None:
+                    self._links.fail(reason)
             if reason is not None and not self._stopped.is_set() and not self._links.released.is_set():
                 self._end(reason)
                 return
