@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from alibi_rewriter.runtime import NoLibrary, get_library_path
-from stand_ins import StandIns, Step
+from alibi_rewriter.runtime.collectives import library
+from programs import compiled_once, compiler
+from stand_ins import FLAGS, HERE, NATIVE, SHARED, StandIns, Step, ended
 
 try:
     get_library_path()
@@ -148,8 +153,6 @@ def test_a_process_connects_once(stand_ins: StandIns) -> None:
 
 
 def test_without_a_launcher_it_says_how_to_start(stand_ins: StandIns) -> None:
-    from stand_ins import ended
-
     found = ended(stand_ins.start(None, 1, [CONNECT]))
     assert "RANK and WORLD_SIZE are not set. Start it with torchrun --nproc-per-node N, or with mpirun" in found.error(
         0
@@ -159,3 +162,69 @@ def test_without_a_launcher_it_says_how_to_start(stand_ins: StandIns) -> None:
 def test_a_call_that_fails_is_an_error_of_the_run(stand_ins: StandIns) -> None:
     found = stand_ins.alone(CONNECT, run(SUM, [1], group=1), STUB_NCCL_FAIL="ncclAllReduce")
     assert "ncclAllReduce failed: unhandled system error (the stand-in was told so)" in found.error(1)
+
+
+def test_where_nccl_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIBI_NCCL_LIBRARY", "/opt/libnccl.so.2")
+    assert library.nccl() == "/opt/libnccl.so.2"
+    monkeypatch.delenv("ALIBI_NCCL_LIBRARY")
+    wheel = importlib.util.spec_from_loader("nvidia.nccl", None, is_package=True)
+    assert wheel is not None and wheel.submodule_search_locations is not None
+    wheel.submodule_search_locations.append(str(tmp_path))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: wheel)
+    assert library.nccl() == "libnccl.so.2", "the wheel is there and the library in it is not"
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "libnccl.so.2").touch()
+    assert library.nccl() == str(tmp_path / "lib" / "libnccl.so.2")
+
+    def nothing(name: str) -> None:
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr(importlib.util, "find_spec", nothing)
+    assert library.nccl() == "libnccl.so.2"
+
+
+def test_nccls_header_describes_the_same_interface(tmp_path: Path) -> None:
+    try:
+        found = importlib.util.find_spec("nvidia.nccl")
+    except ModuleNotFoundError:
+        found = None
+    places = [Path(p) for p in os.environ.get("ALIBI_NCCL_INCLUDE", "").split(os.pathsep) if p]
+    places += [Path(p) / "include" for p in (found.submodule_search_locations or () if found else ())]
+    folder = next((p for p in [*places, Path("/usr/include")] if (p / "nccl.h").exists()), None)
+    if folder is None:
+        pytest.skip("NCCL's header is not installed (ALIBI_NCCL_INCLUDE names its folder)")
+    # All that it wants of CUDA are names.
+    names = "#include <stddef.h>\ntypedef struct CUstream_st* cudaStream_t;\ntypedef struct CUevent_st* cudaEvent_t;\n"
+    for name in ("cuda_runtime.h", "cuda_fp16.h", "cuda_bf16.h", "cuda_fp8.h"):
+        (tmp_path / name).write_text(f"#pragma once\n{names if name == 'cuda_runtime.h' else ''}")
+    options = ["-std=c++17", "-fsyntax-only", f"-I{tmp_path}", f"-I{folder}", f"-I{NATIVE}"]
+    subprocess.run([compiler(), *options, str(HERE / "nccl_headers.cpp")], check=True)
+
+
+def test_two_ranks_under_the_address_sanitizer(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
+    options = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    parts = [
+        p for part in ("core", "cuda", "collectives", "onnxruntime") for p in sorted((NATIVE / part).glob("*.cpp"))
+    ]
+    sources = [str(p) for p in (*parts, HERE / "no_cpu.cpp") if p.name != "self_test.cpp"]
+    built = compiled_once(tmp_path_factory, "libalibi.so", [*FLAGS, *options, *SHARED, *sources])
+    asked = [[compiler(), f"-print-file-name={name}"] for name in ("libasan.so", "libstdc++.so")]
+    found = [subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() for command in asked]
+    watched = {
+        "LD_PRELOAD": " ".join(str(Path(name).resolve()) for name in found),
+        "ASAN_OPTIONS": "detect_leaks=0",  # Python's own, and what lives as long as the process
+        "PYTHONMALLOC": "malloc",
+        "STUB_LIBRARY": str(built),
+    }
+    steps = [
+        [CONNECT, *(run(op, part(rank, 2, 3), axis=1, device=rank) for op in (SUM, CONCAT)),
+         run(SUM, [1], group=5, device=rank), run(CONCAT, [1], axis=-2, device=rank), FINISH]
+        for rank in range(2)
+    ]  # fmt: skip
+    for each in StandIns(tmp_path_factory, tmp_path, *options).run(*steps, **watched):
+        assert each.status == 0, each.errors[-3000:]
+        parts_of = [np.array(part(rank, 2, 3)) for rank in range(2)]
+        assert each.told[1]["result"] == (parts_of[0] + parts_of[1]).tolist()
+        assert each.told[2]["result"] == np.concatenate(parts_of, 1).tolist()
+        assert "cut for 5 ranks" in each.error(3) and "no axis -2" in each.error(4)
