@@ -2,7 +2,7 @@
 
     pytest tests/runtime/test_gpu_ranks.py -n 0
 
-Needs onnxruntime-gpu, NCCL (the wheel nvidia-nccl-cu12 or -cu13, or the system's), and for the tests of two ranks two GPUs.
+Needs onnxruntime-gpu and NCCL (the wheel nvidia-nccl-cu12 or -cu13, or the system's); tests of two ranks need two GPUs.
 """
 
 from __future__ import annotations
