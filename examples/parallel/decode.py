@@ -4,9 +4,9 @@
     torchrun --nproc-per-node 2 decode.py DIR [--prompt "17 4 25"] [--tokens 24]
     mpirun -n 2 python decode.py DIR
 
-DIR has ``rank0.onnx``, ``rank1.onnx``, ...  Each has the inputs of a text-generation export with its own heads only:
-``input_ids`` [B, S], ``attention_mask`` [B, P + S], and per layer ``past_key_values.N.key`` and ``.value`` [B, h, P, D];
-its outputs are ``logits`` and, in the same order, ``present``.  Keys and values stay on the GPU that computed them.
+DIR has ``rank0.onnx``, ``rank1.onnx`` and so on.  Each has the inputs of a text-generation export, with its own heads
+only: ``input_ids`` [B, S], ``attention_mask`` [B, P + S], and per layer ``past_key_values.N.key`` and ``.value``
+[B, h, P, D]; its outputs are ``logits`` and, in the same order, ``present``.  Keys and values stay on the GPU that computed them.
 """
 
 from __future__ import annotations
