@@ -67,7 +67,7 @@ def report(record: dict[str, Any], out: Path) -> None:
         failed += [f"{model}: {told}" for told in [*one, *many] if "failed" in told]
     notes = (
         "Milliseconds are those of the slowest rank, medians of wall time, with a CUDA graph. The difference is that "
-        "of the hidden states from one GPU's, as a part of their norm. Time in NCCL has waiting for the other ranks in it."
+        "of the hidden states from one GPU's, as a part of their norm. Time in NCCL has waiting for others in it."
     )
     body = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
     text = f"{record['about']}; {record['layers']} layers.\n\n{body}\n\n{notes}\n"

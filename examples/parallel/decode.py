@@ -6,7 +6,8 @@
 
 DIR has ``rank0.onnx``, ``rank1.onnx`` and so on.  Each has the inputs of a text-generation export, with its own heads
 only: ``input_ids`` [B, S], ``attention_mask`` [B, P + S], and per layer ``past_key_values.N.key`` and ``.value``
-[B, h, P, D]; its outputs are ``logits`` and, in the same order, ``present``.  Keys and values stay on the GPU that computed them.
+[B, h, P, D]; its outputs are ``logits`` and, in the same order, ``present``.  Keys and values stay on
+the GPU that computed them.
 """
 
 from __future__ import annotations

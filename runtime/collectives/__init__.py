@@ -12,6 +12,6 @@ from rank 0 to the others (``rendezvous.py``) and ends a process whose peers are
 from __future__ import annotations
 
 from .group import Group, connect
-from .ranks import NotConnected, Place, place
+from .ranks import NotConnected, Seat, seat
 
-__all__ = ["Group", "NotConnected", "Place", "connect", "place"]
+__all__ = ["Group", "NotConnected", "Seat", "connect", "seat"]

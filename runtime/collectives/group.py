@@ -13,7 +13,7 @@ from ...engine.devices import devices
 from . import library
 from .key import key
 from .links import Links
-from .ranks import NotConnected, Place, place
+from .ranks import NotConnected, Seat, seat
 from .rendezvous import meet
 from .watch import Watch, end_process
 
@@ -78,7 +78,7 @@ class Group:
 def connect(*, timeout: float = TIMEOUT, device: int | None = None) -> Group:
     """Connects this process with the other ranks; sessions of models that were cut can be made afterwards.
 
-    Rank, number of ranks and the address of rank 0 come from torchrun, mpirun or srun (:func:`.place`).  NCCL is the
+    Rank, number of ranks and the address of rank 0 come from torchrun, mpirun or srun (:func:`.seat`).  NCCL is the
     one that ``ALIBI_NCCL_LIBRARY`` names, that of the wheel nvidia-nccl, or the system's.  A process has one group,
     once.
 
@@ -94,7 +94,7 @@ def connect(*, timeout: float = TIMEOUT, device: int | None = None) -> Group:
         raise NotConnected("this process has been connected already")
     try:
         deadline = time.monotonic() + timeout
-        here = place(os.environ)
+        here = seat(os.environ)
         chosen = _device(here) if device is None else device
         id_, links = meet(here, key() if here.size > 1 else b"", library.new_id, timeout)
         _join(here, id_, chosen, links, deadline, timeout)
@@ -105,7 +105,7 @@ def connect(*, timeout: float = TIMEOUT, device: int | None = None) -> Group:
     return Group(here.rank, here.size, chosen, links, watch)
 
 
-def _device(here: Place) -> int:
+def _device(here: Seat) -> int:
     count = len(devices())
     if here.local_rank < count:
         return here.local_rank
@@ -114,7 +114,7 @@ def _device(here: Place) -> int:
     raise NotConnected(f"there is no GPU for rank {here.rank}: it is number {here.local_rank} here, of {count} GPUs")
 
 
-def _join(here: Place, id_: bytes, device: int, links: Links, deadline: float, timeout: float) -> None:
+def _join(here: Seat, id_: bytes, device: int, links: Links, deadline: float, timeout: float) -> None:
     """NCCL waits for all ranks without a limit, so that it does so in a thread of its own, which is left if need be."""
     told: list[str | None] = []
     thread = threading.Thread(target=lambda: told.append(library.join(id_, here.rank, here.size, device)), daemon=True)

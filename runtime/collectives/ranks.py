@@ -25,7 +25,7 @@ class NotConnected(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Place:
+class Seat:
     """A process among the others.
 
     Attributes:
@@ -46,7 +46,7 @@ class Place:
         return f"{self.address}:{self.port}"
 
 
-def place(environment: Mapping[str, str]) -> Place:
+def seat(environment: Mapping[str, str]) -> Seat:
     """Reads the environment of torchrun, mpirun or srun.
 
     The port is the one after ``MASTER_PORT``, where torchrun's own store listens.
@@ -67,7 +67,7 @@ def place(environment: Mapping[str, str]) -> Place:
             raise NotConnected(f"{names[0]}={rank} is none of {names[1]}={size} ranks")
         own = _number(environment, OWN_PORT) if OWN_PORT in environment else None
         usual = _number(environment, PORT) if PORT in environment else USUAL_PORT
-        return Place(rank, size, local, environment.get(ADDRESS) or LOOPBACK, usual + 1 if own is None else own)
+        return Seat(rank, size, local, environment.get(ADDRESS) or LOOPBACK, usual + 1 if own is None else own)
     raise NotConnected(
         "this process is not one of several: RANK and WORLD_SIZE are not set. "
         "Start it with torchrun --nproc-per-node N, or with mpirun -n N"

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from alibi_rewriter.runtime.collectives import NotConnected, Place, place
+from alibi_rewriter.runtime.collectives import NotConnected, Seat, seat
 from alibi_rewriter.runtime.collectives import key as keys
 from alibi_rewriter.runtime.collectives.links import Links
 from alibi_rewriter.runtime.collectives.rendezvous import GREETING, ID_SIZE, meet
@@ -36,7 +36,7 @@ class Ranks:
         make: Callable[[], bytes] = lambda: ID,
     ) -> Future[Met]:  # fmt: skip
         """One that starts now."""
-        where = Place(rank, size, rank, "127.0.0.1", port or self.port)
+        where = Seat(rank, size, rank, "127.0.0.1", port or self.port)
         return self.pool.submit(meet, where, key, make, timeout)
 
 
@@ -209,19 +209,19 @@ TORCHRUN = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "1
 @pytest.mark.parametrize(
     ("environment", "wanted"),
     [
-        (TORCHRUN, Place(3, 8, 1, "10.0.0.7", 29401)),
-        ({**TORCHRUN, "ALIBI_RENDEZVOUS_PORT": "7000"}, Place(3, 8, 1, "10.0.0.7", 7000)),
+        (TORCHRUN, Seat(3, 8, 1, "10.0.0.7", 29401)),
+        ({**TORCHRUN, "ALIBI_RENDEZVOUS_PORT": "7000"}, Seat(3, 8, 1, "10.0.0.7", 7000)),
         (
             {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_LOCAL_RANK": "1"},
-            Place(1, 2, 1, "127.0.0.1", 29501),
+            Seat(1, 2, 1, "127.0.0.1", 29501),
         ),
-        ({"PMI_RANK": "1", "PMI_SIZE": "2"}, Place(1, 2, 1, "127.0.0.1", 29501)),
-        ({"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "2"}, Place(5, 8, 2, "127.0.0.1", 29501)),
-        ({**TORCHRUN, "SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, Place(3, 8, 1, "10.0.0.7", 29401)),
+        ({"PMI_RANK": "1", "PMI_SIZE": "2"}, Seat(1, 2, 1, "127.0.0.1", 29501)),
+        ({"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "2"}, Seat(5, 8, 2, "127.0.0.1", 29501)),
+        ({**TORCHRUN, "SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, Seat(3, 8, 1, "10.0.0.7", 29401)),
     ],
 )  # fmt: skip
-def test_the_environment_says_who_this_is(environment: dict[str, str], wanted: Place) -> None:
-    assert place(environment) == wanted
+def test_the_environment_says_who_this_is(environment: dict[str, str], wanted: Seat) -> None:
+    assert seat(environment) == wanted
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_the_environment_says_who_this_is(environment: dict[str, str], wanted: P
 )
 def test_an_environment_that_makes_no_sense(environment: dict[str, str], said: str) -> None:
     with pytest.raises(NotConnected) as found:
-        place(environment)
+        seat(environment)
     assert said in str(found.value)
 
 
