@@ -72,7 +72,6 @@ struct Driver {
     Status (*deviceCount)(int32_t*) = nullptr;
     Status (*device)(int32_t*, int32_t) = nullptr;
     Status (*primaryContext)(Context*, int32_t) = nullptr;
-    Status (*copy)(Address, Address, size_t, void*) = nullptr;
     Status (*copyRows)(RowsCopy const*, void*) = nullptr;
     std::string missing;
 
@@ -106,7 +105,6 @@ struct Driver {
         find(deviceCount, "cuDeviceGetCount", false);
         find(device, "cuDeviceGet", false);
         find(primaryContext, "cuDevicePrimaryCtxRetain", false);
-        find(copy, "cuMemcpyDtoDAsync_v2", false);
         find(copyRows, "cuMemcpy2DAsync_v2", false);
         if (missing.empty() && init(0) != 0) missing = "the CUDA driver finds no device";
     }
@@ -404,21 +402,15 @@ void* primaryContext(int32_t number) {
     return found;
 }
 
-void copyBytes(void* to, void const* from, size_t bytes, void* stream) {
-    require(needed(driver().copy, "cuMemcpyDtoDAsync")(reinterpret_cast<Address>(to), reinterpret_cast<Address>(from), bytes,
-                                                       stream),
-            "cuMemcpyDtoDAsync");
-}
-
 void copyRows(void* to, size_t toPitch, void const* from, size_t fromPitch, size_t width, size_t height, void* stream) {
-    RowsCopy copy;
-    copy.from.device = reinterpret_cast<Address>(from);
-    copy.from.pitch = fromPitch;
-    copy.to.device = reinterpret_cast<Address>(to);
-    copy.to.pitch = toPitch;
-    copy.width = width;
-    copy.height = height;
-    require(needed(driver().copyRows, "cuMemcpy2DAsync")(&copy, stream), "cuMemcpy2DAsync");
+    RowsCopy rows;
+    rows.from.device = reinterpret_cast<Address>(from);
+    rows.from.pitch = fromPitch;
+    rows.to.device = reinterpret_cast<Address>(to);
+    rows.to.pitch = toPitch;
+    rows.width = width;
+    rows.height = height;
+    require(needed(driver().copyRows, "cuMemcpy2DAsync")(&rows, stream), "cuMemcpy2DAsync");
 }
 
 }  // namespace alibi

@@ -68,8 +68,7 @@ void fillZero(void* pointer, size_t bytes, void* stream);
 // The context that CUDA's runtime, and with it onnxruntime, uses on a device.  It is retained for good.
 void* primaryContext(int32_t device);
 
-// Enqueue copies on the device: of bytes, and of rows that lie apart.
-void copyBytes(void* to, void const* from, size_t bytes, void* stream);
+// Enqueues a copy of rows that lie apart within the memory of the device.
 void copyRows(void* to, size_t toPitch, void const* from, size_t fromPitch, size_t width, size_t height, void* stream);
 
 }  // namespace alibi

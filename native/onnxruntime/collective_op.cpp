@@ -147,7 +147,7 @@ public:
             // All ranks have the same extents, so that none waits for one that has nothing to send.
             if (problem.count() == 0) return;
             if (communicator_ == nullptr) {
-                if (problem.to != problem.from) copyBytes(problem.to, problem.from, problem.bytes(), stream);
+                if (problem.to != problem.from) copy(problem.to, problem.from, problem.bytes(), stream);
             } else if (node_.kind() == Kind::allReduce) {
                 communicator_->allReduce(problem.from, problem.to, problem.count(), dataType(problem.type), stream);
             } else {
