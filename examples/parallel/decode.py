@@ -28,8 +28,14 @@ from alibi_rewriter.runtime import collectives
 TYPES = {"tensor(float16)": np.float16, "tensor(float)": np.float32}
 
 
+def providers(device: int | None) -> list[Any]:
+    """Where a session runs."""
+    on_gpu = [] if device is None else [("CUDAExecutionProvider", {"device_id": str(device)})]
+    return [*on_gpu, "CPUExecutionProvider"]
+
+
 class Decoder:
-    """A rank's model with its cache.
+    """A rank's model with past and present.
 
     Args:
         path: The file.
@@ -37,10 +43,7 @@ class Decoder:
     """
 
     def __init__(self, path: Path, device: int | None) -> None:
-        providers: list[Any] = ["CPUExecutionProvider"]
-        if device is not None:
-            providers.insert(0, ("CUDAExecutionProvider", {"device_id": str(device)}))
-        self.session = alibi_rewriter.InferenceSession(path, providers=providers)
+        self.session = alibi_rewriter.InferenceSession(path, providers=providers(device))
         if device is not None and self.session.get_providers()[0] != "CUDAExecutionProvider":
             raise SystemExit("this onnxruntime has no CUDA provider: pip install onnxruntime-gpu")
         self.where = ("cpu", 0) if device is None else ("cuda", device)
@@ -68,9 +71,15 @@ class Decoder:
         return int(logits.numpy()[0, -1].argmax())
 
 
-def generate(decoder: Decoder, prompt: list[int], count: int) -> Iterator[int]:
+def generate(path: Path, device: int | None, prompt: list[int], count: int, in_place: bool) -> Iterator[int]:
     """Greedy tokens: the prompt at once, then one token at a time."""
-    tokens, seen = prompt, 0
+    if in_place:
+        runner = alibi_rewriter.Decoder(
+            path, 1, len(prompt) + count, providers=providers(device), cuda_graph=device is not None
+        )
+        yield from (int(row[0]) for row in runner.generate([prompt], count))
+        return
+    decoder, tokens, seen = Decoder(path, device), prompt, 0
     for _ in range(count):
         chosen = decoder.step(tokens, seen)
         yield chosen
@@ -84,6 +93,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--prompt", default="17 4 25", help="token numbers")
     parser.add_argument("--tokens", type=int, default=24)
+    parser.add_argument("--in-place", action="store_true", help="the model was written with --cache in-place")
     parser.add_argument("--alone", action="store_true", help="a folder for one rank, on the CPU, to try this program")
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
@@ -94,8 +104,8 @@ def main() -> None:
         ranks = json.loads((options.folder / "manifest.json").read_text(encoding="utf-8"))["ranks"]
         if ranks != size:
             raise SystemExit(f"'{options.folder}' was cut for {ranks} ranks, and there are {size}")
-        decoder = Decoder(options.folder / f"rank{rank}.onnx", device)
-        tokens = list(generate(decoder, [int(word) for word in options.prompt.split()], options.tokens))
+        prompt, path = [int(word) for word in options.prompt.split()], options.folder / f"rank{rank}.onnx"
+        tokens = list(generate(path, device, prompt, options.tokens, options.in_place))
         if rank == 0:
             print(" ".join(map(str, tokens)))
 

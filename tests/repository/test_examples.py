@@ -127,6 +127,10 @@ def test_a_model_for_one_rank_decodes_as_the_whole(tmp_path: Path) -> None:
     script = EXAMPLES / "parallel" / "decode.py"
     out = run(script, str(tmp_path), "--alone", "--tokens", "12", folder=tmp_path)
     assert out in (EXAMPLES / "parallel" / "README.md").read_text(encoding="utf-8")
+    words = [str(model), "-o", str(tmp_path / "rank0.onnx"), "--no-verify", "--cache", "in-place"]
+    assert main(words) == 0
+    again = run(script, str(tmp_path), "--alone", "--in-place", "--tokens", "12", folder=tmp_path)
+    assert again == out
     (tmp_path / "manifest.json").write_text('{"ranks": 2}', encoding="utf-8")
     words = [sys.executable, str(script), str(tmp_path), "--alone"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
