@@ -24,15 +24,18 @@ from setuptools import Distribution, Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
-CORE = ("append", "bundle", "call", "compatible", "inflate", "node", "plan", "view")
+CORE = ("append", "bundle", "call", "compatible", "dynamic", "inflate", "node", "plan", "view")
 CUDA = ("driver", "kernels")
 PARTS = {
     "libalibi_plugin": {"core": CORE, "cuda": CUDA, "tensorrt": ("fields", "logging", "plugin", "self_test")},
     "libalibi_onnxruntime": {
         "core": CORE,
         "cuda": ("append", *CUDA),
+        "collectives": ("communicator", "nccl"),
         "cpu": ("append", "attention", "avx2", "avx512", "portable"),
-        "onnxruntime": ("append_op", "cpu_op", "cuda_op", "op", "register", "self_test"),
+        "onnxruntime": (
+            "append_op", "ask", "collective_op", "cpu_op", "cuda_op", "op", "register", "self_test",
+        ),  # fmt: skip
     },
 }
 """What each library is made of, by folder of native/; the last folder is its front and has its list of exports."""

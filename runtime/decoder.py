@@ -70,8 +70,8 @@ class Decoder:
     ) -> None:
         given = [CPU] if providers is None else list(providers)
         names = [one[0] if isinstance(one, tuple) else one for one in given]
-        self._device = "cuda" if names[0] == CUDA else "cpu"
-        self._graph = cuda_graph and self._device == "cuda"
+        self._device = ("cuda", _number(given[0])) if names[0] == CUDA else ("cpu", 0)
+        self._graph = cuda_graph and names[0] == CUDA
         if self._graph:
             given[0] = _with_graph(given[0])
         self.session = InferenceSession(path, sess_options, given)
@@ -175,8 +175,8 @@ class Decoder:
         shape = [self.batch, entry.shape[1], self.capacity, entry.shape[3]]
         make = onnxruntime.OrtValue
         if entry.type in _NUMPY:
-            return make.ortvalue_from_numpy(np.zeros(shape, _NUMPY[entry.type]), self._device, 0)
-        return make.ortvalue_from_shape_and_type(shape, _ELEMENTS[entry.type], self._device, 0)
+            return make.ortvalue_from_numpy(np.zeros(shape, _NUMPY[entry.type]), *self._device)
+        return make.ortvalue_from_shape_and_type(shape, _ELEMENTS[entry.type], *self._device)
 
     def _bind(self, rows: int) -> _Step:
         """Memory for steps of so many tokens, which stays where it is."""
@@ -195,20 +195,25 @@ class Decoder:
 class _Step:
     """What a run reads and writes, at fixed addresses, so that a captured run finds it again."""
 
-    def __init__(self, session: InferenceSession, device: str, batch: int, rows: int) -> None:
+    def __init__(self, session: InferenceSession, device: tuple[str, int], batch: int, rows: int) -> None:
         self.binding = session.io_binding()
         make = onnxruntime.OrtValue.ortvalue_from_numpy
-        self.tokens = make(np.zeros((batch, rows), np.int64), device, 0)
-        self.lengths = make(np.zeros(batch, np.int64), device, 0)
+        self.tokens = make(np.zeros((batch, rows), np.int64), *device)
+        self.lengths = make(np.zeros(batch, np.int64), *device)
         self._shape = (batch, rows)
         self.logits: Any = None
 
-    def bind_logits(self, entry: Any, device: str) -> None:
+    def bind_logits(self, entry: Any, device: tuple[str, int]) -> None:
         """Where the logits go."""
         width = entry.shape[-1]
         shape = [*self._shape, width]
-        self.logits = onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, _ELEMENTS[entry.type], device, 0)
+        self.logits = onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, _ELEMENTS[entry.type], *device)
         self.binding.bind_ortvalue_output(entry.name, self.logits)
+
+
+def _number(provider: Any) -> int:
+    """The GPU that a provider is told to use."""
+    return int(provider[1].get("device_id", 0)) if isinstance(provider, tuple) else 0
 
 
 def _with_graph(provider: Any) -> Any:

@@ -1,21 +1,13 @@
 #include "cuda/driver.h"
 
-#include <dlfcn.h>
-
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
 #include <map>
 #include <mutex>
 #include <stdexcept>
 
-// These moved from libdl to libc in 2.34 and got a new version there; the old one still answers, everywhere.
-#if defined(__x86_64__)
-__asm__(".symver dlopen,dlopen@GLIBC_2.2.5");
-__asm__(".symver dlsym,dlsym@GLIBC_2.2.5");
-#elif defined(__aarch64__)
-__asm__(".symver dlopen,dlopen@GLIBC_2.17");
-__asm__(".symver dlsym,dlsym@GLIBC_2.17");
-#endif
+#include "core/dynamic.h"
 
 namespace alibi {
 namespace {
@@ -33,8 +25,25 @@ constexpr int32_t kMaxDynamicShared = 8;  // CUfunction_attribute
 constexpr uint32_t kPlainShared = 48 * 1024;
 constexpr int32_t kPromoteTo128Bytes = 2;  // CUtensorMapL2promotion
 
+struct RowsCopy {  // CUDA_MEMCPY2D, with its places for hosts and arrays unused
+    struct Side {
+        size_t x = 0;
+        size_t y = 0;
+        int32_t memory = 2;  // CU_MEMORYTYPE_DEVICE
+        void const* host = nullptr;
+        Address device = 0;
+        void* array = nullptr;
+        size_t pitch = 0;
+    };
+    Side from;
+    Side to;
+    size_t width = 0;
+    size_t height = 0;
+};
+static_assert(sizeof(RowsCopy) == 128 && offsetof(RowsCopy, to) == 56 && offsetof(RowsCopy, width) == 112);
+
 void* driverLibrary() {
-    static void* const found = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);  // never closed
+    static void* const found = openLibrary("libcuda.so.1");
     return found;
 }
 
@@ -59,6 +68,11 @@ struct Driver {
     Status (*loadFunction)(Function) = nullptr;         // since CUDA 12.4
     Status (*encodeTiled)(void*, int32_t, uint32_t, void*, uint64_t const*, uint64_t const*, uint32_t const*,
                           uint32_t const*, int32_t, int32_t, int32_t, int32_t) = nullptr;  // since CUDA 12.0
+    // Of collectives only.
+    Status (*deviceCount)(int32_t*) = nullptr;
+    Status (*device)(int32_t*, int32_t) = nullptr;
+    Status (*primaryContext)(Context*, int32_t) = nullptr;
+    Status (*copyRows)(RowsCopy const*, void*) = nullptr;
     std::string missing;
 
     Driver() {
@@ -68,8 +82,8 @@ struct Driver {
             return;
         }
         auto const find = [&](auto& entry, char const* name, bool needed = true) {
-            entry = reinterpret_cast<std::decay_t<decltype(entry)>>(dlsym(library, name));
-            if (entry == nullptr && needed && missing.empty()) missing = std::string("the CUDA driver lacks ") + name;
+            bool const there = findFunction(library, name, entry);
+            if (!there && needed && missing.empty()) missing = std::string("the CUDA driver lacks ") + name;
         };
         find(init, "cuInit");
         find(errorName, "cuGetErrorName");
@@ -88,6 +102,10 @@ struct Driver {
         find(contextId, "cuCtxGetId", false);
         find(loadFunction, "cuFuncLoad", false);
         find(encodeTiled, "cuTensorMapEncodeTiled", false);
+        find(deviceCount, "cuDeviceGetCount", false);
+        find(device, "cuDeviceGet", false);
+        find(primaryContext, "cuDevicePrimaryCtxRetain", false);
+        find(copyRows, "cuMemcpy2DAsync_v2", false);
         if (missing.empty() && init(0) != 0) missing = "the CUDA driver finds no device";
     }
 };
@@ -104,6 +122,13 @@ void require(Status status, char const* what) {
     char const* name = nullptr;
     driver().errorName(status, &name);
     throw std::runtime_error(std::string(what) + " failed: " + (name != nullptr ? name : std::to_string(status)));
+}
+
+// Every driver of the last ten years has these; stand-ins for one may not.
+template <typename Function>
+Function* needed(Function* entry, char const* name) {
+    if (entry == nullptr) throw std::runtime_error(std::string("the CUDA driver lacks ") + name);
+    return entry;
 }
 
 // A module in a context.  Images with the same content are loaded once per context, however many nodes carry them.
@@ -361,6 +386,31 @@ void copy(void* target, void const* source, size_t bytes, void* stream) {
 
 void fillZero(void* pointer, size_t bytes, void* stream) {
     require(driver().fill(reinterpret_cast<Address>(pointer), 0, bytes, stream), "cuMemsetD8Async");
+}
+
+void* primaryContext(int32_t number) {
+    int32_t count = 0;
+    require(needed(driver().deviceCount, "cuDeviceGetCount")(&count), "cuDeviceGetCount");
+    if (number < 0 || number >= count) {
+        throw std::runtime_error("there is no GPU " + std::to_string(number) + ": the CUDA driver shows "
+                                 + std::to_string(count));
+    }
+    int32_t device = 0;
+    Context found = nullptr;
+    require(needed(driver().device, "cuDeviceGet")(&device, number), "cuDeviceGet");
+    require(needed(driver().primaryContext, "cuDevicePrimaryCtxRetain")(&found, device), "cuDevicePrimaryCtxRetain");
+    return found;
+}
+
+void copyRows(void* to, size_t toPitch, void const* from, size_t fromPitch, size_t width, size_t height, void* stream) {
+    RowsCopy rows;
+    rows.from.device = reinterpret_cast<Address>(from);
+    rows.from.pitch = fromPitch;
+    rows.to.device = reinterpret_cast<Address>(to);
+    rows.to.pitch = toPitch;
+    rows.width = width;
+    rows.height = height;
+    require(needed(driver().copyRows, "cuMemcpy2DAsync")(&rows, stream), "cuMemcpy2DAsync");
 }
 
 }  // namespace alibi

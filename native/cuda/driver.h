@@ -65,4 +65,10 @@ void copy(void* target, void const* source, size_t bytes, void* stream);
 // Enqueues zeros, for outputs over no keys.
 void fillZero(void* pointer, size_t bytes, void* stream);
 
+// The context that CUDA's runtime, and with it onnxruntime, uses on a device.  It is retained for good.
+void* primaryContext(int32_t device);
+
+// Enqueues a copy of rows that lie apart within the memory of the device.
+void copyRows(void* to, size_t toPitch, void const* from, size_t fromPitch, size_t width, size_t height, void* stream);
+
 }  // namespace alibi

@@ -29,7 +29,7 @@ enum ElementType : int32_t { kUndefined = 0, kFloat = 1, kInt64 = 7, kBool = 9, 
 enum Code : int32_t { kFail = 1, kInvalidArgument = 2, kNotImplemented = 9 };
 
 // OrtOpAttrType
-enum AttributeType : int32_t { kInts = 2, kString = 5 };
+enum AttributeType : int32_t { kInt = 1, kInts = 2, kString = 5 };
 
 // OrtCustomOpInputOutputCharacteristic, OrtMemType
 constexpr int32_t kRequired = 0;

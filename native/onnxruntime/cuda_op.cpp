@@ -7,6 +7,7 @@
 
 #include "cuda/kernels.h"
 #include "onnxruntime/op.h"
+#include "onnxruntime/scratch.h"
 
 namespace alibi::ort {
 namespace {
@@ -24,25 +25,6 @@ void expectKernels(Op const& op, Node const& node) {
         refuse(op, "the attached kernels were compiled for other types than its inputs have" + std::string(kCure));
     }
 }
-
-// Memory of the provider's arena, which it hands out again in the order of the stream.
-class Scratch {
-public:
-    Scratch(Table const& table, KernelContext const* context, Allocator* allocator, int64_t bytes) : allocator_(allocator) {
-        if (bytes > 0) {
-            table.call(kGetScratchBuffer, context, allocator->info(allocator), static_cast<size_t>(bytes), &data_);
-        }
-    }
-    Scratch(Scratch const&) = delete;
-    ~Scratch() {
-        if (data_ != nullptr) allocator_->free(allocator_, data_);
-    }
-    void* data() const { return data_; }
-
-private:
-    Allocator* allocator_;
-    void* data_ = nullptr;
-};
 
 class CudaKernel {
 public:

@@ -3,85 +3,14 @@
 #include <algorithm>
 #include <array>
 
+#include "onnxruntime/ask.h"
+
 namespace alibi::ort {
 namespace {
 
 constexpr ElementType kTypes[] = {kFloat, kFloat16, kBFloat16};
 
 thread_local int64_t claimed = 0;
-
-std::string text(Table const& table, KernelInfo const* info, char const* name, char const* absent) {
-    size_t size = 0;
-    if (!table.tried(kAttributeString, info, name, static_cast<char*>(nullptr), &size) || size == 0) return absent;
-    std::string found(size, '\0');
-    table.call(kAttributeString, info, name, found.data(), &size);
-    found.resize(size > 0 ? size - 1 : 0);  // without the NUL
-    return found;
-}
-
-int64_t number(Table const& table, KernelInfo const* info, char const* name, int64_t absent) {
-    int64_t found = absent;
-    return table.tried(kAttributeInt64, info, name, &found) ? found : absent;
-}
-
-std::vector<int64_t> numbers(Table const& table, KernelInfo const* info, char const* name) {
-    size_t size = 0;
-    if (!table.tried(kAttributeInts, info, name, static_cast<int64_t*>(nullptr), &size)) return {};
-    std::vector<int64_t> found(size);
-    if (size > 0) table.call(kAttributeInts, info, name, found.data(), &size);
-    return found;
-}
-
-struct Dimensions {
-    int32_t type = kUndefined;
-    std::vector<int64_t> extents;
-    std::vector<char const*> names;
-};
-
-class Info {  // OrtTensorTypeAndShapeInfo, which is released
-public:
-    Info(Table const& table, TensorInfo* info) : table_(table), info_(info) {}
-    Info(Info const&) = delete;
-    ~Info() { table_.release(kReleaseTensorTypeAndShapeInfo, info_); }
-    TensorInfo const* get() const { return info_; }
-
-private:
-    Table const& table_;
-    TensorInfo* info_;
-};
-
-Dimensions dimensions(Table const& table, TensorInfo const* info) {
-    Dimensions found;
-    size_t rank = 0;
-    table.call(kGetTensorElementType, info, &found.type);
-    table.call(kGetDimensionsCount, info, &rank);
-    found.extents.resize(rank);
-    found.names.resize(rank);
-    table.call(kGetDimensions, info, found.extents.data(), rank);
-    table.call(kGetSymbolicDimensions, info, found.names.data(), rank);
-    return found;
-}
-
-Dimensions shapeInput(Table const& table, ShapeContext const* context, size_t input) {
-    // It belongs to the context: releasing it would release it twice.
-    TensorInfo* info = nullptr;
-    table.call(kShapeGetInput, context, input, &info);
-    return dimensions(table, info);
-}
-
-// An attribute in shape inference, as elements of one type; empty if there is none of this type.
-template <typename Element>
-std::vector<Element> shapeAttribute(Table const& table, ShapeContext const* context, char const* name,
-                                    AttributeType type) {
-    OpAttribute const* attribute = nullptr;
-    if (!table.tried(kShapeGetAttribute, context, name, &attribute)) return {};
-    size_t bytes = 0;
-    // It fails for want of room and says how much it wants.
-    table.tried(kReadAttribute, attribute, type, static_cast<void*>(nullptr), size_t{0}, &bytes);
-    std::vector<Element> found(bytes / sizeof(Element));
-    if (found.empty() || !table.tried(kReadAttribute, attribute, type, static_cast<void*>(found.data()), bytes, &bytes)) return {};
-    return found;
-}
 
 Views shapeViews(Table const& table, ShapeContext const* context) {
     std::vector<char> const found = shapeAttribute<char>(table, context, "layout", kString);
@@ -129,26 +58,11 @@ void inferOutput(Table const& table, ShapeContext* context) {
         output.extents[2] = views.output.width;
         output.names[2] = nullptr;
     }
-    for (size_t axis = 0; axis < output.extents.size(); ++axis) {
-        // onnxruntime takes an extent without a name for the number -1, and computes with it.
-        bool const named = output.names[axis] != nullptr && output.names[axis][0] != '\0';
-        if (output.extents[axis] < 0 && !named) return;
-        if (output.names[axis] == nullptr) output.names[axis] = "";
-    }
-    TensorInfo* made = nullptr;
-    table.call(kCreateTensorTypeAndShapeInfo, &made);
-    Info const owned(table, made);
-    table.call(kSetTensorElementType, made, output.type);
-    table.call(kSetDimensions, made, static_cast<int64_t const*>(output.extents.data()), output.extents.size());
-    table.call(kSetSymbolicDimensions, made, output.names.data(), output.names.size());
-    table.call(kShapeSetOutput, static_cast<ShapeContext const*>(context), size_t{0}, owned.get());
+    setOutput(table, context, std::move(output));
 }
 
-// onnxruntime hands the table to a kernel but not to shape inference.
-Api const* remembered = nullptr;
-
 Status* inferShape(CustomOp const*, ShapeContext* context) {
-    Table const table(remembered);
+    Table const table = rememberedTable();
     return table.guarded(kFail, [&] { inferOutput(table, context); });
 }
 
@@ -203,8 +117,6 @@ Type typeOf(int32_t element) {
 
 int64_t claimedHere() { return claimed; }
 void claim(int64_t more) { claimed += more; }
-
-void rememberTable(Api const* api) { remembered = api; }
 
 Given::Given(Table const& table, KernelInfo const* info, bool withKernels) {
     float scale = 0;

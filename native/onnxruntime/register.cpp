@@ -1,7 +1,11 @@
 // What onnxruntime calls when a session's options are told to use this library.
 #include <charconv>
 #include <cstring>
+#include <string_view>
 
+#include "collectives/communicator.h"
+#include "onnxruntime/ask.h"
+#include "onnxruntime/collective_op.h"
 #include "onnxruntime/op.h"
 
 namespace alibi::ort {
@@ -60,6 +64,7 @@ void registerAll(Table const& table, SessionOptions* options) {
             if (ops == nullptr) continue;
             for (CustomOp const* op : *ops) table.call(kCustomOpDomainAdd, domain, op);
         }
+        for (CustomOp const* op : collectiveOps()) table.call(kCustomOpDomainAdd, domain, op);
         table.call(kAddSessionConfigEntry, options, kRegisteredKey, "1");
         table.call(kAddCustomOpDomain, options, domain);
     } catch (...) {
@@ -69,9 +74,21 @@ void registerAll(Table const& table, SessionOptions* options) {
     // The options keep a pointer to the domain, and onnxruntime does not say when the last session is closed.
 }
 
-}  // namespace
+// `body`, with an exception as a sentence that is cut where there is no room: 0 if there was none.
+template <typename Body>
+int32_t told(char* message, size_t room, Body const& body) noexcept {
+    try {
+        body();
+        return 0;
+    } catch (std::exception const& error) {
+        if (room > 0) message[std::string_view(error.what()).copy(message, room - 1)] = '\0';
+    } catch (...) {
+        if (room > 0) message[std::string_view("unknown error").copy(message, room - 1)] = '\0';
+    }
+    return 1;
+}
 
-void rememberTable(Api const* api);
+}  // namespace
 
 }  // namespace alibi::ort
 
@@ -98,4 +115,32 @@ ALIBI_EXPORT int64_t alibiClaimedNodes() noexcept { return alibi::ort::claimedHe
 ALIBI_EXPORT char const* alibiInstructionSet() noexcept { return alibi::cpu::instructionSet(); }
 ALIBI_EXPORT int32_t alibiUseInstructionSet(char const* name) noexcept {
     return alibi::cpu::useInstructionSet(name) ? 1 : 0;
+}
+
+// For runtime/collectives: a new id of NCCL; this process's communicator, which waits for all ranks; what went wrong
+// behind it since; and its end, after which nodes refuse to run.  They return 0, or 1 with a sentence.
+ALIBI_EXPORT int32_t alibiNewId(char const* library, char* id, char* message, size_t room) noexcept {
+    return alibi::ort::told(message, room, [&] {
+        auto const made = alibi::collectives::newId(library);
+        std::memcpy(id, made.bytes, sizeof made.bytes);
+    });
+}
+ALIBI_EXPORT int32_t alibiConnect(char const* library, char const* id, int32_t rank, int32_t size, int32_t device,
+                                  char* message, size_t room) noexcept {
+    return alibi::ort::told(message, room, [&] {
+        alibi::nccl::UniqueId given;
+        std::memcpy(given.bytes, id, sizeof given.bytes);
+        alibi::collectives::connect(library, given, rank, size, device);
+    });
+}
+ALIBI_EXPORT int32_t alibiConnectionProblem(char* message, size_t room) noexcept {
+    return alibi::ort::told(message, room, [] {
+        auto const* const communicator = alibi::collectives::current();
+        if (communicator == nullptr) return;
+        std::string const problem = communicator->problem();
+        if (!problem.empty()) throw std::runtime_error(problem);
+    });
+}
+ALIBI_EXPORT int32_t alibiDisconnect(char* message, size_t room) noexcept {
+    return alibi::ort::told(message, room, [] { alibi::collectives::disconnect(); });
 }

@@ -118,3 +118,20 @@ def test_embedding(tmp_path: Path) -> None:
     assert isinstance(pictures, dict)
     assert pictures["memory"]["stored"] == 6 * 128 * 128 * 4
     assert (tmp_path / "encoder.alibi.onnx").stat().st_size < (tmp_path / "encoder.onnx").stat().st_size - 300_000
+
+
+def test_a_model_for_one_rank_decodes_as_the_whole(tmp_path: Path) -> None:
+    model = ROOT / "tests" / "data" / "bloom__optimum_textgen_past+onnxsim.onnx"
+    assert main([str(model), "-o", str(tmp_path / "rank0.onnx"), "--no-verify"]) == 0
+    (tmp_path / "manifest.json").write_text('{"ranks": 1}', encoding="utf-8")
+    script = EXAMPLES / "parallel" / "decode.py"
+    out = run(script, str(tmp_path), "--alone", "--tokens", "12", folder=tmp_path)
+    assert out in (EXAMPLES / "parallel" / "README.md").read_text(encoding="utf-8")
+    words = [str(model), "-o", str(tmp_path / "rank0.onnx"), "--no-verify", "--cache", "in-place"]
+    assert main(words) == 0
+    again = run(script, str(tmp_path), "--alone", "--in-place", "--tokens", "12", folder=tmp_path)
+    assert again == out
+    (tmp_path / "manifest.json").write_text('{"ranks": 2}', encoding="utf-8")
+    words = [sys.executable, str(script), str(tmp_path), "--alone"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "was cut for 2 ranks, and there are 1" in done.stderr

@@ -6,58 +6,21 @@
 #include <dlfcn.h>
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <iterator>
-#include <map>
 #include <string>
 #include <thread>
 #include <vector>
 
-#include "onnxruntime/abi.h"
 #include "stub_driver.h"
-
-namespace alibi::ort {
-
-struct Status {
-    std::string message;
-};
-struct TensorInfo {
-    int32_t type;
-    std::vector<int64_t> extents;
-};
-struct Value {
-    TensorInfo info;
-    std::vector<char> bytes;
-    size_t offset = 0;
-};
-struct KernelInfo {
-    std::map<std::string, std::string> texts;
-    std::map<std::string, std::vector<int64_t>> numbers;
-    float scale = 0.125F;
-};
-struct MemoryInfo {};
-struct KernelContext {
-    std::vector<Value> inputs;
-    Value output;
-    int64_t scratch = 0;
-};
-
-}  // namespace alibi::ort
+#include "stub_runtime.h"
 
 namespace {
 
-using namespace alibi::ort;
-
 int failures = 0;
-std::atomic<int64_t> infos{0};
-std::atomic<int64_t> allocators{0};
-std::atomic<int64_t> scratch{0};
-std::vector<CustomOp const*> registered;
-char stream = 0;
 char const* const kOp = "AlibiAttentionCausal";
 
 void expect(bool condition, char const* what) {
@@ -66,167 +29,10 @@ void expect(bool condition, char const* what) {
     std::fprintf(stderr, "FAILED: %s\n", what);
 }
 
-Status* fine() { return nullptr; }
-Status* failed(char const* message) { return new Status{message}; }
-Status* unexpected() { return failed("an entry that is not known"); }
-
-template <typename Function>
-void place(std::array<void*, kPlaces>& entries, Place at, Function* function) {
-    entries[at] = reinterpret_cast<void*>(function);
-}
-
-void placeAttributes(std::array<void*, kPlaces>& e) {
-    place(e, kAttributeFloat, +[](KernelInfo const* info, char const*, float* value) {
-        *value = info->scale;
-        return fine();
-    });
-    place(e, kAttributeInt64, +[](KernelInfo const*, char const*, int64_t*) { return failed("there is none"); });
-    place(e, kAttributeString, +[](KernelInfo const* info, char const* name, char* out, size_t* size) {
-        auto const found = info->texts.find(name);
-        if (found == info->texts.end()) return failed("there is none");
-        if (out != nullptr) std::memcpy(out, found->second.c_str(), found->second.size() + 1);
-        *size = found->second.size() + 1;
-        return fine();
-    });
-    place(e, kAttributeInts, +[](KernelInfo const* info, char const* name, int64_t* out, size_t* size) {
-        auto const found = info->numbers.find(name);
-        if (found == info->numbers.end()) return failed("there is none");
-        if (out != nullptr) std::copy(found->second.begin(), found->second.end(), out);
-        *size = found->second.size();
-        return fine();
-    });
-    place(e, kKernelInfoGetAllocator, +[](KernelInfo const*, int32_t, Allocator** made) {
-        ++allocators;
-        *made = new Allocator{1, nullptr,
-                              [](Allocator*, void* data) {
-                                  --scratch;
-                                  delete[] static_cast<char*>(data);
-                              },
-                              [](Allocator const*) -> MemoryInfo const* {
-                                  static MemoryInfo const info;
-                                  return &info;
-                              }};
-        return fine();
-    });
-    place(e, kReleaseAllocator, +[](Allocator* given) {
-        --allocators;
-        delete given;
-    });
-}
-
-void placeTensors(std::array<void*, kPlaces>& e) {
-    place(e, kGetInput, +[](KernelContext const* context, size_t i, Value const** value) {
-        *value = &context->inputs[i];
-        return fine();
-    });
-    place(e, kGetTensorTypeAndShape, +[](Value const* value, TensorInfo** info) {
-        ++infos;
-        *info = new TensorInfo(value->info);
-        return fine();
-    });
-    place(e, kReleaseTensorTypeAndShapeInfo, +[](TensorInfo* info) {
-        --infos;
-        delete info;
-    });
-    place(e, kGetTensorElementType, +[](TensorInfo const* info, int32_t* type) {
-        *type = info->type;
-        return fine();
-    });
-    place(e, kGetDimensionsCount, +[](TensorInfo const* info, size_t* rank) {
-        *rank = info->extents.size();
-        return fine();
-    });
-    place(e, kGetDimensions, +[](TensorInfo const* info, int64_t* extents, size_t rank) {
-        std::copy_n(info->extents.begin(), rank, extents);
-        return fine();
-    });
-    place(e, kGetTensorMutableData, +[](Value* value, void** data) {
-        *data = value->bytes.data() + value->offset;
-        return fine();
-    });
-    place(e, kGetOutput, +[](KernelContext* context, size_t, int64_t const* extents, size_t rank, Value** value) {
-        context->output.info.extents.assign(extents, extents + rank);
-        context->output.bytes.resize(64);
-        *value = &context->output;
-        return fine();
-    });
-    place(e, kGetGpuComputeStream, +[](KernelContext const*, void** found) {
-        *found = &stream;
-        return fine();
-    });
-    place(e, kGetScratchBuffer, +[](KernelContext const* context, MemoryInfo const* where, size_t bytes, void** data) {
-        if (where == nullptr) return failed("memory of nowhere");
-        ++scratch;
-        const_cast<KernelContext*>(context)->scratch += static_cast<int64_t>(bytes);
-        *data = new char[64];
-        return fine();
-    });
-}
-
-Api const* table(uint32_t) noexcept {
-    static auto* const entries = [] {
-        auto* made = new std::array<void*, kPlaces>();
-        made->fill(reinterpret_cast<void*>(unexpected));
-        place(*made, kCreateStatus, +[](int32_t, char const* message) { return failed(message); });
-        place(*made, kGetErrorMessage, +[](Status const* status) { return status->message.c_str(); });
-        place(*made, kReleaseStatus, +[](Status* status) { delete status; });
-        place(*made, kHasSessionConfigEntry, +[](SessionOptions const*, char const*, int32_t* there) {
-            *there = 0;
-            return fine();
-        });
-        place(*made, kAddSessionConfigEntry, +[](SessionOptions*, char const*, char const*) { return fine(); });
-        place(*made, kCreateCustomOpDomain, +[](char const*, Domain** domain) {
-            *domain = reinterpret_cast<Domain*>(&stream);
-            return fine();
-        });
-        place(*made, kCustomOpDomainAdd, +[](Domain*, CustomOp const* op) {
-            registered.push_back(op);
-            return fine();
-        });
-        place(*made, kAddCustomOpDomain, +[](SessionOptions*, Domain*) { return fine(); });
-        placeAttributes(*made);
-        placeTensors(*made);
-        return made;
-    }();
-    return reinterpret_cast<Api const*>(entries->data());
-}
-
-char const* version() noexcept { return "1.32.0"; }
-
-std::string spent(Status* status) {
-    std::string const message = status == nullptr ? "" : status->message;
-    delete status;
-    return message;
-}
-
-CustomOp const* op(char const* name, char const* provider, int32_t type, int32_t maskType = kUndefined) {
-    for (CustomOp const* found : registered) {
-        bool const same = std::strcmp(found->name(found), name) == 0 && std::strcmp(found->provider(found), provider) == 0
-            && found->inputType(found, 0) == type;
-        if (same && (maskType == kUndefined || found->inputType(found, 4) == maskType)) return found;
-    }
-    return nullptr;
-}
-
 CustomOp const* onGpu(char const* name = kOp, int32_t type = kBFloat16) { return op(name, "CUDAExecutionProvider", type); }
 
-struct Kernel {
-    CustomOp const* made;
-    void* state = nullptr;
-    std::string message;
-
-    Kernel(CustomOp const* from, KernelInfo const& info) : made(from) {
-        message = spent(made->createKernelV2(made, table(18), &info, &state));
-    }
-    Kernel(Kernel const&) = delete;
-    ~Kernel() {
-        if (state != nullptr) made->destroy(state);
-    }
-    std::string run(KernelContext& context) const { return spent(made->computeV2(state, &context)); }
-};
-
 Value tensor(int32_t type, std::vector<int64_t> extents, size_t offset = 0) {
-    return {{type, std::move(extents)}, std::vector<char>(128), offset};
+    return {{type, std::move(extents), {}}, std::vector<char>(128), offset};
 }
 
 KernelContext call(int64_t batch, int64_t heads, int64_t rows, int64_t keys, int64_t width = 64) {

@@ -66,6 +66,7 @@ SAME_FIELD(inferShape, InferOutputShapeFn);
 SAME_FIELD(startVersion, GetStartVersion);
 SAME_FIELD(endVersion, GetEndVersion);
 SAME_FIELD(mayInplace, GetMayInplace);
+SAME_FIELD(releaseMayInplace, ReleaseMayInplace);
 SAME_FIELD(releaseAliasMap, ReleaseAliasMap);
 
 static_assert(offsetof(OrtApiBase, GetVersionString) == offsetof(alibi::ort::ApiBase, version));
@@ -76,6 +77,7 @@ static_assert(ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL == static_cast<int>(alibi::ort:
 static_assert(ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64 == static_cast<int>(alibi::ort::kInt64));
 static_assert(ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 == static_cast<int>(alibi::ort::kFloat16));
 static_assert(ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16 == static_cast<int>(alibi::ort::kBFloat16));
+static_assert(ORT_OP_ATTR_INT == static_cast<int>(alibi::ort::kInt));
 static_assert(ORT_OP_ATTR_INTS == static_cast<int>(alibi::ort::kInts));
 static_assert(ORT_OP_ATTR_STRING == static_cast<int>(alibi::ort::kString));
 static_assert(ORT_NOT_IMPLEMENTED == static_cast<int>(alibi::ort::kNotImplemented));

@@ -72,7 +72,9 @@ def test_without_a_driver_nothing_is_registered_for_it(
 @pytest.mark.parametrize("name", [n if n == "address" else pytest.param(n, marks=SLOW) for n in SANITIZERS])
 def test_under_a_sanitizer(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, name: str) -> None:
     host, driver = built(tmp_path_factory, tmp_path, *SANITIZERS[name])
-    parts = [p for part in ("core", "cuda", "onnxruntime") for p in sorted((NATIVE / part).glob("*.cpp"))]
+    parts = [
+        p for part in ("core", "cuda", "collectives", "onnxruntime") for p in sorted((NATIVE / part).glob("*.cpp"))
+    ]
     sources = [str(p) for p in (*parts, HERE / "no_cpu.cpp") if p.name != "self_test.cpp"]
     options = [*FLAGS, *SANITIZERS[name], "-shared", "-fPIC"]
     library = compiled_once(tmp_path_factory, "libalibi.so", [*options, *sources])

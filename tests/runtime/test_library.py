@@ -41,7 +41,9 @@ def listing(*command: str) -> str:
 def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The library with the sanitizers on and every symbol visible."""
     sources = [
-        str(path) for name in ("core", "cuda", "cpu", "onnxruntime") for path in sorted((NATIVE / name).glob("*.cpp"))
+        str(path)
+        for name in ("core", "cuda", "collectives", "cpu", "onnxruntime")
+        for path in sorted((NATIVE / name).glob("*.cpp"))
     ]
     return compiled_once(tmp_path_factory, "libalibi.so", [*SANITIZED, "-shared", *sources])
 
@@ -53,8 +55,8 @@ def test_it_needs_nothing_but_the_c_library() -> None:
     assert needed and all(name.startswith(allowed) for name in needed)
     symbols = listing("readelf", "--dyn-syms", "-W", LIBRARY)
     exported = {line.split()[-1] for line in symbols.splitlines() if " GLOBAL " in line and " UND " not in line}
-    expected = {"RegisterCustomOps", "alibiClaimedNodes", "alibiInstructionSet", "alibiUseInstructionSet"}
-    assert exported == {*expected, "alibiSelfTest"}
+    ops = {"RegisterCustomOps", "alibiClaimedNodes", "alibiInstructionSet", "alibiUseInstructionSet", "alibiSelfTest"}
+    assert exported == ops | {"alibiNewId", "alibiConnect", "alibiConnectionProblem", "alibiDisconnect"}
 
 
 @pytest.mark.parametrize("name", [library.LIBRARY, plugin.LIBRARY])
