@@ -34,7 +34,14 @@ PARTS = {
         "collectives": ("communicator", "nccl"),
         "cpu": ("append", "attention", "avx2", "avx512", "portable"),
         "onnxruntime": (
-            "append_op", "ask", "collective_op", "cpu_op", "cuda_op", "op", "register", "self_test",
+            "append_op",
+            "ask",
+            "collective_op",
+            "cpu_op",
+            "cuda_op",
+            "op",
+            "register",
+            "self_test",
         ),  # fmt: skip
     },
 }

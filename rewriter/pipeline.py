@@ -19,7 +19,6 @@ from ..graph.given import given
 from ..graph.index import opset_versions
 from ..graph.load import ModelFile, check_target
 from ..graph.save import Staged
-from ..verify import Verification
 from .absorb import absorb
 from .apply import apply
 from .cache.place import fix_capacity, hold_in_place
@@ -81,12 +80,7 @@ def rewrite(model: ModelFile | Any, output: str | Path | None = None, *, options
     result.notes += empty_rows(analysis.proven, result.fused)
     clock.lap("edit")
     if options.in_place:
-        grown = copy
-        copy = _hold(source, copy, result, options)
-        clock.lap("edit")
-        if options.verify:
-            result.verification = _verified_in_place(source, grown, copy, result, options, sites)
-            clock.lap("verify")
+        copy = _in_place(source, copy, result, options, sites, clock)
         options = dataclasses.replace(options, verify=False)
     if options.inline and not _failed(result):
         copy = _inline(source, copy, result, options, sites)
@@ -141,25 +135,25 @@ def _judged(source: ModelFile, options: Options, clock: _Clock) -> tuple[ModelPr
     return copy, result
 
 
-def _hold(source: ModelFile, grown: ModelProto, result: PassResult, options: Options) -> ModelProto:
-    """A copy with the caches in place, and what became of them in the result."""
+def _in_place(
+    source: ModelFile,
+    grown: ModelProto,
+    result: PassResult,
+    options: Options,
+    sites: CutPairs | None,
+    clock: _Clock,
+) -> ModelProto:
+    """A copy with the caches in place, verified in two steps.
+
+    The original is compared with the fused model, then step by step with the one whose caches are in place.
+    """
     held = ModelProto()
     held.CopyFrom(grown)
     result.cache = hold_in_place(held, source.base_dir, str(source.path or "the model"))
     result.counts += result.cache.counts
-    return held
-
-
-def _verified_in_place(
-    source: ModelFile,
-    grown: ModelProto,
-    held: ModelProto,
-    result: PassResult,
-    options: Options,
-    sites: CutPairs | None,
-) -> Verification:
-    """The original against the fused model, then step by step against the one with its caches in place."""
-    assert result.cache is not None
+    clock.lap("edit")
+    if not options.verify:
+        return held
     base_dir = source.base_dir if source.data else None
     with (
         scratch() as folder,
@@ -169,7 +163,9 @@ def _verified_in_place(
         found = compare(source, staged, result, options, sites)
         if found.status == "passed":
             found = with_steps(found, compare_steps(source, second, result, options))
-    return found
+        result.verification = found
+    clock.lap("verify")
+    return held
 
 
 def _failed(result: PassResult) -> bool:

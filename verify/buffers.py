@@ -29,7 +29,7 @@ _NOISE = 3.0
 
 
 @dataclass(frozen=True)
-class Buffer:
+class CacheBuffer:
     """The past of keys or values in both models.
 
     Attributes:
@@ -63,7 +63,7 @@ class BufferSizes:
         buffers: The caches.
     """
 
-    def __init__(self, symbols: Symbols, buffers: Sequence[Buffer]) -> None:
+    def __init__(self, symbols: Symbols, buffers: Sequence[CacheBuffer]) -> None:
         self._symbols = symbols
         self._buffers = {one.past: one for one in buffers}
 
@@ -81,7 +81,7 @@ class BufferSizes:
 
 
 @dataclass(frozen=True)
-class Step:
+class BatchStep:
     """One run of a batch.
 
     Attributes:
@@ -101,12 +101,12 @@ class Step:
         """New tokens of the batch, padding included."""
         return max(self.new)
 
-    def behind(self, name: str, new: tuple[int, ...]) -> Step:
+    def behind(self, name: str, new: tuple[int, ...]) -> BatchStep:
         """The step that follows."""
-        return Step(name, tuple(p + n for p, n in zip(self.past, self.new, strict=True)), new, self.capacity)
+        return BatchStep(name, tuple(p + n for p, n in zip(self.past, self.new, strict=True)), new, self.capacity)
 
 
-def step(name: str, past: Sequence[int], new: Sequence[int], *, spare: int = 5, most: int | None = None) -> Step:
+def step(name: str, past: Sequence[int], new: Sequence[int], *, spare: int = 5, most: int | None = None) -> BatchStep:
     """A step whose longest sequence leaves some rows of the buffers free.
 
     Args:
@@ -117,10 +117,10 @@ def step(name: str, past: Sequence[int], new: Sequence[int], *, spare: int = 5, 
         most: The number of sequences, if the model takes no more.
     """
     past, new = tuple(past)[:most], tuple(new)[:most]
-    return Step(name, past, new, max(past) + max(new) + spare)
+    return BatchStep(name, past, new, max(past) + max(new) + spare)
 
 
-def steps(long: int, *, new: int | None, most: int | None, ragged: bool) -> tuple[Step, ...]:
+def steps(long: int, *, new: int | None, most: int | None, ragged: bool) -> tuple[BatchStep, ...]:
     """The runs that are compared, the cheap ones first.
 
     Args:
@@ -179,7 +179,7 @@ class States:
         inputs: Sequence[ModelInput],
         symbols: BufferSizes,
         drawer: Drawer,
-        buffers: Sequence[Buffer],
+        buffers: Sequence[CacheBuffer],
         lengths: str,
         removed: Sequence[str],
         premise: Premise,
@@ -209,7 +209,7 @@ class States:
         return find_layouts(sets, [self._session.run(one.arrays) for one in sets])
 
     def draw(
-        self, step: Step, layouts: Mapping[str, OutputAxes], seed: Sequence[int], state: State | None = None
+        self, step: BatchStep, layouts: Mapping[str, OutputAxes], seed: Sequence[int], state: State | None = None
     ) -> tuple[InputSet, Arrays, State]:
         """A set for the model in place, what it has to compute, and the state behind it.
 
@@ -251,7 +251,7 @@ class States:
         behind = State(pasts, {one.past: expected[one.present] for one in self._buffers})
         return InputSet(step.name, arrays, len(step.past), step.rows, (), valid), expected, behind
 
-    def _buffer(self, one: Buffer, step: Step, feeds: Sequence[Arrays], rng: np.random.Generator) -> Array:
+    def _buffer(self, one: CacheBuffer, step: BatchStep, feeds: Sequence[Arrays], rng: np.random.Generator) -> Array:
         """A buffer that begins with the past of each sequence."""
         before = [one.canonical(feed[one.past], 1)[0] for feed in feeds]
         shape = (len(before), before[0].shape[0], step.capacity, before[0].shape[2])
@@ -265,7 +265,7 @@ class States:
         return {one.past: outputs[one.present] for one in self._buffers}
 
     def _outputs(
-        self, step: Step, layouts: Mapping[str, OutputAxes], wanted: Sequence[Arrays]
+        self, step: BatchStep, layouts: Mapping[str, OutputAxes], wanted: Sequence[Arrays]
     ) -> tuple[Arrays, dict[str, Array]]:
         """What is expected besides the buffers, and which of it is compared: outputs of tokens that are there."""
         caches = {one.present for one in self._buffers}
@@ -310,7 +310,7 @@ class States:
         return next((axis for axis, (a, b) in enumerate(zip(*shapes, strict=True)) if a != b), None)
 
 
-def _appended(one: Buffer, step: Step, buffer: Array, wanted: Sequence[Arrays]) -> tuple[Array, Array]:
+def _appended(one: CacheBuffer, step: BatchStep, buffer: Array, wanted: Sequence[Arrays]) -> tuple[Array, Array]:
     """The buffer once the new tokens are in it, and which of its rows are compared: all but those of padding."""
     expected, valid = buffer.copy(), np.ones(buffer.shape, bool)
     for place, (output, past, new) in enumerate(zip(wanted, step.past, step.new, strict=True)):

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from ..base.hidden import scratch
-from .buffers import Buffer, BufferSizes, State, States, Step, step, steps
+from .buffers import CacheBuffer, BufferSizes, State, States, BatchStep, step, steps
 from .errors import RunError
 from .inputs.draw import Drawer, InputSet
 from .inputs.lengths import long_length
@@ -37,7 +37,7 @@ CHAIN = 4
 def verify_steps(
     original: Path,
     held: Path,
-    buffers: Sequence[Buffer],
+    buffers: Sequence[CacheBuffer],
     lengths: str,
     removed: Sequence[str],
     *,
@@ -100,7 +100,7 @@ def _compared(
     symbols: Symbols,
     layouts: dict[str, OutputAxes],
     lengths: str,
-    buffers: Sequence[Buffer],
+    buffers: Sequence[CacheBuffer],
     options: VerifyOptions,
 ) -> Verification:
     sites = find_sites(clones[1].proto)
@@ -151,7 +151,7 @@ def _compared(
 
 def _drawn(
     states: States,
-    planner: Callable[[int], Sequence[Step]],
+    planner: Callable[[int], Sequence[BatchStep]],
     layouts: dict[str, OutputAxes],
     long: int,
     options: VerifyOptions,

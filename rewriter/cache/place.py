@@ -18,7 +18,7 @@ from ...graph.edit import Editor, all_names
 from ...graph.index import attribute, float_attribute, index_graph, int_attribute, opset_versions
 from ...patterns.caches import SEQUENCE_AXIS
 from ...patterns.layouts import Axis, axis
-from ...verify.buffers import Buffer
+from ...verify.buffers import CacheBuffer
 from ..bind.layout import ways
 from ..interpret import Interpreter
 from ..interpret.scopes import interpreted
@@ -79,7 +79,7 @@ def hold_in_place(model: ModelProto, base_dir: Path, where: str) -> InPlace:
     pairs = tuple((one.past, one.present) for cache in found for one in cache.both)
     note.write_cache(model, note.HeldCache(lengths, pairs))
     buffers = tuple(
-        Buffer(one.past, one.present, one.axes, int(one.extents[1].constant or 0))
+        CacheBuffer(one.past, one.present, one.axes, int(one.extents[1].constant or 0))
         for cache in found
         for one in cache.both
     )

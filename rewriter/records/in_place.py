@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...graph.edit import Counts
-from ...verify.buffers import Buffer
+from ...verify.buffers import CacheBuffer
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class InPlace:
         counts: Changes of the graph.
     """
 
-    buffers: tuple[Buffer, ...]
+    buffers: tuple[CacheBuffer, ...]
     lengths: str
     removed: tuple[str, ...]
     capacity: int | None
