@@ -42,7 +42,7 @@ PARTS = {
             "op",
             "register",
             "self_test",
-        ),  # fmt: skip
+        ),
     },
 }
 """What each library is made of, by folder of native/; the last folder is its front and has its list of exports."""

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from ..base.hidden import scratch
-from .buffers import CacheBuffer, BufferSizes, State, States, BatchStep, step, steps
+from .buffers import BatchStep, BufferSizes, CacheBuffer, State, States, step, steps
 from .errors import RunError
 from .inputs.draw import Drawer, InputSet
 from .inputs.lengths import long_length
