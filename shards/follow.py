@@ -1,0 +1,243 @@
+"""Following a cut through the graph, in both directions, until every node around it is settled.
+
+It starts with cuts that are wanted: those of an attention by heads, or that of the axis over which a product sums.  Each
+node says what follows for its other tensors (``rules``).  A cut ends at constants, of which a rank gets its part; at
+tensors that are whole, where a product makes columns; and at sums over the ranks.  If any node says that nothing can
+follow, or two say different things, all of it is given up, and what was found before stays.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from onnx import NodeProto, TensorProto
+
+from ..graph.index import label, operator
+from ..rewriter.interpret import Interpreter
+from .cuts import Cut, NotSeparable, union
+from .heads import Heads
+from .question import How, Question
+from .rules import RULES
+
+MOST_NODES = 4096
+"""Nodes that one cut may reach.  A layer has some hundred."""
+
+SUMMED = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16})
+"""Types that are summed over the ranks."""
+
+Use = tuple[int, int]
+"""An input of a node: the node's number in the graph, and the position."""
+
+
+@dataclass
+class Cuts:
+    """What is cut, in a whole graph or by one attempt.
+
+    Attributes:
+        tensors: Computed tensors and graph inputs of which a rank holds a part.
+        constants: Uses of constants of which the node gets a part.
+        sliced: Uses of whole tensors of which the node gets a part.
+        summed: Outputs that are sums over the ranks.
+        heads: Heads of the fused nodes, by their number in the graph.
+    """
+
+    tensors: dict[str, Cut] = field(default_factory=dict)
+    constants: dict[Use, Cut] = field(default_factory=dict)
+    sliced: dict[Use, Cut] = field(default_factory=dict)
+    summed: dict[str, int] = field(default_factory=dict)
+    heads: dict[int, Heads] = field(default_factory=dict)
+
+    def add(self, other: Cuts) -> None:
+        """Take over what another attempt has found."""
+        for name in vars(self):
+            getattr(self, name).update(getattr(other, name))
+
+
+class Follower:
+    """One attempt.
+
+    Args:
+        interpreter: Of the main graph.
+        numbers: Numbers of its nodes, by identity.
+        before: What is cut already.
+        ranks: How many ranks there are.
+
+    Attributes:
+        found: What this attempt cuts.
+    """
+
+    def __init__(self, interpreter: Interpreter, numbers: Mapping[int, int], before: Cuts, ranks: int) -> None:
+        self._interpreter = interpreter
+        self._scope = interpreter.scope
+        self._numbers = numbers
+        self._before = before
+        self._ranks = ranks
+        self.found = Cuts()
+        self._claims: dict[str, dict[Use, Cut]] = {}
+        self._pending: deque[NodeProto] = deque()
+        self._queued: set[int] = set()
+        self._reached: dict[int, NodeProto] = {}
+
+    def cut_heads(self, node: NodeProto, heads: Heads) -> None:
+        """Begin with a fused node."""
+        self.found.heads[self._numbers[id(node)]] = heads
+        self._visit(node)
+
+    def cut_tensor(self, name: str, cut: Cut) -> None:
+        """Begin with a tensor.
+
+        Raises:
+            NotSeparable: It is cut otherwise.
+        """
+        self._set(name, cut)
+
+    def settle(self) -> None:
+        """Follow everything to its end.
+
+        Raises:
+            NotSeparable: That cannot be done.
+        """
+        while True:
+            while self._pending:
+                node = self._pending.popleft()
+                self._queued.discard(id(node))
+                self._ask(node)
+            if not self._settle_a_claim():
+                break
+        for node in list(self._reached.values()):
+            if not self._ask(node):
+                raise NotSeparable(f"'{label(node)}' ({node.op_type}) uses parts of which only some are cut")
+        if self._pending:
+            raise NotSeparable("a cut does not come to rest")
+
+    # --- asking ----------------------------------------------------------------------------------------
+
+    def _visit(self, node: NodeProto) -> None:
+        if id(node) not in self._reached:
+            if len(self._reached) >= MOST_NODES:
+                raise NotSeparable(f"the cut reaches more than {MOST_NODES} nodes")
+            self._reached[id(node)] = node
+        if id(node) not in self._queued:
+            self._queued.add(id(node))
+            self._pending.append(node)
+
+    def _ask(self, node: NodeProto) -> bool:
+        """Ask what follows around a node, and note it; False where the node has to wait."""
+        number = self._numbers.get(id(node))
+        if number is None:
+            raise NotSeparable(f"'{label(node)}' is inside the body of another node")
+        domain = "" if operator(node) else node.domain
+        rule = RULES.get((domain, node.op_type))
+        if rule is None:
+            raise NotSeparable(f"'{label(node)}' ({node.op_type}) is not known to treat parts for themselves")
+        question = Question(
+            node,
+            self._interpreter,
+            self._ranks,
+            {p: cut for p in range(len(node.input)) if (cut := self._known(number, p, node.input[p])) is not None},
+            {p: cut for p, name in enumerate(node.output) if (cut := self._of(name)) is not None},
+            self.found.heads.get(number) or self._before.heads.get(number),
+        )
+        try:
+            done = rule(question)
+        except NotSeparable as reason:
+            raise NotSeparable(f"'{label(node)}' ({node.op_type}): {reason}") from None
+        for position, cut in question.wanted_outputs.items():
+            if node.output[position]:
+                self._set(node.output[position], cut)
+        for position, (how, cut) in question.wanted_inputs.items():
+            self._want(number, position, node.input[position], how, cut)
+        for position in question.partial:
+            name = node.output[position]
+            if self._interpreter.dtype(name) not in SUMMED:
+                raise NotSeparable(f"'{label(node)}': sums over the ranks are of float32, float16 and bfloat16")
+            if self._of(name) is not None:
+                raise NotSeparable(f"'{label(node)}': a sum over the ranks would be cut")
+            self.found.summed[name] = number
+        return done
+
+    def _known(self, number: int, position: int, name: str) -> Cut | None:
+        use = number, position
+        for cuts in (self.found, self._before):
+            if use in cuts.constants:
+                return cuts.constants[use]
+            if use in cuts.sliced:
+                return cuts.sliced[use]
+        return self._of(name)
+
+    def _of(self, name: str) -> Cut | None:
+        return self.found.tensors.get(name) or self._before.tensors.get(name)
+
+    # --- noting ----------------------------------------------------------------------------------------
+
+    def is_constant(self, name: str) -> bool:
+        """Whether a tensor is in the file: an initializer that is no input, or what a Constant node holds."""
+        if name in self._scope.initializers:
+            return name not in self._scope.inputs
+        made = self._scope.producers.get(name)
+        return made is not None and operator(made) == "Constant"
+
+    def _want(self, number: int, position: int, name: str, how: How, cut: Cut) -> None:
+        use = number, position
+        if self.is_constant(name):
+            self._note(self.found.constants, use, cut, name)
+        elif how is How.SLICED and self._of(name) is None:
+            self._note(self.found.sliced, use, cut, name)
+        elif how is How.PART:
+            self._claim(use, name, cut)
+        else:
+            self._set(name, cut)
+
+    def _note(self, noted: dict[Use, Cut], use: Use, cut: Cut, name: str) -> None:
+        if noted.setdefault(use, cut) != cut:
+            raise NotSeparable(f"'{name}' is wanted in two ways")
+
+    def _claim(self, use: Use, name: str, cut: Cut) -> None:
+        """A node needs at least this.  What a rank gets is decided once all that take parts have said so."""
+        known = self._of(name)
+        if known is not None:
+            if union([known, cut]) != known:
+                raise NotSeparable(f"'{name}' is cut, but not so that every rank holds what it needs")
+            return
+        self._claims.setdefault(name, {})[use] = cut
+        users = {(self._numbers.get(id(c.node), -1), c.position) for c in self._scope.consumers[name] if self._takes(c.node)}
+        if users <= self._claims[name].keys():
+            self._set(name, union(list(self._claims[name].values())))
+
+    def _takes(self, node: NodeProto | None) -> bool:
+        return node is not None and operator(node) != "Shape"
+
+    def _settle_a_claim(self) -> bool:
+        """Nobody else says anything: of the first tensor that is only wanted in part, take what is wanted."""
+        for name, claims in self._claims.items():
+            if self._of(name) is None:
+                self._set(name, union(list(claims.values())))
+                return True
+        return False
+
+    def _set(self, name: str, cut: Cut) -> None:
+        known = self._of(name)
+        if known is not None:
+            if known != cut:
+                raise NotSeparable(f"'{name}' would have to be cut in two ways")
+            return
+        if self.is_constant(name):
+            raise NotSeparable(f"'{name}' is a constant")
+        if not all(cut.parts):
+            raise NotSeparable(f"a rank would hold nothing of '{name}'")
+        if name in self._scope.inputs and self._scope.parent is None and not self.found.heads:
+            raise NotSeparable(f"'{name}' is an input of the model")
+        if name in self._scope.outputs and not self.found.heads:
+            raise NotSeparable(f"'{name}' is an output of the model")
+        self.found.tensors[name] = cut
+        made = self._scope.producers.get(name)
+        if made is not None:
+            self._visit(made)
+        for use in self._scope.consumers.get(name, ()):
+            if use.node is None:
+                if use.scope is not self._scope:
+                    raise NotSeparable(f"'{name}' is used inside the body of another node")
+                continue
+            self._visit(use.node)

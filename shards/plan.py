@@ -1,0 +1,309 @@
+"""What is cut and what is not: for each attention, for the features between two products, and for the vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from onnx import ModelProto, NodeProto, TensorProto
+
+from ..fused.family import is_fused
+from ..graph.index import SUB_BYTE_TYPES, Scope, index_graph, int_attribute, label, numpy_type, operator, opset_versions, walk
+from ..rewriter.interpret import Interpreter
+from ..rewriter.interpret.scopes import interpreted
+from .cuts import Cut, NotSeparable, evenly
+from .follow import Cuts, Follower
+from .heads import Heads, divide
+from .local import Change, change
+from .question import Question
+from .rules.attention import heads_of
+
+PRODUCTS = ("MatMul", "Gemm")
+BETWEEN = ("Transpose", "Cast", "Identity", "DequantizeLinear")
+"""What may stand between a weight and its product."""
+
+FEWEST_FEATURES = 16
+"""Products over fewer features per rank than this are left whole: a sum over the ranks takes longer than they do."""
+
+
+@dataclass(frozen=True)
+class Attention:
+    """One fused attention.
+
+    Attributes:
+        node: Its name.
+        heads, key_heads: How many it has; 0 if that is unknown.
+        divided: By rank; None if it is whole on every rank.
+        reason: Why it is.
+    """
+
+    node: str
+    heads: int
+    key_heads: int
+    divided: Heads | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Two products and what stands between them.
+
+    Attributes:
+        node: The name of the second product.
+        features: Over how many it sums.
+    """
+
+    node: str
+    features: int
+
+
+@dataclass
+class Plan:
+    """How a model is cut.
+
+    Attributes:
+        model: The rewritten model; it is not changed.
+        base_dir: Where its external data are.
+        ranks: How many files it becomes.
+        interpreter: Of its main graph.
+        cuts: Which parts of tensors ranks hold.
+        gathered: Tensors that are made in parts and gathered, with their cut.
+        attentions: Every attention.
+        features: Products whose features are cut.
+        vocabulary: Products and tables that are cut along the vocabulary's side.
+        whole: Weights of products that every rank holds all of, by the product's name, and why.
+    """
+
+    model: ModelProto
+    base_dir: Path
+    ranks: int
+    interpreter: Interpreter
+    cuts: Cuts = field(default_factory=Cuts)
+    gathered: dict[str, Cut] = field(default_factory=dict)
+    attentions: list[Attention] = field(default_factory=list)
+    features: list[Features] = field(default_factory=list)
+    vocabulary: list[str] = field(default_factory=list)
+    whole: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def scope(self) -> Scope:
+        """The main graph."""
+        return self.interpreter.scope
+
+    def question(self, number: int) -> Question:
+        """A node with the cuts around it."""
+        node = self.scope.graph.node[number]
+        cuts = self.cuts
+        inputs = {}
+        for position, name in enumerate(node.input):
+            use = number, position
+            cut = cuts.constants.get(use) or cuts.sliced.get(use) or cuts.tensors.get(name)
+            if cut is not None:
+                inputs[position] = cut
+        outputs = {p: cuts.tensors[name] for p, name in enumerate(node.output) if name in cuts.tensors}
+        return Question(node, self.interpreter, self.ranks, inputs, outputs, cuts.heads.get(number))
+
+    def change(self, number: int, rank: int) -> Change | None:
+        """How a node differs on a rank."""
+        question = self.question(number)
+        return change(question, rank) if question.inputs or question.outputs or question.heads else None
+
+
+def make(model: ModelProto, base_dir: Path, ranks: int, *, vocabulary: bool = False) -> Plan:
+    """Decide what is cut.
+
+    Args:
+        model: A rewritten model.
+        base_dir: Where its external data are.
+        ranks: How many ranks there are, two at least.
+        vocabulary: Cut embeddings and the product with the vocabulary as well.
+    """
+    root = index_graph(model.graph, opset_versions(model), base_dir)
+    plan = Plan(model, base_dir, ranks, next(interpreted(root)))
+    planner = _Planner(plan)
+    for number, node in enumerate(model.graph.node):
+        if is_fused(node):
+            planner.attention(number, node)
+    for scope in walk(root):
+        if scope is not root:
+            inside = "it is inside the body of another node"
+            plan.attentions += [Attention(label(n), 0, 0, None, inside) for n in scope.graph.node if is_fused(n)]
+    for number, node in enumerate(model.graph.node):
+        if operator(node) in PRODUCTS:
+            planner.features(number, node)
+    if vocabulary:
+        for number, node in enumerate(model.graph.node):
+            planner.vocabulary(number, node)
+    planner.note_whole()
+    return plan
+
+
+class _Planner:
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._numbers = {id(node): number for number, node in enumerate(plan.scope.graph.node)}
+
+    def _follower(self) -> Follower:
+        return Follower(self._plan.interpreter, self._numbers, self._plan.cuts, self._plan.ranks)
+
+    def _keep(self, follower: Follower) -> None:
+        """Take over what was found, if every node can say on every rank what it is.
+
+        Raises:
+            NotSeparable: One cannot.
+        """
+        follower.settle()
+        plan, found = self._plan, follower.found
+        if not found.summed:
+            raise NotSeparable("no product behind it sums what is cut")
+        for (number, position), cut in found.constants.items():
+            self._check_constant(plan.scope.graph.node[number].input[position], cut)
+        for cut in found.sliced.values():
+            if any(not part for part in cut.parts):
+                raise NotSeparable("a rank would get nothing of a tensor")
+        before = plan.cuts
+        plan.cuts = Cuts(**{name: dict(held) for name, held in vars(before).items()})
+        plan.cuts.add(found)
+        try:
+            touched = {self._numbers[id(n)] for name in found.tensors for n in self._around(name)} | found.heads.keys()
+            for number in sorted(touched):
+                for rank in range(plan.ranks):
+                    plan.change(number, rank)
+        except NotSeparable:
+            plan.cuts = before
+            raise
+
+    def _around(self, name: str) -> Iterator[NodeProto]:
+        scope = self._plan.scope
+        if name in scope.producers:
+            yield scope.producers[name]
+        yield from (use.node for use in scope.consumers.get(name, ()) if use.node is not None)
+
+    def _check_constant(self, name: str, cut: Cut) -> None:
+        tensor = self._plan.scope.initializers.get(name)
+        if tensor is None:
+            return
+        if numpy_type(tensor.data_type) is None or tensor.data_type in (*SUB_BYTE_TYPES, TensorProto.STRING):
+            raise NotSeparable(f"the weight '{name}' is of a type whose elements share bytes")
+        if tensor.dims[cut.axis] % cut.period:
+            raise NotSeparable(f"the weight '{name}' is not a multiple of what is cut")
+
+    # --- attention -------------------------------------------------------------------------------------
+
+    def attention(self, number: int, node: NodeProto) -> None:
+        plan = self._plan
+        heads = key_heads = 0
+        try:
+            heads, key_heads = heads_of(Question(node, plan.interpreter, plan.ranks, {}, {}))
+            divided = divide(heads, key_heads, plan.ranks)
+            follower = self._follower()
+            follower.cut_heads(node, divided)
+            self._keep(follower)
+        except NotSeparable as reason:
+            plan.attentions.append(Attention(label(node), heads, key_heads, None, str(reason)))
+        else:
+            plan.attentions.append(Attention(label(node), heads, key_heads, divided))
+
+    # --- features --------------------------------------------------------------------------------------
+
+    def features(self, number: int, node: NodeProto) -> None:
+        """Try the axis over which a product with a weight sums."""
+        plan = self._plan
+        dims = plan.interpreter.dims(node.input[0])
+        taken = node.input[0] in plan.cuts.tensors or node.output[0] in plan.cuts.tensors
+        if taken or dims is None or not dims or not self._is_weight(node.input[1]) or self._is_weight(node.input[0]):
+            return
+        extent = plan.interpreter.facts.normal(dims[-1]).constant
+        if extent is None or extent < FEWEST_FEATURES * plan.ranks:
+            return
+        try:
+            follower = self._follower()
+            follower.cut_tensor(node.input[0], Cut(len(dims) - 1, int(extent), evenly(int(extent), plan.ranks)))
+            self._keep(follower)
+        except NotSeparable as reason:
+            plan.whole[label(node)] = str(reason)
+        else:
+            plan.features.append(Features(label(node), int(extent)))
+
+    def _is_weight(self, name: str) -> bool:
+        """Whether a tensor is a constant, moved or converted at most."""
+        scope, follower = self._plan.scope, self._follower()
+        for _ in range(len(BETWEEN)):
+            if follower.is_constant(name):
+                return True
+            made = scope.producers.get(name)
+            if made is None or operator(made) not in BETWEEN:
+                return False
+            name = made.input[0]
+        return follower.is_constant(name)
+
+    # --- vocabulary ------------------------------------------------------------------------------------
+
+    def vocabulary(self, number: int, node: NodeProto) -> None:
+        """Cut an embedding's features, or the columns of the product that ends the model; gather behind them."""
+        cut = self._embedding(node) or self._last_product(node)
+        if cut is None:
+            return
+        position, weight, output = cut
+        self._plan.cuts.constants[number, position] = weight
+        self._plan.gathered[node.output[0]] = output
+        self._plan.vocabulary.append(label(node))
+
+    def _embedding(self, node: NodeProto) -> tuple[int, Cut, Cut] | None:
+        plan = self._plan
+        if operator(node) != "Gather" or int_attribute(node, "axis", 0) != 0 or node.input[1] not in plan.scope.inputs:
+            return None
+        return self._gathered(node, 0, 1)
+
+    def _last_product(self, node: NodeProto) -> tuple[int, Cut, Cut] | None:
+        plan = self._plan
+        turned = operator(node) == "Gemm" and int_attribute(node, "transB", 0)
+        used = node.input[0] in plan.cuts.tensors or (operator(node) == "Gemm" and len(node.input) > 2)
+        if operator(node) not in PRODUCTS or used or not self._ends(node.output[0]):
+            return None
+        return self._gathered(node, 1, 0 if turned else 1)
+
+    def _gathered(self, node: NodeProto, position: int, axis: int) -> tuple[int, Cut, Cut] | None:
+        """The cut of a weight of rank 2, and of what is made; None where ranks would get different shares."""
+        plan = self._plan
+        tensor = plan.scope.initializers.get(node.input[position])
+        dims = plan.interpreter.dims(node.output[0])
+        if tensor is None or tensor.name in plan.scope.inputs or len(tensor.dims) != 2 or dims is None:
+            return None
+        extent = tensor.dims[axis]
+        if extent % plan.ranks or plan.interpreter.dtype(node.output[0]) not in GATHERED:
+            return None
+        cut = Cut(axis, extent, evenly(extent, plan.ranks))
+        return position, cut, cut.on(len(dims) - 1)
+
+    def _ends(self, name: str) -> bool:
+        """Whether an output of the model is made of this value alone, by at most a cast."""
+        scope = self._plan.scope
+        for _ in range(3):
+            if name in scope.outputs:
+                return True
+            uses = [use.node for use in scope.consumers.get(name, ()) if use.node is not None]
+            if len(uses) != 1 or operator(uses[0]) not in ("Cast", "Identity"):
+                return False
+            name = uses[0].output[0]
+        return False
+
+    # --- what is left ----------------------------------------------------------------------------------
+
+    def note_whole(self) -> None:
+        """Say of every product with a weight that is whole, why it is."""
+        plan = self._plan
+        summed = set(plan.cuts.summed.values())
+        cut = {number for number, _ in plan.cuts.constants}
+        for number, node in enumerate(plan.scope.graph.node):
+            weight = operator(node) in PRODUCTS and self._is_weight(node.input[1])
+            held = node.output and node.output[0] in plan.cuts.tensors
+            if not weight or number in summed or number in cut or held:
+                plan.whole.pop(label(node), None)
+            else:
+                plan.whole.setdefault(label(node), "it sums over too few features for the ranks")
+
+
+GATHERED = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16})
+"""Types that are gathered from the ranks."""

@@ -1,0 +1,83 @@
+"""The fused node: query heads with their slopes, and the key heads that they need."""
+
+from __future__ import annotations
+
+from ...fused.family import BY_OP_TYPE, DOMAIN
+from ...fused.layout import OPERANDS, OperandView, extents_of, layout_of
+from ..cuts import Cut, NotSeparable, Ranges, normal
+from ..question import How, Question, Rule
+
+HEAD_AXES = {"slopes": 0, "mask": 1, "key_bias": 1}
+"""Inputs besides the operands that may tell heads apart, and where."""
+
+
+def fused(q: Question) -> bool:
+    """All inputs that tell heads apart are cut by heads, and so is the output."""
+    if q.heads is None:
+        raise NotSeparable("a fused attention is cut by heads only")
+    layout = layout_of(q.node)
+    names = BY_OP_TYPE[q.node.op_type].inputs
+    for position, name in enumerate(names):
+        if name in OPERANDS:
+            parts = q.heads.queries if name == "query" else q.heads.keys
+            q.want(position, of_operand(q, position, layout[name], parts), How.PART)
+            continue
+        axis = HEAD_AXES.get(name)
+        dims = q.dims(position)
+        if axis is None or dims[axis] == 1:
+            q.whole(position)
+        else:
+            cut = Cut(axis, total(q.heads.queries), q.heads.queries)
+            if dims[axis] != cut.period:
+                raise NotSeparable(f"the extent of '{q.node.input[position]}' along its heads is unknown")
+            q.want(position, cut, How.SLICED)
+    heads = Cut(layout.output.perm.index(1), total(q.heads.queries), q.heads.queries)
+    if layout.output.reshapes:
+        width = layout.output.shape[2] // heads.period
+        heads = Cut(2, layout.output.shape[2], tuple(_wider(part, width, 0) for part in heads.parts))
+    q.give(heads)
+    return True
+
+
+def total(parts: tuple[Ranges, ...]) -> int:
+    """How many heads there are."""
+    return max(part[-1][1] for part in parts)
+
+
+def of_operand(q: Question, position: int, view: OperandView, parts: tuple[Ranges, ...]) -> Cut:
+    """The cut of the tensor that an operand is a view of.  Pieces of it are taken whole, with what else they hold."""
+    dims = q.dims(position)
+    axis = view.perm[1]
+    extent = dims[axis].constant
+    if extent is None:
+        raise NotSeparable(f"the extent of '{q.node.input[position]}' along its heads is unknown")
+    start = view.starts[axis - 2] if axis >= 2 else 0
+    if view.reshapes and axis == 2:
+        width = view.shape[3]
+        return Cut(2, int(extent), tuple(_wider(part, width, start) for part in parts))
+    return Cut(axis, int(extent), tuple(_wider(part, 1, start) for part in parts))
+
+
+def _wider(part: Ranges, width: int, start: int) -> Ranges:
+    """Ranges of pieces as ranges of numbers, once they were moved."""
+    return normal(((start + a) * width, (start + b) * width) for a, b in part)
+
+
+def heads_of(q: Question) -> tuple[int, int]:
+    """Query heads and key heads of a fused node.
+
+    Raises:
+        NotSeparable: They are unknown.
+    """
+    layout = layout_of(q.node)
+    found = []
+    for position, name in ((0, "query"), (1, "key")):
+        normal_dims = [e if e.constant is None else int(e.constant) for e in q.dims(position)]
+        extents = extents_of(layout[name], normal_dims)
+        if extents is None or not isinstance(extents[1], int):
+            raise NotSeparable("its number of heads is only known at run time")
+        found.append(extents[1])
+    return found[0], found[1]
+
+
+FUSED: dict[tuple[str, str], Rule] = {(DOMAIN, op_type): fused for op_type in BY_OP_TYPE}

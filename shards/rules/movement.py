@@ -1,0 +1,234 @@
+"""Operators that take tensors apart, put them together and turn them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...graph.index import int_attribute, ints_attribute
+from ..cuts import Cut, NotSeparable, normal, shifted, within
+from ..question import How, Question, Rule
+
+
+def transpose(q: Question) -> bool:
+    """The axes change places."""
+    rank = len(q.dims(0))
+    perm = ints_attribute(q.node, "perm") or list(range(rank))[::-1]
+    if 0 in q.inputs:
+        q.give(q.inputs[0].on(perm.index(q.inputs[0].axis)))
+    elif 0 in q.outputs:
+        q.want(0, q.outputs[0].on(perm[q.outputs[0].axis]))
+    return True
+
+
+def plain(q: Question, cut: Cut, extent: object) -> None:
+    """Raises ``NotSeparable`` where an axis is a multiple of what is cut, so that its indices are not those of parts."""
+    if extent != cut.period:
+        raise NotSeparable(f"{q.node.op_type} takes a part of an axis in which batch and heads are one")
+
+
+def part_of(cut: Cut, start: int, stop: int) -> Cut:
+    """The cut of a piece of an axis.
+
+    Raises:
+        NotSeparable: A rank holds nothing of it.
+    """
+    parts = tuple(within(part, start, stop) for part in cut.parts)
+    if not all(parts):
+        raise NotSeparable("a part that is taken of an axis lies on some of the ranks only")
+    return Cut(cut.axis, stop - start, parts)
+
+
+def split(q: Question) -> bool:
+    """Pieces of an axis."""
+    axis = int_attribute(q.node, "axis", 0) % len(q.dims(0))
+    known = q.inputs.get(0)
+    if known is not None and known.axis != axis:
+        q.give_all(known)
+        return True
+    bounds = split_bounds(q, axis)
+    if known is not None:
+        plain(q, known, q.dims(0)[axis].constant)
+        for position, (start, stop) in enumerate(bounds):
+            q.give(part_of(known, start, stop), position)
+        return True
+    other = next((cut for cut in q.outputs.values() if cut.axis != axis), None)
+    if other is not None:
+        q.want(0, other)
+        q.give_all(other)
+        return True
+    used = [p for p, name in enumerate(q.node.output) if q.interpreter.scope.consumers.get(name)]
+    if not set(used) <= q.outputs.keys():
+        return False
+    q.want(0, _joined(q, axis, [(bounds[p][0], q.outputs[p]) for p in used], bounds[-1][1]), How.PART)
+    return True
+
+
+def split_bounds(q: Question, axis: int) -> list[tuple[int, int]]:
+    """Where the pieces begin and end.
+
+    Raises:
+        NotSeparable: That is not a matter of numbers.
+    """
+    sizes = []
+    for position in range(len(q.node.output)):
+        extent = q.dims_out(position)[axis].constant
+        if extent is None:
+            raise NotSeparable("an axis is split in pieces whose sizes are only known at run time")
+        sizes.append(int(extent))
+    ends = [0, *np.cumsum(sizes).tolist()]
+    return list(zip(ends[:-1], ends[1:], strict=True))
+
+
+def concat(q: Question) -> bool:
+    """One behind the other: along another axis all are cut alike."""
+    extents = q.dims_out()
+    axis = int_attribute(q.node, "axis", 0) % len(extents)
+    positions = range(len(q.node.input))
+    cut = q.outputs.get(0) or next((c for c in q.inputs.values() if c.axis != axis), None)
+    if cut is not None and cut.axis != axis:
+        q.give(cut)
+        for position in positions:
+            q.want(position, cut)
+        return True
+    sizes = [q.dims(position)[axis].constant for position in positions]
+    if any(size is None for size in sizes):
+        raise NotSeparable("tensors are joined along what is cut, and their sizes are only known at run time")
+    ends = [0, *np.cumsum([int(size or 0) for size in sizes]).tolist()]
+    if cut is not None:
+        plain(q, cut, extents[axis].constant)
+        for position in positions:
+            q.want(position, part_of(cut, ends[position], ends[position + 1]))
+        return True
+    if not set(positions) <= q.inputs.keys():
+        return False
+    q.give(_joined(q, axis, [(ends[p], q.inputs[p]) for p in positions], ends[-1]))
+    return True
+
+
+def _joined(q: Question, axis: int, pieces: list[tuple[int, Cut]], extent: int) -> Cut:
+    """The cut of an axis of which pieces, from an index on, are cut so."""
+    for _, cut in pieces:
+        if cut.axis != axis:
+            raise NotSeparable("pieces of an axis are cut along different axes")
+    parts = [[p for at, cut in pieces for p in shifted(cut.parts[rank], at)] for rank in range(q.ranks)]
+    return Cut(axis, extent, tuple(normal(part) for part in parts))
+
+
+def slice_(q: Question) -> bool:
+    """A part along constant bounds."""
+    rank = len(q.dims(0))
+    taken = slice_bounds(q)
+    cut = q.inputs.get(0)
+    if cut is not None:
+        if cut.axis not in taken:
+            _refuse_unknown(q)
+            q.give(cut)
+            return True
+        plain(q, cut, q.dims(0)[cut.axis].constant)
+        q.give(part_of(cut, *taken[cut.axis]))
+        return True
+    out = q.outputs.get(0)
+    if out is None:
+        return False
+    if out.axis not in taken:
+        _refuse_unknown(q)
+        q.want(0, out)
+        return True
+    plain(q, out, q.dims_out()[out.axis].constant)
+    extent = q.dims(0)[out.axis].constant
+    assert extent is not None and out.axis < rank
+    start = taken[out.axis][0]
+    q.want(0, Cut(out.axis, int(extent), tuple(shifted(part, start) for part in out.parts)), How.PART)
+    return True
+
+
+def _refuse_unknown(q: Question) -> None:
+    """Axes have to be constants, so that the cut axis is known not to be one of them."""
+    if len(q.node.input) > 3 and q.has(3) and q.array(3) is None:
+        raise NotSeparable("a slice is taken along axes that are only known at run time")
+
+
+def slice_bounds(q: Question) -> dict[int, tuple[int, int]]:
+    """By sliced axis of constant extent, where the slice begins and ends.
+
+    Raises:
+        NotSeparable: It has steps, or runs along an axis whose bounds or extent are only known at run time and which
+            is cut.
+    """
+    dims = q.dims(0)
+    starts, ends = q.array(1), q.array(2)
+    axes_given = q.array(3)
+    count = q.dims(1)[0].constant
+    if axes_given is not None:
+        axes = [int(a) % len(dims) for a in axes_given.reshape(-1)]
+    elif q.has(3) or count is None:
+        raise NotSeparable("a slice is taken along axes that are only known at run time")
+    else:
+        axes = list(range(int(count)))
+    steps = q.array(4) if q.has(4) else np.ones(len(axes), np.int64)
+    concerned = {cut.axis for cut in (*q.inputs.values(), *q.outputs.values())}
+    found: dict[int, tuple[int, int]] = {}
+    for place, axis in enumerate(axes):
+        if axis not in concerned:
+            continue
+        extent = dims[axis].constant
+        if starts is None or ends is None or steps is None or extent is None:
+            raise NotSeparable("a slice of what is cut has bounds that are only known at run time")
+        begin, end, step = (int(a.reshape(-1)[place]) for a in (starts, ends, steps))
+        if step != 1:
+            raise NotSeparable("a slice of what is cut has steps")
+        low, high, _ = slice(begin, end).indices(int(extent))
+        found[axis] = (low, high)
+    return found
+
+
+def gather(q: Question) -> bool:
+    """Places of an axis by constant or computed numbers; what is cut is another axis."""
+    q.whole(1)
+    rank = len(q.dims(0))
+    axis = int_attribute(q.node, "axis", 0) % rank
+    more = len(q.dims(1)) - 1  # how many axes there are in place of the one
+    cut = q.inputs.get(0)
+    if cut is not None:
+        if cut.axis == axis:
+            raise NotSeparable("Gather looks up places along the axis")
+        q.give(cut.on(cut.axis if cut.axis < axis else cut.axis + more))
+        return True
+    out = q.outputs.get(0)
+    if out is None:
+        return False
+    if axis <= out.axis <= axis + more:
+        raise NotSeparable("Gather makes the axis of places that are looked up")
+    q.want(0, out.on(out.axis if out.axis < axis else out.axis - more))
+    return True
+
+
+def expand(q: Question) -> bool:
+    """Spread along axes of extent 1; an axis that is there is cut as the result is."""
+    extents, dims = q.dims_out(), q.dims(0)
+    more = len(extents) - len(dims)
+    cut = q.outputs.get(0)
+    if cut is None:
+        if 0 not in q.inputs:
+            return False
+        cut = q.inputs[0].on(q.inputs[0].axis + more)
+    q.whole(1)
+    q.give(cut)
+    axis = cut.axis - more
+    if axis < 0 or dims[axis] == 1:
+        q.whole(0)
+    elif q.interpreter.same(dims[axis], extents[cut.axis]):
+        q.want(0, cut.on(axis))
+    else:
+        raise NotSeparable(f"'{q.node.input[0]}' may be spread along what is cut")
+    return True
+
+
+MOVEMENT: dict[tuple[str, str], Rule] = {
+    ("", "Transpose"): transpose,
+    ("", "Split"): split,
+    ("", "Concat"): concat,
+    ("", "Slice"): slice_,
+    ("", "Gather"): gather,
+    ("", "Expand"): expand,
+}
