@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from onnx import ModelProto
@@ -19,6 +20,7 @@ from ..verify import Verification, VerifyOptions, skipped, verify
 from ..verify.errors import GivenInputError, KernelsMissingError, RuntimeMissingError, VerifyError
 from ..verify.inputs.draw import LARGEST_BATCH
 from ..verify.inputs.lengths import MOST_SCORES, exceeding
+from ..verify.power.mistakes import Mistake
 from ..verify.report import PowerResult
 from ..verify.run.kernels import CpuKernels
 from ..verify.steps import verify_steps
@@ -30,10 +32,35 @@ from .records.site import Analysis
 from .result import Options, PassResult
 
 
+class Written(Protocol):
+    """A model in a file that may not have its name yet."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+
+    @property
+    def data_dir(self) -> Path:
+        """Where the data files that it refers to are."""
+
+
 def compare(
-    source: ModelFile, staged: Staged, result: PassResult, options: Options, sites: CutPairs | None
+    source: ModelFile,
+    staged: Written,
+    result: PassResult,
+    options: Options,
+    sites: CutPairs | None,
+    mistakes: Callable[[ModelProto], Sequence[Mistake]] | None = None,
 ) -> Verification:
     """Compare the original with what was staged.
+
+    Args:
+        source: The original.
+        staged: The rewritten model, or another one that is to compute the same.
+        result: What was found in the original.
+        options: What is asked for.
+        sites: For a comparison site by site; None where the other model has none of the original's sites.
+        mistakes: Mutants for the power check in place of those of a rewrite; nothing runs on kernels then.
 
     Raises:
         MissingDependency: onnxruntime is not installed.
@@ -45,7 +72,9 @@ def compare(
         return skipped(beyond)
     with _errors(), _original(source) as (original, original_dir), scratch() as folder:
         settings = _settings(source, result, options, _given(options, folder))
-        settings = dataclasses.replace(settings, sites=sites)
+        settings = dataclasses.replace(settings, sites=sites, mistakes=mistakes)
+        if mistakes is not None:
+            settings = dataclasses.replace(settings, kernels=None)
         return verify(original, staged.path, options=settings, data_dir=staged.data_dir, original_dir=original_dir)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from onnx import ModelProto
+
 from .pairs import SitePairs
+from .power.mistakes import Mistake
 from .run.kernels import CpuKernels, Kernels
 
 
@@ -37,6 +40,8 @@ class VerifyOptions:
         kernels: Where the rewritten model runs on our kernels as well: ``auto`` (wherever they are there), ``cpu`` or
             ``cuda``; None for nowhere.
         known: All kernels that exist.
+        mistakes: Makes the mutants of the power check out of the model that is compared, in place of those of its fused
+            nodes; None for the latter.
         room: Bytes that the scores of the model's attention take at the lengths that are drawn.
     """
 
@@ -57,5 +62,6 @@ class VerifyOptions:
     rows_agree: bool = False
     kernels: str | None = None
     known: tuple[Kernels, ...] = (CpuKernels(),)
+    mistakes: Callable[[ModelProto], Sequence[Mistake]] | None = None
     room: int = 0
     fit: Callable[[Mapping[str, tuple[int, ...]]], Mapping[str, tuple[int, ...]]] = lambda shapes: shapes

@@ -24,9 +24,10 @@ from .judge.precision import measure_precision
 from .judge.rounding import describe, rounding_allowances, tables
 from .kernels import Compared, check_kernels, chosen
 from .options import VerifyOptions
+from .power.mistakes import check_mistakes
 from .power.mutants import find_sites
 from .power.power import Baseline, check_power
-from .report import KernelResult, SetResult, Verification
+from .report import KernelResult, PowerResult, SetResult, Verification
 from .run.clone import CloneSource, float32_clone, read
 from .run.runtime import Arrays, Model, Session, import_onnxruntime
 from .run.widen import nodes
@@ -160,7 +161,7 @@ def _compared(
     fixed_at_one = options.inputs is None and not symbols.has_new and all(one.new == 1 for one in runs.sets)
     if options.power and complete and all(entry.passed for entry in sets):
         baseline = Baseline(runs.sets, runs.outputs, computed, layouts, allowances, fixed_at_one)
-        power = check_power(clones[1], baseline, threads=options.threads, progress=options.progress)
+        power = _power(clones[1], baseline, options)
         if power.weak and options.sites is not None and options.inputs is None:
             power, failed = sharpen(power, sources[1], folder, inputs, scratch, options)
             sets = (*sets, *failed)
@@ -176,6 +177,14 @@ def _compared(
         kernels = [check_kernels(one, clones[1], sources[1], given, options, precision) for one in here]
     notes, scope = tuple(runs.notes), out_of_scope(runs.sets, runs.outputs, errors)
     return Verification(sets, power, precision, TOLERANCE, scope, notes, kernels=tuple(kernels))
+
+
+def _power(rewritten: Model, baseline: Baseline, options: VerifyOptions) -> PowerResult:
+    """Whether the input sets tell mistakes apart: those of a rewrite, or those that the caller knows."""
+    if options.mistakes is None:
+        return check_power(rewritten, baseline, threads=options.threads, progress=options.progress)
+    mistakes = options.mistakes(rewritten.proto)
+    return check_mistakes(rewritten, baseline, mistakes, threads=options.threads, progress=options.progress)
 
 
 def _as_they_are(

@@ -1,0 +1,204 @@
+"""Wrong cuts, made on purpose in the joined model: what a comparison has to notice to say anything about a cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+
+from ..fused.family import is_fused
+from ..graph.edit import arrange
+from ..graph.index import bodies, operator
+from ..verify.power.mistakes import Mistake
+from ..verify.power.power import EACH_SITE_UP_TO
+from .join import prefix
+
+SLOPES = "slopes_of_the_next_rank"
+KEYS = "key_heads_of_the_next_rank"
+SHIFTED = "parts_shifted_by_one_rank"
+BIAS = "bias_added_by_every_rank"
+LEFT_OUT = "sum_left_out"
+ORDER = "gathered_in_another_order"
+
+OPERANDS_OF_KEYS = (1, 2)
+INPUT_OF_SLOPES = 3
+
+Edit = Callable[["View"], None]
+
+
+class View:
+    """The joined model by name.
+
+    Args:
+        model: It; edits go here.
+    """
+
+    def __init__(self, model: ModelProto) -> None:
+        self.nodes = {node.name: node for node in model.graph.node if node.name}
+        self.makers = {output: node for node in model.graph.node for output in node.output if output}
+        self.readers: dict[str, list[NodeProto]] = {}
+        for node in model.graph.node:
+            for name in node.input:
+                self.readers.setdefault(name, []).append(node)
+        self.weights: dict[str, TensorProto] = {tensor.name: tensor for tensor in model.graph.initializer}
+
+
+class Mistakes:
+    """The mistakes that a joined model can be given.
+
+    Args:
+        ranks: How many ranks there are.
+        folder: Where the weights are.
+        sums: Names of the nodes that sum over the ranks.
+        divided: Names of the fused nodes, in the whole model, that are cut.
+    """
+
+    def __init__(self, ranks: int, folder: Path, sums: Sequence[str], divided: Iterable[str]) -> None:
+        self._ranks, self._folder = ranks, folder
+        self._sums, self._divided = list(sums), list(divided)
+
+    def __call__(self, model: ModelProto) -> Sequence[Mistake]:
+        view = View(model)
+        attentions = [name for name in self._divided if f"{prefix(0)}{name}" in view.nodes]
+        gathers = [n.name for n in model.graph.node if operator(n) == "Concat" and n.name.endswith("/all_gather")]
+        found: list[Mistake] = []
+        for kind, sites, one in (
+            (SLOPES, attentions, self._slopes),
+            (KEYS, attentions, self._keys),
+            (SHIFTED, self._sums, self._shifted),
+            (BIAS, self._sums, self._bias),
+            (LEFT_OUT, self._sums, self._left_out),
+            (ORDER, gathers, self._order),
+        ):
+            found += _grouped(kind, sites, [one(view, site) for site in sites])
+        return found
+
+    def _of_ranks(self, view: View, name: str) -> list[NodeProto]:
+        return [view.nodes[f"{prefix(rank)}{name}"] for rank in range(self._ranks)]
+
+    def _slopes(self, view: View, name: str) -> Edit | str:
+        nodes = self._of_ranks(view, name)
+        assert all(map(is_fused, nodes))
+        held = [view.weights.get(node.input[INPUT_OF_SLOPES]) for node in nodes]
+        if any(tensor is not None and tuple(tensor.dims) != tuple((held[0] or tensor).dims) for tensor in held):
+            return "the ranks have different numbers of heads"
+        return lambda other: _rotate(self._of_ranks(other, name), (INPUT_OF_SLOPES,))
+
+    def _keys(self, view: View, name: str) -> Edit | str:
+        nodes = self._of_ranks(view, name)
+        if isinstance(self._slopes(view, name), str):
+            return "the ranks have different numbers of heads"
+        if len({tuple(node.input[p] for p in OPERANDS_OF_KEYS) for node in nodes}) == 1:
+            return "all ranks have the same key heads"
+        return lambda other: _rotate(self._of_ranks(other, name), OPERANDS_OF_KEYS)
+
+    def _shifted(self, view: View, name: str) -> Edit | str:
+        products = self._products(view, name)
+        shapes = {self._shape(view, node.input[1]) for node in products}
+        if len(shapes) != 1:
+            return "the ranks have parts of different sizes"
+        return lambda other: _rotate(self._products(other, name), (0,))
+
+    def _products(self, view: View, name: str) -> list[NodeProto]:
+        return [view.makers[part] for part in view.nodes[name].input]
+
+    def _shape(self, view: View, name: str) -> tuple[int, ...]:
+        while name not in view.weights and name in view.makers:
+            name = view.makers[name].input[0]
+        return tuple(view.weights[name].dims) if name in view.weights else ()
+
+    def _bias(self, view: View, name: str) -> Edit | str:
+        bias = self._bias_behind(view, name)
+        if bias is None:
+            return "nothing is added behind the sum"
+        array = numpy_helper.to_array(view.weights[bias], base_dir=str(self._folder))
+        if not np.any(array):
+            return "the bias is zero"
+        more = [bias] * (self._ranks - 1)
+        return lambda other: other.nodes[name].input.extend(more)
+
+    def _bias_behind(self, view: View, name: str) -> str | None:
+        for reader in view.readers.get(view.nodes[name].output[0], ()):
+            if operator(reader) == "Add":
+                return next((i for i in reader.input if i in view.weights), None)
+        return None
+
+    def _left_out(self, view: View, name: str) -> Edit | str:
+        def leave_out(other: View) -> None:
+            del other.nodes[name].input[1:]
+
+        return leave_out
+
+    def _order(self, view: View, name: str) -> Edit | str:
+        def turn(other: View) -> None:
+            node = other.nodes[name]
+            parts = list(node.input)
+            del node.input[:]
+            node.input.extend([*parts[1:], parts[0]])
+
+        return turn
+
+
+def _rotate(nodes: Sequence[NodeProto], positions: Sequence[int]) -> None:
+    """Every node gets these inputs of the next one."""
+    held = [[node.input[p] for p in positions] for node in nodes]
+    for node, names in zip(nodes, [*held[1:], held[0]], strict=True):
+        for position, name in zip(positions, names, strict=True):
+            node.input[position] = name
+
+
+def _grouped(kind: str, sites: Sequence[str], edits: Sequence[Edit | str]) -> list[Mistake]:
+    """One mistake per site; in deeper models one for all of them."""
+    made: list[tuple[str, Edit]] = []
+    found = []
+    for site, edit in zip(sites, edits, strict=True):
+        if isinstance(edit, str):
+            found.append(Mistake(kind, site, None, edit))
+        else:
+            made.append((site, edit))
+    if len(made) > EACH_SITE_UP_TO:
+        return [*found[:EACH_SITE_UP_TO], Mistake(kind, "all", _all([edit for _, edit in made]))]
+    return [*found, *(Mistake(kind, site, _all([edit])) for site, edit in made)]
+
+
+def _all(edits: Sequence[Edit]) -> Callable[[ModelProto], None]:
+    def make(model: ModelProto) -> None:
+        view = View(model)
+        for edit in edits:
+            edit(view)
+        _sort(model)
+
+    return make
+
+
+def _sort(model: ModelProto) -> None:
+    """Nodes behind what they read, now that ranks read from one another."""
+    made = {output for node in model.graph.node for output in node.output if output}
+    done: set[str] = set()
+    order: list[NodeProto] = []
+    left = list(model.graph.node)
+    while left:
+        waiting = []
+        for node in left:
+            if all(name not in made or name in done for name in _reads(node)):
+                order.append(node)
+                done.update(node.output)
+            else:
+                waiting.append(node)
+        if len(waiting) == len(left):
+            break  # a circle: the runtime will say so
+        left = waiting
+    arrange(model.graph, [*order, *left])
+
+
+def _reads(node: NodeProto) -> Iterable[str]:
+    yield from node.input
+    waiting = [body for _, _, body in bodies((node,))]
+    while waiting:
+        graph = waiting.pop()
+        yield from (value.name for value in graph.output)
+        for inner in graph.node:
+            yield from inner.input
+        waiting += [inside for _, _, inside in bodies(graph.node)]
