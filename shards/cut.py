@@ -192,6 +192,6 @@ def _compare(plan: Plan, folder: Path, record: Json, result: PassResult, options
         path.write_bytes(joined.model.SerializeToString())
     except ValueError as error:  # protobuf's limit
         raise ModelRejected(f"the ranks cannot be joined to be compared: {error}. Cut with --no-verify.") from error
-    divided = [one.node for one in plan.attentions if one.divided is not None]
+    divided = {one.node: one.divided for one in plan.attentions if one.divided is not None}
     mistakes = Mistakes(plan.ranks, folder, joined.sums, divided)
     return compare(result.source, _Together(path, folder), result, options, None, mistakes)

@@ -16,13 +16,16 @@ from onnx import NodeProto, TensorProto
 
 from ..graph.index import label, operator
 from ..rewriter.interpret import Interpreter
-from .cuts import Cut, NotSeparable, union
+from .cuts import Cut, NotSeparable, evenly, union
 from .heads import Heads
 from .question import How, Question
 from .rules import RULES
 
 MOST_NODES = 4096
 """Nodes that one cut may reach.  A layer has some hundred."""
+
+PASSING = frozenset({"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast", "Identity"})
+"""Operators that leave every element what it is."""
 
 SUMMED = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16})
 """Types that are summed over the ranks."""
@@ -104,7 +107,7 @@ class Follower:
                 node = self._pending.popleft()
                 self._queued.discard(id(node))
                 self._ask(node)
-            if not self._settle_a_claim():
+            if not self._settle_a_claim() and not self._fill_a_gap():
                 break
         for node in list(self._reached.values()):
             if not self._ask(node):
@@ -128,10 +131,6 @@ class Follower:
         number = self._numbers.get(id(node))
         if number is None:
             raise NotSeparable(f"'{label(node)}' is inside the body of another node")
-        domain = "" if operator(node) else node.domain
-        rule = RULES.get((domain, node.op_type))
-        if rule is None:
-            raise NotSeparable(f"'{label(node)}' ({node.op_type}) is not known to treat parts for themselves")
         question = Question(
             node,
             self._interpreter,
@@ -140,10 +139,7 @@ class Follower:
             {p: cut for p, name in enumerate(node.output) if (cut := self._of(name)) is not None},
             self.found.heads.get(number) or self._before.heads.get(number),
         )
-        try:
-            done = rule(question)
-        except NotSeparable as reason:
-            raise NotSeparable(f"'{label(node)}' ({node.op_type}): {reason}") from None
+        done = _answered(question)
         for position, cut in question.wanted_outputs.items():
             if node.output[position]:
                 self._set(node.output[position], cut)
@@ -181,9 +177,14 @@ class Follower:
 
     def _want(self, number: int, position: int, name: str, how: How, cut: Cut) -> None:
         use = number, position
+        if self.found.sliced.get(use) == cut:
+            return
         if self.is_constant(name):
             self._note(self.found.constants, use, cut, name)
         elif how is How.SLICED and self._of(name) is None:
+            dims = self._interpreter.dims(name)
+            if dims is None or dims[cut.axis] != cut.period:
+                raise NotSeparable(f"the extent of '{name}' is only known at run time")
             self._note(self.found.sliced, use, cut, name)
         elif how is How.PART:
             self._claim(use, name, cut)
@@ -202,20 +203,55 @@ class Follower:
                 raise NotSeparable(f"'{name}' is cut, but not so that every rank holds what it needs")
             return
         self._claims.setdefault(name, {})[use] = cut
-        users = {(self._numbers.get(id(c.node), -1), c.position) for c in self._scope.consumers[name] if self._takes(c.node)}
-        if users <= self._claims[name].keys():
+        if self._users(name) <= self._claims[name].keys() and not self._pass_on(name):
             self._set(name, union(list(self._claims[name].values())))
 
-    def _takes(self, node: NodeProto | None) -> bool:
-        return node is not None and operator(node) != "Shape"
+    def _users(self, name: str) -> set[Use]:
+        """Uses of a tensor by nodes that take more of it than its shape."""
+        users = [(use.node, use.position) for use in self._scope.consumers[name] if use.node is not None]
+        return {(self._numbers.get(id(node), -1), position) for node, position in users if operator(node) != "Shape"}
+
+    def _pass_on(self, name: str) -> bool:
+        """What is wanted of a tensor is wanted of the one that it was made from, if others want more of that."""
+        made = self._scope.producers.get(name)
+        if made is None or operator(made) not in PASSING or name in self._scope.outputs:
+            return False
+        source = made.input[0]
+        if source not in self._scope.producers or self.is_constant(source) or len(self._users(source)) < 2:
+            return False
+        wanted = union(list(self._claims[name].values()))
+        question = Question(made, self._interpreter, self._ranks, {}, {0: wanted})
+        _answered(question)
+        _, cut = question.wanted_inputs[0]
+        self._claim((self._numbers[id(made)], 0), source, cut)
+        return True
+
+    def _fill_a_gap(self) -> bool:
+        """A projection may serve more than what is followed.  A piece of it that nobody asks for is cut evenly."""
+        for node in self._reached.values():
+            if operator(node) != "Split" or self._of(node.input[0]) is not None:
+                continue
+            known = [cut.axis for name in node.output if (cut := self._of(name)) is not None]
+            for name in node.output:
+                dims = self._interpreter.dims(name)
+                extent = dims[known[0]].constant if dims and known else None
+                if self._of(name) is None and name in self._scope.consumers and extent is not None:
+                    self._set(name, Cut(known[0], int(extent), evenly(int(extent), self._ranks)))
+                    return True
+        return False
 
     def _settle_a_claim(self) -> bool:
         """Nobody else says anything: of the first tensor that is only wanted in part, take what is wanted."""
-        for name, claims in self._claims.items():
-            if self._of(name) is None:
+        for name, claims in list(self._claims.items()):
+            if self._of(name) is None and not self._passed_on(name):
                 self._set(name, union(list(claims.values())))
                 return True
         return False
+
+    def _passed_on(self, name: str) -> bool:
+        """Whether what is wanted of a tensor waits for what becomes of another one."""
+        made = self._scope.producers.get(name)
+        return made is not None and (self._numbers[id(made)], 0) in self._claims.get(made.input[0] if made.input else "", {})
 
     def _set(self, name: str, cut: Cut) -> None:
         known = self._of(name)
@@ -240,4 +276,24 @@ class Follower:
                 if use.scope is not self._scope:
                     raise NotSeparable(f"'{name}' is used inside the body of another node")
                 continue
+            place = self._numbers.get(id(use.node), -1), use.position
+            if place in self._before.sliced:
+                raise NotSeparable(f"'{name}' is whole for another part of the model")
+            self.found.sliced.pop(place, None)
             self._visit(use.node)
+
+
+def _answered(question: Question) -> bool:
+    """What a node's rule says.
+
+    Raises:
+        NotSeparable: That nothing follows; or there is no rule.
+    """
+    node = question.node
+    rule = RULES.get(("" if operator(node) else node.domain, node.op_type))
+    if rule is None:
+        raise NotSeparable(f"'{label(node)}' ({node.op_type}) is not known to treat parts for themselves")
+    try:
+        return rule(question)
+    except NotSeparable as reason:
+        raise NotSeparable(f"'{label(node)}' ({node.op_type}): {reason}") from None

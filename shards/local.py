@@ -16,10 +16,10 @@ from ..fused.family import is_fused
 from ..fused.layout import OPERANDS, WHOLE, OperandView, layout_of
 from ..graph.edit import set_attribute
 from ..graph.index import Array, attribute, int_attribute, operator
-from .cuts import Cut, NotSeparable, local, normal
+from .cuts import Cut, NotSeparable, local, mask_of, normal
 from .question import Question
 from .rules.attention import of_operand
-from .rules.movement import slice_bounds, split_bounds
+from .rules.movement import looked_up, slice_bounds, sliced_axes, split_bounds
 
 
 @dataclass
@@ -167,15 +167,21 @@ def _slice(q: Question, rank: int) -> Change | None:
     bounds = slice_bounds(q)
     if cut is None or cut.axis not in bounds:
         return None
-    rank_of = len(q.dims(0))
-    given, starts, ends = q.array(3), q.array(1), q.array(2)
+    starts, ends = q.numbers(1), q.numbers(2)
     assert starts is not None and ends is not None
-    axes = list(range(starts.size)) if given is None else [int(a) % rank_of for a in given.reshape(-1)]
-    place = axes.index(cut.axis)
-    begin, end = local(cut.parts[rank], *bounds[cut.axis])
-    starts, ends = starts.reshape(-1).copy(), ends.reshape(-1).copy()
-    starts[place], ends[place] = begin, end
-    return Change(inputs={1: starts, 2: ends})
+    place = sliced_axes(q).index(cut.axis)
+    starts[place], ends[place] = local(cut.parts[rank], *bounds[cut.axis])
+    return Change(inputs={1: np.array(starts, np.int64), 2: np.array(ends, np.int64)})
+
+
+def _gather(q: Question, rank: int) -> Change | None:
+    cut = q.inputs.get(0)
+    axis = int_attribute(q.node, "axis", 0) % len(q.dims(0))
+    if cut is None or cut.axis != axis:
+        return None
+    part = mask_of(cut.parts[rank], cut.period)
+    places = [int(part[:place].sum()) for place in looked_up(q, axis) if part[place]]
+    return Change(inputs={1: np.array(places, np.int64)})
 
 
 def _gemm(q: Question, rank: int) -> Change | None:
@@ -192,6 +198,7 @@ _CHANGES: Mapping[str, Callable[[Question, int], Change | None]] = {
     "Expand": _shaped,
     "Split": _split,
     "Slice": _slice,
+    "Gather": _gather,
     "Gemm": _gemm,
     "Shape": _shape,
 }

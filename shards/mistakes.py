@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from ..fused.family import is_fused
+from ..fused.layout import PARTS
 from ..graph.edit import arrange
 from ..graph.index import bodies, operator
 from ..verify.power.mistakes import Mistake
 from ..verify.power.power import EACH_SITE_UP_TO
+from .cuts import Ranges
+from .heads import Heads
 from .join import prefix
 
 SLOPES = "slopes_of_the_next_rank"
 KEYS = "key_heads_of_the_next_rank"
+TWICE = "replicated_key_head_taken_for_its_value"
 SHIFTED = "parts_shifted_by_one_rank"
 BIAS = "bias_added_by_every_rank"
 LEFT_OUT = "sum_left_out"
@@ -52,12 +55,12 @@ class Mistakes:
         ranks: How many ranks there are.
         folder: Where the weights are.
         sums: Names of the nodes that sum over the ranks.
-        divided: Names of the fused nodes, in the whole model, that are cut.
+        divided: Heads of the fused nodes that are cut, by their names in the whole model.
     """
 
-    def __init__(self, ranks: int, folder: Path, sums: Sequence[str], divided: Iterable[str]) -> None:
+    def __init__(self, ranks: int, folder: Path, sums: Sequence[str], divided: Mapping[str, Heads]) -> None:
         self._ranks, self._folder = ranks, folder
-        self._sums, self._divided = list(sums), list(divided)
+        self._sums, self._divided = list(sums), dict(divided)
 
     def __call__(self, model: ModelProto) -> Sequence[Mistake]:
         view = View(model)
@@ -67,6 +70,7 @@ class Mistakes:
         for kind, sites, one in (
             (SLOPES, attentions, self._slopes),
             (KEYS, attentions, self._keys),
+            (TWICE, attentions, self._twice),
             (SHIFTED, self._sums, self._shifted),
             (BIAS, self._sums, self._bias),
             (LEFT_OUT, self._sums, self._left_out),
@@ -79,30 +83,50 @@ class Mistakes:
         return [view.nodes[f"{prefix(rank)}{name}"] for rank in range(self._ranks)]
 
     def _slopes(self, view: View, name: str) -> Edit | str:
-        nodes = self._of_ranks(view, name)
-        assert all(map(is_fused, nodes))
-        held = [view.weights.get(node.input[INPUT_OF_SLOPES]) for node in nodes]
-        if any(tensor is not None and tuple(tensor.dims) != tuple((held[0] or tensor).dims) for tensor in held):
+        if not _alike(self._divided[name].queries):
             return "the ranks have different numbers of heads"
         return lambda other: _rotate(self._of_ranks(other, name), (INPUT_OF_SLOPES,))
 
     def _keys(self, view: View, name: str) -> Edit | str:
-        nodes = self._of_ranks(view, name)
-        if isinstance(self._slopes(view, name), str):
+        heads = self._divided[name]
+        if not _alike(heads.queries) or not _alike(heads.keys):
             return "the ranks have different numbers of heads"
-        if len({tuple(node.input[p] for p in OPERANDS_OF_KEYS) for node in nodes}) == 1:
+        if len(set(heads.keys)) == 1:
             return "all ranks have the same key heads"
         return lambda other: _rotate(self._of_ranks(other, name), OPERANDS_OF_KEYS)
 
-    def _shifted(self, view: View, name: str) -> Edit | str:
-        products = self._products(view, name)
-        shapes = {self._shape(view, node.input[1]) for node in products}
-        if len(shapes) != 1:
-            return "the ranks have parts of different sizes"
-        return lambda other: _rotate(self._products(other, name), (0,))
+    def _twice(self, view: View, name: str) -> Edit | str:
+        if not self._divided[name].replicated:
+            return "no key head is held by several ranks"
 
-    def _products(self, view: View, name: str) -> list[NodeProto]:
-        return [view.makers[part] for part in view.nodes[name].input]
+        def take_twice(other: View) -> None:
+            key, value = OPERANDS_OF_KEYS
+            for node in self._of_ranks(other, name):
+                node.input[value] = node.input[key]
+                said = {entry.name: entry for entry in node.attribute}
+                for part in PARTS:
+                    if f"key_{part}" in said:
+                        said[f"value_{part}"].ints[:] = said[f"key_{part}"].ints
+
+        return take_twice
+
+    def _shifted(self, view: View, name: str) -> Edit | str:
+        for products in self._products(view, name):
+            if len({self._shape(view, node.input[1]) for node in products}) != 1:
+                return "the ranks have parts of different sizes"
+
+        def shift(other: View) -> None:
+            for products in self._products(other, name):
+                _rotate(products, (0,))
+
+        return shift
+
+    def _products(self, view: View, name: str) -> list[list[NodeProto]]:
+        """The products that a sum is of, those of all ranks together; two of them where they share the sum."""
+        parts = [list(view.nodes[name].input)]
+        if all(operator(view.makers[part]) == "Add" for part in parts[0]):
+            parts = [[view.makers[part].input[k] for part in parts[0]] for k in range(2)]
+        return [[view.makers[part] for part in side] for side in parts]
 
     def _shape(self, view: View, name: str) -> tuple[int, ...]:
         while name not in view.weights and name in view.makers:
@@ -139,6 +163,11 @@ class Mistakes:
             node.input.extend([*parts[1:], parts[0]])
 
         return turn
+
+
+def _alike(parts: Sequence[Ranges]) -> bool:
+    """Whether all ranks have the same number of heads."""
+    return len({sum(stop - start for start, stop in part) for part in parts}) == 1
 
 
 def _rotate(nodes: Sequence[NodeProto], positions: Sequence[int]) -> None:

@@ -132,6 +132,7 @@ def make(model: ModelProto, base_dir: Path, ranks: int, *, vocabulary: bool = Fa
     for number, node in enumerate(model.graph.node):
         if operator(node) in PRODUCTS:
             planner.features(number, node)
+    planner.share_sums()
     if vocabulary:
         for number, node in enumerate(model.graph.node):
             planner.vocabulary(number, node)
@@ -238,6 +239,21 @@ class _Planner:
             name = made.input[0]
         return follower.is_constant(name)
 
+    def share_sums(self) -> None:
+        """Two sums over the ranks that are only added are one sum: attention and features side by side."""
+        plan, scope = self._plan, self._plan.scope
+        summed = plan.cuts.summed
+        for number, node in enumerate(scope.graph.node):
+            alone = all(len(scope.consumers[name]) == 1 and name in summed for name in node.input if name)
+            if operator(node) != "Add" or not alone or node.input[0] == node.input[1]:
+                continue
+            makers = [scope.graph.node[summed[name]] for name in node.input]
+            dims = [plan.interpreter.dims(name) for name in node.input]
+            if dims[0] == dims[1] and not any(operator(made) == "Gemm" and len(made.input) > 2 for made in makers):
+                for name in node.input:
+                    del summed[name]
+                summed[node.output[0]] = number
+
     # --- vocabulary ------------------------------------------------------------------------------------
 
     def vocabulary(self, number: int, node: NodeProto) -> None:
@@ -294,12 +310,11 @@ class _Planner:
     def note_whole(self) -> None:
         """Say of every product with a weight that is whole, why it is."""
         plan = self._plan
-        summed = set(plan.cuts.summed.values())
         cut = {number for number, _ in plan.cuts.constants}
         for number, node in enumerate(plan.scope.graph.node):
             weight = operator(node) in PRODUCTS and self._is_weight(node.input[1])
             held = node.output and node.output[0] in plan.cuts.tensors
-            if not weight or number in summed or number in cut or held:
+            if not weight or number in cut or held:
                 plan.whole.pop(label(node), None)
             else:
                 plan.whole.setdefault(label(node), "it sums over too few features for the ranks")

@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING
 
 from onnx import NodeProto
 
-from ..algebra import Poly
+from ..algebra import Poly, poly
 from ..graph.index import Array
 from .cuts import Cut, NotSeparable
 from .heads import Heads
 
 if TYPE_CHECKING:
     from ..rewriter.interpret import Interpreter
+
+
+MOST_NUMBERS = 64
+"""Entries of a vector of bounds or sizes that are looked at."""
 
 
 class How(Enum):
@@ -85,6 +89,26 @@ class Question:
         """The content of an input if it is a constant."""
         held = position < len(self.node.input) and self.node.input[position]
         return self.interpreter.array(self.node.input[position]) if held else None
+
+    def numbers(self, position: int) -> list[int] | None:
+        """The integers in an input of rank 1 or 0, where they are the same whenever the model runs; else None."""
+        if not self.has(position):
+            return None
+        given = self.array(position)
+        if given is not None:
+            return [int(number) for number in given.reshape(-1)]
+        name = self.node.input[position]
+        dims = self.interpreter.dims(name)
+        count = None if dims is None or len(dims) > 1 else (dims[0].constant if dims else 1)
+        if dims is None or count is None or count > MOST_NUMBERS:
+            return None
+        found = []
+        for place in range(int(count)):
+            number = self.interpreter.element(name, (poly(place),) if dims else ()).constant
+            if number is None or number != int(number):
+                return None
+            found.append(int(number))
+        return found
 
     def has(self, position: int) -> bool:
         """Whether an input is there."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ...graph.index import int_attribute, ints_attribute
 from ..cuts import NotSeparable
-from ..question import Question, Rule
+from ..question import How, Question, Rule
 
 ELEMENTWISE = (
     *("Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Sum", "Mean", "Where", "Clip", "Mod", "PRelu"),
@@ -26,6 +26,8 @@ def elementwise(q: Question) -> bool:
     extents = q.dims_out()
     positions = [p for p, name in enumerate(q.node.input) if name]
     cut = q.outputs.get(0)
+    # Backwards, all operands are followed.  Forwards, what else is whole may be shared by all layers, such as a mask.
+    how = How.CUT if cut is not None else How.SLICED
     for position in positions:
         known = q.inputs.get(position)
         if cut is None and known is not None:
@@ -39,7 +41,7 @@ def elementwise(q: Question) -> bool:
         if axis < 0 or dims[axis] == 1:
             q.whole(position)
         elif q.interpreter.same(dims[axis], extents[cut.axis]):
-            q.want(position, cut.on(axis))
+            q.want(position, cut.on(axis), how)
         else:
             raise NotSeparable(f"'{q.node.input[position]}' may be broadcast along what is cut")
     return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...graph.index import int_attribute, ints_attribute
-from ..cuts import Cut, NotSeparable, normal, shifted, within
+from ..cuts import Cut, NotSeparable, mask_of, normal, ranges_of, shifted, within
 from ..question import How, Question, Rule
 
 
@@ -143,64 +143,89 @@ def slice_(q: Question) -> bool:
 
 
 def _refuse_unknown(q: Question) -> None:
-    """Axes have to be constants, so that the cut axis is known not to be one of them."""
-    if len(q.node.input) > 3 and q.has(3) and q.array(3) is None:
+    """Axes have to be known, so that the cut axis is known not to be one of them."""
+    if q.has(3) and q.numbers(3) is None:
         raise NotSeparable("a slice is taken along axes that are only known at run time")
+
+
+def sliced_axes(q: Question) -> list[int]:
+    """The axes of a Slice, in its order.
+
+    Raises:
+        NotSeparable: They are only known at run time.
+    """
+    axes, count = q.numbers(3), q.dims(1)[0].constant
+    if axes is not None:
+        return [axis % len(q.dims(0)) for axis in axes]
+    if q.has(3) or count is None:
+        raise NotSeparable("a slice is taken along axes that are only known at run time")
+    return list(range(int(count)))
 
 
 def slice_bounds(q: Question) -> dict[int, tuple[int, int]]:
-    """By sliced axis of constant extent, where the slice begins and ends.
+    """Of those axes that are cut, where the slice begins and ends.
 
     Raises:
-        NotSeparable: It has steps, or runs along an axis whose bounds or extent are only known at run time and which
-            is cut.
+        NotSeparable: It has steps there, or bounds that are only known at run time.
     """
-    dims = q.dims(0)
-    starts, ends = q.array(1), q.array(2)
-    axes_given = q.array(3)
-    count = q.dims(1)[0].constant
-    if axes_given is not None:
-        axes = [int(a) % len(dims) for a in axes_given.reshape(-1)]
-    elif q.has(3) or count is None:
-        raise NotSeparable("a slice is taken along axes that are only known at run time")
-    else:
-        axes = list(range(int(count)))
-    steps = q.array(4) if q.has(4) else np.ones(len(axes), np.int64)
+    dims, axes = q.dims(0), sliced_axes(q)
     concerned = {cut.axis for cut in (*q.inputs.values(), *q.outputs.values())}
     found: dict[int, tuple[int, int]] = {}
     for place, axis in enumerate(axes):
         if axis not in concerned:
             continue
-        extent = dims[axis].constant
+        extent, starts, ends = dims[axis].constant, q.numbers(1), q.numbers(2)
+        steps = q.numbers(4) if q.has(4) else [1] * len(axes)
         if starts is None or ends is None or steps is None or extent is None:
             raise NotSeparable("a slice of what is cut has bounds that are only known at run time")
-        begin, end, step = (int(a.reshape(-1)[place]) for a in (starts, ends, steps))
-        if step != 1:
+        if steps[place] != 1:
             raise NotSeparable("a slice of what is cut has steps")
-        low, high, _ = slice(begin, end).indices(int(extent))
+        low, high, _ = slice(starts[place], ends[place]).indices(int(extent))
         found[axis] = (low, high)
     return found
 
 
 def gather(q: Question) -> bool:
-    """Places of an axis by constant or computed numbers; what is cut is another axis."""
+    """Places of an axis: constant ones of what is cut, or any of another axis."""
     q.whole(1)
-    rank = len(q.dims(0))
-    axis = int_attribute(q.node, "axis", 0) % rank
+    dims = q.dims(0)
+    axis = int_attribute(q.node, "axis", 0) % len(dims)
     more = len(q.dims(1)) - 1  # how many axes there are in place of the one
     cut = q.inputs.get(0)
     if cut is not None:
         if cut.axis == axis:
-            raise NotSeparable("Gather looks up places along the axis")
-        q.give(cut.on(cut.axis if cut.axis < axis else cut.axis + more))
+            places = looked_up(q, axis)
+            parts = tuple(ranges_of(mask_of(part, cut.period)[places]) for part in cut.parts)
+            if not all(parts):
+                raise NotSeparable("a place that is looked up lies on some of the ranks only")
+            q.give(Cut(axis, len(places), parts))
+        else:
+            q.give(cut.on(cut.axis if cut.axis < axis else cut.axis + more))
         return True
     out = q.outputs.get(0)
     if out is None:
         return False
     if axis <= out.axis <= axis + more:
-        raise NotSeparable("Gather makes the axis of places that are looked up")
-    q.want(0, out.on(out.axis if out.axis < axis else out.axis - more))
+        places = looked_up(q, axis)
+        wanted = [[places[k] for start, stop in part for k in range(start, stop)] for part in out.parts]
+        extent = dims[axis].constant
+        assert extent is not None
+        q.want(0, Cut(axis, int(extent), tuple(normal((p, p + 1) for p in part) for part in wanted)), How.PART)
+    else:
+        q.want(0, out.on(out.axis if out.axis < axis else out.axis - more))
     return True
+
+
+def looked_up(q: Question, axis: int) -> list[int]:
+    """The places that a Gather looks up.
+
+    Raises:
+        NotSeparable: They are no vector of numbers, or the axis has another extent at another time.
+    """
+    places, extent = q.numbers(1), q.dims(0)[axis].constant
+    if len(q.dims(1)) != 1 or not places or extent is None:
+        raise NotSeparable("places of what is cut are looked up by numbers that are only known at run time")
+    return [place % int(extent) for place in places]
 
 
 def expand(q: Question) -> bool:
