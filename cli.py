@@ -17,6 +17,7 @@ from .base.version import __version__
 from .base.writing import write_text
 from .engine import command as engine
 from .running import broken, parse_range, prepare
+from .shards import command as shards
 
 Command = Callable[[list[str], Outputs], int]
 
@@ -27,7 +28,7 @@ commands
   rewrite model.onnx --report page.html  writes model.alibi.onnx and a page
   rewrite *.onnx -o OUT/            several models, with a table and one --json
   rewrite explain MODEL             why each attention is fused or not; no model
-  rewrite check FILE                what other tools have left of a written file
+  rewrite check FILE                9 if other tools changed a written file
   rewrite bench MODEL               original against rewritten, on this machine
   rewrite doctor, completion SHELL  what is installed; a script for the shell
 
@@ -35,7 +36,6 @@ exit codes
   0 done               3 nothing rewritten      6 plugin missing or not used
   1 internal error     4 verification failed    7 input rejected
   2 usage              5 engine build failed    8 not verified, not written
-  9 check: fused nodes or function bodies are missing or changed
 """
 
 
@@ -52,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--no-views", action="store_true", help="leave splits and transposes of operands in the graph")
     made.add_argument("--cache", metavar="HOW", default="grows", help="in-place[=ROWS]: a cache of fixed buffers")
     made.add_argument("--copy-external-data", action="store_true", help="give OUT data files of its own")
+    shards.add_arguments(made)
     _add_common(made)
     made.add_argument("-q", "--quiet", action="store_true", help="say only what went wrong")
     _add_seeing(made.add_argument_group("seeing it"), explain=True)
@@ -97,6 +98,11 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=26, width=82)
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        if action.nargs == argparse.ONE_OR_MORE:
+            return f"{action.metavar or default_metavar} ..."
+        return super()._format_args(action, default_metavar)
 
 
 def _parser(name: str, description: str, epilog: str = "", argument: str = "MODEL") -> argparse.ArgumentParser:
@@ -197,7 +203,7 @@ def _rewrite(words: list[str], outputs: Outputs) -> int:
 
         return carry_out(options, models, outputs, COMMANDS)
     (options.model,) = models
-    if options.output is not None and is_folder(options.output):
+    if options.output is not None and options.tensor_parallel is None and is_folder(options.output):
         options.output = inside(options.output, options.model)
     return _run(options, outputs)
 

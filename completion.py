@@ -41,6 +41,10 @@ def _takes_file(action: argparse.Action) -> bool:
     return _takes_value(action) and action.metavar in ("OUT", "FILE", "NPZ", "DIR", "MODEL", "PATH")
 
 
+def _help(action: argparse.Action) -> str:
+    return "" if action.help in (None, argparse.SUPPRESS) else str(action.help)
+
+
 def _choices(action: argparse.Action) -> str:
     """The few words that an option takes, or nothing."""
     return " ".join(map(str, action.choices or ()))
@@ -106,7 +110,7 @@ def _zsh(
         for action in _options(parser):
             value = f":{_zsh_text(str(action.metavar or action.dest))}:" if _takes_value(action) else ""
             value += "_files" if _takes_file(action) else f"({_choices(action)})" if action.choices else ""
-            made.extend(f"        '{o}[{_zsh_text(action.help or '')}]{value}'" for o in action.option_strings)
+            made.extend(f"        '{o}[{_zsh_text(_help(action))}]{value}'" for o in action.option_strings)
         return made
 
     cases = []

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import traceback
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,12 +21,14 @@ from .base.terminal import coloured, is_lively
 from .base.version import __version__
 from .base.writing import write_text
 from .engine import command as engine
+from .shards import command as shards
+from .shards.request import Request
 
 if TYPE_CHECKING:
     from .explain import Look
     from .graph.load import ModelFile
     from .rewriter.records.site import Analysis
-    from .rewriter.result import PassResult
+    from .rewriter.result import Options, PassResult
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Run:
         ranges: Declared values of inputs.
         site: Which sites are shown.
         cache: Whether caches are held in place, and in how many rows.
+        ranks: The cut that is asked for; None for one file.
         notes: Lines for the end of the report.
     """
 
@@ -70,6 +73,7 @@ class Run:
     ranges: dict[str, tuple[float, float]]
     site: re.Pattern[str] | None
     cache: tuple[bool, int | None] = (False, None)
+    ranks: Request | None = None
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -100,7 +104,7 @@ class Run:
 
         options = self.options
         model = options.output or default_target(options.model)
-        files = {} if options.dry_run else {"-o": model}
+        files = {} if options.dry_run or self.ranks is not None else {"-o": model}
         files |= {name: place for name, place in self.texts.items() if place != STANDARD_OUTPUT}
         if self.request is not None and self.request.engine is not None:
             files["--engine"] = self.request.plan_of(options.model if options.dry_run else model)
@@ -116,7 +120,7 @@ class Run:
         if options.extract is not None:
             _check_folder(options.extract)
             self.outputs.expect_in(options.extract)
-        self.outputs.expect(*files.values())
+        self.outputs.expect(*files.values(), *(() if self.ranks is None else self.ranks.files))
         if "--engine" in files:
             self.outputs.expect(files["--engine"].with_name("libalibi_plugin.so"))
 
@@ -166,12 +170,15 @@ class Run:
         """
         from .rewriter.report import to_json, to_text
 
-        result = self._rewrite()
+        result, cutting = self._rewrite()
         report = to_json(result)
         built = engine.EngineOutcome() if self.request is None else self.request.carry_out(result)
         if built.facts is not None:
             report["engine"] = built.facts
         code = ExitCode.DONE if built.done else result.exit_code
+        if cutting is not None:
+            report["tensor_parallel"] = cutting.facts
+            code = cutting.code
         if built.error is not None:
             code = built.error.exit_code
         report["exit_code"] = int(code)
@@ -186,43 +193,50 @@ class Run:
             except Exception as error:  # a bug of ours: the run itself is done, and what it found is still said
                 failure = error
         text = to_text(result, explain=self.options.explain, verbose=self.options.verbose, details=details)
-        text = "\n".join([text, *built.lines, *self.notes, *_without_libraries(result)])
+        text = "\n".join([text, *built.lines, *(cutting.lines if cutting else ()), *self.notes, *_without_libraries(result)])
         return Done(result, code, report, text, page, built.error, failure)
 
-    def _rewrite(self) -> PassResult:
+    def _rewrite(self) -> tuple[PassResult, shards.Cutting | None]:
         import sys
 
         from .base.progress import ProgressBar
+        from .graph.load import load
         from .rewriter.pipeline import rewrite
+
+        interruptible()
+        with ProgressBar(sys.stderr) as progress:
+            options = self._options(progress.update)
+            if self.ranks is None:
+                return rewrite(self.options.model, self.options.output, options=options), None
+            result = rewrite(load(self.options.model), None, options=options)
+            if result.exit_code is not ExitCode.DONE:
+                return result, None
+            return result, shards.carry_out(self.ranks, result, options)
+
+    def _options(self, progress: Callable[[str, int, int], None]) -> Options:
         from .rewriter.result import Options
         from .runtime.gpu import CudaKernels
 
-        interruptible()
         options = self.options
-        with ProgressBar(sys.stderr) as progress:
-            return rewrite(
-                options.model,
-                options.output,
-                options=Options(
-                    allow_partial=options.allow_partial,
-                    dry_run=options.dry_run,
-                    verify=not options.no_verify,
-                    verify_sites=options.verify_sites,
-                    verify_on=options.verify_on,
-                    kernels=(CudaKernels(),),
-                    exact_bias=options.exact_bias,
-                    inline=options.inline,
-                    views=not options.no_views,
-                    in_place=self.cache[0],
-                    capacity=self.cache[1],
-                    seed=options.seed,
-                    inputs=options.inputs,
-                    val_ranges=self.ranges,
-                    copy_data=options.copy_external_data,
-                    progress=progress.update,
-                    check=self.check,
-                ),
-            )
+        return Options(
+            allow_partial=options.allow_partial,
+            dry_run=options.dry_run,
+            verify=not options.no_verify,
+            verify_sites=options.verify_sites,
+            verify_on=options.verify_on,
+            kernels=(CudaKernels(),),
+            exact_bias=options.exact_bias,
+            inline=options.inline,
+            views=not options.no_views,
+            in_place=self.cache[0],
+            capacity=self.cache[1],
+            seed=options.seed,
+            inputs=options.inputs,
+            val_ranges=self.ranges,
+            copy_data=options.copy_external_data,
+            progress=progress,
+            check=self.check,
+        )
 
     def _see(self, result: PassResult, report: dict[str, object]) -> tuple[dict[str, list[str]] | None, str]:
         """Explanations for the report, the page, and the subgraphs that were asked for."""
@@ -285,7 +299,8 @@ def prepare(options: argparse.Namespace, outputs: Outputs, commands: Collection[
             raise UsageError(f"'{word}' is neither a file nor a command. Did you mean: rewrite {close[0]}?")
     ranges = dict(parse_range(text) for group in options.val_range for text in group)
     request = engine.EngineRequest.of(options)
-    run = Run(options, outputs, request, ranges, _pattern(options.site), _cache(options.cache))
+    ranks = shards.request_of(options)
+    run = Run(options, outputs, request, ranges, _pattern(options.site), _cache(options.cache), ranks)
     if run.site is not None and not run.looks:
         raise UsageError("--site chooses what is shown: give it with --explain, --report or --extract.")
     run.check_places()

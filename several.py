@@ -99,6 +99,8 @@ def _check(options: argparse.Namespace, models: Sequence[Path]) -> None:
     for name, option in FOR_ONE.items():
         if getattr(options, name):
             raise UsageError(f"{option} is about one model, and there are {len(models)}. Give it in a run of its own.")
+    if options.tensor_parallel is not None:
+        raise UsageError("--tensor-parallel writes a folder for one model. Give it in a run of its own.")
     if options.engine not in (None, Path()):
         raise UsageError("--engine PATH is one engine, and there are several models. Give --engine without a path.")
     folder = options.output

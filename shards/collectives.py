@@ -14,10 +14,7 @@ from onnx import NodeProto, helper
 
 from ..fused.family import DOMAIN
 from ..graph.index import attribute, int_attribute
-
-ONNXRUNTIME = "onnxruntime"
-TENSORRT = "tensorrt"
-RUNTIMES = (ONNXRUNTIME, TENSORRT)
+from .request import ONNXRUNTIME
 
 ALL_REDUCE = "AlibiAllReduce"
 ALL_GATHER = "AlibiAllGather"
@@ -57,7 +54,7 @@ def gathered(value: str, output: str, axis: int, rank: int, ranks: int, runtime:
         axis: Along which.
         rank: Axes of the tensor.
         ranks: How many ranks there are.
-        runtime: One of ``RUNTIMES``.
+        runtime: Whose words: one of ``request.RUNTIMES``.
         name: For what stands between.
     """
     label = name(f"{output}/all_gather")

@@ -15,65 +15,17 @@ from onnx import ModelProto
 
 from ..base.errors import ExitCode, ModelRejected, NotRewritten, UsageError
 from ..base.hidden import folder as hidden_folder
-from ..base.targets import check_place, put
+from ..base.targets import put
 from ..rewriter.compared import compare
 from ..rewriter.result import Options, PassResult
 from ..verify import Verification
 from . import stream
-from .collectives import ONNXRUNTIME, RUNTIMES
 from .join import join
-from .manifest import FILE, Json, RankFile, data_file, manifest, model_file
+from .manifest import Json, RankFile, manifest
 from .mistakes import Mistakes
 from .plan import Plan, make
 from .rank import build
-
-MOST_RANKS = 64
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked for.
-
-    Attributes:
-        ranks: How many ranks there are.
-        folder: Where the files go.
-        runtime: Whose collectives they get.
-        vocabulary: Cut embeddings and the product with the vocabulary as well.
-    """
-
-    ranks: int
-    folder: Path
-    runtime: str = ONNXRUNTIME
-    vocabulary: bool = False
-
-    def check(self) -> None:
-        """What can be seen before anything is done.
-
-        Raises:
-            UsageError: It cannot be done.
-        """
-        if not 2 <= self.ranks <= MOST_RANKS:
-            raise UsageError(f"--tensor-parallel {self.ranks}: give a number of ranks from 2 to {MOST_RANKS}.")
-        if self.runtime not in RUNTIMES:
-            raise UsageError(f"--collectives '{self.runtime}' is none of {', '.join(RUNTIMES)}.")
-        folder = self.folder
-        if folder.is_symlink() or (os.path.lexists(folder) and not folder.is_dir()):
-            raise UsageError(f"-o '{folder}' is no folder, and --tensor-parallel writes several files. Choose a folder.")
-        if not folder.exists():
-            if not folder.parent.is_dir():
-                raise UsageError(f"the folder '{folder.parent}' does not exist. Make it, or choose another -o.")
-            if not os.access(folder.parent, os.W_OK | os.X_OK):
-                raise UsageError(f"the folder '{folder}' cannot be made. Choose another -o.")
-            return
-        for place in self.files:
-            check_place(place, "-o")
-
-    @property
-    def files(self) -> list[Path]:
-        """Everything that may be written."""
-        ranks = range(self.ranks)
-        names = [name for rank in ranks for name in (data_file(rank), model_file(rank))]
-        return [self.folder / name for name in (*names, FILE)]
+from .request import MANIFEST, Request, data_file, model_file
 
 
 @dataclass(frozen=True)
@@ -138,13 +90,13 @@ def _staged(plan: Plan, result: PassResult, request: Request, options: Options) 
         files, first = _write(plan, hidden.path, request, options.progress)
         record = manifest(plan, files, first, request.runtime)
         text = json.dumps(record, indent=2) + "\n"
-        (hidden.path / FILE).write_text(text, encoding="utf-8")
+        (hidden.path / MANIFEST).write_text(text, encoding="utf-8")
         verification = _compare(plan, hidden.path, record, result, options) if options.verify else None
         status = "passed" if verification is None else verification.status
         code = {"failed": ExitCode.VERIFICATION_FAILED, "skipped": ExitCode.NOT_VERIFIED}.get(status, ExitCode.DONE)
         if code is ExitCode.DONE:
             # The manifest says what belongs together, so an old one goes first and the new one comes last.
-            (request.folder / FILE).unlink(missing_ok=True)
+            (request.folder / MANIFEST).unlink(missing_ok=True)
             for place in request.files:
                 put(hidden.path / place.name, place, "-o", result.source.path)
     return Outcome(record, verification, code is ExitCode.DONE, code)

@@ -18,8 +18,6 @@ from .plan import Attention, Plan
 SCHEMA_VERSION = 1
 """Raised when a key changes its meaning or goes away."""
 
-FILE = "manifest.json"
-
 Json = dict[str, Any]
 
 
@@ -40,16 +38,6 @@ class RankFile:
     sha256: str
     weight_bytes: int
     cut_bytes: int
-
-
-def model_file(rank: int) -> str:
-    """The name of a rank's model."""
-    return f"rank{rank}.onnx"
-
-
-def data_file(rank: int) -> str:
-    """The name of a rank's data file."""
-    return f"{model_file(rank)}.data"
 
 
 def manifest(plan: Plan, files: Sequence[RankFile], first: ModelProto, runtime: str) -> Json:

@@ -205,6 +205,20 @@ class _Planner:
             plan.attentions.append(Attention(label(node), heads, key_heads, None, str(reason)))
         else:
             plan.attentions.append(Attention(label(node), heads, key_heads, divided))
+            self._note_features(follower.found, node)
+
+    def _note_features(self, found: Cuts, node: NodeProto) -> None:
+        """A projection may serve features as well.  They are cut with the attention that reads from it."""
+        scope = self._plan.scope
+        behind = {node.output[0]}
+        for each in scope.graph.node:  # in order, so that one pass finds all that is made of the attention
+            if behind.intersection(each.input):
+                behind.update(output for output in each.output if output in found.tensors)
+        for number in found.summed.values():
+            product = scope.graph.node[number]
+            dims = self._plan.interpreter.dims(product.input[0])
+            if product.input[0] not in behind and dims and dims[-1].constant is not None:
+                self._plan.features.append(Features(label(product), int(dims[-1].constant)))
 
     # --- features --------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ LAYERS = (
     ("kernels",),
     ("verify",),
     ("rewriter",),
+    ("shards",),
     ("explain", "engine", "page"),
     ("runtime",),
     ("speed", "intact", "api", "ir_pass", "olive_pass", "report_types"),
