@@ -15,7 +15,6 @@ from ..algebra import Poly, Substitution, of, poly, substitute
 from ..base.errors import MissingDependency, ModelRejected, UsageError
 from ..base.hidden import scratch
 from ..graph.load import ModelFile
-from ..graph.save import Staged
 from ..verify import Verification, VerifyOptions, skipped, verify
 from ..verify.errors import GivenInputError, KernelsMissingError, RuntimeMissingError, VerifyError
 from ..verify.inputs.draw import LARGEST_BATCH
@@ -78,7 +77,7 @@ def compare(
         return verify(original, staged.path, options=settings, data_dir=staged.data_dir, original_dir=original_dir)
 
 
-def compare_steps(source: ModelFile, staged: Staged, result: PassResult, options: Options) -> Verification:
+def compare_steps(source: ModelFile, staged: Written, result: PassResult, options: Options) -> Verification:
     """Compare the original step by step with a model whose caches are in place; raises as ``compare``."""
     cache = result.cache
     assert cache is not None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse._ActionsContainer) -> None:
     """Adds the options."""
     parser.add_argument("--tensor-parallel", metavar="N", type=int, help="cut by heads for N ranks; -o is a folder")
-    parser.add_argument("--collectives", metavar="W", choices=RUNTIMES, help=f"of the ranks: {', '.join(RUNTIMES)}")
+    parser.add_argument("--collectives", choices=RUNTIMES, help=argparse.SUPPRESS)  # a page says more about it
     parser.add_argument("--cut-vocabulary", action="store_true", help="cut embedding and last product for ranks, too")
 
 

@@ -16,7 +16,7 @@ from onnx import ModelProto
 from ..base.errors import ExitCode, ModelRejected, NotRewritten, UsageError
 from ..base.hidden import folder as hidden_folder
 from ..base.targets import put
-from ..rewriter.compared import compare
+from ..rewriter.compared import compare, compare_steps
 from ..rewriter.result import Options, PassResult
 from ..verify import Verification
 from . import stream
@@ -145,5 +145,7 @@ def _compare(plan: Plan, folder: Path, record: Json, result: PassResult, options
     except ValueError as error:  # protobuf's limit
         raise ModelRejected(f"the ranks cannot be joined to be compared: {error}. Cut with --no-verify.") from error
     divided = {one.node: one.divided for one in plan.attentions if one.divided is not None}
+    if result.cache is not None:
+        return compare_steps(result.source, _Together(path, folder), result, options)
     mistakes = Mistakes(plan.ranks, folder, joined.sums, divided)
     return compare(result.source, _Together(path, folder), result, options, None, mistakes)

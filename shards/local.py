@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto, helper
 
-from ..fused.family import is_fused
-from ..fused.layout import OPERANDS, WHOLE, OperandView, layout_of
+from ..fused.append import CACHED, INPUTS, OP_TYPE
+from ..fused.family import DOMAIN, is_fused
+from ..fused.layout import OPERANDS, VIEWS, WHOLE, OperandView, layout_of
 from ..graph.edit import set_attribute
 from ..graph.index import Array, attribute, int_attribute, operator
 from .cuts import Cut, NotSeparable, local, mask_of, normal
 from .question import Question
-from .rules.attention import of_operand
+from .rules.attention import appended_view, of_operand
 from .rules.movement import looked_up, slice_bounds, sliced_axes, split_bounds
 
 
@@ -49,6 +50,8 @@ def change(q: Question, rank: int) -> Change | None:
     """
     if is_fused(q.node):
         return _fused(q, rank) if q.heads is not None else None
+    if q.node.domain == DOMAIN and q.node.op_type == OP_TYPE:
+        return _appended(q, rank) if q.outputs else None
     rule = _CHANGES.get(operator(q.node))
     return None if rule is None or not (q.inputs or q.outputs) else rule(q, rank)
 
@@ -88,7 +91,7 @@ def _fused(q: Question, rank: int) -> Change:
     assert q.heads is not None
     layout = layout_of(q.node)
     made = Change()
-    views = attribute(q.node, "layout") == b"views"
+    views = attribute(q.node, "layout") == VIEWS.encode()
     for position, name in enumerate(OPERANDS):
         parts = q.heads.queries if name == "query" else q.heads.keys
         wanted = of_operand(q, position, layout[name], parts)
@@ -102,6 +105,21 @@ def _fused(q: Question, rank: int) -> Change:
         width = layout.output.shape[2] // max(part[-1][1] for part in q.heads.queries)
         heads = sum(stop - start for start, stop in q.heads.queries[rank])
         made.attributes["output_shape"] = [0, 0, heads * width]
+    return made
+
+
+def _appended(q: Question, rank: int) -> Change:
+    made = Change()
+    cut = next(iter(q.outputs.values()))
+    for name in CACHED:
+        position = INPUTS.index(name)
+        view = appended_view(q.node, name)
+        wanted = of_operand(q, position, view, cut.parts)
+        local_view = _view(view, wanted, q.inputs.get(position, wanted), rank, q.node.input[position])
+        if attribute(q.node, "layout") == VIEWS.encode():
+            made.attributes.update(local_view.attributes(name))
+        elif local_view != view:
+            raise NotSeparable(f"'{q.node.input[position]}' holds more on a rank than is appended")
     return made
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from onnx import NodeProto
+
+from ...fused.append import CACHED, INPUTS, OP_TYPE
 from ...fused.family import BY_OP_TYPE, DOMAIN
-from ...fused.layout import OPERANDS, OperandView, extents_of, layout_of
+from ...fused.layout import AS_IT_IS, OPERANDS, PARTS, VIEWS, OperandView, extents_of, layout_of
+from ...graph.index import attribute, ints_attribute
 from ..cuts import Cut, NotSeparable, Ranges, normal
 from ..question import How, Question, Rule
 
@@ -37,6 +41,34 @@ def fused(q: Question) -> bool:
         heads = Cut(2, layout.output.shape[2], tuple(_wider(part, width, 0) for part in heads.parts))
     q.give(heads)
     return True
+
+
+def appended(q: Question) -> bool:
+    """New keys and values go into buffers of the same heads."""
+    cut = next((c for c in (*q.outputs.values(), q.inputs.get(0), q.inputs.get(1)) if c is not None), None)
+    if cut is None:
+        return False
+    if cut.axis != HEADS_OF_BUFFER:
+        raise NotSeparable("a cache is cut by heads only")
+    for position, name in enumerate(INPUTS):
+        if name.startswith("past_"):
+            q.want(position, cut)
+        elif name in CACHED:
+            q.want(position, of_operand(q, position, appended_view(q.node, name), cut.parts), How.PART)
+        else:
+            q.whole(position)
+    q.give_all(cut)
+    return True
+
+
+HEADS_OF_BUFFER = 1
+
+
+def appended_view(node: NodeProto, name: str) -> OperandView:
+    """Where the new keys or values lie in their tensor."""
+    if attribute(node, "layout") != VIEWS.encode():
+        return AS_IT_IS
+    return OperandView(*(tuple(ints_attribute(node, f"{name}_{part}") or ()) for part in PARTS))
 
 
 def total(parts: tuple[Ranges, ...]) -> int:
@@ -80,4 +112,7 @@ def heads_of(q: Question) -> tuple[int, int]:
     return found[0], found[1]
 
 
-FUSED: dict[tuple[str, str], Rule] = {(DOMAIN, op_type): fused for op_type in BY_OP_TYPE}
+FUSED: dict[tuple[str, str], Rule] = {
+    **{(DOMAIN, op_type): fused for op_type in BY_OP_TYPE},
+    (DOMAIN, OP_TYPE): appended,
+}
