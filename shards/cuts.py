@@ -51,11 +51,6 @@ class Cut:
         return sum(stop - start for start, stop in self.parts[rank])
 
     @property
-    def even(self) -> bool:
-        """Whether all ranks hold equally much."""
-        return len({self.width(rank) for rank in range(self.ranks)}) == 1
-
-    @property
     def exact(self) -> bool:
         """Whether every index belongs to exactly one rank."""
         every = sorted(piece for part in self.parts for piece in part)
@@ -63,9 +58,13 @@ class Cut:
         return [start for start, _ in every] == stops[:-1] and stops[-1] == self.period
 
     @property
-    def ordered(self) -> bool:
-        """Whether the ranks' parts, one behind the other, are the axis."""
-        return self.exact and [p for part in self.parts for p in part] == sorted(p for part in self.parts for p in part)
+    def trivial(self) -> bool:
+        """Whether every rank holds all of it, as of the one key head of multi-query attention."""
+        return all(part == ((0, self.period),) for part in self.parts)
+
+    def agrees(self, other: Cut) -> bool:
+        """Whether two cuts are the same; two that leave a tensor whole are, along whatever axis."""
+        return self == other or (self.trivial and other.trivial)
 
     def on(self, axis: int) -> Cut:
         """The same cut of another axis."""

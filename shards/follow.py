@@ -192,14 +192,14 @@ class Follower:
             self._set(name, cut)
 
     def _note(self, noted: dict[Use, Cut], use: Use, cut: Cut, name: str) -> None:
-        if noted.setdefault(use, cut) != cut:
+        if not noted.setdefault(use, cut).agrees(cut):
             raise NotSeparable(f"'{name}' is wanted in two ways")
 
     def _claim(self, use: Use, name: str, cut: Cut) -> None:
         """A node needs at least this.  What a rank gets is decided once all that take parts have said so."""
         known = self._of(name)
         if known is not None:
-            if union([known, cut]) != known:
+            if not known.agrees(cut) and union([known, cut]) != known:
                 raise NotSeparable(f"'{name}' is cut, but not so that every rank holds what it needs")
             return
         self._claims.setdefault(name, {})[use] = cut
@@ -256,7 +256,7 @@ class Follower:
     def _set(self, name: str, cut: Cut) -> None:
         known = self._of(name)
         if known is not None:
-            if known != cut:
+            if not known.agrees(cut):
                 raise NotSeparable(f"'{name}' would have to be cut in two ways")
             return
         if self.is_constant(name):

@@ -288,9 +288,11 @@ class _Planner:
 
     def _last_product(self, node: NodeProto) -> tuple[int, Cut, Cut] | None:
         plan = self._plan
+        if operator(node) not in PRODUCTS:
+            return None
         turned = operator(node) == "Gemm" and int_attribute(node, "transB", 0)
         used = node.input[0] in plan.cuts.tensors or (operator(node) == "Gemm" and len(node.input) > 2)
-        if operator(node) not in PRODUCTS or used or not self._ends(node.output[0]):
+        if used or not self._ends(node.output[0]):
             return None
         return self._gathered(node, 1, 0 if turned else 1)
 

@@ -36,6 +36,12 @@ def carried(q: Question, cut: Cut, source: Sequence[Poly], target: Sequence[Poly
     Raises:
         NotSeparable: There is none.
     """
+    if cut.trivial:
+        axis = next((a for a in reversed(range(len(target))) if (target[a].constant or 0) >= 1), None)
+        if axis is None:
+            raise NotSeparable("the shape on the other side of a Reshape is unknown")
+        extent = int(target[axis].constant or 0)
+        return Cut(axis, extent, (((0, extent),),) * cut.ranks)
     _, last, begin, end = _group(q, cut.axis, source, target)
     inner = _product(source[cut.axis + 1 : last])
     if inner is None or cut.period * inner > LARGEST_PERIOD:
