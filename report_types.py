@@ -449,6 +449,89 @@ class EngineRecord(TypedDict, total=False):
     error: str
 
 
+class RankFileRecord(TypedDict):
+    """What one rank loads."""
+
+    rank: int
+    model: str
+    data: str
+    sha256: str
+    weight_bytes: int
+    cut_bytes: int
+
+
+class RankHeadsRecord(TypedDict):
+    """The heads of one attention that a rank has: the first one, and the one behind the last."""
+
+    heads: list[int]
+    key_heads: list[int]
+
+
+class _CutAttentionRecord(TypedDict):
+    node: str
+    heads: int
+    key_heads: int
+
+
+class CutAttentionRecord(_CutAttentionRecord, total=False):
+    """An attention: ``ranks`` where it is cut, ``whole`` and why where it is not."""
+
+    key_heads_replicated: bool
+    ranks: list[RankHeadsRecord]
+    whole: str
+
+
+class CutFeaturesRecord(TypedDict):
+    """A product whose features are cut, and over how many it sums."""
+
+    node: str
+    features: int
+
+
+class CutTensorRecord(TypedDict):
+    """Which indices of an input's or output's axis each rank has, below the period that the axis repeats."""
+
+    axis: int
+    period: int
+    ranks: list[list[list[int]]]
+
+
+class CollectiveRecord(TypedDict):
+    """A sum over the ranks or a gathering from them, and how many numbers it has for a token."""
+
+    kind: Literal["all_reduce", "all_gather"]
+    node: str
+    features: int | None
+    type: str
+
+
+class ManifestRecord(TypedDict):
+    """``manifest.json`` beside the ranks' models."""
+
+    schema_version: Literal[1]
+    tool: ToolRecord
+    ranks: int
+    runtime: str
+    files: list[RankFileRecord]
+    attentions: list[CutAttentionRecord]
+    features: list[CutFeaturesRecord]
+    vocabulary: list[str]
+    whole: dict[str, str]
+    inputs: dict[str, CutTensorRecord]
+    outputs: dict[str, CutTensorRecord]
+    collectives: list[CollectiveRecord]
+    collectives_per_layer: dict[str, float]
+
+
+class TensorParallelRecord(TypedDict):
+    """What became of ``--tensor-parallel``."""
+
+    folder: str
+    written: bool
+    manifest: ManifestRecord
+    verification: VerificationRecord | None
+
+
 class _Report(TypedDict):
     schema_version: Literal[1]
     tool: ToolRecord
@@ -467,7 +550,8 @@ class _Report(TypedDict):
 
 
 class Report(_Report, total=False):
-    """The report of a run; ``pictures`` with ``--report``, ``engine`` with ``--engine``."""
+    """The report of a run; ``pictures`` with ``--report``, ``engine`` with ``--engine``, ``tensor_parallel`` likewise."""
 
     pictures: PicturesRecord | None
     engine: EngineRecord
+    tensor_parallel: TensorParallelRecord

@@ -31,7 +31,9 @@ def request_of(options: argparse.Namespace) -> Request | None:
     if options.tensor_parallel is None:
         for name in ("collectives", "cut_vocabulary"):
             if getattr(options, name):
-                raise UsageError(f"--{name.replace('_', '-')} says something about ranks: give it with --tensor-parallel N.")
+                raise UsageError(
+                    f"--{name.replace('_', '-')} says something about ranks: give it with --tensor-parallel N."
+                )
         return None
     for name, why in EXCLUDED.items():
         if getattr(options, name) not in (None, False):
@@ -92,7 +94,9 @@ def carry_out(request: Request, result: PassResult, options: Options) -> Cutting
     if made.written:
         lines.append(f"wrote {len(request.files)} files: {where} says what belongs together")
     elif made.code is ExitCode.NOT_VERIFIED:
-        lines.append("NOT written: the ranks together could not be compared (exit 8). --no-verify writes them unverified.")
+        lines.append(
+            "NOT written: the ranks together could not be compared (exit 8). --no-verify writes them unverified."
+        )
     else:
         lines.append(
             "NOT written: the ranks together do not compute what the original computes (exit 4). Report this model."

@@ -77,7 +77,9 @@ def cut(result: PassResult, request: Request, options: Options) -> Outcome:
         request.folder.mkdir(exist_ok=True)
         outcome = _staged(plan, result, request, options)
     except OSError as error:
-        raise UsageError(f"'{request.folder}' cannot be written: {error.strerror or error}. Choose another -o.") from error
+        raise UsageError(
+            f"'{request.folder}' cannot be written: {error.strerror or error}. Choose another -o."
+        ) from error
     finally:
         if made and not any(request.folder.iterdir()):
             request.folder.rmdir()

@@ -1,9 +1,9 @@
 """Following a cut through the graph, in both directions, until every node around it is settled.
 
-It starts with cuts that are wanted: those of an attention by heads, or that of the axis over which a product sums.  Each
-node says what follows for its other tensors (``rules``).  A cut ends at constants, of which a rank gets its part; at
-tensors that are whole, where a product makes columns; and at sums over the ranks.  If any node says that nothing can
-follow, or two say different things, all of it is given up, and what was found before stays.
+It starts with cuts that are wanted: those of an attention by heads, or that of the axis over which a product sums.
+Each node says what follows for its other tensors (``rules``).  A cut ends at constants, of which a rank gets its part;
+at tensors that are whole, where a product makes columns; and at sums over the ranks.  If any node says that nothing
+can follow, or two say different things, all of it is given up, and what was found before stays.
 """
 
 from __future__ import annotations
@@ -251,7 +251,9 @@ class Follower:
     def _passed_on(self, name: str) -> bool:
         """Whether what is wanted of a tensor waits for what becomes of another one."""
         made = self._scope.producers.get(name)
-        return made is not None and (self._numbers[id(made)], 0) in self._claims.get(made.input[0] if made.input else "", {})
+        return made is not None and (self._numbers[id(made)], 0) in self._claims.get(
+            made.input[0] if made.input else "", {}
+        )
 
     def _set(self, name: str, cut: Cut) -> None:
         known = self._of(name)

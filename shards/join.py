@@ -176,8 +176,10 @@ class _Joiner:
         waiting = [body for _, _, body in bodies((node,))]
         while waiting:
             graph = waiting.pop()
-            for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+            for value in (*graph.input, *graph.output, *graph.value_info):
                 value.name = self._own(rank, value.name)
+            for tensor in graph.initializer:
+                tensor.name = self._own(rank, tensor.name)
             self._rename_values(rank, graph.node)
             waiting.extend(inside for _, _, inside in bodies(graph.node))
 

@@ -222,7 +222,9 @@ _CHANGES: Mapping[str, Callable[[Question, int], Change | None]] = {
 }
 
 
-def slices_of(value: str, cut: Cut, rank: int, name: Callable[[str], str], number: Callable[[Array, str], str]) -> list[NodeProto]:
+def slices_of(
+    value: str, cut: Cut, rank: int, name: Callable[[str], str], number: Callable[[Array, str], str]
+) -> list[NodeProto]:
     """Nodes that take a rank's part of a whole tensor; the last one makes ``name(value)``.
 
     Raises:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
+from ..fused.family import BY_OP_TYPE
 from ..fused.layout import PARTS
 from ..graph.edit import arrange
 from ..graph.index import bodies, operator
@@ -26,7 +27,6 @@ LEFT_OUT = "sum_left_out"
 ORDER = "gathered_in_another_order"
 
 OPERANDS_OF_KEYS = (1, 2)
-INPUT_OF_SLOPES = 3
 
 Edit = Callable[["View"], None]
 
@@ -85,7 +85,14 @@ class Mistakes:
     def _slopes(self, view: View, name: str) -> Edit | str:
         if not _alike(self._divided[name].queries):
             return "the ranks have different numbers of heads"
-        return lambda other: _rotate(self._of_ranks(other, name), (INPUT_OF_SLOPES,))
+        nodes = self._of_ranks(view, name)
+        names = BY_OP_TYPE[nodes[0].op_type].inputs
+        apart = [
+            p for p, one in enumerate(names) if one in ("slopes", "key_bias") and len({n.input[p] for n in nodes}) > 1
+        ]
+        if not apart:
+            return "all ranks have the same slopes"
+        return lambda other: _rotate(self._of_ranks(other, name), apart)
 
     def _keys(self, view: View, name: str) -> Edit | str:
         heads = self._divided[name]

@@ -9,7 +9,17 @@ from pathlib import Path
 from onnx import ModelProto, NodeProto, TensorProto
 
 from ..fused.family import is_fused
-from ..graph.index import SUB_BYTE_TYPES, Scope, index_graph, int_attribute, label, numpy_type, operator, opset_versions, walk
+from ..graph.index import (
+    SUB_BYTE_TYPES,
+    Scope,
+    index_graph,
+    int_attribute,
+    label,
+    numpy_type,
+    operator,
+    opset_versions,
+    walk,
+)
 from ..rewriter.interpret import Interpreter
 from ..rewriter.interpret.scopes import interpreted
 from .cuts import Cut, NotSeparable, evenly

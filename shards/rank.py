@@ -126,7 +126,9 @@ class _Builder:
             source = _tensor(self.plan, name)
             dims = list(source.dims)
             repeats = dims[cut.axis] // cut.period
-            ranges = tuple((s + k * cut.period, e + k * cut.period) for k in range(repeats) for s, e in cut.parts[self.rank])
+            ranges = tuple(
+                (s + k * cut.period, e + k * cut.period) for k in range(repeats) for s, e in cut.parts[self.rank]
+            )
             dims[cut.axis] = repeats * cut.width(self.rank)
             tensor = TensorProto(name=made, data_type=source.data_type, dims=dims)
             self.weights[made] = Weight(tensor, source, cut.axis, ranges)
@@ -136,7 +138,9 @@ class _Builder:
         """A shape that is computed names the extents of the whole model.  The rank's extent takes its place."""
         shape = node.input[position]
         axes = len(self.plan.interpreter.dims(node.output[0]) or ())
-        width, period = (self.number(v, f"{shape}/{w}") for v, w in zip(scaling(cut, self.rank, axes), WORDS, strict=True))
+        width, period = (
+            self.number(v, f"{shape}/{w}") for v, w in zip(scaling(cut, self.rank, axes), WORDS, strict=True)
+        )
         names = [self.name(f"{shape}/{word}") for word in ("times", "rank", "kept", "local")]
         self.nodes += [
             _node("Mul", [shape, width], names[0]),

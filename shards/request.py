@@ -47,7 +47,9 @@ class Request:
             raise UsageError(f"--collectives '{self.runtime}' is none of {', '.join(RUNTIMES)}.")
         folder = self.folder
         if folder.is_symlink() or (os.path.lexists(folder) and not folder.is_dir()):
-            raise UsageError(f"-o '{folder}' is no folder, and --tensor-parallel writes several files. Choose a folder.")
+            raise UsageError(
+                f"-o '{folder}' is no folder, and --tensor-parallel writes several files. Choose a folder."
+            )
         if not folder.exists():
             if not folder.parent.is_dir():
                 raise UsageError(f"the folder '{folder.parent}' does not exist. Make it, or choose another -o.")

@@ -133,5 +133,3 @@ ALONG_AXES: dict[tuple[str, str], Rule] = {
         *("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL2", "ReduceSumSquare"),
     )
 }
-
-

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from ...graph.index import int_attribute, ints_attribute
@@ -21,7 +23,7 @@ def transpose(q: Question) -> bool:
 
 
 def plain(q: Question, cut: Cut, extent: object) -> None:
-    """Raises ``NotSeparable`` where an axis is a multiple of what is cut, so that its indices are not those of parts."""
+    """Raises ``NotSeparable`` where an axis is a multiple of what is cut: its indices are not those of parts then."""
     if extent != cut.period:
         raise NotSeparable(f"{q.node.op_type} takes a part of an axis in which batch and heads are one")
 
@@ -76,7 +78,7 @@ def split_bounds(q: Question, axis: int) -> list[tuple[int, int]]:
             raise NotSeparable("an axis is split in pieces whose sizes are only known at run time")
         sizes.append(int(extent))
     ends = [0, *np.cumsum(sizes).tolist()]
-    return list(zip(ends[:-1], ends[1:], strict=True))
+    return list(pairwise(ends))
 
 
 def concat(q: Question) -> bool:

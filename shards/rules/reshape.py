@@ -37,11 +37,7 @@ def carried(q: Question, cut: Cut, source: Sequence[Poly], target: Sequence[Poly
         NotSeparable: There is none.
     """
     if cut.trivial:
-        axis = next((a for a in reversed(range(len(target))) if (target[a].constant or 0) >= 1), None)
-        if axis is None:
-            raise NotSeparable("the shape on the other side of a Reshape is unknown")
-        extent = int(target[axis].constant or 0)
-        return Cut(axis, extent, (((0, extent),),) * cut.ranks)
+        return _whole(cut, target)
     _, last, begin, end = _group(q, cut.axis, source, target)
     inner = _product(source[cut.axis + 1 : last])
     if inner is None or cut.period * inner > LARGEST_PERIOD:
@@ -56,6 +52,15 @@ def carried(q: Question, cut: Cut, source: Sequence[Poly], target: Sequence[Poly
             break
         masks = _without(masks, int(extent))
     raise NotSeparable("a Reshape mixes what is cut with what is not")
+
+
+def _whole(cut: Cut, target: Sequence[Poly]) -> Cut:
+    """Where every rank holds all, it does so along any axis."""
+    for axis in reversed(range(len(target))):
+        extent = int(target[axis].constant or 0)
+        if extent >= 1:
+            return Cut(axis, extent, (((0, extent),),) * cut.ranks)
+    raise NotSeparable("the shape on the other side of a Reshape is unknown")
 
 
 def _on_axis(masks: Masks, extent: Poly) -> tuple[int, tuple[tuple[tuple[int, int], ...], ...]] | None:
@@ -109,11 +114,21 @@ def _group(q: Question, axis: int, source: Sequence[Poly], target: Sequence[Poly
     """The axes around this one, and those on the other side, with the same number of elements: the fewest there are."""
     left, right = _prefixes(source), _prefixes(target)
     begin = next(
-        ((i, j) for i in range(axis, -1, -1) for j in reversed(range(len(right))) if q.interpreter.same(left[i], right[j])),
+        (
+            (i, j)
+            for i in range(axis, -1, -1)
+            for j in reversed(range(len(right)))
+            if q.interpreter.same(left[i], right[j])
+        ),
         None,
     )
     end = next(
-        ((i, j) for i in range(axis + 1, len(left)) for j in range(len(right)) if q.interpreter.same(left[i], right[j])),
+        (
+            (i, j)
+            for i in range(axis + 1, len(left))
+            for j in range(len(right))
+            if q.interpreter.same(left[i], right[j])
+        ),
         None,
     )
     if begin is None or end is None or end[1] <= begin[1]:
@@ -129,6 +144,4 @@ def _prefixes(extents: Sequence[Poly]) -> list[Poly]:
     return found
 
 
-RESHAPES: dict[tuple[str, str], Rule] = {
-    ("", kind): reshape for kind in ("Reshape", "Squeeze", "Unsqueeze", "Flatten")
-}
+RESHAPES: dict[tuple[str, str], Rule] = {("", kind): reshape for kind in ("Reshape", "Squeeze", "Unsqueeze", "Flatten")}

@@ -15,9 +15,10 @@ import numpy as np
 import onnx
 import pytest
 from alibi_rewriter import Options, rewrite
+from alibi_rewriter.cli import main
 from alibi_rewriter.engine.facts import EngineFacts
 from alibi_rewriter.explain import Look, page_facts
-from alibi_rewriter.report_types import EngineRecord, Report
+from alibi_rewriter.report_types import EngineRecord, ManifestRecord, Report
 from alibi_rewriter.rewriter.report import to_json
 from textgraphs import read
 
@@ -109,6 +110,16 @@ def test_reports_fit_the_types(case: str) -> None:
     pytest.importorskip("onnxruntime")
     model, options = CASES[case]
     assert list(misfits(report_of(model, **options), Report)) == []
+
+
+def test_the_report_of_ranks_fits_the_types(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    model = DATA / "mpt__tf5_h4clip_ts17_dyn_mask.onnx"
+    place = tmp_path / "report.json"
+    assert main([str(model), "--tensor-parallel", "2", "-o", str(tmp_path / "out"), "--json", str(place)]) == 0
+    assert list(misfits(json.loads(place.read_text(encoding="utf-8")), Report)) == []
+    found = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
+    assert list(misfits(found, ManifestRecord)) == []
 
 
 @pytest.mark.parametrize("name", ["forms/symmetric", "refusals/one_entry", "masks/boolean_padding"])

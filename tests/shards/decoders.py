@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from large import external
 from onnx import ModelProto, TensorProto, helper
 from tiny import LOWEST, Graph
 
@@ -26,6 +27,9 @@ class Decoder:
         cache: Past keys and values are inputs, present ones outputs.
         half: In float16.
         layers: How many.
+        width: Of a head.
+        hidden: Features between the two products of a layer.
+        data: The name of a file that matrices are said to be in, one behind the other; they have no content then.
     """
 
     heads: int = 4
@@ -38,6 +42,7 @@ class Decoder:
     layers: int = 1
     width: int = 8
     hidden: int = 96
+    data: str = ""
 
     @property
     def model_width(self) -> int:
@@ -48,6 +53,12 @@ def decoder(what: Decoder, seed: int = 0) -> ModelProto:
     return _Maker(what, seed).made()
 
 
+def decoder_with_data(what: Decoder) -> tuple[ModelProto, int]:
+    """A decoder whose matrices are in a file, and how many bytes that has."""
+    maker = _Maker(what, 0)
+    return maker.made(), maker.size
+
+
 class _Maker:
     def __init__(self, what: Decoder, seed: int) -> None:
         self.what = what
@@ -56,8 +67,14 @@ class _Maker:
         self.dtype: npt.DTypeLike = np.float16 if what.half else np.float32
         self.type = TensorProto.FLOAT16 if what.half else TensorProto.FLOAT
         self.outputs: list[tuple[str, str]] = []
+        self.size = 0
 
     def weight(self, *shape: int) -> str:
+        if self.what.data and len(shape) == 2:
+            name = f"c{len(self.graph.constants)}"
+            self.graph.constants.append(external(name, list(shape), self.type, self.what.data, self.size))
+            self.size += math.prod(shape) * np.dtype(self.dtype).itemsize
+            return name
         scale = 1.0 if len(shape) == 1 else shape[0] ** -0.5
         return self.graph.const(self.random.standard_normal(shape) * scale, self.dtype)
 
@@ -74,7 +91,9 @@ class _Maker:
 
     def made(self) -> ModelProto:
         g, what = self.graph, self.what
-        current = g.add("Gather", self.weight(VOCABULARY, what.model_width), g.input("ids", ("B", "S"), TensorProto.INT64))
+        current = g.add(
+            "Gather", self.weight(VOCABULARY, what.model_width), g.input("ids", ("B", "S"), TensorProto.INT64)
+        )
         for layer in range(what.layers):
             attended = self.attention(self.norm(current), layer)
             current = g.add("Add", current, attended)
@@ -171,9 +190,3 @@ class _Maker:
             first = self.product(value, width, hidden)
             inner = g.add("Sub", first, g.add("ReduceMean", first, g.ints(-1)))
         return self.product(inner, hidden, width)
-
-
-def shapes(model: ModelProto, name: str) -> Sequence[int | str]:
-    """The extents of an input or output."""
-    value = next(v for v in (*model.graph.input, *model.graph.output) if v.name == name)
-    return [d.dim_value or d.dim_param for d in value.type.tensor_type.shape.dim]

@@ -144,8 +144,12 @@ def test_weights_of_ranks_are_those_of_the_model(tmp_path: Path) -> None:
 
 
 def test_the_same_model_is_cut_into_the_same_bytes(tmp_path: Path) -> None:
-    first = cut_model(decoder(Decoder(key_heads=2)), 2, tmp_path / "a" if (tmp_path / "a").mkdir() is None else tmp_path)
-    second = cut_model(decoder(Decoder(key_heads=2)), 2, tmp_path / "b" if (tmp_path / "b").mkdir() is None else tmp_path)
+    first = cut_model(
+        decoder(Decoder(key_heads=2)), 2, tmp_path / "a" if (tmp_path / "a").mkdir() is None else tmp_path
+    )
+    second = cut_model(
+        decoder(Decoder(key_heads=2)), 2, tmp_path / "b" if (tmp_path / "b").mkdir() is None else tmp_path
+    )
     assert first.manifest == second.manifest
     for place in sorted((tmp_path / "a" / "ranks").iterdir()):
         assert place.read_bytes() == (tmp_path / "b" / "ranks" / place.name).read_bytes(), place.name
