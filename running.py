@@ -193,9 +193,9 @@ class Run:
             except Exception as error:  # a bug of ours: the run itself is done, and what it found is still said
                 failure = error
         text = to_text(result, explain=self.options.explain, verbose=self.options.verbose, details=details)
-        text = "\n".join(
-            [text, *built.lines, *(cutting.lines if cutting else ()), *self.notes, *_without_libraries(result)]
-        )
+        if cutting is not None:  # whose last line is the verdict
+            text = "\n".join([*text.splitlines()[:-1], *cutting.lines])
+        text = "\n".join([text, *built.lines, *self.notes, *_without_libraries(result)])
         return Done(result, code, report, text, page, built.error, failure)
 
     def _rewrite(self) -> tuple[PassResult, shards.Cutting | None]:

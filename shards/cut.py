@@ -23,7 +23,7 @@ from . import stream
 from .join import join
 from .manifest import Json, RankFile, manifest
 from .mistakes import Mistakes
-from .plan import Plan, make
+from .plan import CutPlan, make
 from .rank import build
 from .request import MANIFEST, Request, data_file, model_file
 
@@ -86,7 +86,7 @@ def cut(result: PassResult, request: Request, options: Options) -> Outcome:
     return outcome
 
 
-def _staged(plan: Plan, result: PassResult, request: Request, options: Options) -> Outcome:
+def _staged(plan: CutPlan, result: PassResult, request: Request, options: Options) -> Outcome:
     """Write everything in a hidden folder, compare it there, and give it its names if it is right."""
     with hidden_folder(request.folder / "ranks") as hidden:
         files, first = _write(plan, hidden.path, request, options.progress)
@@ -105,7 +105,7 @@ def _staged(plan: Plan, result: PassResult, request: Request, options: Options) 
 
 
 def _write(
-    plan: Plan, folder: Path, request: Request, progress: Callable[[str, int, int], None] | None
+    plan: CutPlan, folder: Path, request: Request, progress: Callable[[str, int, int], None] | None
 ) -> tuple[list[RankFile], ModelProto]:
     """The models and data files of all ranks; returns the model of the first one as well."""
     ranks = [build(plan, rank, request.runtime) for rank in range(plan.ranks)]
@@ -137,7 +137,7 @@ def _write(
     return files, ranks[0].model
 
 
-def _compare(plan: Plan, folder: Path, record: Json, result: PassResult, options: Options) -> Verification:
+def _compare(plan: CutPlan, folder: Path, record: Json, result: PassResult, options: Options) -> Verification:
     """All ranks together against the original, with mutants of the cut."""
     ranks = [onnx.load(str(folder / one["model"]), load_external_data=False) for one in record["files"]]
     joined = join(ranks, folder, record, plan.model)

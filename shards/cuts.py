@@ -28,7 +28,7 @@ class NotSeparable(Exception):
 
 
 @dataclass(frozen=True)
-class Cut:
+class AxisCut:
     """How one axis of a tensor is divided among the ranks.
 
     Attributes:
@@ -62,11 +62,11 @@ class Cut:
         """Whether every rank holds all of it, as of the one key head of multi-query attention."""
         return all(part == ((0, self.period),) for part in self.parts)
 
-    def agrees(self, other: Cut) -> bool:
+    def agrees(self, other: AxisCut) -> bool:
         """Whether two cuts are the same; two that leave a tensor whole are, along whatever axis."""
         return self == other or (self.trivial and other.trivial)
 
-    def on(self, axis: int) -> Cut:
+    def on(self, axis: int) -> AxisCut:
         """The same cut of another axis."""
         return replace(self, axis=axis)
 
@@ -84,7 +84,7 @@ def normal(pieces: Iterable[tuple[int, int]]) -> Ranges:
     return tuple(found)
 
 
-def union(cuts: Sequence[Cut]) -> Cut:
+def union(cuts: Sequence[AxisCut]) -> AxisCut:
     """The least that holds all of these cuts of one axis.
 
     Raises:

@@ -16,7 +16,7 @@ from onnx import NodeProto, TensorProto
 
 from ..graph.index import label, operator
 from ..rewriter.interpret import Interpreter
-from .cuts import Cut, NotSeparable, evenly, union
+from .cuts import AxisCut, NotSeparable, evenly, union
 from .heads import Heads
 from .question import How, Question
 from .rules import RULES
@@ -46,9 +46,9 @@ class Cuts:
         heads: Heads of the fused nodes, by their number in the graph.
     """
 
-    tensors: dict[str, Cut] = field(default_factory=dict)
-    constants: dict[Use, Cut] = field(default_factory=dict)
-    sliced: dict[Use, Cut] = field(default_factory=dict)
+    tensors: dict[str, AxisCut] = field(default_factory=dict)
+    constants: dict[Use, AxisCut] = field(default_factory=dict)
+    sliced: dict[Use, AxisCut] = field(default_factory=dict)
     summed: dict[str, int] = field(default_factory=dict)
     heads: dict[int, Heads] = field(default_factory=dict)
 
@@ -78,7 +78,7 @@ class Follower:
         self._before = before
         self._ranks = ranks
         self.found = Cuts()
-        self._claims: dict[str, dict[Use, Cut]] = {}
+        self._claims: dict[str, dict[Use, AxisCut]] = {}
         self._pending: deque[NodeProto] = deque()
         self._queued: set[int] = set()
         self._reached: dict[int, NodeProto] = {}
@@ -88,7 +88,7 @@ class Follower:
         self.found.heads[self._numbers[id(node)]] = heads
         self._visit(node)
 
-    def cut_tensor(self, name: str, cut: Cut) -> None:
+    def cut_tensor(self, name: str, cut: AxisCut) -> None:
         """Begin with a tensor.
 
         Raises:
@@ -154,7 +154,7 @@ class Follower:
             self.found.summed[name] = number
         return done
 
-    def _known(self, number: int, position: int, name: str) -> Cut | None:
+    def _known(self, number: int, position: int, name: str) -> AxisCut | None:
         use = number, position
         for cuts in (self.found, self._before):
             if use in cuts.constants:
@@ -163,7 +163,7 @@ class Follower:
                 return cuts.sliced[use]
         return self._of(name)
 
-    def _of(self, name: str) -> Cut | None:
+    def _of(self, name: str) -> AxisCut | None:
         return self.found.tensors.get(name) or self._before.tensors.get(name)
 
     # --- noting ----------------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ class Follower:
         made = self._scope.producers.get(name)
         return made is not None and operator(made) == "Constant"
 
-    def _want(self, number: int, position: int, name: str, how: How, cut: Cut) -> None:
+    def _want(self, number: int, position: int, name: str, how: How, cut: AxisCut) -> None:
         use = number, position
         if self.found.sliced.get(use) == cut:
             return
@@ -191,11 +191,11 @@ class Follower:
         else:
             self._set(name, cut)
 
-    def _note(self, noted: dict[Use, Cut], use: Use, cut: Cut, name: str) -> None:
+    def _note(self, noted: dict[Use, AxisCut], use: Use, cut: AxisCut, name: str) -> None:
         if not noted.setdefault(use, cut).agrees(cut):
             raise NotSeparable(f"'{name}' is wanted in two ways")
 
-    def _claim(self, use: Use, name: str, cut: Cut) -> None:
+    def _claim(self, use: Use, name: str, cut: AxisCut) -> None:
         """A node needs at least this.  What a rank gets is decided once all that take parts have said so."""
         known = self._of(name)
         if known is not None:
@@ -236,7 +236,7 @@ class Follower:
                 dims = self._interpreter.dims(name)
                 extent = dims[known[0]].constant if dims and known else None
                 if self._of(name) is None and name in self._scope.consumers and extent is not None:
-                    self._set(name, Cut(known[0], int(extent), evenly(int(extent), self._ranks)))
+                    self._set(name, AxisCut(known[0], int(extent), evenly(int(extent), self._ranks)))
                     return True
         return False
 
@@ -255,7 +255,7 @@ class Follower:
             made.input[0] if made.input else "", {}
         )
 
-    def _set(self, name: str, cut: Cut) -> None:
+    def _set(self, name: str, cut: AxisCut) -> None:
         known = self._of(name)
         if known is not None:
             if not known.agrees(cut):

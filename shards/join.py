@@ -21,7 +21,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, external_da
 from ..base.errors import ModelRejected
 from ..graph.index import Array, bodies
 from .collectives import collective_of
-from .cuts import Cut, local
+from .cuts import AxisCut, local
 from .local import slices_of
 from .manifest import cut_of
 
@@ -83,7 +83,7 @@ class _Joiner:
 
     # --- weights and inputs ----------------------------------------------------------------------------
 
-    def begin(self, inputs: Mapping[str, Cut]) -> None:
+    def begin(self, inputs: Mapping[str, AxisCut]) -> None:
         """Inputs and weights; a weight that all ranks hold alike is there once."""
         for value in self._whole.graph.input:
             self._graph.input.add().CopyFrom(value)
@@ -125,7 +125,7 @@ class _Joiner:
             digest.update(tensor.SerializeToString(deterministic=True))
         return digest.hexdigest()
 
-    def _slice(self, name: str, cut: Cut, rank: int) -> str:
+    def _slice(self, name: str, cut: AxisCut, rank: int) -> str:
         made = slices_of(name, cut, rank, lambda hint: f"{prefix(rank)}{hint}", self._number)
         self._graph.node.extend(made)
         return made[-1].output[0]
@@ -206,7 +206,7 @@ class _Joiner:
 
     # --- outputs ---------------------------------------------------------------------------------------
 
-    def end(self, outputs: Mapping[str, Cut]) -> None:
+    def end(self, outputs: Mapping[str, AxisCut]) -> None:
         """Every output of the whole model."""
         for value in self._whole.graph.output:
             self._graph.output.add().CopyFrom(value)
@@ -216,7 +216,7 @@ class _Joiner:
             else:
                 self._agreed(value, made)
 
-    def _put_together(self, name: str, made: Sequence[str], cut: Cut) -> None:
+    def _put_together(self, name: str, made: Sequence[str], cut: AxisCut) -> None:
         """Every index once, from the first rank that holds it."""
         done, pieces = 0, []
         while done < cut.period:

@@ -17,7 +17,7 @@ from ..fused.family import DOMAIN, is_fused
 from ..fused.layout import OPERANDS, VIEWS, WHOLE, OperandView, layout_of
 from ..graph.edit import set_attribute
 from ..graph.index import Array, attribute, int_attribute, operator
-from .cuts import Cut, NotSeparable, local, mask_of, normal
+from .cuts import AxisCut, NotSeparable, local, mask_of, normal
 from .question import Question
 from .rules.attention import appended_view, of_operand
 from .rules.movement import looked_up, slice_bounds, sliced_axes, split_bounds
@@ -38,8 +38,8 @@ class Change:
     attributes: dict[str, Any] = field(default_factory=dict)
     inputs: dict[int, Array] = field(default_factory=dict)
     dropped: int | None = None
-    scaled: tuple[int, Cut] | None = None
-    restored: Cut | None = None
+    scaled: tuple[int, AxisCut] | None = None
+    restored: AxisCut | None = None
 
 
 def change(q: Question, rank: int) -> Change | None:
@@ -79,7 +79,7 @@ def apply(node: NodeProto, made: Change, name: Callable[[Array, str], str]) -> N
         del node.input[made.dropped :]
 
 
-def scaling(cut: Cut, rank: int, axes: int, *, first: int = 0) -> tuple[Array, Array]:
+def scaling(cut: AxisCut, rank: int, axes: int, *, first: int = 0) -> tuple[Array, Array]:
     """Two vectors of ``axes`` extents from the axis ``first`` on: what a rank holds, and the period."""
     width, period = np.ones(axes, np.int64), np.ones(axes, np.int64)
     if 0 <= cut.axis - first < axes:
@@ -123,7 +123,7 @@ def _appended(q: Question, rank: int) -> Change:
     return made
 
 
-def _view(view: OperandView, wanted: Cut, held: Cut, rank: int, name: str) -> OperandView:
+def _view(view: OperandView, wanted: AxisCut, held: AxisCut, rank: int, name: str) -> OperandView:
     """The view of what a rank holds of an operand's tensor."""
     ((low, high),) = wanted.parts[rank] if len(wanted.parts[rank]) == 1 else _apart(name)
     begin, end = local(held.parts[rank], low, high)
@@ -223,7 +223,7 @@ _CHANGES: Mapping[str, Callable[[Question, int], Change | None]] = {
 
 
 def slices_of(
-    value: str, cut: Cut, rank: int, name: Callable[[str], str], number: Callable[[Array, str], str]
+    value: str, cut: AxisCut, rank: int, name: Callable[[str], str], number: Callable[[Array, str], str]
 ) -> list[NodeProto]:
     """Nodes that take a rank's part of a whole tensor; the last one makes ``name(value)``.
 

@@ -12,8 +12,8 @@ from onnx import ModelProto, TensorProto
 from ..base.version import __version__
 from ..graph.index import label
 from .collectives import collective_of
-from .cuts import Cut, Ranges
-from .plan import Attention, Plan
+from .cuts import AxisCut, Ranges
+from .plan import AttentionCut, CutPlan
 
 SCHEMA_VERSION = 1
 """Raised when a key changes its meaning or goes away."""
@@ -40,7 +40,7 @@ class RankFile:
     cut_bytes: int
 
 
-def manifest(plan: Plan, files: Sequence[RankFile], first: ModelProto, runtime: str) -> Json:
+def manifest(plan: CutPlan, files: Sequence[RankFile], first: ModelProto, runtime: str) -> Json:
     """The manifest.
 
     Args:
@@ -86,18 +86,18 @@ def _range(ranges: Ranges) -> list[int]:
     return [ranges[0][0], ranges[-1][1]]
 
 
-def _cut(cut: Cut) -> Json:
+def _cut(cut: AxisCut) -> Json:
     ranks = [[list(piece) for piece in part] for part in cut.parts]
     return {"axis": cut.axis, "period": cut.period, "ranks": ranks}
 
 
-def cut_of(record: Mapping[str, Any]) -> Cut:
+def cut_of(record: Mapping[str, Any]) -> AxisCut:
     """A cut as the manifest tells it."""
     parts = tuple(tuple((int(a), int(b)) for a, b in part) for part in record["ranks"])
-    return Cut(int(record["axis"]), int(record["period"]), parts)
+    return AxisCut(int(record["axis"]), int(record["period"]), parts)
 
 
-def _collectives(plan: Plan, model: ModelProto) -> list[Json]:
+def _collectives(plan: CutPlan, model: ModelProto) -> list[Json]:
     """Every collective: what it makes, how many numbers per token, and of which type."""
     found = []
     for node in model.graph.node:

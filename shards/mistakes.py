@@ -28,10 +28,10 @@ ORDER = "gathered_in_another_order"
 
 OPERANDS_OF_KEYS = (1, 2)
 
-Edit = Callable[["View"], None]
+Edit = Callable[["ByName"], None]
 
 
-class View:
+class ByName:
     """The joined model by name.
 
     Args:
@@ -63,7 +63,7 @@ class Mistakes:
         self._sums, self._divided = list(sums), dict(divided)
 
     def __call__(self, model: ModelProto) -> Sequence[Mistake]:
-        view = View(model)
+        view = ByName(model)
         attentions = [name for name in self._divided if f"{prefix(0)}{name}" in view.nodes]
         gathers = [n.name for n in model.graph.node if operator(n) == "Concat" and n.name.endswith("/all_gather")]
         found: list[Mistake] = []
@@ -79,10 +79,10 @@ class Mistakes:
             found += _grouped(kind, sites, [one(view, site) for site in sites])
         return found
 
-    def _of_ranks(self, view: View, name: str) -> list[NodeProto]:
+    def _of_ranks(self, view: ByName, name: str) -> list[NodeProto]:
         return [view.nodes[f"{prefix(rank)}{name}"] for rank in range(self._ranks)]
 
-    def _slopes(self, view: View, name: str) -> Edit | str:
+    def _slopes(self, view: ByName, name: str) -> Edit | str:
         if not _alike(self._divided[name].queries):
             return "the ranks have different numbers of heads"
         nodes = self._of_ranks(view, name)
@@ -94,7 +94,7 @@ class Mistakes:
             return "all ranks have the same slopes"
         return lambda other: _rotate(self._of_ranks(other, name), apart)
 
-    def _keys(self, view: View, name: str) -> Edit | str:
+    def _keys(self, view: ByName, name: str) -> Edit | str:
         heads = self._divided[name]
         if not _alike(heads.queries) or not _alike(heads.keys):
             return "the ranks have different numbers of heads"
@@ -102,11 +102,11 @@ class Mistakes:
             return "all ranks have the same key heads"
         return lambda other: _rotate(self._of_ranks(other, name), OPERANDS_OF_KEYS)
 
-    def _twice(self, view: View, name: str) -> Edit | str:
+    def _twice(self, view: ByName, name: str) -> Edit | str:
         if not self._divided[name].replicated:
             return "no key head is held by several ranks"
 
-        def take_twice(other: View) -> None:
+        def take_twice(other: ByName) -> None:
             key, value = OPERANDS_OF_KEYS
             for node in self._of_ranks(other, name):
                 node.input[value] = node.input[key]
@@ -117,30 +117,30 @@ class Mistakes:
 
         return take_twice
 
-    def _shifted(self, view: View, name: str) -> Edit | str:
+    def _shifted(self, view: ByName, name: str) -> Edit | str:
         for products in self._products(view, name):
             if len({self._shape(view, node.input[1]) for node in products}) != 1:
                 return "the ranks have parts of different sizes"
 
-        def shift(other: View) -> None:
+        def shift(other: ByName) -> None:
             for products in self._products(other, name):
                 _rotate(products, (0,))
 
         return shift
 
-    def _products(self, view: View, name: str) -> list[list[NodeProto]]:
+    def _products(self, view: ByName, name: str) -> list[list[NodeProto]]:
         """The products that a sum is of, those of all ranks together; two of them where they share the sum."""
         parts = [list(view.nodes[name].input)]
         if all(operator(view.makers[part]) == "Add" for part in parts[0]):
             parts = [[view.makers[part].input[k] for part in parts[0]] for k in range(2)]
         return [[view.makers[part] for part in side] for side in parts]
 
-    def _shape(self, view: View, name: str) -> tuple[int, ...]:
+    def _shape(self, view: ByName, name: str) -> tuple[int, ...]:
         while name not in view.weights and name in view.makers:
             name = view.makers[name].input[0]
         return tuple(view.weights[name].dims) if name in view.weights else ()
 
-    def _bias(self, view: View, name: str) -> Edit | str:
+    def _bias(self, view: ByName, name: str) -> Edit | str:
         bias = self._bias_behind(view, name)
         if bias is None:
             return "nothing is added behind the sum"
@@ -150,20 +150,20 @@ class Mistakes:
         more = [bias] * (self._ranks - 1)
         return lambda other: other.nodes[name].input.extend(more)
 
-    def _bias_behind(self, view: View, name: str) -> str | None:
+    def _bias_behind(self, view: ByName, name: str) -> str | None:
         for reader in view.readers.get(view.nodes[name].output[0], ()):
             if operator(reader) == "Add":
                 return next((i for i in reader.input if i in view.weights), None)
         return None
 
-    def _left_out(self, view: View, name: str) -> Edit | str:
-        def leave_out(other: View) -> None:
+    def _left_out(self, view: ByName, name: str) -> Edit | str:
+        def leave_out(other: ByName) -> None:
             del other.nodes[name].input[1:]
 
         return leave_out
 
-    def _order(self, view: View, name: str) -> Edit | str:
-        def turn(other: View) -> None:
+    def _order(self, view: ByName, name: str) -> Edit | str:
+        def turn(other: ByName) -> None:
             node = other.nodes[name]
             parts = list(node.input)
             del node.input[:]
@@ -201,7 +201,7 @@ def _grouped(kind: str, sites: Sequence[str], edits: Sequence[Edit | str]) -> li
 
 def _all(edits: Sequence[Edit]) -> Callable[[ModelProto], None]:
     def make(model: ModelProto) -> None:
-        view = View(model)
+        view = ByName(model)
         for edit in edits:
             edit(view)
         _sort(model)

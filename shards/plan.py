@@ -22,7 +22,7 @@ from ..graph.index import (
 )
 from ..rewriter.interpret import Interpreter
 from ..rewriter.interpret.scopes import interpreted
-from .cuts import Cut, NotSeparable, evenly
+from .cuts import AxisCut, NotSeparable, evenly
 from .follow import Cuts, Follower
 from .heads import Heads, divide
 from .local import Change, change
@@ -38,7 +38,7 @@ FEWEST_FEATURES = 16
 
 
 @dataclass(frozen=True)
-class Attention:
+class AttentionCut:
     """One fused attention.
 
     Attributes:
@@ -69,7 +69,7 @@ class Features:
 
 
 @dataclass
-class Plan:
+class CutPlan:
     """How a model is cut.
 
     Attributes:
@@ -90,8 +90,8 @@ class Plan:
     ranks: int
     interpreter: Interpreter
     cuts: Cuts = field(default_factory=Cuts)
-    gathered: dict[str, Cut] = field(default_factory=dict)
-    attentions: list[Attention] = field(default_factory=list)
+    gathered: dict[str, AxisCut] = field(default_factory=dict)
+    attentions: list[AttentionCut] = field(default_factory=list)
     features: list[Features] = field(default_factory=list)
     vocabulary: list[str] = field(default_factory=list)
     whole: dict[str, str] = field(default_factory=dict)
@@ -120,7 +120,7 @@ class Plan:
         return change(question, rank) if question.inputs or question.outputs or question.heads else None
 
 
-def make(model: ModelProto, base_dir: Path, ranks: int, *, vocabulary: bool = False) -> Plan:
+def make(model: ModelProto, base_dir: Path, ranks: int, *, vocabulary: bool = False) -> CutPlan:
     """Decide what is cut.
 
     Args:
@@ -130,7 +130,7 @@ def make(model: ModelProto, base_dir: Path, ranks: int, *, vocabulary: bool = Fa
         vocabulary: Cut embeddings and the product with the vocabulary as well.
     """
     root = index_graph(model.graph, opset_versions(model), base_dir)
-    plan = Plan(model, base_dir, ranks, next(interpreted(root)))
+    plan = CutPlan(model, base_dir, ranks, next(interpreted(root)))
     planner = _Planner(plan)
     for number, node in enumerate(model.graph.node):
         if is_fused(node):
@@ -138,7 +138,7 @@ def make(model: ModelProto, base_dir: Path, ranks: int, *, vocabulary: bool = Fa
     for scope in walk(root):
         if scope is not root:
             inside = "it is inside the body of another node"
-            plan.attentions += [Attention(label(n), 0, 0, None, inside) for n in scope.graph.node if is_fused(n)]
+            plan.attentions += [AttentionCut(label(n), 0, 0, None, inside) for n in scope.graph.node if is_fused(n)]
     for number, node in enumerate(model.graph.node):
         if operator(node) in PRODUCTS:
             planner.features(number, node)
@@ -151,7 +151,7 @@ def make(model: ModelProto, base_dir: Path, ranks: int, *, vocabulary: bool = Fa
 
 
 class _Planner:
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: CutPlan) -> None:
         self._plan = plan
         self._numbers = {id(node): number for number, node in enumerate(plan.scope.graph.node)}
 
@@ -191,7 +191,7 @@ class _Planner:
             yield scope.producers[name]
         yield from (use.node for use in scope.consumers.get(name, ()) if use.node is not None)
 
-    def _check_constant(self, name: str, cut: Cut) -> None:
+    def _check_constant(self, name: str, cut: AxisCut) -> None:
         tensor = self._plan.scope.initializers.get(name)
         if tensor is None:
             return
@@ -212,9 +212,9 @@ class _Planner:
             follower.cut_heads(node, divided)
             self._keep(follower)
         except NotSeparable as reason:
-            plan.attentions.append(Attention(label(node), heads, key_heads, None, str(reason)))
+            plan.attentions.append(AttentionCut(label(node), heads, key_heads, None, str(reason)))
         else:
-            plan.attentions.append(Attention(label(node), heads, key_heads, divided))
+            plan.attentions.append(AttentionCut(label(node), heads, key_heads, divided))
             self._note_features(follower.found, node)
 
     def _note_features(self, found: Cuts, node: NodeProto) -> None:
@@ -244,7 +244,7 @@ class _Planner:
             return
         try:
             follower = self._follower()
-            follower.cut_tensor(node.input[0], Cut(len(dims) - 1, int(extent), evenly(int(extent), plan.ranks)))
+            follower.cut_tensor(node.input[0], AxisCut(len(dims) - 1, int(extent), evenly(int(extent), plan.ranks)))
             self._keep(follower)
         except NotSeparable as reason:
             plan.whole[label(node)] = str(reason)
@@ -290,13 +290,13 @@ class _Planner:
         self._plan.gathered[node.output[0]] = output
         self._plan.vocabulary.append(label(node))
 
-    def _embedding(self, node: NodeProto) -> tuple[int, Cut, Cut] | None:
+    def _embedding(self, node: NodeProto) -> tuple[int, AxisCut, AxisCut] | None:
         plan = self._plan
         if operator(node) != "Gather" or int_attribute(node, "axis", 0) != 0 or node.input[1] not in plan.scope.inputs:
             return None
         return self._gathered(node, 0, 1)
 
-    def _last_product(self, node: NodeProto) -> tuple[int, Cut, Cut] | None:
+    def _last_product(self, node: NodeProto) -> tuple[int, AxisCut, AxisCut] | None:
         plan = self._plan
         if operator(node) not in PRODUCTS:
             return None
@@ -306,7 +306,7 @@ class _Planner:
             return None
         return self._gathered(node, 1, 0 if turned else 1)
 
-    def _gathered(self, node: NodeProto, position: int, axis: int) -> tuple[int, Cut, Cut] | None:
+    def _gathered(self, node: NodeProto, position: int, axis: int) -> tuple[int, AxisCut, AxisCut] | None:
         """The cut of a weight of rank 2, and of what is made; None where ranks would get different shares."""
         plan = self._plan
         tensor = plan.scope.initializers.get(node.input[position])
@@ -316,7 +316,7 @@ class _Planner:
         extent = tensor.dims[axis]
         if extent % plan.ranks or plan.interpreter.dtype(node.output[0]) not in GATHERED:
             return None
-        cut = Cut(axis, extent, evenly(extent, plan.ranks))
+        cut = AxisCut(axis, extent, evenly(extent, plan.ranks))
         return position, cut, cut.on(len(dims) - 1)
 
     def _ends(self, name: str) -> bool:
@@ -342,6 +342,8 @@ class _Planner:
             held = node.output and node.output[0] in plan.cuts.tensors
             if not weight or number in cut or held:
                 plan.whole.pop(label(node), None)
+            elif self._ends(node.output[0]):
+                plan.whole[label(node)] = "it makes what the model puts out; --cut-vocabulary cuts it where that divides"
             else:
                 plan.whole.setdefault(label(node), "it sums over too few features for the ranks")
 

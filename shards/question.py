@@ -11,7 +11,7 @@ from onnx import NodeProto
 
 from ..algebra import Poly, poly
 from ..graph.index import Array
-from .cuts import Cut, NotSeparable
+from .cuts import AxisCut, NotSeparable
 from .heads import Heads
 
 if TYPE_CHECKING:
@@ -54,11 +54,11 @@ class Question:
     node: NodeProto
     interpreter: Interpreter
     ranks: int
-    inputs: dict[int, Cut]
-    outputs: dict[int, Cut]
+    inputs: dict[int, AxisCut]
+    outputs: dict[int, AxisCut]
     heads: Heads | None = None
-    wanted_inputs: dict[int, tuple[How, Cut]] = field(default_factory=dict)
-    wanted_outputs: dict[int, Cut] = field(default_factory=dict)
+    wanted_inputs: dict[int, tuple[How, AxisCut]] = field(default_factory=dict)
+    wanted_outputs: dict[int, AxisCut] = field(default_factory=dict)
     partial: set[int] = field(default_factory=set)
 
     # --- what is known ---------------------------------------------------------------------------------
@@ -116,15 +116,15 @@ class Question:
 
     # --- what follows ----------------------------------------------------------------------------------
 
-    def want(self, position: int, cut: Cut, how: How = How.CUT) -> None:
+    def want(self, position: int, cut: AxisCut, how: How = How.CUT) -> None:
         """An input has to be cut so."""
         self.wanted_inputs[position] = how, cut
 
-    def give(self, cut: Cut, position: int = 0) -> None:
+    def give(self, cut: AxisCut, position: int = 0) -> None:
         """An output is cut so."""
         self.wanted_outputs[position] = cut
 
-    def give_all(self, cut: Cut) -> None:
+    def give_all(self, cut: AxisCut) -> None:
         """All outputs are cut so."""
         for position, name in enumerate(self.node.output):
             if name:

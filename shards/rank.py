@@ -13,9 +13,9 @@ from ..graph import note
 from ..graph.edit import all_names
 from ..graph.index import Array, attribute, bodies, int_attribute
 from .collectives import gathered, summed
-from .cuts import Cut, Ranges
+from .cuts import AxisCut, Ranges
 from .local import apply, scaling, slices_of
-from .plan import Plan
+from .plan import CutPlan
 
 RANK, RANKS = "alibi_rewriter.rank", "alibi_rewriter.ranks"
 """Keys of a rank's note in the metadata of its file."""
@@ -53,7 +53,7 @@ class RankModel:
 
 @dataclass
 class _Builder:
-    plan: Plan
+    plan: CutPlan
     rank: int
     runtime: str
     taken: set[str]
@@ -61,7 +61,7 @@ class _Builder:
     small: dict[str, TensorProto] = field(default_factory=dict)
     weights: dict[str, Weight] = field(default_factory=dict)
     _numbers: dict[tuple[str, bytes, tuple[int, ...]], str] = field(default_factory=dict)
-    _parts: dict[tuple[str, Cut], str] = field(default_factory=dict)
+    _parts: dict[tuple[str, AxisCut], str] = field(default_factory=dict)
 
     def name(self, hint: str) -> str:
         made, number = hint, 1
@@ -119,7 +119,7 @@ class _Builder:
                     self._parts[key] = self.nodes[-1].output[0]
                 node.input[position] = self._parts[key]
 
-    def _part_of(self, name: str, cut: Cut) -> str:
+    def _part_of(self, name: str, cut: AxisCut) -> str:
         key = name, cut
         if key not in self._parts:
             made = self._parts[key] = self.name(f"{name}/rank")
@@ -134,7 +134,7 @@ class _Builder:
             self.weights[made] = Weight(tensor, source, cut.axis, ranges)
         return self._parts[key]
 
-    def _scale(self, node: NodeProto, position: int, cut: Cut) -> None:
+    def _scale(self, node: NodeProto, position: int, cut: AxisCut) -> None:
         """A shape that is computed names the extents of the whole model.  The rank's extent takes its place."""
         shape = node.input[position]
         axes = len(self.plan.interpreter.dims(node.output[0]) or ())
@@ -150,7 +150,7 @@ class _Builder:
         ]
         node.input[position] = names[3]
 
-    def _restore(self, node: NodeProto, cut: Cut) -> list[NodeProto]:
+    def _restore(self, node: NodeProto, cut: AxisCut) -> list[NodeProto]:
         """A shape tells the extents of the whole model, so that all that is computed of it is what it was."""
         rank = len(self.plan.interpreter.dims(node.input[0]) or ())
         first, last, _ = slice(int_attribute(node, "start", 0), _end(node)).indices(rank)
@@ -178,7 +178,7 @@ class _Builder:
 WORDS = ("width", "period")
 
 
-def build(plan: Plan, rank: int, runtime: str) -> RankModel:
+def build(plan: CutPlan, rank: int, runtime: str) -> RankModel:
     """The model of one rank.
 
     Args:
@@ -258,7 +258,7 @@ def _read(graph: GraphProto) -> Iterator[str]:
             pending.append(body)
 
 
-def _declared(value: ValueInfoProto, cut: Cut | None, rank: int) -> ValueInfoProto:
+def _declared(value: ValueInfoProto, cut: AxisCut | None, rank: int) -> ValueInfoProto:
     """An input or output as the rank has it."""
     made = ValueInfoProto()
     made.CopyFrom(value)
@@ -271,7 +271,7 @@ def _declared(value: ValueInfoProto, cut: Cut | None, rank: int) -> ValueInfoPro
     return made
 
 
-def _tensor(plan: Plan, name: str) -> TensorProto:
+def _tensor(plan: CutPlan, name: str) -> TensorProto:
     """A constant of the main graph."""
     if name in plan.scope.initializers:
         return plan.scope.initializers[name]

@@ -8,7 +8,7 @@ from ...fused.append import CACHED, INPUTS, OP_TYPE
 from ...fused.family import BY_OP_TYPE, DOMAIN
 from ...fused.layout import AS_IT_IS, OPERANDS, PARTS, VIEWS, OperandView, extents_of, layout_of
 from ...graph.index import attribute, ints_attribute
-from ..cuts import Cut, NotSeparable, Ranges, normal
+from ..cuts import AxisCut, NotSeparable, Ranges, normal
 from ..question import How, Question, Rule
 
 HEAD_AXES = {"slopes": 0, "mask": 1, "key_bias": 1}
@@ -31,14 +31,14 @@ def fused(q: Question) -> bool:
         if axis is None or dims[axis] == 1:
             q.whole(position)
         else:
-            cut = Cut(axis, total(q.heads.queries), q.heads.queries)
+            cut = AxisCut(axis, total(q.heads.queries), q.heads.queries)
             if dims[axis] != cut.period:
                 raise NotSeparable(f"the extent of '{q.node.input[position]}' along its heads is unknown")
             q.want(position, cut, How.SLICED)
-    heads = Cut(layout.output.perm.index(1), total(q.heads.queries), q.heads.queries)
+    heads = AxisCut(layout.output.perm.index(1), total(q.heads.queries), q.heads.queries)
     if layout.output.reshapes:
         width = layout.output.shape[2] // heads.period
-        heads = Cut(2, layout.output.shape[2], tuple(_wider(part, width, 0) for part in heads.parts))
+        heads = AxisCut(2, layout.output.shape[2], tuple(_wider(part, width, 0) for part in heads.parts))
     q.give(heads)
     return True
 
@@ -76,7 +76,7 @@ def total(parts: tuple[Ranges, ...]) -> int:
     return max(part[-1][1] for part in parts)
 
 
-def of_operand(q: Question, position: int, view: OperandView, parts: tuple[Ranges, ...]) -> Cut:
+def of_operand(q: Question, position: int, view: OperandView, parts: tuple[Ranges, ...]) -> AxisCut:
     """The cut of the tensor that an operand is a view of.  Pieces of it are taken whole, with what else they hold."""
     dims = q.dims(position)
     axis = view.perm[1]
@@ -86,8 +86,8 @@ def of_operand(q: Question, position: int, view: OperandView, parts: tuple[Range
     start = view.starts[axis - 2] if axis >= 2 else 0
     if view.reshapes and axis == 2:
         width = view.shape[3]
-        return Cut(2, int(extent), tuple(_wider(part, width, start) for part in parts))
-    return Cut(axis, int(extent), tuple(_wider(part, 1, start) for part in parts))
+        return AxisCut(2, int(extent), tuple(_wider(part, width, start) for part in parts))
+    return AxisCut(axis, int(extent), tuple(_wider(part, 1, start) for part in parts))
 
 
 def _wider(part: Ranges, width: int, start: int) -> Ranges:

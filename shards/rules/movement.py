@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from ...graph.index import int_attribute, ints_attribute
-from ..cuts import Cut, NotSeparable, mask_of, normal, ranges_of, shifted, within
+from ..cuts import AxisCut, NotSeparable, mask_of, normal, ranges_of, shifted, within
 from ..question import How, Question, Rule
 
 
@@ -22,13 +22,13 @@ def transpose(q: Question) -> bool:
     return True
 
 
-def plain(q: Question, cut: Cut, extent: object) -> None:
+def plain(q: Question, cut: AxisCut, extent: object) -> None:
     """Raises ``NotSeparable`` where an axis is a multiple of what is cut: its indices are not those of parts then."""
     if extent != cut.period:
         raise NotSeparable(f"{q.node.op_type} takes a part of an axis in which batch and heads are one")
 
 
-def part_of(cut: Cut, start: int, stop: int) -> Cut:
+def part_of(cut: AxisCut, start: int, stop: int) -> AxisCut:
     """The cut of a piece of an axis.
 
     Raises:
@@ -37,7 +37,7 @@ def part_of(cut: Cut, start: int, stop: int) -> Cut:
     parts = tuple(within(part, start, stop) for part in cut.parts)
     if not all(parts):
         raise NotSeparable("a part that is taken of an axis lies on some of the ranks only")
-    return Cut(cut.axis, stop - start, parts)
+    return AxisCut(cut.axis, stop - start, parts)
 
 
 def split(q: Question) -> bool:
@@ -107,13 +107,13 @@ def concat(q: Question) -> bool:
     return True
 
 
-def _joined(q: Question, axis: int, pieces: list[tuple[int, Cut]], extent: int) -> Cut:
+def _joined(q: Question, axis: int, pieces: list[tuple[int, AxisCut]], extent: int) -> AxisCut:
     """The cut of an axis of which pieces, from an index on, are cut so."""
     for _, cut in pieces:
         if cut.axis != axis:
             raise NotSeparable("pieces of an axis are cut along different axes")
     parts = [[p for at, cut in pieces for p in shifted(cut.parts[rank], at)] for rank in range(q.ranks)]
-    return Cut(axis, extent, tuple(normal(part) for part in parts))
+    return AxisCut(axis, extent, tuple(normal(part) for part in parts))
 
 
 def slice_(q: Question) -> bool:
@@ -140,7 +140,7 @@ def slice_(q: Question) -> bool:
     extent = q.dims(0)[out.axis].constant
     assert extent is not None and out.axis < rank
     start = taken[out.axis][0]
-    q.want(0, Cut(out.axis, int(extent), tuple(shifted(part, start) for part in out.parts)), How.PART)
+    q.want(0, AxisCut(out.axis, int(extent), tuple(shifted(part, start) for part in out.parts)), How.PART)
     return True
 
 
@@ -200,7 +200,7 @@ def gather(q: Question) -> bool:
             parts = tuple(ranges_of(mask_of(part, cut.period)[places]) for part in cut.parts)
             if not all(parts):
                 raise NotSeparable("a place that is looked up lies on some of the ranks only")
-            q.give(Cut(axis, len(places), parts))
+            q.give(AxisCut(axis, len(places), parts))
         else:
             q.give(cut.on(cut.axis if cut.axis < axis else cut.axis + more))
         return True
@@ -212,7 +212,7 @@ def gather(q: Question) -> bool:
         wanted = [[places[k] for start, stop in part for k in range(start, stop)] for part in out.parts]
         extent = dims[axis].constant
         assert extent is not None
-        q.want(0, Cut(axis, int(extent), tuple(normal((p, p + 1) for p in part) for part in wanted)), How.PART)
+        q.want(0, AxisCut(axis, int(extent), tuple(normal((p, p + 1) for p in part) for part in wanted)), How.PART)
     else:
         q.want(0, out.on(out.axis if out.axis < axis else out.axis - more))
     return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...graph.index import float_attribute, int_attribute
-from ..cuts import Cut, NotSeparable
+from ..cuts import AxisCut, NotSeparable
 from ..question import Question, Rule
 
 
@@ -109,7 +109,7 @@ def gemm(q: Question) -> bool:
     return True
 
 
-def _plain(q: Question, cut: Cut, extent: object) -> None:
+def _plain(q: Question, cut: AxisCut, extent: object) -> None:
     if extent != cut.period:
         raise NotSeparable("a product sums over an axis in which batch and features are one")
 

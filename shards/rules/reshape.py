@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...algebra import Poly, poly
-from ..cuts import LARGEST_PERIOD, Cut, NotSeparable, mask_of, ranges_of
+from ..cuts import LARGEST_PERIOD, AxisCut, NotSeparable, mask_of, ranges_of
 from ..question import Question, Rule
 
 Masks = list[npt.NDArray[np.bool_]]
@@ -30,7 +30,7 @@ def reshape(q: Question) -> bool:
     return True
 
 
-def carried(q: Question, cut: Cut, source: Sequence[Poly], target: Sequence[Poly]) -> Cut:
+def carried(q: Question, cut: AxisCut, source: Sequence[Poly], target: Sequence[Poly]) -> AxisCut:
     """The cut on the other side.
 
     Raises:
@@ -46,7 +46,7 @@ def carried(q: Question, cut: Cut, source: Sequence[Poly], target: Sequence[Poly
     for axis in reversed(range(begin, end)):
         found = _on_axis(masks, target[axis])
         if found is not None:
-            return Cut(axis, found[0], found[1])
+            return AxisCut(axis, found[0], found[1])
         extent = target[axis].constant
         if extent is None or extent < 1:
             break
@@ -54,12 +54,12 @@ def carried(q: Question, cut: Cut, source: Sequence[Poly], target: Sequence[Poly
     raise NotSeparable("a Reshape mixes what is cut with what is not")
 
 
-def _whole(cut: Cut, target: Sequence[Poly]) -> Cut:
+def _whole(cut: AxisCut, target: Sequence[Poly]) -> AxisCut:
     """Where every rank holds all, it does so along any axis."""
     for axis in reversed(range(len(target))):
         extent = int(target[axis].constant or 0)
         if extent >= 1:
-            return Cut(axis, extent, (((0, extent),),) * cut.ranks)
+            return AxisCut(axis, extent, (((0, extent),),) * cut.ranks)
     raise NotSeparable("the shape on the other side of a Reshape is unknown")
 
 

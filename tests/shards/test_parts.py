@@ -11,7 +11,7 @@ import pytest
 from alibi_rewriter.graph.index import index_graph, opset_versions
 from alibi_rewriter.rewriter.interpret.scopes import interpreted
 from alibi_rewriter.shards import stream
-from alibi_rewriter.shards.cuts import Cut, NotSeparable, evenly, local, mask_of, normal, ranges_of, taken, union
+from alibi_rewriter.shards.cuts import AxisCut, NotSeparable, evenly, local, mask_of, normal, ranges_of, taken, union
 from alibi_rewriter.shards.heads import divide
 from alibi_rewriter.shards.question import Question
 from alibi_rewriter.shards.rank import RankModel, Weight
@@ -34,15 +34,15 @@ def test_a_part_of_what_a_rank_holds_is_in_one_piece() -> None:
 
 
 def test_cuts_know_whether_every_index_is_somewhere_once() -> None:
-    assert Cut(0, 7, evenly(7, 3)).exact
-    assert not Cut(0, 7, (((0, 4),), ((3, 7),))).exact
-    assert not Cut(0, 7, (((0, 3),), ((4, 7),))).exact
-    assert Cut(1, 2, (((0, 2),),) * 3).trivial
+    assert AxisCut(0, 7, evenly(7, 3)).exact
+    assert not AxisCut(0, 7, (((0, 4),), ((3, 7),))).exact
+    assert not AxisCut(0, 7, (((0, 3),), ((4, 7),))).exact
+    assert AxisCut(1, 2, (((0, 2),),) * 3).trivial
 
 
 def test_cuts_of_different_axes_have_no_union() -> None:
-    first = Cut(0, 4, evenly(4, 2))
-    assert union([first, Cut(0, 4, (((1, 2),), ((2, 3),)))]) == first
+    first = AxisCut(0, 4, evenly(4, 2))
+    assert union([first, AxisCut(0, 4, (((1, 2),), ((2, 3),)))]) == first
     with pytest.raises(NotSeparable):
         union([first, first.on(1)])
 
@@ -69,7 +69,7 @@ def test_heads_of_a_rank_find_their_key_heads(heads: int) -> None:
 # --- cuts across a Reshape -----------------------------------------------------------------------------------
 
 
-def asked(before: tuple[int | str, ...], after: tuple[int, ...], cut: Cut, *, backwards: bool = False) -> Cut:
+def asked(before: tuple[int | str, ...], after: tuple[int, ...], cut: AxisCut, *, backwards: bool = False) -> AxisCut:
     graph = Graph()
     graph.input("x", before)
     made = graph.add("Reshape", "x", graph.ints(*after))
@@ -100,7 +100,7 @@ def test_a_cut_behind_a_reshape_is_what_a_rank_has_there(before: tuple[int, ...]
     for axis, ranks in itertools.product(range(len(before)), (2, 3)):
         if before[axis] < ranks:
             continue
-        cut = Cut(axis, before[axis], evenly(before[axis], ranks))
+        cut = AxisCut(axis, before[axis], evenly(before[axis], ranks))
         try:
             found = asked(before, after, cut)
         except NotSeparable:
@@ -116,15 +116,15 @@ def test_a_cut_behind_a_reshape_is_what_a_rank_has_there(before: tuple[int, ...]
 
 
 def test_heads_that_are_merged_with_an_open_batch_are_cut_all_the_same() -> None:
-    heads = Cut(1, 4, evenly(4, 2))
-    assert asked(("B", 4, 5, 8), (-1, 5, 8), heads) == Cut(0, 4, heads.parts)
+    heads = AxisCut(1, 4, evenly(4, 2))
+    assert asked(("B", 4, 5, 8), (-1, 5, 8), heads) == AxisCut(0, 4, heads.parts)
 
 
 def test_a_reshape_that_mixes_parts_is_refused() -> None:
     with pytest.raises(NotSeparable):
-        asked((2, 12), (2, 4, 3), Cut(1, 12, (((0, 4),), ((4, 5),), ((5, 12),))))
+        asked((2, 12), (2, 4, 3), AxisCut(1, 12, (((0, 4),), ((4, 5),), ((5, 12),))))
     with pytest.raises(NotSeparable):
-        asked((4, "S"), (-1,), Cut(0, 4, evenly(4, 2)))
+        asked((4, "S"), (-1,), AxisCut(0, 4, evenly(4, 2)))
 
 
 # --- streamed slices -----------------------------------------------------------------------------------------

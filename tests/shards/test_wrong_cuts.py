@@ -13,7 +13,7 @@ from alibi_rewriter.rewriter.result import Options
 from alibi_rewriter.shards import cut as cutting
 from alibi_rewriter.shards.cut import Outcome
 from alibi_rewriter.shards.join import join
-from alibi_rewriter.shards.plan import Plan
+from alibi_rewriter.shards.plan import CutPlan
 from alibi_rewriter.shards.rank import RankModel, build
 from alibi_rewriter.shards.request import Request
 from decoders import Decoder, decoder
@@ -30,7 +30,7 @@ def outcome_of(model: ModelProto, folder: Path, ranks: int = 2) -> Outcome:
 def wrong_build(monkeypatch: pytest.MonkeyPatch, change: str) -> None:
     """Ranks are built with one mistake."""
 
-    def made(plan: Plan, rank: int, runtime: str) -> RankModel:
+    def made(plan: CutPlan, rank: int, runtime: str) -> RankModel:
         right = build(plan, rank, runtime)
         other = build(plan, 1 - rank, runtime)
         if change == "slopes":
