@@ -71,7 +71,7 @@ def manifest(plan: CutPlan, files: Sequence[RankFile], first: ModelProto, runtim
     }
 
 
-def _attention(one: Attention) -> Json:
+def _attention(one: AttentionCut) -> Json:
     record: Json = {"node": one.node, "heads": one.heads, "key_heads": one.key_heads}
     if one.divided is None:
         return {**record, "whole": one.reason}

@@ -343,7 +343,9 @@ class _Planner:
             if not weight or number in cut or held:
                 plan.whole.pop(label(node), None)
             elif self._ends(node.output[0]):
-                plan.whole[label(node)] = "it makes what the model puts out; --cut-vocabulary cuts it where that divides"
+                plan.whole[label(node)] = (
+                    "it makes what the model puts out; --cut-vocabulary cuts it where that divides"
+                )
             else:
                 plan.whole.setdefault(label(node), "it sums over too few features for the ranks")
 
