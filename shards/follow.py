@@ -299,3 +299,5 @@ def _answered(question: Question) -> bool:
         return rule(question)
     except NotSeparable as reason:
         raise NotSeparable(f"'{label(node)}' ({node.op_type}): {reason}") from None
+    except (IndexError, ValueError):  # a file may say anything
+        raise NotSeparable(f"'{label(node)}' ({node.op_type}) contradicts its inputs") from None

@@ -339,7 +339,7 @@ class _Planner:
         cut = {number for number, _ in plan.cuts.constants}
         for number, node in enumerate(plan.scope.graph.node):
             weight = operator(node) in PRODUCTS and self._is_weight(node.input[1])
-            held = node.output and node.output[0] in plan.cuts.tensors
+            held = any(name in plan.cuts.tensors for name in (*node.input, *node.output))
             if not weight or number in cut or held:
                 plan.whole.pop(label(node), None)
             elif self._ends(node.output[0]):

@@ -120,6 +120,8 @@ class _Builder:
                 node.input[position] = self._parts[key]
 
     def _part_of(self, name: str, cut: AxisCut) -> str:
+        if cut.trivial:
+            return name
         key = name, cut
         if key not in self._parts:
             made = self._parts[key] = self.name(f"{name}/rank")

@@ -101,7 +101,12 @@ def heads_of(q: Question) -> tuple[int, int]:
     Raises:
         NotSeparable: They are unknown.
     """
-    layout = layout_of(q.node)
+    try:
+        layout = layout_of(q.node)
+    except ValueError as error:
+        raise NotSeparable(f"it is no fused node: {error}") from None
+    if len(q.node.input) != len(BY_OP_TYPE[q.node.op_type].inputs) or not all(q.node.input):
+        raise NotSeparable("it is no fused node: it has another number of inputs")
     found = []
     for position, name in ((0, "query"), (1, "key")):
         normal_dims = [e if e.constant is None else int(e.constant) for e in q.dims(position)]
@@ -109,6 +114,8 @@ def heads_of(q: Question) -> tuple[int, int]:
         if extents is None or not isinstance(extents[1], int):
             raise NotSeparable("its number of heads is only known at run time")
         found.append(extents[1])
+    if min(found) < 1 or found[0] % found[1]:
+        raise NotSeparable(f"it is no fused node: {found[0]} heads on {found[1]} key heads")
     return found[0], found[1]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from alibi_rewriter.base.errors import ExitCode, NotRewritten
+from alibi_rewriter.base.errors import ExitCode, ModelRejected, NotRewritten
 from alibi_rewriter.graph.load import load
 from alibi_rewriter.rewriter.pipeline import rewrite
 from alibi_rewriter.rewriter.result import Options
@@ -178,6 +178,27 @@ def test_heads_that_do_not_divide_are_refused(what: Decoder, ranks: int, why: st
 def test_a_model_without_fused_attentions_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NotRewritten, match="no attention was fused"):
         cut_model(DATA / "near__attention_sink_dynamo18_dyn.onnx", 2, tmp_path)
+
+
+@pytest.mark.parametrize("change", ["inputs", "layout", "view", "mask of rank 1"])
+def test_fused_nodes_that_say_anything_are_whole(change: str, tmp_path: Path) -> None:
+    """A file that was rewritten before may have been changed since: no crash, and a reason."""
+    made = rewrite(decoder(Decoder(packing="thirds")), None, options=Options(verify=False)).model
+    assert made is not None
+    fused = next(node for node in made.graph.node if node.op_type.startswith("AlibiAttention"))
+    if change == "inputs":
+        del fused.input[3:]
+    elif change == "mask of rank 1":
+        fused.op_type = "AlibiAttentionCausalAdditiveMask"
+        fused.input.append(fused.input[3])
+    else:
+        for entry in fused.attribute:
+            if entry.name == "layout" and change == "layout":
+                entry.s = b"elsewhere"
+            elif entry.name == "query_shape" and change == "view":
+                entry.ints[:] = [0, 0, 7, 3]
+    with pytest.raises((NotRewritten, ModelRejected)):
+        cut_model(made, 2, tmp_path)
 
 
 # --- the manifest --------------------------------------------------------------------------------------------
