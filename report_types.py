@@ -550,7 +550,7 @@ class _Report(TypedDict):
 
 
 class Report(_Report, total=False):
-    """The report of a run; ``pictures`` with ``--report``, ``engine`` with ``--engine``, ``tensor_parallel`` likewise."""
+    """The report of a run; ``pictures`` with ``--report``, and ``engine`` and ``tensor_parallel`` with these options."""
 
     pictures: PicturesRecord | None
     engine: EngineRecord

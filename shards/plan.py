@@ -13,7 +13,6 @@ from ..graph.index import (
     SUB_BYTE_TYPES,
     Scope,
     index_graph,
-    int_attribute,
     label,
     numpy_type,
     operator,
@@ -28,6 +27,8 @@ from .heads import Heads, divide
 from .local import Change, change
 from .question import Question
 from .rules.attention import heads_of
+from .sums import share_sums
+from .vocabulary import ends, share_of
 
 PRODUCTS = ("MatMul", "Gemm")
 BETWEEN = ("Transpose", "Cast", "Identity", "DequantizeLinear")
@@ -142,7 +143,7 @@ def make(model: ModelProto, base_dir: Path, ranks: int, *, vocabulary: bool = Fa
     for number, node in enumerate(model.graph.node):
         if operator(node) in PRODUCTS:
             planner.features(number, node)
-    planner.share_sums()
+    share_sums(plan.scope, plan.interpreter, plan.cuts)
     if vocabulary:
         for number, node in enumerate(model.graph.node):
             planner.vocabulary(number, node)
@@ -263,73 +264,16 @@ class _Planner:
             name = made.input[0]
         return follower.is_constant(name)
 
-    def share_sums(self) -> None:
-        """Two sums over the ranks that are only added are one sum: attention and features side by side."""
-        plan, scope = self._plan, self._plan.scope
-        summed = plan.cuts.summed
-        for number, node in enumerate(scope.graph.node):
-            alone = all(len(scope.consumers[name]) == 1 and name in summed for name in node.input if name)
-            if operator(node) != "Add" or not alone or node.input[0] == node.input[1]:
-                continue
-            makers = [scope.graph.node[summed[name]] for name in node.input]
-            dims = [plan.interpreter.dims(name) for name in node.input]
-            if dims[0] == dims[1] and not any(operator(made) == "Gemm" and len(made.input) > 2 for made in makers):
-                for name in node.input:
-                    del summed[name]
-                summed[node.output[0]] = number
-
     # --- vocabulary ------------------------------------------------------------------------------------
 
     def vocabulary(self, number: int, node: NodeProto) -> None:
         """Cut an embedding's features, or the columns of the product that ends the model; gather behind them."""
-        cut = self._embedding(node) or self._last_product(node)
-        if cut is None:
-            return
-        position, weight, output = cut
-        self._plan.cuts.constants[number, position] = weight
-        self._plan.gathered[node.output[0]] = output
-        self._plan.vocabulary.append(label(node))
-
-    def _embedding(self, node: NodeProto) -> tuple[int, AxisCut, AxisCut] | None:
         plan = self._plan
-        if operator(node) != "Gather" or int_attribute(node, "axis", 0) != 0 or node.input[1] not in plan.scope.inputs:
-            return None
-        return self._gathered(node, 0, 1)
-
-    def _last_product(self, node: NodeProto) -> tuple[int, AxisCut, AxisCut] | None:
-        plan = self._plan
-        if operator(node) not in PRODUCTS:
-            return None
-        turned = operator(node) == "Gemm" and int_attribute(node, "transB", 0)
-        used = node.input[0] in plan.cuts.tensors or (operator(node) == "Gemm" and len(node.input) > 2)
-        if used or not self._ends(node.output[0]):
-            return None
-        return self._gathered(node, 1, 0 if turned else 1)
-
-    def _gathered(self, node: NodeProto, position: int, axis: int) -> tuple[int, AxisCut, AxisCut] | None:
-        """The cut of a weight of rank 2, and of what is made; None where ranks would get different shares."""
-        plan = self._plan
-        tensor = plan.scope.initializers.get(node.input[position])
-        dims = plan.interpreter.dims(node.output[0])
-        if tensor is None or tensor.name in plan.scope.inputs or len(tensor.dims) != 2 or dims is None:
-            return None
-        extent = tensor.dims[axis]
-        if extent % plan.ranks or plan.interpreter.dtype(node.output[0]) not in GATHERED:
-            return None
-        cut = AxisCut(axis, extent, evenly(extent, plan.ranks))
-        return position, cut, cut.on(len(dims) - 1)
-
-    def _ends(self, name: str) -> bool:
-        """Whether an output of the model is made of this value alone, by at most a cast."""
-        scope = self._plan.scope
-        for _ in range(3):
-            if name in scope.outputs:
-                return True
-            uses = [use.node for use in scope.consumers.get(name, ()) if use.node is not None]
-            if len(uses) != 1 or operator(uses[0]) not in ("Cast", "Identity"):
-                return False
-            name = uses[0].output[0]
-        return False
+        share = share_of(plan.interpreter, plan.cuts, node, plan.ranks)
+        if share is not None:
+            plan.cuts.constants[number, share.position] = share.weight
+            plan.gathered[node.output[0]] = share.output
+            plan.vocabulary.append(label(node))
 
     # --- what is left ----------------------------------------------------------------------------------
 
@@ -342,13 +286,9 @@ class _Planner:
             held = any(name in plan.cuts.tensors for name in (*node.input, *node.output))
             if not weight or number in cut or held:
                 plan.whole.pop(label(node), None)
-            elif self._ends(node.output[0]):
+            elif ends(plan.scope, node.output[0]):
                 plan.whole[label(node)] = (
                     "it makes what the model puts out; --cut-vocabulary cuts it where that divides"
                 )
             else:
                 plan.whole.setdefault(label(node), "it sums over too few features for the ranks")
-
-
-GATHERED = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16})
-"""Types that are gathered from the ranks."""
