@@ -16,12 +16,14 @@ from onnx import AttributeProto, FunctionProto, ModelProto, NodeProto, TensorPro
 
 from .base.errors import EngineFailed, ExitCode
 from .engine.operands import check_node, fused_with_facts
+from .fused.append import OP_TYPE
 from .fused.body import MINIMUM_OPSET, VIEWS_OPSET, KnownSizes, function_proto, possible_sizes
 from .fused.family import BY_OP_TYPE, DOMAIN, Alignment, EmptyRows
 from .fused.layout import Moves, layout_of
 from .graph import note
 from .graph.index import opset_versions
 from .graph.load import load
+from .shards.collectives import ALL_GATHER, ALL_REDUCE
 
 ORDER = "run the other tool first and `rewrite` on its result (docs/tool-order.md has the order for each tool)"
 TYPED_BODIES_BEFORE = 15
@@ -111,7 +113,8 @@ def check(path: str | Path) -> Intact:
             f"{number} of {(made.noted or made.found)[op_type]} nodes {op_type} are gone: "
             "a tool has put function bodies in their place, or removed them"
         )
-    unknown = Counter(n.op_type for n in model.graph.node if n.domain == DOMAIN and n.op_type not in BY_OP_TYPE)
+    known = {*BY_OP_TYPE, OP_TYPE, ALL_REDUCE, ALL_GATHER}
+    unknown = Counter(n.op_type for n in model.graph.node if n.domain == DOMAIN and n.op_type not in known)
     for op_type, number in sorted(unknown.items()):
         made.problems.append(f"{number} nodes {op_type} are in the domain of the fused nodes and none of them")
     types = _check_nodes(model, source.base_dir, made)

@@ -44,6 +44,13 @@ def test_a_folder_of_ranks_is_written(model: Path, tmp_path: Path, capsys: Print
         assert load(out / f"rank{rank}.onnx").data == (f"rank{rank}.onnx.data",)
 
 
+def test_ranks_are_whole_for_the_check(model: Path, tmp_path: Path, capsys: Printed) -> None:
+    words = ["--tensor-parallel", "2", "-o", str(tmp_path / "out"), "--no-verify", "--cut-vocabulary"]
+    assert main([str(model), *words]) == 0
+    assert main(["check", str(tmp_path / "out" / "rank1.onnx")]) == 0
+    assert "1 of 1 fused nodes" in capsys.readouterr().out
+
+
 def test_a_rewritten_model_is_cut_as_it_is(model: Path, tmp_path: Path) -> None:
     whole, again = tmp_path / "whole.onnx", tmp_path / "again"
     assert main([str(model), "-o", str(whole), "--no-verify"]) == 0
