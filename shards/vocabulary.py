@@ -40,10 +40,12 @@ def share_of(interpreter: Interpreter, cuts: Cuts, node: NodeProto, ranks: int) 
         ranks: How many ranks there are.
     """
     scope, kind = interpreter.scope, operator(node)
+    if any(name in cuts.tensors for name in (*node.input, *node.output)):
+        return None
     if kind == "Gather" and int_attribute(node, "axis", 0) == 0 and node.input[1] in scope.inputs:
         return _share(interpreter, node, 0, 1, ranks)
     adds = kind == "Gemm" and len(node.input) > 2
-    if kind in ("MatMul", "Gemm") and not adds and node.input[0] not in cuts.tensors and ends(scope, node.output[0]):
+    if kind in ("MatMul", "Gemm") and not adds and ends(scope, node.output[0]):
         turned = kind == "Gemm" and int_attribute(node, "transB", 0)
         return _share(interpreter, node, 1, 0 if turned else 1, ranks)
     return None
