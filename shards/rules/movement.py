@@ -251,6 +251,21 @@ def expand(q: Question) -> bool:
     return True
 
 
+def scattered(q: Question) -> bool:
+    """Rows that are written into a cache, at places that are told for each sequence."""
+    cut = q.outputs.get(0) or q.inputs.get(0) or q.inputs.get(1)
+    if cut is None:
+        return False
+    if cut.axis in (0, int_attribute(q.node, "axis", -2) % len(q.dims_out())):
+        raise NotSeparable("TensorScatter writes at places of the axis")
+    for position in (0, 1):
+        q.want(position, cut)
+    if q.has(2):
+        q.whole(2)
+    q.give(cut)
+    return True
+
+
 MOVEMENT: dict[tuple[str, str], Rule] = {
     ("", "Transpose"): transpose,
     ("", "Split"): split,
@@ -258,4 +273,5 @@ MOVEMENT: dict[tuple[str, str], Rule] = {
     ("", "Slice"): slice_,
     ("", "Gather"): gather,
     ("", "Expand"): expand,
+    ("", "TensorScatter"): scattered,
 }

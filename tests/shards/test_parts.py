@@ -13,8 +13,9 @@ from alibi_rewriter.rewriter.interpret.scopes import interpreted
 from alibi_rewriter.shards import stream
 from alibi_rewriter.shards.cuts import AxisCut, NotSeparable, evenly, local, mask_of, normal, ranges_of, taken, union
 from alibi_rewriter.shards.heads import divide
-from alibi_rewriter.shards.question import Question
+from alibi_rewriter.shards.question import How, Question
 from alibi_rewriter.shards.rank import RankModel, Weight
+from alibi_rewriter.shards.rules import RULES
 from alibi_rewriter.shards.rules.reshape import reshape
 from onnx import TensorProto, helper, numpy_helper
 from tiny import Graph
@@ -125,6 +126,46 @@ def test_a_reshape_that_mixes_parts_is_refused() -> None:
         asked((2, 12), (2, 4, 3), AxisCut(1, 12, (((0, 4),), ((4, 5),), ((5, 12),))))
     with pytest.raises(NotSeparable):
         asked((4, "S"), (-1,), AxisCut(0, 4, evenly(4, 2)))
+
+
+# --- single operators ----------------------------------------------------------------------------------------
+
+
+def followed(
+    op: str, shapes: list[tuple[int | str, ...]], cut: AxisCut, *, opset: int = 24, **said: object
+) -> Question:
+    """What follows of a cut of an operator's output."""
+    graph = Graph(opset)
+    names = [graph.input(f"x{k}", shape) for k, shape in enumerate(shapes)]
+    made = graph.add(op, *names, **said)
+    model = graph.model(made)
+    root = index_graph(model.graph, opset_versions(model), Path())
+    question = Question(model.graph.node[0], next(interpreted(root)), cut.ranks, {}, {0: cut})
+    assert RULES["", op](question)
+    return question
+
+
+def test_rows_are_scattered_into_the_cache_of_a_rank() -> None:
+    shapes: list[tuple[int | str, ...]] = [("B", 4, 16, 8), ("B", 4, "S", 8)]
+    heads = AxisCut(1, 4, evenly(4, 2))
+    assert followed("TensorScatter", shapes, heads).wanted_inputs == {0: (How.CUT, heads), 1: (How.CUT, heads)}
+    for axis, extent in ((0, 2), (2, 16)):
+        with pytest.raises(NotSeparable):
+            followed("TensorScatter", [(2, 4, 16, 8), (2, 4, 16, 8)], AxisCut(axis, extent, evenly(extent, 2)))
+
+
+@pytest.mark.parametrize("op", ["Softmax", "LayerNormalization", "ReduceMean"])
+def test_operators_along_an_axis_keep_cuts_of_others(op: str) -> None:
+    said: dict[str, object] = {"axis": -1} if op != "ReduceMean" else {"axes": [-1]}
+    shapes: list[tuple[int | str, ...]] = [("B", 6, 8)] + ([(8,)] if op == "LayerNormalization" else [])
+    rows = AxisCut(1, 6, evenly(6, 3))
+    assert followed(op, shapes, rows, opset=17, **said).wanted_inputs == {0: (How.CUT, rows)}
+    with pytest.raises(NotSeparable, match="acts across the axis"):
+        followed(op, shapes, AxisCut(2, 8, evenly(8, 2)), opset=17, **said)
+
+
+def test_what_has_no_rule_is_not_followed() -> None:
+    assert not {"QuantizeLinear", "TopK", "NonZero", "Einsum", "DynamicQuantizeLinear"} & {op for _, op in RULES}
 
 
 # --- streamed slices -----------------------------------------------------------------------------------------
