@@ -16,7 +16,7 @@ from onnx import NodeProto, TensorProto
 
 from ..graph.index import label, operator
 from ..rewriter.interpret import Interpreter
-from .cuts import AxisCut, NotSeparable, evenly, union
+from .cuts import AxisCut, NotSeparable, features, union
 from .heads import Heads
 from .question import How, Question
 from .rules import RULES
@@ -236,7 +236,7 @@ class Follower:
                 dims = self._interpreter.dims(name)
                 extent = dims[known[0]].constant if dims and known else None
                 if self._of(name) is None and name in self._scope.consumers and extent is not None:
-                    self._set(name, AxisCut(known[0], int(extent), evenly(int(extent), self._ranks)))
+                    self._set(name, AxisCut(known[0], int(extent), features(int(extent), self._ranks)))
                     return True
         return False
 

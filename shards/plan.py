@@ -21,7 +21,7 @@ from ..graph.index import (
 )
 from ..rewriter.interpret import Interpreter
 from ..rewriter.interpret.scopes import interpreted
-from .cuts import AxisCut, NotSeparable, evenly
+from .cuts import AxisCut, NotSeparable, features
 from .follow import Cuts, Follower
 from .heads import Heads, divide
 from .local import Change, change
@@ -245,7 +245,7 @@ class _Planner:
             return
         try:
             follower = self._follower()
-            follower.cut_tensor(node.input[0], AxisCut(len(dims) - 1, int(extent), evenly(int(extent), plan.ranks)))
+            follower.cut_tensor(node.input[0], AxisCut(len(dims) - 1, int(extent), features(int(extent), plan.ranks)))
             self._keep(follower)
         except NotSeparable as reason:
             plan.whole[label(node)] = str(reason)

@@ -11,7 +11,18 @@ import pytest
 from alibi_rewriter.graph.index import index_graph, opset_versions
 from alibi_rewriter.rewriter.interpret.scopes import interpreted
 from alibi_rewriter.shards import stream
-from alibi_rewriter.shards.cuts import AxisCut, NotSeparable, evenly, local, mask_of, normal, ranges_of, taken, union
+from alibi_rewriter.shards.cuts import (
+    AxisCut,
+    NotSeparable,
+    evenly,
+    features,
+    local,
+    mask_of,
+    normal,
+    ranges_of,
+    taken,
+    union,
+)
 from alibi_rewriter.shards.heads import divide
 from alibi_rewriter.shards.question import How, Question
 from alibi_rewriter.shards.rank import RankModel, Weight
@@ -39,6 +50,13 @@ def test_cuts_know_whether_every_index_is_somewhere_once() -> None:
     assert not AxisCut(0, 7, (((0, 4),), ((3, 7),))).exact
     assert not AxisCut(0, 7, (((0, 3),), ((4, 7),))).exact
     assert AxisCut(1, 2, (((0, 2),),) * 3).trivial
+
+
+def test_shares_that_differ_are_of_whole_blocks() -> None:
+    assert features(96, 4) == evenly(96, 4)
+    assert features(256, 3) == (((0, 64),), ((64, 128),), ((128, 256),))
+    assert features(40, 3) == (((0, 8),), ((8, 24),), ((24, 40),))
+    assert features(7, 3) == evenly(7, 3)
 
 
 def test_cuts_of_different_axes_have_no_union() -> None:
