@@ -550,7 +550,7 @@ class _Report(TypedDict):
 
 
 class Report(_Report, total=False):
-    """The report of a run; ``pictures`` with ``--report``, and ``engine`` and ``tensor_parallel`` with these options."""
+    """The report of a run; ``pictures``, ``engine`` and ``tensor_parallel`` where they are asked for."""
 
     pictures: PicturesRecord | None
     engine: EngineRecord
