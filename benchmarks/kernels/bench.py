@@ -56,6 +56,20 @@ VARIED = (
     Shape(4, 16, 16, 4096, 4096, 128, True), Shape(1, 32, 32, 8192, 8192, 64, True),
     Shape(32, 12, 12, 512, 512, 64, False),
 )  # fmt: skip
+SHARP = tuple(
+    dataclasses.replace(shape, dtype=dtype, spread=spread, sink=sink)
+    for shape in (
+        Shape(1, 32, 32, 4096, 4096, 128, True), Shape(8, 16, 16, 2048, 2048, 64, True),
+        Shape(64, 12, 12, 512, 512, 64, False),
+    )
+    for dtype in ("float16", "bfloat16")
+    for spread, sink in (
+        (1.0, 0.0), (2.0, 0.0), (3.0, 0.0), (6.0, 0.0), (12.0, 0.0), (24.0, 0.0), (1.0, 12.0), (1.0, 45.0),
+    )
+)  # fmt: skip
+"""Trained models have sharp scores, and keys that all rows look at; normal inputs have neither."""
+FLAT = 1e-6
+"""Slopes of rows with a sink, of the usual ones: with those the bias would outweigh a sink that is far away."""
 
 
 class Ours:
@@ -127,7 +141,8 @@ def attempt(
 def measure(ours: Ours, shape: Shape, wanted: Sequence[str], repeat: int, skip: bool) -> dict[str, Any]:
     """All figures of one row; peers whose names hold one of ``wanted``."""
     sets = inputs_of(shape)
-    rows = [attempt("ours", lambda: ours.runs(shape, sets), repeat)]
+    factor = FLAT if shape.sink else 1.0
+    rows = [attempt("ours", lambda: ours.runs(shape, sets, slope_factor=factor), repeat)]
     wanted_result = ours.kept[0][0].output.clone() if "ms" in rows[0] else None
     if skip:
         rows.append(attempt("ours, certified skip", lambda: ours.runs(shape, sets, skip=True), repeat))
@@ -137,7 +152,8 @@ def measure(ours: Ours, shape: Shape, wanted: Sequence[str], repeat: int, skip: 
             flat = functools.partial(ours.runs, shape, sets, skip=skipping, slope_factor=1e-6)
             rows.append(attempt(name, flat, repeat))
     for name, peer in peers(shape, sets).items():
-        if any(part in name for part in wanted):
+        # Peers with a bias have the usual slopes.
+        if any(part in name for part in wanted) and not (shape.sink and peer.accepts is not None):
             rows.append(attempt(name, peer.make, repeat, wanted_result, peer.accepts))
     ours.forget()
     for row in rows:
@@ -177,12 +193,18 @@ def copy_tbytes(repeat: int) -> float:
     return 2 * source.numel() / median_ms([lambda: target.copy_(source)], repeat) / 1e9
 
 
+SECTIONS = (
+    ("prefill", "tflops"), ("others", "tflops"), ("sharp", "tflops"), ("inputs", "tflops"), ("decode", "tbytes"),
+)  # fmt: skip
+"""Of the table, with the rate that is told."""
+
+
 def markdown(document: dict[str, Any]) -> str:
     """The same figures for people."""
     lines = ["# Kernel benchmark", ""]
     lines += [f"- {name}: {value}" for name, value in document["environment"].items()]
     lines += [f"- device copy: {document['copy_tbytes']:.2f} TB/s", ""]
-    for section, unit in (("prefill", "tflops"), ("others", "tflops"), ("inputs", "tflops"), ("decode", "tbytes")):
+    for section, unit in SECTIONS:
         if document.get(section):
             label = "TFLOP/s, counted without skipping" if unit == "tflops" else "TB/s of keys and values"
             lines += [f"## {section} ({label})", ""]
@@ -201,12 +223,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Measures the ALiBi attention kernels and their peers.")
     parser.add_argument("--output", type=Path, default=Path("results"))
     parser.add_argument("--bundles", type=Path, default=Path("build/kernels"))
-    parser.add_argument("--only", choices=("prefill", "decode", "others", "inputs"), action="append")
+    parser.add_argument("--only", choices=("prefill", "decode", "others", "sharp", "inputs"), action="append")
     parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--peer", action="append", help="only peers with this in their name; may be repeated")
     parser.add_argument("--repeat", type=int, default=40)
     options = parser.parse_args(arguments)
-    sections = options.only or ["prefill", "decode", "others", "inputs"]
+    sections = options.only or ["prefill", "decode", "others", "sharp", "inputs"]
     wanted = [] if options.no_peers else options.peer or [""]
     torch.manual_seed(0)
     torch.zeros(1, device="cuda")
@@ -214,7 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     document: dict[str, Any] = {"environment": environment(), "copy_tbytes": copy_tbytes(options.repeat)}
     with Worker() as worker:
         ours = Ours(options.bundles, worker)
-        for section, shapes in (("prefill", PREFILL), ("decode", DECODE), ("others", OTHERS)):
+        for section, shapes in (("prefill", PREFILL), ("decode", DECODE), ("others", OTHERS), ("sharp", SHARP)):
             if section in sections:
                 document[section] = []
                 for shape in shapes:

@@ -23,18 +23,24 @@ def slopes(heads: int, device: str = "cuda") -> torch.Tensor:
 
 
 def inputs_of(shape: Shape, scale: float = 1.0, device: str = "cuda") -> list[tuple[Any, Any, Any]]:
-    """Normally distributed query, key and value, as many sets as rotating takes."""
+    """Normally distributed query, key and value, as many sets as rotating takes; sharp and with a sink as asked for."""
     kind = getattr(torch, shape.dtype)
     query = (shape.batch, shape.heads, shape.s_q, shape.head_dim)
     key = (shape.batch, shape.kv_heads, shape.s_kv, shape.head_dim)
     sets = max(1, min(8, -(-ROTATE_BYTES // shape.input_bytes)))
-    return [
-        tuple(
-            (torch.randn(size, device=device) * factor).to(kind)
-            for size, factor in ((query, scale), (key, 1.0), (key, 1.0))
-        )
-        for _ in range(sets)
-    ]
+    found = []
+    for _ in range(sets):
+        drawn = [
+            torch.randn(size, device=device) * factor
+            for size, factor in ((query, scale * shape.spread), (key, 1.0), (key, 1.0))
+        ]
+        if shape.sink:
+            # One column of the heads is for the first key alone.
+            drawn[0][..., 0], drawn[1][..., 0] = 1.0, 0.0
+            drawn[1][:, :, 0] = 0.0
+            drawn[1][:, :, 0, 0] = shape.sink * shape.head_dim**0.5
+        found.append(tuple(each.to(kind) for each in drawn))
+    return found
 
 
 def extras_of(shape: Shape, device: str = "cuda") -> tuple[Any, Any]:

@@ -30,7 +30,12 @@ def paper_slopes(heads: int) -> list[float]:
 
 @dataclass(frozen=True)
 class Shape:
-    """One attention of a table."""
+    """One attention of a table.
+
+    Attributes:
+        spread: Standard deviation of the scores before the bias, in nats.
+        sink: By how many nats the first key outweighs an average one in every row; 0: it is like the others.
+    """
 
     batch: int
     heads: int
@@ -41,6 +46,8 @@ class Shape:
     causal: bool
     dtype: str = "bfloat16"
     extra: str = "none"
+    spread: float = 1.0
+    sink: float = 0.0
 
     def __post_init__(self) -> None:
         known = self.extra in (*INPUTS, *EXPORTED_INPUTS)
@@ -72,7 +79,9 @@ class Shape:
         heads = f"{self.heads}" if self.heads == self.kv_heads else f"{self.heads}/{self.kv_heads}"
         form = "causal" if self.causal else "symmetric"
         extra = "" if self.extra == "none" else f" {self.extra}"
-        return f"{self.batch} {heads} {self.s_q}{keys} {self.head_dim} {form} {self.dtype}{extra}"
+        spread = "" if self.spread == 1.0 else f" scores {self.spread:g}"
+        sink = f" sink {self.sink:g}" if self.sink else ""
+        return f"{self.batch} {heads} {self.s_q}{keys} {self.head_dim} {form} {self.dtype}{extra}{spread}{sink}"
 
     @property
     def mask_dtype(self) -> str | None:

@@ -155,8 +155,8 @@ def hopper_constants(request: KernelRequest, tile: Tile, skip: bool, looks: bool
         "POSITIONS": variant.positions, "TERMS": False,
         "D": padded_head(request.head_dim), "V": padded_head(request.value_dim), "BLOCK_N": tile.block_n,
         "STAGES": tile.stages, "CONSUMERS": tile.block_m // 64, "SKIP": skip, "QUERIES": 2, "FIXED_MAX": True,
-        "MAX_FROM_RAW_SCORES": raw, "ROW_TWINS": wide and (form != 2 or raw),
-        "LEAST_TOTAL": 2.0**-60 if wide else 2.0**-4, "LENGTHS": variant.lengths, "BUNDLE_MIB": bundle,
+        "MAX_FROM_RAW_SCORES": raw, "ROW_TWINS": wide and (form != 2 or raw), "LIFTS": not wide,
+        "LEAST_TOTAL": 2.0**-96 if wide else 2.0**-4, "LENGTHS": variant.lengths, "BUNDLE_MIB": bundle,
         # A producer that looks at masks needs more.
         "CONSUMER_REGISTERS": 232 if roomy else 240, "PRODUCER_REGISTERS": 40 if roomy else 24,
     }  # fmt: skip

@@ -7,8 +7,21 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma, warpgroup_mma_wait
 
 from .hidden import clear_hidden, clear_strange
+from .lifting import declare_outgrown, lifts, settled
 from .output import finish, hand_over_repeat_mask, wait_written
-from .products import add_values, ask_scores, multiply, query_of, rescaled, rounded_weights, sums_layout
+from .products import (
+    add_awaited_values,
+    add_values,
+    ask_scores,
+    await_values,
+    multiply,
+    packed_weights,
+    query_of,
+    rescaled,
+    rounded_weights,
+    sums_layout,
+    unpacked_weights,
+)
 from .rows import block_info_of
 from .shared import (  # fmt: skip
     BATCH,
@@ -48,6 +61,7 @@ from .weights import (
     first_peaks,
     masked,
     mean_weights,
+    moves_at_edges,
     natural,
     scores_layout,
     vector_of,
@@ -99,10 +113,14 @@ def _start(products, step, queries_seen, me):
     said = block_info_of(shared, stage_of(step, settings), settings)[1], start, tile, slot
     if me.FIXED_MAX:
         products = masked(products, said, me)
-    peak, before, behind = first_peaks(products, slope, shift, reach, me)
+    peak, before, behind = first_peaks(products, slope, shift, reach, left, me)
     vector = vector_of(step, me)
     line = BiasLine(slope, reference, row_as_key, shift)
-    weights, _, peak = edge_weights(products, peak, vector, start, said, line, me)
+    SEARCHES: gl.constexpr = not (me.FIXED_MAX and settings.MAX_FROM_RAW_SCORES)
+    weights, _, peak = edge_weights(products, peak, vector, start, said, line, me, SEARCHES)
+    if lifts(me) and (settings.MASK or settings.MASK_ROWS):
+        # A row that sees no key there goes by zero.  If that was far too much, its tile is done again.
+        peak = gl.where(peak == float("-inf"), 0.0, peak)
     if clears_hidden(settings) and not me.FIXED_MAX:
         clear_hidden(step, vector, me)
     return NearBlocks(tile, first, diagonal_blocks, edges), left, right, line, peak, Anchors(before, behind), weights
@@ -122,6 +140,40 @@ def _destination(slot, me):
 
 
 @gluon.jit
+def _multiply(weights, out, sums, peak, more, step, queries_seen, me):
+    """Asks for the scores of block ``step`` and for what the weights of the one before add; lifts the row maxima."""
+    if lifts(me):
+        # Weights may be rounded before the scores are asked for, or while those are on their way: ptxas makes the
+        # faster loop of the one or of the other.
+        LATE: gl.constexpr = me.settings.POSITIONS or me.settings.V > 128
+        packed = gl.to_tensor(0)
+        if not LATE:
+            packed = packed_weights(weights)
+        scoring = ask_scores(step, queries_seen, me)
+        await_values(step - 1, me)
+        if LATE:
+            packed = packed_weights(weights)
+        packed, out, sums, peak = settled(packed, weights, out, sums, peak, me)
+        adding, counting = add_awaited_values(unpacked_weights(packed, me), out, sums, more, step - 1, me)
+    else:
+        scoring, adding, counting = multiply(weights, out, sums, more, step, queries_seen, me)
+    return scoring, adding, counting, peak
+
+
+@gluon.jit
+def _add_last(weights, out, sums, peak, more, step, me):
+    """Adds what the weights of the block before ``step`` add and waits for it; lifts the row maxima."""
+    if lifts(me):
+        await_values(step - 1, me)
+        packed, out, sums, peak = settled(packed_weights(weights), weights, out, sums, peak, me)
+        ending = add_awaited_values(unpacked_weights(packed, me), out, sums, more, step - 1, me)
+    else:
+        ending = add_values(rounded_weights(weights, me), out, sums, more, step - 1, me)
+    out, sums = warpgroup_mma_wait(0, deps=ending)
+    return out, sums, peak
+
+
+@gluon.jit
 def _consume_pass(
     step, queries_seen, shared, sizes, row_mask, output_map, scale_natural, settings, FIXED_MAX: gl.constexpr,
     WHO: gl.constexpr,
@@ -131,8 +183,7 @@ def _consume_pass(
     QUERIES: gl.constexpr = settings.QUERIES
     SCORES: gl.constexpr = scores_layout(settings)
     BY_ROW: gl.constexpr = gl.SliceLayout(1, SCORES)
-    # Whether the maximum still moves in the blocks that the diagonal crosses.
-    MOVES: gl.constexpr = not (FIXED_MAX and settings.MAX_FROM_RAW_SCORES)
+    MOVES: gl.constexpr = moves_at_edges(settings, FIXED_MAX)
     row = gl.arange(0, ROWS_PER_CONSUMER, layout=BY_ROW)
     column = gl.arange(0, BLOCK_N, layout=gl.SliceLayout(0, SCORES))
     scale = scale_natural
@@ -140,6 +191,8 @@ def _consume_pass(
         scale = scale * LOG2E
     s_kv = sizes.s_kv
     me = ConsumerPass(shared, sizes, row_mask, row, column, scale, settings, FIXED_MAX, WHO)
+    if lifts(me):
+        declare_outgrown(me)
     tiles_done = gl.to_tensor(0)
     repeats = gl.to_tensor(0)
     repeat_mask = gl.zeros([ROWS_PER_CONSUMER], dtype=gl.int32, layout=BY_ROW)
@@ -161,7 +214,7 @@ def _consume_pass(
             stop = gl.where(read_tile_info(shared, slot, CERTIFIED_AFTER) > 1, near.edges + 1, stop)
         while j < stop:
             while j < stop:
-                scoring, adding, counting = multiply(weights, out, sums, j > 1, step, queries_seen, me)
+                scoring, adding, counting, peak = _multiply(weights, out, sums, peak, j > 1, step, queries_seen, me)
                 vector = vector_of(step, me)
                 block, reads_mask = block_info_of(shared, stage_of(step, settings), settings)
                 products, adding, counting = warpgroup_mma_wait(2, deps=(scoring, adding, counting))
@@ -172,7 +225,7 @@ def _consume_pass(
                 # Weights of this block; the products of the one before with its values are still in flight.
                 if j < near.edges:
                     start_e = gl.where(j >= near.diagonal_blocks, s_kv // BLOCK_N, near.first + j) * BLOCK_N
-                    weights, keep, peak = edge_weights(products, peak, vector, start_e, said, line, me)
+                    weights, keep, peak = edge_weights(products, peak, vector, start_e, said, line, me, MOVES)
                 else:
                     start = block * BLOCK_N
                     if not settings.MASK_ROWS:
@@ -218,8 +271,7 @@ def _consume_pass(
             stop += read_tile_info(shared, slot, EXTRA)
             empty = gl.zeros([ROWS_PER_CONSUMER], dtype=gl.int32, layout=BY_ROW)
             while j < stop:
-                ending = add_values(rounded_weights(weights, me), out, sums, j > 1, step - 1, me)
-                out, sums = warpgroup_mma_wait(0, deps=ending)
+                out, sums, peak = _add_last(weights, out, sums, peak, j > 1, step, me)
                 if settings.MASK_ROWS:
                     # Which rows see no key shows in their sums, once the last block that has keys is in them.
                     total = gl.convert_layout(gl.max(sums, 1), BY_ROW)
@@ -240,14 +292,13 @@ def _consume_pass(
             coming = read_tile_info(shared, queries_seen & (QUERIES - 1), TILE)
             if coming >= 0:
                 # The next tile's first scores, and the last of this one's output while they become weights.
-                scoring, adding, counting = multiply(weights, out, sums, j > 1, step, queries_seen, me)
+                scoring, adding, counting, peak = _multiply(weights, out, sums, peak, j > 1, step, queries_seen, me)
                 products, adding, counting = warpgroup_mma_wait(2, deps=(scoring, adding, counting))
                 near, left, right, line, peak, anchors, weights = _start(products, step, queries_seen, me)
                 out, sums = warpgroup_mma_wait(0, deps=(adding, counting))
             else:
                 near = NearBlocks(coming, near.first, near.diagonal_blocks, near.edges)
-                ending = add_values(rounded_weights(weights, me), out, sums, j > 1, step - 1, me)
-                out, sums = warpgroup_mma_wait(0, deps=ending)
+                out, sums, peak = _add_last(weights, out, sums, peak, j > 1, step, me)
             destination = _destination(slot, me)
             # The previous tile's copy out of the staging buffer has to be over before it is overwritten.
             tma.store_wait(0)
@@ -259,8 +310,7 @@ def _consume_pass(
             repeat_mask = finish(out, sums, repeat_mask, destination, tiles_done, output_map, me)
         else:
             # This tile's output goes out by way of where its queries are, and the next ones come after it.
-            ending = add_values(rounded_weights(weights, me), out, sums, j > 1, step - 1, me)
-            out, sums = warpgroup_mma_wait(0, deps=ending)
+            out, sums, peak = _add_last(weights, out, sums, peak, j > 1, step, me)
             # All warps are done with the queries.
             gl.thread_barrier()
             destination = _destination(slot, me)

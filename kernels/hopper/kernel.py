@@ -31,9 +31,10 @@ which -3.3e38 is a number like others.
 With FIXED_MAX the row maximum is looked for in the first blocks only, those that are compared element by element.  With
 MAX_FROM_RAW_SCORES (bfloat16, whose exponents allow it) scores without their bias stand for it, in half of the first
 block alone.  Weights then may exceed one.  A maximum and a subtraction per score are saved, and the rescaling of the
-output.  The sum of a row's weights shows whether this was good enough; if it was not, the consumer marks the tile.  At
-the end the program does its marked tiles again, with the maximum kept block by block.  So the result never depends on
-the shortcut, only the time does.
+output.  With LIFTS (float16, whose exponents allow little) the first block alone is searched, and weights that outgrow
+the type lift the maximum (``lifting``).  The sum of a row's weights shows whether this was good enough; if it was not,
+the consumer marks the tile.  At the end the program does its marked tiles again, with the maximum kept block by block.
+So the result never depends on the shortcut, only the time does.
 
 Where a boolean mask hides keys, a tile whose result is not finite is done again, too, and the second pass clears the
 values of hidden keys: they must not matter, whatever they hold (``hidden``).
@@ -74,7 +75,8 @@ def alibi_prefill_hopper(
     window_left, window_right, scale_natural, empty_mean,
     FORM: gl.constexpr, FIXED_MAX: gl.constexpr, MAX_FROM_RAW_SCORES: gl.constexpr, SKIP: gl.constexpr,
     MASK: gl.constexpr, ADDITIVE: gl.constexpr, POSITIONS: gl.constexpr, TERMS: gl.constexpr, MASK_ROWS: gl.constexpr,
-    READS: gl.constexpr, WINDOW: gl.constexpr, ROW_TWINS: gl.constexpr, BUNDLE_MIB: gl.constexpr,
+    READS: gl.constexpr, WINDOW: gl.constexpr, ROW_TWINS: gl.constexpr, LIFTS: gl.constexpr,
+    BUNDLE_MIB: gl.constexpr,
     D: gl.constexpr, V: gl.constexpr, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, QUERIES: gl.constexpr,
     CONSUMERS: gl.constexpr, LEAST_TOTAL: gl.constexpr, LENGTHS: gl.constexpr, CONSUMER_REGISTERS: gl.constexpr,
     PRODUCER_REGISTERS: gl.constexpr,
@@ -145,7 +147,7 @@ def alibi_prefill_hopper(
     mbarrier.init(ready, count=CONSUMERS + 1)
     fence_async_shared()
     settings = Settings(FORM, FIXED_MAX, MAX_FROM_RAW_SCORES, SKIP, MASK, ADDITIVE, POSITIONS, BY_TERMS, MASK_ROWS,
-                        READS, WINDOW, ROW_TWINS, BUNDLE_MIB, D, V, BLOCK_N, STAGES, QUERIES, CONSUMERS,
+                        READS, WINDOW, ROW_TWINS, LIFTS, BUNDLE_MIB, D, V, BLOCK_N, STAGES, QUERIES, CONSUMERS,
                         LEAST_TOTAL, LENGTHS)  # fmt: skip
     sizes = Sizes(gl.to_tensor(batch_size), gl.to_tensor(heads), gl.to_tensor(group), gl.to_tensor(s_q),
                   gl.to_tensor(s_kv))  # fmt: skip

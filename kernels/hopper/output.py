@@ -8,8 +8,8 @@ from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared,
 
 from .shared import ROWS_PER_CONSUMER, add_to_repeat_mask, clears_hidden
 
-LARGEST_TOTAL = gl.constexpr(1.152921504606847e18)
-"""2^60: far from the largest float32, also after the product with a value of up to 2^67."""
+LARGEST_TOTAL = gl.constexpr(1.2379400392853803e27)
+"""2^90: far from the largest float32, also after the product with a value of up to 2^37."""
 
 
 @gluon.jit

@@ -51,21 +51,54 @@ def rounded_weights(weights, me):
 
 
 @gluon.jit
+def packed_weights(weights):
+    """The weights of a block as float16, two neighbours in 32 bits.
+
+    A branch may change them, and 16-bit values that come out of a branch are taken apart and put together again.
+    """
+    low, high = gl.split(weights.reshape([ROWS_PER_CONSUMER, weights.shape[1] // 2, 2]))
+    return gl.inline_asm_elementwise("cvt.rn.f16x2.f32 $0, $2, $1;", "=r,r,r", [low, high], gl.int32, True, 1)
+
+
+@gluon.jit
+def unpacked_weights(packed, me):
+    """The same as the product with values takes them."""
+    OUT: gl.constexpr = sums_layout(me.settings.V)
+    WEIGHTS: gl.constexpr = gl.DotOperandLayout(operand_index=0, parent=OUT, k_width=2)
+    low, high = gl.inline_asm_elementwise(
+        "mov.b32 {$0, $1}, $2;", "=h,=h,r", [packed], (gl.float16, gl.float16), True, 1
+    )
+    return gl.convert_layout(gl.join(low, high).reshape([ROWS_PER_CONSUMER, me.settings.BLOCK_N]), WEIGHTS)
+
+
+@gluon.jit
+def await_values(step, me):
+    """Waits for the values of block ``step``."""
+    stage = stage_of(step, me.settings)
+    mbarrier.wait(me.shared.value_full.index(stage), phase_of(step, me.settings))
+
+
+@gluon.jit
+def add_awaited_values(rounded, out, sums, more, step, me):
+    """As :func:`add_values`, once the values are there."""
+    settings = me.settings
+    shared = me.shared
+    COUNT: gl.constexpr = sums_layout(COUNTS)
+    value = shared.value_tile.index(stage_of(step, settings)).reshape([settings.BLOCK_N, settings.V])
+    adding = warpgroup_mma(rounded, value, out, use_acc=more, is_async=True)
+    counted = gl.convert_layout(rounded, gl.DotOperandLayout(operand_index=0, parent=COUNT, k_width=2))
+    counting = warpgroup_mma(counted, shared.ones.permute((1, 0)), sums, use_acc=more, is_async=True)
+    return adding, counting
+
+
+@gluon.jit
 def add_values(rounded, out, sums, more, step, me):
     """Asks for what the weights of block ``step`` add to the output and to their sums.
 
     Without ``more`` they overwrite what is there, whatever it is.
     """
-    settings = me.settings
-    shared = me.shared
-    COUNT: gl.constexpr = sums_layout(COUNTS)
-    stage = stage_of(step, settings)
-    mbarrier.wait(shared.value_full.index(stage), phase_of(step, settings))
-    value = shared.value_tile.index(stage).reshape([settings.BLOCK_N, settings.V])
-    adding = warpgroup_mma(rounded, value, out, use_acc=more, is_async=True)
-    counted = gl.convert_layout(rounded, gl.DotOperandLayout(operand_index=0, parent=COUNT, k_width=2))
-    counting = warpgroup_mma(counted, shared.ones.permute((1, 0)), sums, use_acc=more, is_async=True)
-    return adding, counting
+    await_values(step, me)
+    return add_awaited_values(rounded, out, sums, more, step, me)
 
 
 @gluon.jit

@@ -76,6 +76,7 @@ class Settings:
     READS: gl.constexpr
     WINDOW: gl.constexpr
     ROW_TWINS: gl.constexpr
+    LIFTS: gl.constexpr
     BUNDLE_MIB: gl.constexpr
     D: gl.constexpr
     V: gl.constexpr

@@ -16,6 +16,9 @@ from .shared import (
     stage_of,
 )
 
+DEPTH = gl.constexpr(88.0)
+"""By how many powers of two maxima that are lifted may start below the raw scores of the first block."""
+
 
 @gluon.constexpr_function
 def scores_layout(settings):
@@ -149,13 +152,27 @@ def far_start(j, left, first, crossed, settings):
 
 
 @gluon.jit
-def first_peaks(products, slope, shift, reach, me):
+def _largest_of_half(products, like):
+    """The largest product of each row in half of a block; as ``like``."""
+    half: gl.constexpr = products.shape[1] // 2
+    nearer, _ = gl.split(products.reshape([ROWS_PER_CONSUMER, 2, half]).permute((0, 2, 1)))
+    return gl.convert_layout(gl.max(nearer, 1), like.type.layout)
+
+
+@gluon.constexpr_function
+def _starts_below_raw(settings, FIXED_MAX):
+    plain = not (settings.MASK or settings.MASK_ROWS or settings.POSITIONS)
+    return FIXED_MAX and settings.LIFTS and plain and settings.FORM == FORM_CAUSAL
+
+
+@gluon.jit
+def first_peaks(products, slope, shift, reach, left, me):
     """Where the row maxima start: (those of the crossed blocks, what is left of them, what is right of them).
 
     With MAX_FROM_RAW_SCORES the largest score in half of the first block, without its bias, stands for the largest of
     all with it.  With ROW_TWINS rows r and r + 8 have one number left of the diagonal and one right of it.  Their
     maxima differ by the bias between them, in opposite directions.  So the output changes its scale between the sides
-    (``crossing`` in ``consumer``).
+    (``crossing`` in ``consumer``).  ``left`` counts the blocks left of the crossed ones.
     """
     settings = me.settings
     FIXED_MAX: gl.constexpr = me.FIXED_MAX
@@ -166,8 +183,7 @@ def first_peaks(products, slope, shift, reach, me):
             peak = gl.max(products, 1) * me.scale
             peak = gl.where(peak == float("-inf"), 0.0, peak)
         else:
-            nearer, _ = gl.split(products.reshape([ROWS_PER_CONSUMER, 2, settings.BLOCK_N // 2]).permute((0, 2, 1)))
-            peak = gl.convert_layout(gl.max(nearer, 1), shift.type.layout) * me.scale
+            peak = _largest_of_half(products, shift) * me.scale
         if settings.FORM == FORM_SYMMETRIC:
             # Distances are subtracted: a tile whose slope is negative is left to the second pass.
             peak = gl.where(slope < 0.0, float("nan"), peak)
@@ -177,6 +193,10 @@ def first_peaks(products, slope, shift, reach, me):
             peak -= reach
         if settings.ROW_TWINS:
             peak = larger_of_twins(peak)
+    elif _starts_below_raw(settings, FIXED_MAX):
+        # The first rows see few keys of this block.  One far below those that they do not see cannot be lifted at once
+        # by as much as the next blocks may ask for.
+        peak = gl.where(left > 0, _largest_of_half(products, shift) * me.scale + shift - DEPTH, peak)
     before = peak
     behind = peak
     if FIXED_MAX and settings.MAX_FROM_RAW_SCORES and settings.ROW_TWINS and settings.FORM == FORM_SYMMETRIC:
@@ -187,9 +207,21 @@ def first_peaks(products, slope, shift, reach, me):
     return peak, before, behind
 
 
+@gluon.constexpr_function
+def moves_at_edges(settings, FIXED_MAX):
+    """Whether row maxima still move in the blocks that are compared key by key, behind the first one.
+
+    Those that can be lifted need not.
+    """
+    return not (FIXED_MAX and (settings.MAX_FROM_RAW_SCORES or settings.LIFTS))
+
+
 @gluon.jit
-def edge_weights(products, peak, vector, start, said, line, me):
-    """Weights of a block in which every key is compared with its row; (weights, factor for the past, peak)."""
+def edge_weights(products, peak, vector, start, said, line, me, MOVES: gl.constexpr):
+    """Weights of a block in which every key is compared with its row; (weights, factor for the past, peak).
+
+    With MOVES the peaks may be below its scores, and move.
+    """
     settings = me.settings
     FIXED_MAX: gl.constexpr = me.FIXED_MAX
     VECTOR: gl.constexpr = by_vector(settings, FIXED_MAX)
@@ -199,13 +231,17 @@ def edge_weights(products, peak, vector, start, said, line, me):
         base = gl.to_tensor(0.0)
         ahead = line.slope * (line.row_as_key - start).to(gl.float32)
         bend = gl.abs(_lines(ahead, -line.slope, settings))
-        if FIXED_MAX and settings.MAX_FROM_RAW_SCORES:
+        if settings.MAX_FROM_RAW_SCORES and not MOVES:
             scores = gl.fma(products, me.scale, -peak[:, None]) - bend
             if VECTOR:
                 scores += vector[None, :]
         else:
             # The sign of the slope, because its size is inside the absolute value.
-            bias = gl.where(line.slope < 0.0, 1.0, -1.0) * bend
+            sign = gl.where(line.slope < 0.0, 1.0, -1.0)
+            if MOVES:
+                bias = sign * bend
+            else:
+                bias = gl.fma(bend, sign, -peak[:, None])
             if VECTOR:
                 bias += vector[None, :]
             scores = _selected(gl.fma(products, me.scale, bias), vector, me)
@@ -218,7 +254,7 @@ def edge_weights(products, peak, vector, start, said, line, me):
         if settings.POSITIONS:
             base = gl.to_tensor(0.0)
         anchor = zeros
-        if FIXED_MAX and settings.MAX_FROM_RAW_SCORES:
+        if not MOVES:
             anchor = base - peak
         if VECTOR:
             scores = _selected(gl.fma(products, me.scale, anchor[:, None] + vector[None, :]), vector, me)
@@ -233,12 +269,12 @@ def edge_weights(products, peak, vector, start, said, line, me):
             scores = gl.where(me.column[None, :] <= last[:, None], scores, float("-inf"))
         else:
             scores = gl.where((me.column < me.sizes.s_kv - start)[None, :], scores, float("-inf"))
-    if FIXED_MAX and settings.MAX_FROM_RAW_SCORES:
+    if MOVES:
+        weights, keep, new_peak = _online(scores, base, peak, True, FIXED_MAX and settings.ROW_TWINS, NATURAL)
+    else:
         new_peak = peak
         keep = peak
         weights = gl.exp2(scores)
-    else:
-        weights, keep, new_peak = _online(scores, base, peak, True, FIXED_MAX and settings.ROW_TWINS, NATURAL)
     return weights, keep, new_peak
 
 
@@ -261,6 +297,8 @@ def _side_weights(products, peak, anchor, vector, start, said, line, me, SIGN: g
     if FIXED_MAX:
         found = anchor
         if not settings.MAX_FROM_RAW_SCORES:
+            found = peak
+        if moves_at_edges(settings, FIXED_MAX):
             # A row that has seen no key has no maximum to go by.  Should it see one here, the tile may be repeated.
             found = gl.where(peak == float("-inf"), 0.0, peak)
         if VECTOR:

@@ -67,6 +67,11 @@ LONG = (
     (2, 20, 10, 333, 900, 32, False, 1.0, 1.0),
     (2, 4, 4, 300, 300, 24, True, 1.0, 1.0),
     (1, 4, 2, 200, 600, 8, False, 1.0, 1.0),
+    # Sharp enough for maxima to be lifted, not for tiles to be done again.
+    (1, 2, 2, 1500, 1500, 128, False, 12.0, 1.0),
+    (1, 2, 2, 1500, 1500, 64, True, 12.0, 1.0),
+    (1, 2, 2, 700, 900, 64, False, 12.0, 1e-6),
+    (1, 2, 2, 700, 700, 256, True, 6.0, 1e-6),
 )  # fmt: skip
 """Sizes for the kernels that only long sequences reach, with scores that force the repeated pass too."""
 
@@ -281,7 +286,7 @@ def test_a_tile_of_any_turn_is_repeated(turn: int, worker: Worker) -> None:
     rng = np.random.default_rng(turn)
     query, key, value = (rng.standard_normal((1, heads, length, depth)).astype(np.float32) for _ in range(3))
     query[:, chosen], key[:, chosen] = 1.0, 0.1 * key[:, chosen]
-    key[:, chosen, 5] = 7.5
+    key[:, chosen, 5] = 14.0
     slopes = np.full(heads, 1e-3, np.float32)
     case = as_seen(Case(query, key, value, slopes, depth**-0.5, True, False), "bfloat16")
     output = launch(bundle, case, "bfloat16", None, "BHSD")
