@@ -8,8 +8,7 @@
 namespace alibi::cuda {
 namespace {
 
-constexpr uint32_t kWarp = 32;
-constexpr uint32_t kMostThreads = 256;
+constexpr uint32_t kThreads = 256;
 
 // As in append.cu.
 struct Side {
@@ -26,9 +25,11 @@ struct Arguments {
     int64_t capacity;
     uint32_t heads;
     uint32_t rows;
+    uint32_t count;
+    uint32_t lanes;
 };
 
-static_assert(sizeof(Side) == 48 && sizeof(Arguments) == 128, "as the kernels have it");
+static_assert(sizeof(Side) == 48 && sizeof(Arguments) == 136, "as the kernels have it");
 
 uint32_t narrow(int64_t value) {
     if (value < 0 || value > INT32_MAX) throw std::runtime_error(std::string(kAppendOp) + ": a size is beyond 32 bits");
@@ -75,9 +76,11 @@ void append(Program const& program, AppendCall const& call, void* stream) {
     given.capacity = call.capacity;
     given.heads = narrow(call.heads);
     given.rows = narrow(call.rows);
-    uint32_t const threads = std::min(kMostThreads, (most + kWarp - 1) / kWarp * kWarp);
+    given.count = count;
+    given.lanes = std::min(most, kThreads);
+    uint32_t const rowsOfBlock = kThreads / given.lanes;
     void* parameters[] = {&given};
-    launch(program, entry, {count, 2}, threads, parameters, stream);
+    launch(program, entry, {(count - 1) / rowsOfBlock + 1, 2}, rowsOfBlock * given.lanes, parameters, stream);
 }
 
 }  // namespace alibi::cuda

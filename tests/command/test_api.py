@@ -131,8 +131,9 @@ def test_bytes_that_are_no_model_and_other_things() -> None:
 def test_keywords_are_those_of_the_options() -> None:
     taken = inspect.signature(rewrite).parameters
     options = {field.name: field for field in dataclasses.fields(Options)}
-    assert set(taken) - {"model", "output", "options"} == set(options) - {"check", "kernels"}
-    for name in set(options) - {"check", "kernels", "val_ranges"}:
+    of_the_cache = {"in_place", "capacity"}  # one keyword, as on the command line
+    assert set(taken) - {"model", "output", "options", "cache"} == set(options) - {"check", "kernels", *of_the_cache}
+    for name in set(options) - {"check", "kernels", "val_ranges", *of_the_cache}:
         assert taken[name].default == options[name].default, name
     assert rewrite(read("forms/linear_causal"), dry_run=True).fused == []
     with pytest.raises(UsageError, match="not both"):

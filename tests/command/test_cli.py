@@ -324,6 +324,7 @@ TOP = {
     "census": dict,
     "attention_found": (str, NoneType),
     "sites": list,
+    "cache": type(None),
     "edits": dict,
     "verification": dict,
     "notes": list,

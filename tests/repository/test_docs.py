@@ -135,6 +135,23 @@ def test_the_landing_page_is_short() -> None:
     assert "before-after.svg" in readme
 
 
+def test_figures_of_caches_in_place_are_those_of_the_record() -> None:
+    record = json.loads((ROOT / "benchmarks/onnxruntime/results/h200-in-place.json").read_text(encoding="utf-8"))
+    page = (ROOT / "docs" / "decoding.md").read_text(encoding="utf-8")
+    models = {"BLOOM-560m": record["models"]["bloom"], "MPT-7B, 4 layers": record["models"]["mpt"]}
+    rows = re.findall(
+        r"^\| (.+?) \| (\w+) (\d+)x(\d+)( ragged)? \| (.+?) \| (.+?) \| (.+?) \| (.+?) \|$", page, re.MULTILINE
+    )
+    assert len(rows) == 16
+    for model, kind, batch, length, ragged, original, grows, held, ratio in rows:
+        key = f"{kind} {batch} {length}{ragged}"
+        of = {column: models[model][column]["rows"].get(key, {}).get("ms") for column in ("ours+g", "in place+g")}
+        first = models[model].get("original+g", {}).get("rows", {}).get(key, {}).get("ms")
+        assert original == ("-" if first is None else f"{first:.3g}")
+        assert (grows, held) == (f"{of['ours+g']:.3g}", f"{of['in place+g']:.3g}")
+        assert ratio == f"{of['ours+g'] / of['in place+g']:.2f}"
+
+
 # --- sessions --------------------------------------------------------------------------------------------
 
 
