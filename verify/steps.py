@@ -90,7 +90,7 @@ def verify_steps(
             layouts = states.layouts(options.seed)
         except RunError as error:
             return skipped(f"onnxruntime does not run the original: {error}")
-        return _compared(sources, clones, states, symbols, layouts, lengths, buffers, options)
+        return _compared(sources, clones, states, symbols, layouts, options)
 
 
 def _compared(
@@ -99,8 +99,6 @@ def _compared(
     states: States,
     symbols: Symbols,
     layouts: dict[str, OutputAxes],
-    lengths: str,
-    buffers: Sequence[CacheBuffer],
     options: VerifyOptions,
 ) -> Verification:
     sites = find_sites(clones[1].proto)
@@ -113,9 +111,13 @@ def _compared(
         notes.append("without causality new tokens see each other, so all sequences of a run get as many")
     if not sets:
         return skipped(f"the original runs on none of the inputs: {'; '.join(notes)}")
+    seen = {name for expected in wanted for name in expected}
+    unseen = [name for name in layouts if name not in seen]
+    if unseen:
+        notes.append(f"without axes of batch and tokens, not compared in place: {', '.join(map(repr, unseen))}")
     options.progress("running the output", 0, 0)
     chained = _chain(clones[1], states, layouts, options, prompt=(5, 3) if symbols.has_new and ragged else (1, 1))
-    axes = {name: layouts.get(name, OutputAxes(0, 2)) for expected in wanted for name in expected}
+    axes = {name: layouts.get(name, OutputAxes(0, 2)) for name in sorted(seen)}
     failures, outputs = run_rewritten(clones[1], sets, threads=options.threads)
     used: list[dict[str, Allowance]] = [{} for _ in sets]
     results = _results(sets, wanted, outputs, failures, axes, used)
