@@ -37,7 +37,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if missing:
         pytest.skip(f"needs {' and '.join(missing)}")
     target = shared_folder(tmp_path_factory, "arm") / "cpu_host"
-    sources = [HERE / "cpu_host.cpp", *sorted((NATIVE / "core").glob("*.cpp"))]
+    sources = [HERE / "cpu_host.cpp", *(p for p in sorted((NATIVE / "core").glob("*.cpp")) if p.stem != "dynamic")]
     sources += [NATIVE / "cpu" / "attention.cpp", NATIVE / "cpu" / "portable.cpp"]
     if not target.exists():
         options = ["-std=c++17", "-O2", "-static", f"-I{NATIVE}", "-ffp-contract=fast"]

@@ -12,8 +12,8 @@ import onnx
 import pytest
 from alibi_rewriter.cli import main
 from alibi_rewriter.graph.load import load
-from decoders import Decoder, decoder, decoder_with_data
 from large import sparse_file
+from sharded_models import Decoder, decoder, decoder_with_data
 from slow import SLOW
 
 pytest.importorskip("onnxruntime")

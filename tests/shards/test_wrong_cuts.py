@@ -16,8 +16,8 @@ from alibi_rewriter.shards.join import join
 from alibi_rewriter.shards.plan import CutPlan
 from alibi_rewriter.shards.rank import RankModel, build
 from alibi_rewriter.shards.request import Request
-from decoders import Decoder, decoder
 from onnx import ModelProto, numpy_helper
+from sharded_models import Decoder, decoder
 
 pytest.importorskip("onnxruntime")
 

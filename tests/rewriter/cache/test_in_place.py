@@ -12,7 +12,7 @@ import pytest
 from alibi_rewriter import Options, rewrite
 from alibi_rewriter.base.errors import ExitCode, NotRewritten, UsageError
 from alibi_rewriter.graph.note import read_cache
-from decoders import CACHES, D, F, H, decoder
+from cached_models import CACHES, D, F, H, decoder
 from generator import build, repair, sample, told
 from onnx import helper
 

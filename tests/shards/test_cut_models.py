@@ -14,8 +14,8 @@ from alibi_rewriter.rewriter.pipeline import rewrite
 from alibi_rewriter.rewriter.result import Options
 from alibi_rewriter.shards.cut import Outcome, cut
 from alibi_rewriter.shards.request import ONNXRUNTIME, TENSORRT, Request
-from decoders import Decoder, decoder
 from onnx import ModelProto
+from sharded_models import Decoder, decoder
 from slow import thinned
 
 pytest.importorskip("onnxruntime")
