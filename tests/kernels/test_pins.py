@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from slow import SLOW
 
 ROOT = Path(__file__).parent.parent.parent
 COMMAND = ROOT / "benchmarks" / "pins" / "kernels.py"
@@ -54,6 +55,7 @@ def test_every_kind_of_mask_is_pinned_on_hopper(names: list[str], member: str) -
             assert rows >= ({True} if member else {False}), (form, member, dtype)
 
 
+@SLOW
 def test_a_difference_is_noticed_and_named(recorded: str, tmp_path: Path) -> None:
     file = tmp_path / "pins.json"
     file.write_text(recorded)

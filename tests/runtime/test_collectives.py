@@ -13,6 +13,7 @@ import pytest
 from alibi_rewriter.runtime import NoLibrary, get_library_path
 from alibi_rewriter.runtime.collectives import library
 from programs import compiled_once, compiler
+from slow import SLOW
 from stand_ins import FLAGS, HERE, NATIVE, SHARED, StandIns, Step, ended
 
 try:
@@ -202,6 +203,7 @@ def test_nccls_header_describes_the_same_interface(tmp_path: Path) -> None:
     subprocess.run([compiler(), *options, str(HERE / "nccl_headers.cpp")], check=True)
 
 
+@SLOW
 def test_two_ranks_under_the_address_sanitizer(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
     options = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
     parts = [

@@ -11,6 +11,7 @@ from pathlib import Path
 import fuzz_pool
 import fuzzing
 import pytest
+from slow import SLOW
 
 INPUTS = 360
 ONCE_CRASHED = sorted((Path(__file__).parents[1] / "crashes").glob("*.onnx"))
@@ -27,7 +28,14 @@ def test_no_input_crashes_the_pass() -> None:
     assert len(found["verdict"]) > INPUTS // 20, "hardly any input came further than the file"
 
 
-@pytest.mark.parametrize("effort", [fuzzing.Effort.PROOF, fuzzing.Effort.EXPLAIN, fuzzing.Effort.VERIFY])
+@pytest.mark.parametrize(
+    "effort",
+    [
+        pytest.param(fuzzing.Effort.PROOF, marks=SLOW),
+        fuzzing.Effort.EXPLAIN,
+        pytest.param(fuzzing.Effort.VERIFY, marks=SLOW),
+    ],
+)
 @pytest.mark.parametrize("path", ONCE_CRASHED, ids=lambda p: p.stem)
 def test_inputs_that_once_crashed(path: Path, effort: fuzzing.Effort, tmp_path: Path) -> None:
     assert fuzzing.survives(path.read_bytes(), tmp_path, effort) in fuzzing.FINE
