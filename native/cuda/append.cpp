@@ -3,33 +3,13 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "cuda/append_arguments.h"
 #include "cuda/append_ptx.h"
 
 namespace alibi::cuda {
 namespace {
 
 constexpr uint32_t kThreads = 256;
-
-// As in append.cu.
-struct Side {
-    char* present;
-    char const* fresh;
-    int64_t strides[3];
-    uint32_t units;
-};
-
-struct Arguments {
-    Side sides[2];
-    int64_t const* lengths;
-    int64_t lengthStride;
-    int64_t capacity;
-    uint32_t heads;
-    uint32_t rows;
-    uint32_t count;
-    uint32_t lanes;
-};
-
-static_assert(sizeof(Side) == 48 && sizeof(Arguments) == 136, "as the kernels have it");
 
 uint32_t narrow(int64_t value) {
     if (value < 0 || value > INT32_MAX) throw std::runtime_error(std::string(kAppendOp) + ": a size is beyond 32 bits");
