@@ -302,7 +302,13 @@ def prepare(options: argparse.Namespace, outputs: Outputs, commands: Collection[
     ranges = dict(parse_range(text) for group in options.val_range for text in group)
     request = engine.EngineRequest.of(options)
     ranks = shards.request_of(options)
-    run = Run(options, outputs, request, ranges, _pattern(options.site), _cache(options.cache), ranks)
+    cache = _cache(options.cache)
+    if cache[0] and request is not None and any(request.options.shapes.values()):
+        raise UsageError(
+            "--cache in-place changes the inputs that shapes are about. Write the file first, and give --engine with "
+            "its shapes in a run of its own."
+        )
+    run = Run(options, outputs, request, ranges, _pattern(options.site), cache, ranks)
     if run.site is not None and not run.looks:
         raise UsageError("--site chooses what is shown: give it with --explain, --report or --extract.")
     run.check_places()

@@ -319,6 +319,19 @@ def test_words_that_are_wrong(words: list[str], said: str, capsys: Printed) -> N
     assert said in capsys.readouterr().err
 
 
+def test_shapes_of_an_engine_are_about_the_file_that_is_written(model: Path, capsys: Printed) -> None:
+    words = [str(model), "--cache", "in-place", "--engine", "--max-shapes", "q:1x4x8x8"]
+    assert main(words) == 2
+    assert "--cache in-place changes the inputs that shapes are about" in capsys.readouterr().err
+    assert names(model.parent) == ["model.onnx"]
+
+
+@pytest.mark.parametrize("word", ["in place", "in-place=0", "static"])
+def test_words_of_the_cache_that_are_wrong(model: Path, word: str, capsys: Printed) -> None:
+    assert main([str(model), "--cache", word]) == 2
+    assert f"--cache: the cache is '{word}', which is neither grows nor in-place" in capsys.readouterr().err
+
+
 # --- archives of inputs ----------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from alibi_rewriter import rewrite
 from alibi_rewriter.engine.build import EngineOptions, build_engine
 from alibi_rewriter.engine.needs import Unserved, each_need
 from alibi_rewriter.engine.operands import check_operands
@@ -16,6 +17,7 @@ from alibi_rewriter.fused.body import function_proto
 from alibi_rewriter.fused.family import BY_OP_TYPE, DOMAIN, Alignment, FusedAttention
 from alibi_rewriter.plugin import library_path
 from onnx import ModelProto, TensorProto, helper, numpy_helper
+from slow import SLOW
 
 HEADS, WIDTH, CAPACITY, OPSET = 2, 16, 64, 18
 
@@ -70,6 +72,18 @@ def test_an_engine_is_built_with_lengths(
     # The plugin stores which keys its rows are.
     stored = re.search(rb"\brows\W[\x00-\x40]{0,64}" + aligned.value.encode(), content) is not None
     assert stored is (strategy == "plugin")
+
+
+@needs_rtx
+@SLOW
+def test_an_engine_of_a_model_whose_cache_is_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The attentions are the plugin, and TensorRT compiles the function that appends."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(shared_folder_of(tmp_path)))
+    source = Path(__file__).parents[1] / "data" / "bloom__optimum_textgen_past+onnxsim.onnx"
+    rewrite(source, tmp_path / "m.onnx", cache="in-place=64", verify=False)
+    options = EngineOptions(backend="tensorrt-rtx", strategy="plugin", targets=(89,))
+    facts = build_engine(tmp_path / "m.onnx", tmp_path / "m.engine", options)
+    assert facts.found == facts.expected == 2
 
 
 def shared_folder_of(path: Path) -> Path:
