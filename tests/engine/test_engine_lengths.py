@@ -57,8 +57,16 @@ def test_kernels_are_asked_for(op_type: str) -> None:
 
 
 @needs_rtx
-@pytest.mark.parametrize("strategy", ["plugin", "native"])
-@pytest.mark.parametrize("aligned", list(Alignment))
+@pytest.mark.parametrize(
+    ("aligned", "strategy"),
+    [
+        (Alignment.LAST, "plugin"),
+        *(
+            pytest.param(*p, marks=SLOW)
+            for p in ((Alignment.LAST, "native"), (Alignment.FIRST, "plugin"), (Alignment.FIRST, "native"))
+        ),
+    ],
+)
 def test_an_engine_is_built_with_lengths(
     aligned: Alignment, strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
