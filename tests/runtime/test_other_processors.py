@@ -40,7 +40,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sources = [HERE / "cpu_host.cpp", *(p for p in sorted((NATIVE / "core").glob("*.cpp")) if p.stem != "dynamic")]
     sources += [NATIVE / "cpu" / "attention.cpp", NATIVE / "cpu" / "portable.cpp"]
     if not target.exists():
-        options = ["-std=c++17", "-O2", "-static", f"-I{NATIVE}", "-ffp-contract=fast"]
+        options = ["-std=c++17", "-O1", "-static", f"-I{NATIVE}", "-ffp-contract=fast"]
         making = target.with_name(f"making-{tmp_path_factory.getbasetemp().name}")
         subprocess.run([COMPILER, *options, *map(str, sources), "-o", str(making)], check=True)
         making.replace(target)
