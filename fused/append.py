@@ -111,21 +111,15 @@ def append_text(opset: int, *, query_type: int, moves: Moves = NO_MOVES) -> str:
     return "\n".join([header, signature, "{", *body.lines, "}", ""])
 
 
-def _extent(body: Body, name: str, tensor: str) -> None:
-    body.line(f"{name}_shape = Shape ({tensor})")
-    body.constant(f"{name}_axis", "int64", [_SEQUENCE_AXIS])
-    body.line(f"{name} = Gather ({name}_shape, {name}_axis)")
-
-
 def _first_row(body: Body, key: str) -> None:
     """``first_row`` [B]: where the new rows begin."""
-    _extent(body, "S", key)
+    body.extent("S", key, _SEQUENCE_AXIS)
     body.line("first_row = Sub (key_lengths, S)")
 
 
 def _rows(body: Body) -> None:
     """Which new row belongs to a row of the buffer: ``new_row`` and whether there is one, both [B, 1, C, 1]."""
-    _extent(body, "C", "past_key")
+    body.extent("C", "past_key", _SEQUENCE_AXIS)
     body.constant("zero", "int64", [0])
     body.constant("one", "int64", [1])
     body.line("rows = Range (zero, C, one)")

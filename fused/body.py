@@ -240,17 +240,11 @@ def _sizes(body: Body, variant: Variant, sizes: KnownSizes, query: str, key: str
         holder, axis = "key_bias", 2
     elif sizes.keys_in_mask:
         holder, axis = "mask", 3
-    _extent(body, KEY_COUNT, holder, axis)
+    body.extent(KEY_COUNT, holder, axis)
     if sizes.rows is Rows.KEYS:
         return KEY_COUNT
-    _extent(body, "S_q", "mask" if sizes.rows is Rows.MASK else query, 2)
+    body.extent("S_q", "mask" if sizes.rows is Rows.MASK else query, 2)
     return "S_q"
-
-
-def _extent(body: Body, output: str, tensor: str, axis: int) -> None:
-    body.line(f"{output}_shape = Shape ({tensor})")
-    body.constant(f"{output}_axis", "int64", [axis])
-    body.line(f"{output} = Gather ({output}_shape, {output}_axis)")
 
 
 def _heads(body: Body, query: str, key: str, value: str) -> tuple[str, str]:

@@ -36,6 +36,12 @@ class Body:
         self.line(f"minus_{name} = LeakyRelu <alpha: float = @{name}> (minus_one)")
         self.line(f"{output} = Neg (minus_{name})")
 
+    def extent(self, output: str, tensor: str, axis: int) -> None:
+        """The extent of one axis, a scalar."""
+        self.line(f"{output}_shape = Shape ({tensor})")
+        self.constant(f"{output}_axis", "int64", [axis])
+        self.line(f"{output} = Gather ({output}_shape, {output}_axis)")
+
     def unsqueeze(self, output: str, source: str, axes: Sequence[int]) -> None:
         """Axes of extent 1."""
         if self.opset < 13:

@@ -58,12 +58,7 @@ class Editor:
 
     def fresh(self, hint: str) -> str:
         """A name that no value of the model has."""
-        name, number = hint, 1
-        while name in self.taken:
-            number += 1
-            name = f"{hint}_{number}"
-        self.taken.add(name)
-        return name
+        return fresh(hint, self.taken)
 
     def producer(self, value: str) -> NodeProto:
         """The original node that makes a value."""
@@ -223,7 +218,7 @@ class Editor:
 
     def _sweep(self, nodes: list[NodeProto]) -> bool:
         """Make the living ones of these the graph's nodes; False, and nothing is done, where all are alive."""
-        dead = _dead_nodes(self.graph, nodes)
+        dead = dead_nodes(self.graph, nodes)
         if not dead:
             return False
         gone = {o for n in dead for o in n.output if o}
@@ -231,7 +226,7 @@ class Editor:
         self.counts.nodes_removed += len(nodes) - len(kept)
         freed = {i for n in dead for i in uses(n)}
         arrange(self.graph, kept)
-        used = _used_names(self.graph)
+        used = used_names(self.graph)
         inputs = {i.name for i in self.graph.input}
         unused = {n for n in freed if n not in used and n not in inputs}
         self.counts.initializers_removed += _drop(self.graph.initializer, lambda t: t.name in unused)
@@ -253,14 +248,25 @@ def uses(node: NodeProto) -> list[str]:
     return found
 
 
-def _used_names(graph: GraphProto) -> set[str]:
+def fresh(hint: str, taken: set[str]) -> str:
+    """A name that is not taken; it is from now on."""
+    name, number = hint, 1
+    while name in taken:
+        number += 1
+        name = f"{hint}_{number}"
+    taken.add(name)
+    return name
+
+
+def used_names(graph: GraphProto) -> set[str]:
+    """Names that the outputs and the nodes of a graph read, those read in bodies included."""
     used = {o.name for o in graph.output}
     for node in graph.node:
         used.update(uses(node))
     return used
 
 
-def _dead_nodes(graph: GraphProto, nodes: list[NodeProto]) -> list[NodeProto]:
+def dead_nodes(graph: GraphProto, nodes: list[NodeProto]) -> list[NodeProto]:
     """Nodes from which no output of the graph can be reached."""
     live = {o.name for o in graph.output}
     dead = []

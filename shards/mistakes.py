@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,8 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from ..fused.family import BY_OP_TYPE
 from ..fused.layout import PARTS
-from ..graph.edit import arrange
-from ..graph.index import bodies, operator
+from ..graph.edit import arrange, uses
+from ..graph.index import operator
 from ..verify.power.mistakes import Mistake
 from ..verify.power.power import EACH_SITE_UP_TO
 from .cuts import Ranges
@@ -218,7 +218,7 @@ def _sort(model: ModelProto) -> None:
     while left:
         waiting = []
         for node in left:
-            if all(name not in made or name in done for name in _reads(node)):
+            if all(name not in made or name in done for name in uses(node)):
                 order.append(node)
                 done.update(node.output)
             else:
@@ -227,14 +227,3 @@ def _sort(model: ModelProto) -> None:
             break  # a circle: the runtime will say so
         left = waiting
     arrange(model.graph, [*order, *left])
-
-
-def _reads(node: NodeProto) -> Iterable[str]:
-    yield from node.input
-    waiting = [body for _, _, body in bodies((node,))]
-    while waiting:
-        graph = waiting.pop()
-        yield from (value.name for value in graph.output)
-        for inner in graph.node:
-            yield from inner.input
-        waiting += [inside for _, _, inside in bodies(graph.node)]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from ..base.version import __version__
 from ..graph import note
-from ..graph.edit import all_names
-from ..graph.index import Array, attribute, bodies, int_attribute
+from ..graph.edit import all_names, dead_nodes, fresh, used_names
+from ..graph.index import Array, attribute, int_attribute
 from .collectives import gathered, summed
 from .cuts import AxisCut, Ranges
 from .local import apply, scaling, slices_of
@@ -64,12 +63,7 @@ class _Builder:
     _parts: dict[tuple[str, AxisCut], str] = field(default_factory=dict)
 
     def name(self, hint: str) -> str:
-        made, number = hint, 1
-        while made in self.taken:
-            number += 1
-            made = f"{hint}_{number}"
-        self.taken.add(made)
-        return made
+        return fresh(hint, self.taken)
 
     def number(self, array: Array, hint: str) -> str:
         """A small constant."""
@@ -195,12 +189,13 @@ def build(plan: CutPlan, rank: int, runtime: str) -> RankModel:
     model = ModelProto()
     model.CopyFrom(_frame(source))
     graph = model.graph
-    graph.node.extend(_alive(builder.nodes, {value.name for value in source.graph.output}))
+    dead = {id(node) for node in dead_nodes(source.graph, builder.nodes)}
+    graph.node.extend(node for node in builder.nodes if id(node) not in dead)
     cut = plan.cuts.tensors
     graph.input.extend(_declared(value, cut.get(value.name), rank) for value in source.graph.input)
     graph.output.extend(_declared(value, cut.get(value.name), rank) for value in source.graph.output)
     graph.value_info.extend(value for value in source.graph.value_info if value.name not in cut)
-    used = set(_read(graph)) | {value.name for value in graph.output}
+    used = used_names(graph)
     graph.sparse_initializer.extend(t for t in source.graph.sparse_initializer if t.values.name in used)
     graph.initializer.extend(t for name, t in builder.small.items() if name in used)
     weights = [Weight(_bare(t), t) for t in source.graph.initializer if t.name in used]
@@ -229,35 +224,6 @@ def _frame(source: ModelProto) -> ModelProto:
         else:
             getattr(made, descriptor.name).MergeFrom(value)
     return made
-
-
-def _alive(nodes: list[NodeProto], outputs: set[str]) -> list[NodeProto]:
-    """The nodes that some output needs."""
-    wanted = set(outputs)
-    kept = []
-    for node in reversed(nodes):
-        if any(output in wanted for output in node.output if output):
-            kept.append(node)
-            wanted.update(name for name in node.input if name)
-            wanted.update(name for _, _, body in bodies((node,)) for name in _inside(body))
-    return kept[::-1]
-
-
-def _inside(graph: GraphProto) -> Iterator[str]:
-    yield from _read(graph)
-    yield from (value.name for value in graph.output)
-
-
-def _read(graph: GraphProto) -> Iterator[str]:
-    """Names that the nodes of a graph read, those in bodies included."""
-    pending = [graph]
-    while pending:
-        one = pending.pop()
-        for node in one.node:
-            yield from (name for name in node.input if name)
-        for _, _, body in bodies(one.node):
-            yield from (value.name for value in body.output)
-            pending.append(body)
 
 
 def _declared(value: ValueInfoProto, cut: AxisCut | None, rank: int) -> ValueInfoProto:

@@ -186,7 +186,6 @@ class States:
     ) -> None:
         self._premise = premise
         self._session = session
-        self._inputs = {entry.name: entry for entry in inputs}
         self._symbols = symbols
         self._drawer = drawer
         self._buffers = buffers
@@ -276,17 +275,16 @@ class States:
                 continue
             axes = layouts.get(name, OutputAxes(None, None))
             batch, token = axes.batch_axis, axes.token_axis
-            if batch is None or (token is None and len(step.past) > 1):
+            if batch is None or token is None:
                 continue
             parts, kept = [], []
             for output, new in zip(wanted, step.new, strict=True):
-                own = np.moveaxis(output[name], token, 0) if token is not None else output[name]
-                missing = step.rows - new if token is not None else 0
-                padded = np.concatenate([own, np.zeros((missing, *own.shape[1:]), own.dtype)]) if missing else own
+                own = np.moveaxis(output[name], token, 0)
+                padded = np.concatenate([own, np.zeros((step.rows - new, *own.shape[1:]), own.dtype)])
                 mask = np.ones(padded.shape, bool)
                 mask[len(own) :] = False
-                parts.append(np.moveaxis(padded, 0, token) if token is not None else padded)
-                kept.append(np.moveaxis(mask, 0, token) if token is not None else mask)
+                parts.append(np.moveaxis(padded, 0, token))
+                kept.append(np.moveaxis(mask, 0, token))
             expected[name] = np.concatenate(parts, axis=batch)
             valid[name] = np.concatenate(kept, axis=batch)
         return expected, valid

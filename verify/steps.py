@@ -18,7 +18,8 @@ from .judge.compare import TOLERANCE, Allowance, OutputAxes, compare
 from .judge.rounding import describe, rounding_allowances, tables
 from .kernels import Compared, check_kernels, chosen
 from .options import VerifyOptions
-from .power.appends import check_appends
+from .power.appends import append_mistakes
+from .power.mistakes import check_mistakes
 from .power.mutants import find_sites
 from .power.power import Baseline, check_power
 from .report import KernelResult, PowerResult, SetResult, Verification
@@ -141,8 +142,8 @@ def _compared(
         if options.power:
             baseline = Baseline(sets, wanted, computed, axes, allowances, at_one)
             power = check_power(clones[1], baseline, threads=options.threads, progress=options.progress)
-            own = check_appends(clones[1], baseline, threads=options.threads)
-            power = PowerResult((*power.mutants, *own))
+            own = check_mistakes(clones[1], baseline, append_mistakes(), threads=options.threads)
+            power = PowerResult((*power.mutants, *own.mutants))
         if options.kernels is not None:
             here, missing = chosen(options.kernels, options.known, sources[1].model.proto)
             notes += missing

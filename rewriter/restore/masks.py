@@ -24,7 +24,7 @@ import numpy.typing as npt
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from ...algebra import Poly
-from ...graph.edit import all_names, arrange, float_type
+from ...graph.edit import all_names, arrange, float_type, fresh
 from ...graph.index import float_attribute, index_graph, int_attribute, label, opset_versions
 from ...graph.load import graphs
 from ...patterns.caches import PAST
@@ -296,13 +296,7 @@ class _Unfolding:
         return name
 
     def _fresh(self, hint: str) -> str:
-        base = f"{label(self.node)}/{hint}"
-        name, number = base, 1
-        while name in self.taken:
-            number += 1
-            name = f"{base}_{number}"
-        self.taken.add(name)
-        return name
+        return fresh(f"{label(self.node)}/{hint}", self.taken)
 
     def _drop(self, *names: str) -> None:
         kept = [a for a in self.node.attribute if a.name not in names]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import onnx
@@ -11,49 +11,20 @@ from onnx import helper, numpy_helper
 
 from ...fused.append import INPUTS, OP_TYPE
 from ...fused.family import DOMAIN, is_fused
-from ..errors import RunError
-from ..judge.compare import compare
-from ..report import MutantResult
-from ..run.runtime import Model, Session
-from .power import Baseline
+from .mistakes import Mistake
 
 Change = Callable[[onnx.ModelProto, onnx.NodeProto], None]
 
 
-def check_appends(model: Model, baseline: Baseline, *, threads: int) -> Iterator[MutantResult]:
-    """Runs each mistake at all appending nodes, until an input set tells it apart.
-
-    Args:
-        model: The model with its cache in place, as a float32 clone.
-        baseline: Input sets and what the original yields on them.
-        threads: Threads of onnxruntime.
-    """
-    for kind, change in MISTAKES.items():
-        proto = onnx.ModelProto()
-        proto.CopyFrom(model.proto)
-        for node in [n for n in proto.graph.node if n.domain == DOMAIN and n.op_type == OP_TYPE]:
-            change(proto, node)
-        yield _judge(kind, replace(model, proto=proto), baseline, threads)
+def append_mistakes() -> list[Mistake]:
+    """Each mistake, made at all appending nodes at once."""
+    # Rows outside of a buffer are an error of TensorScatter, and of our kernels.
+    return [Mistake(kind, "all", partial(_everywhere, change), fails=True) for kind, change in MISTAKES.items()]
 
 
-def _judge(kind: str, mutant: Model, baseline: Baseline, threads: int) -> MutantResult:
-    largest = 0.0
-    try:
-        session = Session(mutant, threads=threads)
-    except RunError as error:
-        # A mutant is our own construction.  That it does not load says nothing about the input sets.
-        return MutantResult(kind, "all", "survived", None, 0.0, f"the mutant does not load: {error}")
-    for one, original, allowances in zip(baseline.sets, baseline.originals, baseline.allowances, strict=True):
-        try:
-            outputs = session.run(one.arrays)
-        except RunError as error:
-            # Rows outside of a buffer are an error of TensorScatter, and of our kernels.
-            return MutantResult(kind, "all", "killed", one.name, largest, f"it fails: {error}")
-        errors = compare(one, original, outputs, baseline.layouts, allowances)
-        largest = max(largest, max((e.factor for e in errors if e.compared), default=0.0))
-        if largest > 1.0:
-            return MutantResult(kind, "all", "killed", one.name, largest, "")
-    return MutantResult(kind, "all", "survived", None, largest, "no input set tells it apart")
+def _everywhere(change: Change, proto: onnx.ModelProto) -> None:
+    for node in [n for n in proto.graph.node if n.domain == DOMAIN and n.op_type == OP_TYPE]:
+        change(proto, node)
 
 
 def _early(proto: onnx.ModelProto, node: onnx.NodeProto) -> None:

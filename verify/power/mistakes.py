@@ -26,12 +26,14 @@ class Mistake:
         site: Where it is made.
         make: Makes it in a copy of the model; None where there is nothing to make wrong.
         reason: Why there is not.
+        fails: An error while the mutant runs tells it apart too; otherwise it says nothing about the input sets.
     """
 
     kind: str
     site: str
     make: Callable[[onnx.ModelProto], None] | None
     reason: str = ""
+    fails: bool = False
 
 
 def check_mistakes(
@@ -65,10 +67,11 @@ def check_mistakes(
 
 
 def _judge(mistake: Mistake, mutant: Model, baseline: Baseline, threads: int) -> MutantResult:
-    largest = 0.0
+    largest, now = 0.0, ""
     try:
         session = Session(mutant, threads=threads)
         for one, original, allowances in zip(baseline.sets, baseline.originals, baseline.allowances, strict=True):
+            now = one.name
             outputs = session.run(one.arrays)
             errors = compare(one, original, outputs, baseline.layouts, allowances, relative=baseline.relative)
             worst = max((entry.factor for entry in errors if entry.compared), default=0.0)
@@ -76,6 +79,8 @@ def _judge(mistake: Mistake, mutant: Model, baseline: Baseline, threads: int) ->
                 return MutantResult(mistake.kind, mistake.site, "killed", one.name, worst, "")
             largest = max(largest, worst)
     except RunError as error:
+        if mistake.fails and now:
+            return MutantResult(mistake.kind, mistake.site, "killed", now, largest, f"it fails: {error}")
         reason = f"the mutant does not run: {error}"
         return MutantResult(mistake.kind, mistake.site, "survived", None, 0.0, reason)
     reason = f"the inputs are too weak: this mistake changes no compared output by more than {largest:.2g} of the limit"
