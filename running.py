@@ -316,8 +316,6 @@ def prepare(options: argparse.Namespace, outputs: Outputs, commands: Collection[
 
 
 def _cache(text: str) -> tuple[bool, int | None]:
-    if text == "grows":
-        return False, None  # without what a rewrite needs
     from .rewriter.cache.choice import cache_choice
 
     try:
