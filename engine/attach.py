@@ -15,7 +15,7 @@ from ..base.errors import EngineFailed, MissingDependency
 from ..graph.edit import set_attribute
 from ..kernels.compile.cache import Wanted, open_bundle
 from ..kernels.compile.compiler import CompileError, Worker
-from ..kernels.compile.configurations import can_skip
+from ..kernels.compile.configurations import why_not_skipped
 from .container import encode
 from .needs import Need, needs
 from .targets import Images
@@ -121,7 +121,10 @@ def bundle_of(
     """
     cache = cache or cache_root()
     try:
-        wanted = Wanted(need.request, images.architectures, (need.layout,), skip and can_skip(need.request))
+        reason = why_not_skipped(need.request, need.layout)
+        if skip and reason:
+            note(f"nothing is skipped in '{need.node}' and nodes like it: {reason}.")
+        wanted = Wanted(need.request, images.architectures, (need.layout,), skip and not reason)
         directory, description = open_bundle(wanted, cache, worker=worker, note=note)
         return encode(description, directory, machine_code=images.machine_code, ptx=images.ptx)
     except (CompileError, LookupError) as error:

@@ -196,6 +196,7 @@ def constants_of(
         "BLOCK_M": tile.block_m,
         "BLOCK_N": tile.block_n,
     }
+    by_key = {name: attention[name] for name in ("MASK", "POSITIONS", "KEY_BIAS")}
     padded = {"D_PADDED": padded_head(request.head_dim), "V_PADDED": padded_head(request.value_dim)}
     if role == "prefill":
         chunks = {"D0": head[0], "D1": head[1], "V0": value[0], "V1": value[1]}
@@ -211,7 +212,7 @@ def constants_of(
         }  # fmt: skip
     if role == "key_norms":
         bits = SKIP_BITS[ELEMENT_BYTES[request.dtype]]
-        return {"BITS": bits, "D": request.head_dim, "D_PADDED": padded["D_PADDED"], "KEYS": 64}
+        return {**by_key, "BITS": bits, "D": request.head_dim, "D_PADDED": padded["D_PADDED"], "KEYS": 64}
     if role == "blocks":
         return {
             "MASK": mask, "WINDOW": variant.window, "CAUSAL": variant.causal, "DENSE": layout.mask_dense,
@@ -219,7 +220,7 @@ def constants_of(
         }  # fmt: skip
     if role == "reach":
         return {
-            "CAUSAL": variant.causal, "BITS": SKIP_BITS[ELEMENT_BYTES[request.dtype]], "D": request.head_dim,
+            **by_key, "CAUSAL": variant.causal, "BITS": SKIP_BITS[ELEMENT_BYTES[request.dtype]], "D": request.head_dim,
             "D_PADDED": padded["D_PADDED"], "ROWS": 128, "SCAN": 128,
         }  # fmt: skip
     raise ValueError(f"unknown role {role!r}")

@@ -62,7 +62,7 @@ class Recording(Worker):
 def stamp() -> str:
     """Changes with the kernels and the compiler, not with the rules that are to be chosen."""
     digest = hashlib.sha256(importlib.metadata.version("triton").encode())
-    for path in sorted(Path(alibi_rewriter.kernels.__file__).parent.glob("*.py")):
+    for path in sorted(Path(alibi_rewriter.kernels.__file__).parent.rglob("*.py")):
         if path.name not in IRRELEVANT:
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

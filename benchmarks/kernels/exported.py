@@ -26,7 +26,7 @@ from alibi_rewriter.kernels.compile.cache import cached_bundle
 from alibi_rewriter.kernels.compile.compiler import Worker
 from alibi_rewriter.kernels.launch.launcher import Bundle
 from bench import environment
-from inputs import Buffers, Run, extras_of, inputs_of, slopes
+from inputs import Buffers, Run, extras_of, inputs_of, key_bias_of, slopes
 from replay import captured, replayed_ms
 from shapes import Shape
 from timing import ACCEPTED, attend
@@ -50,6 +50,12 @@ ROWS: tuple[tuple[str, Shape], ...] = (
     ("packed documents", Shape(1, 32, 32, 4096, 4096, 128, True, extra="document rows")),
     ("packed documents", Shape(4, 16, 16, 4096, 4096, 64, True, extra="document rows")),
     ("additive rows", Shape(1, 32, 32, 2048, 2048, 128, True, extra="additive rows")),
+    ("key bias, symmetric", Shape(64, 12, 12, 512, 512, 64, False, extra="key bias")),
+    ("key bias, causal", Shape(4, 32, 32, 2048, 2048, 128, True, extra="key bias")),
+    ("window of 1024", Shape(1, 32, 32, 8192, 8192, 128, True, extra="window")),
+    ("skipping, Jina", Shape(4, 12, 12, 8192, 8192, 64, False, "float16", extra="additive keys")),
+    ("skipping, BLOOM", Shape(2, 16, 16, 8192, 8192, 64, True, extra="positions and padding")),
+    ("skipping, MPT", Shape(1, 32, 32, 16384, 16384, 128, True, extra="key padding")),
     ("decode, MPT", Shape(4, 32, 32, 1, 4096, 128, True, extra="key padding")),
     ("decode, additive padding", Shape(4, 32, 32, 1, 4096, 128, True, extra="additive keys")),
     ("decode, BLOOM", Shape(1, 32, 32, 1, 4096, 128, True, extra="positions")),
@@ -66,19 +72,28 @@ BIAS_BYTES = 4 << 30
 """Larger bias tensors are not made."""
 
 
-def bundles(rows: Sequence[tuple[str, Shape]], root: Path, arch: int, jobs: int) -> dict[Shape, Path]:
-    """The bundle of every row and of its plain form, compiled side by side if need be."""
-    shapes = [form for _, shape in rows for form in (shape, dataclasses.replace(shape, extra="none"))]
-    wanted = {(shape.request, shape.layout): shape for shape in shapes}
+def skips(family: str) -> bool:
+    """Whether a row is measured with certified skipping, too."""
+    return family.startswith("skipping")
+
+
+def bundles(rows: Sequence[tuple[str, Shape]], root: Path, arch: int, jobs: int) -> dict[tuple[Shape, bool], Path]:
+    """By shape, and whether with skipping: the bundle of every row and of its plain form, compiled side by side."""
+    forms = {}
+    for family, shape in rows:
+        for form in (shape, dataclasses.replace(shape, extra="none")):
+            for skip in (False, True) if skips(family) else (False,):
+                forms[form, skip] = (form.request, form.layout, skip)
 
     def one(key: Any) -> Path:
-        request, layout = key
+        request, layout, skip = key
         with Worker() as worker:
-            return cached_bundle(request, root, [arch], layouts=(layout,), worker=worker)
+            return cached_bundle(request, root, [arch], layouts=(layout,), skip=skip, worker=worker)
 
+    wanted = list(dict.fromkeys(forms.values()))
     with ThreadPoolExecutor(jobs) as pool:
         paths = dict(zip(wanted, pool.map(one, wanted), strict=True))
-    return {shape: paths[shape.request, shape.layout] for shape in shapes}
+    return {form: paths[key] for form, key in forms.items()}
 
 
 def ours(path: Path, buffers: list[Buffers], stream: Any, kept: list[Any]) -> list[Run]:
@@ -97,7 +112,7 @@ def _sdpa(causal: bool, bias: Any, query: Any, key: Any, value: Any) -> object:
         return functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, is_causal=causal)
 
 
-def bias_of(shape: Shape, mask: Any, positions: Any) -> Any:
+def bias_of(shape: Shape, mask: Any, positions: Any, key_bias: Any) -> Any:
     """Bias and mask in one tensor of the type, [B or 1, H, S_q, S_kv]: what a graph without the fused node has."""
     kind = getattr(torch, shape.dtype)
     row = torch.arange(shape.s_q, device="cuda") + (shape.s_kv - shape.s_q)
@@ -107,16 +122,19 @@ def bias_of(shape: Shape, mask: Any, positions: Any) -> Any:
         distance = (positions[:, None, :] - positions[:, row, None])[:, None]
     elif not shape.causal:
         distance = -distance.abs()
-    bias = (slopes(shape.heads)[None, :, None, None] * distance).to(kind)
+    bias = slopes(shape.heads)[None, :, None, None] * distance
+    bias = (bias if key_bias is None else bias + key_bias[:, :, None]).to(kind)
     if shape.causal:
         bias = bias.masked_fill(column[None, :] > row[:, None], float("-inf"))
+    if shape.window[0] >= 0:
+        bias = bias.masked_fill(row[:, None] - column[None, :] > shape.window[0], float("-inf"))
     if mask is None:
         return bias
     lowest = torch.finfo(kind).min
     return torch.where(mask, bias, lowest) if mask.dtype == torch.bool else (bias + mask).clamp(min=lowest)
 
 
-def _flex(shape: Shape, sets: list[tuple[Any, Any, Any]], mask: Any, positions: Any) -> list[Run]:
+def _flex(shape: Shape, sets: list[tuple[Any, Any, Any]], mask: Any, positions: Any, key_bias: Any) -> list[Run]:
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
     slope, offset = slopes(shape.heads), shape.s_kv - shape.s_q
@@ -126,10 +144,13 @@ def _flex(shape: Shape, sets: list[tuple[Any, Any, Any]], mask: Any, positions: 
     def score(value: Any, b: Any, h: Any, i: Any, j: Any) -> Any:
         distance = j - i - offset if at is None else at[j] - at[i + offset]
         value = value + slope[h] * (distance if shape.causal else -distance.abs())
+        value = value if key_bias is None else value + key_bias[b, 0, j]
         return value if wide is None or wide.dtype == torch.bool else value + wide[b, h, 0, j]
 
     def keep(b: Any, h: Any, i: Any, j: Any) -> Any:
         seen = i + offset >= j if shape.causal else j >= 0
+        if shape.window[0] >= 0:
+            seen = seen & (i + offset - j <= shape.window[0])
         if wide is not None and wide.dtype == torch.bool:
             seen = seen & wide[b, h, 0 if wide.shape[2] == 1 else i, j]
         return seen
@@ -149,15 +170,20 @@ def _flash(shape: Shape, sets: list[tuple[Any, Any, Any]]) -> list[Run]:
 
 
 def competitors(
-    shape: Shape, paths: dict[Shape, Path], stream: Any, kept: list[Any], flex: bool
+    family: str, shape: Shape, paths: dict[tuple[Shape, bool], Path], stream: Any, kept: list[Any], flex: bool
 ) -> Iterator[tuple[str, Callable[[], list[Run]]]]:
     """By name, what gives the runs of each; all use ``stream``."""
     sets, slope, (mask, positions) = inputs_of(shape), slopes(shape.heads), extras_of(shape)
-    buffers = [Buffers.of(each, slope, mask, positions) for each in sets]
+    key_bias = key_bias_of(shape)
+    buffers = [Buffers.of(each, slope, mask, positions, key_bias, shape.window) for each in sets]
     plain = [Buffers.of(each, slope) for each in sets]
     kept += [sets, buffers, plain]
-    yield "ours", lambda: ours(paths[shape], buffers, stream, kept)
-    yield "ours, plain", lambda: ours(paths[dataclasses.replace(shape, extra="none")], plain, stream, kept)
+    plain_shape = dataclasses.replace(shape, extra="none")
+    yield "ours", lambda: ours(paths[shape, False], buffers, stream, kept)
+    yield "ours, plain", lambda: ours(paths[plain_shape, False], plain, stream, kept)
+    if skips(family):
+        yield "ours, plain, skipping", lambda: ours(paths[plain_shape, True], plain, stream, kept)
+        yield "ours, skipping", lambda: ours(paths[shape, True], buffers, stream, kept)
     square = shape.s_q == shape.s_kv
     grouped = shape.heads != shape.kv_heads
     if grouped:
@@ -166,21 +192,23 @@ def competitors(
     if square or shape.s_q == 1 or not shape.causal:
         yield "cuDNN, no bias", lambda: [functools.partial(_sdpa, shape.causal and square, None, *x) for x in sets]
     if 2 * shape.heads * shape.s_q * shape.s_kv * (1 if mask is None else mask.shape[0]) <= BIAS_BYTES:
-        bias = bias_of(shape, mask, positions)
+        bias = bias_of(shape, mask, positions, key_bias)
         kept.append(bias)
         yield "cuDNN, bias tensor", lambda: [functools.partial(_sdpa, False, bias, *x) for x in sets]
     yield "FlashAttention-3, no bias", lambda: _flash(shape, sets)
     if flex and shape.s_q > 1 and shape.extra != "additive rows":
-        yield "FlexAttention", lambda: _flex(shape, sets, mask, positions)
+        yield "FlexAttention", lambda: _flex(shape, sets, mask, positions, key_bias)
 
 
-def measure(family: str, shape: Shape, paths: dict[Shape, Path], rounds: int, flex: bool) -> dict[str, Any]:
+def measure(
+    family: str, shape: Shape, paths: dict[tuple[Shape, bool], Path], rounds: int, flex: bool
+) -> dict[str, Any]:
     """One row: milliseconds by competitor, or why there are none; how far ours is from float32."""
     stream, kept, graphs = torch.cuda.Stream(), [], {}  # type: ignore[var-annotated]
     row: dict[str, Any] = {"family": family, "shape": shape.title, "flops": shape.flops, "bytes": shape.cache_bytes}
     errors: dict[str, str] = {}
     with torch.cuda.stream(stream):
-        for name, make in competitors(shape, paths, stream, kept, flex):
+        for name, make in competitors(family, shape, paths, stream, kept, flex):
             try:
                 runs = make()
                 kept.append(runs)  # what a graph reads has to stay
@@ -204,7 +232,15 @@ def markdown(document: dict[str, Any]) -> str:
     lines = ["# The forms that exports have", ""]
     lines += [f"- {name}: {value}" for name, value in document["environment"].items()]
     lines += ["", "Microseconds; what follows is time of the other / our time: above 1 ours is faster.", ""]
-    names = ("ours, plain", "cuDNN, no bias", "cuDNN, bias tensor", "FlashAttention-3, no bias", "FlexAttention")
+    names = (
+        "ours, plain",
+        "ours, skipping",
+        "ours, plain, skipping",
+        "cuDNN, no bias",
+        "cuDNN, bias tensor",
+        "FlashAttention-3, no bias",
+        "FlexAttention",
+    )
     lines += [f"| export | B H S D | ours | {' | '.join(names)} |", "|---" * (3 + len(names)) + "|"]
     for row in document["rows"]:
         mine = row["ms"].get("ours")

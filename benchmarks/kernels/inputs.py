@@ -78,6 +78,13 @@ def extras_of(shape: Shape, device: str = "cuda") -> tuple[Any, Any]:
     return None, None
 
 
+def key_bias_of(shape: Shape, device: str = "cuda") -> Any:
+    """What is added to the scores of each key, [B, 1, S_kv] float32; None where nothing is."""
+    if shape.extra != "key bias":
+        return None
+    return torch.randn(shape.batch, 1, shape.s_kv, device=device)
+
+
 @dataclass(frozen=True)
 class Buffers:
     """All tensors of one call; outputs start as NaN."""
@@ -89,14 +96,19 @@ class Buffers:
     slopes: Any
     mask: Any = None
     positions: Any = None
+    key_bias: Any = None
+    window: tuple[int, int] = (-1, -1)
 
     @classmethod
-    def of(cls, each: tuple[Any, Any, Any], slope: Any, mask: Any = None, positions: Any = None) -> Buffers:
+    def of(
+        cls, each: tuple[Any, Any, Any], slope: Any, mask: Any = None, positions: Any = None, key_bias: Any = None,
+        window: tuple[int, int] = (-1, -1),
+    ) -> Buffers:  # fmt: skip
         """With an output of its own."""
         query, _, value = each
         shape = (*query.shape[:3], value.shape[3])
         output = torch.full(shape, float("nan"), dtype=query.dtype, device=query.device)
-        return cls(*each, output, slope, mask, positions)
+        return cls(*each, output, slope, mask, positions, key_bias, window)
 
     @property
     def scale(self) -> float:
@@ -110,7 +122,8 @@ class Buffers:
         positions = None if self.positions is None else Tensor.of(self.positions)
         query, key, value = Tensor.of(self.query), Tensor.of(self.key), Tensor.of(self.value)
         output, slope = Tensor.of(self.output), Tensor.of(self.slopes)
-        return Call(query, key, value, output, slope, self.scale, True, mask, positions)
+        bias = None if self.key_bias is None else Tensor.of(self.key_bias)
+        return Call(query, key, value, output, slope, self.scale, True, mask, positions, bias, *self.window)
 
 
 def median_ms(runs: Sequence[Run], repeat: int) -> float:

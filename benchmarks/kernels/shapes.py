@@ -10,12 +10,13 @@ INPUTS = ("none", "key padding", "right padding", "boolean rows", "additive rows
 """What an attention may have besides query, key and value."""
 EXPORTED_INPUTS = (
     "additive keys", "causal rows", "additive causal rows", "padded rows", "document rows", "boolean heads",
-    "positions and padding",
+    "positions and padding", "key bias", "window",
 )  # fmt: skip
 """Further ones, as exports have them: an additive mask [B, 1, 1, S_kv] that hides keys at the right by the lowest
 number of the type, a boolean mask [B, 1, S_q, S_kv] that repeats the causal one, the same added (0 or the lowest
 number of the type), the same with padding at the left of half the batch entries, one that keeps eight documents
-apart, one [B, H, 1, S_kv] with padding at the left, positions that count the keys behind such padding."""
+apart, one [B, H, 1, S_kv] with padding at the left, positions that count the keys behind such padding, a number for
+every key that is added to its scores [B, 1, S_kv], a window that shows a row the 1024 keys up to its own."""
 
 
 def paper_slopes(heads: int) -> list[float]:
@@ -105,8 +106,14 @@ class Shape:
         """What kernels it needs."""
         return KernelRequest.of(
             symmetric=not self.causal, causal=self.causal, positions=self.extra.startswith("positions"),
-            mask_dtype=self.mask_dtype, dtype=self.dtype, head_dim=self.head_dim,
+            mask_dtype=self.mask_dtype, dtype=self.dtype, head_dim=self.head_dim, key_bias=self.extra == "key bias",
+            window=self.extra == "window",
         )  # fmt: skip
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """How many keys before and after its own a row sees; -1 for all."""
+        return (1023, -1) if self.extra == "window" else (-1, -1)
 
     @property
     def layout(self) -> BufferLayout:

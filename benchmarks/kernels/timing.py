@@ -43,8 +43,12 @@ def attend(buffers: Buffers, *, causal: bool) -> Any:
                 scores = buffers.scale * (buffers.query[entry, head, start:end].float() @ key.T)
                 scores += buffers.slopes[head] * distance
                 scores = _masked(scores, buffers.mask, entry, head, start, end)
+                if buffers.key_bias is not None:
+                    scores += buffers.key_bias[entry, 0]
                 if causal:
                     scores = scores.masked_fill(key_index > row, -torch.inf)
+                if buffers.window[0] >= 0:
+                    scores = scores.masked_fill(row - key_index > buffers.window[0], -torch.inf)
                 peak = scores.amax(1, keepdim=True)
                 weights = torch.exp(scores - torch.where(torch.isfinite(peak), peak, 0.0))
                 total = weights.sum(1, keepdim=True)

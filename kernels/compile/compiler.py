@@ -23,7 +23,7 @@ from typing import IO, Any
 from ...base import hidden, isolation
 from ..launch.description import Buffer, Condition, Description, Extent, Factor, Selection
 from ..requests import MASK_DTYPES, MAX_SPLITS, BufferLayout, KernelRequest
-from .configurations import Configuration, configurations, reads_mask_rows, with_mask_rows
+from .configurations import Configuration, certifies, configurations, reads_mask_rows, with_mask_rows
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
 DESCRIPTION = "description.json"
@@ -32,6 +32,7 @@ WORKSPACE = (
     Buffer("key_norms", 4, Extent((Factor(("batch", "kv_heads")), Factor(("s_kv",), 64)))),
     Buffer("ticket", 4, Extent()),
     Buffer("previous", 4, Extent((Factor(("batch", "heads")), Factor(("s_q",), 128)))),
+    Buffer("key_terms", 4, Extent((Factor(("batch", "heads")), Factor(("s_kv",), 64)))),
     Buffer("reach", 8, Extent((Factor(("batch", "heads")), Factor(("s_q",), 128)))),
     # A byte for a block of MASK_BLOCK keys.
     Buffer(
@@ -176,7 +177,10 @@ def jobs(
         for layout in _widened(request, layouts):
             # A kernel for one row is the general one where masks differ by key only.
             portable = (x for x in found if x.engine != "hopper")
-            yield from ((x, layout) for x in portable if layout.mask_rows or "MASK_ROWS" not in x.options)
+            # And nothing is certified where they have rows.
+            yield from (
+                (x, layout) for x in portable if not (certifies(x) if layout.mask_rows else "MASK_ROWS" in x.options)
+            )
 
 
 def _mask_row_jobs(

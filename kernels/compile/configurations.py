@@ -18,7 +18,7 @@ from importlib import resources
 from typing import Any
 
 from ..launch.description import Condition
-from ..requests import ELEMENT_BYTES, SMALLEST_TILE, KernelRequest, Tile, is_symmetric
+from ..requests import ELEMENT_BYTES, SMALLEST_TILE, BufferLayout, KernelRequest, Tile, is_symmetric
 
 SKIP_FROM = 3072
 """Keys from which the two launches that certify cost less than they save on random data."""
@@ -83,11 +83,26 @@ def applies(rule: dict[str, Any], request: KernelRequest, arch: int) -> bool:
     return all(rule[name] == fact for name, fact in facts.items() if name in rule)
 
 
-def can_skip(request: KernelRequest) -> bool:
-    """Whether the certificate is defined: every row sees its own key, and distances are those of the indices."""
+def why_not_skipped(request: KernelRequest, layout: BufferLayout | None = None) -> str | None:
+    """Why nothing can be certified for a kind of node, or None; ``layout`` is what is known of its mask.
+
+    Keys have to be far from a row on one side of it or on both, and what is said of them has to be said to all rows.
+    """
     variant = request.variant
-    more = variant.positions or variant.window or variant.key_bias or variant.lengths or request.mask_dtype is not None
-    return not more and (variant.causal or is_symmetric(variant))
+    if variant.window:
+        return "it has a window"
+    if variant.lengths:
+        return "its batch entries have key lengths"
+    if not (variant.causal or is_symmetric(variant)):
+        return "it is neither causal nor symmetric"
+    if layout is not None and layout.mask_rows:
+        return "its mask differs by row or head"
+    return None
+
+
+def certifies(configuration: Configuration) -> bool:
+    """Whether a kernel belongs to certified skipping."""
+    return bool(configuration.options.get("SKIP")) or configuration.role in ("key_norms", "reach")
 
 
 def configurations(request: KernelRequest, arch: int, *, skip: bool = False) -> list[Configuration]:
@@ -97,7 +112,7 @@ def configurations(request: KernelRequest, arch: int, *, skip: bool = False) -> 
         LookupError: If no rule covers a role.
     """
     roles = ["prefill", "decode", "decode_split", "combine"]
-    certified = skip and can_skip(request)
+    certified = skip and why_not_skipped(request) is None
     found: list[Configuration] = []
     for role in roles:
         matching = [rule for rule in _rules() if rule["role"] == role and applies(rule, request, arch)]

@@ -33,7 +33,7 @@ HOPPER_PTX = 86
 
 _RENAMED = {"scale_natural": "scale", "batch_size": "batch", "query_map": "query", "key_map": "key",
             "value_map": "value", "output_map": "output"}  # fmt: skip
-_FLOAT_POINTERS = ("slopes", "key_positions", "key_bias", "key_norms", "partial", "partial_sums")
+_FLOAT_POINTERS = ("slopes", "key_positions", "key_bias", "key_norms", "key_terms", "partial", "partial_sums")
 
 
 def _kernels() -> dict[tuple[str, str], Callable[..., None]]:
@@ -70,7 +70,8 @@ def _argument(
         or (name == "key_positions" and not variant.positions)
         or (name == "key_bias" and not variant.key_bias)
         or (name == "key_lengths" and not variant.lengths)
-        or (name in ("reach", "key_norms") and role == "prefill" and not skip)
+        or (name in ("reach", "key_norms", "key_terms") and role == "prefill" and not skip)
+        or (name == "key_terms" and not (request.mask_dtype or variant.positions or variant.key_bias))
         or (name in ("ticket", "previous") and role == "prefill" and not (skip or looks))
         or (name == "blocks" and role == "prefill" and not looks)
         or (name == "empty_mean" and hopper and not (masked or variant.window))

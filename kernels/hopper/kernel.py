@@ -41,7 +41,8 @@ values of hidden keys: they must not matter, whatever they hold (``hidden``).
 
 With ROW_TWINS rows r and r + 8, which one thread holds, share their maximum and thereby their bias.
 
-With SKIP far blocks that provably do not matter are left out (``skipping``).
+With SKIP far blocks that provably do not matter are left out (``skipping``).  Where something differs by key, that is
+so in the first pass only.
 
 With MASK_ROWS there is a window, or a mask that differs by row, too.  ``blocks`` has looked at them before.  Programs
 draw tiles as with SKIP, and blocks that no row of a tile needs are left out (``rows``).  With READS there is a mask to
@@ -69,10 +70,10 @@ from .shared import COUNTS, REPEAT_WORDS, ROWS_PER_CONSUMER, TERM_COLUMNS, TILE_
 
 @gluon.jit
 def alibi_prefill_hopper(
-    query_map, key_map, value_map, output_map, slopes, key_norms, ticket, previous, blocks, mask, key_positions,
-    key_lengths, lengths_batch, rows_first, mask_batch, mask_head, mask_row, mask_column, positions_batch, batch_size,
-    heads, group, s_q, s_kv,
-    window_left, window_right, scale_natural, empty_mean,
+    query_map, key_map, value_map, output_map, slopes, key_norms, key_terms, ticket, previous, blocks, mask,
+    key_positions, key_lengths, lengths_batch, rows_first, mask_batch, mask_head, mask_row, mask_column,
+    positions_batch, batch_size, heads, group, s_q, s_kv, window_left, window_right, scale_natural,
+    empty_mean,
     FORM: gl.constexpr, FIXED_MAX: gl.constexpr, MAX_FROM_RAW_SCORES: gl.constexpr, SKIP: gl.constexpr,
     MASK: gl.constexpr, ADDITIVE: gl.constexpr, POSITIONS: gl.constexpr, TERMS: gl.constexpr, MASK_ROWS: gl.constexpr,
     READS: gl.constexpr, WINDOW: gl.constexpr, ROW_TWINS: gl.constexpr, LIFTS: gl.constexpr,
@@ -87,6 +88,7 @@ def alibi_prefill_hopper(
         query_map, key_map, value_map, output_map: Bulk-copy descriptors, rank 4, boxes of 64 rows or BLOCK_N keys.
         slopes: [H], float32.
         key_norms: [B, H_kv, ceil(S_kv / 64)], float32, from ``skipping.alibi_key_norms`` (SKIP).
+        key_terms: [B, H, ceil(S_kv / 64)], float32, likewise (SKIP with MASK or POSITIONS).
         ticket: One int32, zero: how many tiles were taken (SKIP, MASK_ROWS).
         previous: As many int32 as tiles, of any contents: which tile its program took before (SKIP, MASK_ROWS).
         blocks: From ``blocks.alibi_blocks``: which blocks a tile needs (MASK_ROWS).
@@ -165,15 +167,15 @@ def alibi_prefill_hopper(
             (consume, (shared, sizes, row_mask, output_map, scale_natural, settings, 0)),
             (consume, (shared, sizes, row_mask, output_map, scale_natural, settings, 1)),
             (consume, (shared, sizes, row_mask, output_map, scale_natural, settings, 2)),
-            (produce, (shared, sizes, query_map, key_map, value_map, slopes, key_norms, ticket, previous, blocks,
-                        mask, key_positions, mask_batch, mask_head, mask_column, positions_batch, scale_natural,
+            (produce, (shared, sizes, query_map, key_map, value_map, slopes, key_norms, key_terms, ticket, previous,
+                        blocks, mask, key_positions, mask_batch, mask_head, mask_column, positions_batch, scale_natural,
                         empty_mean, key_lengths, lengths_batch, rows_first, settings)),
         ], [4, 4, 1], [CONSUMER_REGISTERS, CONSUMER_REGISTERS, PRODUCER_REGISTERS])  # fmt: skip
     else:
         gl.warp_specialize([
             (consume, (shared, sizes, row_mask, output_map, scale_natural, settings, 0)),
             (consume, (shared, sizes, row_mask, output_map, scale_natural, settings, 1)),
-            (produce, (shared, sizes, query_map, key_map, value_map, slopes, key_norms, ticket, previous, blocks,
-                        mask, key_positions, mask_batch, mask_head, mask_column, positions_batch, scale_natural,
+            (produce, (shared, sizes, query_map, key_map, value_map, slopes, key_norms, key_terms, ticket, previous,
+                        blocks, mask, key_positions, mask_batch, mask_head, mask_column, positions_batch, scale_natural,
                         empty_mean, key_lengths, lengths_batch, rows_first, settings)),
         ], [4, 1], [CONSUMER_REGISTERS, PRODUCER_REGISTERS])  # fmt: skip

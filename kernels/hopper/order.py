@@ -28,15 +28,15 @@ class Order:
 
 
 @gluon.constexpr_function
-def _apart(settings):
-    """Whether the first rows of all pairs are dealt apart from the others: see ``_tile_of``."""
-    return settings.MASK and settings.FORM == FORM_CAUSAL
-
-
-@gluon.constexpr_function
 def drawn_tiles(settings):
     """Whether programs draw tickets for tiles, because what a tile costs is not known beforehand."""
     return settings.SKIP or settings.MASK_ROWS
+
+
+@gluon.constexpr_function
+def _apart(settings):
+    """Whether the first rows of all pairs are dealt apart from the others: see ``_tile_of``."""
+    return settings.MASK and settings.FORM == FORM_CAUSAL and not drawn_tiles(settings)
 
 
 @gluon.jit

@@ -36,7 +36,7 @@ from .shared import (  # fmt: skip
     write_tile_info,
 )
 from .skipping import AHEAD, needed_blocks, worth_a_try
-from .terms import ask_terms, find_plain, key_terms, write_terms
+from .terms import ask_terms, find_plain, terms_of_keys, write_terms
 from .tiles import block_at, blocks_of, keys_there, visible_keys
 from .weights import natural
 
@@ -175,7 +175,9 @@ def _describe(slot, at, cut, left, right, slope, certified_after, certified, sha
 
 
 @gluon.jit
-def _certify(certified, left, right, at, cut, slope, slot, key_norms, scale_natural, shared, sizes, settings):
+def _certify(
+    certified, left, right, at, cut, slope, own, slot, key_norms, key_terms, scale_natural, shared, sizes, settings
+):  # fmt: skip
     """Makes the certificate of a tile, once its near blocks are weighed (SKIP).
 
     Returns:
@@ -184,8 +186,8 @@ def _certify(certified, left, right, at, cut, slope, slot, key_norms, scale_natu
     mbarrier.wait(shared.weighed, certified & 1)
     certified += 1
     left, right = needed_blocks(
-        shared, key_norms, at.batch, at.kv_head, at.tile, cut.first, cut.diagonal_blocks, left, right, slope,
-        scale_natural, sizes, settings)  # fmt: skip
+        shared, key_norms, key_terms, at.batch, at.head, at.kv_head, at.tile, cut.first, cut.diagonal_blocks, left,
+        right, slope, own, scale_natural, sizes, settings)  # fmt: skip
     write_tile_info(shared, slot, LEFT, left)
     write_tile_info(shared, slot, RIGHT, right)
     mbarrier.arrive(shared.certificate_ready, count=1)
@@ -194,8 +196,8 @@ def _certify(certified, left, right, at, cut, slope, slot, key_norms, scale_natu
 
 @gluon.jit
 def produce(
-    shared, sizes, query_map, key_map, value_map, slopes, key_norms, ticket, previous, blocks_needed, mask,
-    key_positions, mask_batch, mask_head, mask_column, positions_batch, scale_natural, empty_mean, key_lengths,
+    shared, sizes, query_map, key_map, value_map, slopes, key_norms, key_terms, ticket, previous, blocks_needed,
+    mask, key_positions, mask_batch, mask_head, mask_column, positions_batch, scale_natural, empty_mean, key_lengths,
     lengths_batch, rows_first, settings,
 ):  # fmt: skip
     """The producer warp: all copies, in the order in which the consumers need them.
@@ -331,7 +333,11 @@ def produce(
                 blocks = keyed + extra
                 certified_after = gl.to_tensor(0)
                 if settings.SKIP:
-                    if worth_a_try(slope, s_kv) & (left + right > AHEAD):
+                    worth = worth_a_try(slope, s_kv, settings) & (left + right > AHEAD)
+                    if VECTOR:
+                        # The second pass may have another unit, and it has few tiles.
+                        worth = worth & within
+                    if worth:
                         certified_after = diagonal_blocks + tail + AHEAD
                 asked = not (within & (plain_from <= first) & (first < plain_to))
                 if VECTOR:
@@ -373,7 +379,7 @@ def produce(
                         _copy_keys_if(j < keyed, key_map, batch, kv_head, block, shift, stage, shared, settings)
                     if VECTOR:
                         if has_terms | ((stages_with_terms & (1 << stage)) != 0):
-                            terms = key_terms(here, here_position, slope_natural, own, settings)
+                            terms = terms_of_keys(here, here_position, slope_natural, own, settings)
                             stages_with_terms = write_terms(
                                 stages_with_terms, has_terms, terms, within, per_scale, per_natural, slope, j,
                                 diagonal_blocks + tail, left, stage, shared, settings)  # fmt: skip
@@ -398,9 +404,20 @@ def produce(
                     if settings.SKIP:
                         if j == certified_after:
                             certified, left, right = _certify(
-                                certified, left, right, at, cut, slope, slot, key_norms, scale_natural, shared, sizes,
-                                settings)  # fmt: skip
+                                certified, left, right, at, cut, slope, own, slot, key_norms, key_terms, scale_natural,
+                                shared, sizes, settings)  # fmt: skip
                             blocks = diagonal_blocks + tail + left + right
+                            if VECTOR:
+                                keyed = blocks
+                                blocks = keyed + extra
+                                # What was asked for a block ahead may be another block's now.
+                                coming_block = block_at(j, first, diagonal_blocks, tail, left, right, s_kv, BLOCK_N)
+                                known = (plain_from <= coming_block) & (coming_block < plain_to)
+                                asked = (j < keyed) & (not known)
+                                if asked:
+                                    loaded, position = ask_terms(
+                                        of_entry, key_positions, batch, mask_column, positions_batch,
+                                        coming_block * BLOCK_N, s_kv, begin, end, settings)  # fmt: skip
         queries_sent = _end_pass(step, queries_sent, shared, settings)
         number_of_pass += 1
         if settings.FIXED_MAX:

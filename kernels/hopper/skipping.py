@@ -18,28 +18,31 @@ NORM_KEYS = gl.constexpr(64)
 
 
 @gluon.jit
-def _margin(slope, groups):
+def _margin(slope, groups, settings):
     """By how many powers of two a group of keys has to be lighter than the row (docs/kernels.md, "Skipping")."""
-    return (BITS + 1) + gl.log2(groups.to(gl.float32)) - gl.log2(1.0 - gl.exp2(-slope))
+    share = -gl.log2(1.0 - gl.exp2(-slope))
+    if settings.POSITIONS:
+        share = 6.0
+    return (BITS + 1) + gl.log2(groups.to(gl.float32)) + share
 
 
 @gluon.jit
-def worth_a_try(slope, s_kv):
+def worth_a_try(slope, s_kv, settings):
     """Whether the bias of the farthest key reaches the margin at all; ``slope`` in powers of two per key."""
-    return (slope > 0.0) & (slope * s_kv.to(gl.float32) > _margin(slope, gl.cdiv(s_kv, NORM_KEYS)))
+    return (slope > 0.0) & (slope * s_kv.to(gl.float32) > _margin(slope, gl.cdiv(s_kv, NORM_KEYS), settings))
 
 
 @gluon.jit
 def weigh_rows(sums, peak, query, line, me):
     """Tells the producer how much this warpgroup's rows weigh so far, and how long their queries are (SKIP).
 
-    The least logarithm of a row's weight relative to a score of zero on its own key, and the largest square of a
-    norm; the producer turns them into a certificate.
+    The least logarithm of a row's weight relative to a score of zero on its own key (with positions: on that of the
+    tile's last row), and the largest square of a norm; the producer turns them into a certificate.
     """
     settings = me.settings
     total = gl.convert_layout(gl.max(sums, 1), peak.type.layout)
     weight = gl.log2(total) + peak
-    if settings.FORM == FORM_CAUSAL:
+    if settings.FORM == FORM_CAUSAL and not settings.POSITIONS:
         weight -= line.shift
     weight = gl.where(line.row_as_key < me.sizes.s_kv, weight, float("inf"))
     BY_COLUMNS: gl.constexpr = gl.BlockedLayout([1, 8], [256 // settings.D, settings.D // 8], [4, 1], [1, 0])
@@ -53,9 +56,14 @@ def weigh_rows(sums, peak, query, line, me):
 
 @gluon.jit
 def needed_blocks(
-    shared, key_norms, batch, kv_head, tile, first, diagonal_blocks, left, right, slope, scale_natural, sizes, settings,
+    shared, key_norms, key_terms, batch, head, kv_head, tile, first, diagonal_blocks, left, right, slope, own,
+    scale_natural, sizes, settings,
 ):  # fmt: skip
-    """How many blocks left and right of the diagonal are needed, at least those that are on their way already."""
+    """How many blocks left and right of the diagonal are needed, at least those that are on their way already.
+
+    ``own`` is the position of the tile's last row (POSITIONS).
+    """
+    VECTOR: gl.constexpr = settings.MASK or settings.POSITIONS
     SCAN: gl.constexpr = 128
     BLOCK_N: gl.constexpr = settings.BLOCK_N
     rows_per_tile: gl.constexpr = ROWS_PER_CONSUMER * settings.CONSUMERS
@@ -70,11 +78,13 @@ def needed_blocks(
     # The factor and the terms below cover the rounding of norms, products (at most 256 terms in float32), weights
     # (to the type, before they are added up) and bias.
     longest = gl.sqrt(square) * gl.abs(scale_natural) * (LOG2E * 1.001)
-    threshold = least - _margin(slope, groups)
+    threshold = least - _margin(slope, groups, settings)
     threshold = threshold - 0.02 - 1e-6 * gl.abs(threshold)
     offset = sizes.s_kv - sizes.s_q
     first_row = tile * rows_per_tile + offset
     last_row = gl.minimum(tile * rows_per_tile + rows_per_tile, sizes.s_q) - 1 + offset
+    if VECTOR:
+        terms = key_terms + (batch.to(gl.int64) * sizes.heads + head) * groups
     norms = key_norms + (batch.to(gl.int64) * (sizes.heads // sizes.group) + kv_head) * groups
     lowest = groups
     highest = gl.to_tensor(0)
@@ -87,8 +97,17 @@ def needed_blocks(
         group = start + lane
         norm = gl.load(norms + group, mask=group < groups, other=0.0)
         nearest = gl.maximum(first_row - (group * NORM_KEYS + (NORM_KEYS - 1)), group * NORM_KEYS - last_row)
+        most = longest * norm
+        if not settings.POSITIONS:
+            most -= slope * nearest.to(gl.float32) * 0.99999
+        if VECTOR:
+            term = gl.load(terms + group, mask=group < groups, other=0.0)
+            # Its rounding.
+            most += gl.maximum(term * 0.999999, term * 1.000001)
+        if settings.POSITIONS:
+            most -= slope * own * gl.where(own < 0.0, 1.000001, 0.999999)
         # Written so that a NaN anywhere keeps the group.
-        light = longest * norm - slope * nearest.to(gl.float32) * 0.99999 < threshold
+        light = most < threshold
         needed = gl.where(light & (nearest > 0), 0, 1) * gl.where(group < groups, 1, 0)
         lowest = gl.minimum(lowest, gl.min(gl.where(needed != 0, group, groups), 0))
         highest = gl.maximum(highest, gl.max(needed * (group + 1), 0))

@@ -38,7 +38,7 @@ def ask_terms(mask, key_positions, batch, mask_column, positions_batch, start, s
 
 
 @gluon.jit
-def key_terms(loaded, position, slope, own, settings):
+def terms_of_keys(loaded, position, slope, own, settings):
     """What the keys of a block add to their scores, in natural units: bias by positions and mask; -inf if hidden."""
     terms = gl.zeros([settings.BLOCK_N], gl.float32, _by_key())
     if settings.POSITIONS:

@@ -29,7 +29,7 @@ the same where rows are aligned with the first keys, and 0 elsewhere;
 ``mask_batches`` and ``mask_heads``: between how many batch entries and heads the mask differs."""
 
 TENSORS = ("query", "key", "value", "output")
-WORKSPACES = ("key_norms", "reach", "partial", "partial_sums", "ticket", "previous", "blocks")
+WORKSPACES = ("key_norms", "reach", "partial", "partial_sums", "ticket", "previous", "blocks", "key_terms")
 """Buffers that live from one launch of a call to the next."""
 POINTERS = (*TENSORS, "slopes", "mask", "key_positions", "key_bias", "key_lengths", *WORKSPACES)
 STRIDES = (

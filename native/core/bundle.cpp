@@ -24,7 +24,7 @@ constexpr char const* kSizes[] = {"batch", "heads", "kv_heads", "group", "s_q", 
 constexpr char const* kTensors[] = {"query", "key", "value", "output", "slopes", "mask", "key_positions",
                                     "key_bias", "key_lengths"};
 constexpr char const* kScratch[] = {"key_norms", "reach", "partial", "partial_sums", "ticket", "previous",
-                                    "blocks"};
+                                    "blocks", "key_terms"};
 constexpr char const* kStrides[] = {"query_batch", "query_head", "query_row", "key_batch", "key_head", "key_row",
                                     "value_batch", "value_head", "value_row", "output_batch", "output_head",
                                     "output_row", "mask_batch", "mask_head", "mask_row", "mask_column",

@@ -18,7 +18,7 @@ enum class Size : uint8_t {
     mask_batches, mask_heads, first_surplus, count
 };
 enum class Tensor : uint8_t { query, key, value, output, slopes, mask, key_positions, key_bias, key_lengths, count };
-enum class Scratch : uint8_t { key_norms, reach, partial, partial_sums, ticket, previous, blocks, count };
+enum class Scratch : uint8_t { key_norms, reach, partial, partial_sums, ticket, previous, blocks, key_terms, count };
 enum class Stride : uint8_t {
     query_batch, query_head, query_row, key_batch, key_head, key_row, value_batch, value_head, value_row,
     output_batch, output_head, output_row, mask_batch, mask_head, mask_row, mask_column, positions_batch,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from alibi_rewriter.kernels.requests import ELEMENT_BYTES, SKIP_BITS
 from cases import rounded
-from reference import Array, Case
+from reference import LOWEST, Array, Case
 
 ROUNDING = {"bfloat16": 2.0**-7, "float16": 2.0**-10, "float32": 2.0**-21}
 """The two kernels may also round their outputs to different neighbours."""
@@ -46,5 +46,76 @@ def skipping_trials() -> Iterator[tuple[str, Case, str, float]]:
             if kind == "flat":
                 slopes = np.array([0.0, 1e-7], np.float32)
             case = Case(query, key, value, slopes, 0.25, symmetric, not symmetric)
-            size = float(np.abs(value).max())
-            yield f"{kind}-{dtype}", case, dtype, size * (2.0 ** -SKIP_BITS[ELEMENT_BYTES[dtype]] + ROUNDING[dtype])
+            yield f"{kind}-{dtype}", case, dtype, allowed(case, dtype)
+
+
+def allowed(case: Case, dtype: str) -> float:
+    """By how much skipping may change an output."""
+    return float(np.abs(case.value).max()) * (2.0 ** -SKIP_BITS[ELEMENT_BYTES[dtype]] + ROUNDING[dtype])
+
+
+def _padding(kind: str, shape: tuple[int, int, int, int]) -> Array:
+    """0 for keys that are seen and 1 for the others; the second batch entry has more of the latter."""
+    hidden = np.zeros(shape)
+    for batch, count in enumerate((3, 130)):
+        side = {"left": slice(None, count), "right": slice(-count, None), "inside": slice(70, 70 + count)}[kind]
+        hidden[batch, ..., side] = 1.0
+    return hidden
+
+
+def vector_of(kind: str, rng: np.random.Generator, s_kv: int) -> dict[str, Array]:
+    """What differs by key only: fields of a Case of two batch entries and two heads.
+
+    ``heavy`` is a far key that outweighs its distance, by mask, bias or position; a certificate that looks at norms
+    alone drops it.
+    """
+    shape = (2, 1, 1, s_kv)
+    what, _, how = kind.partition(" ")
+    hidden = _padding(how, shape) if how in ("left", "right", "inside") else np.zeros(shape)
+    added = np.where(hidden > 0, -np.inf if what == "infinite" else LOWEST, 0.0)
+    if how == "soft":
+        added = rng.uniform(-30, 0, shape)
+    if how == "heavy":
+        added[..., 7] = 150.0
+    if how == "unknown":
+        added[1, ..., 9] = np.nan
+    steps = np.cumsum(1.0 - hidden[:, 0, 0], axis=1) - 1.0
+    if how == "heavy":
+        steps[:, 5] = s_kv + 300.0
+    if how == "shuffled":
+        steps = rng.permuted(steps, axis=1)
+    by_head = np.concatenate((added[:, 0], 0.5 * added[:, 0]), axis=1)
+    found = {
+        "boolean": {"mask": hidden == 0},
+        "positions": {"positions": steps},
+        "bias": {"key_bias": np.maximum(by_head, LOWEST)},
+    }.get(what, {"mask": added})
+    if what == "both":
+        found = {"mask": added, "positions": steps}
+    return {name: x if x.dtype == bool else x.astype(np.float32) for name, x in found.items()}
+
+
+VECTORS = (
+    "boolean left", "boolean inside", "lowest left", "infinite right", "infinite inside", "additive soft",
+    "additive heavy", "additive unknown", "bias heavy", "bias soft", "positions left", "positions heavy",
+    "positions shuffled", "both left", "both heavy",
+)  # fmt: skip
+
+
+def vector_trials() -> Iterator[tuple[str, Case, str, float]]:
+    """The same where masks, biases and positions differ by key."""
+    for index, kind in enumerate(VECTORS):
+        for symmetric in (False, True):
+            if symmetric and kind.startswith(("positions", "both")):
+                continue
+            dtype = ("float16", "float32", "bfloat16")[(index + symmetric) % 3]
+            rng = np.random.default_rng(index)
+            s_q, s_kv = (200, 456) if index % 2 else (320, 320)
+            shapes = ((2, 2, s_q, 16), (2, 1, s_kv, 16), (2, 1, s_kv, 16))
+            query, key, value = (rounded(rng.standard_normal(shape), dtype) for shape in shapes)
+            vector = vector_of(kind, rng, s_kv)
+            if kind.startswith("boolean"):
+                # What nobody sees does not keep its block.
+                key[np.broadcast_to(~vector["mask"][:, :, 0, :, None], key.shape)] = np.nan
+            case = Case(query, key, value, np.array([0.5, 0.2], np.float32), 0.25, symmetric, not symmetric, **vector)
+            yield f"{kind}-{'symmetric' if symmetric else 'causal'}-{dtype}", case, dtype, allowed(case, dtype)

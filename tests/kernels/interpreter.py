@@ -77,7 +77,7 @@ _patch_once()
 
 def run(
     case: Case, dtype: str, *, path: str, tile: Tile, mask_dtype: str | None = None, layout: str = "BHSD",
-    splits: int = 1, skip: bool = False,
+    splits: int = 1, skip: bool = False, reached: list[Any] | None = None,
 ) -> np.ndarray[Any, Any]:  # fmt: skip
     """Computes ``case`` by the named path (``prefill`` or ``decode``); the output starts as NaN."""
     query, key, value = (Buffer.of(x, dtype, layout) for x in (case.query, case.key, case.value))
@@ -130,14 +130,19 @@ def run(
         if skip:
             blocks, tiles = -(-s_kv // skipping.NORM_KEYS), -(-s_q // skipping.REACH_ROWS)
             key_norms = Buffer.filled((batch, kv_heads, blocks), np.nan, "float32")
+            key_terms = Buffer.filled((batch, heads, blocks), np.nan, "float32")
             reach = Buffer.filled((batch, heads, tiles, 2), -(10**9), "int32")
             ticket = Buffer.filled((1,), 7, "int32")
             launch(
-                skipping.alibi_key_norms, "key_norms", (blocks * kv_heads * batch,), key_norms=key_norms, ticket=ticket
-            )
+                skipping.alibi_key_norms, "key_norms", (blocks * kv_heads * batch,), key_norms=key_norms,
+                key_terms=key_terms, ticket=ticket,
+            )  # fmt: skip
             if ticket.values[0] != 0:
                 raise AssertionError("the ticket is not set to zero")
-            launch(skipping.alibi_reach, "reach", (tiles * heads * batch,), key_norms=key_norms, reach=reach)
+            launch(skipping.alibi_reach, "reach", (tiles * heads * batch,), key_norms=key_norms,
+                   key_terms=key_terms, reach=reach)  # fmt: skip
+            if reached is not None:
+                reached.append(reach.values)
         launch(prefill.alibi_prefill, "prefill", (-(-s_q // tile.block_m) * heads * batch,), reach=reach)
     else:
         grid = (batch * kv_heads, -(-(heads // kv_heads) * s_q // tile.block_m), splits)

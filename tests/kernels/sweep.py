@@ -22,7 +22,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import interpreter
 import numpy as np
-from adversarial import skipping_trials
+from adversarial import skipping_trials, vector_trials
 from alibi_rewriter.kernels.compile.compiler import SELECTION
 from alibi_rewriter.kernels.requests import Tile
 from cases import (
@@ -79,11 +79,19 @@ def decoded(item: Trial, splits: int) -> tuple[str, float]:
 def skipped(name: str, case: Case, dtype: str, bound: float) -> tuple[str, float]:
     """The difference that certified skipping makes; infinite where one of both is NaN and the other is not."""
     tile = Tile(64, 64, 4, 2)
-    plain = interpreter.run(case, dtype, path="prefill", tile=tile)
-    less = interpreter.run(case, dtype, path="prefill", tile=tile, skip=True)
+    of_mask = None if case.mask is None else "bool" if case.mask.dtype == bool else "float32"
+    reached: list[Array] = []
+    plain = interpreter.run(case, dtype, path="prefill", tile=tile, mask_dtype=of_mask)
+    less = interpreter.run(case, dtype, path="prefill", tile=tile, mask_dtype=of_mask, skip=True, reached=reached)
     alike = (np.isnan(plain) == np.isnan(less)).all()
     worst = float(np.nanmax(np.abs(plain - less), initial=0.0))
-    return f"skipping {name}", worst / bound if alike else float("inf")
+    share = worst / bound if alike else float("inf")
+    # What has to keep everything says so; of all else a tile leaves something out, or nothing was tried.
+    if name.startswith(("boolean", "lowest", "infinite", "bias soft", "additive soft", "positions left", "both left")):
+        blocks = -(-case.key.shape[2] // 64)
+        first, end = reached[0][..., 0] // 64, np.minimum(reached[0][..., 1] // 64, blocks)
+        share = share if (end - first < (blocks if case.symmetric else blocks - 1)).any() else float("inf")
+    return f"skipping {name}", share
 
 
 def compared(name: str, case: Case, dtype: str, emulated: np.ndarray) -> tuple[str, float]:
@@ -135,7 +143,8 @@ def checks(groups: Sequence[str], fast: bool, step: int, first: int) -> Iterator
     if "decode" in groups:
         yield from chosen(functools.partial(decoded, *entry) for entry in long_decodes(fast))
     if "skipping" in groups:
-        of_skipping = itertools.islice(skipping_trials(), 0, None, FAST_SKIPPING if fast else 1)
+        both = itertools.chain(skipping_trials(), vector_trials())
+        of_skipping = itertools.islice(both, 0, None, FAST_SKIPPING if fast else 1)
         yield from chosen(functools.partial(skipped, *entry) for entry in of_skipping)
     if "blocks" in groups:
         trials = itertools.islice(row_masks(), 0, None, FAST_BLOCKS if fast else 1)

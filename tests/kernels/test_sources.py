@@ -9,7 +9,7 @@ import pytest
 from alibi_rewriter.fused.family import KERNEL_MEMBERS
 from alibi_rewriter.kernels.compile.assembler import AssemblyError, reads_parameter, strip_comments, strip_parameters
 from alibi_rewriter.kernels.compile.compiler import ARCHITECTURES, described, jobs
-from alibi_rewriter.kernels.compile.configurations import can_skip, configurations
+from alibi_rewriter.kernels.compile.configurations import certifies, configurations, why_not_skipped
 from alibi_rewriter.kernels.requests import BufferLayout, KernelRequest, Tile, constants_of, head_chunks
 
 PTX = """// made somewhere
@@ -94,10 +94,33 @@ def test_unknown_role() -> None:
 def test_skipping_adds_its_launches_only_where_it_is_defined() -> None:
     plain = KernelRequest("AlibiAttentionCausal", "bfloat16", 64, 64)
     masked = KernelRequest("AlibiAttentionCausalBooleanMask", "bfloat16", 64, 64, "bool")
-    assert can_skip(plain) and not can_skip(masked)
-    assert {"key_norms", "reach"} <= {found.role for found in configurations(plain, 90, skip=True)}
-    assert "reach" not in {found.role for found in configurations(masked, 90, skip=True)}
-    assert "reach" not in {found.role for found in configurations(plain, 90)}
+    windowed = KernelRequest("AlibiAttentionCausalWindow", "bfloat16", 64, 64)
+    for request in (plain, masked):
+        assert {"key_norms", "reach"} <= {found.role for found in configurations(request, 90, skip=True)}
+        assert "reach" not in {found.role for found in configurations(request, 90)}
+    assert "reach" not in {found.role for found in configurations(windowed, 90, skip=True)}
+    # Of a mask with rows nothing is certified, of one that differs by key only it is.
+    both = (BufferLayout(mask_rows=True), BufferLayout())
+    certified = {layout.mask_rows for x, layout in jobs(masked, [80, 90], both, True) if certifies(x)}
+    assert certified == {False}
+
+
+@pytest.mark.parametrize(
+    ("member", "mask", "rows", "reason"),
+    [
+        ("Causal", None, False, None),
+        ("CausalPositions", None, False, None),
+        ("SymmetricAdditiveMask", "float16", False, None),
+        ("SymmetricKeyBias", None, False, None),
+        ("SymmetricAdditiveMask", "float16", True, "its mask differs by row or head"),
+        ("LinearPositions", None, False, "it is neither causal nor symmetric"),
+        ("CausalWindow", None, False, "it has a window"),
+        ("CausalLengths", None, False, "its batch entries have key lengths"),
+    ],
+)
+def test_where_skipping_is_defined(member: str, mask: str | None, rows: bool, reason: str | None) -> None:
+    request = KernelRequest(f"AlibiAttention{member}", "float16", 64, 64, mask)
+    assert why_not_skipped(request, BufferLayout(mask_rows=rows)) == reason
 
 
 def test_masks_get_a_fast_and_a_general_image() -> None:
