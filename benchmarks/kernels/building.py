@@ -33,6 +33,8 @@ from shapes import Shape
 LOOP_SPILLS = {"hopper": 28, "portable": 0}
 """Most local-memory instructions in inner loops; as the test of the recorded resources has it."""
 SPILL_BYTES = {"portable": 64}
+FLOAT32_LOOP_SPILLS, FLOAT32_SPILL_BYTES = 80, 700
+"""The same of portable prefill in float32, where it is timed: a product is three there, which hide some reloads."""
 REGISTERS = 65536
 IRRELEVANT = ("resources.py", "launcher.py", "plan.py", "cache.py", "configurations.py")
 REPORT = "report.json"
@@ -113,17 +115,25 @@ def companions(role: str, request: KernelRequest, arch: int) -> list[Configurati
     return [found for found in configurations(request, arch) if found.role in wanted]
 
 
-def excess(engine: str, arch: int, needs: dict[str, Any]) -> str | None:
-    """Why an image is not acceptable, or None."""
+def reloads_are_hidden(kind: Kind) -> bool:
+    """Whether a class is portable prefill in float32 that is timed."""
+    return bool(kind.shapes) and kind.rule.get("element_bytes") == 4 and kind.rule["role"] == "prefill"
+
+
+def excess(engine: str, arch: int, needs: dict[str, Any], *, hidden: bool = False) -> str | None:
+    """Why an image is not acceptable, or None; ``hidden``: as ``reloads_are_hidden`` says."""
+    loop_spills, spill_bytes = LOOP_SPILLS[engine], SPILL_BYTES.get(engine, needs["spill_bytes"])
+    if hidden:
+        loop_spills, spill_bytes = FLOAT32_LOOP_SPILLS, FLOAT32_SPILL_BYTES
     if needs["serialized"] and engine == "hopper":  # the portable ones are on sm_90, whatever the tile
         return "its products are serialised"
     if needs["shared_bytes"] > resources.SHARED_KIB[arch] * 1024:
         return f"{needs['shared_bytes']} bytes of shared memory"
     if needs["registers"] * needs["threads"] > REGISTERS:
         return f"{needs['registers']} registers for {needs['threads']} threads"
-    if needs["loop_spills"] > LOOP_SPILLS[engine]:
+    if needs["loop_spills"] > loop_spills:
         return f"{needs['loop_spills']} spills in inner loops"
-    if needs["spill_bytes"] > SPILL_BYTES.get(engine, needs["spill_bytes"]):
+    if needs["spill_bytes"] > spill_bytes:
         return f"{needs['spill_bytes']} bytes spilled"
     return None
 
@@ -158,7 +168,9 @@ def build(root: Path, kind: Kind, candidate: Candidate, worker: Recording) -> di
     try:
         for arch, what in _images(directory, kind, candidate, worker):
             for needs in worker.needs:
-                reason = excess(kind.rule["engine"], arch, needs) if needs["role"] == kind.rule["role"] else None
+                reason = None
+                if needs["role"] == kind.rule["role"]:
+                    reason = excess(kind.rule["engine"], arch, needs, hidden=reloads_are_hidden(kind))
                 dropped = dropped or (reason and f"{what} on sm_{arch}: {reason}")
             if dropped:
                 break

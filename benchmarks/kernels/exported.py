@@ -164,9 +164,9 @@ def _flex(shape: Shape, sets: list[tuple[Any, Any, Any]], mask: Any, positions: 
 def _flash(shape: Shape, sets: list[tuple[Any, Any, Any]]) -> list[Run]:
     from fa3_fwd_interface import flash_attn_func
 
-    return [
-        functools.partial(flash_attn_func, *(x.transpose(1, 2) for x in each), causal=shape.causal) for each in sets
-    ]
+    # Its window of -1 is no window, and causality ends it at the row's own key.
+    options = {"causal": shape.causal, "window_size": (shape.window[0], -1)}
+    return [functools.partial(flash_attn_func, *(x.transpose(1, 2) for x in each), **options) for each in sets]
 
 
 def competitors(

@@ -225,6 +225,7 @@ PREFILL, SPLIT = LONG[2], LONG[5]
 CERTIFIED = (
     long_trial("skip", (1, 4, 2, 3100, 3500, 64)),
     long_trial("skip-symmetric", (1, 2, 2, 3300, 3300, 128), dtype="float16", symmetric=True),
+    padded_trial("skip-left-padding", (2, 4, 2, 3100, 3500, 64), left=True),
 )
 """Long enough for the kernels that leave out far keys."""
 

@@ -18,6 +18,9 @@ padded head size; a loop has 350 to 1300 instructions.  At 64 they are in the pa
 accumulators take 160 of 240 registers."""
 PORTABLE_SPILL_BYTES = 64
 """Outside inner loops: a few registers around the phases of a float32 tile."""
+MEASURED_FLOAT32 = (5, 80)
+"""Spills in inner loops, and bytes, of float32 on sm_90: the tile was timed, and was faster with them than others
+without (benchmarks/kernels/README.md)."""
 
 
 def test_the_table_is_that_of_the_configurations() -> None:
@@ -32,8 +35,10 @@ def test_fits_and_does_not_spill(name: str) -> None:
     # ptxas does not overlap the products of some portable kernels for sm_90; they take what the Hopper kernel does not.
     assert not row["serialized"] or (configuration.engine, configuration.arch) == ("portable", 90)
     if configuration.engine == "portable":
-        assert row["loop_spills"] == 0
-        assert row["spill_bytes"] <= PORTABLE_SPILL_BYTES
+        timed = configuration.arch == 90 and configuration.role == "prefill" and " float32 " in name
+        loop_spills, spill_bytes = MEASURED_FLOAT32 if timed else (0, PORTABLE_SPILL_BYTES)
+        assert row["loop_spills"] <= loop_spills
+        assert row["spill_bytes"] <= spill_bytes
     else:
         assert row["loop_spills"] <= HOPPER_LOOP_SPILLS[padded_head(int(name.split()[5][1:]))]
 

@@ -241,6 +241,15 @@ def test_products_of_the_hopper_kernel_may_not_be_serialised() -> None:
     assert "inner loops" in str(building.excess("hopper", 90, {**NEEDS, "loop_spills": 29}))
 
 
+def test_float32_may_reload_where_it_is_timed() -> None:
+    few, many = {**NEEDS, "loop_spills": 80}, {**NEEDS, "loop_spills": 81}
+    assert building.excess("portable", 90, few, hidden=True) is None
+    assert "inner loops" in str(building.excess("portable", 90, few))
+    assert "inner loops" in str(building.excess("portable", 90, many, hidden=True))
+    hidden = {kind.name for kind in candidates.timed(90) if building.reloads_are_hidden(kind)}
+    assert hidden == {"portable float32 16-64", "portable float32 65-128", "portable float32 129-256"}
+
+
 class FakeWorker(building.Recording):
     """Compiles nothing; tiles of 64 keys spill."""
 
