@@ -41,6 +41,7 @@ ROWS: tuple[tuple[str, Shape], ...] = (
     ("BLOOM-560m, positions", Shape(8, 16, 16, 2048, 2048, 64, True, extra="positions")),
     ("BLOOM-560m, positions and padding", Shape(8, 16, 16, 2048, 2048, 64, True, extra="positions and padding")),
     ("BLOOM-7b1, MPT-7B", Shape(4, 32, 32, 2048, 2048, 128, True, extra="key padding")),
+    ("MPT-7B, ragged batch", Shape(8, 32, 32, 2048, 2048, 128, True, extra="ragged padding")),
     ("BLOOM-7b1, positions", Shape(4, 32, 32, 2048, 2048, 128, True, extra="positions")),
     ("Falcon-RW", Shape(8, 32, 32, 2048, 2048, 64, True, extra="key padding")),
     ("Falcon-RW, float16", Shape(8, 32, 32, 2048, 2048, 64, True, "float16", extra="key padding")),

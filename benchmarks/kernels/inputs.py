@@ -56,6 +56,9 @@ def extras_of(shape: Shape, device: str = "cuda") -> tuple[Any, Any]:
             return torch.where(mask, 0.0, torch.finfo(kind).min).to(kind), None
         counted = (mask[:, 0, 0].cumsum(1) - 1).clamp(min=0).float() if shape.extra.startswith("positions") else None
         return mask, counted
+    if shape.extra == "ragged padding":
+        first = torch.arange(shape.batch, device=device) * shape.s_kv // shape.batch
+        return torch.arange(shape.s_kv, device=device)[None, None, None] >= first[:, None, None, None], None
     if shape.extra in ("causal rows", "additive causal rows", "padded rows", "document rows"):
         keep = torch.ones(shape.s_q, shape.s_kv, dtype=torch.bool, device=device).tril(shape.s_kv - shape.s_q)
         keep = keep.repeat(shape.batch, 1, 1, 1)

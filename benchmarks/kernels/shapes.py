@@ -10,13 +10,14 @@ INPUTS = ("none", "key padding", "right padding", "boolean rows", "additive rows
 """What an attention may have besides query, key and value."""
 EXPORTED_INPUTS = (
     "additive keys", "causal rows", "additive causal rows", "padded rows", "document rows", "boolean heads",
-    "positions and padding", "key bias", "window",
+    "positions and padding", "key bias", "window", "ragged padding",
 )  # fmt: skip
 """Further ones, as exports have them: an additive mask [B, 1, 1, S_kv] that hides keys at the right by the lowest
 number of the type, a boolean mask [B, 1, S_q, S_kv] that repeats the causal one, the same added (0 or the lowest
 number of the type), the same with padding at the left of half the batch entries, one that keeps eight documents
 apart, one [B, H, 1, S_kv] with padding at the left, positions that count the keys behind such padding, a number for
-every key that is added to its scores [B, 1, S_kv], a window that shows a row the 1024 keys up to its own."""
+every key that is added to its scores [B, 1, S_kv], a window that shows a row the 1024 keys up to its own, padding at
+the left that grows from entry to entry: the b-th of B hides b / B of all keys."""
 
 
 def paper_slopes(heads: int) -> list[float]:
@@ -90,6 +91,7 @@ class Shape:
         return {
             "key padding": "bool",
             "right padding": "bool",
+            "ragged padding": "bool",
             "boolean rows": "bool",
             "causal rows": "bool",
             "padded rows": "bool",

@@ -27,6 +27,7 @@ from .shared import (  # fmt: skip
     BATCH,
     BEGIN,
     CERTIFIED_AFTER,
+    COPIES,
     COUNTS,
     DIAGONAL_BLOCKS,
     END,
@@ -128,15 +129,18 @@ def _start(products, step, queries_seen, me):
 
 @gluon.jit
 def _destination(slot, me):
-    """Batch, head, tile and the key from which on rows see one: what a tile's end needs to know.
+    """Batch, head, tile, the key from which on rows see one, and COPIES: what a tile's end needs to know.
 
     It is read again, because it would take registers in the loop between.
     """
     seen_from = gl.to_tensor(0)
+    copies = gl.to_tensor(1)
     if me.settings.MASK:
         seen_from = read_tile_info(me.shared, slot, SEEN_FROM)
+        if me.settings.FORM == FORM_CAUSAL:
+            copies = read_tile_info(me.shared, slot, COPIES)
     return (read_tile_info(me.shared, slot, BATCH), read_tile_info(me.shared, slot, HEAD),
-            read_tile_info(me.shared, slot, TILE), seen_from)  # fmt: skip
+            read_tile_info(me.shared, slot, TILE), seen_from, copies)  # fmt: skip
 
 
 @gluon.jit

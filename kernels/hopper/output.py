@@ -6,7 +6,7 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, tma
 
-from .shared import ROWS_PER_CONSUMER, add_to_repeat_mask, clears_hidden
+from .shared import FORM_CAUSAL, ROWS_PER_CONSUMER, add_to_repeat_mask, clears_hidden
 
 LARGEST_TOTAL = gl.constexpr(1.2379400392853803e27)
 """2^90: far from the largest float32, also after the product with a value of up to 2^37."""
@@ -28,7 +28,7 @@ def finish(out, sums, repeat_mask, destination, tiles_done, output_map, me):
         out: What the weights of all blocks have added to the output, [64, V].
         sums: The sums of the weights in every column, [64, COUNTS].
         repeat_mask: [64], a bit for each of the last 32 tiles whose row is not to be trusted (first pass).
-        destination: Batch, head, tile and the key from which on rows see one.
+        destination: Batch, head, tile, the key from which on rows see one, to how many tiles the output goes.
         tiles_done: How many tiles this consumer has done before.
         output_map: Where the output goes.  The shared memory on its way has to be free, and all warps have to know it.
         me: The consumer.
@@ -37,7 +37,7 @@ def finish(out, sums, repeat_mask, destination, tiles_done, output_map, me):
         ``repeat_mask`` with this tile's bit.
     """
     settings = me.settings
-    batch, head, tile, seen_from = destination
+    batch, head, tile, seen_from, copies = destination
     first_row = tile * (ROWS_PER_CONSUMER * settings.CONSUMERS) + me.WHO * ROWS_PER_CONSUMER
     total = gl.max(sums, 1)
     if me.FIXED_MAX:
@@ -61,7 +61,13 @@ def finish(out, sums, repeat_mask, destination, tiles_done, output_map, me):
     output = me.shared.output_tile.index(me.WHO)
     output.reshape([ROWS_PER_CONSUMER, settings.V]).store(out.to(output.dtype))
     fence_async_shared()
-    tma.async_copy_shared_to_global(output_map, [batch, head, first_row, 0], output)
+    if settings.MASK and settings.FORM == FORM_CAUSAL:
+        while copies > 0:
+            tma.async_copy_shared_to_global(output_map, [batch, head, first_row, 0], output)
+            first_row += ROWS_PER_CONSUMER * settings.CONSUMERS
+            copies -= 1
+    else:
+        tma.async_copy_shared_to_global(output_map, [batch, head, first_row, 0], output)
     return repeat_mask
 
 

@@ -13,6 +13,7 @@ from .shared import (  # fmt: skip
     BATCH,
     BEGIN,
     CERTIFIED_AFTER,
+    COPIES,
     DIAGONAL_BLOCKS,
     END,
     EXTRA,
@@ -37,7 +38,7 @@ from .shared import (  # fmt: skip
 )
 from .skipping import AHEAD, needed_blocks, worth_a_try
 from .terms import ask_terms, find_plain, terms_of_keys, write_terms
-from .tiles import block_at, blocks_of, keys_there, visible_keys
+from .tiles import block_at, blocks_of, keys_there, shared_mean, visible_keys
 from .weights import natural
 
 
@@ -53,7 +54,10 @@ class TilePlace:
 
 @aggregate
 class TileBlocks:
-    """How a tile's keys are cut into blocks, but for how many lie left and right (``tiles.blocks_of``)."""
+    """How a tile's keys are cut into blocks, but for how many lie left and right (``tiles.blocks_of``).
+
+    And to how many tiles its output goes (``tiles.shared_mean``).
+    """
 
     first: gl.tensor
     diagonal_blocks: gl.tensor
@@ -62,6 +66,7 @@ class TileBlocks:
     seen_from: gl.tensor
     begin_near: gl.tensor
     end_near: gl.tensor
+    copies: gl.tensor
 
 
 @gluon.jit
@@ -160,7 +165,10 @@ def _describe(slot, at, cut, left, right, slope, certified_after, certified, sha
     write_tile_info(shared, slot, HEAD, at.head)
     write_tile_info(shared, slot, FIRST, cut.first)
     write_tile_info(shared, slot, DIAGONAL_BLOCKS, cut.diagonal_blocks)
-    write_tile_info(shared, slot, TAIL, cut.tail)
+    if settings.MASK and settings.FORM == FORM_CAUSAL:
+        write_tile_info(shared, slot, COPIES, cut.copies)
+    else:
+        write_tile_info(shared, slot, TAIL, cut.tail)
     write_tile_info(shared, slot, LEFT, left)
     write_tile_info(shared, slot, RIGHT, right)
     write_tile_info(shared, slot, EXTRA, cut.extra)
@@ -314,6 +322,9 @@ def produce(
                 first, diagonal_blocks, tail, left, right, extra, seen_from = _cut(
                     tile, begin, end, begin_near, end_near, begin_seen, own_mean, within, sizes, settings
                 )
+                copies = gl.to_tensor(1)
+                if settings.MASK and settings.FORM == FORM_CAUSAL:
+                    extra, copies = shared_mean(tile, extra, seen_from, own_mean, sizes, settings)
                 if settings.MASK_ROWS:
                     # The codes of an additive mask leave out blocks that only the second pass can weigh.
                     every = gl.to_tensor(False)
@@ -345,7 +356,7 @@ def produce(
                         of_entry, key_positions, batch, mask_column, positions_batch, first * BLOCK_N,
                         gl.where(asked, s_kv, 0), begin, end, settings)  # fmt: skip
                 at = TilePlace(tile, batch, head, kv_head)
-                cut = TileBlocks(first, diagonal_blocks, tail, extra, seen_from, begin_near, end_near)
+                cut = TileBlocks(first, diagonal_blocks, tail, extra, seen_from, begin_near, end_near, copies)
                 slot = queries_sent & (QUERIES - 1)
                 mbarrier.wait(shared.query_empty.index(slot), ((queries_sent // QUERIES) & 1) ^ 1)
                 _copy_queries(query_map, batch, head, tile, slot, shared, settings)

@@ -170,6 +170,22 @@ def blocks_of(tile, begin, end, begin_near, end_near, begin_seen, empty_mean, si
 
 
 @gluon.jit
+def shared_mean(tile, extra, seen_from, empty_mean, sizes, settings):
+    """All rows before the first visible key yield the same mean, for which all values have to be read (causal, MASK).
+
+    Of the tiles that have no other rows, the first one reads them, and its output goes to all of them.
+
+    Returns:
+        How many blocks this tile averages, and to how many tiles, from this one on, its output goes.
+    """
+    rows_per_tile: gl.constexpr = ROWS_PER_CONSUMER * settings.CONSUMERS
+    without = gl.maximum(gl.minimum(seen_from - (sizes.s_kv - sizes.s_q), sizes.s_q), 0) // rows_per_tile
+    shares = (empty_mean != 0) & (tile < without)
+    copies = gl.where(shares, gl.where(tile == 0, without, 0), 1)
+    return gl.where(copies == 0, 0, extra), copies
+
+
+@gluon.jit
 def block_at(j, first, diagonal_blocks, tail, left, right, s_kv, BLOCK_N: gl.constexpr):
     """The ``j``-th block in processing order."""
     edge = diagonal_blocks + tail

@@ -155,3 +155,30 @@ def test_rows_without_keys_are_told_to_the_consumers(drawn: list[Tile]) -> None:
             assert (row < tile.seen_from) == (not tile.visible(row)), tile
             empty += not tile.visible(row)
     assert empty > 100
+
+
+@pytest.mark.parametrize("empty_mean", [0, 1])
+def test_every_tile_is_written_once_and_a_shared_mean_is_that_of_its_rows(empty_mean: int) -> None:
+    shared = plainly(tiles.shared_mean)
+    settings = SimpleNamespace(CONSUMERS=2, FORM=FORM_CAUSAL)
+    dice = random.Random(0)
+    many = 0
+    for _ in range(400):
+        s_kv = dice.randint(1, 1500)
+        s_q = dice.randint(1, s_kv)
+        seen_from = dice.choice((0, dice.randint(0, s_kv), s_kv))
+        sizes = SimpleNamespace(s_q=s_q, s_kv=s_kv)
+        written: list[int] = []
+        for tile in range(-(-s_q // ROWS)):
+            last = min(tile * ROWS + ROWS, s_q) - 1 + s_kv - s_q
+            extra, copies = shared(tile, 7, seen_from, empty_mean, sizes, settings)
+            places = range(tile, tile + copies)
+            written += places
+            assert extra == (7 if copies else 0)
+            if len(places) != 1 or places[0] != tile:
+                # Only rows that see no key are written for one another, or left to another tile.
+                assert empty_mean and last < seen_from
+                assert all(min(at * ROWS + ROWS, s_q) - 1 + s_kv - s_q < seen_from for at in places)
+            many = max(many, copies)
+        assert sorted(written) == list(range(-(-s_q // ROWS)))
+    assert (many > 3) == bool(empty_mean)
