@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pytest
 from alibi_rewriter.graph.index import index_graph, opset_versions
@@ -14,13 +16,13 @@ from alibi_rewriter.shards import stream
 from alibi_rewriter.shards.cuts import (
     AxisCut,
     NotSeparable,
+    Ranges,
     evenly,
     features,
     local,
     mask_of,
     normal,
     ranges_of,
-    taken,
     union,
 )
 from alibi_rewriter.shards.heads import divide
@@ -31,6 +33,11 @@ from alibi_rewriter.shards.rules import RULES
 from alibi_rewriter.shards.rules.reshape import reshape
 from onnx import TensorProto, helper, numpy_helper
 from tiny import Graph
+
+
+def taken(array: npt.NDArray[Any], axis: int, ranges: Ranges) -> npt.NDArray[Any]:
+    """What a rank holds of an array."""
+    return np.concatenate([np.take(array, range(*piece), axis) for piece in ranges], axis)
 
 
 def test_ranges_are_put_in_order() -> None:
