@@ -15,8 +15,9 @@ from onnx import ModelProto
 
 from ..base.errors import ExitCode, ModelRejected, NotRewritten, UsageError
 from ..base.hidden import folder as hidden_folder
-from ..base.targets import put
+from ..base.targets import put, same_file
 from ..graph.index import label
+from ..graph.load import ModelFile
 from ..rewriter.compared import compare, compare_steps
 from ..rewriter.result import Options, PassResult
 from ..verify import Verification
@@ -63,7 +64,7 @@ def cut(result: PassResult, request: Request, options: Options) -> Outcome:
 
     Raises:
         NotRewritten: There is no fused attention, or none of them can be cut.
-        UsageError: The files cannot be written.
+        UsageError: The files cannot be written, or would replace the model.
     """
     request.check()
     source = result.source
@@ -71,6 +72,7 @@ def cut(result: PassResult, request: Request, options: Options) -> Outcome:
     if model is None:
         raise NotRewritten("--tensor-parallel cuts fused attentions by their heads, and no attention was fused.")
     _check_uncut(model, source.path)
+    _check_apart(source, request)
     plan = make(model, source.base_dir, request.ranks, vocabulary=request.vocabulary)
     if all(one.divided is None for one in plan.attentions):
         reasons = "; ".join(dict.fromkeys(one.reason for one in plan.attentions))
@@ -104,6 +106,19 @@ def _check_uncut(model: ModelProto, path: Path | None) -> None:
                 f"'{path or 'the model'}', node '{label(node)}': it joins several ranks, so this was cut before. "
                 "Cut the whole model."
             )
+
+
+def _check_apart(source: ModelFile, request: Request) -> None:
+    """No rank's file may replace what the model is read from.
+
+    Raises:
+        UsageError: One would.
+    """
+    read = [] if source.path is None else [source.path]
+    read += [source.base_dir / location for location in source.data]
+    for place in request.files:
+        if any(same_file(place, other) for other in read):
+            raise UsageError(f"the output '{place}' is the input itself, or its data. Choose another folder with -o.")
 
 
 def _staged(plan: CutPlan, result: PassResult, request: Request, options: Options) -> Outcome:
