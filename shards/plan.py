@@ -27,6 +27,11 @@ FEWEST_FEATURES = 16
 """Products over fewer features per rank than this are left whole: a sum over the ranks takes longer than they do."""
 
 
+ON_REQUEST = "it makes what the model puts out; --cut-vocabulary cuts it where that divides"
+UNDIVIDED = "it makes what the model puts out; the ranks do not divide it, or its weight is computed, or more is added"
+"""Why a product that ends the model is whole: nobody asked for it, or it cannot be done."""
+
+
 @dataclass(frozen=True)
 class AttentionCut:
     """One fused attention.
@@ -146,7 +151,7 @@ def make(model: ModelProto, base_dir: Path, ranks: int, *, vocabulary: bool = Fa
     if vocabulary:
         for number, node in enumerate(model.graph.node):
             planner.vocabulary(number, node)
-    planner.note_whole()
+    planner.note_whole(vocabulary=vocabulary)
     return plan
 
 
@@ -258,7 +263,7 @@ class _Planner:
 
     # --- what is left ----------------------------------------------------------------------------------
 
-    def note_whole(self) -> None:
+    def note_whole(self, *, vocabulary: bool) -> None:
         """Say of every product with a weight that is whole, why it is."""
         plan = self._plan
         cut = {number for number, _ in plan.cuts.constants}
@@ -268,8 +273,6 @@ class _Planner:
             if not weight or number in cut or held:
                 plan.whole.pop(label(node), None)
             elif ends(plan.scope, node.output[0]):
-                plan.whole[label(node)] = (
-                    "it makes what the model puts out; --cut-vocabulary cuts it where that divides"
-                )
+                plan.whole[label(node)] = UNDIVIDED if vocabulary else ON_REQUEST
             else:
                 plan.whole.setdefault(label(node), "it sums over too few features for the ranks")
