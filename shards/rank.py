@@ -228,14 +228,14 @@ def _frame(source: ModelProto) -> ModelProto:
 
 def _declared(plan: CutPlan, value: ValueInfoProto, rank: int) -> ValueInfoProto:
     """An input or output as the rank has it."""
-    cut = plan.cuts.tensors.get(value.name)
+    cut, extents = plan.cuts.tensors.get(value.name), plan.interpreter.dims(value.name)
     made = ValueInfoProto()
     made.CopyFrom(value)
     if cut is not None and made.type.tensor_type.HasField("shape"):
         dim = made.type.tensor_type.shape.dim[cut.axis]
         if dim.HasField("dim_value"):
             dim.dim_value = dim.dim_value * cut.width(rank) // cut.period
-        elif (plan.interpreter.dims(value.name) or ())[cut.axis] == cut.period:
+        elif extents is not None and extents[cut.axis] == cut.period:
             dim.dim_value = cut.width(rank)
         else:  # batch and heads in one: how many there are of both is known when the model runs
             dim.Clear()
