@@ -16,7 +16,7 @@ Allowances = Sequence[Mapping[str, Allowance]]
 
 
 @dataclass(frozen=True)
-class Judged:
+class Judgement:
     """What became of a comparison.
 
     Attributes:
@@ -55,7 +55,7 @@ def judge(
     *,
     power: bool,
     threads: int,
-) -> Judged:
+) -> Judgement:
     """Runs the rewritten model and compares what it computes.
 
     Args:
@@ -74,7 +74,7 @@ def judge(
     none: Allowances = [{} for _ in sets]
     results = _results(sets, wanted, outputs, failures, layouts, none)
     computed = [other for other in outputs if other is not None]
-    found = Judged(results, computed, len(computed) == len(sets), none, none)
+    found = Judgement(results, computed, len(computed) == len(sets), none, none)
     if not found.complete or (found.passed and not power):
         return found
     narrow = tuple(stored) or ("float32",)
@@ -82,8 +82,8 @@ def judge(
     if not found.passed:
         allowed = _results(sets, wanted, outputs, failures, layouts, limits)
         if all(entry.passed for entry in allowed):
-            return Judged(allowed, computed, True, limits, limits, (describe(narrow),))
-    return Judged(results, computed, True, none, limits)
+            return Judgement(allowed, computed, True, limits, limits, (describe(narrow),))
+    return Judgement(results, computed, True, none, limits)
 
 
 def _results(

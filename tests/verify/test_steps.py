@@ -43,7 +43,7 @@ def test_a_model_in_place_that_does_not_load_is_a_failure(tmp_path: Path) -> Non
 
 
 def test_a_model_that_cannot_be_run_here_is_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def runs_out(*given: object, **named: object) -> judged.Judged:
+    def runs_out(*given: object, **named: object) -> judged.Judgement:
         raise LimitError("the rewritten model cannot be run here on 'long': no memory")
 
     monkeypatch.setattr(steps, "judge", runs_out)
@@ -62,7 +62,7 @@ def identity() -> ModelProto:
     return model
 
 
-def judge(off: float, stored: Sequence[str] = (), *, power: bool = False) -> judged.Judged:
+def judge(off: float, stored: Sequence[str] = (), *, power: bool = False) -> judged.Judgement:
     given = np.ones((2, 3), np.float32)
     one = InputSet("a set", {"x": given}, 2, None, ())
     model = Model(identity(), None, room=None)
