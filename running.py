@@ -108,8 +108,9 @@ class Run:
         files |= {name: place for name, place in self.texts.items() if place != STANDARD_OUTPUT}
         if self.request is not None and self.request.engine is not None:
             files["--engine"] = self.request.plan_of(options.model if options.dry_run else model)
+        ranks = () if self.ranks is None else self.ranks.files
         for name, place in files.items():
-            others = [options.model, *(p for n, p in files.items() if n != name)]
+            others = [options.model, *(p for n, p in files.items() if n != name), *ranks]
             if name == "-o":
                 continue  # what it may not be is checked with the model
             if any(same_file(place, other) for other in others):
@@ -120,7 +121,7 @@ class Run:
         if options.extract is not None:
             _check_folder(options.extract)
             self.outputs.expect_in(options.extract)
-        self.outputs.expect(*files.values(), *(() if self.ranks is None else self.ranks.files))
+        self.outputs.expect(*files.values(), *ranks)
         if "--engine" in files:
             self.outputs.expect(files["--engine"].with_name("libalibi_plugin.so"))
 

@@ -15,11 +15,14 @@ from onnx import ModelProto
 
 from ..base.errors import ExitCode, ModelRejected, NotRewritten, UsageError
 from ..base.hidden import folder as hidden_folder
-from ..base.targets import put
+from ..base.targets import put, same_file
+from ..graph.index import label
+from ..graph.load import ModelFile
 from ..rewriter.compared import compare, compare_steps
 from ..rewriter.result import Options, PassResult
 from ..verify import Verification
 from . import stream
+from .collectives import collective_of
 from .join import join
 from .manifest import Json, RankFile, manifest
 from .mistakes import Mistakes
@@ -61,13 +64,15 @@ def cut(result: PassResult, request: Request, options: Options) -> Outcome:
 
     Raises:
         NotRewritten: There is no fused attention, or none of them can be cut.
-        UsageError: The files cannot be written.
+        UsageError: The files cannot be written, or would replace the model.
     """
     request.check()
     source = result.source
     model = source.model if result.model is None and result.rewritten_before else result.model
     if model is None:
         raise NotRewritten("--tensor-parallel cuts fused attentions by their heads, and no attention was fused.")
+    _check_uncut(model, source.path)
+    _check_apart(source, request)
     plan = make(model, source.base_dir, request.ranks, vocabulary=request.vocabulary)
     if all(one.divided is None for one in plan.attentions):
         reasons = "; ".join(dict.fromkeys(one.reason for one in plan.attentions))
@@ -77,6 +82,9 @@ def cut(result: PassResult, request: Request, options: Options) -> Outcome:
         request.folder.mkdir(exist_ok=True)
         outcome = _staged(plan, result, request, options)
     except OSError as error:
+        place = Path(error.filename) if isinstance(error.filename, str) else request.folder
+        if place.is_relative_to(source.base_dir) and not place.is_relative_to(request.folder):
+            raise ModelRejected(f"'{place}' cannot be read: {error.strerror or error}. Is it still there?") from error
         raise UsageError(
             f"'{request.folder}' cannot be written: {error.strerror or error}. Choose another -o."
         ) from error
@@ -84,6 +92,33 @@ def cut(result: PassResult, request: Request, options: Options) -> Outcome:
         if made and not any(request.folder.iterdir()):
             request.folder.rmdir()
     return outcome
+
+
+def _check_uncut(model: ModelProto, path: Path | None) -> None:
+    """A rank's sums are over the ranks that it was made for.  Cut again, they would be taken for those of others.
+
+    Raises:
+        NotRewritten: The model is a rank.
+    """
+    for node in model.graph.node:
+        if collective_of(node) is not None:
+            raise NotRewritten(
+                f"'{path or 'the model'}', node '{label(node)}': it joins several ranks, so this was cut before. "
+                "Cut the whole model."
+            )
+
+
+def _check_apart(source: ModelFile, request: Request) -> None:
+    """No rank's file may replace what the model is read from.
+
+    Raises:
+        UsageError: One would.
+    """
+    read = [] if source.path is None else [source.path]
+    read += [source.base_dir / location for location in source.data]
+    for place in request.files:
+        if any(same_file(place, other) for other in read):
+            raise UsageError(f"the output '{place}' is the input itself, or its data. Choose another folder with -o.")
 
 
 def _staged(plan: CutPlan, result: PassResult, request: Request, options: Options) -> Outcome:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -145,13 +144,3 @@ def ranges_of(mask: npt.NDArray[np.bool_]) -> Ranges:
     """The ranges in which a mask is True."""
     edges = np.flatnonzero(np.diff(np.concatenate(([False], mask, [False])).astype(np.int8)))
     return tuple((int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True))
-
-
-def taken(array: npt.NDArray[Any], axis: int, ranges: Ranges) -> npt.NDArray[Any]:
-    """What a rank holds of an array."""
-    index: list[slice] = [slice(None)] * array.ndim
-    pieces = []
-    for start, stop in ranges:
-        index[axis] = slice(start, stop)
-        pieces.append(array[tuple(index)])
-    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis)

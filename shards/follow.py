@@ -16,6 +16,7 @@ from onnx import NodeProto, TensorProto
 
 from ..graph.index import label, operator
 from ..rewriter.interpret import Interpreter
+from .constants import is_constant
 from .cuts import AxisCut, NotSeparable, features, union
 from .heads import Heads
 from .question import How, Question
@@ -168,18 +169,11 @@ class Follower:
 
     # --- noting ----------------------------------------------------------------------------------------
 
-    def is_constant(self, name: str) -> bool:
-        """Whether a tensor is in the file: an initializer that is no input, or what a Constant node holds."""
-        if name in self._scope.initializers:
-            return name not in self._scope.inputs
-        made = self._scope.producers.get(name)
-        return made is not None and operator(made) == "Constant"
-
     def _want(self, number: int, position: int, name: str, how: How, cut: AxisCut) -> None:
         use = number, position
         if self.found.sliced.get(use) == cut:
             return
-        if self.is_constant(name):
+        if is_constant(self._scope, name):
             self._note(self.found.constants, use, cut, name)
         elif how is How.SLICED and self._of(name) is None:
             dims = self._interpreter.dims(name)
@@ -217,11 +211,13 @@ class Follower:
         if made is None or operator(made) not in PASSING or name in self._scope.outputs:
             return False
         source = made.input[0]
-        if source not in self._scope.producers or self.is_constant(source) or len(self._users(source)) < 2:
+        if source not in self._scope.producers or is_constant(self._scope, source) or len(self._users(source)) < 2:
             return False
         wanted = union(list(self._claims[name].values()))
         question = Question(made, self._interpreter, self._ranks, {}, {0: wanted})
         _answered(question)
+        if 0 not in question.wanted_inputs:  # it is whole there, as one key head is that all share
+            return False
         _, cut = question.wanted_inputs[0]
         self._claim((self._numbers[id(made)], 0), source, cut)
         return True
@@ -261,8 +257,10 @@ class Follower:
             if not known.agrees(cut):
                 raise NotSeparable(f"'{name}' would have to be cut in two ways")
             return
-        if self.is_constant(name):
+        if is_constant(self._scope, name):
             raise NotSeparable(f"'{name}' is a constant")
+        if name in self._scope.initializers:
+            raise NotSeparable(f"'{name}' is a weight that an input of the model may replace")
         if not all(cut.parts):
             raise NotSeparable(f"a rank would hold nothing of '{name}'")
         if name in self._scope.inputs and self._scope.parent is None and not self.found.heads:
@@ -274,9 +272,10 @@ class Follower:
         if made is not None:
             self._visit(made)
         for use in self._scope.consumers.get(name, ()):
+            if use.scope is not self._scope:
+                user = label(use.node) if use.node is not None else use.scope.path
+                raise NotSeparable(f"'{name}' is used by '{user}' inside the body of another node")
             if use.node is None:
-                if use.scope is not self._scope:
-                    raise NotSeparable(f"'{name}' is used inside the body of another node")
                 continue
             place = self._numbers.get(id(use.node), -1), use.position
             if place in self._before.sliced:
@@ -299,5 +298,5 @@ def _answered(question: Question) -> bool:
         return rule(question)
     except NotSeparable as reason:
         raise NotSeparable(f"'{label(node)}' ({node.op_type}): {reason}") from None
-    except (IndexError, ValueError):  # a file may say anything
+    except (ArithmeticError, LookupError, ValueError):  # a file may say anything
         raise NotSeparable(f"'{label(node)}' ({node.op_type}) contradicts its inputs") from None

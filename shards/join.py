@@ -24,6 +24,7 @@ from .collectives import collective_of
 from .cuts import AxisCut, local
 from .local import slices_of
 from .manifest import cut_of
+from .merged import put_together, taken_of
 
 CHUNK = 8 << 20
 
@@ -79,7 +80,7 @@ class _Joiner:
         self.model.graph.name = "joined"
         self._graph = self.model.graph
         self._names: list[dict[str, str]] = [{} for _ in ranks]
-        self._constants: dict[bytes, str] = {}
+        self._constants: dict[tuple[bytes, tuple[int, ...]], str] = {}
 
     # --- weights and inputs ----------------------------------------------------------------------------
 
@@ -90,7 +91,7 @@ class _Joiner:
             for rank, names in enumerate(self._names):
                 names[value.name] = value.name
                 if value.name in inputs:
-                    names[value.name] = self._slice(value.name, inputs[value.name], rank)
+                    names[value.name] = self._part(value, inputs[value.name], rank)
         held: dict[str, str] = {}
         for rank, model in enumerate(self._ranks):
             for tensor in model.graph.initializer:
@@ -125,13 +126,17 @@ class _Joiner:
             digest.update(tensor.SerializeToString(deterministic=True))
         return digest.hexdigest()
 
-    def _slice(self, name: str, cut: AxisCut, rank: int) -> str:
-        made = slices_of(name, cut, rank, lambda hint: f"{prefix(rank)}{hint}", self._number)
+    def _part(self, value: ValueInfoProto, cut: AxisCut, rank: int) -> str:
+        """A rank's part of an input."""
+        if _is_plain(value, cut):
+            made = slices_of(value.name, cut, rank, lambda hint: f"{prefix(rank)}{hint}", self._number)
+        else:
+            made = taken_of(value.name, f"{prefix(rank)}{value.name}/rank", cut, rank, self._number)
         self._graph.node.extend(made)
         return made[-1].output[0]
 
     def _number(self, array: Array, hint: str) -> str:
-        key = array.tobytes()
+        key = array.tobytes(), array.shape
         if key not in self._constants:
             name = self._constants[key] = f"joined/{len(self._constants)}"
             self._graph.initializer.append(numpy_helper.from_array(np.asarray(array), name))
@@ -212,7 +217,11 @@ class _Joiner:
             self._graph.output.add().CopyFrom(value)
             made = [self._own(rank, value.name) for rank in range(len(self._ranks))]
             if value.name in outputs:
-                self._put_together(value.name, made, outputs[value.name])
+                cut = outputs[value.name]
+                if _is_plain(value, cut):
+                    self._put_together(value.name, made, cut)
+                else:
+                    self._graph.node.extend(put_together(made, value.name, cut, self._number))
             else:
                 self._agreed(value, made)
 
@@ -248,6 +257,12 @@ class _Joiner:
                 self._graph.node.append(helper.make_node("Where", [same, current, nan], [chosen]))
                 current = chosen
         self._graph.node.append(helper.make_node("Identity", [current], [value.name]))
+
+
+def _is_plain(value: ValueInfoProto, cut: AxisCut) -> bool:
+    """Whether the axis of an input or output is known to be what is cut, and no multiple of it."""
+    dims = value.type.tensor_type.shape.dim
+    return len(dims) > cut.axis and bool(dims[cut.axis].dim_value == cut.period)
 
 
 NUMBERS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE})

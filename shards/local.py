@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from onnx import NodeProto, helper
+from onnx import NodeProto, TensorProto, helper
 
 from ..fused.append import CACHED, INPUTS, OP_TYPE
 from ..fused.family import DOMAIN, is_fused
@@ -155,13 +155,18 @@ def _shaped(q: Question, rank: int) -> Change | None:
         return None
     given = q.array(1)
     if given is None:
+        if q.dims(1)[0].constant is None:
+            raise NotSeparable("a shape is computed, and for how many axes is only known at run time")
         return Change(scaled=(1, cut))
     sizes = given.astype(np.int64).reshape(-1)
-    if sizes[cut.axis] == 0 and q.inputs.get(0, cut) != cut:
+    held = q.inputs.get(0, cut)
+    copied = [axis for axis in (cut.axis, held.axis) if axis < len(sizes) and sizes[axis] == 0]
+    if copied and q.node.op_type == "Reshape" and held != cut:
         raise NotSeparable("a Reshape copies the extent of an axis that is cut otherwise")
-    if sizes[cut.axis] >= cut.period:
+    place = cut.axis - (len(q.dims_out()) - len(sizes))  # an Expand leaves out axes in front that stay as they are
+    if place >= 0 and sizes[place] >= cut.period:
         sizes = sizes.copy()
-        sizes[cut.axis] = sizes[cut.axis] * cut.width(rank) // cut.period
+        sizes[place] = sizes[place] * cut.width(rank) // cut.period
         return Change(inputs={1: sizes})
     return None
 
@@ -189,7 +194,9 @@ def _slice(q: Question, rank: int) -> Change | None:
     assert starts is not None and ends is not None
     place = sliced_axes(q).index(cut.axis)
     starts[place], ends[place] = local(cut.parts[rank], *bounds[cut.axis])
-    return Change(inputs={1: np.array(starts, np.int64), 2: np.array(ends, np.int64)})
+    # All numbers of a Slice have one type.
+    kind = np.int32 if q.interpreter.dtype(q.node.input[1]) == TensorProto.INT32 else np.int64
+    return Change(inputs={1: np.array(starts, kind), 2: np.array(ends, kind)})
 
 
 def _gather(q: Question, rank: int) -> Change | None:

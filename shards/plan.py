@@ -6,21 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from onnx import ModelProto, NodeProto, TensorProto
+from onnx import ModelProto, NodeProto
 
 from ..fused.family import is_fused
-from ..graph.index import (
-    SUB_BYTE_TYPES,
-    Scope,
-    index_graph,
-    label,
-    numpy_type,
-    operator,
-    opset_versions,
-    walk,
-)
+from ..graph.index import Scope, index_graph, label, operator, opset_versions, walk
 from ..rewriter.interpret import Interpreter
 from ..rewriter.interpret.scopes import interpreted
+from .constants import check_constant, is_weight
 from .cuts import AxisCut, NotSeparable, features
 from .follow import Cuts, Follower
 from .heads import Heads, divide
@@ -31,11 +23,13 @@ from .sums import share_sums
 from .vocabulary import ends, share_of
 
 PRODUCTS = ("MatMul", "Gemm")
-BETWEEN = ("Transpose", "Cast", "Identity", "DequantizeLinear")
-"""What may stand between a weight and its product."""
-
 FEWEST_FEATURES = 16
 """Products over fewer features per rank than this are left whole: a sum over the ranks takes longer than they do."""
+
+
+ON_REQUEST = "it makes what the model puts out; --cut-vocabulary cuts it where that divides"
+UNDIVIDED = "it makes what the model puts out; the ranks do not divide it, or its weight is computed, or more is added"
+"""Why a product that ends the model is whole: nobody asked for it, or it cannot be done."""
 
 
 @dataclass(frozen=True)
@@ -116,9 +110,19 @@ class CutPlan:
         return Question(node, self.interpreter, self.ranks, inputs, outputs, cuts.heads.get(number))
 
     def change(self, number: int, rank: int) -> Change | None:
-        """How a node differs on a rank."""
+        """How a node differs on a rank.
+
+        Raises:
+            NotSeparable: The rank's part cannot be said in the node's words.
+        """
         question = self.question(number)
-        return change(question, rank) if question.inputs or question.outputs or question.heads else None
+        if not (question.inputs or question.outputs or question.heads):
+            return None
+        node = question.node
+        try:
+            return change(question, rank)
+        except NotSeparable as reason:
+            raise NotSeparable(f"'{label(node)}' ({node.op_type}): {reason}") from None
 
 
 def make(model: ModelProto, base_dir: Path, ranks: int, *, vocabulary: bool = False) -> CutPlan:
@@ -147,7 +151,7 @@ def make(model: ModelProto, base_dir: Path, ranks: int, *, vocabulary: bool = Fa
     if vocabulary:
         for number, node in enumerate(model.graph.node):
             planner.vocabulary(number, node)
-    planner.note_whole()
+    planner.note_whole(vocabulary=vocabulary)
     return plan
 
 
@@ -170,7 +174,7 @@ class _Planner:
         if not found.summed:
             raise NotSeparable("no product behind it sums what is cut")
         for (number, position), cut in found.constants.items():
-            self._check_constant(plan.scope.graph.node[number].input[position], cut)
+            check_constant(plan.scope, plan.scope.graph.node[number].input[position], cut)
         for cut in found.sliced.values():
             if any(not part for part in cut.parts):
                 raise NotSeparable("a rank would get nothing of a tensor")
@@ -191,15 +195,6 @@ class _Planner:
         if name in scope.producers:
             yield scope.producers[name]
         yield from (use.node for use in scope.consumers.get(name, ()) if use.node is not None)
-
-    def _check_constant(self, name: str, cut: AxisCut) -> None:
-        tensor = self._plan.scope.initializers.get(name)
-        if tensor is None:
-            return
-        if numpy_type(tensor.data_type) is None or tensor.data_type in (*SUB_BYTE_TYPES, TensorProto.STRING):
-            raise NotSeparable(f"the weight '{name}' is of a type whose elements share bytes")
-        if tensor.dims[cut.axis] % cut.period:
-            raise NotSeparable(f"the weight '{name}' is not a multiple of what is cut")
 
     # --- attention -------------------------------------------------------------------------------------
 
@@ -238,10 +233,13 @@ class _Planner:
         plan = self._plan
         dims = plan.interpreter.dims(node.input[0])
         taken = node.input[0] in plan.cuts.tensors or node.output[0] in plan.cuts.tensors
-        if taken or dims is None or not dims or not self._is_weight(node.input[1]) or self._is_weight(node.input[0]):
+        if taken or not is_weight(plan.scope, node.input[1]) or is_weight(plan.scope, node.input[0]):
             return
-        extent = plan.interpreter.facts.normal(dims[-1]).constant
-        if extent is None or extent < FEWEST_FEATURES * plan.ranks:
+        extent = plan.interpreter.facts.normal(dims[-1]).constant if dims else None
+        if not dims or extent is None:
+            plan.whole[label(node)] = f"the shape of '{node.input[0]}' is unknown"
+            return
+        if extent < FEWEST_FEATURES * plan.ranks:
             return
         try:
             follower = self._follower()
@@ -251,18 +249,6 @@ class _Planner:
             plan.whole[label(node)] = str(reason)
         else:
             plan.features.append(Features(label(node), int(extent)))
-
-    def _is_weight(self, name: str) -> bool:
-        """Whether a tensor is a constant, moved or converted at most."""
-        scope, follower = self._plan.scope, self._follower()
-        for _ in range(len(BETWEEN)):
-            if follower.is_constant(name):
-                return True
-            made = scope.producers.get(name)
-            if made is None or operator(made) not in BETWEEN:
-                return False
-            name = made.input[0]
-        return follower.is_constant(name)
 
     # --- vocabulary ------------------------------------------------------------------------------------
 
@@ -277,18 +263,16 @@ class _Planner:
 
     # --- what is left ----------------------------------------------------------------------------------
 
-    def note_whole(self) -> None:
+    def note_whole(self, *, vocabulary: bool) -> None:
         """Say of every product with a weight that is whole, why it is."""
         plan = self._plan
         cut = {number for number, _ in plan.cuts.constants}
         for number, node in enumerate(plan.scope.graph.node):
-            weight = operator(node) in PRODUCTS and self._is_weight(node.input[1])
+            weight = operator(node) in PRODUCTS and is_weight(plan.scope, node.input[1])
             held = any(name in plan.cuts.tensors for name in (*node.input, *node.output))
             if not weight or number in cut or held:
                 plan.whole.pop(label(node), None)
             elif ends(plan.scope, node.output[0]):
-                plan.whole[label(node)] = (
-                    "it makes what the model puts out; --cut-vocabulary cuts it where that divides"
-                )
+                plan.whole[label(node)] = UNDIVIDED if vocabulary else ON_REQUEST
             else:
                 plan.whole.setdefault(label(node), "it sums over too few features for the ranks")

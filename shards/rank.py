@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from ..base.version import __version__
@@ -12,6 +11,7 @@ from ..graph import note
 from ..graph.edit import all_names, dead_nodes, fresh, used_names
 from ..graph.index import Array, attribute, int_attribute
 from .collectives import gathered, summed
+from .constants import constant_tensor
 from .cuts import AxisCut, Ranges
 from .local import apply, scaling, slices_of
 from .plan import CutPlan
@@ -119,7 +119,7 @@ class _Builder:
         key = name, cut
         if key not in self._parts:
             made = self._parts[key] = self.name(f"{name}/rank")
-            source = _tensor(self.plan, name)
+            source = constant_tensor(self.plan.scope, name)
             dims = list(source.dims)
             repeats = dims[cut.axis] // cut.period
             ranges = tuple(
@@ -133,10 +133,10 @@ class _Builder:
     def _scale(self, node: NodeProto, position: int, cut: AxisCut) -> None:
         """A shape that is computed names the extents of the whole model.  The rank's extent takes its place."""
         shape = node.input[position]
-        axes = len(self.plan.interpreter.dims(node.output[0]) or ())
-        width, period = (
-            self.number(v, f"{shape}/{w}") for v, w in zip(scaling(cut, self.rank, axes), WORDS, strict=True)
-        )
+        axes, count = (self.plan.interpreter.dims(name) or () for name in (node.output[0], shape))
+        said = int(count[0].constant or 0) if count else 0  # an Expand may leave out axes in front
+        numbers = scaling(cut, self.rank, said, first=len(axes) - said)
+        width, period = (self.number(v, f"{shape}/{w}") for v, w in zip(numbers, WORDS, strict=True))
         names = [self.name(f"{shape}/{word}") for word in ("times", "rank", "kept", "local")]
         self.nodes += [
             _node("Mul", [shape, width], names[0]),
@@ -192,8 +192,8 @@ def build(plan: CutPlan, rank: int, runtime: str) -> RankModel:
     dead = {id(node) for node in dead_nodes(source.graph, builder.nodes)}
     graph.node.extend(node for node in builder.nodes if id(node) not in dead)
     cut = plan.cuts.tensors
-    graph.input.extend(_declared(value, cut.get(value.name), rank) for value in source.graph.input)
-    graph.output.extend(_declared(value, cut.get(value.name), rank) for value in source.graph.output)
+    graph.input.extend(_declared(plan, value, rank) for value in source.graph.input)
+    graph.output.extend(_declared(plan, value, rank) for value in source.graph.output)
     graph.value_info.extend(value for value in source.graph.value_info if value.name not in cut)
     used = used_names(graph)
     graph.sparse_initializer.extend(t for t in source.graph.sparse_initializer if t.values.name in used)
@@ -226,29 +226,20 @@ def _frame(source: ModelProto) -> ModelProto:
     return made
 
 
-def _declared(value: ValueInfoProto, cut: AxisCut | None, rank: int) -> ValueInfoProto:
+def _declared(plan: CutPlan, value: ValueInfoProto, rank: int) -> ValueInfoProto:
     """An input or output as the rank has it."""
+    cut, extents = plan.cuts.tensors.get(value.name), plan.interpreter.dims(value.name)
     made = ValueInfoProto()
     made.CopyFrom(value)
     if cut is not None and made.type.tensor_type.HasField("shape"):
         dim = made.type.tensor_type.shape.dim[cut.axis]
         if dim.HasField("dim_value"):
             dim.dim_value = dim.dim_value * cut.width(rank) // cut.period
-        elif dim.dim_param:
+        elif extents is not None and extents[cut.axis] == cut.period:
             dim.dim_value = cut.width(rank)
+        else:  # batch and heads in one: how many there are of both is known when the model runs
+            dim.Clear()
     return made
-
-
-def _tensor(plan: CutPlan, name: str) -> TensorProto:
-    """A constant of the main graph."""
-    if name in plan.scope.initializers:
-        return plan.scope.initializers[name]
-    value = attribute(plan.scope.producers[name], "value")
-    if isinstance(value, TensorProto):
-        return value
-    array = plan.scope.constant(name)
-    assert array is not None
-    return numpy_helper.from_array(np.asarray(array), name)
 
 
 def _bare(tensor: TensorProto) -> TensorProto:

@@ -14,6 +14,7 @@ from typing import BinaryIO, Protocol
 import numpy as np
 from onnx import TensorProto, external_data_helper, numpy_helper
 
+from ..base.errors import ModelRejected
 from ..graph.index import numpy_type
 from ..graph.tensors import declared_bytes
 from .cuts import Ranges
@@ -51,10 +52,14 @@ class _InMemory:
 class _InFile:
     stream: BinaryIO
     start: int
+    weight: str
 
     def read(self, offset: int, length: int) -> bytes:
         self.stream.seek(self.start + offset)
-        return self.stream.read(length)
+        content = self.stream.read(length)
+        if len(content) != length:  # the file was whole when the model was loaded
+            raise ModelRejected(f"'{self.stream.name}' ends within the weight '{self.weight}'. Copy it again.")
+        return content
 
 
 @dataclass
@@ -86,6 +91,7 @@ def write(targets: Sequence[Target], base_dir: Path, tell: Tell | None = None) -
 
     Raises:
         OSError: Something cannot be read or written.
+        ModelRejected: A data file is shorter than it was.
     """
     wanted: dict[int, list[tuple[Target, Weight]]] = {}
     sources: dict[int, TensorProto] = {}
@@ -120,7 +126,7 @@ class _Opened:
         if external_data_helper.uses_external_data(tensor):
             info = external_data_helper.ExternalDataInfo(tensor)
             self._stream = (self._base_dir / info.location).open("rb")
-            return _InFile(self._stream, info.offset or 0)
+            return _InFile(self._stream, info.offset or 0, tensor.name)
         if tensor.HasField("raw_data"):
             return _InMemory(tensor.raw_data)
         array = numpy_helper.to_array(tensor)

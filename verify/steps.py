@@ -9,13 +9,14 @@ from pathlib import Path
 
 from ..base.hidden import scratch
 from .buffers import BatchStep, BufferSizes, CacheBuffer, State, States, step, steps
-from .errors import RunError
+from .errors import LimitError, RunError
 from .inputs.draw import Drawer, InputSet
 from .inputs.lengths import long_length
 from .inputs.sizes import FittedSizes, Symbols
 from .inputs.usage import describe_inputs
-from .judge.compare import TOLERANCE, Allowance, OutputAxes, compare
-from .judge.rounding import describe, rounding_allowances, tables
+from .judge.compare import TOLERANCE, OutputAxes, compare
+from .judge.rounding import tables
+from .judged import judge
 from .kernels import Compared, check_kernels, chosen
 from .options import VerifyOptions
 from .power.appends import append_mistakes
@@ -25,8 +26,7 @@ from .power.power import Baseline, check_power
 from .report import KernelResult, PowerResult, SetResult, Verification
 from .run.clone import CloneSource, float32_clone, read
 from .run.runtime import Arrays, Model, Session, import_onnxruntime
-from .runs import run_rewritten
-from .verification import skipped, too_large
+from .verification import NOTHING_COMPARED, skipped, too_large
 
 SHORTEST = 16
 """Steps that are called long are no shorter."""
@@ -91,7 +91,10 @@ def verify_steps(
             layouts = states.layouts(options.seed)
         except RunError as error:
             return skipped(f"onnxruntime does not run the original: {error}")
-        return _compared(sources, clones, states, symbols, layouts, options)
+        try:
+            return _compared(sources, clones, states, symbols, layouts, options)
+        except LimitError as error:
+            return skipped(str(error))
 
 
 def _compared(
@@ -119,37 +122,27 @@ def _compared(
     options.progress("running the output", 0, 0)
     chained = _chain(clones[1], states, layouts, options, prompt=(5, 3) if symbols.has_new and ragged else (1, 1))
     axes = {name: layouts.get(name, OutputAxes(0, 2)) for name in sorted(seen)}
-    failures, outputs = run_rewritten(clones[1], sets, threads=options.threads)
-    used: list[dict[str, Allowance]] = [{} for _ in sets]
-    results = _results(sets, wanted, outputs, failures, axes, used)
-    computed = [other for other in outputs if other is not None]
-    complete = len(computed) == len(sets)
     stored = tables(sources[0], max((len(s.slopes or ()) for s in sites), default=0), frozenset(sources[1].stored))
-    allowances = used
-    if complete:
-        limits = rounding_allowances(clones[1], stored or ("float32",), sets, computed, axes, threads=options.threads)
-        allowances = limits or used
-    if complete and not all(entry.passed for entry in results):
-        allowed = _results(sets, wanted, outputs, failures, axes, allowances)
-        if all(entry.passed for entry in allowed):
-            results, used = allowed, allowances
-            notes.append(describe(stored))
+    found = judge(clones[1], sets, wanted, axes, stored, power=options.power, threads=options.threads)
+    notes += found.notes
+    if found.empty:
+        return skipped(NOTHING_COMPARED, notes)
     power = None
     kernels: list[KernelResult] = []
-    results += chained
-    if complete and all(entry.passed for entry in results):
+    if found.passed and all(entry.passed for entry in chained):
         at_one = all(one.new == 1 for one in sets)
         if options.power:
-            baseline = Baseline(sets, wanted, computed, axes, allowances, at_one)
+            baseline = Baseline(sets, wanted, found.computed, axes, found.allowances, at_one)
             power = check_power(clones[1], baseline, threads=options.threads, progress=options.progress)
             own = check_mistakes(clones[1], baseline, append_mistakes(), threads=options.threads)
             power = PowerResult((*power.mutants, *own.mutants))
         if options.kernels is not None:
             here, missing = chosen(options.kernels, options.known, sources[1].model.proto)
             notes += missing
-            given = Compared(sets, wanted, axes, used, allowances, at_one)
+            given = Compared(sets, wanted, axes, found.used, found.allowances, at_one)
             kernels = [check_kernels(one, clones[1], sources[1], given, options, None) for one in here]
-    return Verification(tuple(results), power, None, TOLERANCE, (), tuple(notes), kernels=tuple(kernels))
+    results = (*found.sets, *chained)
+    return Verification(results, power, None, TOLERANCE, (), tuple(notes), kernels=tuple(kernels))
 
 
 def _drawn(
@@ -190,7 +183,12 @@ def _chain(
     """Several steps, each on the buffers that the model itself left; the first of them are prompts."""
     most = None if states.batches() else 1
     planned = step("a prompt, then its own buffers", (0, 0), prompt, spare=CHAIN, most=most)
-    session = Session(model, threads=options.threads)
+    try:
+        session = Session(model, threads=options.threads)
+    except LimitError:
+        raise
+    except RunError as error:
+        return [SetResult(planned.name, {}, (), str(error))]
     state: State | None = None
     found: list[SetResult] = []
     for number in range(CHAIN):
@@ -207,20 +205,4 @@ def _chain(
         found.append(SetResult(planned.name, shapes, compare(one, expected, outputs, axes)))
         state = replace(state, buffers=states.buffers_in(outputs))
         planned = planned.behind(f"step {number + 1} on its own buffers", (1,) * len(planned.new))
-    return found
-
-
-def _results(
-    sets: Sequence[InputSet],
-    wanted: Sequence[Arrays],
-    outputs: Sequence[Arrays | None],
-    failures: Sequence[str | None],
-    axes: dict[str, OutputAxes],
-    allowances: Sequence[dict[str, Allowance]],
-) -> list[SetResult]:
-    found = []
-    for one, expected, other, failure, extra in zip(sets, wanted, outputs, failures, allowances, strict=True):
-        shapes = {name: tuple(array.shape) for name, array in one.arrays.items()}
-        errors = () if other is None else compare(one, expected, other, axes, extra)
-        found.append(SetResult(one.name, shapes, errors, failure))
     return found

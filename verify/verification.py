@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,9 +19,10 @@ from .inputs.polarity import settle_polarity
 from .inputs.sizes import FittedSizes, Symbols
 from .inputs.usage import ModelInput, describe_inputs
 from .judge.as_they_are import compare_as_they_are
-from .judge.compare import TOLERANCE, Allowance, OutputAxes, compare, find_layouts, out_of_scope
+from .judge.compare import TOLERANCE, OutputAxes, find_layouts, out_of_scope
 from .judge.precision import measure_precision
-from .judge.rounding import describe, rounding_allowances, tables
+from .judge.rounding import tables
+from .judged import judge
 from .kernels import Compared, check_kernels, chosen
 from .options import VerifyOptions
 from .power.mistakes import check_mistakes
@@ -29,13 +30,15 @@ from .power.mutants import find_sites
 from .power.power import Baseline, check_power
 from .report import KernelResult, PowerResult, SetResult, Verification
 from .run.clone import CloneSource, float32_clone, read
-from .run.runtime import Arrays, Model, Session, import_onnxruntime
+from .run.runtime import Model, Session, import_onnxruntime
 from .run.widen import nodes
-from .runs import Runs, run_cases, run_rewritten
+from .runs import Runs, run_cases
 from .site.by_sites import sharpen, verify_by_sites
 
 _MEMORY_FACTOR = 2.5
 """Memory of a loaded model over the size of its float32 weights, outputs and intermediates included."""
+
+NOTHING_COMPARED = "no output has a number that could be compared"
 
 
 def verify(
@@ -139,41 +142,28 @@ def _compared(
         return _nothing_ran(runs, options)
     layouts = find_layouts(runs.sets, runs.outputs)
     options.progress("running the output", 0, 0)
-    failures, outputs = run_rewritten(clones[1], runs.sets, threads=options.threads)
-    used: list[dict[str, Allowance]] = [{} for _ in runs.sets]
-    sets = _compare_sets(runs, outputs, failures, layouts, used)
-    computed = [other for other in outputs if other is not None]
-    complete = len(computed) == len(runs.sets)
-    stored, allowances = _stored_tables(sources, clones[1], options), used
-    if complete and (options.power or not all(entry.passed for entry in sets)):
-        # A mutant has to exceed what a wrong rewrite would be allowed, whether or not the right one needed it.
-        limits = rounding_allowances(clones[1], stored, runs.sets, computed, layouts, threads=options.threads)
-        allowances = limits or allowances
-    if complete and not all(entry.passed for entry in sets):
-        allowed = _compare_sets(runs, outputs, failures, layouts, allowances)
-        if all(entry.passed for entry in allowed):
-            sets, used = allowed, allowances
-            runs.notes.append(describe(stored))
+    stored, threads = _stored_tables(sources, clones[1], options), options.threads
+    found = judge(clones[1], runs.sets, runs.outputs, layouts, stored, power=options.power, threads=threads)
+    runs.notes.extend(found.notes)
+    if found.empty:
+        return skipped(NOTHING_COMPARED, runs.notes)
+    sets, power = found.sets, None
     errors = [entry for one in sets for entry in one.outputs]
-    if complete and not any(entry.compared for entry in errors):
-        return skipped("no output has a number that could be compared", runs.notes)
-    power = None
     fixed_at_one = options.inputs is None and not symbols.has_new and all(one.new == 1 for one in runs.sets)
-    if options.power and complete and all(entry.passed for entry in sets):
-        baseline = Baseline(runs.sets, runs.outputs, computed, layouts, allowances, fixed_at_one)
+    if options.power and found.passed:
+        baseline = Baseline(runs.sets, runs.outputs, found.computed, layouts, found.allowances, fixed_at_one)
         power = _power(clones[1], baseline, options)
         if power.weak and options.sites is not None and options.inputs is None:
             power, failed = sharpen(power, sources[1], folder, inputs, scratch, options)
             sets = (*sets, *failed)
-    if options.as_they_are and complete:
+    if options.as_they_are and found.complete:
         sets = (*sets, *_as_they_are(sources, runs, layouts, options))
-    threads = options.threads
     precision = measure_precision(sources, runs.sets, runs.outputs, layouts, threads=threads) if narrow else None
     kernels: list[KernelResult] = []
-    if options.kernels is not None and complete and all(entry.passed for entry in sets):
+    if options.kernels is not None and found.complete and all(entry.passed for entry in sets):
         here, missing = chosen(options.kernels, options.known, sources[1].model.proto)
         runs.notes.extend(missing)
-        given = Compared(runs.sets, runs.outputs, layouts, used, allowances, fixed_at_one)
+        given = Compared(runs.sets, runs.outputs, layouts, found.used, found.allowances, fixed_at_one)
         kernels = [check_kernels(one, clones[1], sources[1], given, options, precision) for one in here]
     notes, scope = tuple(runs.notes), out_of_scope(runs.sets, runs.outputs, errors)
     return Verification(sets, power, precision, TOLERANCE, scope, notes, kernels=tuple(kernels))
@@ -209,11 +199,11 @@ def _nothing_ran(runs: Runs, options: VerifyOptions) -> Verification:
 def _stored_tables(
     sources: tuple[CloneSource, CloneSource], rewritten: Model, options: VerifyOptions
 ) -> tuple[str, ...]:
-    """In which types the original stores its bias."""
+    """In which 16-bit types the original stores its bias."""
     heads = max((len(site.slopes or ()) for site in find_sites(rewritten.proto)), default=0)
     # What the rewritten model still has is a weight, unless a site reads it.
     read_by_sites = options.sites.constants if options.sites is not None else frozenset()
-    return tables(sources[0], heads, frozenset(sources[1].stored) - read_by_sites) or ("float32",)
+    return tables(sources[0], heads, frozenset(sources[1].stored) - read_by_sites)
 
 
 def _run_original(
@@ -262,21 +252,6 @@ def _run_original(
 def _ends(sets: Sequence[InputSet]) -> list[InputSet]:
     """The first set and the longest ones, which lie on both sides of what a narrow type holds."""
     return [*sets[:1], *sorted(sets[1:], key=longest)[-2:]]
-
-
-def _compare_sets(
-    runs: Runs,
-    outputs: Sequence[Arrays | None],
-    errors: Sequence[str | None],
-    layouts: dict[str, OutputAxes],
-    allowances: Sequence[Mapping[str, Allowance]],
-) -> tuple[SetResult, ...]:
-    results = []
-    for one, original, other, error, extra in zip(runs.sets, runs.outputs, outputs, errors, allowances, strict=True):
-        shapes = {name: tuple(array.shape) for name, array in one.arrays.items()}
-        compared = () if other is None else compare(one, original, other, layouts, extra)
-        results.append(SetResult(one.name, shapes, compared, error))
-    return tuple(results)
 
 
 def _quantises_activations(original: onnx.ModelProto) -> str | None:

@@ -28,7 +28,8 @@ void append(AppendCall const& call) {
     expectRoom(call);
     for (size_t which = 0; which < 2; ++which) {
         Appended const& one = call.both[which];
-        if (one.present != one.past) std::memcpy(one.present, one.past, static_cast<size_t>(call.bufferBytes(which)));
+        auto const bytes = static_cast<size_t>(call.bufferBytes(which));
+        if (one.present != one.past && bytes > 0) std::memcpy(one.present, one.past, bytes);
         for (int64_t b = 0; b < call.batch; ++b) {
             int64_t const first = call.lengths[b * call.lengthStride] - call.rows;
             for (int64_t h = 0; h < call.heads; ++h) {

@@ -8,17 +8,14 @@ what the fused node needs: 0 <= used[b] <= S_kv - S_q.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from onnx import NodeProto
 
 from ...algebra import Cond, Poly, at_most_zero, of
-from ...graph.index import attribute, int_attribute, operator
+from ...graph.index import attribute, int_attribute
 from ...patterns.caches import SCATTER, SCATTER_AXIS
 from ...patterns.forms import LINEAR
-from ...patterns.layouts import MAX_HOPS
 from ..interpret import Interpreter
-from ..interpret.movement import source
+from ..interpret.origin import moved_from
 from ..records.proof import Proof
 from ..records.reading import View
 
@@ -39,29 +36,31 @@ def used_keys(interpreter: Interpreter, proof: Proof, conditions: tuple[Cond, ..
     used = of(frame.key) - value - (of(frame.row) if frame.row.bound != 1 else 0)
     if any(used.depends_on(index) for index in frame.order if index != frame.batch):
         return None
-    for node in _scatters(interpreter, proof.attention.key):
-        if _writes_behind(interpreter, node, used, proof):
-            return View(node.input[2], ((frame.batch,),))
-    return None
+    written = _written(interpreter, proof)
+    if written is None or not _writes_behind(interpreter, written, used, proof):
+        return None
+    return View(written.input[2], ((frame.batch,),))
 
 
-def _scatters(interpreter: Interpreter, key: View) -> Iterator[NodeProto]:
-    """The node that writes into the buffer of keys, above what only moves them."""
+def _written(interpreter: Interpreter, proof: Proof) -> NodeProto | None:
+    """The node that writes new keys into the buffer, if what is attended is all of the buffer in its own order.
+
+    A slice of the buffer has fewer keys than the node has room for, and its index would not bound their number.
+    """
+    key, frame = proof.attention.key, proof.attention.frame
     dims = interpreter.dims(key.tensor)
     if dims is None or len(key.axes) != len(dims) or key.merged:
-        return
-    tensor, indices = key.tensor, tuple(of(names[0]) if names else Poly({}) for names in key.axes)
-    for _ in range(MAX_HOPS):
-        node = interpreter.scope.producer(tensor)
-        if node is None:
-            return
-        if operator(node) == SCATTER:
-            yield node
-            return
-        moved = source(interpreter, node, list(node.output).index(tensor), indices)
-        if moved is None:
-            return
-        tensor, indices = moved
+        return None
+    indices = tuple(of(names[0]) if names else Poly({}) for names in key.axes)
+    found = moved_from(interpreter, key.tensor, indices, SCATTER)
+    if found is None:
+        return None
+    node, places = found
+    axis = int_attribute(node, "axis", SCATTER_AXIS) % len(places)
+    buffer = interpreter.dims(node.output[0])
+    whole = buffer is not None and interpreter.same(buffer[axis], frame.key.bound)
+    own = frame.batch is not None and places[0] == of(frame.batch)
+    return node if whole and own and places[axis] == of(frame.key) else None
 
 
 def _writes_behind(interpreter: Interpreter, node: NodeProto, used: Poly, proof: Proof) -> bool:

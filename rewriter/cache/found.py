@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from onnx import NodeProto
 
-from ...algebra import Index, Poly, of
+from ...algebra import ONE, Index, Poly, of
 from ...base.errors import NotRewritten
 from ...fused.append import CACHED
-from ...fused.family import is_fused
+from ...fused.family import BY_OP_TYPE, is_fused
 from ...fused.layout import OperandView, layout_of
-from ...graph.index import int_attribute, label, operator
-from ...patterns.layouts import MAX_HOPS, Axis, axis
+from ...graph.index import int_attribute, label
+from ...patterns.layouts import Axis, axis
 from ..bind.layout import ways
 from ..interpret import Interpreter
-from ..interpret.movement import source
+from ..interpret.origin import moved_from
 from ..interpret.shapes import operand_extents
 from ..recognise.views import radix
 
@@ -95,7 +96,11 @@ def caches(interpreter: Interpreter, where: str) -> list[Cache]:
 def _cache(interpreter: Interpreter, node: NodeProto, where: str) -> Cache:
     """The caches of one fused node."""
     try:
+        if BY_OP_TYPE[node.op_type].lengths:
+            raise _NotInPlace(f"tensor '{node.input[1]}': it holds keys of several lengths already")
         key, value = (_cached(interpreter, node, name) for name in CACHED)
+        if not interpreter.same(key.extents[2], value.extents[2]):
+            raise _NotInPlace(f"tensor '{value.new}': it is not known that there are as many new values as keys")
     except _NotInPlace as reason:
         raise NotRewritten(f"'{where}', node '{label(node)}', {reason}. {CURE}") from None
     return Cache(node, key, value)
@@ -118,9 +123,10 @@ def _cached(interpreter: Interpreter, node: NodeProto, name: str) -> Cached:
     if extents is None:
         raise _NotInPlace(f"tensor '{tensor}': its extents are unknown")
     axes = tuple(map(axis, (Axis.BATCH, Axis.KEY_HEAD, Axis.KEY, Axis.FEATURE), extents))
-    joined, indices = _joined(interpreter, tensor, place(view, axes))
-    if joined is None:
+    found_join = moved_from(interpreter, tensor, place(view, axes), "Concat")
+    if found_join is None or len(found_join[0].input) != 2:
         raise _NotInPlace(f"tensor '{tensor}': the {name}s are not past and new ones joined")
+    joined, indices = found_join
     past, new = joined.input
     sequence = int_attribute(joined, "axis", 0) % len(indices)
     others = [index for place, index in enumerate(indices) if place != sequence]
@@ -142,6 +148,8 @@ def _cached(interpreter: Interpreter, node: NodeProto, name: str) -> Cached:
     held = _letters(interpreter, indices, axes)
     if held is None:
         raise _NotInPlace(f"tensor '{past}': its axes are none of batch, heads, sequence and features")
+    if not _reads_all(interpreter, joined.output[0], held, axes):
+        raise _NotInPlace(f"tensor '{joined.output[0]}': it is not known that all {name}s in it are attended")
     return Cached(past, joined.output[0], held, best.tensor, best.view, (*extents[:2], row.bound, extents[3]))
 
 
@@ -155,6 +163,16 @@ def _letters(interpreter: Interpreter, indices: Sequence[Poly], axes: Sequence[I
     return tuple(held) if sorted("".join(held) + "".join(left)) == sorted(CANONICAL) and not left else None
 
 
+def _reads_all(interpreter: Interpreter, tensor: str, held: Sequence[str], axes: Sequence[Index]) -> bool:
+    """Whether the axes have the extents of past and new ones joined.  A Slice may have taken a part from the front."""
+    dims = interpreter.dims(tensor)
+    bounds = {letter: one.bound for letter, one in zip(CANONICAL, axes, strict=True)}
+    return dims is not None and all(
+        interpreter.same(extent, math.prod((bounds[letter] for letter in letters), start=ONE))
+        for extent, letters in zip(dims, held, strict=True)
+    )
+
+
 def place(view: OperandView, axes: Sequence[Index]) -> tuple[Poly, ...]:
     """Where element (b, h, s, d) of a view lies in its tensor.
 
@@ -165,20 +183,3 @@ def place(view: OperandView, axes: Sequence[Index]) -> tuple[Poly, ...]:
     cut: list[Poly] = [of(axes[view.perm.index(place)]) for place in range(4)]
     heads, features = cut[2] + view.starts[0], cut[3] + view.starts[1]
     return (*cut[:2], heads * view.shape[3] + features) if view.reshapes else (*cut[:2], heads, features)
-
-
-def _joined(
-    interpreter: Interpreter, tensor: str, indices: tuple[Poly, ...]
-) -> tuple[NodeProto | None, tuple[Poly, ...]]:
-    """The Concat of two tensors that this one is moved from, and the index in its result."""
-    for _ in range(MAX_HOPS):
-        node = interpreter.scope.producer(tensor)
-        if node is None:
-            break
-        if operator(node) == "Concat" and len(node.input) == 2:
-            return node, indices
-        moved = source(interpreter, node, list(node.output).index(tensor), indices)
-        if moved is None:
-            break
-        tensor, indices = moved[0], tuple(interpreter.facts.normal(index) for index in moved[1])
-    return None, indices

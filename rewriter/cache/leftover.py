@@ -31,6 +31,9 @@ def check_leftovers(scope: Scope, found: Sequence[Cache], padded: Sequence[str],
         name: one.axes == tuple(CANONICAL) for cache in found for one in cache.both for name in (one.past, one.present)
     }
     gone = set(padded)
+    for entry in scope.graph.output:
+        if entry.name in gone:
+            raise NotRewritten(f"'{where}', output '{entry.name}': it is the input that said what is padding. {CURE}")
     for node in scope.graph.node:
         if node.domain == DOMAIN and (node.op_type == OP_TYPE or is_fused(node)):
             continue

@@ -14,6 +14,7 @@ from onnx import NodeProto, TensorProto
 from ...algebra import ONE, ZERO, Ind, Poly, interval, split
 from ...base.errors import NotRewritten
 from ...fused.family import BY_OP_TYPE, MaskKind
+from ...graph.edit import uses
 from ...graph.index import Scope, label
 from ..interpret import Interpreter
 from ..interpret.environment import INTEGER_TYPES
@@ -122,5 +123,5 @@ def _inputs_behind(root: Scope, tensors: Sequence[str]) -> set[str]:
         if name in given:
             found.add(name)
         node = root.producer(name)
-        pending.extend([] if node is None else node.input)
+        pending.extend([] if node is None else uses(node))
     return found

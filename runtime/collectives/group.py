@@ -69,7 +69,8 @@ class Group:
         if kind is None:
             self.disconnect()
             return
-        # The others end: they cannot go on without this rank.
+        # The others end: they cannot go on without this rank.  Nor can it run anything: nobody would end its waiting.
+        library.leave()
         self._watch.stop()
         self._links.fail(f"{kind.__name__}: {error}")
         self._links.close()
@@ -95,8 +96,8 @@ def connect(*, timeout: float = TIMEOUT, device: int | None = None) -> Group:
     try:
         deadline = time.monotonic() + timeout
         here = seat(os.environ)
-        chosen = _device(here) if device is None else device
         id_, links = meet(here, key() if here.size > 1 else b"", library.new_id, timeout)
+        chosen = _device(here, links) if device is None else device
         _join(here, id_, chosen, links, deadline, timeout)
     except BaseException:
         _connected.release()
@@ -105,19 +106,30 @@ def connect(*, timeout: float = TIMEOUT, device: int | None = None) -> Group:
     return Group(here.rank, here.size, chosen, links, watch)
 
 
-def _device(here: Seat) -> int:
+def _device(here: Seat, links: Links) -> int:
+    """The GPU of this rank; the others are told if there is none."""
     count = len(devices())
     if here.local_rank < count:
         return here.local_rank
     if count == 1:  # every process is shown a GPU of its own
         return 0
-    raise NotConnected(f"there is no GPU for rank {here.rank}: it is number {here.local_rank} here, of {count} GPUs")
+    why = f"there is no GPU for rank {here.rank}: it is number {here.local_rank} here, of {count} GPUs"
+    links.fail(why)
+    links.close()
+    raise NotConnected(why)
 
 
 def _join(here: Seat, id_: bytes, device: int, links: Links, deadline: float, timeout: float) -> None:
     """NCCL waits for all ranks without a limit, so that it does so in a thread of its own, which is left if need be."""
     told: list[str | None] = []
-    thread = threading.Thread(target=lambda: told.append(library.join(id_, here.rank, here.size, device)), daemon=True)
+
+    def attempt() -> None:
+        try:
+            told.append(library.join(id_, here.rank, here.size, device))
+        except Exception as error:  # noqa: BLE001 - what a thread raises nobody sees
+            told.append(str(error))
+
+    thread = threading.Thread(target=attempt, daemon=True)
     thread.start()
     lost = None
     while thread.is_alive() and lost is None and time.monotonic() < deadline:

@@ -18,6 +18,7 @@ OWN_PORT = "ALIBI_RENDEZVOUS_PORT"
 """The port, if it is not to be the one after ``MASTER_PORT``."""
 
 LOOPBACK, USUAL_PORT = "127.0.0.1", 29500
+LAST_PORT = (1 << 16) - 1
 
 
 class NotConnected(RuntimeError):
@@ -65,13 +66,23 @@ def seat(environment: Mapping[str, str]) -> Seat:
         local = _number(environment, names[2]) if names[2] in environment else rank
         if not 0 <= rank < size:
             raise NotConnected(f"{names[0]}={rank} is none of {names[1]}={size} ranks")
-        own = _number(environment, OWN_PORT) if OWN_PORT in environment else None
-        usual = _number(environment, PORT) if PORT in environment else USUAL_PORT
-        return Seat(rank, size, local, environment.get(ADDRESS) or LOOPBACK, usual + 1 if own is None else own)
+        if local < 0:
+            raise NotConnected(f"{names[2]}={local} is no number of a rank on its host")
+        return Seat(rank, size, local, environment.get(ADDRESS) or LOOPBACK, _port(environment))
     raise NotConnected(
         "this process is not one of several: RANK and WORLD_SIZE are not set. "
         "Start it with torchrun --nproc-per-node N, or with mpirun -n N"
     )
+
+
+def _port(environment: Mapping[str, str]) -> int:
+    if OWN_PORT in environment:
+        found = _number(environment, OWN_PORT)
+    else:
+        found = 1 + (_number(environment, PORT) if PORT in environment else USUAL_PORT)
+    if not 0 < found <= LAST_PORT:
+        raise NotConnected(f"there is no port {found} for rank 0; {OWN_PORT} names another one")
+    return found
 
 
 def _number(environment: Mapping[str, str], name: str) -> int:

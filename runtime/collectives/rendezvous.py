@@ -69,16 +69,21 @@ def _host(seat: Seat, key: bytes, make_id: MakeId, deadline: float, timeout: flo
             others = f"; {strangers} that came did not know the key ({VARIABLE})" if strangers else ""
             raise NotConnected(f"{named} did not come to {seat.where} within {timeout:g} s{others}")
         made = make_id()
+        _hand_out(made, seat, key, came)
+    except BaseException as error:  # whatever it is, nobody waits for this rank
+        for connection, _ in came.values():
+            _close(connection, str(error) or type(error).__name__)
+        raise
+    return made, Links(0, {rank: connection for rank, (connection, _) in came.items()})
+
+
+def _hand_out(made: bytes, seat: Seat, key: bytes, came: dict[int, tuple[socket.socket, bytes]]) -> None:
+    try:
         for connection, nonces in came.values():
             connection.settimeout(GREETED_WITHIN)
             connection.sendall(framed(_HERE) + made + _proof(key, b"id", nonces, made))
-    except (NotConnected, OSError) as error:
-        for connection, _ in came.values():
-            _close(connection, str(error))
-        if isinstance(error, NotConnected):
-            raise
+    except OSError as error:
         raise NotConnected(f"a rank went away while all met at {seat.where}: {error}") from error
-    return made, Links(0, {rank: connection for rank, (connection, _) in came.items()})
 
 
 def _listening(seat: Seat) -> socket.socket:
@@ -106,6 +111,8 @@ def _gather(
             connection, _ = server.accept()
         except TimeoutError:
             break
+        except OSError as error:
+            raise NotConnected(f"rank 0 cannot take a connection at {seat.where}: {error}") from error
         try:
             rank, size, nonces = _greet(connection, key, min(deadline, time.monotonic() + GREETED_WITHIN))
         except (EOFError, OSError, _StrangerError) as error:

@@ -41,13 +41,21 @@ class Watch:
         self._stopped.set()
         self._thread.join(2 * EVERY)
 
-    def _run(self) -> None:
-        while not self._stopped.is_set() and not self._links.released.is_set():
+    def _look(self) -> str | None:
+        """Why this process cannot go on, or None."""
+        try:
             reason = self._links.poll(EVERY)
             if reason is None:
                 reason = self._problem()
                 if reason is not None:
                     self._links.fail(reason)
+        except Exception as error:  # noqa: BLE001 - a thread that ends in silence leaves the process waiting
+            return f"the other ranks cannot be watched: {type(error).__name__}: {error}"
+        return reason
+
+    def _run(self) -> None:
+        while not self._stopped.is_set() and not self._links.released.is_set():
+            reason = self._look()
             if reason is not None and not self._stopped.is_set() and not self._links.released.is_set():
                 self._end(reason)
                 return

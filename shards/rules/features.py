@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...graph.index import int_attribute, ints_attribute
-from ..cuts import NotSeparable
+from ..cuts import AxisCut, NotSeparable
 from ..question import How, Question, Rule
 
 ELEMENTWISE = (
@@ -83,10 +83,25 @@ def along_axes(q: Question) -> bool:
     if cut.axis in axes:
         raise NotSeparable(f"{q.node.op_type} acts across the axis")
     for position in range(1, len(q.node.input)):
-        q.whole(position)
+        if q.node.op_type in SCALED and q.has(position):
+            _scaled(q, position, cut, rank)
+        else:
+            q.whole(position)
     q.want(0, cut)
     q.give_all(cut.on(places.index(cut.axis)))
     return True
+
+
+def _scaled(q: Question, position: int, cut: AxisCut, rank: int) -> None:
+    """A scale or bias is spread over the input.  It is cut as well where it has an extent along the axis."""
+    dims = q.dims(position)
+    axis = cut.axis - (rank - len(dims))
+    if axis < 0 or dims[axis] == 1:
+        q.whole(position)
+    elif q.interpreter.same(dims[axis], q.dims(0)[cut.axis]):
+        q.want(position, cut.on(axis), How.SLICED)
+    else:
+        raise NotSeparable(f"'{q.node.input[position]}' may be broadcast along what is cut")
 
 
 def _axes(q: Question, rank: int) -> Sequence[int]:
@@ -126,10 +141,14 @@ FEATURES: dict[tuple[str, str], Rule] = {
     ("", "Shape"): shape,
 }
 
+SCALED = ("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
+"""Operators along axes with a scale and a bias."""
+
 ALONG_AXES: dict[tuple[str, str], Rule] = {
     ("", kind): along_axes
     for kind in (
-        *("Softmax", "LogSoftmax", "LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization", "CumSum"),
+        *SCALED,
+        *("Softmax", "LogSoftmax", "CumSum"),
         *("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL2", "ReduceSumSquare"),
     )
 }

@@ -103,6 +103,8 @@ def concat(q: Question) -> bool:
         return True
     if not set(positions) <= q.inputs.keys():
         return False
+    for position in positions:
+        plain(q, q.inputs[position], sizes[position])
     q.give(_joined(q, axis, [(ends[p], q.inputs[p]) for p in positions], ends[-1]))
     return True
 
@@ -123,7 +125,6 @@ def slice_(q: Question) -> bool:
     cut = q.inputs.get(0)
     if cut is not None:
         if cut.axis not in taken:
-            _refuse_unknown(q)
             q.give(cut)
             return True
         plain(q, cut, q.dims(0)[cut.axis].constant)
@@ -133,7 +134,6 @@ def slice_(q: Question) -> bool:
     if out is None:
         return False
     if out.axis not in taken:
-        _refuse_unknown(q)
         q.want(0, out)
         return True
     plain(q, out, q.dims_out()[out.axis].constant)
@@ -142,12 +142,6 @@ def slice_(q: Question) -> bool:
     start = taken[out.axis][0]
     q.want(0, AxisCut(out.axis, int(extent), tuple(shifted(part, start) for part in out.parts)), How.PART)
     return True
-
-
-def _refuse_unknown(q: Question) -> None:
-    """Axes have to be known, so that the cut axis is known not to be one of them."""
-    if q.has(3) and q.numbers(3) is None:
-        raise NotSeparable("a slice is taken along axes that are only known at run time")
 
 
 def sliced_axes(q: Question) -> list[int]:

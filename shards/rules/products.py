@@ -104,8 +104,10 @@ def gemm(q: Question) -> bool:
         axis = out.axis - (2 - len(dims))
         if axis < 0 or dims[axis] == 1:
             q.whole(2)
-        else:
+        elif q.interpreter.same(dims[axis], q.dims_out()[out.axis]):
             q.want(2, out.on(axis))
+        else:
+            raise NotSeparable(f"'{q.node.input[2]}' may be broadcast along what is cut")
     return True
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...algebra import Poly, poly
+from ...graph.index import ints_attribute
 from ..cuts import LARGEST_PERIOD, AxisCut, NotSeparable, mask_of, ranges_of
 from ..question import Question, Rule
 
@@ -28,6 +29,13 @@ def reshape(q: Question) -> bool:
     elif 0 in q.outputs:
         q.want(0, carried(q, q.outputs[0], after, before))
     return True
+
+
+def squeeze(q: Question) -> bool:
+    """A Squeeze that names its axes.  One that does not would drop the axis of which a rank holds a single index."""
+    if ints_attribute(q.node, "axes") is None and not q.has(1):
+        raise NotSeparable("it drops every axis of extent 1, and a rank may have more of these")
+    return reshape(q)
 
 
 def carried(q: Question, cut: AxisCut, source: Sequence[Poly], target: Sequence[Poly]) -> AxisCut:
@@ -144,4 +152,5 @@ def _prefixes(extents: Sequence[Poly]) -> list[Poly]:
     return found
 
 
-RESHAPES: dict[tuple[str, str], Rule] = {("", kind): reshape for kind in ("Reshape", "Squeeze", "Unsqueeze", "Flatten")}
+RESHAPES: dict[tuple[str, str], Rule] = {("", kind): reshape for kind in ("Reshape", "Unsqueeze", "Flatten")}
+RESHAPES["", "Squeeze"] = squeeze

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 
 import pytest
 from alibi_rewriter.runtime import NoLibrary, get_library_path
-from alibi_rewriter.runtime.collectives.watch import LOST
+from alibi_rewriter.runtime.collectives.links import Links
+from alibi_rewriter.runtime.collectives.watch import LOST, Watch
 from stand_ins import StandIns, Step, ended
 
 try:
@@ -83,6 +86,42 @@ def test_a_rank_that_fails_to_connect_is_named_by_all(stand_ins: StandIns) -> No
     assert "rank 1: ncclCommInitRank failed: unhandled system error" in found[0].error(0)
     assert "ncclCommInitRank failed" in found[1].error(0)
     assert time.monotonic() - began < 30, "nobody waits for the time to be up"
+
+
+def test_a_rank_without_a_gpu_is_named_by_all(stand_ins: StandIns) -> None:
+    first = stand_ins.start(0, 2, [CONNECT])
+    second = stand_ins.start(1, 2, [CONNECT], STUB_DEVICES="0")
+    found = [ended(each) for each in (first, second)]
+    assert "rank 1: there is no GPU for rank 1: it is number 1 here, of 0 GPUs" in found[0].error(0)
+    assert "there is no GPU for rank 1" in found[1].error(0)
+
+
+def test_after_an_exception_nothing_runs_that_nobody_would_end(stand_ins: StandIns) -> None:
+    (alone,) = stand_ins.run([CONNECT, total(0, 1), ("break_off", {}), total(0, 1)])
+    assert "this process has disconnected from the other ranks" in alone.error(3)
+
+
+def test_a_watch_that_fails_ends_the_process() -> None:
+    """Otherwise nobody would notice that a rank is lost."""
+
+    class Broken(Links):
+        def poll(self, seconds: float) -> str | None:
+            raise RuntimeError("no descriptors")
+
+    ends: list[str] = []
+    one, other = _pair()
+    seen = threading.Event()
+    watch = Watch(Broken(1, {0: one}), lambda: None, lambda why: (ends.append(why), seen.set())[0])
+    assert seen.wait(60)
+    watch.stop()
+    other.close()
+    assert ends == ["the other ranks cannot be watched: RuntimeError: no descriptors"]
+
+
+def _pair() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        one = socket.create_connection(server.getsockname())
+        return one, server.accept()[0]
 
 
 def test_ranks_that_finish_at_different_times_are_not_lost(stand_ins: StandIns) -> None:

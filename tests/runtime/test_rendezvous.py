@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from alibi_rewriter.runtime import NoLibrary
 from alibi_rewriter.runtime.collectives import NotConnected, Seat, seat
 from alibi_rewriter.runtime.collectives import key as keys
 from alibi_rewriter.runtime.collectives.links import Links
@@ -91,6 +92,16 @@ def test_a_rank_that_cannot_make_the_id_tells_the_others(ranks: Ranks) -> None:
     host, other = ranks.go(0, 2, make=fails), ranks.go(1, 2)
     assert error(host) == "NCCL cannot be opened"
     assert "gave up: NCCL cannot be opened" in error(other)
+
+
+def test_whatever_ends_rank_0_the_others_are_told(ranks: Ranks) -> None:
+    def fails() -> bytes:
+        raise NoLibrary("the library was not built")
+
+    host, other = ranks.go(0, 2, make=fails), ranks.go(1, 2)
+    with pytest.raises(NoLibrary, match="was not built"):
+        host.result(60)
+    assert "gave up: the library was not built" in error(other)
 
 
 def test_another_key_is_a_stranger(ranks: Ranks) -> None:
@@ -234,6 +245,9 @@ def test_the_environment_says_who_this_is(environment: dict[str, str], wanted: S
         ({"RANK": "-1", "WORLD_SIZE": "2"}, "RANK=-1 is none"),
         ({"RANK": "x", "WORLD_SIZE": "2"}, "RANK='x' is no number"),
         ({**TORCHRUN, "MASTER_PORT": "http"}, "MASTER_PORT='http' is no number"),
+        ({**TORCHRUN, "MASTER_PORT": "65535"}, "there is no port 65536 for rank 0; ALIBI_RENDEZVOUS_PORT names"),
+        ({**TORCHRUN, "ALIBI_RENDEZVOUS_PORT": "0"}, "there is no port 0"),
+        ({**TORCHRUN, "LOCAL_RANK": "-1"}, "LOCAL_RANK=-1 is no number of a rank on its host"),
     ],
 )
 def test_an_environment_that_makes_no_sense(environment: dict[str, str], said: str) -> None:

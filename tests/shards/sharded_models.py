@@ -50,16 +50,16 @@ class Decoder:
 
 
 def decoder(what: Decoder, seed: int = 0) -> ModelProto:
-    return _Maker(what, seed).made()
+    return Maker(what, seed).made()
 
 
 def decoder_with_data(what: Decoder) -> tuple[ModelProto, int]:
     """A decoder whose matrices are in a file, and how many bytes that has."""
-    maker = _Maker(what, 0)
+    maker = Maker(what, 0)
     return maker.made(), maker.size
 
 
-class _Maker:
+class Maker:
     def __init__(self, what: Decoder, seed: int) -> None:
         self.what = what
         self.random = np.random.default_rng(seed)

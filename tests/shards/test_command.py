@@ -68,6 +68,27 @@ def test_a_folder_that_is_there_keeps_its_other_files(model: Path, tmp_path: Pat
     assert len(list(out.iterdir())) == 6
 
 
+@pytest.mark.parametrize("name", ["rank0.onnx", "model.onnx"])
+def test_the_model_and_its_data_are_not_replaced(name: str, tmp_path: Path, capsys: Printed) -> None:
+    """They may have the names that ranks get."""
+    given, data = tmp_path / name, "rank0.onnx.data"
+    onnx.save(decoder(Decoder(layers=2)), given, save_as_external_data=True, location=data, size_threshold=0)
+    before = {place.name: place.read_bytes() for place in tmp_path.iterdir()}
+    assert main([str(given), "--tensor-parallel", "2", "-o", str(tmp_path), "--no-verify"]) == 2
+    said = capsys.readouterr().err
+    assert f"{data}' is the input itself, or its data. Choose another folder with -o." in said
+    assert {place.name: place.read_bytes() for place in tmp_path.iterdir()} == before
+
+
+def test_a_report_is_no_file_of_a_rank(model: Path, tmp_path: Path, capsys: Printed) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    words = ["--tensor-parallel", "2", "-o", str(out), "--no-verify", "--json", str(out / "manifest.json")]
+    assert main([str(model), *words]) == 2
+    assert "manifest.json' is the model or another output. Choose another --json." in capsys.readouterr().err
+    assert not list(out.iterdir())
+
+
 def test_what_is_no_file_is_not_replaced(model: Path, tmp_path: Path, capsys: Printed) -> None:
     out = tmp_path / "out"
     out.mkdir()

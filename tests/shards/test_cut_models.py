@@ -118,6 +118,15 @@ def test_the_vocabulary_is_cut_on_request(runtime: str, tmp_path: Path) -> None:
     assert len(outcome.manifest["vocabulary"]) == 2
 
 
+def test_a_vocabulary_that_cannot_be_cut_says_so(tmp_path: Path) -> None:
+    """48 words do not divide among 5 ranks; nobody is told to ask for what was asked for."""
+    outcome = cut_model(decoder(Decoder(heads=5, key_heads=5)), 5, tmp_path, vocabulary=True)
+    judged(outcome, attentions=1)
+    assert len(outcome.manifest["vocabulary"]) == 1, "the embedding's features divide"
+    (why,) = outcome.manifest["whole"].values()
+    assert "the ranks do not divide it" in why
+
+
 def test_what_sums_over_features_stays_whole_and_says_why(tmp_path: Path) -> None:
     outcome = cut_model(decoder(Decoder(features="mixed")), 2, tmp_path)
     judged(outcome, attentions=1)

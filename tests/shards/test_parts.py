@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pytest
 from alibi_rewriter.graph.index import index_graph, opset_versions
@@ -14,22 +16,28 @@ from alibi_rewriter.shards import stream
 from alibi_rewriter.shards.cuts import (
     AxisCut,
     NotSeparable,
+    Ranges,
     evenly,
     features,
     local,
     mask_of,
     normal,
     ranges_of,
-    taken,
     union,
 )
 from alibi_rewriter.shards.heads import divide
+from alibi_rewriter.shards.local import change
 from alibi_rewriter.shards.question import How, Question
 from alibi_rewriter.shards.rank import RankModel, Weight
 from alibi_rewriter.shards.rules import RULES
 from alibi_rewriter.shards.rules.reshape import reshape
 from onnx import TensorProto, helper, numpy_helper
 from tiny import Graph
+
+
+def taken(array: npt.NDArray[Any], axis: int, ranges: Ranges) -> npt.NDArray[Any]:
+    """What a rank holds of an array."""
+    return np.concatenate([np.take(array, range(*piece), axis) for piece in ranges], axis)
 
 
 def test_ranges_are_put_in_order() -> None:
@@ -180,6 +188,49 @@ def test_operators_along_an_axis_keep_cuts_of_others(op: str) -> None:
     assert followed(op, shapes, rows, opset=17, **said).wanted_inputs == {0: (How.CUT, rows)}
     with pytest.raises(NotSeparable, match="acts across the axis"):
         followed(op, shapes, AxisCut(2, 8, evenly(8, 2)), opset=17, **said)
+
+
+def test_a_squeeze_that_names_no_axes_is_refused() -> None:
+    """With as many heads as ranks, a rank has one, and that axis would go as well."""
+    heads = AxisCut(0, 2, evenly(2, 2))
+    with pytest.raises(NotSeparable, match="every axis of extent 1"):
+        followed("Squeeze", [(1, 2, 6, 8)], heads)
+    assert followed("Squeeze", [(1, 2, 6, 8)], heads, opset=12, axes=[0]).wanted_inputs == {0: (How.CUT, heads.on(1))}
+
+
+def test_axes_of_batch_and_heads_in_one_are_not_joined() -> None:
+    """Of [2 * 4 | 2 * 4] a rank would hold its heads of two sequences, and not those of the first ones only."""
+    graph = Graph()
+    made = graph.add("Concat", graph.input("a", (8, 3)), graph.input("b", (8, 3)), axis=0)
+    model = graph.model(made)
+    root = index_graph(model.graph, opset_versions(model), Path())
+    merged = AxisCut(0, 4, evenly(4, 2))
+    question = Question(model.graph.node[0], next(interpreted(root)), 2, {0: merged, 1: merged}, {})
+    with pytest.raises(NotSeparable, match="batch and heads are one"):
+        RULES["", "Concat"](question)
+
+
+def test_what_a_gemm_adds_may_not_be_spread_along_the_cut() -> None:
+    columns = AxisCut(1, 6, evenly(6, 2))
+    assert followed("Gemm", [("B", 4), (4, 6), (6,)], columns).wanted_inputs[2] == (How.CUT, columns.on(0))
+    assert 2 not in followed("Gemm", [("B", 4), (4, 6), (1,)], columns).wanted_inputs
+    rows = AxisCut(0, 6, evenly(6, 2))
+    with pytest.raises(NotSeparable, match="may be broadcast"):
+        followed("Gemm", [(6, 4), (4, 6), ("N", 1)], rows)
+
+
+def test_a_reshape_that_copies_another_extent_than_the_cut_one_is_refused() -> None:
+    """[4, 6, 2] becomes [8, 6, 1]: the 6 is copied from the axis that is cut, and it is whole behind."""
+    graph = Graph()
+    made = graph.add("Reshape", graph.input("x", (4, 6, 2)), graph.ints(8, 0, 1))
+    model = graph.model(made)
+    interpreter = next(interpreted(index_graph(model.graph, opset_versions(model), Path())))
+    before, behind = AxisCut(1, 6, evenly(6, 2)), AxisCut(0, 2, evenly(2, 2))
+    question = Question(model.graph.node[0], interpreter, 2, {0: before}, {0: behind})
+    assert RULES["", "Reshape"](question)
+    assert question.wanted_outputs == {0: behind}
+    with pytest.raises(NotSeparable, match="copies the extent"):
+        change(question, 0)
 
 
 def test_what_has_no_rule_is_not_followed() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 import pytest
 from alibi_rewriter import rewrite
-from onnx import ModelProto, helper
+from onnx import ModelProto, helper, numpy_helper
 from textgraphs import read
 
 
@@ -46,8 +47,29 @@ def a_padding_mask_besides(model: ModelProto) -> None:
     node(model, "p").input[0] = "s_masked"
 
 
+def a_part_of_the_buffer(model: ModelProto) -> None:
+    """The node has room for more keys than are attended, so its index does not bound how many of these there are."""
+    bounds = {"none": 0, "seven": 7, "sequence": 2}
+    model.graph.initializer.extend(numpy_helper.from_array(np.array([n]), name) for name, n in bounds.items())
+    for name in ("k", "v"):
+        place = [n.output[0] for n in model.graph.node].index("extent")
+        model.graph.node.insert(place, helper.make_node("Slice", [name, *bounds], [f"{name}_part"]))
+    node(model, "extent").input[0] = node(model, "kt").input[0] = "k_part"
+    node(model, "y").input[1] = "v_part"
+
+
+def another_axis(model: ModelProto) -> None:
+    """Heads are written, as many as there are rows."""
+    for name in ("k", "v"):
+        node(model, name).attribute[0].i = 1
+        given = next(value for value in model.graph.input if value.name == f"new_{name}")
+        given.CopyFrom(helper.make_tensor_value_info(given.name, 1, ["B", "S", "T", 8]))
+
+
 @pytest.mark.parametrize(
-    "change", [circular, another_index, one_key_less, a_padding_mask_besides], ids=lambda change: change.__name__
+    "change",
+    [circular, another_index, one_key_less, a_padding_mask_besides, a_part_of_the_buffer, another_axis],
+    ids=lambda change: change.__name__,
 )
 def test_what_is_not_proven_stays_a_mask(change: object) -> None:
     model = read("caches/scattered")

@@ -14,7 +14,7 @@ from alibi_rewriter.base.errors import ExitCode, NotRewritten, UsageError
 from alibi_rewriter.graph.note import read_cache
 from cached_models import CACHES, D, F, H, decoder
 from generator import build, repair, sample, told
-from onnx import helper
+from onnx import helper, numpy_helper
 
 FAST = {"verify": False, "probe": False}
 
@@ -117,6 +117,29 @@ def test_a_mask_that_hides_for_another_reason_is_named() -> None:
     model.graph.node.insert(place, helper.make_node("Add", [softmax.input[0], "added"], ["with_more"]))
     softmax.input[0] = "with_more"
     with pytest.raises(NotRewritten, match="needs a mask of zeros where nothing is padded"):
+        rewrite(model, cache="in-place", **FAST)
+
+
+@pytest.mark.parametrize("end", [-1, 5])
+def test_an_attention_to_a_part_of_the_cache_is_told(end: int) -> None:
+    """What is cut off at the end would be attended in the buffer."""
+    model = decoder()
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.array([number]), name) for name, number in (("from", 0), ("to", end), ("along", 2))
+    )
+    for name in ("present_k", "present_v"):
+        reader = next(node for node in model.graph.node if name in node.input)
+        place = list(model.graph.node).index(reader)
+        model.graph.node.insert(place, helper.make_node("Slice", [name, "from", "to", "along"], [f"{name}_part"]))
+        reader.input[0] = f"{name}_part"
+    assert "AlibiAttentionCausal" in kinds(rewrite(model, **FAST).model)
+    with pytest.raises(NotRewritten, match="'present_k': it is not known that all keys in it are attended"):
+        rewrite(model, cache="in-place", **FAST)
+
+
+def test_a_padding_mask_that_is_an_output_is_told() -> None:
+    model = decoder(masked=True, more=", int64[B,T] attention_mask")
+    with pytest.raises(NotRewritten, match="output 'attention_mask'"):
         rewrite(model, cache="in-place", **FAST)
 
 
