@@ -96,12 +96,13 @@ def compare_steps(source: ModelFile, staged: Written, result: PassResult, option
 
 
 def with_steps(first: Verification, second: Verification) -> Verification:
-    """The verification of the fused model, and what that of its caches in place adds."""
+    """The verification of the fused model, and what that of its caches in place adds.
+
+    It is what is written, so what could not be run is not verified, though the model that it was made of was.
+    """
     if second.status == "skipped":
-        note = (
-            f"the cache in place was not run step by step, the model that it was made of was: {second.skipped_reason}"
-        )
-        return dataclasses.replace(first, notes=(*first.notes, note))
+        reason = f"the cache in place could not be run step by step: {second.skipped_reason}"
+        return dataclasses.replace(second, skipped_reason=reason)
     sets = tuple(dataclasses.replace(one, name=f"in place: {one.name}") for one in second.sets)
     mutants = [one.mutants for one in (first.power, second.power) if one is not None]
     power = PowerResult(tuple(mutant for every in mutants for mutant in every)) if mutants else None

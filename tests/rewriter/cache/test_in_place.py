@@ -12,6 +12,8 @@ import pytest
 from alibi_rewriter import Options, rewrite
 from alibi_rewriter.base.errors import ExitCode, NotRewritten, UsageError
 from alibi_rewriter.graph.note import read_cache
+from alibi_rewriter.rewriter import pipeline
+from alibi_rewriter.verify.verification import skipped
 from cached_models import CACHES, D, F, H, decoder
 from generator import build, repair, sample, told
 from onnx import helper, numpy_helper
@@ -51,6 +53,15 @@ def test_a_cache_becomes_a_buffer_and_is_verified_step_by_step(layout: str, mask
     assert done.cache is not None
     assert done.cache.removed == (("attention_mask",) if masked else ())
     onnx.checker.check_model(model)
+
+
+def test_a_cache_that_cannot_be_run_step_by_step_is_not_verified(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That the model which it is made of was compared says nothing of the cache."""
+    monkeypatch.setattr(pipeline, "compare_steps", lambda *_: skipped("no memory"))
+    done = rewrite(decoder(), cache="in-place")
+    assert done.exit_code is ExitCode.NOT_VERIFIED
+    assert done.verification is not None and done.verification.status == "skipped"
+    assert done.verification.skipped_reason == "the cache in place could not be run step by step: no memory"
 
 
 def test_new_keys_and_values_are_read_from_the_projection() -> None:
