@@ -33,12 +33,14 @@ def sweep(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("group", "count"),
     [
-        ("samples", len(covering())),
+        ("samples", None),
         pytest.param("decode", len(FAST_LONG_DECODES), marks=SLOW),
         *(("skipping", 8), ("unfused", 6), ("blocks", 12), ("hidden", 19)),
     ],
 )
-def test_kernels_against_float64(group: str, count: int) -> None:
+def test_kernels_against_float64(group: str, count: int | None) -> None:
+    if count is None:  # seconds of work, which only the worker that runs this needs to do
+        count = len(covering())
     done = sweep("--fast", "--only", group)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     assert f"{count} checks, 0 failed" in done.stdout
