@@ -12,6 +12,12 @@ from pathlib import Path
 
 import pytest
 
+NATIVE = Path(__file__).parents[1] / "native"
+CHECKED = ("-std=c++17", "-O0", "-g1", "-Wall", "-Wextra", "-Werror", "-Wno-psabi", "-fPIC", f"-I{NATIVE}")
+"""How C++ is compiled for a test.  One set of options, so that objects can be shared."""
+SANITIZED = (*CHECKED, "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DALIBI_PORTABLE_ONLY")
+"""The CPU kernels of the other instruction sets are the same source, and take long to compile like this."""
+
 
 def shared_folder(factory: pytest.TempPathFactory, name: str) -> Path:
     """A folder of this run: the same one in every worker of pytest-xdist, whose own folders lie beside each other."""
@@ -32,21 +38,33 @@ def compiler() -> str:
 def compiled_once(factory: pytest.TempPathFactory, name: str, arguments: Sequence[str]) -> Path:
     """What ``g++ arguments`` makes, under the name ``name``.
 
+    Each source becomes an object of its own, which all programs and libraries with the same options share.
+
     Args:
         factory: Of pytest.
         name: Of the file.
-        arguments: Sources and options, all but the output.
+        arguments: Sources (``*.cpp``) and options, all but the output.
 
     Raises:
         subprocess.CalledProcessError: It does not compile.
     """
+    sources = [argument for argument in arguments if argument.endswith(".cpp")]
+    others = [argument for argument in arguments if not argument.endswith(".cpp")]
+    options = [each for each in others if each.startswith("-") and not each.startswith(("-shared", "-l", "-Wl"))]
+    objects = [_made(factory, f"{Path(source).stem}.o", [*options, "-c", source]) for source in sources]
+    return _made(factory, name, [*map(str, objects), *others, "-ldl"])
+
+
+def _made(factory: pytest.TempPathFactory, name: str, arguments: Sequence[str]) -> Path:
     command = [compiler(), *arguments]
-    folder = shared_folder(factory, "programs")
-    target = folder / f"{hashlib.sha256(chr(0).join(command).encode()).hexdigest()[:12]}-{name}"
-    with (folder / "lock").open("w") as lock:
+    target = (
+        shared_folder(factory, "programs") / f"{hashlib.sha256(chr(0).join(command).encode()).hexdigest()[:12]}-{name}"
+    )
+    # A lock for each file: what one worker compiles keeps no other from the rest.
+    with target.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.exists():
             making = target.with_suffix(".making")
-            subprocess.run([*command, "-o", str(making), "-ldl"], check=True)
+            subprocess.run([*command, "-o", str(making)], check=True)
             making.replace(target)
     return target

@@ -10,7 +10,8 @@ import pytest
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "kernels"), str(HERE.parent)]
-from sources import NATIVE, SANITIZED, compiled
+from programs import NATIVE
+from sources import compiled, sanitized
 
 
 @pytest.fixture(scope="session")
@@ -25,18 +26,18 @@ def host_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ready = os.environ.get("ALIBI_PLUGIN_HOST")
     if ready:
         return Path(ready)
-    return compiled(tmp_path_factory, "host.cpp", "-shared", "-fPIC")
+    return compiled(tmp_path_factory, "host.cpp", "-shared")
 
 
 @pytest.fixture(scope="session")
 def plan_dump(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The library's planning as a program, with the sanitizers on."""
     sources = [str(NATIVE / "core" / f"{name}.cpp") for name in ("bundle", "call", "inflate", "node", "plan", "view")]
-    return compiled(tmp_path_factory, "plan_dump.cpp", "-fsanitize=address,undefined", *sources)
+    return sanitized(tmp_path_factory, "plan_dump.cpp", *sources)
 
 
 @pytest.fixture(scope="session")
 def sanitized_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The plugin library with the sanitizers on and every symbol visible."""
     sources = [str(path) for folder in ("core", "cuda", "tensorrt") for path in sorted((NATIVE / folder).glob("*.cpp"))]
-    return compiled(tmp_path_factory, sources[0], *SANITIZED, "-fPIC", "-shared", *sources[1:])
+    return sanitized(tmp_path_factory, sources[0], "-shared", *sources[1:])

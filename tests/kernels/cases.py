@@ -364,7 +364,9 @@ def covering() -> tuple[tuple[Trial, str, int], ...]:
     missing = frozenset[str]().union(*traits)
     chosen = []
     # What a check gains only falls as others are chosen: one whose gain is still the largest needs no look at the rest.
-    waiting = [(-len(found) / effort, number) for number, (found, effort) in enumerate(zip(traits, efforts, strict=True))]
+    waiting = [
+        (-len(found) / effort, number) for number, (found, effort) in enumerate(zip(traits, efforts, strict=True))
+    ]
     heapq.heapify(waiting)
     while missing:
         _, number = waiting[0]

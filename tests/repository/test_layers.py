@@ -138,7 +138,9 @@ def test_the_path_of_the_data_goes_one_way() -> None:
 
 
 def test_no_circle_between_modules() -> None:
-    left = {module: {e.imported for e in all_imports() if e.module == module and e.imported != module} for module in MODULES}
+    left = {
+        module: {e.imported for e in all_imports() if e.module == module and e.imported != module} for module in MODULES
+    }
     while True:
         leaves = [module for module, wanted in left.items() if not wanted & left.keys()]
         if not leaves:
