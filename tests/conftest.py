@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 # The tests start the command some hundred times.  Where the environment forbids files of bytecode, each start compiles
-# the whole package again, and each run rewrites every assertion.  That is most of what such a process does.
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-sys.dont_write_bytecode = False
+# the whole package again, and each run rewrites every assertion.  ALIBI_NO_BYTECODE is for who changes sources faster
+# than the time stamps in such files tell.
+if "ALIBI_NO_BYTECODE" not in os.environ:
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
+
+# Kernels that tests compile are kept here, and not in the user's folder.  One takes seconds to compile, and the name of
+# a bundle holds the digest of its sources and of the compiler: what has changed is compiled anew.
+os.environ["XDG_CACHE_HOME"] = str(Path(__file__).parents[1] / "build" / "cache")
