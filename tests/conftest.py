@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -16,3 +17,9 @@ if "ALIBI_NO_BYTECODE" not in os.environ:
 # Kernels that tests compile are kept here, and not in the user's folder.  One takes seconds to compile, and the name of
 # a bundle holds the digest of its sources and of the compiler: what has changed is compiled anew.
 os.environ["XDG_CACHE_HOME"] = str(Path(__file__).parents[1] / "build" / "cache")
+
+
+def pytest_collection_finish() -> None:
+    """Some 200 000 objects of thousands of collected tests live to the end: no collection of garbage looks at them."""
+    gc.collect()
+    gc.freeze()

@@ -64,7 +64,9 @@ def sources() -> dict[str, Path]:
     """Path by module name below the package; tests, benchmarks and examples are no part of it."""
     tops = {name for layer in LAYERS for name in layer}
     found = {}
-    for path in sorted(ROOT.rglob("*.py")):
+    # Environments and build folders lie beside the package, with thousands of modules.
+    inside = (path for top in tops - {""} for path in (ROOT / top).rglob("*.py"))
+    for path in sorted([*ROOT.glob("*.py"), *inside]):
         parts = list(path.relative_to(ROOT).with_suffix("").parts)
         if parts[-1] == "__init__":
             parts.pop()
