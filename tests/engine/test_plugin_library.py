@@ -48,10 +48,8 @@ def test_a_whole_life_through_the_interface(host_program: Path, bundle_file: Pat
     assert done.returncode == 0, done.stderr
 
 
-def test_a_whole_life_under_the_address_sanitizer(
-    tmp_path_factory: pytest.TempPathFactory, bundle_file: Path, sanitized_library: Path
-) -> None:
-    host = sanitized(tmp_path_factory, "host.cpp")
+def test_a_whole_life_under_the_address_sanitizer(bundle_file: Path, sanitized_library: Path) -> None:
+    host = sanitized("host.cpp")
     command = [str(host), str(sanitized_library), str(bundle_file), *WHOLE_LIFE]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -50,9 +50,9 @@ class Ended:
 class StandIns:
     """The compiled parts, and a way to start ranks on them."""
 
-    def __init__(self, factory: pytest.TempPathFactory, folder: Path, options: Sequence[str] = CHECKED) -> None:
+    def __init__(self, folder: Path, options: Sequence[str] = CHECKED) -> None:
         def made(name: str, *more: str) -> Path:
-            return compiled_once(factory, name, [*options, *more, "-shared", str(HERE / f"{name}.cpp")])
+            return compiled_once(name, [*options, *more, "-shared", str(HERE / f"{name}.cpp")])
 
         self.folder = folder
         self.host, self.nccl = made("collective_host"), made("stub_nccl")

@@ -31,14 +31,14 @@ def listing(*command: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sanitized() -> Path:
     """The library with the sanitizers on and every symbol visible."""
     sources = [
         str(path)
         for name in ("core", "cuda", "collectives", "cpu", "onnxruntime")
         for path in sorted((NATIVE / name).glob("*.cpp"))
     ]
-    return compiled_once(tmp_path_factory, "libalibi.so", [*SANITIZED, "-shared", *sources])
+    return compiled_once("libalibi.so", [*SANITIZED, "-shared", *sources])
 
 
 def test_it_needs_nothing_but_the_c_library() -> None:
