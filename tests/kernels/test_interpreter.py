@@ -35,7 +35,7 @@ def sweep(*arguments: str) -> subprocess.CompletedProcess[str]:
     [
         ("samples", None),
         pytest.param("decode", len(FAST_LONG_DECODES), marks=SLOW),
-        *(("skipping", 8), ("unfused", 6), ("blocks", 12), ("hidden", 7)),
+        *(("skipping", 17), ("unfused", 6), ("blocks", 12), ("hidden", 7)),
     ],
 )
 def test_kernels_against_float64(group: str, count: int | None) -> None:
