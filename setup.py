@@ -12,6 +12,7 @@ workflow knows: links of README.md become absolute with it, because package inde
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import re
 import shutil
@@ -69,6 +70,15 @@ def sources(library: str) -> list[str]:
     return [f"native/{folder}/{name}.cpp" for folder, names in PARTS[library].items() for name in names]
 
 
+def digest(compiler: list[str]) -> str:
+    """Changes with everything that an object depends on: all of native/, the options and the compiler."""
+    said = subprocess.run([*compiler, "-v"], capture_output=True, check=True).stderr
+    found = hashlib.sha256("\0".join((*compiler, *COMPILE)).encode() + said)
+    for path in sorted(path for path in Path("native").rglob("*") if path.is_file()):
+        found.update(path.as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return found.hexdigest()[:16]
+
+
 class BuildLibrary(build_ext):
     """Compiles shared libraries that Python does not import."""
 
@@ -93,21 +103,24 @@ class BuildLibrary(build_ext):
             self.warn(f"{error}; installing without {target.name}")
 
     def compile_and_link(self, compiler: list[str], target: Path) -> None:
-        """Objects are shared by the libraries of one build."""
-        folder = Path(self.build_temp).resolve()
+        """Objects are shared by the libraries, and kept for the next build of the same sources."""
+        folder = Path("build", "objects", digest(compiler)).resolve()
+        for other in folder.parent.glob("*"):
+            if other != folder:
+                shutil.rmtree(other, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
-        made = getattr(self, "objects", {})
 
         def compiled(source: str) -> Path:
             place = folder / (source.replace("/", "_") + ".o")
-            if source not in made:
-                subprocess.run([*compiler, *COMPILE, "-c", source, "-o", str(place)], check=True)
+            if not place.exists():
+                making = place.with_suffix(f".{os.getpid()}")  # an object that is there is whole
+                subprocess.run([*compiler, *COMPILE, "-c", source, "-o", str(making)], check=True)
+                making.replace(place)
             return place
 
         library = target.name.removesuffix(".so")
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
             objects = list(pool.map(compiled, sources(library)))
-        self.objects = {**made, **dict.fromkeys(sources(library))}
         exports = f"-Wl,--version-script=native/{list(PARTS[library])[-1]}/exports.map"
         subprocess.run([*compiler, *map(str, objects), exports, *LINK, "-o", str(target)], check=True)
 
@@ -122,7 +135,10 @@ class BuildLibrary(build_ext):
         for ext in self.extensions:
             made = Path(self.build_lib) / self.get_ext_filename(ext.name)
             if made.exists():
-                shutil.copy2(made, Path("plugin") / made.name)
+                place = Path("plugin") / made.name
+                making = place.with_suffix(".making")
+                shutil.copy2(made, making)
+                making.replace(place)  # a process that has loaded the old one keeps it
 
 
 class AnyPython(bdist_wheel):

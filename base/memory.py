@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+_GROUPS = Path("/sys/fs/cgroup")
+
 
 def available_memory() -> int | None:
     """Bytes of memory that can be taken without swapping or being killed, or None where the system does not say."""
@@ -27,10 +29,12 @@ def _control_group() -> int | None:
     own = next((line[3:] for line in _lines(Path("/proc/self/cgroup")) if line.startswith("0::/")), None)
     if own is None:
         return None
-    folder = Path("/sys/fs/cgroup") / own.strip("/")
+    folder = _GROUPS / own.strip("/")
     left = []
-    for place in (folder, *folder.parents):
-        most, used = (_number(place / f"memory.{name}") for name in ("max", "current"))
+    # Every draw of inputs and every session asks: a file that has nothing to say is not opened.
+    for place in (folder, *(parent for parent in folder.parents if parent.is_relative_to(_GROUPS))):
+        most = _number(place / "memory.max")
+        used = None if most is None else _number(place / "memory.current")
         if most is not None and used is not None:
             cached = next(
                 (int(n.split()[1]) for n in _lines(place / "memory.stat") if n.startswith("inactive_file ")), 0
@@ -46,8 +50,10 @@ def _address_space() -> int | None:
     except ImportError:  # not on Windows
         return None
     most, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if most == resource.RLIM_INFINITY:
+        return None
     pages = next(iter(_lines(Path("/proc/self/statm"))), "").split()
-    if most == resource.RLIM_INFINITY or not pages:
+    if not pages:
         return None
     return max(0, most - int(pages[0]) * os.sysconf("SC_PAGE_SIZE"))
 

@@ -295,6 +295,8 @@ def _they(number: int) -> str:
 
 def escape(text: str) -> str:
     """Names come from the file.  Control characters could drive a terminal, and line feeds could forge lines."""
+    if text.isprintable():  # a name may have a million characters
+        return text
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 

@@ -82,6 +82,11 @@ def attention(
         for h in range(heads):
             for i in range(s_q):
                 row = i if rows == "first" else i + (keys - s_q)
+                with np.errstate(invalid="ignore"):  # of hidden keys, which may hold anything
+                    dots = (k[b, h // group, :keys] @ q[b, h, i]).tolist()
+                of_row = None if mask is None else mask[b, h, i].tolist()
+                of_head = None if key_bias is None else key_bias[b, h].tolist()
+                places = None if key_positions is None else key_positions[b].tolist()
                 scores: dict[int, float] = {}
                 for j in range(keys):
                     if causal and j > row:
@@ -91,32 +96,30 @@ def attention(
                     if window_right >= 0 and j - row > window_right:
                         continue
                     entry = 0.0
-                    if mask is not None and mask.dtype == np.bool_:
-                        if not mask[b, h, i, j]:
+                    if of_row is not None and isinstance(of_row[j], bool):
+                        if not of_row[j]:
                             continue
-                    elif mask is not None:
-                        entry = min(float(mask[b, h, i, j]), -LOWEST)
+                    elif of_row is not None:
+                        entry = min(float(of_row[j]), -LOWEST)
                         if entry <= LOWEST:
                             continue
-                    if key_bias is not None:
-                        own = min(float(key_bias[b, h, j]), -LOWEST)
+                    if of_head is not None:
+                        own = min(of_head[j], -LOWEST)
                         entry += own
                         if own <= LOWEST or entry <= LOWEST:
                             continue
                     apart = float(j - row)
-                    if key_positions is not None:
+                    if places is not None:
                         here = min(max(row, 0), keys - 1)
-                        apart = float(key_positions[b, j]) - float(key_positions[b, here])
+                        apart = float(places[j]) - float(places[here])
                     distance = DISTANCES[bias](apart, *parameters)
-                    dot = float(q[b, h, i] @ k[b, h // group, j])
-                    scores[j] = scale * dot + float(slopes[h]) * distance + entry
+                    scores[j] = scale * dots[j] + float(slopes[h]) * distance + entry
                 values = v[b, h // group, :keys]
                 if not scores:
                     if empty_rows == "mean" and keys:
                         output[b, h, i] = values.mean(axis=0)
                     continue
                 visible = list(scores)
-                best = max(scores.values())
-                weights = np.array([np.exp(scores[j] - best) for j in visible])
+                weights = np.exp(np.array(list(scores.values())) - max(scores.values()))
                 output[b, h, i] = (weights / weights.sum()) @ values[visible]
     return output

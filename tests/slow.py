@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-SLOW = pytest.mark.skipif(not os.environ.get("ALIBI_SLOW"), reason="one of many alike, or slow; ALIBI_SLOW=1 runs it")
+THOROUGH = bool(os.environ.get("ALIBI_SLOW"))
+SLOW = pytest.mark.skipif(not THOROUGH, reason="one of many alike, or slow; ALIBI_SLOW=1 runs it")
 
 
 def thinned(values: Sequence[Any], every: int) -> list[Any]:

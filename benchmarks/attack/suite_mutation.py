@@ -194,7 +194,7 @@ def _test(copy: Path, tests: list[str], said: int) -> None:
         os.dup2(said, 1)
         os.dup2(said, 2)
         os.environ["PYTHONPATH"] = str(copy.parent / "path")
-        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+        os.environ["PYTHONDONTWRITEBYTECODE"] = os.environ["ALIBI_NO_BYTECODE"] = "1"
         sys.dont_write_bytecode = True
         sys.path[0] = os.environ["PYTHONPATH"]
         os.chdir(copy)

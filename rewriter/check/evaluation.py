@@ -151,6 +151,8 @@ def evaluator(model: ModelProto, base_dir: Path | None) -> Evaluate | None:
         return lambda feeds: dict(zip(names, reference.run(None, feeds), strict=True))
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 4
+    # Starting threads takes longer than what is evaluated here, and a sum must not depend on how many there are.
+    settings.intra_op_num_threads = settings.inter_op_num_threads = 1
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         # Large tables are mapped by onnxruntime, not loaded here.

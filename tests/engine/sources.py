@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-from programs import compiled_once
+from programs import CHECKED, SANITIZED, compiled_once
 
 HERE = Path(__file__).parent
-NATIVE = HERE.parents[1] / "native"
-SANITIZED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 
-def compiled(factory: pytest.TempPathFactory, name: str, *options: str) -> Path:
+def compiled(name: str, *options: str) -> Path:
     """Compiles ``name`` once for this run; skips the test where there is no compiler."""
-    flags = ["-std=c++17", "-O0", "-g1", "-Wall", "-Wextra", "-Werror", f"-I{NATIVE}"]
-    return compiled_once(factory, Path(name).stem, [*flags, str(HERE / name), *options])
+    return compiled_once(Path(name).stem, [*CHECKED, str(HERE / name), *options])
+
+
+def sanitized(name: str, *options: str) -> Path:
+    """The same with the sanitizers on."""
+    return compiled_once(Path(name).stem, [*SANITIZED, str(HERE / name), *options])

@@ -199,9 +199,8 @@ def test_casts_stand_between_the_views_and_the_attention(name: str, output: Outp
 
 @needs_rtx
 @pytest.mark.parametrize("strategy", ["plugin", "native"])
-def test_an_engine_is_built_of_views(tmp_path: Path, strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_is_built_of_views(tmp_path: Path, strategy: str) -> None:
     """The parser hands the numbers over, they are stored, and the extents of the output are computed of them."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     made = model(thirds(), WHOLE, TensorProto.FLOAT16)
     del made.graph.output[:]
     product = helper.make_node("MatMul", ["y", "weight"], ["z"])

@@ -13,7 +13,7 @@ import pytest
 from alibi_rewriter.engine import versions
 from alibi_rewriter.plugin import library_path
 from evidence import Level
-from programs import compiler
+from programs import compiler, objects
 from slow import SLOW
 
 ROOT = Path(__file__).parents[2]
@@ -76,13 +76,10 @@ IN_THE_FAST_SUITE = ("names of the core in another order", "a slot too many")
 
 
 @pytest.fixture(scope="module")
-def compiled_core(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def compiled_core() -> list[str]:
     """What does not depend on TensorRT's interface, compiled once."""
-    folder = tmp_path_factory.mktemp("core")
-    sources = sorted((NATIVE / "core").glob("*.cpp"))
-    command = [compiler(), "-std=c++17", "-O0", "-fPIC", "-fvisibility=hidden", f"-I{NATIVE}", "-c", *map(str, sources)]
-    subprocess.run(command, check=True, cwd=folder)
-    return [str(folder / f"{source.stem}.o") for source in sources]
+    options = ("-std=c++17", "-O0", "-fPIC", "-fvisibility=hidden", f"-I{NATIVE}")
+    return [str(made) for made in objects(options, sorted((NATIVE / "core").glob("*.cpp")), compiler())]
 
 
 @pytest.mark.parametrize("mistake", [pytest.param(m, marks=() if m in IN_THE_FAST_SUITE else SLOW) for m in SWAPPED])

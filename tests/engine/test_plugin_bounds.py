@@ -9,7 +9,7 @@ import pytest
 from alibi_rewriter.plugin import library_path
 from bundles import encoded
 from plugin_host import Host, describe
-from sources import SANITIZED, compiled
+from sources import sanitized
 
 MASKED = "AlibiAttentionCausalBooleanMask"
 WIDE = ((2, 4, 30, 64), (2, 4, 50, 64), (2, 4, 50, 64))
@@ -57,10 +57,8 @@ def test_types_that_do_not_fit_are_refused(host_library: Path, tmp_path: Path) -
     assert "key is of type bfloat16 instead of float16" in said
 
 
-def test_made_up_kernels_and_tensors_under_the_sanitizers(
-    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, sanitized_library: Path
-) -> None:
-    program = compiled(tmp_path_factory, "fuzz.cpp", *SANITIZED, str(sanitized_library))
+def test_made_up_kernels_and_tensors_under_the_sanitizers(tmp_path: Path, sanitized_library: Path) -> None:
+    program = sanitized("fuzz.cpp", str(sanitized_library))
     for op_type, mask_dtype in (("AlibiAttentionCausal", None), (MASKED, "bool")):
         bundle = tmp_path / "kernels.bundle"
         bundle.write_bytes(encoded(tmp_path, op_type, mask_dtype))

@@ -22,7 +22,7 @@ from alibi_rewriter.plugin import library_path, self_test
 from bundles import described, encoded, with_images
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sources import SANITIZED, compiled
+from sources import sanitized
 
 LIBRARY = library_path()
 needs_library = pytest.mark.skipif(LIBRARY is None, reason="the plugin library was not built: no C++ compiler")
@@ -48,10 +48,8 @@ def test_a_whole_life_through_the_interface(host_program: Path, bundle_file: Pat
     assert done.returncode == 0, done.stderr
 
 
-def test_a_whole_life_under_the_address_sanitizer(
-    tmp_path_factory: pytest.TempPathFactory, bundle_file: Path, sanitized_library: Path
-) -> None:
-    host = compiled(tmp_path_factory, "host.cpp", *SANITIZED)
+def test_a_whole_life_under_the_address_sanitizer(bundle_file: Path, sanitized_library: Path) -> None:
+    host = sanitized("host.cpp")
     command = [str(host), str(sanitized_library), str(bundle_file), *WHOLE_LIFE]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

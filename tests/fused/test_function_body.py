@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections import Counter
 from collections.abc import Sequence
@@ -127,12 +128,17 @@ def parameters_of(variant: Variant) -> tuple[float, ...]:
     return tuple(1.5 + number for number in range(len(variant.bias.parameters)))
 
 
-def run(model: onnx.ModelProto, variant: Variant, arrays: list[NDArray[np.generic]]) -> NDArray[np.generic]:
+@functools.lru_cache(maxsize=1)
+def session_of(content: bytes) -> ort.InferenceSession:
+    """Making one takes ten times as long as a run, and some tests run one model on many inputs."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    (output,) = session.run(None, dict(zip(variant.inputs, arrays, strict=True)))
+    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def run(model: onnx.ModelProto, variant: Variant, arrays: list[NDArray[np.generic]]) -> NDArray[np.generic]:
+    (output,) = session_of(model.SerializeToString()).run(None, dict(zip(variant.inputs, arrays, strict=True)))
     assert isinstance(output, np.ndarray)
     return output
 

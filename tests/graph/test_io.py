@@ -508,8 +508,8 @@ def test_dead_nodes_do_not_break_the_result() -> None:
 
 @pytest.mark.parametrize("where", ["beside", "query"])
 def test_a_deep_chain(where: str) -> None:
-    """50 000 additions in a row: no recursion, and work in proportion."""
-    assert growth(lambda: fuse_a_chain(where, 10_000), lambda: fuse_a_chain(where, 50_000)) < 15
+    """25 000 additions in a row: no recursion, and work in proportion."""
+    assert growth(lambda: fuse_a_chain(where, 5_000), lambda: fuse_a_chain(where, 25_000)) < 15
 
 
 def fuse_a_chain(where: str, count: int) -> None:

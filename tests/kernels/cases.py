@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -359,16 +360,21 @@ def covering() -> tuple[tuple[Trial, str, int], ...]:
         if item.case.key.shape[2] > TILE_SIDE and (item.case.query.shape[2] > TILE_SIDE or path != "prefill")
     ]
     traits = [item.traits(path, splits) for item, path, splits in checks]
+    efforts = [100 + item.steps(path) for item, path, _ in checks]
     missing = frozenset[str]().union(*traits)
     chosen = []
+    # What a check gains only falls as others are chosen: one whose gain is still the largest needs no look at the rest.
+    waiting = [
+        (-len(found) / effort, number) for number, (found, effort) in enumerate(zip(traits, efforts, strict=True))
+    ]
+    heapq.heapify(waiting)
     while missing:
-        gains = [
-            len(found & missing) / (100 + item.steps(path))
-            for found, (item, path, _) in zip(traits, checks, strict=True)
-        ]
-        best = gains.index(max(gains))
-        chosen.append(checks[best])
-        missing -= traits[best]
+        _, number = waiting[0]
+        current = (-len(traits[number] & missing) / efforts[number], number)
+        if current > heapq.heapreplace(waiting, current):
+            continue
+        chosen.append(checks[number])
+        missing -= traits[number]
     return tuple(chosen)
 
 

@@ -52,7 +52,7 @@ FAST_SKIPPING = 3
 """Every so many of the adversarial inputs are in the fast subset."""
 FAST_BLOCKS = 5
 """The same of masks with rows."""
-FAST_HIDDEN = 4
+FAST_HIDDEN = 11
 """The same of hidden keys that are not finite."""
 Check = Callable[[], tuple[str, float]]
 """Says what was checked and which share of the accepted error was found."""

@@ -26,29 +26,39 @@ needs_triton = pytest.mark.skipif(
 def sweep(*arguments: str) -> subprocess.CompletedProcess[str]:
     """TRITON_INTERPRET is read when Triton is imported, so the kernels run in a process of their own."""
     command = [sys.executable, str(SWEEP), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=1800)
 
 
 @needs_triton
 @pytest.mark.parametrize(
     ("group", "count"),
     [
-        ("samples", len(covering())),
+        ("samples", None),
         pytest.param("decode", len(FAST_LONG_DECODES), marks=SLOW),
-        *(("skipping", 8), ("unfused", 6), ("blocks", 12), ("hidden", 19)),
+        *(("skipping", 17), ("unfused", 6), ("blocks", 12), ("hidden", 7)),
     ],
 )
-def test_kernels_against_float64(group: str, count: int) -> None:
+def test_kernels_against_float64(group: str, count: int | None) -> None:
+    if count is None:  # seconds of work, which only the worker that runs this needs to do
+        count = len(covering())
     done = sweep("--fast", "--only", group)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     assert f"{count} checks, 0 failed" in done.stdout
 
 
 @needs_triton
-def test_checks_are_shared_out_among_processes() -> None:
-    done = sweep("--fast", "--only", "samples", "--step", "15", "--jobs", "2")
+@SLOW
+def test_every_member_that_hides_keys_hides_what_they_hold() -> None:
+    done = sweep("--only", "hidden")
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
-    assert f"{-(-len(covering()) // 15)} checks, 0 failed" in done.stdout
+    assert "75 checks, 0 failed" in done.stdout
+
+
+@needs_triton
+def test_checks_are_shared_out_among_processes() -> None:
+    done = sweep("--fast", "--only", "samples", "--step", "36", "--jobs", "2")
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    assert f"{-(-len(covering()) // 36)} checks, 0 failed" in done.stdout
 
 
 def test_the_fast_subset_has_one_of_everything() -> None:
@@ -91,7 +101,7 @@ def test_the_fast_skipping_inputs_have_both_forms_and_all_types() -> None:
 
 
 def test_the_fast_hidden_keys_hold_everything_in_every_kernel() -> None:
-    chosen = list(itertools.islice(poisoned_trials(), 0, None, 4))
+    chosen = list(itertools.islice(poisoned_trials(), 0, None, 11))
     assert {(path, splits) for _, path, splits, _, _ in chosen} == set(PATHS)
     assert {item.dtype for item, _, _, _, _ in chosen} == set(DTYPES)
     assert {str(held) for _, _, _, _, held in chosen} == {"nan", "inf", "-inf"}

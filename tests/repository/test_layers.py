@@ -64,7 +64,9 @@ def sources() -> dict[str, Path]:
     """Path by module name below the package; tests, benchmarks and examples are no part of it."""
     tops = {name for layer in LAYERS for name in layer}
     found = {}
-    for path in sorted(ROOT.rglob("*.py")):
+    # Environments and build folders lie beside the package, with thousands of modules.
+    inside = (path for top in tops - {""} for path in (ROOT / top).rglob("*.py"))
+    for path in sorted([*ROOT.glob("*.py"), *inside]):
         parts = list(path.relative_to(ROOT).with_suffix("").parts)
         if parts[-1] == "__init__":
             parts.pop()
@@ -101,7 +103,12 @@ def phase(module: str) -> str:
 
 
 MODULES = sources()
-IMPORTS = tuple(imports(MODULES))
+
+
+@cache
+def all_imports() -> tuple[Import, ...]:
+    """Of the whole package.  Seconds of parsing, which workers that run none of these tests do not need."""
+    return tuple(imports(MODULES))
 
 
 def test_every_module_has_a_layer() -> None:
@@ -115,7 +122,7 @@ def test_every_module_has_a_layer() -> None:
 def test_no_import_goes_upwards() -> None:
     wrong = [
         f"{each.module}:{each.line} imports {each.imported}"
-        for each in IMPORTS
+        for each in all_imports()
         if rank(LAYERS, each.imported.split(".")[0]) > rank(LAYERS, each.module.split(".")[0])
     ]
     assert wrong == []
@@ -124,7 +131,7 @@ def test_no_import_goes_upwards() -> None:
 def test_the_path_of_the_data_goes_one_way() -> None:
     wrong = [
         f"{each.module}:{each.line} imports {each.imported}"
-        for each in IMPORTS
+        for each in all_imports()
         if each.module.startswith("rewriter.")
         and each.imported.startswith("rewriter.")
         and rank(PHASES, phase(each.imported)) > rank(PHASES, phase(each.module))
@@ -133,7 +140,9 @@ def test_the_path_of_the_data_goes_one_way() -> None:
 
 
 def test_no_circle_between_modules() -> None:
-    left = {module: {e.imported for e in IMPORTS if e.module == module and e.imported != module} for module in MODULES}
+    left = {
+        module: {e.imported for e in all_imports() if e.module == module and e.imported != module} for module in MODULES
+    }
     while True:
         leaves = [module for module, wanted in left.items() if not wanted & left.keys()]
         if not leaves:

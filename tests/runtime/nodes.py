@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
 import ml_dtypes
 import numpy as np
+import onnxruntime
 import oracle
 from alibi_rewriter.fused.family import FusedAttention, Variant
 from alibi_rewriter.fused.layout import OPERANDS
+from alibi_rewriter.runtime.session import InferenceSession
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
@@ -71,6 +74,19 @@ def model(node: FusedAttention, dtype: str = "float32", mask_dtype: str = "float
     graph = helper.make_graph(made, "node", inputs, [output])
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("alibi", 1)]
     return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
+
+
+@functools.lru_cache(maxsize=16)
+def session(content: bytes, threads: int = 0) -> InferenceSession:
+    """A session of the library, kept for the next inputs of the same model.
+
+    Args:
+        content: The model.
+        threads: Of onnxruntime; as many as there are cores unless told otherwise.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return InferenceSession(content, options)
 
 
 def feeds(variant: Variant, sizes: Sizes, rng: np.random.Generator, dtype: str = "float32") -> Arrays:

@@ -13,12 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from programs import compiled_once
+from programs import CHECKED, compiled_once
 
 HERE = Path(__file__).parent
-NATIVE = HERE.parents[1] / "native"
-FLAGS = ("-std=c++17", "-O0", "-g1", "-Wall", "-Wextra", "-Werror", "-Wno-psabi", f"-I{NATIVE}", f"-I{HERE}")
-SHARED = ("-shared", "-fPIC")
 TIME = 60
 """Seconds after which a rank has hung."""
 
@@ -53,9 +50,9 @@ class Ended:
 class StandIns:
     """The compiled parts, and a way to start ranks on them."""
 
-    def __init__(self, factory: pytest.TempPathFactory, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, options: Sequence[str] = CHECKED) -> None:
         def made(name: str, *more: str) -> Path:
-            return compiled_once(factory, name, [*FLAGS, *SHARED, *options, *more, str(HERE / f"{name}.cpp")])
+            return compiled_once(name, [*options, *more, "-shared", str(HERE / f"{name}.cpp")])
 
         self.folder = folder
         self.host, self.nccl = made("collective_host"), made("stub_nccl")

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from alibi_rewriter.runtime import NoLibrary, get_library_path
 from alibi_rewriter.runtime.collectives import library
-from programs import compiled_once, compiler
+from programs import NATIVE, SANITIZED, compiled_once, compiler
 from slow import SLOW
-from stand_ins import FLAGS, HERE, NATIVE, SHARED, StandIns, Step, ended
+from stand_ins import HERE, StandIns, Step, ended
 
 try:
     get_library_path()
@@ -27,8 +27,8 @@ SUM, CONCAT = "AlibiAllReduce", "AlibiAllGather"
 
 
 @pytest.fixture
-def stand_ins(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> StandIns:
-    return StandIns(tmp_path_factory, tmp_path)
+def stand_ins(tmp_path: Path) -> StandIns:
+    return StandIns(tmp_path)
 
 
 def run(op: str, values: Any, **more: Any) -> Step:
@@ -204,13 +204,12 @@ def test_nccls_header_describes_the_same_interface(tmp_path: Path) -> None:
 
 
 @SLOW
-def test_two_ranks_under_the_address_sanitizer(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
-    options = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+def test_two_ranks_under_the_address_sanitizer(tmp_path: Path) -> None:
     parts = [
         p for part in ("core", "cuda", "collectives", "onnxruntime") for p in sorted((NATIVE / part).glob("*.cpp"))
     ]
     sources = [str(p) for p in (*parts, HERE / "no_cpu.cpp") if p.name != "self_test.cpp"]
-    built = compiled_once(tmp_path_factory, "libalibi.so", [*FLAGS, *options, *SHARED, *sources])
+    built = compiled_once("libalibi.so", [*SANITIZED, "-shared", *sources])
     asked = [[compiler(), f"-print-file-name={name}"] for name in ("libasan.so", "libstdc++.so")]
     found = [subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() for command in asked]
     watched = {
@@ -224,7 +223,7 @@ def test_two_ranks_under_the_address_sanitizer(tmp_path_factory: pytest.TempPath
          run(SUM, [1], group=5, device=rank), run(CONCAT, [1], axis=-2, device=rank), FINISH]
         for rank in range(2)
     ]  # fmt: skip
-    for each in StandIns(tmp_path_factory, tmp_path, *options).run(*steps, **watched):
+    for each in StandIns(tmp_path, SANITIZED).run(*steps, **watched):
         assert each.status == 0, each.errors[-3000:]
         parts_of = [np.array(part(rank, 2, 3)) for rank in range(2)]
         assert each.told[1]["result"] == (parts_of[0] + parts_of[1]).tolist()

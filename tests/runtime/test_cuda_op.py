@@ -6,15 +6,15 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from alibi_rewriter.runtime import NoLibrary, get_library_path
-from programs import compiled_once
+from programs import CHECKED, NATIVE, SANITIZED, compiled_once
 from slow import SLOW
 
 HERE = Path(__file__).parent
-NATIVE = HERE.parents[1] / "native"
 sys.path[:0] = [str(HERE.parent / "engine"), str(HERE.parent / "kernels")]
 from bundles import encoded
 
@@ -23,20 +23,17 @@ try:
 except NoLibrary:
     pytest.skip("the library was not built: no C++ compiler", allow_module_level=True)
 
-FLAGS = ("-std=c++17", "-O0", "-g1", "-Wall", "-Wextra", "-Werror", "-Wno-psabi", f"-I{NATIVE}", f"-I{HERE}")
-SANITIZERS = {
-    "address": ("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
-    "thread": ("-fsanitize=thread",),
-}
+KINDS = {"address": SANITIZED, "thread": (*CHECKED, "-fsanitize=thread")}
+"""Of sanitizers: how everything is compiled with them."""
 
 
-def built(factory: pytest.TempPathFactory, folder: Path, *options: str) -> tuple[Path, Path]:
+def built(folder: Path, options: Sequence[str] = CHECKED) -> tuple[Path, Path]:
     """The host, and a folder with the stand-in for the driver."""
-    host = compiled_once(factory, "cuda_host", [*FLAGS, *options, str(HERE / "cuda_host.cpp"), "-lpthread"])
-    stub = [*FLAGS, *options, str(HERE / "stub_driver.cpp"), "-shared", "-fPIC"]
+    host = compiled_once("cuda_host", [*options, str(HERE / "cuda_host.cpp"), "-lpthread"])
+    stub = [*options, str(HERE / "stub_driver.cpp"), "-shared"]
     driver = folder / "driver"
     driver.mkdir()
-    (driver / "libcuda.so.1").symlink_to(compiled_once(factory, "stub_driver", stub))
+    (driver / "libcuda.so.1").symlink_to(compiled_once("stub_driver", stub))
     return host, driver
 
 
@@ -52,39 +49,34 @@ def run(host: Path, driver: Path, library: str, folder: Path, *mode: str, **more
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def test_it_launches_on_the_providers_stream_and_says_what_is_wrong(
-    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
-) -> None:
-    host, driver = built(tmp_path_factory, tmp_path)
+def test_it_launches_on_the_providers_stream_and_says_what_is_wrong(tmp_path: Path) -> None:
+    host, driver = built(tmp_path)
     run(host, driver, LIBRARY, tmp_path)
     run(host, driver, LIBRARY, tmp_path, "arch", STUB_ARCH="75")
 
 
-def test_without_a_driver_nothing_is_registered_for_it(
-    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
-) -> None:
-    host, _ = built(tmp_path_factory, tmp_path)
+def test_without_a_driver_nothing_is_registered_for_it(tmp_path: Path) -> None:
+    host, _ = built(tmp_path)
     (tmp_path / "nowhere").mkdir()
     (tmp_path / "nowhere" / "libcuda.so.1").write_text("not a library")
     run(host, tmp_path / "nowhere", LIBRARY, tmp_path, "none")
 
 
-@pytest.mark.parametrize("name", [n if n == "address" else pytest.param(n, marks=SLOW) for n in SANITIZERS])
-def test_under_a_sanitizer(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, name: str) -> None:
-    host, driver = built(tmp_path_factory, tmp_path, *SANITIZERS[name])
+@pytest.mark.parametrize("name", [n if n == "address" else pytest.param(n, marks=SLOW) for n in KINDS])
+def test_under_a_sanitizer(tmp_path: Path, name: str) -> None:
+    host, driver = built(tmp_path, KINDS[name])
     parts = [
         p for part in ("core", "cuda", "collectives", "onnxruntime") for p in sorted((NATIVE / part).glob("*.cpp"))
     ]
     sources = [str(p) for p in (*parts, HERE / "no_cpu.cpp") if p.name != "self_test.cpp"]
-    options = [*FLAGS, *SANITIZERS[name], "-shared", "-fPIC"]
-    library = compiled_once(tmp_path_factory, "libalibi.so", [*options, *sources])
+    library = compiled_once("libalibi.so", [*KINDS[name], "-shared", *sources])
     # What lives as long as the process is no leak.
     run(host, driver, str(library), tmp_path, ASAN_OPTIONS="detect_leaks=0")
 
 
-def test_under_valgrind(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
+def test_under_valgrind(tmp_path: Path) -> None:
     checker = shutil.which("valgrind")
     if checker is None:
         pytest.skip("needs valgrind")
-    host, driver = built(tmp_path_factory, tmp_path)
+    host, driver = built(tmp_path)
     run(host, driver, LIBRARY, tmp_path, before=f"{checker} --error-exitcode=99 -q")

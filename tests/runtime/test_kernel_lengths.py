@@ -13,7 +13,8 @@ import onnx
 import pytest
 from alibi_rewriter.fused.family import BY_OP_TYPE, KERNEL_MEMBERS, Alignment, EmptyRows, FusedAttention, Variant
 from alibi_rewriter.runtime.session import InferenceSession, claimed_nodes
-from nodes import Arrays, Sizes, answer, error, feeds, model
+from nodes import Arrays, Sizes, answer, error, feeds, model, session
+from slow import THOROUGH
 from test_kernels import FLOAT32, ROUNDING, SETS, run, sets
 
 __all__ = ["sets"]
@@ -38,8 +39,8 @@ def given_for(variant: Variant, rows: int, lengths: list[int], dtype: str = "flo
     return {**feeds(variant, sizes, np.random.default_rng(rows), dtype), "key_lengths": np.array(lengths)}
 
 
-@pytest.mark.parametrize("rows", [1, 3, 5, 40])
 @pytest.mark.parametrize("variant", WITH_LENGTHS, ids=lambda variant: variant.op_type)
+@pytest.mark.parametrize("rows", [1, 3, 5, 40])
 def test_batches_of_every_length(variant: Variant, rows: int) -> None:
     number = WITH_LENGTHS.index(variant) + rows
     for step, lengths in enumerate(LENGTHS.values()):
@@ -48,10 +49,10 @@ def test_batches_of_every_length(variant: Variant, rows: int) -> None:
             continue
         for aligned in Alignment:
             item = node(variant, number + step, aligned)
-            session = InferenceSession(model(item))
-            assert claimed_nodes(session).claimed == 1
+            made = session(model(item))
+            assert claimed_nodes(made).claimed == 1
             given = given_for(variant, rows, lengths)
-            found = session.run(None, given)[0]
+            found = made.run(None, given)[0]
             assert error(found, answer(item, given), given) < FLOAT32, (item, lengths)
             empty = [length <= 0 for length in lengths]
             assert not found[empty].any()
@@ -75,17 +76,20 @@ def test_every_type_and_instruction_set(sets: ctypes.CDLL, name: str, dtype: str
 @pytest.mark.parametrize("variant", WITH_LENGTHS, ids=lambda variant: variant.op_type)
 def test_nan_behind_the_keys_changes_no_bit(variant: Variant, rows: int, aligned: Alignment) -> None:
     for number, dtype in enumerate(("float32", "float16")):
+        # The types differ in how a number is read: the fast suite takes them by turns.
+        if not THOROUGH and number != (WITH_LENGTHS.index(variant) + rows + list(Alignment).index(aligned)) % 2:
+            continue
         item = node(variant, rows + number, aligned)
-        session = InferenceSession(model(item, dtype))
+        made = session(model(item, dtype))
         given = given_for(variant, rows, LENGTHS["ragged"], dtype)
-        clean = run(session, given, dtype)
+        clean = run(made, given, dtype)
         behind = np.arange(150) >= given["key_lengths"][:, None]
         for name in ("key", "value"):
             given[name] = np.where(behind[:, None, :, None], np.nan, given[name]).astype(given[name].dtype)
         if variant.mask == "additive":
             mask = np.broadcast_to(given["mask"], (4, *given["mask"].shape[1:3], 150))
             given["mask"] = np.where(behind[:, None, None, :], np.nan, mask).astype(np.float32)
-        assert run(session, given, dtype).tobytes() == clean.tobytes()
+        assert run(made, given, dtype).tobytes() == clean.tobytes()
 
 
 @pytest.mark.parametrize("rows", [1, 70])

@@ -13,21 +13,14 @@ import pytest
 from alibi_rewriter import plugin
 from alibi_rewriter.plugin import custom_ops as library
 from alibi_rewriter.runtime import NoLibrary, get_library_path
-from programs import compiled_once, compiler
+from programs import NATIVE, SANITIZED, compiled_once, compiler
 
 HERE = Path(__file__).parent
-NATIVE = HERE.parents[1] / "native"
 
 try:
     LIBRARY = get_library_path()
 except NoLibrary:
     pytest.skip("the library was not built: no C++ compiler", allow_module_level=True)
-
-SANITIZED = (
-    "-std=c++17", "-O0", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-Wno-psabi", "-fPIC",
-    "-DALIBI_PORTABLE_ONLY", f"-I{NATIVE}",
-)  # fmt: skip
-"""The kernels of the other instruction sets are the same source, and take long to compile like this."""
 
 
 def listing(*command: str) -> str:
@@ -38,14 +31,14 @@ def listing(*command: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sanitized() -> Path:
     """The library with the sanitizers on and every symbol visible."""
     sources = [
         str(path)
         for name in ("core", "cuda", "collectives", "cpu", "onnxruntime")
         for path in sorted((NATIVE / name).glob("*.cpp"))
     ]
-    return compiled_once(tmp_path_factory, "libalibi.so", [*SANITIZED, "-shared", *sources])
+    return compiled_once("libalibi.so", [*SANITIZED, "-shared", *sources])
 
 
 def test_it_needs_nothing_but_the_c_library() -> None:

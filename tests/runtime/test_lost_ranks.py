@@ -30,8 +30,8 @@ def total(rank: int, size: int = 3) -> Step:
 
 
 @pytest.fixture
-def stand_ins(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> StandIns:
-    return StandIns(tmp_path_factory, tmp_path)
+def stand_ins(tmp_path: Path) -> StandIns:
+    return StandIns(tmp_path)
 
 
 @pytest.mark.parametrize("lost", [0, 2])

@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 from alibi_rewriter.fused.family import KERNEL_MEMBERS, Alignment, EmptyRows, FusedAttention
 from nodes import DTYPES, Sizes, answer, error, feeds
-from programs import shared_folder
+from programs import NATIVE, compiled_once
 
-NATIVE = Path(__file__).resolve().parents[2] / "native"
 HERE = Path(__file__).parent
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64-static"
 ROUNDING = {"float32": 2.0**-17, "float16": 2.0**-10, "bfloat16": 2.0**-7}
@@ -32,19 +31,14 @@ SHAPES = (
 
 
 @pytest.fixture(scope="session")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def host() -> Path:
     missing = [name for name in (COMPILER, EMULATOR) if shutil.which(name) is None]
     if missing:
         pytest.skip(f"needs {' and '.join(missing)}")
-    target = shared_folder(tmp_path_factory, "arm") / "cpu_host"
     sources = [HERE / "cpu_host.cpp", *(p for p in sorted((NATIVE / "core").glob("*.cpp")) if p.stem != "dynamic")]
     sources += [NATIVE / "cpu" / "attention.cpp", NATIVE / "cpu" / "portable.cpp"]
-    if not target.exists():
-        options = ["-std=c++17", "-O1", "-static", f"-I{NATIVE}", "-ffp-contract=fast"]
-        making = target.with_name(f"making-{tmp_path_factory.getbasetemp().name}")
-        subprocess.run([COMPILER, *options, *map(str, sources), "-o", str(making)], check=True)
-        making.replace(target)
-    return target
+    options = ["-std=c++17", "-O1", "-static", f"-I{NATIVE}", "-ffp-contract=fast"]
+    return compiled_once("cpu_host", [*options, *map(str, sources)], by=COMPILER)
 
 
 def computed(host: Path, folder: Path, item: FusedAttention, given: dict[str, np.ndarray], dtype: str) -> np.ndarray:

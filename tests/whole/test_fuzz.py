@@ -17,6 +17,9 @@ INPUTS = 360
 ONCE_CRASHED = sorted((Path(__file__).parents[1] / "crashes").glob("*.onnx"))
 """Files that ended in an exception or did not end; named by seed and number of the run that found them."""
 
+TAKES_TEN_SECONDS = ("101-5976",)
+"""A chain of Concat; ``a_chain_of_concat`` of ``bombs.py`` is the like of it in the fast suite."""
+
 linux = pytest.mark.skipif(sys.platform != "linux", reason="processes are made by fork, and measured in /proc")
 
 
@@ -36,7 +39,11 @@ def test_no_input_crashes_the_pass() -> None:
         pytest.param(fuzzing.Effort.VERIFY, marks=SLOW),
     ],
 )
-@pytest.mark.parametrize("path", ONCE_CRASHED, ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, marks=SLOW if p.stem in TAKES_TEN_SECONDS else ()) for p in ONCE_CRASHED],
+    ids=lambda p: p.stem,
+)
 def test_inputs_that_once_crashed(path: Path, effort: fuzzing.Effort, tmp_path: Path) -> None:
     assert fuzzing.survives(path.read_bytes(), tmp_path, effort) in fuzzing.FINE
 

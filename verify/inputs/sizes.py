@@ -160,10 +160,15 @@ class FittedSizes:
         self._symbols = symbols
         self._inputs = inputs
         self._fit = fit
+        self._last: tuple[tuple[DrawnSizes, Relation], Mapping[str, tuple[int, ...]]] | None = None
 
     def shape(self, entry: ModelInput, sizes: DrawnSizes, relation: Relation) -> tuple[int, ...]:
         """The shape of one input of a set."""
-        return self._fit({one.name: self._symbols.shape(one, sizes, relation) for one in self._inputs})[entry.name]
+        # Inputs are asked for one after the other, and each fit is that of all.
+        if self._last is None or self._last[0] != (sizes, relation):
+            shapes = {one.name: self._symbols.shape(one, sizes, relation) for one in self._inputs}
+            self._last = (sizes, relation), self._fit(shapes)
+        return self._last[1][entry.name]
 
 
 def _fixed_sizes(inputs: Sequence[ModelInput], sequence_first: bool) -> dict[Role, int]:
