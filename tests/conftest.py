@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,30 @@ if "ALIBI_NO_BYTECODE" not in os.environ:
 # Kernels that tests compile are kept here, and not in the user's folder.  One takes seconds to compile, and the name of
 # a bundle holds the digest of its sources and of the compiler: what has changed is compiled anew.
 os.environ["XDG_CACHE_HOME"] = str(Path(__file__).parents[1] / "build" / "cache")
+
+
+def one_thread_each() -> None:
+    """Sessions of onnxruntime that say nothing of threads get one.
+
+    Several workers share the processors, and onnxruntime's threads spin while they wait: a fifth of the time.
+    """
+    import onnxruntime
+
+    plain, begin = onnxruntime.SessionOptions, onnxruntime.InferenceSession.__init__
+
+    class OneThread(plain):  # type: ignore[misc, valid-type]
+        def __init__(self) -> None:
+            super().__init__()
+            self.intra_op_num_threads = self.inter_op_num_threads = 1
+
+    def started(self: Any, model: Any, sess_options: Any = None, *given: Any, **named: Any) -> None:
+        begin(self, model, sess_options or OneThread(), *given, **named)
+
+    onnxruntime.SessionOptions, onnxruntime.InferenceSession.__init__ = OneThread, started
+
+
+if importlib.util.find_spec("onnxruntime") is not None:
+    one_thread_each()
 
 FIRST = ("repository", "kernels", "engine")
 """Their tests compile, and run whole pages in processes of their own: half a minute each, best not the last."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,6 +10,8 @@ from alibi_rewriter.kernels.requests import ELEMENT_BYTES, SKIP_BITS
 from cases import rounded
 from reference import LOWEST, Array, Case
 
+FAST = 7
+"""Every so many of all trials are in the fast suite."""
 ROUNDING = {"bfloat16": 2.0**-7, "float16": 2.0**-10, "float32": 2.0**-21}
 """The two kernels may also round their outputs to different neighbours."""
 
@@ -119,3 +122,8 @@ def vector_trials() -> Iterator[tuple[str, Case, str, float]]:
                 key[np.broadcast_to(~vector["mask"][:, :, 0, :, None], key.shape)] = np.nan
             case = Case(query, key, value, np.array([0.5, 0.2], np.float32), 0.25, symmetric, not symmetric, **vector)
             yield f"{kind}-{'symmetric' if symmetric else 'causal'}-{dtype}", case, dtype, allowed(case, dtype)
+
+
+def every_trial() -> Iterator[tuple[str, Case, str, float]]:
+    """All of both."""
+    return itertools.chain(skipping_trials(), vector_trials())

@@ -22,7 +22,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import interpreter
 import numpy as np
-from adversarial import skipping_trials, vector_trials
+from adversarial import FAST, every_trial
 from alibi_rewriter.kernels.compile.compiler import SELECTION
 from alibi_rewriter.kernels.requests import Tile
 from cases import (
@@ -48,8 +48,6 @@ GROUPS = ("samples", "decode", "skipping", "unfused", "blocks", "hidden")
 TILE = Tile(TILE_SIDE, TILE_SIDE, 4, 2)
 LONG_TILE = Tile(16, 64, 4, 4)
 MOST_STEPS = 5000
-FAST_SKIPPING = 3
-"""Every so many of the adversarial inputs are in the fast subset."""
 FAST_BLOCKS = 5
 """The same of masks with rows."""
 FAST_HIDDEN = 11
@@ -143,8 +141,7 @@ def checks(groups: Sequence[str], fast: bool, step: int, first: int) -> Iterator
     if "decode" in groups:
         yield from chosen(functools.partial(decoded, *entry) for entry in long_decodes(fast))
     if "skipping" in groups:
-        both = itertools.chain(skipping_trials(), vector_trials())
-        of_skipping = itertools.islice(both, 0, None, FAST_SKIPPING if fast else 1)
+        of_skipping = itertools.islice(every_trial(), 0, None, FAST if fast else 1)
         yield from chosen(functools.partial(skipped, *entry) for entry in of_skipping)
     if "blocks" in groups:
         trials = itertools.islice(row_masks(), 0, None, FAST_BLOCKS if fast else 1)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from adversarial import skipping_trials
+from adversarial import FAST, every_trial
 from alibi_rewriter.fused.family import KERNEL_MEMBERS
 from buffers import Buffer, bfloat16_bits, bfloat16_values
 from cases import DTYPES, FAST_LONG_DECODES, LONG_DECODE, PATHS, covering, long_decode
@@ -35,7 +35,7 @@ def sweep(*arguments: str) -> subprocess.CompletedProcess[str]:
     [
         ("samples", None),
         pytest.param("decode", len(FAST_LONG_DECODES), marks=SLOW),
-        *(("skipping", 17), ("unfused", 6), ("blocks", 12), ("hidden", 7)),
+        *(("skipping", 7), ("unfused", 6), ("blocks", 12), ("hidden", 7)),
     ],
 )
 def test_kernels_against_float64(group: str, count: int | None) -> None:
@@ -95,7 +95,7 @@ def test_the_fast_long_decodes_have_one_of_everything() -> None:
 
 
 def test_the_fast_skipping_inputs_have_both_forms_and_all_types() -> None:
-    chosen = list(itertools.islice(skipping_trials(), 0, None, 3))
+    chosen = list(itertools.islice(every_trial(), 0, None, FAST))
     assert {dtype for _, _, dtype, _ in chosen} == set(DTYPES)
     assert {case.symmetric for _, case, _, _ in chosen} == {True, False}
 

@@ -20,6 +20,7 @@ from typing import Any
 import onnx
 import onnx.parser
 import pytest
+from slow import SLOW
 from test_layers import LAYERS
 
 pytest.importorskip("onnxruntime")
@@ -158,7 +159,11 @@ def python(package: Path, *words: str | Path, **variables: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("newcomer", [lopsided(), clipped()], ids=["the page's own", "a parameter, and causal"])
+@pytest.mark.parametrize(
+    "newcomer",
+    [lopsided(), pytest.param(clipped(), marks=SLOW)],
+    ids=["the page's own", "a parameter, and causal"],
+)
 def test_the_recipe(newcomer: Newcomer, tmp_path: Path) -> None:
     package = copied(tmp_path)
     follow(newcomer.recipe, package)

@@ -74,6 +74,7 @@ def test_under_a_sanitizer(tmp_path: Path, name: str) -> None:
     run(host, driver, str(library), tmp_path, ASAN_OPTIONS="detect_leaks=0")
 
 
+@SLOW
 def test_under_valgrind(tmp_path: Path) -> None:
     checker = shutil.which("valgrind")
     if checker is None:

@@ -14,7 +14,7 @@ import pytest
 from alibi_rewriter.fused.family import BY_OP_TYPE, KERNEL_MEMBERS, Alignment, EmptyRows, FusedAttention, Variant
 from alibi_rewriter.runtime.session import InferenceSession, claimed_nodes
 from nodes import Arrays, Sizes, answer, error, feeds, model, session
-from slow import THOROUGH
+from slow import SLOW, THOROUGH
 from test_kernels import FLOAT32, ROUNDING, SETS, run, sets
 
 __all__ = ["sets"]
@@ -40,7 +40,7 @@ def given_for(variant: Variant, rows: int, lengths: list[int], dtype: str = "flo
 
 
 @pytest.mark.parametrize("variant", WITH_LENGTHS, ids=lambda variant: variant.op_type)
-@pytest.mark.parametrize("rows", [1, 3, 5, 40])
+@pytest.mark.parametrize("rows", [1, pytest.param(3, marks=SLOW), pytest.param(5, marks=SLOW), 40])
 def test_batches_of_every_length(variant: Variant, rows: int) -> None:
     number = WITH_LENGTHS.index(variant) + rows
     for step, lengths in enumerate(LENGTHS.values()):

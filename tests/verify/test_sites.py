@@ -525,6 +525,7 @@ def test_memory_and_time_do_not_grow_with_the_weights(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+@SLOW
 def test_memory_does_not_grow_with_the_heads(tmp_path: Path) -> None:
     """The 112 heads of the largest BLOOM once took 2.3 GB and a minute; scores are shorter where there are many."""
     *_, peak, _ = measured(saved(build(repair(Spelling(heads=112, padding="where", causal="where"))), tmp_path))

@@ -15,6 +15,7 @@ from alibi_rewriter.rewriter.pipeline import rewrite
 from alibi_rewriter.rewriter.result import Options
 from generator import build, sample
 from onnx import GraphProto, ModelProto, NodeProto
+from slow import thinned
 from textgraphs import read
 
 pytest.importorskip("onnxruntime")
@@ -140,7 +141,7 @@ def verdicts(model: ModelProto) -> list[tuple[object, ...]]:
 
 
 @pytest.mark.parametrize("change", [valid_order, any_order], ids=lambda c: c.__name__)
-@pytest.mark.parametrize("path", DATA, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", thinned(DATA, 2), ids=lambda p: p.stem)
 def test_exported_models_in_another_order(path: Path, change: Callable[[GraphProto, random.Random], None]) -> None:
     model = onnx.load(path)
     wanted = verdicts(model)
