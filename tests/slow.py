@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+BESIDE = pytest.mark.beside
+"""What takes half a minute: ``.ci/run`` runs it beside its other checks (``ALIBI_BESIDE=1 pytest -m beside``)."""
 THOROUGH = bool(os.environ.get("ALIBI_SLOW"))
 SLOW = pytest.mark.skipif(not THOROUGH, reason="one of many alike, or slow; ALIBI_SLOW=1 runs it")
 

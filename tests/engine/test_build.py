@@ -32,7 +32,7 @@ from alibi_rewriter.graph.edit import set_attribute
 from alibi_rewriter.graph.note import fused_nodes
 from alibi_rewriter.plugin import library_path
 from evidence import Level
-from slow import SLOW
+from slow import BESIDE, SLOW
 from test_versions import attention
 
 DATA = Path(__file__).parents[1] / "data"
@@ -66,7 +66,7 @@ def litter(folder: Path, *wanted: str) -> list[str]:
 
 
 @needs_rtx
-@pytest.mark.parametrize("family", [f if f in QUICK else pytest.param(f, marks=SLOW) for f in FAMILIES])
+@pytest.mark.parametrize("family", [pytest.param(f, marks=BESIDE if f in QUICK else SLOW) for f in FAMILIES])
 def test_every_family_becomes_an_engine(family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = DATA / f"{FAMILIES[family]}.onnx"
     target, plan, report = tmp_path / "m.alibi.onnx", tmp_path / "m.engine", tmp_path / "r.json"

@@ -9,6 +9,7 @@ import pytest
 from alibi_rewriter.plugin import library_path
 from bundles import encoded
 from plugin_host import Host, describe
+from slow import BESIDE
 from sources import sanitized
 
 MASKED = "AlibiAttentionCausalBooleanMask"
@@ -57,6 +58,7 @@ def test_types_that_do_not_fit_are_refused(host_library: Path, tmp_path: Path) -
     assert "key is of type bfloat16 instead of float16" in said
 
 
+@BESIDE
 def test_made_up_kernels_and_tensors_under_the_sanitizers(tmp_path: Path, sanitized_library: Path) -> None:
     program = sanitized("fuzz.cpp", str(sanitized_library))
     for op_type, mask_dtype in (("AlibiAttentionCausal", None), (MASKED, "bool")):

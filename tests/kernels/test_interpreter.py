@@ -15,7 +15,7 @@ from alibi_rewriter.fused.family import KERNEL_MEMBERS
 from buffers import Buffer, bfloat16_bits, bfloat16_values
 from cases import DTYPES, FAST_LONG_DECODES, LONG_DECODE, PATHS, covering, long_decode
 from poisoned import poisoned_trials, sees
-from slow import SLOW
+from slow import BESIDE, SLOW
 
 SWEEP = Path(__file__).with_name("sweep.py")
 needs_triton = pytest.mark.skipif(
@@ -33,7 +33,7 @@ def sweep(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("group", "count"),
     [
-        ("samples", None),
+        pytest.param("samples", None, marks=BESIDE),
         pytest.param("decode", len(FAST_LONG_DECODES), marks=SLOW),
         *(("skipping", 7), ("unfused", 6), ("blocks", 12), ("hidden", 7)),
     ],

@@ -20,7 +20,7 @@ from typing import Any
 import onnx
 import onnx.parser
 import pytest
-from slow import SLOW
+from slow import BESIDE
 from test_layers import LAYERS
 
 pytest.importorskip("onnxruntime")
@@ -161,7 +161,7 @@ def python(package: Path, *words: str | Path, **variables: str) -> str:
 
 @pytest.mark.parametrize(
     "newcomer",
-    [lopsided(), pytest.param(clipped(), marks=SLOW)],
+    [lopsided(), pytest.param(clipped(), marks=BESIDE)],
     ids=["the page's own", "a parameter, and causal"],
 )
 def test_the_recipe(newcomer: Newcomer, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from alibi_rewriter.plugin import library_path
-from slow import SLOW
+from slow import BESIDE
 
 ROOT = Path(__file__).parents[2]
 NEEDS_A_GPU = "<!-- needs a GPU -->\n"
@@ -75,7 +75,7 @@ def in_a_clone(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("page", [pytest.param(p, marks=SLOW) if p == "start-gpu" else p for p in PAGES])
+@pytest.mark.parametrize("page", [pytest.param(p, marks=BESIDE) if p == "start-gpu" else p for p in PAGES])
 def test_a_whole_session(page: str, tmp_path: Path) -> None:
     for module in PAGES[page]:
         pytest.importorskip(module)

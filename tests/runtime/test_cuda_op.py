@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from alibi_rewriter.runtime import NoLibrary, get_library_path
 from programs import CHECKED, NATIVE, SANITIZED, compiled_once
-from slow import SLOW
+from slow import BESIDE, SLOW
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent / "engine"), str(HERE.parent / "kernels")]
@@ -62,7 +62,7 @@ def test_without_a_driver_nothing_is_registered_for_it(tmp_path: Path) -> None:
     run(host, tmp_path / "nowhere", LIBRARY, tmp_path, "none")
 
 
-@pytest.mark.parametrize("name", [n if n == "address" else pytest.param(n, marks=SLOW) for n in KINDS])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=BESIDE if n == "address" else SLOW) for n in KINDS])
 def test_under_a_sanitizer(tmp_path: Path, name: str) -> None:
     host, driver = built(tmp_path, KINDS[name])
     parts = [

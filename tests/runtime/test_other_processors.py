@@ -15,6 +15,7 @@ import pytest
 from alibi_rewriter.fused.family import KERNEL_MEMBERS, Alignment, EmptyRows, FusedAttention
 from nodes import DTYPES, Sizes, answer, error, feeds
 from programs import NATIVE, compiled_once
+from slow import BESIDE
 
 HERE = Path(__file__).parent
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64-static"
@@ -61,6 +62,7 @@ def _kind(array: np.ndarray) -> str:
     return "bool" if array.dtype == np.bool_ else array.dtype.name
 
 
+@BESIDE
 @pytest.mark.parametrize("dtype", ROUNDING)
 def test_members_compute_what_is_specified(host: Path, tmp_path: Path, dtype: str) -> None:
     for number, variant in enumerate(KERNEL_MEMBERS[:: 1 if dtype == "float32" else 5]):
