@@ -17,7 +17,7 @@ from alibi_rewriter.fused.body import function_proto
 from alibi_rewriter.fused.family import BY_OP_TYPE, DOMAIN, Alignment, FusedAttention
 from alibi_rewriter.plugin import library_path
 from onnx import ModelProto, TensorProto, helper, numpy_helper
-from slow import SLOW
+from slow import BESIDE, SLOW
 
 HEADS, WIDTH, CAPACITY, OPSET = 2, 16, 64, 18
 
@@ -60,7 +60,7 @@ def test_kernels_are_asked_for(op_type: str) -> None:
 @pytest.mark.parametrize(
     ("aligned", "strategy"),
     [
-        (Alignment.LAST, "plugin"),
+        pytest.param(Alignment.LAST, "plugin", marks=BESIDE),
         *(
             pytest.param(*p, marks=SLOW)
             for p in ((Alignment.LAST, "native"), (Alignment.FIRST, "plugin"), (Alignment.FIRST, "native"))

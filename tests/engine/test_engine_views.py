@@ -20,6 +20,7 @@ from alibi_rewriter.fused.family import BY_OP_TYPE, DOMAIN, FusedAttention
 from alibi_rewriter.fused.layout import Layout, Moves, OperandView, OutputView, in_order, packed
 from alibi_rewriter.plugin import library_path
 from onnx import ModelProto, TensorProto, helper
+from slow import BESIDE
 
 MEMBER = BY_OP_TYPE["AlibiAttentionCausal"]
 HEADS, KV_HEADS, WIDTH, OPSET = 4, 2, 16, 18
@@ -198,7 +199,7 @@ def test_casts_stand_between_the_views_and_the_attention(name: str, output: Outp
 
 
 @needs_rtx
-@pytest.mark.parametrize("strategy", ["plugin", "native"])
+@pytest.mark.parametrize("strategy", [pytest.param("plugin", marks=BESIDE), "native"])
 def test_an_engine_is_built_of_views(tmp_path: Path, strategy: str) -> None:
     """The parser hands the numbers over, they are stored, and the extents of the output are computed of them."""
     made = model(thirds(), WHOLE, TensorProto.FLOAT16)

@@ -35,7 +35,8 @@ def sweep(*arguments: str) -> subprocess.CompletedProcess[str]:
     [
         pytest.param("samples", None, marks=BESIDE),
         pytest.param("decode", len(FAST_LONG_DECODES), marks=SLOW),
-        *(("skipping", 7), ("unfused", 6), ("blocks", 12), ("hidden", 7)),
+        *(("skipping", 7), ("unfused", 6), ("blocks", 12)),
+        pytest.param("hidden", 7, marks=BESIDE),
     ],
 )
 def test_kernels_against_float64(group: str, count: int | None) -> None:

@@ -14,6 +14,7 @@ from alibi_rewriter import plugin
 from alibi_rewriter.plugin import custom_ops as library
 from alibi_rewriter.runtime import NoLibrary, get_library_path
 from programs import NATIVE, SANITIZED, compiled_once, compiler
+from slow import BESIDE
 
 HERE = Path(__file__).parent
 
@@ -87,6 +88,7 @@ def test_its_self_test_passes_under_valgrind(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@BESIDE
 def test_kernels_stay_within_their_buffers(tmp_path: Path, sanitized: Path) -> None:
     program = tmp_path / "sums"
     options = [*SANITIZED, str(HERE / "sums.cpp"), str(sanitized), f"-Wl,-rpath,{sanitized.parent}", "-lpthread"]
