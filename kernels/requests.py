@@ -196,7 +196,7 @@ def constants_of(
         "BLOCK_M": tile.block_m,
         "BLOCK_N": tile.block_n,
     }
-    by_key = {name: attention[name] for name in ("MASK", "POSITIONS", "KEY_BIAS")}
+    by_key = {name: attention[name] for name in ("MASK", "POSITIONS", "KEY_BIAS", "LENGTHS")}
     padded = {"D_PADDED": padded_head(request.head_dim), "V_PADDED": padded_head(request.value_dim)}
     if role == "prefill":
         chunks = {"D0": head[0], "D1": head[1], "V0": value[0], "V1": value[1]}

@@ -78,6 +78,7 @@ def applies(rule: dict[str, Any], request: KernelRequest, arch: int) -> bool:
         or variant.window
         or variant.key_bias
         or (variant.lengths and rule["engine"] == "hopper"),
+        "key_bias": variant.key_bias,
         "square": request.head_dim == request.value_dim,
     }
     return all(rule[name] == fact for name, fact in facts.items() if name in rule)
@@ -91,8 +92,6 @@ def why_not_skipped(request: KernelRequest, layout: BufferLayout | None = None) 
     variant = request.variant
     if variant.window:
         return "it has a window"
-    if variant.lengths:
-        return "its batch entries have key lengths"
     if not (variant.causal or is_symmetric(variant)):
         return "it is neither causal nor symmetric"
     if layout is not None and layout.mask_rows:
@@ -127,13 +126,13 @@ def configurations(request: KernelRequest, arch: int, *, skip: bool = False) -> 
             options = dict(rule.get("options", {}))
             conditions = tuple(Condition(**condition) for condition in rule.get("conditions", []))
             tile = Tile(*rule["tile"])
-            short = any(c.size == "s_kv" and c.at_most and c.at_most < SKIP_FROM for c in conditions)
-            if certified and role == "prefill" and not short:
-                worth = (*conditions, Condition("s_kv", at_least=SKIP_FROM), Condition("surplus", at_least=0))
-                found.append(Configuration(role, rule["engine"], arch, tile, {**options, "SKIP": True}, worth))
             # Behind the rows there, keys would be cut off.
             aligned = request.variant.lengths and rule["engine"] == "hopper"
             own = (Condition("first_surplus", at_most=0),) if aligned else ()
+            short = any(c.size == "s_kv" and c.at_most and c.at_most < SKIP_FROM for c in conditions)
+            if certified and role == "prefill" and not short:
+                worth = (*conditions, Condition("s_kv", at_least=SKIP_FROM), Condition("surplus", at_least=0), *own)
+                found.append(Configuration(role, rule["engine"], arch, tile, {**options, "SKIP": True}, worth))
             found.append(Configuration(role, rule["engine"], arch, tile, options, (*conditions, *own)))
             if not conditions:
                 settled.add(rule["engine"])

@@ -153,7 +153,7 @@ def hopper_constants(request: KernelRequest, tile: Tile, skip: bool, looks: bool
     return {
         "FORM": form, "MASK": by_key, "MASK_ROWS": looks, "READS": looks and request.mask_dtype is not None,
         "WINDOW": variant.window, "ADDITIVE": request.mask_dtype not in (None, "bool") or variant.key_bias,
-        "POSITIONS": variant.positions, "TERMS": False,
+        "POSITIONS": variant.positions, "EVERY": variant.positions or (variant.key_bias and not looks), "TERMS": False,
         "D": padded_head(request.head_dim), "V": padded_head(request.value_dim), "BLOCK_N": tile.block_n,
         "STAGES": tile.stages, "CONSUMERS": tile.block_m // 64, "SKIP": skip, "QUERIES": 2, "FIXED_MAX": True,
         "MAX_FROM_RAW_SCORES": raw, "ROW_TWINS": wide and (form != 2 or raw), "LIFTS": not wide,

@@ -1,1 +1,1 @@
-"""The kernel for Hopper GPUs, in Gluon: producer, consumers, tiles."""
+"""The kernel for Hopper GPUs, in Gluon: producer, scout, consumers."""

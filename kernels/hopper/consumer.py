@@ -65,6 +65,7 @@ from .weights import (
     moves_at_edges,
     natural,
     scores_layout,
+    told_of_terms,
     vector_of,
     with_terms,
 )
@@ -80,7 +81,7 @@ def _averages(settings, FIXED_MAX):
 
 @gluon.jit
 def _start(products, step, queries_seen, me):
-    """Reads what the producer wrote about a tile and makes weights of its first block; nothing is rescaled there.
+    """Reads what is told of a tile and makes weights of its first block; nothing is rescaled there.
 
     Returns:
         The tile's near blocks, how many blocks lie left and right of them, its bias, the row maxima, where those
@@ -109,7 +110,7 @@ def _start(products, step, queries_seen, me):
             row_as_key - read_tile_info(shared, slot, END) + 1, read_tile_info(shared, slot, BEGIN) - row_as_key
         )
         reach = slope * gl.maximum(beyond, 0).to(gl.float32)
-    products = with_terms(products, step, me)
+    products = with_terms(products, told_of_terms(step, me), step, me)
     start = first * settings.BLOCK_N
     said = block_info_of(shared, stage_of(step, settings), settings)[1], start, tile, slot
     if me.FIXED_MAX:
@@ -149,7 +150,7 @@ def _multiply(weights, out, sums, peak, more, step, queries_seen, me):
     if lifts(me):
         # Weights may be rounded before the scores are asked for, or while those are on their way: ptxas makes the
         # faster loop of the one or of the other.
-        LATE: gl.constexpr = me.settings.POSITIONS or me.settings.V > 128
+        LATE: gl.constexpr = me.settings.EVERY or me.settings.V > 128
         packed = gl.to_tensor(0)
         if not LATE:
             packed = packed_weights(weights)
@@ -221,8 +222,9 @@ def _consume_pass(
                 scoring, adding, counting, peak = _multiply(weights, out, sums, peak, j > 1, step, queries_seen, me)
                 vector = vector_of(step, me)
                 block, reads_mask = block_info_of(shared, stage_of(step, settings), settings)
+                has_terms = told_of_terms(step, me)
                 products, adding, counting = warpgroup_mma_wait(2, deps=(scoring, adding, counting))
-                products = with_terms(products, step, me)
+                products = with_terms(products, has_terms, step, me)
                 said = reads_mask, block * BLOCK_N, near.tile, slot
                 if FIXED_MAX:
                     products = masked(products, said, me)

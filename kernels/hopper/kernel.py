@@ -17,12 +17,14 @@ Blocks come nearest first: those that the diagonal crosses or that reach past th
 by element), then those left of it going away, then those right of it (symmetric form).  The bias is the one
 of ``prefill``: an FMA along the columns and a scalar per block in the row maximum.
 
-Masks (boolean or additive) that differ by key only, and key positions, are a vector.  The producer computes it for
-every block and puts it next to the keys, and the consumers add it to the products.  With TERMS it comes by a second,
-small product instead: ones times the vector, cut into three bfloat16.  Then the loop is that of the plain form.  Blocks
-about which a mask says nothing are found once per batch entry and cost nothing after that.  Blocks before the first and
-after the last visible key are left out.  Rows that see no key are known beforehand from the first visible one; they get
-the mean of ``value`` from extra blocks with equal weights at the end of their tile.
+Masks (boolean or additive) that differ by key only, key biases and key positions are a vector. A warp of its own
+(``scout``) computes it for every block and puts it next to the keys, and the consumers add it to the products.
+Where there is such a vector, the scout decides about tiles and blocks, too, and the producer copies. With TERMS
+it comes by a second, small product instead: ones times the vector, cut into three bfloat16. Then the loop is that
+of the plain form. Blocks about which a mask says nothing are found once per batch entry and cost nothing after
+that. Blocks before the first and after the last visible key are left out. Rows that see no key are known
+beforehand from the first visible one; they get the mean of ``value`` from extra blocks with equal weights at the
+end of their tile.
 
 An additive mask is exact whatever it holds.  In the first pass what is at or below -1e38 has no weight.  A row all of
 whose keys are like that shows that its maximum was not good enough (below).  The second pass keeps natural units, in
@@ -49,7 +51,7 @@ draw tiles as with SKIP, and blocks that no row of a tile needs are left out (``
 read.
 
 With LENGTHS a batch has keys of its own number, and what is said above of a boolean mask holds of what is not there.
-Where the last row is the last key, keys are counted so that it is the last of all, as without lengths: the producer has
+Where the last row is the last key, keys are counted so that it is the last of all, as without lengths: the scout has
 them copied from as much earlier in memory as the batch lacks (``tiles.keys_there``).  The consumers notice nothing of
 that, but for the mean of all values, which begins with the first key that is there.
 
@@ -63,8 +65,9 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier
 
 from .consumer import consume
-from .producer import produce
+from .producer import produce, produce_as_told
 from .rows import RowMask
+from .scout import scout
 from .shared import COUNTS, REPEAT_WORDS, ROWS_PER_CONSUMER, TERM_COLUMNS, TILE_INFO, Settings, Shared, Sizes
 
 
@@ -75,9 +78,9 @@ def alibi_prefill_hopper(
     positions_batch, batch_size, heads, group, s_q, s_kv, window_left, window_right, scale_natural,
     empty_mean,
     FORM: gl.constexpr, FIXED_MAX: gl.constexpr, MAX_FROM_RAW_SCORES: gl.constexpr, SKIP: gl.constexpr,
-    MASK: gl.constexpr, ADDITIVE: gl.constexpr, POSITIONS: gl.constexpr, TERMS: gl.constexpr, MASK_ROWS: gl.constexpr,
-    READS: gl.constexpr, WINDOW: gl.constexpr, ROW_TWINS: gl.constexpr, LIFTS: gl.constexpr,
-    BUNDLE_MIB: gl.constexpr,
+    MASK: gl.constexpr, ADDITIVE: gl.constexpr, POSITIONS: gl.constexpr, EVERY: gl.constexpr, TERMS: gl.constexpr,
+    MASK_ROWS: gl.constexpr, READS: gl.constexpr, WINDOW: gl.constexpr, ROW_TWINS: gl.constexpr,
+    LIFTS: gl.constexpr, BUNDLE_MIB: gl.constexpr,
     D: gl.constexpr, V: gl.constexpr, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, QUERIES: gl.constexpr,
     CONSUMERS: gl.constexpr, LEAST_TOTAL: gl.constexpr, LENGTHS: gl.constexpr, CONSUMER_REGISTERS: gl.constexpr,
     PRODUCER_REGISTERS: gl.constexpr,
@@ -100,7 +103,7 @@ def alibi_prefill_hopper(
         rows_first: row(i) = i (1) or the last row is the last key (0) (LENGTHS).
         empty_mean: rows without a visible key yield the mean of ``value`` (1) or zeros (0) (MASK, MASK_ROWS).
     """
-    VECTOR: gl.constexpr = MASK or POSITIONS
+    VECTOR: gl.constexpr = MASK or EVERY
     dtype: gl.constexpr = query_map.dtype
     query_tile = gl.allocate_shared_memory(dtype, [QUERIES * CONSUMERS, 1, 1, ROWS_PER_CONSUMER, D], query_map.layout)
     key_tile = gl.allocate_shared_memory(dtype, [STAGES, 1, 1, BLOCK_N, D], key_map.layout)
@@ -121,7 +124,7 @@ def alibi_prefill_hopper(
     PICK: gl.constexpr = gl.NVMMASharedLayout.get_default_for([ROWS_PER_CONSUMER, TERM_COLUMNS], gl.bfloat16)
     picks = gl.allocate_shared_memory(gl.bfloat16, [ROWS_PER_CONSUMER if BY_TERMS else 8, TERM_COLUMNS], PICK)
     if BY_TERMS:
-        # The producer fills one half of a key's row, without asking which half the swizzle makes of it.
+        # The scout fills one half of a key's row, without asking which half the swizzle makes of it.
         WIDE: gl.constexpr = gl.BlockedLayout([1, 8], [16, 2], [4, 1], [1, 0])
         part = gl.arange(0, TERM_COLUMNS, layout=gl.SliceLayout(0, WIDE)) % 8
         chosen = gl.where(part < 3, 1.0, 0.0).to(gl.bfloat16)
@@ -145,37 +148,57 @@ def alibi_prefill_hopper(
     weighed = gl.allocate_shared_memory(gl.int64, [1], BARRIER)
     certificate_ready = gl.allocate_shared_memory(gl.int64, [1], BARRIER)
     ready = gl.allocate_shared_memory(gl.int64, [1], BARRIER)
+    told = query_full
+    if VECTOR:
+        told = gl.allocate_shared_memory(gl.int64, [QUERIES, 1], BARRIER)
     # The other barriers are set up by the partitions, side by side (``set_up_barriers``).
     mbarrier.init(ready, count=CONSUMERS + 1)
     fence_async_shared()
-    settings = Settings(FORM, FIXED_MAX, MAX_FROM_RAW_SCORES, SKIP, MASK, ADDITIVE, POSITIONS, BY_TERMS, MASK_ROWS,
-                        READS, WINDOW, ROW_TWINS, LIFTS, BUNDLE_MIB, D, V, BLOCK_N, STAGES, QUERIES, CONSUMERS,
-                        LEAST_TOTAL, LENGTHS)  # fmt: skip
+    settings = Settings(FORM, FIXED_MAX, MAX_FROM_RAW_SCORES, SKIP, MASK, ADDITIVE, POSITIONS, EVERY, BY_TERMS,
+                        MASK_ROWS, READS, WINDOW, ROW_TWINS, LIFTS, BUNDLE_MIB, D, V, BLOCK_N, STAGES, QUERIES,
+                        CONSUMERS, LEAST_TOTAL, LENGTHS)  # fmt: skip
     sizes = Sizes(gl.to_tensor(batch_size), gl.to_tensor(heads), gl.to_tensor(group), gl.to_tensor(s_q),
                   gl.to_tensor(s_kv))  # fmt: skip
     shared = Shared(query_tile, key_tile, value_tile, output_tile, vector_tile, block_info, term_tile, picks, ones,
                     tile_info, wants_repeat, repeat_mask, bounds, query_full, query_empty, key_full, value_full, freed,
-                    verdict_ready, weighed, certificate_ready, ready)  # fmt: skip
+                    verdict_ready, weighed, certificate_ready, ready, told)  # fmt: skip
     pointer = gl.to_tensor(0)
     if READS:
         pointer = mask
     row_mask = RowMask(pointer, gl.to_tensor(mask_batch), gl.to_tensor(mask_head), gl.to_tensor(mask_row),
                    gl.to_tensor(mask_column), gl.to_tensor(window_left), gl.to_tensor(window_right))  # fmt: skip
     # Spelled out: a tuple that is given a name turns its constants into tensors.
-    if CONSUMERS == 3:
+    if CONSUMERS == 3 and VECTOR:
+        gl.warp_specialize([
+            (consume, (shared, sizes, row_mask, output_map, scale_natural, settings, 0)),
+            (consume, (shared, sizes, row_mask, output_map, scale_natural, settings, 1)),
+            (consume, (shared, sizes, row_mask, output_map, scale_natural, settings, 2)),
+            (produce_as_told, (shared, sizes, query_map, key_map, value_map, settings)),
+            (scout, (shared, sizes, slopes, key_norms, key_terms, ticket, previous, mask, key_positions, mask_batch,
+                     mask_head, mask_column, positions_batch, scale_natural, empty_mean, key_lengths, lengths_batch,
+                     rows_first, settings)),
+        ], [4, 4, 1, 1], [CONSUMER_REGISTERS, CONSUMER_REGISTERS, PRODUCER_REGISTERS, PRODUCER_REGISTERS])  # fmt: skip
+    elif CONSUMERS == 3:
         gl.warp_specialize([
             (consume, (shared, sizes, row_mask, output_map, scale_natural, settings, 0)),
             (consume, (shared, sizes, row_mask, output_map, scale_natural, settings, 1)),
             (consume, (shared, sizes, row_mask, output_map, scale_natural, settings, 2)),
             (produce, (shared, sizes, query_map, key_map, value_map, slopes, key_norms, key_terms, ticket, previous,
-                        blocks, mask, key_positions, mask_batch, mask_head, mask_column, positions_batch, scale_natural,
-                        empty_mean, key_lengths, lengths_batch, rows_first, settings)),
+                       blocks, mask_batch, mask_head, scale_natural, empty_mean, settings)),
         ], [4, 4, 1], [CONSUMER_REGISTERS, CONSUMER_REGISTERS, PRODUCER_REGISTERS])  # fmt: skip
+    elif VECTOR:
+        gl.warp_specialize([
+            (consume, (shared, sizes, row_mask, output_map, scale_natural, settings, 0)),
+            (consume, (shared, sizes, row_mask, output_map, scale_natural, settings, 1)),
+            (produce_as_told, (shared, sizes, query_map, key_map, value_map, settings)),
+            (scout, (shared, sizes, slopes, key_norms, key_terms, ticket, previous, mask, key_positions, mask_batch,
+                     mask_head, mask_column, positions_batch, scale_natural, empty_mean, key_lengths, lengths_batch,
+                     rows_first, settings)),
+        ], [4, 1, 1], [CONSUMER_REGISTERS, PRODUCER_REGISTERS, PRODUCER_REGISTERS])  # fmt: skip
     else:
         gl.warp_specialize([
             (consume, (shared, sizes, row_mask, output_map, scale_natural, settings, 0)),
             (consume, (shared, sizes, row_mask, output_map, scale_natural, settings, 1)),
             (produce, (shared, sizes, query_map, key_map, value_map, slopes, key_norms, key_terms, ticket, previous,
-                        blocks, mask, key_positions, mask_batch, mask_head, mask_column, positions_batch, scale_natural,
-                        empty_mean, key_lengths, lengths_batch, rows_first, settings)),
+                       blocks, mask_batch, mask_head, scale_natural, empty_mean, settings)),
         ], [4, 1], [CONSUMER_REGISTERS, PRODUCER_REGISTERS])  # fmt: skip

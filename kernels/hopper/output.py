@@ -81,7 +81,7 @@ def wait_written():
 
 @gluon.jit
 def hand_over_repeat_mask(repeat_mask, tiles_done, shared, WHO: gl.constexpr):
-    """Hands the marks of the last 32 tiles, one bit each, to the producer; 1 if there are any, else 0."""
+    """Hands the marks of the last 32 tiles, one bit each, to the producer or the scout; 1 if there are any, else 0."""
     found = gl.reduce(repeat_mask, 0, _either)
     add_to_repeat_mask(shared, tiles_done, found, WHO)
     return gl.where(found != 0, 1, 0)

@@ -49,8 +49,12 @@ BEGIN = gl.constexpr(12)
 """The first visible key (MASK)."""
 END = gl.constexpr(13)
 """The end of the visible keys (MASK)."""
-TILE_INFO = gl.constexpr(14)
-"""How many fields the info on a tile has.  The producer writes it, the consumers read it."""
+KV_HEAD = gl.constexpr(14)
+"""Its head of keys and values (for the producer, from a scout)."""
+SHIFT = gl.constexpr(15)
+"""How many keys before the first one in memory key 0 is (the same; LENGTHS)."""
+TILE_INFO = gl.constexpr(16)
+"""How many fields the info on a tile has.  The producer or the scout writes it, the consumers read it."""
 
 REPEAT_WORDS = gl.constexpr(8)
 """Words of 32 tiles each in which a consumer marks those that it does not trust.  A program may take more tiles than
@@ -74,6 +78,7 @@ class Settings:
     MASK: gl.constexpr
     ADDITIVE: gl.constexpr
     POSITIONS: gl.constexpr
+    EVERY: gl.constexpr
     TERMS: gl.constexpr
     MASK_ROWS: gl.constexpr
     READS: gl.constexpr
@@ -128,6 +133,13 @@ class Shared:
     weighed: gl.shared_memory_descriptor
     certificate_ready: gl.shared_memory_descriptor
     ready: gl.shared_memory_descriptor
+    told: gl.shared_memory_descriptor
+
+
+@gluon.constexpr_function
+def scouts(settings):
+    """Whether something differs by key, which a scout looks at."""
+    return settings.MASK or settings.EVERY
 
 
 @gluon.constexpr_function
@@ -160,9 +172,11 @@ def set_up_barriers(shared, settings, PART: gl.constexpr):
             mbarrier.init(shared.certificate_ready, count=1)
     if PART == settings.CONSUMERS:
         for i in gl.static_range(settings.STAGES):
-            mbarrier.init(shared.key_full.index(i), count=2 if settings.POSITIONS else 1)
+            mbarrier.init(shared.key_full.index(i), count=2 if scouts(settings) else 1)
         for i in gl.static_range(settings.QUERIES):
             mbarrier.init(shared.query_full.index(i), count=2)
+            if scouts(settings):
+                mbarrier.init(shared.told.index(i), count=1)
     fence_async_shared()
     release(shared.ready)
 
@@ -198,14 +212,14 @@ def release(barrier):
 
 @gluon.jit
 def write_tile_info(shared, slot, field, number):
-    """Writes one field of the info on the tile in ``slot`` (the producer)."""
+    """Writes one field of the info on the tile in ``slot`` (the producer, or the scout)."""
     LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [1], [0])
     shared.tile_info.index(slot * TILE_INFO + field).store(gl.full([1], number, gl.int32, LAYOUT))
 
 
 @gluon.jit
 def write_block_info(shared, stage, info):
-    """Writes what the consumers have to know of the block in ``stage`` (the producer).
+    """Writes what the consumers have to know of the block in ``stage`` (the producer, or the scout).
 
     MASK: whether its terms are other than zero.  MASK_ROWS: twice its number, plus 1 if its mask has to be read.
     """
@@ -221,9 +235,9 @@ def stage_has_terms(shared, stage):
 
 
 @gluon.jit
-def read_tile_info(shared, slot, field):
-    """Reads one field of the info on the tile in ``slot`` (a consumer)."""
-    LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [4], [0])
+def read_tile_info(shared, slot, field, WARPS: gl.constexpr = 4):
+    """Reads one field of the info on the tile in ``slot`` (a consumer; with a scout the producer, too)."""
+    LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [WARPS], [0])
     return gl.max(shared.tile_info.index(slot * TILE_INFO + field).load(LAYOUT), 0)
 
 
@@ -245,7 +259,7 @@ def add_to_repeat_mask(shared, tiles_done, bits, WHO: gl.constexpr):
 
 @gluon.jit
 def in_repeat_mask(shared, tiles_done, settings):
-    """Whether a consumer did not trust the tile that came after ``tiles_done`` others (the producer asks)."""
+    """Whether a consumer did not trust the tile after ``tiles_done`` others (the producer asks, or the scout)."""
     LAYOUT: gl.constexpr = gl.BlockedLayout([1], [32], [1], [0])
     found = gl.to_tensor(0)
     for i in gl.static_range(settings.CONSUMERS):

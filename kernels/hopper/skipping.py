@@ -1,7 +1,7 @@
 """Certified skipping in the Hopper kernel: which far blocks of keys a tile needs, once its near ones are weighed.
 
-The consumers tell how much their rows weigh so far and how long their queries are; the producer compares that with
-the norms of the keys (docs/kernels.md, "Skipping").
+The consumers tell how much their rows weigh so far and how long their queries are; the producer, or the scout, compares
+that with the norms of the keys (docs/kernels.md, "Skipping").
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def worth_a_try(slope, s_kv, settings):
 
 @gluon.jit
 def weigh_rows(sums, peak, query, line, me):
-    """Tells the producer how much this warpgroup's rows weigh so far, and how long their queries are (SKIP).
+    """Tells how much this warpgroup's rows weigh so far, and how long their queries are (SKIP).
 
     The least logarithm of a row's weight relative to a score of zero on its own key (with positions: on that of the
-    tile's last row), and the largest square of a norm; the producer turns them into a certificate.
+    tile's last row), and the largest square of a norm; the producer, or the scout, turns them into a certificate.
     """
     settings = me.settings
     total = gl.convert_layout(gl.max(sums, 1), peak.type.layout)
@@ -56,14 +56,15 @@ def weigh_rows(sums, peak, query, line, me):
 
 @gluon.jit
 def needed_blocks(
-    shared, key_norms, key_terms, batch, head, kv_head, tile, first, diagonal_blocks, left, right, slope, own,
-    scale_natural, sizes, settings,
+    shared, key_norms, key_terms, batch, head, kv_head, tile, first, diagonal_blocks, left, right, slope, own, end,
+    shift, scale_natural, sizes, settings,
 ):  # fmt: skip
     """How many blocks left and right of the diagonal are needed, at least those that are on their way already.
 
-    ``own`` is the position of the tile's last row (POSITIONS).
+    ``own`` is the position of the tile's last row (POSITIONS).  ``end`` is the end of the keys, and ``shift`` how many
+    of them come before the first one in memory (LENGTHS).
     """
-    VECTOR: gl.constexpr = settings.MASK or settings.POSITIONS
+    VECTOR: gl.constexpr = (settings.MASK and not settings.LENGTHS) or settings.POSITIONS
     SCAN: gl.constexpr = 128
     BLOCK_N: gl.constexpr = settings.BLOCK_N
     rows_per_tile: gl.constexpr = ROWS_PER_CONSUMER * settings.CONSUMERS
@@ -90,13 +91,21 @@ def needed_blocks(
     highest = gl.to_tensor(0)
     lane = gl.arange(0, SCAN, layout=LAYOUT)
     start = gl.to_tensor(0)
+    there = groups
     stop = gl.minimum((first + diagonal_blocks) * (BLOCK_N // NORM_KEYS), groups)
+    if settings.LENGTHS:
+        # Groups are counted from the first key in memory.
+        there = gl.cdiv(gl.maximum(end - shift, 0), NORM_KEYS)
+        stop = gl.minimum(gl.cdiv((first + diagonal_blocks) * BLOCK_N - shift, NORM_KEYS), there)
     if settings.FORM == FORM_SYMMETRIC:
-        stop = groups
+        stop = there
     while start < stop:
         group = start + lane
         norm = gl.load(norms + group, mask=group < groups, other=0.0)
-        nearest = gl.maximum(first_row - (group * NORM_KEYS + (NORM_KEYS - 1)), group * NORM_KEYS - last_row)
+        key = group * NORM_KEYS
+        if settings.LENGTHS:
+            key += shift
+        nearest = gl.maximum(first_row - (key + (NORM_KEYS - 1)), key - last_row)
         most = longest * norm
         if not settings.POSITIONS:
             most -= slope * nearest.to(gl.float32) * 0.99999
@@ -108,15 +117,20 @@ def needed_blocks(
             most -= slope * own * gl.where(own < 0.0, 1.000001, 0.999999)
         # Written so that a NaN anywhere keeps the group.
         light = most < threshold
-        needed = gl.where(light & (nearest > 0), 0, 1) * gl.where(group < groups, 1, 0)
+        needed = gl.where(light & (nearest > 0), 0, 1) * gl.where(group < there, 1, 0)
         lowest = gl.minimum(lowest, gl.min(gl.where(needed != 0, group, groups), 0))
         highest = gl.maximum(highest, gl.max(needed * (group + 1), 0))
         start += SCAN
     sent = gl.minimum(left, AHEAD)
-    wanted = first - gl.minimum(lowest * NORM_KEYS // BLOCK_N, first)
+    lowest_key = lowest * NORM_KEYS
+    highest_key = highest * NORM_KEYS
+    if settings.LENGTHS:
+        lowest_key += shift
+        highest_key += shift
+    wanted = first - gl.minimum(lowest_key // BLOCK_N, first)
     fewer_left = gl.minimum(gl.maximum(wanted, sent), left)
     fewer_right = right
     if settings.FORM == FORM_SYMMETRIC:
-        beyond = gl.cdiv(highest * NORM_KEYS, BLOCK_N) - (first + diagonal_blocks)
+        beyond = gl.cdiv(highest_key, BLOCK_N) - (first + diagonal_blocks)
         fewer_right = gl.minimum(gl.maximum(beyond, gl.minimum(right, AHEAD - sent)), right)
     return fewer_left, fewer_right

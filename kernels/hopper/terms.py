@@ -1,4 +1,4 @@
-"""What differs by key only in the Hopper kernel: the producer makes terms of the scores of masks and positions."""
+"""What differs by key only in the Hopper kernel: the scout makes terms of the scores of masks and positions."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared
 
-from .shared import FORM_SYMMETRIC, LARGEST, LOWEST, TERM_COLUMNS, write_block_info
+from .shared import FORM_SYMMETRIC, LARGEST, LOWEST, TERM_COLUMNS
 from .weights import by_vector
 
 
 @gluon.constexpr_function
 def _by_key():
-    """How the producer warp holds one number per key of a block; the other dimension is for what it writes."""
+    """How the scout's warp holds one number per key of a block; the other dimension is for what it writes."""
     return gl.SliceLayout(1, gl.BlockedLayout([1, 1], [32, 1], [1, 1], [0, 1]))
 
 
@@ -52,20 +52,6 @@ def terms_of_keys(loaded, position, slope, own, settings):
 
 
 @gluon.jit
-def _all_plain(loaded, start, s_kv, settings):
-    """Whether a mask says nothing about the keys of a block."""
-    if settings.ADDITIVE:
-        says = loaded.to(gl.float32) != 0.0
-    else:
-        says = loaded == 0
-    key = start + gl.arange(0, settings.BLOCK_N, layout=_by_key())
-    if not settings.LENGTHS:
-        # Behind the tensor there are zeros; behind the keys of a batch there may be anything.
-        says = says & (key < s_kv)
-    return gl.max(says.to(gl.int32), 0) == 0
-
-
-@gluon.jit
 def _put_terms(shared, stage, terms, settings):
     """Writes a block's terms as the second product takes them: cut into three bfloat16.
 
@@ -100,59 +86,26 @@ def _put_vector(shared, stage, terms, kind, slope, settings):
 
 
 @gluon.jit
-def find_plain(plain_from, plain_to, loaded, block, asked, within, s_kv, settings):
-    """Looks whether a block is plain (nothing is said of its keys), if it was ``asked`` about in the first pass.
-
-    Returns:
-        From which block to which it is known now that nothing is said, and whether something is said of this one.
-    """
-    has_terms = asked
-    if asked & within:
-        has_terms = not _all_plain(loaded, block * settings.BLOCK_N, s_kv, settings)
-        if not has_terms:
-            # The blocks of a tile come in order: what is plain becomes one range.
-            none = plain_from == plain_to
-            plain_from = gl.where(none | (block == plain_from - 1), block, plain_from)
-            plain_to = gl.where(none | (block == plain_to), block + 1, plain_to)
-    return plain_from, plain_to, has_terms
-
-
-@gluon.jit
-def write_terms(
-    stages_with_terms, has_terms, terms, within, per_scale, per_natural, slope, j, edges, left, stage, shared, settings,
-):  # fmt: skip
+def write_terms(terms, per_scale, per_natural, slope, j, edges, left, stage, shared, settings, FIXED_MAX: gl.constexpr):
     """Writes what a block's keys add to their scores to its stage, as the consumers' current pass takes it.
 
     Args:
-        stages_with_terms: A bit for every stage whose terms are not zero.
-        has_terms: Whether those of the block may be other than zero.
         terms: What its keys add, in natural units.
-        within: Whether the consumers are in the first pass.
-        per_scale: What makes products of scores (first pass).
-        per_natural, slope: The unit of scores, and the slope in it (second pass, or by vector).
+        per_scale: What makes products of scores (they are added to products, or are a product of their own).
+        per_natural, slope: The unit of scores, and the slope in it (a vector brings the whole bias).
         j, edges, left: The block comes as the ``j``-th; so many are compared key by key; so many lie left of those.
         stage: Where the block goes.
         shared, settings: What all partitions share.
-
-    Returns:
-        ``stages_with_terms`` from now on.
+        FIXED_MAX: That of the pass.
     """
-    if within & (not by_vector(settings, settings.FIXED_MAX)):
-        # Zeros where a block that is plain comes to a stage whose terms are not.
-        terms = gl.where(has_terms, terms * per_scale, 0.0)
-        bit = 1 << stage
-        stages_with_terms = gl.where(has_terms, stages_with_terms | bit, stages_with_terms & ~bit)
-        if settings.TERMS:
-            _put_terms(shared, stage, terms, settings)
-            # The tensor cores read what threads wrote.
-            fence_async_shared()
-        else:
-            shared.vector_tile.index(stage).store(terms)
-            write_block_info(shared, stage, has_terms.to(gl.int32))
-    else:
+    if by_vector(settings, FIXED_MAX):
         kind = gl.where(j < edges + left, 1, -1)
         if settings.FORM == FORM_SYMMETRIC:
             kind = gl.where(j < edges, 0, kind)
         _put_vector(shared, stage, terms * per_natural, kind, slope, settings)
-    gl.thread_barrier()
-    return stages_with_terms
+    elif settings.TERMS:
+        _put_terms(shared, stage, terms * per_scale, settings)
+        # The tensor cores read what threads wrote.
+        fence_async_shared()
+    else:
+        shared.vector_tile.index(stage).store(terms * per_scale)

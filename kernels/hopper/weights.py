@@ -76,10 +76,11 @@ def _lines(intercepts, gradient, settings):
 def by_vector(settings, FIXED_MAX):
     """Whether a vector brings what differs by key only, bias included; else the products have it already.
 
-    Positions say something about every key.  Where they do not come by a product of their own (TERMS), a vector in the
-    FMA's addend costs an addition for two scores; a vector added to the products would cost one for each.
+    Positions and a key bias say something about every key (EVERY).  Where they do not come by a product of their own
+    (TERMS), a vector in the FMA's addend costs an addition for two scores; a vector added to the products would cost
+    one for each.
     """
-    if settings.POSITIONS:
+    if settings.EVERY:
         return not (FIXED_MAX and settings.TERMS)
     return settings.MASK and not FIXED_MAX
 
@@ -92,7 +93,7 @@ def natural(settings, FIXED_MAX):
 
 @gluon.jit
 def vector_of(step, me):
-    """What the producer computed for the keys of a block: bias, or -inf where a key is hidden (``by_vector``)."""
+    """What the scout computed for the keys of a block: bias, or -inf where a key is hidden (``by_vector``)."""
     vector = me.column.to(gl.float32)
     if by_vector(me.settings, me.FIXED_MAX):
         LAYOUT: gl.constexpr = gl.SliceLayout(0, scores_layout(me.settings))
@@ -100,15 +101,29 @@ def vector_of(step, me):
     return vector
 
 
+@gluon.constexpr_function
+def _adds_terms(settings, FIXED_MAX):
+    """Whether terms are added to products: those of masks by key that do not come by a product of their own (TERMS)."""
+    return FIXED_MAX and settings.MASK and not (settings.TERMS or settings.EVERY)
+
+
 @gluon.jit
-def with_terms(products, step, me):
-    """The products and what differs by key only, where that has not come by a product of its own (TERMS)."""
+def told_of_terms(step, me):
+    """Whether the keys of a block have terms to be added; asked before the products are waited for."""
+    told = gl.to_tensor(False)
+    if _adds_terms(me.settings, me.FIXED_MAX):
+        told = stage_has_terms(me.shared, stage_of(step, me.settings))
+    return told
+
+
+@gluon.jit
+def with_terms(products, has_terms, step, me):
+    """The products and what differs by key only, where that has not come by a product of its own."""
     settings = me.settings
-    if me.FIXED_MAX and settings.MASK and not (settings.TERMS or settings.POSITIONS):
+    if _adds_terms(settings, me.FIXED_MAX):
         LAYOUT: gl.constexpr = gl.SliceLayout(0, scores_layout(settings))
-        stage = stage_of(step, settings)
-        if stage_has_terms(me.shared, stage):
-            products += me.shared.vector_tile.index(stage).load(LAYOUT)[None, :]
+        if has_terms:
+            products += me.shared.vector_tile.index(stage_of(step, settings)).load(LAYOUT)[None, :]
     return products
 
 

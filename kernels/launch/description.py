@@ -23,10 +23,12 @@ from ..requests import DTYPES, ROLES, BufferLayout, KernelRequest
 FORMAT = 1
 
 SIZES = ("batch", "heads", "kv_heads", "group", "s_q", "s_kv", "head_dim", "value_dim", "splits", "multiprocessors",
-         "rows", "surplus", "mask_batches", "mask_heads", "first_surplus")  # fmt: skip
+         "rows", "surplus", "mask_batches", "mask_heads", "first_surplus", "wide_saves")  # fmt: skip
 """``group = heads / kv_heads``, ``rows = group * s_q``, ``surplus = s_kv - s_q`` (may be negative), ``first_surplus``:
 the same where rows are aligned with the first keys, and 0 elsewhere;
-``mask_batches`` and ``mask_heads``: between how many batch entries and heads the mask differs."""
+``mask_batches`` and ``mask_heads``: between how many batch entries and heads the mask differs; ``wide_saves``: by how
+many per cent tiles of 192 rows take less than those of 128, if a row takes the same time in both: a program per
+multiprocessor takes one tile after the other, and in the last round some have none (0 if they do not)."""
 
 TENSORS = ("query", "key", "value", "output")
 WORKSPACES = ("key_norms", "reach", "partial", "partial_sums", "ticket", "previous", "blocks", "key_terms")

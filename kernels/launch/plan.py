@@ -161,6 +161,13 @@ def _aligned(argument: Argument, values: Mapping[str, int | float], tensors: Map
     return argument.multiple_of == 1 or int(values[argument.name]) % argument.multiple_of == 0
 
 
+def _wide_saves(pairs: int, s_q: int, multiprocessors: int) -> int:
+    """The size ``wide_saves`` (see ``description.SIZES``) for so many batch entries times heads."""
+    narrow, wide = (-(-pairs * -(-s_q // rows) // multiprocessors) for rows in (128, 192))
+    # A round of the wide ones takes three times 64 rows, one of the others twice.
+    return max(0, 100 * (2 * narrow - 3 * wide) // (2 * narrow))
+
+
 def make_plan(description: Description, call: Call, arch: int, multiprocessors: int) -> Plan:
     """Chooses the kernels of a call.
 
@@ -183,6 +190,7 @@ def make_plan(description: Description, call: Call, arch: int, multiprocessors: 
         "head_dim": head_dim, "value_dim": value_dim, "splits": 1, "multiprocessors": multiprocessors,
         "rows": group * s_q, "surplus": s_kv - s_q, "mask_batches": 1, "mask_heads": 1,
         "first_surplus": s_kv - s_q if call.rows_first else 0,
+        "wide_saves": _wide_saves(batch * heads, s_q, multiprocessors),
     }  # fmt: skip
     strides = _strides(call)
     sizes["mask_batches"] = batch if strides["mask_batch"] else 1

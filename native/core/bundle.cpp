@@ -20,7 +20,7 @@ constexpr uint32_t kMostItems = 4096;  // of any list
 
 constexpr char const* kSizes[] = {"batch", "heads", "kv_heads", "group", "s_q", "s_kv", "head_dim", "value_dim",
                                   "splits", "multiprocessors", "rows", "surplus", "mask_batches", "mask_heads",
-                                  "first_surplus"};
+                                  "first_surplus", "wide_saves"};
 constexpr char const* kTensors[] = {"query", "key", "value", "output", "slopes", "mask", "key_positions",
                                     "key_bias", "key_lengths"};
 constexpr char const* kScratch[] = {"key_norms", "reach", "partial", "partial_sums", "ticket", "previous",
@@ -119,6 +119,7 @@ private:
 Size readCount(Reader& in) {
     Size const size = in.word<Size>(kSizes, "size");
     if (size == Size::surplus || size == Size::first_surplus) malformed("'surplus' may be negative and is no extent");
+    if (size == Size::wide_saves) malformed("'wide_saves' counts nothing and is no extent");
     return size;
 }
 

@@ -15,7 +15,7 @@ namespace alibi {
 // Names that formulas, conditions and arguments may use; the words are those of kernels/description.py.
 enum class Size : uint8_t {
     batch, heads, kv_heads, group, s_q, s_kv, head_dim, value_dim, splits, multiprocessors, rows, surplus,
-    mask_batches, mask_heads, first_surplus, count
+    mask_batches, mask_heads, first_surplus, wide_saves, count
 };
 enum class Tensor : uint8_t { query, key, value, output, slopes, mask, key_positions, key_bias, key_lengths, count };
 enum class Scratch : uint8_t { key_norms, reach, partial, partial_sums, ticket, previous, blocks, key_terms, count };

@@ -144,6 +144,18 @@ int64_t bytesOf(Buffer const& buffer, Sizes const& sizes) {
     return padded(product(buffer.elementBytes, buffer.extent.value(sizes)));
 }
 
+// By how many per cent tiles of 192 rows take less than those of 128 (kernels/launch/description.py).
+int64_t wideSaves(int64_t pairs, int64_t sQ, int64_t multiprocessors) {
+    auto const rounds = [&](int64_t rows) {
+        int64_t const tiles = product(pairs, sum(sQ, rows - 1) / rows);
+        return sum(tiles, multiprocessors - 1) / multiprocessors;
+    };
+    // A round of the wide ones takes three times 64 rows, one of the others twice.
+    int64_t const narrow = product(2, rounds(128));
+    int64_t const wide = product(3, rounds(192));
+    return wide < narrow ? product(100, narrow - wide) / narrow : 0;
+}
+
 Sizes sizesOf(Bundle const& bundle, int64_t batch, int64_t heads, int64_t kvHeads, int64_t sQ, int64_t sKv,
               int64_t multiprocessors) {
     Sizes sizes{};
@@ -160,6 +172,7 @@ Sizes sizesOf(Bundle const& bundle, int64_t batch, int64_t heads, int64_t kvHead
     at(sizes, Size::multiprocessors) = multiprocessors;
     at(sizes, Size::rows) = group * sQ;
     at(sizes, Size::surplus) = sKv - sQ;
+    at(sizes, Size::wide_saves) = wideSaves(product(batch, heads), sQ, multiprocessors);
     // At most; a call says between how many the mask differs.
     at(sizes, Size::mask_batches) = batch;
     at(sizes, Size::mask_heads) = heads;

@@ -43,7 +43,8 @@ def described(op_type: str = "AlibiAttentionCausal", mask_dtype: str | None = No
     if "Lengths" in op_type:
         aligned = kernel("prefill", name="aligned", conditions=(Condition("first_surplus", at_most=0),))
         return bundle(aligned, old, *others, *extended(), op_type=op_type, mask_dtype=mask_dtype)
-    extra = [long, old, *others, *extended()] + ([dense, *looking()] if mask_dtype else certified())
+    wide = kernel("prefill", name="wide", conditions=(Condition("wide_saves", 10), Condition("s_kv", at_most=300)))
+    extra = [wide, long, old, *others, *extended()] + ([dense, *looking()] if mask_dtype else certified())
     return bundle(*extra, op_type=op_type, mask_dtype=mask_dtype)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from alibi_rewriter.kernels.requests import ELEMENT_BYTES, SKIP_BITS
@@ -66,7 +67,7 @@ def _padding(kind: str, shape: tuple[int, int, int, int]) -> Array:
     return hidden
 
 
-def vector_of(kind: str, rng: np.random.Generator, s_kv: int) -> dict[str, Array]:
+def vector_of(kind: str, rng: np.random.Generator, s_kv: int) -> dict[str, Any]:
     """What differs by key only: fields of a Case of two batch entries and two heads.
 
     ``heavy`` is a far key that outweighs its distance, by mask, bias or position; a certificate that looks at norms
@@ -74,6 +75,8 @@ def vector_of(kind: str, rng: np.random.Generator, s_kv: int) -> dict[str, Array
     """
     shape = (2, 1, 1, s_kv)
     what, _, how = kind.partition(" ")
+    if what == "lengths":
+        return {"key_lengths": np.array([s_kv - 3, s_kv - 130]), "rows_first": how == "first"}
     hidden = _padding(how, shape) if how in ("left", "right", "inside") else np.zeros(shape)
     added = np.where(hidden > 0, -np.inf if what == "infinite" else LOWEST, 0.0)
     if how == "soft":
@@ -101,7 +104,7 @@ def vector_of(kind: str, rng: np.random.Generator, s_kv: int) -> dict[str, Array
 VECTORS = (
     "boolean left", "boolean inside", "lowest left", "infinite right", "infinite inside", "additive soft",
     "additive heavy", "additive unknown", "bias heavy", "bias soft", "positions left", "positions heavy",
-    "positions shuffled", "both left", "both heavy",
+    "positions shuffled", "both left", "both heavy", "lengths last", "lengths first",
 )  # fmt: skip
 
 
@@ -117,9 +120,12 @@ def vector_trials() -> Iterator[tuple[str, Case, str, float]]:
             shapes = ((2, 2, s_q, 16), (2, 1, s_kv, 16), (2, 1, s_kv, 16))
             query, key, value = (rounded(rng.standard_normal(shape), dtype) for shape in shapes)
             vector = vector_of(kind, rng, s_kv)
+            # What nobody sees does not keep its block.
             if kind.startswith("boolean"):
-                # What nobody sees does not keep its block.
                 key[np.broadcast_to(~vector["mask"][:, :, 0, :, None], key.shape)] = np.nan
+            if kind.startswith("lengths"):
+                behind = np.arange(s_kv) >= vector["key_lengths"][:, None]
+                key[np.broadcast_to(behind[:, None, :, None], key.shape)] = np.nan
             case = Case(query, key, value, np.array([0.5, 0.2], np.float32), 0.25, symmetric, not symmetric, **vector)
             yield f"{kind}-{'symmetric' if symmetric else 'causal'}-{dtype}", case, dtype, allowed(case, dtype)
 

@@ -85,7 +85,9 @@ def skipped(name: str, case: Case, dtype: str, bound: float) -> tuple[str, float
     worst = float(np.nanmax(np.abs(plain - less), initial=0.0))
     share = worst / bound if alike else float("inf")
     # What has to keep everything says so; of all else a tile leaves something out, or nothing was tried.
-    if name.startswith(("boolean", "lowest", "infinite", "bias soft", "additive soft", "positions left", "both left")):
+    if name.startswith(
+        ("boolean", "lowest", "infinite", "bias soft", "additive soft", "positions left", "both left", "lengths")
+    ):
         blocks = -(-case.key.shape[2] // 64)
         first, end = reached[0][..., 0] // 64, np.minimum(reached[0][..., 1] // 64, blocks)
         share = share if (end - first < (blocks if case.symmetric else blocks - 1)).any() else float("inf")

@@ -72,6 +72,9 @@ LONG = (
     (1, 2, 2, 1500, 1500, 64, True, 12.0, 1.0),
     (1, 2, 2, 700, 900, 64, False, 12.0, 1e-6),
     (1, 2, 2, 700, 700, 256, True, 6.0, 1e-6),
+    # As many batch entries and heads as an H100 or H200 has multiprocessors, and rows for tiles of 192.
+    (11, 12, 12, 190, 190, 64, True, 1.0, 1.0),
+    (11, 12, 12, 170, 333, 64, True, 60.0, 1.0),
 )  # fmt: skip
 """Sizes for the kernels that only long sequences reach, with scores that force the repeated pass too."""
 
@@ -100,6 +103,10 @@ KEYED = (
     (2, 2, 1, 500, 700, 256, "symmetric", "some", False, True),
     (2, 2, 2, 400, 600, 192, "causal", "right", True, True),
     (2, 4, 4, 300, 300, 32, "symmetric", "right", False, True),
+    # Tiles of 192 rows on an H100 or H200, as above.
+    (11, 12, 12, 190, 190, 64, "symmetric", "right", False, True),
+    (11, 12, 12, 170, 333, 64, "symmetric", "some", False, True),
+    (11, 12, 12, 190, 190, 64, "symmetric", "all of one", False, True),
 )  # fmt: skip
 """Key padding and positions, which the Hopper kernel takes where they differ by key only."""
 

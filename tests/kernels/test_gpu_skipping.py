@@ -97,8 +97,8 @@ def test_it_is_the_attention(index: int, worker: Worker) -> None:
 
 LEAVES_OUT = tuple(
     i for i, entry in enumerate(TRIALS)
-    if entry[0] in ("boolean left", "lowest left", "infinite right", "bias soft", "positions left", "both left")
-    and entry[1] != "float32"
+    if entry[0] in ("boolean left", "lowest left", "infinite right", "bias soft", "positions left", "both left",
+                          "lengths last") and entry[1] != "float32"
 )  # fmt: skip
 
 
@@ -111,8 +111,7 @@ def test_something_is_left_out(index: int, worker: Worker) -> None:
     value = item.case.value.copy()
     value[:, :, place] = np.nan
     spoilt = dataclasses.replace(item.case, value=value)
-    seen = visible(item.case)
-    assert seen[:, :, -1, min(place, seen.shape[3] - 1)].all()
+    assert visible(item.case)[:, :, -1, place].all()
     plain, less = (launch(each, spoilt, item.dtype, item.mask_dtype, "BHSD") for each in both(item, worker))
     # The steepest head, the last rows.
     assert np.isnan(plain[:, 0, -100:]).all()

@@ -57,6 +57,25 @@ def names(found: Plan) -> list[str]:
     return [launch.kernel.name for launch in found.launches]
 
 
+@pytest.mark.parametrize(
+    ("pairs", "s_q", "percent"),
+    [
+        (12, 2048, 25), (96, 2048, 0), (12, 1024, 0), (12, 8192, 0), (12, 512, 0), (132, 190, 25), (132, 193, 0),
+        (264, 192, 25), (1, 1, 0), (200_000, 100, 0),
+    ],
+)  # fmt: skip
+def test_wide_tiles_are_for_where_they_spare_a_round(pairs: int, s_q: int, percent: int) -> None:
+    wide = kernel("prefill", name="wide", conditions=(Condition("wide_saves", at_least=10),))
+    request = call(pairs, 1, 1, s_q, s_q)
+    found = plan(bundle(wide), request)
+    if s_q > 16:
+        assert (names(found)[0] == "wide") == (percent >= 10)
+    # Time in 64 rows of a tile: two for each round of the narrow ones, three for each of the wide ones.
+    narrow = 2 * -(-pairs * -(-s_q // 128) // 132)
+    spared = narrow - 3 * -(-pairs * -(-s_q // 192) // 132)
+    assert percent == max(0, 100 * spared // narrow)
+
+
 def test_lengths_are_an_argument_of_every_launch() -> None:
     description = bundle(op_type="AlibiAttentionCausalLengths")
     plain = call(3, 4, 4, 1, 16384)
