@@ -68,8 +68,8 @@ HOPPER_TILES = {
     256: ((128, 64, 4, 2), (128, 32, 4, 4)),
 }
 """By padded head size."""
-HOPPER_THREE = {"CONSUMER_REGISTERS": 160}
-"""What three warpgroups of consumers leave each."""
+HOPPER_THREE = {"CONSUMER_REGISTERS": 160, "PRODUCER_REGISTERS": 32}
+"""What three warpgroups of consumers leave each, and the producer."""
 HOPPER_OPTIONS: dict[str, tuple[Any, ...]] = {}
 """Further options and their values, preferred ones first; None leaves the option to the kernel and is not written."""
 
@@ -113,10 +113,30 @@ def _hopper() -> Iterator[Kind]:
         long = Shape(4, 16, 16, 4096, 4096, size, True)
         many = Shape(32, 12, 12, 512, 512, size, False)
         if size == 64:
+            wide = Shape(1, 12, 12, 2048, 2048, size, False)
+            spares = [{"size": "wide_saves", "at_least": 10}, {"size": "s_kv", "at_most": 3071}]
+            yield Kind(
+                f"hopper {low}-{high} spared rounds",
+                {**for_size, "positions": False, "key_bias": False, "causal": False, "symmetric": True,
+                 "conditions": spares},
+                candidates, _both(wide, dataclasses.replace(wide, extra="additive keys")),
+            )  # fmt: skip
+            biased = dataclasses.replace(many, batch=64, extra="key bias")
+            by_product = varied(HOPPER_TILES[64][:2], {}, {"TERMS": (True, None)})
+            yield Kind(
+                f"hopper {low}-{high} short key bias",
+                {**for_size, "key_bias": True, "causal": False, "symmetric": True,
+                 "conditions": [{"size": "s_kv", "at_most": 1024}]},
+                by_product, _both(biased),
+            )  # fmt: skip
+            yield Kind(
+                f"hopper {low}-{high} key bias", {**for_size, "key_bias": True}, by_product,
+                _both(dataclasses.replace(long, batch=8, s_q=2048, s_kv=2048, extra="key bias")),
+            )  # fmt: skip
             positions = dataclasses.replace(long, batch=8, s_q=2048, s_kv=2048, extra="positions")
             yield Kind(
                 f"hopper {low}-{high} positions", {**for_size, "positions": True},
-                varied(HOPPER_TILES[64][:2], {}, {"TERMS": (True, None)}), _both(positions),
+                by_product, _both(positions),
             )  # fmt: skip
             for causal, masked in itertools.product((False, True), repeat=2):
                 most = 1024 if causal or masked else 512
