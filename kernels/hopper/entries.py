@@ -103,7 +103,7 @@ def _visible_keys(base, mask_column, s_kv, settings, FIXED_MAX: gl.constexpr):
 
 
 @gluon.jit
-def _keys_there(key_lengths, batch, lengths_batch, rows_first, s_kv):
+def keys_there(key_lengths, batch, lengths_batch, rows_first, s_kv):
     """Which keys a batch entry has (LENGTHS).
 
     Keys are counted so that row i is key ``i + s_kv - s_q``, as everywhere here.  If the last row is the last key, the
@@ -156,7 +156,7 @@ def look_at_entry(number, mask, mask_column, key_lengths, batch, lengths_batch, 
                   FIXED_MAX: gl.constexpr):  # fmt: skip
     """Finds the visible keys of a batch entry; ``mask`` is where its mask begins."""
     if settings.LENGTHS:
-        begin, end, shift = _keys_there(key_lengths, batch, lengths_batch, rows_first, s_kv)
+        begin, end, shift = keys_there(key_lengths, batch, lengths_batch, rows_first, s_kv)
         entry = Entry(number, begin, begin, end, begin, end, begin, end, shift)
     else:
         begin_seen, begin, end, begin_near, end_near = _visible_keys(mask, mask_column, s_kv, settings, FIXED_MAX)
@@ -176,6 +176,7 @@ def find_plain(entry, start, mask, mask_column, s_kv, settings):
     Returns:
         The entry, which may know more keys now, and whether something may be said of the block.
     """
+    gl.static_assert(CHUNK % settings.BLOCK_N == 0)
     end = gl.minimum(start + settings.BLOCK_N, s_kv)
     said = gl.to_tensor(True)
     if not settings.LENGTHS:

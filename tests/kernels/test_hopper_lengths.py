@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("triton")
 
-from alibi_rewriter.kernels.hopper import tiles
+from alibi_rewriter.kernels.hopper import entries, tiles
 from alibi_rewriter.kernels.hopper.shared import FORM_CAUSAL, FORM_LINEAR, FORM_SYMMETRIC
 
 ROWS = 128
@@ -38,7 +38,7 @@ def plainly(function: Any) -> Callable[..., Any]:
     return FunctionType(function.fn.__code__, {**names, "gl": PLAIN}, function.fn.__name__)
 
 
-blocks_of, block_at, keys_there = (plainly(f) for f in (tiles.blocks_of, tiles.block_at, tiles.keys_there))
+blocks_of, block_at, keys_there = (plainly(f) for f in (tiles.blocks_of, tiles.block_at, entries.keys_there))
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,11 @@ def tiles_of(seed: int, count: int) -> Iterator[Tile]:
         sizes = SimpleNamespace(s_q=rows, s_kv=capacity)
         # A pointer that is the number itself, and the first of all batches.
         begin, end, shift = keys_there(Number(keys), Number(0), 0, first, capacity)
+        entry = SimpleNamespace(begin_seen=begin, begin=begin, end=end, begin_near=begin, end_near=end)
         mean = draw.randint(0, 1) if end else 0
         for tile in range(-(-rows // ROWS)):
             near, diagonal, tail, left, right, extra, seen_from = blocks_of(
-                tile, begin, end, begin, end, begin, mean, sizes, settings
+                tile, entry, mean, sizes, settings
             )
             count_of = diagonal + tail + left + right
             taken = [block_at(j, near, diagonal, tail, left, right, capacity, block) for j in range(count_of)]
