@@ -35,7 +35,7 @@ def sweep(*arguments: str) -> subprocess.CompletedProcess[str]:
     [
         pytest.param("samples", None, marks=BESIDE),
         pytest.param("decode", len(FAST_LONG_DECODES), marks=SLOW),
-        *(("skipping", 7), ("unfused", 6), ("blocks", 12)),
+        *(("skipping", 8), ("unfused", 6), ("blocks", 12)),
         pytest.param("hidden", 7, marks=BESIDE),
     ],
 )
