@@ -86,9 +86,7 @@ def tiles_of(seed: int, count: int) -> Iterator[Tile]:
         entry = SimpleNamespace(begin_seen=begin, begin=begin, end=end, begin_near=begin, end_near=end)
         mean = draw.randint(0, 1) if end else 0
         for tile in range(-(-rows // ROWS)):
-            near, diagonal, tail, left, right, extra, seen_from = blocks_of(
-                tile, entry, mean, sizes, settings
-            )
+            near, diagonal, tail, left, right, extra, seen_from = blocks_of(tile, entry, mean, sizes, settings)
             count_of = diagonal + tail + left + right
             taken = [block_at(j, near, diagonal, tail, left, right, capacity, block) for j in range(count_of)]
             edge = diagonal + tail
