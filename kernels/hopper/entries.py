@@ -17,7 +17,6 @@ FAR = gl.constexpr(-1e38)
 NEAR = gl.constexpr(-64.0)
 """A key whose additive mask is not above this is no place to look for the maximum of a row."""
 
-
 LONGEST_BLOCK = gl.constexpr(256)
 """Keys; no block has more."""
 
@@ -28,8 +27,8 @@ CHUNK = gl.constexpr(128)
 
 
 @gluon.jit
-def _keys_from(start):
-    return start + gl.arange(0, SPAN, layout=gl.BlockedLayout([1], [32], [1], [0]))
+def _keys_from(start, COUNT: gl.constexpr = SPAN):
+    return start + gl.arange(0, COUNT, layout=gl.BlockedLayout([1], [32], [1], [0]))
 
 
 @gluon.jit
@@ -182,7 +181,7 @@ def find_plain(entry, start, mask, mask_column, s_kv, settings):
     if not settings.LENGTHS:
         chunk = start // CHUNK * CHUNK
         chunk_end = gl.minimum(chunk + CHUNK, s_kv)
-        key = chunk + gl.arange(0, CHUNK, layout=gl.BlockedLayout([1], [32], [1], [0]))
+        key = _keys_from(chunk, CHUNK)
         loaded = gl.load(mask + key.to(gl.int64) * mask_column, mask=key < s_kv, other=0)
         if settings.ADDITIVE:
             says = (loaded.to(gl.float32) != 0.0) & (key < s_kv)

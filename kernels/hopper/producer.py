@@ -171,6 +171,16 @@ def _told(shared, slot, field):
 
 
 @gluon.jit
+def _sides_told(shared, slot, settings):
+    """How many blocks to take left and right of those that are compared key by key."""
+    left = _told(shared, slot, LEFT)
+    right = gl.to_tensor(0)
+    if settings.FORM == FORM_SYMMETRIC:
+        right = _told(shared, slot, RIGHT)
+    return left, right
+
+
+@gluon.jit
 def _copy_as_told(step, queries_sent, shared, sizes, query_map, key_map, value_map, settings):
     """All copies of a pass, as the scout decides: (the counters that it was given)."""
     QUERIES: gl.constexpr = settings.QUERIES
@@ -186,11 +196,9 @@ def _copy_as_told(step, queries_sent, shared, sizes, query_map, key_map, value_m
             kv_head = _told(shared, slot, KV_HEAD)
             first = _told(shared, slot, FIRST)
             diagonal_blocks = _told(shared, slot, DIAGONAL_BLOCKS)
-            left = _told(shared, slot, LEFT)
-            right = gl.to_tensor(0)
+            left, right = _sides_told(shared, slot, settings)
             tail = gl.to_tensor(0)
             if settings.FORM == FORM_SYMMETRIC:
-                right = _told(shared, slot, RIGHT)
                 tail = _told(shared, slot, TAIL)
             extra = _told(shared, slot, EXTRA)
             shift = _told(shared, slot, SHIFT)
@@ -213,9 +221,7 @@ def _copy_as_told(step, queries_sent, shared, sizes, query_map, key_map, value_m
                 if settings.SKIP:
                     if j == certified_after:
                         mbarrier.wait(shared.certificate_ready, noted & 1)
-                        left = _told(shared, slot, LEFT)
-                        if settings.FORM == FORM_SYMMETRIC:
-                            right = _told(shared, slot, RIGHT)
+                        left, right = _sides_told(shared, slot, settings)
                         keyed = diagonal_blocks + tail + left + right
                         blocks = keyed + extra
         queries_sent += 1

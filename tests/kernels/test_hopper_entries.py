@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import FunctionType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("triton")
 
 from alibi_rewriter.kernels.hopper import entries
+from on_numbers import on_numbers
 
 FIELDS = ("number", "begin_seen", "begin", "end", "begin_near", "end_near", "plain_from", "plain_to", "shift")
 LOWEST = float(np.finfo(np.float32).min)
@@ -58,11 +59,7 @@ def new_entry(*values: Any) -> SimpleNamespace:
     return SimpleNamespace(**dict(zip(FIELDS, values, strict=True)))
 
 
-NAMES = {name: getattr(value, "value", value) for name, value in vars(entries).items()}
-"""The module's names on numbers; its functions find each other there."""
-NAMES |= {"gl": PLAIN, "Entry": new_entry}
-for _name in ("_look", "_first", "_end", "_keys_from", "_visible_keys", "find_plain"):
-    NAMES[_name] = FunctionType(getattr(entries, _name).fn.__code__, NAMES, _name)
+NAMES = on_numbers(entries, PLAIN, Entry=new_entry)
 visible_keys, find_plain = NAMES["_visible_keys"], NAMES["find_plain"]
 
 

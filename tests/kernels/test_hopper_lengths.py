@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from types import FunctionType, SimpleNamespace
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +13,7 @@ pytest.importorskip("triton")
 
 from alibi_rewriter.kernels.hopper import entries, tiles
 from alibi_rewriter.kernels.hopper.shared import FORM_CAUSAL, FORM_LINEAR, FORM_SYMMETRIC
+from on_numbers import on_numbers
 
 ROWS = 128
 """Of a tile."""
@@ -32,13 +32,8 @@ PLAIN = SimpleNamespace(
 )  # fmt: skip
 
 
-def plainly(function: Any) -> Callable[..., Any]:
-    """A function of the kernel on numbers."""
-    names = {name: getattr(value, "value", value) for name, value in function.fn.__globals__.items()}
-    return FunctionType(function.fn.__code__, {**names, "gl": PLAIN}, function.fn.__name__)
-
-
-blocks_of, block_at, keys_there = (plainly(f) for f in (tiles.blocks_of, tiles.block_at, entries.keys_there))
+OF_TILES, OF_ENTRIES = (on_numbers(module, PLAIN) for module in (tiles, entries))
+blocks_of, block_at, keys_there = OF_TILES["blocks_of"], OF_TILES["block_at"], OF_ENTRIES["keys_there"]
 
 
 @dataclass(frozen=True)
@@ -158,7 +153,7 @@ def test_rows_without_keys_are_told_to_the_consumers(drawn: list[Tile]) -> None:
 
 @pytest.mark.parametrize("empty_mean", [0, 1])
 def test_every_tile_is_written_once_and_a_shared_mean_is_that_of_its_rows(empty_mean: int) -> None:
-    shared = plainly(tiles.shared_mean)
+    shared = OF_TILES["shared_mean"]
     settings = SimpleNamespace(CONSUMERS=2, FORM=FORM_CAUSAL)
     dice = random.Random(0)
     many = 0
