@@ -73,6 +73,9 @@ HOPPER_THREE = {"CONSUMER_REGISTERS": 160, "PRODUCER_REGISTERS": 32}
 HOPPER_OPTIONS: dict[str, tuple[Any, ...]] = {}
 """Further options and their values, preferred ones first; None leaves the option to the kernel and is not written."""
 
+BY_PRODUCT: dict[str, tuple[Any, ...]] = {"TERMS": (True, None)}
+"""What differs by key as a product of its own, or added by the threads."""
+
 
 def varied(
     tiles: Sequence[TileSize], fixed: Mapping[str, Any], options: Mapping[str, Sequence[Any]]
@@ -95,13 +98,14 @@ def _both(*shapes: Shape) -> tuple[Shape, ...]:
     return tuple(dataclasses.replace(shape, dtype=dtype) for shape in shapes for dtype in ("bfloat16", "float16"))
 
 
-def _hopper_candidates(padded: int, *, more_keys_first: bool = True) -> tuple[Candidate, ...]:
-    """The tiles of a padded head size, each with what it takes."""
+def _hopper_candidates(padded: int, *, more_keys_first: bool = True, terms: bool = False) -> tuple[Candidate, ...]:
+    """The tiles of a padded head size, each with what it takes; with ``terms`` with and without TERMS."""
     found: list[Candidate] = []
     tiles = HOPPER_TILES[padded]
+    options = {**HOPPER_OPTIONS, **(BY_PRODUCT if terms else {})}
     for tile in tiles if more_keys_first else tiles[::-1]:
         fixed: dict[str, Any] = {"QUERIES": 1} if padded == 256 else {}
-        found += varied((tile,), {**fixed, **(HOPPER_THREE if tile[0] == 192 else {})}, HOPPER_OPTIONS)
+        found += varied((tile,), {**fixed, **(HOPPER_THREE if tile[0] == 192 else {})}, options)
     return tuple(found)
 
 
@@ -115,14 +119,16 @@ def _hopper() -> Iterator[Kind]:
         if size == 64:
             wide = Shape(1, 12, 12, 2048, 2048, size, False)
             spares = [{"size": "wide_saves", "at_least": 10}, {"size": "s_kv", "at_most": 3071}]
-            yield Kind(
-                f"hopper {low}-{high} spared rounds",
-                {**for_size, "positions": False, "key_bias": False, "causal": False, "symmetric": True,
-                 "conditions": spares},
-                candidates, _both(wide, dataclasses.replace(wide, extra="additive keys")),
-            )  # fmt: skip
+            for masked in (True, False):
+                yield Kind(
+                    f"hopper {low}-{high} spared rounds{' key mask' if masked else ''}",
+                    {**for_size, "positions": False, "key_bias": False, "masked": masked, "causal": False,
+                     "symmetric": True, "conditions": spares},
+                    _hopper_candidates(size, terms=masked),
+                    _both(dataclasses.replace(wide, extra="additive keys") if masked else wide),
+                )  # fmt: skip
             biased = dataclasses.replace(many, batch=64, extra="key bias")
-            by_product = varied(HOPPER_TILES[64][:2], {}, {"TERMS": (True, None)})
+            by_product = varied(HOPPER_TILES[64][:2], {}, BY_PRODUCT)
             yield Kind(
                 f"hopper {low}-{high} short key bias",
                 {**for_size, "key_bias": True, "causal": False, "symmetric": True,
@@ -138,6 +144,14 @@ def _hopper() -> Iterator[Kind]:
                 f"hopper {low}-{high} positions", {**for_size, "positions": True},
                 by_product, _both(positions),
             )  # fmt: skip
+            for causal in (False, True):
+                form = {"causal": causal, "symmetric": not causal}
+                yield Kind(
+                    f"hopper {low}-{high} row{' causal' if causal else ''} key mask",
+                    {**for_size, **form, "masked": True, "conditions": [{"size": "s_kv", "at_most": 512}]},
+                    by_product,
+                    _both(dataclasses.replace(many, batch=64, s_q=256, s_kv=256, causal=causal, extra="additive keys")),
+                )  # fmt: skip
             for causal, masked in itertools.product((False, True), repeat=2):
                 most = 1024 if causal or masked else 512
                 shape = dataclasses.replace(many, batch=64, s_q=most // 2, s_kv=most // 2, causal=causal)

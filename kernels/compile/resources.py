@@ -51,7 +51,7 @@ def row_name(request: KernelRequest, configuration: Configuration) -> str:
     """How the table calls a kernel."""
     return " ".join((
         f"sm_{configuration.arch}", configuration.role, configuration.engine, request.op_type, request.dtype,
-        f"d{request.head_dim}", configuration.tile.text,
+        f"d{request.head_dim}", configuration.tile.text, *(["terms"] if configuration.options.get("TERMS") else []),
     ))  # fmt: skip
 
 

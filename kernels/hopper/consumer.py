@@ -7,7 +7,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma, warpgroup_mma_wait
 
 from .hidden import clear_hidden, clear_strange
-from .lifting import declare_outgrown, lifts, settled
+from .lifting import UNSEEN, declare_outgrown, lifts, settled
 from .output import finish, hand_over_repeat_mask, wait_written
 from .products import (
     add_awaited_values,
@@ -47,6 +47,7 @@ from .shared import (  # fmt: skip
     clear_repeat_mask,
     clears_hidden,
     needs_repeat,
+    phase_of,
     read_tile_info,
     release,
     set_up_barriers,
@@ -121,8 +122,8 @@ def _start(products, step, queries_seen, me):
     SEARCHES: gl.constexpr = not (me.FIXED_MAX and settings.MAX_FROM_RAW_SCORES)
     weights, _, peak = edge_weights(products, peak, vector, start, said, line, me, SEARCHES)
     if lifts(me) and (settings.MASK or settings.MASK_ROWS):
-        # A row that sees no key there goes by zero.  If that was far too much, its tile is done again.
-        peak = gl.where(peak == float("-inf"), 0.0, peak)
+        # A row that sees no key there starts low.  If that was far too much or too little, its tile is done again.
+        peak = gl.where(peak == float("-inf"), -UNSEEN, peak)
     if clears_hidden(settings) and not me.FIXED_MAX:
         clear_hidden(step, vector, me)
     return NearBlocks(tile, first, diagonal_blocks, edges), left, right, line, peak, Anchors(before, behind), weights
@@ -277,6 +278,8 @@ def _consume_pass(
             stop += read_tile_info(shared, slot, EXTRA)
             empty = gl.zeros([ROWS_PER_CONSUMER], dtype=gl.int32, layout=BY_ROW)
             while j < stop:
+                # There are no keys, but all who tell of them are to have told before the stage is given back.
+                mbarrier.wait(shared.key_full.index(stage_of(step, settings)), phase_of(step, settings))
                 out, sums, peak = _add_last(weights, out, sums, peak, j > 1, step, me)
                 if settings.MASK_ROWS:
                     # Which rows see no key shows in their sums, once the last block that has keys is in them.

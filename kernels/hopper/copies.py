@@ -28,6 +28,14 @@ def copy_keys(key_map, batch, kv_head, block, shift, stage, shared, settings):
 
 
 @gluon.jit
+def copy_keys_ahead(key_map, batch, kv_head, block, shared, settings):
+    """Has the keys that a program will probably need first copied to the first stage."""
+    mbarrier.expect(shared.ahead, key_map.block_type.nbytes)
+    tma.async_copy_global_to_shared(
+        key_map, [batch, kv_head, block * settings.BLOCK_N, 0], shared.ahead, shared.key_tile.index(0))  # fmt: skip
+
+
+@gluon.jit
 def copy_keys_if(needed, key_map, batch, kv_head, block, shift, stage, shared, settings):
     """As :func:`copy_keys`, if they are ``needed``: a block of the mean of all values takes no keys."""
     if needed:

@@ -21,8 +21,8 @@ Masks (boolean or additive) that differ by key only, key biases and key position
 (``scout``) computes it for every block and puts it next to the keys, and the consumers add it to the products.
 Where there is such a vector, the scout decides about tiles and blocks, too, and the producer copies. With TERMS
 it comes by a second, small product instead: ones times the vector, cut into three bfloat16. Then the loop is that
-of the plain form. Blocks about which a mask says nothing are found once per batch entry and cost nothing after
-that. Blocks before the first and after the last visible key are left out. Rows that see no key are known
+of the plain form. Without TERMS, blocks about which a mask says nothing are found once per batch entry and cost nothing
+after that. Blocks before the first and after the last visible key are left out. Rows that see no key are known
 beforehand from the first visible one; they get the mean of ``value`` from extra blocks with equal weights at the
 end of their tile.
 
@@ -118,6 +118,8 @@ def alibi_prefill_hopper(
         for i in gl.static_range(STAGES):
             block_info.index(i).store(gl.zeros([1], gl.int32, gl.BlockedLayout([1], [32], [4], [0])))
     BY_TERMS: gl.constexpr = VECTOR and TERMS
+    # A product adds something to every block, if it adds something to one.
+    EACH: gl.constexpr = EVERY or BY_TERMS
     TERM: gl.constexpr = gl.NVMMASharedLayout.get_default_for([BLOCK_N, TERM_COLUMNS], gl.bfloat16)
     term_tile = gl.allocate_shared_memory(
         gl.bfloat16, [STAGES if BY_TERMS else 1, BLOCK_N if BY_TERMS else 8, TERM_COLUMNS], TERM)  # fmt: skip
@@ -149,19 +151,21 @@ def alibi_prefill_hopper(
     certificate_ready = gl.allocate_shared_memory(gl.int64, [1], BARRIER)
     ready = gl.allocate_shared_memory(gl.int64, [1], BARRIER)
     told = query_full
+    ahead = ready
     if VECTOR:
+        ahead = gl.allocate_shared_memory(gl.int64, [1], BARRIER)
         told = gl.allocate_shared_memory(gl.int64, [QUERIES, 1], BARRIER)
     # The other barriers are set up by the partitions, side by side (``set_up_barriers``).
     mbarrier.init(ready, count=CONSUMERS + 1)
     fence_async_shared()
-    settings = Settings(FORM, FIXED_MAX, MAX_FROM_RAW_SCORES, SKIP, MASK, ADDITIVE, POSITIONS, EVERY, BY_TERMS,
+    settings = Settings(FORM, FIXED_MAX, MAX_FROM_RAW_SCORES, SKIP, MASK, ADDITIVE, POSITIONS, EACH, BY_TERMS,
                         MASK_ROWS, READS, WINDOW, ROW_TWINS, LIFTS, BUNDLE_MIB, D, V, BLOCK_N, STAGES, QUERIES,
                         CONSUMERS, LEAST_TOTAL, LENGTHS)  # fmt: skip
     sizes = Sizes(gl.to_tensor(batch_size), gl.to_tensor(heads), gl.to_tensor(group), gl.to_tensor(s_q),
                   gl.to_tensor(s_kv))  # fmt: skip
     shared = Shared(query_tile, key_tile, value_tile, output_tile, vector_tile, block_info, term_tile, picks, ones,
                     tile_info, wants_repeat, repeat_mask, bounds, query_full, query_empty, key_full, value_full, freed,
-                    verdict_ready, weighed, certificate_ready, ready, told)  # fmt: skip
+                    verdict_ready, weighed, certificate_ready, ready, told, ahead)  # fmt: skip
     pointer = gl.to_tensor(0)
     if READS:
         pointer = mask

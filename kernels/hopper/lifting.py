@@ -20,6 +20,9 @@ from .products import packed_weights, rescaled
 ROOM = gl.constexpr(3.0)
 """The largest weight of a lifted row is 2^-ROOM.  It may grow by 2^18 before the row is lifted again, and the row's sum
 is not below LEAST_TOTAL."""
+UNSEEN = gl.constexpr(24.0)
+"""By how many powers of two below a score of zero a row starts that sees no key of the first block.  Its maximum may be
+lifted by MOST later, and it cannot be lowered."""
 MOST = gl.constexpr(125.0)
 """A row that would have to be lifted by more powers of two is left to the second pass: the factor has no value."""
 

@@ -9,7 +9,7 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier
 
-from .copies import copy_keys, copy_keys_if, copy_queries, copy_values
+from .copies import copy_keys, copy_keys_ahead, copy_keys_if, copy_queries, copy_values
 from .entries import no_entry
 from .order import dealt_tile, drawn_tile, drawn_tiles, order_of
 from .rows import codes_of, count_needed, next_block
@@ -38,7 +38,7 @@ from .shared import (  # fmt: skip
 )
 from .skipping import AHEAD, worth_a_try
 from .telling import TileBlocks, TilePlace, certify, describe, end_pass
-from .tiles import block_at, blocks_of
+from .tiles import block_at, blocks_of, usual_start
 from .weights import natural
 
 
@@ -181,8 +181,38 @@ def _sides_told(shared, slot, settings):
 
 
 @gluon.jit
-def _copy_as_told(step, queries_sent, shared, sizes, query_map, key_map, value_map, settings):
-    """All copies of a pass, as the scout decides: (the counters that it was given)."""
+def _copy_ahead(shared, sizes, query_map, key_map, settings):
+    """Has queries and keys of this program's first tile copied before the scout tells which (MASK, D <= 64).
+
+    Where tiles are dealt it does not depend on the mask which tile comes first, and it seldom does which keys come
+    first in it.  A launch of a few tiles would notice if the wait for the mask came before that for the keys.
+
+    Returns:
+        Whether queries are on their way, and which block of keys is, or -1.
+    """
+    block = gl.to_tensor(-1)
+    queried = gl.to_tensor(False)
+    if settings.MASK and settings.D <= 64 and not drawn_tiles(settings):
+        order = order_of(gl.cdiv(sizes.s_q, ROWS_PER_CONSUMER * settings.CONSUMERS), sizes, settings)
+        zero = gl.to_tensor(0)
+        _, _, batch_head, tile, queried = dealt_tile(zero, zero, 0, order, shared, sizes, settings)
+        if queried:
+            batch = batch_head // sizes.heads
+            head = batch_head - batch * sizes.heads
+            if not settings.LENGTHS:
+                # Lengths may shift the keys.
+                block = usual_start(tile, sizes, settings)
+                copy_keys_ahead(key_map, batch, head // sizes.group, block, shared, settings)
+            copy_queries(query_map, batch, head, tile, zero, shared, settings)
+    return queried, block
+
+
+@gluon.jit
+def _copy_as_told(step, queries_sent, queried, ahead, shared, sizes, query_map, key_map, value_map, settings):
+    """All copies of a pass, as the scout decides: (the counters that it was given).
+
+    ``queried`` and ``ahead`` say what of the first tile is on its way already, as :func:`_copy_ahead` does.
+    """
     QUERIES: gl.constexpr = settings.QUERIES
     BLOCK_N: gl.constexpr = settings.BLOCK_N
     tile = gl.to_tensor(0)
@@ -192,7 +222,9 @@ def _copy_as_told(step, queries_sent, shared, sizes, query_map, key_map, value_m
         tile = _told(shared, slot, TILE)
         if tile >= 0:
             batch = _told(shared, slot, BATCH)
-            copy_queries(query_map, batch, _told(shared, slot, HEAD), tile, slot, shared, settings)
+            if not queried:
+                copy_queries(query_map, batch, _told(shared, slot, HEAD), tile, slot, shared, settings)
+            queried = gl.to_tensor(False)
             kv_head = _told(shared, slot, KV_HEAD)
             first = _told(shared, slot, FIRST)
             diagonal_blocks = _told(shared, slot, DIAGONAL_BLOCKS)
@@ -214,7 +246,13 @@ def _copy_as_told(step, queries_sent, shared, sizes, query_map, key_map, value_m
                 block = block_at(j, first, diagonal_blocks, tail, left, right, sizes.s_kv, BLOCK_N)
                 stage = stage_of(step, settings)
                 mbarrier.wait(shared.freed.index(stage), phase_of(step, settings) ^ 1, pred=step >= settings.STAGES)
-                copy_keys_if(j < keyed, key_map, batch, kv_head, block, shift, stage, shared, settings)
+                there = gl.to_tensor(False)
+                if ahead >= 0:
+                    # They have to be there in any case before others come to their place.
+                    mbarrier.wait(shared.ahead, 0)
+                    there = (ahead == block) & (j < keyed)
+                    ahead = gl.to_tensor(-1)
+                copy_keys_if((j < keyed) & (not there), key_map, batch, kv_head, block, shift, stage, shared, settings)
                 copy_values(value_map, batch, kv_head, block, shift, step, stage, shared, settings)
                 step += 1
                 j += 1
@@ -232,9 +270,15 @@ def _copy_as_told(step, queries_sent, shared, sizes, query_map, key_map, value_m
 def produce_as_told(shared, sizes, query_map, key_map, value_map, settings):
     """The producer warp beside a scout: nothing but copies."""
     set_up_barriers(shared, settings, settings.CONSUMERS)
+    queried, ahead = _copy_ahead(shared, sizes, query_map, key_map, settings)
     mbarrier.wait(shared.ready, 0)
     zero = gl.to_tensor(0)
-    step, queries_sent = _copy_as_told(zero, zero, shared, sizes, query_map, key_map, value_map, settings)
+    step, queries_sent = _copy_as_told(
+        zero, zero, queried, ahead, shared, sizes, query_map, key_map, value_map, settings
+    )
     if settings.FIXED_MAX:
         if needs_repeat(shared, settings, 1) != 0:
-            _copy_as_told(step, queries_sent, shared, sizes, query_map, key_map, value_map, settings)
+            none = gl.to_tensor(-1)
+            _copy_as_told(
+                step, queries_sent, gl.to_tensor(False), none, shared, sizes, query_map, key_map, value_map, settings
+            )

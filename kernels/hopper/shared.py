@@ -134,6 +134,7 @@ class Shared:
     certificate_ready: gl.shared_memory_descriptor
     ready: gl.shared_memory_descriptor
     told: gl.shared_memory_descriptor
+    ahead: gl.shared_memory_descriptor
 
 
 @gluon.constexpr_function
@@ -177,6 +178,8 @@ def set_up_barriers(shared, settings, PART: gl.constexpr):
             mbarrier.init(shared.query_full.index(i), count=2)
             if scouts(settings):
                 mbarrier.init(shared.told.index(i), count=1)
+        if scouts(settings):
+            mbarrier.init(shared.ahead, count=1)
     fence_async_shared()
     release(shared.ready)
 

@@ -13,8 +13,9 @@ def blocks_of(tile, entry, empty_mean, sizes, settings):
     """Cuts the keys of a tile into blocks.
 
     The blocks that are compared key by key are those of the diagonal.  If all keys there are hidden, it is the nearest
-    block with a visible key, so that rows find their maximum early.  With an additive mask that is one whose mask is
-    near zero, and all between it and the diagonal are compared, too.
+    block with a visible key, so that rows find their maximum early.  With an additive mask it is one whose mask is near
+    zero, if it lies left of the diagonal, and all between it and the diagonal are compared, too.  To the right it is
+    the first block that is read: the bias of those before it is that of keys left of all rows.
 
     Returns:
         FIRST, DIAGONAL_BLOCKS, TAIL, LEFT, RIGHT, EXTRA and SEEN_FROM as ``shared`` explains them.
@@ -37,7 +38,10 @@ def blocks_of(tile, entry, empty_mean, sizes, settings):
     if settings.MASK:
         near = gl.maximum(gl.minimum(near, entry.end_near - 1), 0)
         if settings.FORM == FORM_SYMMETRIC:
-            near = gl.maximum(near, gl.minimum(entry.begin_near, s_kv - 1))
+            near = gl.maximum(near, gl.minimum(entry.begin, s_kv - 1))
+        if settings.FORM == FORM_CAUSAL:
+            # Keys before the first visible one are not read, if a row sees any.
+            near = gl.where(entry.begin < last_row, gl.maximum(near, entry.begin), near)
         beyond = gl.maximum(gl.minimum(beyond, entry.end), near + 1)
     first = near // BLOCK_N
     diagonal_blocks = gl.cdiv(beyond, BLOCK_N) - first
@@ -59,6 +63,16 @@ def blocks_of(tile, entry, empty_mean, sizes, settings):
         tail = gl.where((last * BLOCK_N < entry.end) & (last >= crossed), 1, 0)
         right = gl.maximum(whole - crossed, 0)
     return first, diagonal_blocks, tail, left, right, extra, seen_from
+
+
+@gluon.jit
+def usual_start(tile, sizes, settings):
+    """The block that a tile starts with if nothing hides the keys there."""
+    rows_per_tile: gl.constexpr = ROWS_PER_CONSUMER * settings.CONSUMERS
+    near = tile * rows_per_tile + sizes.s_kv - sizes.s_q
+    if settings.FORM == FORM_LINEAR:
+        near = sizes.s_kv - 1
+    return near // settings.BLOCK_N
 
 
 @gluon.jit

@@ -76,9 +76,9 @@ def _lines(intercepts, gradient, settings):
 def by_vector(settings, FIXED_MAX):
     """Whether a vector brings what differs by key only, bias included; else the products have it already.
 
-    Positions and a key bias say something about every key (EVERY).  Where they do not come by a product of their own
-    (TERMS), a vector in the FMA's addend costs an addition for two scores; a vector added to the products would cost
-    one for each.
+    Positions and a key bias say something about every key (EVERY), and so do masks with TERMS.  Where they do not come
+    by a product of their own (TERMS), a vector in the FMA's addend costs an addition for two scores; a vector
+    added to the products would cost one for each.
     """
     if settings.EVERY:
         return not (FIXED_MAX and settings.TERMS)

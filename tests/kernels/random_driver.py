@@ -141,7 +141,7 @@ def _mask(request: KernelRequest, sizes: tuple[int, int, int, int], dice: random
     else:
         dtype = getattr(torch, request.mask_dtype)
         lowest = float(torch.finfo(dtype).min)
-        hiding = dice.choice((float("-inf"), lowest, lowest, -1e4, -50.0))
+        hiding = dice.choice((float("-inf"), lowest, lowest, -1e4, -50.0, -80.0))
         soft = dice.choice((0.0, 0.0, 1.0, 4.0))
         values = soft * torch.randn(shape, device="cuda") + dice.choice((0.0, 0.0, 0.0, 30.0, -1e4))
         found = torch.where(keep, values, hiding).to(dtype)

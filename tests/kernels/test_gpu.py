@@ -390,6 +390,47 @@ def test_keys_hidden_or_placed(index: int, dtype: str, worker: Worker) -> None:
     shown(keyed_request(index, dtype))
 
 
+SOFT = (
+    # S_q, S_kv, D, form, which keys are soft, what the mask adds there
+    (512, 512, 64, "symmetric", "left", -80.0),
+    (400, 512, 64, "symmetric", "left", -80.0),
+    (400, 512, 64, "causal", "left", -80.0),
+    (512, 512, 64, "symmetric", "right", -80.0),
+    (1300, 1300, 64, "symmetric", "left", -90.0),
+    (1300, 1400, 128, "symmetric", "left", -70.0),
+    (1300, 1400, 128, "causal", "left", -9984.0),
+    (900, 900, 128, "linear", "right", -80.0),
+    (900, 900, 64, "symmetric", "both", -80.0),
+)  # fmt: skip
+"""Additive masks by key that hide nothing and add so little to some keys that rows look for their maximum elsewhere."""
+
+
+@needs_device
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("index", range(len(SOFT)))
+def test_keys_that_a_mask_hardly_lets_be_seen(index: int, dtype: str, worker: Worker) -> None:
+    s_q, s_kv, depth, form, side, soft = SOFT[index]
+    rng = np.random.default_rng(index)
+    shapes = ((2, 4, s_q, depth), (2, 4, s_kv, depth), (2, 4, s_kv, depth))
+    query, key, value = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
+    mask = np.zeros((2, 1, 1, s_kv), np.float32)
+    if side in ("left", "both"):
+        mask[..., : s_kv * 5 // 16] = soft
+    if side in ("right", "both"):
+        mask[..., s_kv * 9 // 16 :] = soft
+    # The bias of a steep slope makes up for the mask.
+    slopes = np.array([1.0, 0.5, 0.06, 1e-3], np.float32)
+    case = Case(query, key, value, slopes, depth**-0.5, form == "symmetric", form == "causal", None, mask, True)
+    case = as_seen(case, dtype)
+    request = KernelRequest.of(
+        symmetric=case.symmetric, causal=case.causal, positions=False, mask_dtype=dtype, dtype=dtype, head_dim=depth
+    )
+    output = launch(loaded(request, (BufferLayout(),), worker), case, dtype, dtype, "BHSD")
+    wanted = attend(case)
+    error = np.linalg.norm(output - wanted) / np.linalg.norm(wanted)
+    assert error <= {"bfloat16": 5e-3, "float16": 1e-3}[dtype]
+
+
 def rowed_case(index: int, dtype: str) -> tuple[Case, str]:
     """The numbered entry of ROWED as a type sees it, and the type of its mask: as the others', or float32."""
     batch, heads, kv_heads, s_q, s_kv, depth, form, kind, of_mask, mean = ROWED[index]

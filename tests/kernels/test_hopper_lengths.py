@@ -124,8 +124,50 @@ def test_nothing_is_read_that_no_row_needs(drawn: list[Tile]) -> None:
         if tile.keys and tile.key_of_row[-1] >= tile.begin:
             for number in (*tile.crossed, *tile.far):
                 assert number * tile.block < tile.end, tile
-            for number in tile.far:
+            for number in tile.far if tile.form == FORM_LINEAR.value else (*tile.crossed, *tile.far):
                 assert (number + 1) * tile.block > tile.begin, tile
+
+
+def test_rows_that_see_keys_see_one_in_the_first_block(drawn: list[Tile]) -> None:
+    """There the first pass looks for their maximum."""
+    found = 0
+    for tile in drawn:
+        if tile.form == FORM_CAUSAL.value:
+            first = range(tile.crossed[0] * tile.block, (tile.crossed[0] + 1) * tile.block)
+            for row in tile.key_of_row:
+                seen = tile.visible(row)
+                assert not seen or (seen[0] < first.stop and seen[-1] >= first.start), tile
+            found += tile.key_of_row[0] < tile.begin <= tile.key_of_row[-1]
+    assert found > 100
+
+
+def test_soft_masks_leave_out_no_key_and_compare_what_is_not_seen_whole() -> None:
+    """Additive masks: keys near zero are some of those that are read."""
+    dice = random.Random(1)
+    for _ in range(3000):
+        form = dice.choice([FORM_CAUSAL, FORM_SYMMETRIC]).value
+        block, keys = dice.choice([64, 128]), dice.randint(1, 900)
+        rows = dice.randint(1, keys)
+        ends = sorted(dice.randint(0, keys) for _ in range(4))
+        begin, begin_near, end_near, end = ends if ends[1] < ends[2] else (ends[0], ends[0], ends[3], ends[3])
+        if begin == end:
+            begin, end, begin_near, end_near = keys, 0, keys, 0
+        entry = SimpleNamespace(begin_seen=0, begin=begin, end=end, begin_near=begin_near, end_near=end_near)
+        settings = SimpleNamespace(BLOCK_N=block, CONSUMERS=2, FORM=form, MASK=True)
+        for tile in range(-(-rows // ROWS)):
+            cut = blocks_of(tile, entry, 0, SimpleNamespace(s_q=rows, s_kv=keys), settings)
+            _, diagonal, tail, left, right, _, _ = cut
+            taken = [block_at(j, *cut[:5], keys, block) for j in range(diagonal + tail + left + right)]
+            assert len(set(taken)) == len(taken)
+            top = tile * ROWS + keys - rows
+            below = min(top + ROWS, keys)
+            for row in range(top, below):
+                last = min(end, row + 1) if form == FORM_CAUSAL.value else end
+                if begin < last:
+                    assert set(range(begin // block, (last - 1) // block + 1)) <= set(taken)
+            for number in taken[diagonal + tail :]:
+                seen_whole = (number + 1) * block <= top + 1
+                assert seen_whole or (form == FORM_SYMMETRIC.value and number * block >= below - 1)
 
 
 def test_the_blocks_lie_in_memory_where_the_keys_are(drawn: list[Tile]) -> None:
