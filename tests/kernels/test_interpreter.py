@@ -35,7 +35,8 @@ def sweep(*arguments: str) -> subprocess.CompletedProcess[str]:
     [
         pytest.param("samples", None, marks=BESIDE),
         pytest.param("decode", len(FAST_LONG_DECODES), marks=SLOW),
-        *(("skipping", 8), ("unfused", 6), ("blocks", 12)),
+        pytest.param("skipping", 8, marks=BESIDE),
+        *(("unfused", 6), ("blocks", 12)),
         pytest.param("hidden", 7, marks=BESIDE),
     ],
 )
