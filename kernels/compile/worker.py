@@ -158,7 +158,7 @@ def hopper_constants(request: KernelRequest, tile: Tile, skip: bool, looks: bool
         "STAGES": tile.stages, "CONSUMERS": tile.block_m // 64, "SKIP": skip, "QUERIES": 2, "FIXED_MAX": True,
         "MAX_FROM_RAW_SCORES": raw, "ROW_TWINS": wide and (form != 2 or raw), "LIFTS": not wide,
         "LEAST_TOTAL": 2.0**-96 if wide else 2.0**-4, "LENGTHS": variant.lengths, "BUNDLE_MIB": bundle,
-        # A producer that looks at masks needs more.
+        # Where a scout looks at masks, or a producer walks over them, that warp needs more.
         "CONSUMER_REGISTERS": 232 if roomy else 240, "PRODUCER_REGISTERS": 40 if roomy else 24,
     }  # fmt: skip
 

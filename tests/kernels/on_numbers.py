@@ -2,8 +2,47 @@
 
 from __future__ import annotations
 
-from types import FunctionType, ModuleType
+from dataclasses import dataclass
+from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
+
+import numpy as np
+
+ENTRY = ("number", "begin_seen", "begin", "end", "begin_near", "end_near", "plain_from", "plain_to", "shift")
+"""What ``hopper.entries`` knows of a batch entry."""
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """Where a number of a mask is, or several."""
+
+    memory: Any
+    at: Any = 0
+
+    def __add__(self, other: Any) -> Pointer:
+        return Pointer(self.memory, self.at + other)
+
+
+class Keys(np.ndarray[Any, Any]):
+    """Numbers with the method that the functions ask of a tensor."""
+
+    def to(self, _: object) -> Keys:
+        return self
+
+
+def keys(values: Any) -> Keys:
+    return np.asarray(values).view(Keys)
+
+
+def load(pointer: Pointer, mask: Any, other: Any) -> Keys:
+    """Reads what ``mask`` allows, and nothing else."""
+    found = np.full(mask.shape, other, pointer.memory.dtype)
+    found[mask] = pointer.memory[np.asarray(pointer.at)[mask]]
+    return keys(found)
+
+
+def new_entry(*values: Any) -> SimpleNamespace:
+    return SimpleNamespace(**dict(zip(ENTRY, values, strict=True)))
 
 
 def _plain(value: Any) -> Any:

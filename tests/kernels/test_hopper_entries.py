@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,39 +11,9 @@ import pytest
 pytest.importorskip("triton")
 
 from alibi_rewriter.kernels.hopper import entries
-from on_numbers import on_numbers
+from on_numbers import ENTRY, Pointer, keys, load, new_entry, on_numbers
 
-FIELDS = ("number", "begin_seen", "begin", "end", "begin_near", "end_near", "plain_from", "plain_to", "shift")
 LOWEST = float(np.finfo(np.float32).min)
-
-
-@dataclass(frozen=True)
-class Pointer:
-    """Where a number of a mask is, or several."""
-
-    memory: Any
-    at: Any = 0
-
-    def __add__(self, other: Any) -> Pointer:
-        return Pointer(self.memory, self.at + other)
-
-
-class Keys(np.ndarray[Any, Any]):
-    """Numbers with the method that the functions ask of a tensor."""
-
-    def to(self, _: object) -> Keys:
-        return self
-
-
-def keys(values: Any) -> Keys:
-    return np.asarray(values).view(Keys)
-
-
-def load(pointer: Pointer, mask: Any, other: Any) -> Keys:
-    """Reads what ``mask`` allows, and nothing else."""
-    found = np.full(mask.shape, other, pointer.memory.dtype)
-    found[mask] = pointer.memory[np.asarray(pointer.at)[mask]]
-    return keys(found)
 
 
 PLAIN = SimpleNamespace(
@@ -53,10 +22,6 @@ PLAIN = SimpleNamespace(
     min=lambda x, _: int(x.min()), max=lambda x, _: int(x.max()), BlockedLayout=lambda *_: None, int64=None,
     float32=None, static_assert=lambda _: None,
 )  # fmt: skip
-
-
-def new_entry(*values: Any) -> SimpleNamespace:
-    return SimpleNamespace(**dict(zip(FIELDS, values, strict=True)))
 
 
 NAMES = on_numbers(entries, PLAIN, Entry=new_entry)
@@ -97,7 +62,7 @@ def test_what_is_called_plain_is(additive: bool, column: int, block: int) -> Non
         memory = np.zeros(s_kv * column, mask.dtype)
         memory[::column] = mask
         says = ~mask if not additive else ~(mask == 0)
-        entry = SimpleNamespace(**dict.fromkeys(FIELDS, 0))
+        entry = SimpleNamespace(**dict.fromkeys(ENTRY, 0))
         blocks = rng.permutation(-(-s_kv // block)) if rng.integers(2) else np.arange(-(-s_kv // block))
         for start in (int(number) * block for number in blocks):
             entry, said = find_plain(entry, start, Pointer(memory), column, s_kv, settings)

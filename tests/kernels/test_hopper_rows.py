@@ -12,8 +12,7 @@ pytest.importorskip("triton")
 
 from alibi_rewriter.kernels.hopper import entries, rows, tiles
 from alibi_rewriter.kernels.hopper.shared import FORM_CAUSAL, FORM_LINEAR, FORM_SYMMETRIC
-from on_numbers import on_numbers
-from test_hopper_entries import Pointer, keys, load, new_entry
+from on_numbers import Pointer, keys, load, new_entry, on_numbers
 
 ROWS = 128
 """Of a tile."""
