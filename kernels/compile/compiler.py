@@ -34,9 +34,9 @@ WORKSPACE = (
     Buffer("previous", 4, Extent((Factor(("batch", "heads")), Factor(("s_q",), 128)))),
     Buffer("key_terms", 4, Extent((Factor(("batch", "heads")), Factor(("s_kv",), 64)))),
     Buffer("reach", 8, Extent((Factor(("batch", "heads")), Factor(("s_q",), 128)))),
-    # A byte for a block of MASK_BLOCK keys.
+    # Two bytes for a block of MASK_BLOCK keys.
     Buffer(
-        "blocks", 4, Extent((Factor(("mask_batches", "mask_heads")), Factor(("s_q",), 128), Factor(("s_kv",), 256)))
+        "blocks", 8, Extent((Factor(("mask_batches", "mask_heads")), Factor(("s_q",), 128), Factor(("s_kv",), 256)))
     ),
     Buffer("partial", 4, Extent((Factor(("batch", "heads", "s_q", "splits", "value_dim")),))),
     Buffer("partial_sums", 8, Extent((Factor(("batch", "heads", "s_q", "splits")),))),

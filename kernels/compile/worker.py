@@ -93,7 +93,7 @@ def _argument(
     if name == "rows_first" and not variant.lengths:
         return 0
     if name in ("reach", "ticket", "previous", "blocks"):
-        kind = "*u8" if name == "blocks" else "*i32"
+        kind = "*u16" if name == "blocks" else "*i32"
         return kind, {"name": called, "kind": "pointer", "multiple_of": 16}
     if name == "scale_natural":
         return "fp32", {"name": called, "kind": "float32", "multiple_of": 1}

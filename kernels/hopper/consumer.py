@@ -8,7 +8,7 @@ from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma, warp
 
 from .hidden import clear_hidden, clear_strange
 from .lifting import UNSEEN, declare_outgrown, lifts, settled
-from .output import finish, hand_over_repeat_mask, wait_written
+from .output import finish, goes_to_several, hand_over_repeat_mask, knows_empty, wait_written
 from .products import (
     add_awaited_values,
     add_values,
@@ -75,9 +75,7 @@ from .weights import (
 @gluon.constexpr_function
 def _averages(settings, FIXED_MAX):
     """Whether a tile may end with the mean of all values, for rows that see no key."""
-    if settings.MASK_ROWS:
-        return not FIXED_MAX
-    return settings.MASK and (settings.FORM == FORM_CAUSAL or not FIXED_MAX)
+    return (settings.MASK or settings.MASK_ROWS) and (settings.FORM == FORM_CAUSAL or not FIXED_MAX)
 
 
 @gluon.jit
@@ -137,10 +135,10 @@ def _destination(slot, me):
     """
     seen_from = gl.to_tensor(0)
     copies = gl.to_tensor(1)
-    if me.settings.MASK:
+    if knows_empty(me.settings):
         seen_from = read_tile_info(me.shared, slot, SEEN_FROM)
-        if me.settings.FORM == FORM_CAUSAL:
-            copies = read_tile_info(me.shared, slot, COPIES)
+    if goes_to_several(me.settings):
+        copies = read_tile_info(me.shared, slot, COPIES)
     return (read_tile_info(me.shared, slot, BATCH), read_tile_info(me.shared, slot, HEAD),
             read_tile_info(me.shared, slot, TILE), seen_from, copies)  # fmt: skip
 
@@ -281,7 +279,7 @@ def _consume_pass(
                 # There are no keys, but all who tell of them are to have told before the stage is given back.
                 mbarrier.wait(shared.key_full.index(stage_of(step, settings)), phase_of(step, settings))
                 out, sums, peak = _add_last(weights, out, sums, peak, j > 1, step, me)
-                if settings.MASK_ROWS:
+                if settings.MASK_ROWS and not FIXED_MAX:
                     # Which rows see no key shows in their sums, once the last block that has keys is in them.
                     total = gl.convert_layout(gl.max(sums, 1), BY_ROW)
                     empty = gl.where(j == keyed, (total == 0.0).to(gl.int32), empty)

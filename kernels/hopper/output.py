@@ -12,6 +12,18 @@ LARGEST_TOTAL = gl.constexpr(1.2379400392853803e27)
 """2^90: far from the largest float32, also after the product with a value of up to 2^37."""
 
 
+@gluon.constexpr_function
+def knows_empty(settings):
+    """Whether it is known of a tile which of its first rows see no key, before they are weighed (SEEN_FROM)."""
+    return settings.MASK or (settings.MASK_ROWS and settings.FORM == FORM_CAUSAL)
+
+
+@gluon.constexpr_function
+def goes_to_several(settings):
+    """Whether a tile's output may go to other tiles, too: the mean of rows that see no key (causal form)."""
+    return settings.FORM == FORM_CAUSAL and knows_empty(settings)
+
+
 @gluon.jit
 def _either(one, other):
     return one | other
@@ -51,7 +63,7 @@ def finish(out, sums, repeat_mask, destination, tiles_done, output_map, me):
             strange = gl.sum(out * 0.0, 1)
             sound = sound & (gl.convert_layout(strange, me.row.type.layout) == 0.0)
         sound = sound | (row_as_key >= me.sizes.s_kv)
-        if settings.MASK:
+        if knows_empty(settings):
             sound = sound | ((row_as_key < seen_from) & (weight == 0.0))
         repeat_mask = repeat_mask | gl.where(sound, 0, 1 << (tiles_done & 31))
     inverse = 1.0 / total
@@ -61,7 +73,7 @@ def finish(out, sums, repeat_mask, destination, tiles_done, output_map, me):
     output = me.shared.output_tile.index(me.WHO)
     output.reshape([ROWS_PER_CONSUMER, settings.V]).store(out.to(output.dtype))
     fence_async_shared()
-    if settings.MASK and settings.FORM == FORM_CAUSAL:
+    if goes_to_several(settings):
         while copies > 0:
             tma.async_copy_shared_to_global(output_map, [batch, head, first_row, 0], output)
             first_row += ROWS_PER_CONSUMER * settings.CONSUMERS

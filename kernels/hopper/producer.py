@@ -12,7 +12,7 @@ from triton.experimental.gluon.language.nvidia.hopper import mbarrier
 from .copies import copy_keys, copy_keys_ahead, copy_keys_if, copy_queries, copy_values
 from .entries import no_entry
 from .order import dealt_tile, drawn_tile, drawn_tiles, order_of
-from .rows import codes_of, count_needed, next_block
+from .rows import codes_of, cut_by_rows, next_block, wanted_of
 from .shared import (  # fmt: skip
     BATCH,
     CERTIFIED_AFTER,
@@ -81,7 +81,9 @@ def produce(
         deal = gl.to_tensor(0)
         more = gl.to_tensor(True)
         while more:
+            copies = gl.to_tensor(1)
             if drawn_tiles(settings):
+                done, ticket_before = tiles_done, drawn
                 tiles_done, drawn, more, batch_head, tile, wanted = drawn_tile(
                     tiles_done, drawn, coming, more, number_of_pass, order, previous, shared, sizes, settings
                 )
@@ -90,25 +92,33 @@ def produce(
                     tiles_done, deal, number_of_pass, order, shared, sizes, settings
                 )
                 deal += 1
-            if wanted:
+            if settings.MASK_ROWS:
                 batch = batch_head // sizes.heads
                 head = batch_head - batch * sizes.heads
-                kv_head = head // sizes.group
-                slope = gl.load(slopes + head) * per_natural
                 first, diagonal_blocks, tail, left, right, extra, seen_from = blocks_of(
                     tile, entry, empty_mean, sizes, settings
                 )
-                if settings.MASK_ROWS:
-                    # The codes of an additive mask leave out blocks that only the second pass can weigh.
-                    every = gl.to_tensor(False)
-                    if settings.ADDITIVE:
-                        every = not within
-                    codes = codes_of(blocks_needed, batch, head, tile, mask_batch, mask_head, sizes, settings)
-                    first, left, right = count_needed(
-                        codes, every, first, diagonal_blocks, left, right, sizes, settings
+                codes = codes_of(blocks_needed, batch, head, tile, mask_batch, mask_head, sizes, settings)
+                edge_masks = gl.to_tensor(0)
+                if wanted:
+                    first, left, right, edge_masks, extra, seen_from, copies = cut_by_rows(
+                        codes, within, tile, first, diagonal_blocks, tail, left, right, empty_mean, sizes, settings
                     )
-                    if (empty_mean != 0) & (not within):
-                        extra = gl.cdiv(s_kv, BLOCK_N)
+                    wanted = copies > 0
+                    if copies == 0:
+                        # Its output comes from another tile.  Nobody knows of this one: its ticket is forgotten.
+                        tiles_done, drawn = done, ticket_before
+                        coming = gl.atomic_add(ticket, 1)
+            if wanted:
+                if not settings.MASK_ROWS:
+                    batch = batch_head // sizes.heads
+                    head = batch_head - batch * sizes.heads
+                kv_head = head // sizes.group
+                slope = gl.load(slopes + head) * per_natural
+                if not settings.MASK_ROWS:
+                    first, diagonal_blocks, tail, left, right, extra, seen_from = blocks_of(
+                        tile, entry, empty_mean, sizes, settings
+                    )
                 keyed = diagonal_blocks + tail + left + right
                 blocks = keyed + extra
                 certified_after = gl.to_tensor(0)
@@ -117,7 +127,7 @@ def produce(
                     if worth:
                         certified_after = diagonal_blocks + tail + AHEAD
                 at = TilePlace(tile, batch, head, kv_head)
-                cut = TileBlocks(first, diagonal_blocks, tail, extra, seen_from, gl.to_tensor(1))
+                cut = TileBlocks(first, diagonal_blocks, tail, extra, seen_from, copies)
                 slot = queries_sent & (QUERIES - 1)
                 mbarrier.wait(shared.query_empty.index(slot), ((queries_sent // QUERIES) & 1) ^ 1)
                 copy_queries(query_map, batch, head, tile, slot, shared, settings)
@@ -126,8 +136,8 @@ def produce(
                 while j < blocks:
                     if settings.MASK_ROWS:
                         block, reads_mask, word, bits, masks = next_block(
-                            j, first, diagonal_blocks, tail, left, right, codes, every, word, bits, masks, sizes,
-                            BLOCK_N)  # fmt: skip
+                            j, first, diagonal_blocks, tail, left, right, codes, wanted_of(within, settings),
+                            edge_masks, word, bits, masks, sizes, BLOCK_N)  # fmt: skip
                     else:
                         block = block_at(j, first, diagonal_blocks, tail, left, right, s_kv, BLOCK_N)
                     stage = stage_of(step, settings)

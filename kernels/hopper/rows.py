@@ -11,11 +11,12 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
 from ..aggregate import aggregate
+from ..portable.blocks import FAINT, NEEDED, SAID, TOP
 from .shared import BATCH, FORM_CAUSAL, FORM_LINEAR, HEAD, LARGEST, LOWEST, ROWS_PER_CONSUMER, read_tile_info
 
 GROUP = gl.constexpr(32)
 """Blocks whose bytes become two words, one bit for each."""
-SCAN = gl.constexpr(128)
+SCAN = gl.constexpr(64)
 """Blocks that are counted at once."""
 
 
@@ -40,7 +41,7 @@ def _highest_bit(bits):
 
 @gluon.jit
 def codes_of(blocks, batch, head, tile, mask_batch, mask_head, sizes, settings):
-    """Where the bytes of a tile's blocks are."""
+    """Where the codes of a tile's blocks are."""
     heads = gl.where(mask_head != 0, sizes.heads, 1)
     entry = gl.where(mask_batch != 0, batch, 0) * heads + gl.where(mask_head != 0, head, 0)
     tiles = gl.cdiv(sizes.s_q, ROWS_PER_CONSUMER * settings.CONSUMERS)
@@ -48,10 +49,82 @@ def codes_of(blocks, batch, head, tile, mask_batch, mask_head, sizes, settings):
 
 
 @gluon.jit
-def count_needed(codes, every, first, diagonal_blocks, left, right, sizes, settings):
-    """Of the blocks left and right of the crossed ones, how many are needed: (first, left, right).
+def wanted_of(within, settings):
+    """Which bits say that a pass needs a block.
+
+    The first pass (``within``) leaves out those of an additive mask that are FAINT only.
+    """
+    wanted = gl.to_tensor(NEEDED)
+    if settings.ADDITIVE:
+        wanted = gl.where(within, NEEDED, NEEDED | FAINT)
+    return wanted
+
+
+@gluon.jit
+def _sees(codes, sizes, settings):
+    """Whether a row of a tile sees a key, however faint its mask."""
+    blocks = gl.cdiv(sizes.s_kv, settings.BLOCK_N)
+    lane = gl.arange(0, SCAN, layout=gl.BlockedLayout([1], [32], [1], [0]))
+    found = gl.to_tensor(0)
+    start = gl.to_tensor(0)
+    while (start < blocks) & (found == 0):
+        code = gl.load(codes + start + lane, mask=start + lane < blocks, other=0).to(gl.int32)
+        found = gl.max(code & (NEEDED | FAINT), 0)
+        start += SCAN
+    return found != 0
+
+
+@gluon.jit
+def all_see(codes, first, sizes, settings):
+    """Whether it is certain that every row of a tile sees a key: the mask says nothing about a block that all reach.
+
+    Those of the causal form reach the ``first`` block that the diagonal crosses, and all before it.
+    """
+    stop = gl.cdiv(sizes.s_kv, settings.BLOCK_N)
+    if settings.FORM == FORM_CAUSAL:
+        stop = first + 1
+    lane = gl.arange(0, SCAN, layout=gl.BlockedLayout([1], [32], [1], [0]))
+    found = gl.to_tensor(0)
+    start = gl.to_tensor(0)
+    while (start < stop) & (found == 0):
+        code = gl.load(codes + start + lane, mask=start + lane < stop, other=0).to(gl.int32)
+        found = gl.max(gl.where((code & (NEEDED | SAID)) == NEEDED, 1, 0), 0)
+        start += SCAN
+    return found != 0
+
+
+@gluon.jit
+def copies_of(codes, top, tile, sizes, settings):
+    """To how many tiles, from this one on, the output of a tile goes: 0 if it comes from another one (causal form).
+
+    Rows that see no key all yield the same mean, for which all values have to be read.  Of tiles that follow each other
+    and have no other rows, the first one reads them, and its output goes to all.  ``top`` is that of ``count_needed``.
+    """
+    tiles = gl.cdiv(sizes.s_q, ROWS_PER_CONSUMER * settings.CONSUMERS)
+    width = gl.cdiv(sizes.s_kv, 4 * settings.BLOCK_N) * 4
+    copies = gl.to_tensor(1)
+    if top == ROWS_PER_CONSUMER * settings.CONSUMERS:
+        if tile > 0:
+            copies = gl.where(_sees(codes - width, sizes, settings), 1, 0)
+        if copies == 1:
+            more = tile + 1 < tiles
+            while more:
+                codes += width
+                more = not _sees(codes, sizes, settings)
+                copies += gl.where(more, 1, 0)
+                more = more & (tile + copies < tiles)
+    return copies
+
+
+@gluon.jit
+def count_needed(codes, wanted, first, diagonal_blocks, tail, left, right, sizes, settings):
+    """Of the blocks left and right of the crossed ones, how many are ``wanted``; and what the others say.
 
     In the form that knows no diagonal the first block is the last one that is needed.
+
+    Returns:
+        ``first``, ``left`` and ``right``; a bit for each block that is compared key by key, in their order, if its mask
+        says something; and how many of the tile's first rows see no key at all.
     """
     blocks = gl.cdiv(sizes.s_kv, settings.BLOCK_N)
     lane = gl.arange(0, SCAN, layout=gl.BlockedLayout([1], [32], [1], [0]))
@@ -59,39 +132,74 @@ def count_needed(codes, every, first, diagonal_blocks, left, right, sizes, setti
         last = gl.to_tensor(-1)
         start = gl.to_tensor(0)
         while start < blocks:
-            code = gl.load(codes + start + lane, mask=start + lane < blocks, other=0)
-            last = gl.maximum(last, gl.max(gl.where((code & 1) != 0, start + lane, -1), 0))
+            code = gl.load(codes + start + lane, mask=start + lane < blocks, other=0).to(gl.int32)
+            last = gl.maximum(last, gl.max(gl.where((code & wanted) != 0, start + lane, -1), 0))
             start += SCAN
-        first = gl.where((last < 0) | every, first, last)
+        first = gl.where(last < 0, first, last)
         left = first
     counted = gl.to_tensor(0)
+    edge_masks = gl.to_tensor(0)
+    rows_per_tile: gl.constexpr = ROWS_PER_CONSUMER * settings.CONSUMERS
+    top = gl.to_tensor(rows_per_tile)
     crossed = first + diagonal_blocks
     start = gl.to_tensor(0)
-    stop = left
-    if settings.FORM != FORM_CAUSAL:
-        stop = crossed + right
+    stop = crossed + right + tail
     while start < stop:
         block = start + lane
-        code = gl.load(codes + block, mask=block < stop, other=0).to(gl.int32) & 1
+        code = gl.load(codes + block, mask=block < stop, other=rows_per_tile * TOP).to(gl.int32)
+        top = gl.minimum(top, gl.min(code // TOP, 0))
+        at_edge = (block >= first) & (block < crossed) | (block == crossed + right)
+        place = gl.where(block < crossed, (block - first) & 31, diagonal_blocks)
+        edge_masks += gl.sum(gl.where(at_edge & ((code & SAID) != 0), 1 << place, 0), 0)
+        code = gl.where((code & wanted) != 0, 1, 0)
         # Both counts in one number.
-        counted += gl.sum(gl.where(block < left, code, gl.where(block >= crossed, code << 16, 0)), 0)
+        counted += gl.sum(
+            gl.where(block < left, code, gl.where((block >= crossed) & (block < crossed + right), code << 16, 0)), 0
+        )
         start += SCAN
-    return first, gl.where(every, left, counted & 65535), gl.where(every, right, counted >> 16)
+    return first, counted & 65535, counted >> 16, edge_masks, top
 
 
 @gluon.jit
-def _group(codes, word, begin, end, every):
-    """Of 32 blocks, those of ``begin .. end`` that are needed, and those in which the mask says something."""
+def cut_by_rows(codes, within, tile, first, diagonal_blocks, tail, left, right, empty_mean, sizes, settings):
+    """Cuts the keys of a tile into blocks as the launch before found them; the others as ``tiles.blocks_of``.
+
+    Returns:
+        FIRST, LEFT and RIGHT; a bit for each block that is compared key by key if its mask has to be read; EXTRA,
+        SEEN_FROM and COPIES.  COPIES is 0 where the tile's output comes from another one (causal form).
+    """
+    rows_per_tile: gl.constexpr = ROWS_PER_CONSUMER * settings.CONSUMERS
+    first, left, right, edge_masks, top = count_needed(
+        codes, wanted_of(within, settings), first, diagonal_blocks, tail, left, right, sizes, settings
+    )
+    copies = gl.to_tensor(1)
+    seen_from = gl.to_tensor(0)
+    # The first pass knows of the first rows only that they see no key.  If others do not, their tile is done again.
+    averages = gl.to_tensor(False)
+    if settings.FORM == FORM_CAUSAL:
+        copies = copies_of(codes, top, tile, sizes, settings)
+        averages = top > 0
+        seen_from = gl.where(averages, tile * rows_per_tile + sizes.s_kv - sizes.s_q + top, 0)
+    if not within:
+        averages = not all_see(codes, first, sizes, settings)
+    extra = gl.where(averages & (empty_mean != 0), gl.cdiv(sizes.s_kv, settings.BLOCK_N), 0)
+    return first, left, right, edge_masks, extra, seen_from, copies
+
+
+@gluon.jit
+def _group(codes, word, begin, end, wanted):
+    """Of 32 blocks, those of ``begin .. end`` that are ``wanted``, and those in which the mask says something."""
     lane = gl.arange(0, GROUP, layout=gl.BlockedLayout([1], [32], [1], [0]))
     block = word * GROUP + lane
     inside = (block >= begin) & (block < end)
     code = gl.load(codes + block, mask=inside, other=0).to(gl.int32)
-    needed = gl.where(every & inside, 1, code & 1)
-    return gl.sum(needed << lane, 0), gl.sum((code >> 1) << lane, 0)
+    needed = gl.where((code & wanted) != 0, 1, 0)
+    said = gl.where((code & SAID) != 0, 1, 0)
+    return gl.sum(needed << lane, 0), gl.sum(said << lane, 0)
 
 
 @gluon.jit
-def next_block(j, first, diagonal_blocks, tail, left, right, codes, every, word, bits, masks, sizes,
+def next_block(j, first, diagonal_blocks, tail, left, right, codes, wanted, edge_masks, word, bits, masks, sizes,
                BLOCK_N: gl.constexpr):  # fmt: skip
     """The ``j``-th block in processing order: (its number, whether its mask has to be read, word, bits, masks).
 
@@ -108,10 +216,10 @@ def next_block(j, first, diagonal_blocks, tail, left, right, codes, every, word,
         high = gl.where(down, first, gl.cdiv(sizes.s_kv, BLOCK_N))
         if (j == edge) | (j == far):
             word = gl.where(down, first - 1, first + diagonal_blocks) // GROUP
-            bits, masks = _group(codes, word, low, high, every)
+            bits, masks = _group(codes, word, low, high, wanted)
         while bits == 0:
             word += gl.where(down, -1, 1)
-            bits, masks = _group(codes, word, low, high, every)
+            bits, masks = _group(codes, word, low, high, wanted)
         bit = _highest_bit(gl.where(down, bits, bits & -bits))
         bits = bits & ~(1 << bit)
         block = word * GROUP + bit
@@ -119,9 +227,9 @@ def next_block(j, first, diagonal_blocks, tail, left, right, codes, every, word,
     else:
         block = first + j
         block = gl.where(j >= diagonal_blocks, sizes.s_kv // BLOCK_N, block)
+        reads_mask = (edge_masks >> gl.minimum(j, 31)) & 1
         # The mean of all values: every block, once more.
         block = gl.where(j >= end, j - end, block)
-        reads_mask = gl.load(codes + block).to(gl.int32) >> 1
     return block, reads_mask, word, bits, masks
 
 

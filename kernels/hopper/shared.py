@@ -31,7 +31,7 @@ TAIL = gl.constexpr(5)
 """1 if a ragged last block lies right of them, else 0; it is compared key by key, too."""
 COPIES = gl.constexpr(5)
 """In its place in the causal form, which has no tail, with a mask: to how many tiles, from this one on, the output
-goes (``tiles.shared_mean``)."""
+goes (``tiles.shared_mean``, ``rows.copies_of``)."""
 LEFT = gl.constexpr(6)
 """How many blocks to take left of them."""
 RIGHT = gl.constexpr(7)

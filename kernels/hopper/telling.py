@@ -92,7 +92,7 @@ def describe(slot, at, cut, entry, left, right, slope, certified_after, certifie
     write_tile_info(shared, slot, HEAD, at.head)
     write_tile_info(shared, slot, FIRST, cut.first)
     write_tile_info(shared, slot, DIAGONAL_BLOCKS, cut.diagonal_blocks)
-    if settings.MASK and settings.FORM == FORM_CAUSAL:
+    if (settings.MASK or settings.MASK_ROWS) and settings.FORM == FORM_CAUSAL:
         write_tile_info(shared, slot, COPIES, cut.copies)
     else:
         write_tile_info(shared, slot, TAIL, cut.tail)

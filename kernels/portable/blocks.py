@@ -9,17 +9,48 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .primitives import MASK_BOOLEAN, MASK_NONE, in_window
+from .primitives import LOWEST, MASK_ADDITIVE, MASK_BOOLEAN, MASK_NONE, in_window
 
 FAR = tl.constexpr(-1e38)
 """An additive mask at or below this makes a weight of zero, unless all keys of a row are like that."""
+NEEDED = tl.constexpr(1)
+"""In the code of a block: a row sees one of its keys."""
+SAID = tl.constexpr(2)
+"""Mask or window say something about one of them."""
+FAINT = tl.constexpr(4)
+"""A row sees one of them, or would if it saw no other: its additive mask is above the lowest float32."""
+TOP = tl.constexpr(256)
+"""Times this: how many of the tile's first rows see none of them, however faint (all rows, if none does)."""
 BLOCK_ROWS = 128
 """Query rows of a tile."""
+PART = tl.constexpr(32)
+"""Rows whose numbers are looked at at once."""
 
 
 @triton.jit
-def _says_nothing(base, block, first_row, mask_row, MASK: tl.constexpr, BLOCK_N: tl.constexpr, ROWS: tl.constexpr):
-    """Whether a dense mask says nothing in a whole block; read four bytes at a time."""
+def _any(conditions):
+    """1 if one of the conditions in a block holds, else 0."""
+    return tl.max(tl.max((conditions != 0).to(tl.int32), 1), 0)
+
+
+@triton.jit
+def _top(seen, place, ROWS: tl.constexpr):
+    """How many of the first rows see nothing."""
+    return tl.min(tl.where(tl.max(seen.to(tl.int32), 1) != 0, place, ROWS), 0)
+
+
+@triton.jit
+def _with_top(code, top, ROWS: tl.constexpr):
+    """The code and the first rows that see nothing; whether the block is needed follows from them."""
+    return code + tl.where(top < ROWS, NEEDED, 0) + top * TOP
+
+
+@triton.jit
+def _of_words(base, block, first_row, mask_row, MASK: tl.constexpr, BLOCK_N: tl.constexpr, ROWS: tl.constexpr):
+    """The code of a whole block whose mask is dense, which is read four bytes at a time.
+
+    An additive mask that says something of the block has to be read again, number by number: SAID alone.
+    """
     BYTES: tl.constexpr = base.dtype.element_ty.primitive_bitwidth // 8
     row = first_row + tl.arange(0, ROWS)
     first = (base + block * BLOCK_N).to(tl.pointer_type(tl.int32), bitcast=True)
@@ -27,12 +58,62 @@ def _says_nothing(base, block, first_row, mask_row, MASK: tl.constexpr, BLOCK_N:
     word = tl.load(first + at)
     if MASK == MASK_BOOLEAN:
         # The subtraction borrows where a byte is zero, which sets the byte's highest bit.
-        said = (word - 0x01010101) & ~word & -0x7F7F7F80
-    elif BYTES == 2:
-        said = word & 0x7FFF7FFF
+        hides = (word - 0x01010101) & ~word & -0x7F7F7F80
+        code = _with_top(SAID * _any(hides), _top(word != 0, tl.arange(0, ROWS), ROWS), ROWS)
     else:
-        said = word & 0x7FFFFFFF
-    return tl.max(tl.max((said != 0).to(tl.int32), 1), 0) == 0
+        size = 0x7FFF7FFF if BYTES == 2 else 0x7FFFFFFF
+        code = tl.where(_any(word & size) == 1, SAID, NEEDED)
+    return code
+
+
+@triton.jit
+def _of_numbers(
+    base, first_row, first_key, end, s_q, offset, mask_row, mask_column, window_left, window_right, MASK: tl.constexpr,
+    WINDOW: tl.constexpr, CAUSAL: tl.constexpr, BLOCK_N: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """The code of any block, read number by number, a few rows at a time: more would take registers of all programs."""
+    column = first_key + tl.arange(0, BLOCK_N)
+    flags = tl.zeros([PART, BLOCK_N], tl.int32)
+    tops = tl.full([PART], ROWS, tl.int32)
+    for start in tl.range(0, ROWS, PART):
+        place = start + tl.arange(0, PART)
+        row = first_row + place
+        inside = (row < s_q)[:, None] & (column < end)[None, :]
+        counts = inside
+        if CAUSAL:
+            counts = inside & (column[None, :] <= (row + offset)[:, None])
+        seen = counts
+        faint = counts
+        said = counts & (row < 0)[:, None]
+        if MASK != MASK_NONE:
+            at = base + row.to(tl.int64)[:, None] * mask_row + column.to(tl.int64)[None, :] * mask_column
+            loaded = tl.load(at, mask=inside, other=0)
+            if MASK == MASK_BOOLEAN:
+                seen = loaded != 0
+                said = loaded == 0
+            else:
+                added = loaded.to(tl.float32)
+                seen = added > FAR
+                faint = added > LOWEST
+                said = added != 0.0
+        if WINDOW:
+            shown = in_window(row + offset, column, window_left, window_right)
+            seen = seen & shown
+            faint = faint & shown
+            said = said | (shown == 0)
+        found = tl.where(seen, NEEDED, 0) | tl.where(said, SAID, 0)
+        if MASK == MASK_ADDITIVE:
+            found = found | tl.where(faint, FAINT, 0)
+        found = tl.where(counts, found, 0)
+        flags = flags | found
+        tops = tl.minimum(tops, tl.where(tl.max(found & (NEEDED | FAINT), 1) != 0, place, ROWS))
+    code = SAID * _any(flags & SAID)
+    top = tl.min(tops, 0)
+    if MASK == MASK_ADDITIVE:
+        code += FAINT * _any(flags & FAINT) + NEEDED * _any(flags & NEEDED) + top * TOP
+    else:
+        code = _with_top(code, top, ROWS)
+    return code
 
 
 @triton.jit
@@ -43,13 +124,14 @@ def alibi_blocks(
 ):  # fmt: skip
     """Grid (ceil(s_q / 128) * ceil(s_kv / BLOCK_N) * batch entries of the mask, heads of the mask).
 
-    A program looks at a block of BLOCK_N keys of a tile of ROWS rows and writes a byte: 1 if a row sees one of the
-    keys, plus 2 if mask or window say something about one.  Keys that causality hides do not count.
+    A program looks at a block of BLOCK_N keys of a tile of ROWS rows and writes its code: NEEDED if a row sees one of
+    the keys, SAID if mask or window say something about one, FAINT where an additive mask shows one however faintly,
+    and how many of the first rows see none.  Keys that causality hides do not count.
 
     Args:
         mask: element (b, h, i, j) at ``b * mask_batch + h * mask_head + i * mask_row + j * mask_column``.
         mask_row, mask_column: with DENSE a multiple of 16, and 1; then the address is one of 16 elements, too.
-        blocks: [batch entries, heads, tiles, 4 * ceil(s_kv / (4 * BLOCK_N))], uint8; what is beyond the last block is
+        blocks: [batch entries, heads, tiles, 4 * ceil(s_kv / (4 * BLOCK_N))], uint16; what is beyond the last block is
             left as it was.
         ticket: one int32, set to zero for the kernel whose programs draw their tiles.
         window_left, window_right: how many keys before and after its own a row sees; -1 for all (WINDOW).
@@ -80,43 +162,25 @@ def alibi_blocks(
         reached = reached & ((window_left < 0) | (least <= window_left))
         reached = reached & ((window_right < 0) | (most >= -window_right))
         plain = plain & ((window_left < 0) | (most <= window_left)) & ((window_right < 0) | (least >= -window_right))
+    # A block outside the window gets SAID, too: those of the diagonal are taken whatever they hold, and then the kernel
+    # has to look at the window.
+    none: tl.constexpr = ROWS * TOP
+    code = tl.where(reached, tl.where(plain, NEEDED, 0), tl.where(exists, SAID + none, none))
     base = mask
+    known = plain
     if MASK != MASK_NONE:
         base = mask + batch.to(tl.int64) * mask_batch + head.to(tl.int64) * mask_head
+        known = plain & (s_q < 0)
         if DENSE:
-            # Looked at in words first, because most masks say nothing in most blocks.
             if plain & reached:
-                plain = _says_nothing(base, block, first_row, mask_row, MASK, BLOCK_N, ROWS)
-        else:
-            plain = plain & (s_q < 0)
-    # A block outside the window gets a 2, too: those of the diagonal are taken whatever they hold, and then the kernel
-    # has to look at the window.
-    code = tl.where(reached, tl.where(plain, 1, 0), tl.where(exists, 2, 0))
-    if reached & (code == 0):
-        column = first_key + tl.arange(0, BLOCK_N)
-        row = first_row + tl.arange(0, ROWS)
-        inside = (row < s_q)[:, None] & (column < end)[None, :]
-        counts = inside
-        if CAUSAL:
-            counts = inside & (column[None, :] <= (row + offset)[:, None])
-        seen = counts
-        said = counts & (row < 0)[:, None]
-        if MASK != MASK_NONE:
-            at = base + row.to(tl.int64)[:, None] * mask_row + column.to(tl.int64)[None, :] * mask_column
-            loaded = tl.load(at, mask=inside, other=0)
-            if MASK == MASK_BOOLEAN:
-                seen = loaded != 0
-                said = loaded == 0
-            else:
-                added = loaded.to(tl.float32)
-                seen = added > FAR
-                said = added != 0.0
-        if WINDOW:
-            shown = in_window(row + offset, column, window_left, window_right)
-            seen = seen & shown
-            said = said | (shown == 0)
-        needed = tl.max(tl.max((seen & counts).to(tl.int32), 1), 0)
-        code = needed + 2 * tl.max(tl.max((said & counts).to(tl.int32), 1), 0)
+                code = _of_words(base, block, first_row, mask_row, MASK, BLOCK_N, ROWS)
+                known = reached
+                if MASK == MASK_ADDITIVE:
+                    known = code == NEEDED
+    if reached & (known == 0):
+        code = _of_numbers(
+            base, first_row, first_key, end, s_q, offset, mask_row, mask_column, window_left, window_right, MASK,
+            WINDOW, CAUSAL, BLOCK_N, ROWS)  # fmt: skip
     width = tl.cdiv(s_kv, 4 * BLOCK_N) * 4
     slot = ((batch * tl.num_programs(1) + head).to(tl.int64) * tiles + tile) * width + block
-    tl.store(blocks + slot, code.to(tl.uint8))
+    tl.store(blocks + slot, code.to(tl.uint16))

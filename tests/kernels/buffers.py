@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 STORED = {
-    "float16": np.float16, "bfloat16": np.uint16, "float32": np.float32, "uint8": np.uint8, "int32": np.int32,
-    "int64": np.int64,
+    "float16": np.float16, "bfloat16": np.uint16, "float32": np.float32, "uint8": np.uint8, "uint16": np.uint16,
+    "int32": np.int32, "int64": np.int64,
 }  # fmt: skip
 """By the type's name, which Triton knows them by, too."""
 Array = np.ndarray[Any, Any]

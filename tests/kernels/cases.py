@@ -282,6 +282,10 @@ def row_mask(kind: str, sizes: tuple[int, int, int, int], rng: np.random.Generat
         # As a causal mask with padding at the left is written out: the padding's own rows see nothing.
         hidden = rng.integers(0, s_kv // 2 + 1, batch)[:, None, None, None]
         return np.asarray((column <= row)[None, None] & (column >= hidden))
+    if kind == "bands":
+        # Some 300 rows that see nothing, some that do, and so on; every batch entry begins elsewhere.
+        begin = 170 * np.arange(batch)[:, None, None, None]
+        return np.asarray((column <= row)[None, None] & ((row + begin) // 300 % 2 == 1))
     if kind == "none":
         found = rng.random((batch, heads, s_q, s_kv)) > 0.5
         found[0] = False
@@ -315,10 +319,11 @@ def row_masks() -> Iterator[Trial]:
         yield Trial(name, case, "float32", None if number % 8 == 4 else mask_dtype, "BHSD")
 
 
-def blocks_of(case: Case, block_n: int) -> tuple[Array, Array]:
-    """Which blocks of keys a tile of 128 rows needs, and in which its mask says something, as ``alibi_blocks`` has it.
+def blocks_of(case: Case, block_n: int) -> tuple[Array, ...]:
+    """Which blocks of keys a tile of 128 rows needs, in which its mask says something, of which one is seen
+    or faint, and how many of the tile's first rows see none, as ``alibi_blocks`` has it.
 
-    Two arrays of bool, [batch entries of the mask, its heads, tiles, blocks].
+    Four arrays, [batch entries of the mask, its heads, tiles, blocks].
     """
     mask = np.ones((1, 1, 1, 1), bool) if case.mask is None else np.asarray(case.mask)
     s_q, s_kv = case.query.shape[2], case.key.shape[2]
@@ -326,18 +331,21 @@ def blocks_of(case: Case, block_n: int) -> tuple[Array, Array]:
     counts = column <= row if case.causal else np.ones((s_q, s_kv), bool)
     full = np.broadcast_to(mask, (*mask.shape[:2], s_q, s_kv))
     seen = full if mask.dtype == bool else full > -1e38
+    faint = full if mask.dtype == bool else full > np.finfo(np.float32).min
     told = ~full if mask.dtype == bool else full != 0.0
     for distance, most in zip((row - column, column - row), case.window, strict=True):
         if most >= 0:
-            seen, told = seen & (distance <= most), told | (distance > most)
+            seen, faint, told = seen & (distance <= most), faint & (distance <= most), told | (distance > most)
 
-    def by_block(flags: Array) -> Array:
+    def by_row(flags: Array) -> Array:
         tiles, blocks = -(-s_q // 128), -(-s_kv // block_n)
         padded = np.zeros((*mask.shape[:2], tiles * 128, blocks * block_n), bool)
         padded[..., :s_q, :s_kv] = flags & counts
-        return np.asarray(padded.reshape(*mask.shape[:2], tiles, 128, blocks, block_n).any((3, 5)))
+        return np.asarray(padded.reshape(*mask.shape[:2], tiles, 128, blocks, block_n).any(5))
 
-    return by_block(seen), by_block(told)
+    rows = by_row(faint)
+    top = np.where(rows.any(3), rows.argmax(3), 128)
+    return by_row(seen).any(3), by_row(told).any(3), rows.any(3), top
 
 
 def relative_error(item: Trial, output: Array) -> float:

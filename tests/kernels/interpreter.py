@@ -155,10 +155,13 @@ def run(
     return output.values
 
 
-def looked_at(case: Case, mask_dtype: str | None, block_n: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """What ``alibi_blocks`` says: which blocks are needed, and in which the mask says something.
+def looked_at(case: Case, mask_dtype: str | None, block_n: int) -> tuple[np.ndarray[Any, Any], ...]:
+    """What ``alibi_blocks`` says.
 
-    Two arrays of bool, [batch entries of the mask, its heads, tiles of 128 rows, blocks].
+    Which blocks are needed, in which the mask says something, which are faint at least, and how many of the tile's
+    first rows see none of their keys.
+
+    Four arrays, [batch entries of the mask, its heads, tiles of 128 rows, blocks].
     """
     s_q, s_kv = case.query.shape[2], case.key.shape[2]
     mask = None if case.mask is None else Buffer.of(case.mask, mask_dtype or "bool")
@@ -167,7 +170,7 @@ def looked_at(case: Case, mask_dtype: str | None, block_n: int) -> tuple[np.ndar
         shape = mask.shape[:2]
         strides = [0 if size == 1 else stride for size, stride in zip(mask.shape, mask.stride(), strict=True)]
     tiles, count = -(-s_q // blocks.BLOCK_ROWS), -(-s_kv // block_n)
-    found = Buffer.filled((*shape, tiles, -(-count // 4) * 4), 77, "uint8")
+    found = Buffer.filled((*shape, tiles, -(-count // 4) * 4), 77, "uint16")
     ticket = Buffer.filled((1,), 7, "int32")
     request = KernelRequest.of(
         symmetric=case.symmetric, causal=case.causal, positions=False, mask_dtype=mask_dtype, dtype="float32",
@@ -181,6 +184,6 @@ def looked_at(case: Case, mask_dtype: str | None, block_n: int) -> tuple[np.ndar
     if ticket.values[0] != 0:
         raise AssertionError("the ticket is not set to zero")
     codes = found.values[..., :count]
-    if (codes > 3).any() or (found.values[..., count:] != 77).any():
+    if ((codes & 255) > 7).any() or (found.values[..., count:] != 77).any():
         raise AssertionError("bytes that are no code, or beyond the last block")
-    return codes % 2 == 1, codes > 1
+    return (codes & 1) != 0, (codes & 2) != 0, (codes & 5) != 0, codes >> 8

@@ -22,6 +22,9 @@ class Pointer:
     def __add__(self, other: Any) -> Pointer:
         return Pointer(self.memory, self.at + other)
 
+    def __sub__(self, other: Any) -> Pointer:
+        return Pointer(self.memory, self.at - other)
+
 
 class Keys(np.ndarray[Any, Any]):
     """Numbers with the method that the functions ask of a tensor."""

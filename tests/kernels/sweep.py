@@ -105,10 +105,8 @@ def compared(name: str, case: Case, dtype: str, emulated: np.ndarray) -> tuple[s
 def looked_at(item: Trial, block_n: int) -> tuple[str, float]:
     """How many blocks the launch that looks at a mask with rows takes for what they are not; 0 is accepted."""
     case = item.case
-    needed, told = interpreter.looked_at(case, item.mask_dtype, block_n)
-    wrong = sum(
-        int((ours != theirs).sum()) for ours, theirs in zip((needed, told), blocks_of(case, block_n), strict=True)
-    )
+    found = interpreter.looked_at(case, item.mask_dtype, block_n)
+    wrong = sum(int((ours != theirs).sum()) for ours, theirs in zip(found, blocks_of(case, block_n), strict=True))
     return f"blocks of {block_n} keys {item.name}", float("inf") if wrong else 0.0
 
 

@@ -127,6 +127,13 @@ ROWED = (
     (2, 4, 2, 400, 912, 256, "causal", "heads", "additive", True),
     (1, 2, 2, 2304, 4608, 128, "causal", "documents", "bool", True),
     (1, 40, 40, 640, 640, 128, "causal", "causal", "additive", True),
+    # Tiles none of whose rows sees a key, one after the other.
+    (3, 4, 2, 1500, 1500, 64, "causal", "bands", "bool", True),
+    (3, 4, 4, 1500, 1500, 128, "causal", "bands", "additive", True),
+    (3, 4, 4, 1500, 1500, 64, "causal", "bands", "additive", True),
+    (3, 4, 4, 1500, 1700, 128, "causal", "bands", "bool", True),
+    (3, 4, 4, 1500, 1500, 64, "causal", "bands", "bool", False),
+    (2, 4, 4, 800, 1000, 64, "linear", "bands", "bool", True),
 )  # fmt: skip
 """Masks with rows, which the Hopper kernel takes block by block."""
 
@@ -442,7 +449,9 @@ def rowed_case(index: int, dtype: str) -> tuple[Case, str]:
     mask_dtype = "bool"
     if of_mask == "additive":
         mask_dtype = dtype if index % 2 else "float32"
-        lowest = {"float16": -65504.0, "bfloat16": -3.3895313892515355e38, "float32": -np.inf}[mask_dtype]
+        # Where rows see nothing else, adding -65504 would leave float32 few bits of their scores.
+        float16 = -np.inf if kind == "bands" else -65504.0
+        lowest = {"float16": float16, "bfloat16": -3.3895313892515355e38, "float32": -np.inf}[mask_dtype]
         soft = rounded(rng.standard_normal(mask.shape), mask_dtype) if kind == "prefix" else np.zeros(mask.shape)
         mask = np.where(mask, soft, lowest).astype(np.float32)
     case = Case(query, key, value, slopes, depth**-0.5, form == "symmetric", form == "causal", None, mask, mean)

@@ -169,9 +169,9 @@ def test_a_mask_with_rows_is_looked_at_before() -> None:
         found = plan(description, dataclasses.replace(plain, mask=tensor(*shape, dtype="bool")))
         assert names(found) == ["blocks", "walks"]
         assert found.launches[0].grid == grid
-        # Three tiles of 79 blocks of 64 keys, a byte for each; then the ticket.
+        # Three tiles of 79 blocks of 64 keys, two bytes for each; then the ticket.
         assert found.offsets["blocks"] == 256
-        assert found.workspace_bytes == 256 + -(-entries * 3 * 80 // 256) * 256
+        assert found.workspace_bytes == 256 + -(-2 * entries * 3 * 80 // 256) * 256
 
 
 def test_more_rows_are_extended_if_that_gives_chunks() -> None:
