@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import itertools
 from collections.abc import Iterator
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from alibi_rewriter.fused.family import BY_OP_TYPE, KERNEL_MEMBERS, Alignment, EmptyRows, FusedAttention, Variant
 from alibi_rewriter.runtime import NoLibrary, get_library_path, instruction_set
+from alibi_rewriter.runtime import session as session_module
 from alibi_rewriter.runtime.session import InferenceSession, claimed_nodes, onnxruntime
 from nodes import DTYPES, Sizes, answer, error, feeds, model
 
@@ -48,6 +50,16 @@ def check(item: FusedAttention, sizes: Sizes, seed: int, dtype: str = "float32",
     assert claimed_nodes(session).claimed == 1
     found = run(session, given, dtype)
     assert error(found, answer(item, given), given) < ROUNDING[dtype], (item, sizes, seed)
+
+
+def test_sessions_that_end_meanwhile_do_not_change_the_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What the collector ends counts down, on this thread: it has to wait.
+    collects = []
+    counted = session_module.claimed_here
+    monkeypatch.setattr(session_module, "claimed_here", lambda: (collects.append(gc.isenabled()), counted())[1])
+    session = InferenceSession(model(node(KERNEL_MEMBERS[0], 0), "float32"))
+    assert claimed_nodes(session).claimed == 1
+    assert collects == [False, False] and gc.isenabled()
 
 
 def run(session: InferenceSession, given: dict[str, np.ndarray], dtype: str) -> np.ndarray:
