@@ -70,7 +70,10 @@ def instruction_set(path: str | Path) -> str:
 
 
 def claimed_here() -> int:
-    """For how many nodes the calling thread has made kernels that still live."""
+    """For how many nodes the calling thread has made kernels, without those that were dropped before the next reading.
+
+    The difference of two readings is what was made between them and is still there, whatever else ends meanwhile.
+    """
     count = ctypes.CDLL(get_library_path()).alibiClaimedNodes
     count.restype = ctypes.c_int64
     return int(count())

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,27 +85,14 @@ class InferenceSession(onnxruntime.InferenceSession):  # type: ignore[misc]  # o
             model, functions = _with_kernels(model, options, _device(providers, provider_options))
             for reason in functions:
                 warnings.warn(f"{reason}, so it runs as its function", Fallback, stacklevel=2)
-        with _nothing_collected():
-            before = claimed_here() if problem is None else 0
-            super().__init__(model, options, providers, provider_options, **more)
-            if problem is None:
-                self._alibi_claimed = claimed_here() - before
-        if problem is None and self._alibi_claimed == 0 and not functions:
-            problem = "no node of this model runs on them; is it a file that `rewrite` wrote?"
+        before = claimed_here() if problem is None else 0
+        super().__init__(model, options, providers, provider_options, **more)
+        if problem is None:
+            self._alibi_claimed = claimed_here() - before
+            if self._alibi_claimed == 0 and not functions:
+                problem = "no node of this model runs on them; is it a file that `rewrite` wrote?"
         if problem is not None:
             warnings.warn(f"alibi-rewriter's kernels are not used: {problem}", Fallback, stacklevel=2)
-
-
-@contextlib.contextmanager
-def _nothing_collected() -> Iterator[None]:
-    """Keeps the collector from ending other sessions meanwhile: their nodes would be missing in the count."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
 
 
 def _register(options: onnxruntime.SessionOptions, providers: Sequence[Any]) -> str | None:

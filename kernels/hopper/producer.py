@@ -93,6 +93,7 @@ def produce(
                 )
                 deal += 1
             if settings.MASK_ROWS:
+                # Elsewhere the same numbers are computed below: in front of the branch they would give other loops.
                 batch = batch_head // sizes.heads
                 head = batch_head - batch * sizes.heads
                 first, diagonal_blocks, tail, left, right, extra, seen_from = blocks_of(

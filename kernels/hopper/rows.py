@@ -15,7 +15,7 @@ from ..portable.blocks import FAINT, NEEDED, SAID, TOP
 from .shared import BATCH, FORM_CAUSAL, FORM_LINEAR, HEAD, LARGEST, LOWEST, ROWS_PER_CONSUMER, read_tile_info
 
 GROUP = gl.constexpr(32)
-"""Blocks whose bytes become two words, one bit for each."""
+"""Blocks whose codes become two words, one bit for each."""
 SCAN = gl.constexpr(64)
 """Blocks that are counted at once."""
 
@@ -61,17 +61,25 @@ def wanted_of(within, settings):
 
 
 @gluon.jit
-def _sees(codes, sizes, settings):
-    """Whether a row of a tile sees a key, however faint its mask."""
-    blocks = gl.cdiv(sizes.s_kv, settings.BLOCK_N)
+def _find(codes, stop, PLAIN: gl.constexpr):
+    """Whether one of a tile's blocks before ``stop`` is seen by a row, however faintly; or (PLAIN) hides nothing."""
     lane = gl.arange(0, SCAN, layout=gl.BlockedLayout([1], [32], [1], [0]))
     found = gl.to_tensor(0)
     start = gl.to_tensor(0)
-    while (start < blocks) & (found == 0):
-        code = gl.load(codes + start + lane, mask=start + lane < blocks, other=0).to(gl.int32)
-        found = gl.max(code & (NEEDED | FAINT), 0)
+    while (start < stop) & (found == 0):
+        code = gl.load(codes + start + lane, mask=start + lane < stop, other=0).to(gl.int32)
+        if PLAIN:
+            found = gl.max(gl.where((code & (NEEDED | SAID)) == NEEDED, 1, 0), 0)
+        else:
+            found = gl.max(code & (NEEDED | FAINT), 0)
         start += SCAN
     return found != 0
+
+
+@gluon.jit
+def _sees(codes, sizes, settings):
+    """Whether a row of a tile sees a key, however faint its mask."""
+    return _find(codes, gl.cdiv(sizes.s_kv, settings.BLOCK_N), False)
 
 
 @gluon.jit
@@ -83,14 +91,7 @@ def all_see(codes, first, sizes, settings):
     stop = gl.cdiv(sizes.s_kv, settings.BLOCK_N)
     if settings.FORM == FORM_CAUSAL:
         stop = first + 1
-    lane = gl.arange(0, SCAN, layout=gl.BlockedLayout([1], [32], [1], [0]))
-    found = gl.to_tensor(0)
-    start = gl.to_tensor(0)
-    while (start < stop) & (found == 0):
-        code = gl.load(codes + start + lane, mask=start + lane < stop, other=0).to(gl.int32)
-        found = gl.max(gl.where((code & (NEEDED | SAID)) == NEEDED, 1, 0), 0)
-        start += SCAN
-    return found != 0
+    return _find(codes, stop, True)
 
 
 @gluon.jit
@@ -124,7 +125,7 @@ def count_needed(codes, wanted, first, diagonal_blocks, tail, left, right, sizes
 
     Returns:
         ``first``, ``left`` and ``right``; a bit for each block that is compared key by key, in their order, if its mask
-        says something; and how many of the tile's first rows see no key at all.
+        says something; and how many of the tile's first rows see no key at all (causal form).
     """
     blocks = gl.cdiv(sizes.s_kv, settings.BLOCK_N)
     lane = gl.arange(0, SCAN, layout=gl.BlockedLayout([1], [32], [1], [0]))

@@ -34,9 +34,9 @@ def _any(conditions):
 
 
 @triton.jit
-def _top(seen, place, ROWS: tl.constexpr):
-    """How many of the first rows see nothing."""
-    return tl.min(tl.where(tl.max(seen.to(tl.int32), 1) != 0, place, ROWS), 0)
+def _places(flags, place, ROWS: tl.constexpr):
+    """Of each row that has a flag its place among the tile's rows, else ROWS; the least is TOP."""
+    return tl.where(tl.max(flags, 1) != 0, place, ROWS)
 
 
 @triton.jit
@@ -59,7 +59,8 @@ def _of_words(base, block, first_row, mask_row, MASK: tl.constexpr, BLOCK_N: tl.
     if MASK == MASK_BOOLEAN:
         # The subtraction borrows where a byte is zero, which sets the byte's highest bit.
         hides = (word - 0x01010101) & ~word & -0x7F7F7F80
-        code = _with_top(SAID * _any(hides), _top(word != 0, tl.arange(0, ROWS), ROWS), ROWS)
+        seen = (word != 0).to(tl.int32)
+        code = _with_top(SAID * _any(hides), tl.min(_places(seen, tl.arange(0, ROWS), ROWS), 0), ROWS)
     else:
         size = 0x7FFF7FFF if BYTES == 2 else 0x7FFFFFFF
         code = tl.where(_any(word & size) == 1, SAID, NEEDED)
@@ -106,7 +107,7 @@ def _of_numbers(
             found = found | tl.where(faint, FAINT, 0)
         found = tl.where(counts, found, 0)
         flags = flags | found
-        tops = tl.minimum(tops, tl.where(tl.max(found & (NEEDED | FAINT), 1) != 0, place, ROWS))
+        tops = tl.minimum(tops, _places(found & (NEEDED | FAINT), place, ROWS))
     code = SAID * _any(flags & SAID)
     top = tl.min(tops, 0)
     if MASK == MASK_ADDITIVE:

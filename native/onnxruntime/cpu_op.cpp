@@ -25,10 +25,8 @@ public:
     CpuKernel(Op const& op, Api const* api, KernelInfo const* info) : table_(api), skipping_(op.skipping) {
         Given const given(table_, info, false);
         node_ = Node::of(*op.member, given.attributes);
-        claim(1);
     }
     CpuKernel(CpuKernel const&) = delete;
-    ~CpuKernel() { claim(-1); }
 
     Status* compute(KernelContext* context) const noexcept {
         return table_.guarded(kInvalidArgument, [&] {
@@ -42,6 +40,7 @@ private:
     Table table_;
     cpu::Skipping skipping_;
     std::shared_ptr<Node const> node_;
+    Claim claim_;
 };
 
 std::unique_ptr<Op> makeCpuOp(cpu::Skipping skipping) {

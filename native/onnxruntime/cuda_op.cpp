@@ -35,13 +35,9 @@ public:
         // Sessions are made with the provider's device current.  Should that change, the first call loads.
         if (currentContext() != nullptr) loaded_ = cuda::load(*node_);
         table_.call(kKernelInfoGetAllocator, info, kDefaultMemory, &allocator_);
-        claim(1);
     }
     CudaKernel(CudaKernel const&) = delete;
-    ~CudaKernel() {
-        claim(-1);
-        table_.release(kReleaseAllocator, allocator_);
-    }
+    ~CudaKernel() { table_.release(kReleaseAllocator, allocator_); }
 
     Status* compute(KernelContext* context) noexcept {
         return table_.guarded(kFail, [&] {
@@ -70,6 +66,7 @@ private:
     Allocator* allocator_ = nullptr;
     std::mutex mutex_;
     std::shared_ptr<cuda::Kernels const> loaded_;
+    Claim claim_;
 };
 
 std::unique_ptr<Op> makeCudaOp(Member const&) {

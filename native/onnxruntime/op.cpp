@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 
 #include "onnxruntime/ask.h"
 
@@ -11,6 +12,8 @@ namespace {
 constexpr ElementType kTypes[] = {kFloat, kFloat16, kBFloat16};
 
 thread_local int64_t claimed = 0;
+thread_local int64_t reading = 0;        // the thread's last one
+std::atomic<int64_t> readingsOfAll = 0;  // a kernel may end on another thread than the one that made it
 
 Views shapeViews(Table const& table, ShapeContext const* context) {
     std::vector<char> const found = shapeAttribute<char>(table, context, "layout", kString);
@@ -115,8 +118,16 @@ Type typeOf(int32_t element) {
     }
 }
 
-int64_t claimedHere() { return claimed; }
-void claim(int64_t more) { claimed += more; }
+int64_t claimedHere() {
+    reading = ++readingsOfAll;
+    return claimed;
+}
+
+Claim::Claim() : reading_(reading) { ++claimed; }
+
+Claim::~Claim() {
+    if (reading_ == reading) --claimed;
+}
 
 Given::Given(Table const& table, KernelInfo const* info, bool withKernels) {
     float scale = 0;

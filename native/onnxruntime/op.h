@@ -67,8 +67,20 @@ Call bind(Table const& table, Node const& node, KernelContext* context);
 
 Type typeOf(int32_t element);
 
-// How many nodes the calling thread has kernels for: made and not yet destroyed.
+// How many nodes the calling thread has made kernels for.  onnxruntime makes some and drops them again while it makes a
+// session: what is destroyed before the next reading is not counted.  Later ends, of other sessions, change nothing.
 int64_t claimedHere();
-void claim(int64_t more);
+
+// A node that a kernel is there for, as long as the kernel is.
+class Claim {
+public:
+    Claim();
+    Claim(Claim const&) = delete;
+    Claim& operator=(Claim const&) = delete;
+    ~Claim();
+
+private:
+    int64_t reading_;
+};
 
 }  // namespace alibi::ort

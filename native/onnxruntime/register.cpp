@@ -108,7 +108,7 @@ ALIBI_EXPORT alibi::ort::Status* RegisterCustomOps(alibi::ort::SessionOptions* o
     });
 }
 
-// How many nodes the calling thread has kernels for.
+// How many nodes the calling thread has made kernels for (``claimedHere``).
 ALIBI_EXPORT int64_t alibiClaimedNodes() noexcept { return alibi::ort::claimedHere(); }
 
 // The instruction set of the CPU kernels, and another one for tests: 1 if it is there.
