@@ -17,7 +17,8 @@ class Order:
     """How tiles go round.
 
     A bundle is some batch entries with a head each: ``size`` of them, with ``tiles`` each.  Bundles are dealt to the
-    programs one after the other, in ``rounds`` rounds each; a program is dealt ``deals`` times in all.
+    programs one after the other, in ``rounds`` rounds each; a program is dealt ``deals`` times in all.  ``per_tile`` is
+    the inverse of ``tiles`` (:func:`quotient`).
     """
 
     tiles: gl.tensor
@@ -25,6 +26,7 @@ class Order:
     bundles: gl.tensor
     rounds: gl.tensor
     deals: gl.tensor
+    per_tile: gl.tensor
 
 
 @gluon.constexpr_function
@@ -37,6 +39,26 @@ def drawn_tiles(settings):
 def _apart(settings):
     """Whether the first rows of all pairs are dealt apart from the others: see ``_tile_of``."""
     return settings.MASK and settings.FORM == FORM_CAUSAL and not drawn_tiles(settings)
+
+
+@gluon.jit
+def inverse_of(divisor):
+    """What :func:`quotient` divides by, computed once: a division takes some thirty instructions."""
+    return 2147483647 // divisor
+
+
+@gluon.jit
+def quotient(number, divisor, inverse, settings):
+    """``number // divisor`` for 0 <= number < 2^31.
+
+    With TERMS rows are short, and what the warps run through for a tile does not fit the instruction cache: there a
+    product takes the place of the division.  It is the quotient or one less.
+    """
+    found = number // divisor
+    if settings.TERMS:
+        found = gl.cast((gl.cast(number, gl.int64) * inverse) >> 31, gl.int32)
+        found += gl.where(number - found * divisor >= divisor, 1, 0)
+    return found
 
 
 @gluon.jit
@@ -57,7 +79,7 @@ def order_of(tiles, sizes, settings):
     if _apart(settings):
         rounds = gl.maximum(gl.cdiv(size * (tiles - 1), gl.num_programs(0)), 1)
         deals = bundles * rounds + gl.cdiv(batch_heads, gl.num_programs(0))
-    return Order(tiles, size, bundles, rounds, deals)
+    return Order(tiles, size, bundles, rounds, deals, inverse_of(tiles))
 
 
 @gluon.jit
@@ -87,8 +109,8 @@ def _tile_of(bundle, index, order, sizes, settings):
     else:
         count = order.size
         end = count * tiles
-        tile = index % tiles
-        batch_head = index // tiles
+        batch_head = quotient(index, tiles, order.per_tile, settings)
+        tile = index - batch_head * tiles if settings.TERMS else index % tiles
     return gl.where(index < end, tile, -1), batch_head
 
 
@@ -167,6 +189,9 @@ def dealt_tile(tiles_done, deal, number_of_pass, order, shared, sizes, settings)
         the tile itself, and whether to take it.
     """
     bundle = gl.minimum(deal // order.rounds, order.bundles)
+    if settings.FORM != FORM_CAUSAL and settings.TERMS:
+        # The only one.
+        bundle = gl.to_tensor(0)
     index = _index_of_deal(bundle, deal - bundle * order.rounds, order, settings)
     tile, batch_head = _tile_of(bundle, index, order, sizes, settings)
     more = deal < order.deals

@@ -14,14 +14,17 @@ LARGEST_TOTAL = gl.constexpr(1.2379400392853803e27)
 
 @gluon.constexpr_function
 def knows_empty(settings):
-    """Whether it is known of a tile which of its first rows see no key, before they are weighed (SEEN_FROM)."""
-    return settings.MASK or (settings.MASK_ROWS and settings.FORM == FORM_CAUSAL)
+    """Whether it is known of a tile which of its first rows see no key, before they are weighed (SEEN_FROM).
+
+    In the forms without a diagonal all rows see the same keys; without any, their tile is left to the second pass.
+    """
+    return (settings.MASK or settings.MASK_ROWS) and settings.FORM == FORM_CAUSAL
 
 
 @gluon.constexpr_function
 def goes_to_several(settings):
     """Whether a tile's output may go to other tiles, too: the mean of rows that see no key (causal form)."""
-    return settings.FORM == FORM_CAUSAL and knows_empty(settings)
+    return knows_empty(settings)
 
 
 @gluon.jit
@@ -67,7 +70,7 @@ def finish(out, sums, repeat_mask, destination, tiles_done, output_map, me):
             sound = sound | ((row_as_key < seen_from) & (weight == 0.0))
         repeat_mask = repeat_mask | gl.where(sound, 0, 1 << (tiles_done & 31))
     inverse = 1.0 / total
-    if settings.MASK or settings.MASK_ROWS:
+    if knows_empty(settings) or ((settings.MASK or settings.MASK_ROWS) and not me.FIXED_MAX):
         inverse = gl.where(total == 0.0, 0.0, inverse)
     out = out * gl.convert_layout(inverse, gl.SliceLayout(1, out.type.layout))[:, None]
     output = me.shared.output_tile.index(me.WHO)

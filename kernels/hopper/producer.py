@@ -244,7 +244,9 @@ def _copy_as_told(step, queries_sent, queried, ahead, shared, sizes, query_map, 
             if settings.FORM == FORM_SYMMETRIC:
                 tail = _told(shared, slot, TAIL)
             extra = _told(shared, slot, EXTRA)
-            shift = _told(shared, slot, SHIFT)
+            shift = gl.to_tensor(0)
+            if settings.LENGTHS or not settings.TERMS:
+                shift = _told(shared, slot, SHIFT)
             certified_after = gl.to_tensor(0)
             noted = gl.to_tensor(0)
             if settings.SKIP:

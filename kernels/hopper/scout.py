@@ -12,7 +12,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier
 
 from .entries import find_plain, look_at_entry, no_entry
-from .order import dealt_tile, drawn_tile, drawn_tiles, order_of
+from .order import dealt_tile, drawn_tile, drawn_tiles, inverse_of, order_of, quotient
 from .shared import FORM_CAUSAL, LOG2E, ROWS_PER_CONSUMER, needs_repeat, phase_of, release, stage_of, write_block_info
 from .skipping import AHEAD, worth_a_try
 from .telling import TileBlocks, TilePlace, certify, describe, end_pass
@@ -37,6 +37,18 @@ def _cut(tile, entry, empty_mean, sizes, settings, FIXED_MAX: gl.constexpr):
 
 
 @gluon.jit
+def _key_head(head, group, settings):
+    """Which keys a head has; with TERMS nothing is divided by one (see ``order.quotient``)."""
+    kv_head = head
+    if settings.TERMS:
+        if group != 1:
+            kv_head = head // group
+    else:
+        kv_head = head // group
+    return kv_head
+
+
+@gluon.jit
 def _scout_pass(
     step, queries_sent, certified, tiles_done, drawn, shared, sizes, slopes, key_norms, key_terms, ticket, previous,
     mask, key_positions, mask_batch, mask_head, mask_column, positions_batch, scale_natural, empty_mean, key_lengths,
@@ -49,6 +61,8 @@ def _scout_pass(
     SECOND: gl.constexpr = settings.FIXED_MAX and not FIXED_MAX
     # Whether something is said of every block.
     ALL: gl.constexpr = settings.EVERY or not FIXED_MAX
+    # Whether it is asked of every block whether something is said of it.
+    ASKS: gl.constexpr = settings.TERMS and FIXED_MAX and not settings.POSITIONS
     order = order_of(gl.cdiv(sizes.s_q, rows_per_tile), sizes, settings)
     s_kv = sizes.s_kv
     # The unit of slopes in this pass.
@@ -56,9 +70,12 @@ def _scout_pass(
     if natural(settings, FIXED_MAX):
         per_natural = gl.to_tensor(1.0)
     per_scale = 1.0 / scale_natural
-    # Every other round is dealt backwards, so tiles that follow each other come from two entries.
+    per_head = inverse_of(sizes.heads)
+    # Every other round is dealt backwards, so tiles that follow each other come from two entries.  Those of short rows
+    # do not, but for causal ones.
     entry = no_entry(s_kv)
     other = no_entry(s_kv)
+    TWO: gl.constexpr = settings.FORM == FORM_CAUSAL or not settings.TERMS
     # A bit for every stage whose terms are not zero.
     stages_with_terms = gl.to_tensor(0)
     # With SKIP costs are not known beforehand.  There programs draw tickets for tiles, in the same order.
@@ -78,7 +95,7 @@ def _scout_pass(
             )
             deal += 1
         if wanted:
-            batch = batch_head // sizes.heads
+            batch = quotient(batch_head, sizes.heads, per_head, settings)
             head = batch_head - batch * sizes.heads
             slope_natural = gl.load(slopes + head)
             slope = slope_natural * per_natural
@@ -91,8 +108,9 @@ def _scout_pass(
                 else:
                     of_entry = mask + batch.to(gl.int64) * mask_batch + head.to(gl.int64) * mask_head
                     number = gl.where(mask_head != 0, batch_head, batch)
-                if number != entry.number:
-                    entry, other = other, entry
+                if TWO:
+                    if number != entry.number:
+                        entry, other = other, entry
                 if number != entry.number:
                     entry = look_at_entry(
                         number, of_entry, mask_column, key_lengths, batch, lengths_batch, rows_first, s_kv, settings,
@@ -117,7 +135,7 @@ def _scout_pass(
                 # The second pass may have another unit, and it has few tiles.
                 if worth_a_try(slope, s_kv, settings) & (left + right > AHEAD):
                     certified_after = diagonal_blocks + tail + AHEAD
-            at = TilePlace(tile, batch, head, head // sizes.group)
+            at = TilePlace(tile, batch, head, _key_head(head, sizes.group, settings))
             cut = TileBlocks(first, diagonal_blocks, tail, extra, seen_from, copies)
             slot = queries_sent & (QUERIES - 1)
             mbarrier.wait(shared.ready, 0)
@@ -159,9 +177,19 @@ def _scout_pass(
                     if not ALL:
                         terms = gl.where(said, terms, 0.0)
                         write_block_info(shared, stage, said.to(gl.int32))
-                    write_terms(
-                        terms, per_scale, per_natural, slope, j, diagonal_blocks + tail, left, stage, shared,
-                        settings, FIXED_MAX)  # fmt: skip
+                    if ASKS:
+                        said = gl.max((terms != 0.0).to(gl.int32), 0) != 0
+                        bit = 1 << stage
+                        writes = said | ((stages_with_terms & bit) != 0)
+                        stages_with_terms = gl.where(said, stages_with_terms | bit, stages_with_terms & ~bit)
+                        if writes:
+                            write_terms(
+                                terms, per_scale, per_natural, slope, j, diagonal_blocks + tail, left, stage, shared,
+                                settings, FIXED_MAX)  # fmt: skip
+                    else:
+                        write_terms(
+                            terms, per_scale, per_natural, slope, j, diagonal_blocks + tail, left, stage, shared,
+                            settings, FIXED_MAX)  # fmt: skip
                 release(shared.key_full.index(stage))
                 step += 1
                 j += 1

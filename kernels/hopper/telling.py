@@ -107,7 +107,9 @@ def describe(slot, at, cut, entry, left, right, slope, certified_after, certifie
         write_tile_info(shared, slot, CERTIFIED_AFTER, 2 * certified_after + (certified & 1))
     if scouts(settings):
         write_tile_info(shared, slot, KV_HEAD, at.kv_head)
-        write_tile_info(shared, slot, SHIFT, entry.shift)
+        if settings.LENGTHS or not settings.TERMS:
+            # With TERMS nothing is told that nobody needs: see ``order.quotient``.
+            write_tile_info(shared, slot, SHIFT, entry.shift)
         release(shared.told.index(slot))
     write_tile_info(shared, slot, SLOPE, slope.to(gl.int32, bitcast=True))
     mbarrier.arrive(shared.query_full.index(slot), count=1)

@@ -29,7 +29,12 @@ def ask_terms(mask, key_positions, batch, mask_column, positions_batch, start, s
     if settings.LENGTHS:
         loaded = ((key >= begin) & (key < end)).to(gl.int32)
     elif settings.MASK:
-        at = mask + key.to(gl.int64) * mask_column
+        if settings.TERMS:
+            # What the lanes add stays the same.
+            lane = gl.arange(0, settings.BLOCK_N, layout=_by_key())
+            at = mask + start.to(gl.int64) * mask_column + lane.to(gl.int64) * mask_column
+        else:
+            at = mask + key.to(gl.int64) * mask_column
         loaded = gl.load(at, mask=inside, other=0)
     if settings.POSITIONS:
         at = key_positions + batch.to(gl.int64) * positions_batch + key
@@ -73,6 +78,16 @@ def _put_terms(shared, stage, terms, settings):
 
 
 @gluon.jit
+def _put_hidden(shared, stage, terms, settings):
+    """As :func:`_put_terms`, of terms that are infinite or zero: one bfloat16 says so, and the other two stay zero."""
+    PLAIN: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [1, 0])
+    words = shared.term_tile._reinterpret(
+        gl.int32, [settings.STAGES, settings.BLOCK_N, TERM_COLUMNS // 2], PLAIN
+    ).index(stage)
+    words.slice(0, 1, 1).store(((terms.to(gl.int32, bitcast=True) >> 16) & 65535)[:, None])
+
+
+@gluon.jit
 def _put_vector(shared, stage, terms, kind, slope, settings):
     """Writes a block's terms and its bias relative to the block as the pass that keeps a maximum by block takes them.
 
@@ -104,7 +119,10 @@ def write_terms(terms, per_scale, per_natural, slope, j, edges, left, stage, sha
             kind = gl.where(j < edges, 0, kind)
         _put_vector(shared, stage, terms * per_natural, kind, slope, settings)
     elif settings.TERMS:
-        _put_terms(shared, stage, terms * per_scale, settings)
+        if settings.ADDITIVE or settings.POSITIONS:
+            _put_terms(shared, stage, terms * per_scale, settings)
+        else:
+            _put_hidden(shared, stage, terms * per_scale, settings)
         # The tensor cores read what threads wrote.
         fence_async_shared()
     else:

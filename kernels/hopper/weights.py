@@ -193,12 +193,13 @@ def first_peaks(products, slope, shift, reach, left, me):
     FIXED_MAX: gl.constexpr = me.FIXED_MAX
     peak = gl.full_like(shift, float("-inf"))
     if FIXED_MAX and settings.MAX_FROM_RAW_SCORES:
-        if settings.MASK or settings.MASK_ROWS:
+        if (settings.MASK or settings.MASK_ROWS) and not settings.TERMS:
             # Hidden keys do not count; they may fill a half of the block, or, if all are hidden, the whole.
             peak = gl.max(products, 1) * me.scale
-            peak = gl.where(peak == float("-inf"), 0.0, peak)
         else:
             peak = _largest_of_half(products, shift) * me.scale
+        if settings.MASK or settings.MASK_ROWS:
+            peak = gl.where(peak == float("-inf"), 0.0, peak)
         if settings.FORM == FORM_SYMMETRIC:
             # Distances are subtracted: a tile whose slope is negative is left to the second pass.
             peak = gl.where(slope < 0.0, float("nan"), peak)

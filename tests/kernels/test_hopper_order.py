@@ -7,6 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 pytest.importorskip("triton")
 
@@ -20,9 +22,10 @@ GRID = SimpleNamespace(programs=1, rank=0)
 PLAIN = SimpleNamespace(
     maximum=max, minimum=min, cdiv=lambda a, b: -(-a // b), to_tensor=lambda x: x,
     where=lambda which, a, b: a if which else b, num_programs=lambda _: GRID.programs, program_id=lambda _: GRID.rank,
+    cast=lambda number, _: number, int32=None, int64=None,
 )  # fmt: skip
 
-FIELDS = ("tiles", "size", "bundles", "rounds", "deals")
+FIELDS = ("tiles", "size", "bundles", "rounds", "deals", "per_tile")
 OF_ORDER = on_numbers(order, PLAIN, Order=lambda *values: SimpleNamespace(**dict(zip(FIELDS, values, strict=True))))
 
 
@@ -44,9 +47,22 @@ def dealt(programs: int, tiles: int, sizes: Any, settings: Any) -> list[list[tup
     return found
 
 
+@given(st.integers(0, 2**31 - 1), st.integers(1, 2**31 - 1))
+@example(2**31 - 1, 1)
+@example(2**31 - 1, 2**31 - 1)
+@example(0, 1)
+def test_a_quotient_by_an_inverse_is_exact(number: int, divisor: int) -> None:
+    inverse = OF_ORDER["inverse_of"](divisor)
+    assert number * inverse < 2**63
+    short = SimpleNamespace(TERMS=True)
+    for each in (number, number // divisor * divisor, max(number // divisor * divisor - 1, 0)):
+        assert OF_ORDER["quotient"](each, divisor, inverse, short) == each // divisor
+
+
+@pytest.mark.parametrize("terms", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("form", [FORM_LINEAR.value, FORM_CAUSAL.value, FORM_SYMMETRIC.value])
-def test_every_tile_is_dealt_once_and_evenly(form: int, masked: bool) -> None:
+def test_every_tile_is_dealt_once_and_evenly(form: int, masked: bool, terms: bool) -> None:
     dice = random.Random(3 * form + masked)
     several = 0
     for _ in range(60):
@@ -57,7 +73,7 @@ def test_every_tile_is_dealt_once_and_evenly(form: int, masked: bool) -> None:
         programs = min(programs, batch * heads * tiles)
         settings = SimpleNamespace(
             FORM=form, MASK=masked, MASK_ROWS=False, SKIP=False, FIXED_MAX=True, D=64, V=64,
-            BUNDLE_MIB=dice.choice([1, 16]),
+            BUNDLE_MIB=dice.choice([1, 16]), TERMS=terms,
         )  # fmt: skip
         sizes = SimpleNamespace(batch=batch, heads=heads, group=group, s_q=128 * tiles, s_kv=s_kv)
         found = dealt(programs, tiles, sizes, settings)
