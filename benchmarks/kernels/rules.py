@@ -19,7 +19,7 @@ OUTCOME = ("measured", "tile", "options")
 """Keys of a rule that follow from results; all others say what it is for."""
 KEYS = (
     "role", "engine", "measured", "arch", "alternative", "element_bytes", "head_dim", "square", "positions", "key_bias",
-    "masked", "causal", "symmetric", "conditions", "tile", "options",
+    "masked", "additive", "causal", "symmetric", "conditions", "tile", "options",
 )  # fmt: skip
 """In the order in which they are written; others that a rule may have follow."""
 

@@ -79,6 +79,8 @@ def applies(rule: dict[str, Any], request: KernelRequest, arch: int) -> bool:
         or variant.key_bias
         or (variant.lengths and rule["engine"] == "hopper"),
         "key_bias": variant.key_bias,
+        # Whether what differs by key or row is a number, not only whether a key is seen.
+        "additive": request.mask_dtype not in (None, "bool") or variant.key_bias,
         "square": request.head_dim == request.value_dim,
     }
     return all(rule[name] == fact for name, fact in facts.items() if name in rule)
