@@ -54,10 +54,11 @@ def quotient(number, divisor, inverse, settings):
     With TERMS rows are short, and what the warps run through for a tile does not fit the instruction cache: there a
     product takes the place of the division.  It is the quotient or one less.
     """
-    found = number // divisor
     if settings.TERMS:
         found = gl.cast((gl.cast(number, gl.int64) * inverse) >> 31, gl.int32)
         found += gl.where(number - found * divisor >= divisor, 1, 0)
+    else:
+        found = number // divisor
     return found
 
 

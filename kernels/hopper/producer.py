@@ -34,6 +34,7 @@ from .shared import (  # fmt: skip
     read_tile_info,
     set_up_barriers,
     stage_of,
+    tells_shift,
     write_block_info,
 )
 from .skipping import AHEAD, worth_a_try
@@ -245,7 +246,7 @@ def _copy_as_told(step, queries_sent, queried, ahead, shared, sizes, query_map, 
                 tail = _told(shared, slot, TAIL)
             extra = _told(shared, slot, EXTRA)
             shift = gl.to_tensor(0)
-            if settings.LENGTHS or not settings.TERMS:
+            if tells_shift(settings):
                 shift = _told(shared, slot, SHIFT)
             certified_after = gl.to_tensor(0)
             noted = gl.to_tensor(0)

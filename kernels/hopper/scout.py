@@ -49,6 +49,14 @@ def _key_head(head, group, settings):
 
 
 @gluon.jit
+def _writes(said, stage, stages_with_terms):
+    """Whether terms are to be written to a stage: some, or zeros over others; and which stages have some then."""
+    bit = 1 << stage
+    writes = said | ((stages_with_terms & bit) != 0)
+    return writes, gl.where(said, stages_with_terms | bit, stages_with_terms & ~bit)
+
+
+@gluon.jit
 def _scout_pass(
     step, queries_sent, certified, tiles_done, drawn, shared, sizes, slopes, key_norms, key_terms, ticket, previous,
     mask, key_positions, mask_batch, mask_head, mask_column, positions_batch, scale_natural, empty_mean, key_lengths,
@@ -165,9 +173,7 @@ def _scout_pass(
                 writes = said
                 if not ALL:
                     # Zeros where a block that is plain comes to a stage whose terms are not.
-                    bit = 1 << stage
-                    writes = said | ((stages_with_terms & bit) != 0)
-                    stages_with_terms = gl.where(said, stages_with_terms | bit, stages_with_terms & ~bit)
+                    writes, stages_with_terms = _writes(said, stage, stages_with_terms)
                 if writes:
                     if not ALL:
                         loaded, position = ask_terms(
@@ -179,14 +185,8 @@ def _scout_pass(
                         write_block_info(shared, stage, said.to(gl.int32))
                     if ASKS:
                         said = gl.max((terms != 0.0).to(gl.int32), 0) != 0
-                        bit = 1 << stage
-                        writes = said | ((stages_with_terms & bit) != 0)
-                        stages_with_terms = gl.where(said, stages_with_terms | bit, stages_with_terms & ~bit)
-                        if writes:
-                            write_terms(
-                                terms, per_scale, per_natural, slope, j, diagonal_blocks + tail, left, stage, shared,
-                                settings, FIXED_MAX)  # fmt: skip
-                    else:
+                        writes, stages_with_terms = _writes(said, stage, stages_with_terms)
+                    if writes:
                         write_terms(
                             terms, per_scale, per_natural, slope, j, diagonal_blocks + tail, left, stage, shared,
                             settings, FIXED_MAX)  # fmt: skip

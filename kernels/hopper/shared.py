@@ -144,6 +144,12 @@ def scouts(settings):
 
 
 @gluon.constexpr_function
+def tells_shift(settings):
+    """Whether it is told how keys are shifted: with LENGTHS.  Short rows (TERMS) are told nothing that nobody needs."""
+    return settings.LENGTHS or not settings.TERMS
+
+
+@gluon.constexpr_function
 def clears_hidden(settings):
     """Whether the second pass clears values of hidden keys.
 

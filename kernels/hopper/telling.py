@@ -28,6 +28,7 @@ from .shared import (  # fmt: skip
     TILE,
     release,
     scouts,
+    tells_shift,
     write_block_info,
     write_tile_info,
 )
@@ -107,8 +108,7 @@ def describe(slot, at, cut, entry, left, right, slope, certified_after, certifie
         write_tile_info(shared, slot, CERTIFIED_AFTER, 2 * certified_after + (certified & 1))
     if scouts(settings):
         write_tile_info(shared, slot, KV_HEAD, at.kv_head)
-        if settings.LENGTHS or not settings.TERMS:
-            # With TERMS nothing is told that nobody needs: see ``order.quotient``.
+        if tells_shift(settings):
             write_tile_info(shared, slot, SHIFT, entry.shift)
         release(shared.told.index(slot))
     write_tile_info(shared, slot, SLOPE, slope.to(gl.int32, bitcast=True))

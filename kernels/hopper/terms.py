@@ -57,15 +57,21 @@ def terms_of_keys(loaded, position, slope, own, settings):
 
 
 @gluon.jit
+def _words_of(shared, stage, settings):
+    """The terms of a stage, two bfloat16 at a time."""
+    PLAIN: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [1, 0])
+    return shared.term_tile._reinterpret(gl.int32, [settings.STAGES, settings.BLOCK_N, TERM_COLUMNS // 2], PLAIN).index(
+        stage
+    )
+
+
+@gluon.jit
 def _put_terms(shared, stage, terms, settings):
     """Writes a block's terms as the second product takes them: cut into three bfloat16.
 
     They are cut and not rounded, so that what is beyond float32 is infinite in all passes alike.
     """
-    PLAIN: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [1, 0])
-    words = shared.term_tile._reinterpret(
-        gl.int32, [settings.STAGES, settings.BLOCK_N, TERM_COLUMNS // 2], PLAIN
-    ).index(stage)
+    words = _words_of(shared, stage, settings)
     rest = terms
     bounded = gl.abs(rest) < float("inf")
     high = rest.to(gl.int32, bitcast=True) & -65536
@@ -80,10 +86,7 @@ def _put_terms(shared, stage, terms, settings):
 @gluon.jit
 def _put_hidden(shared, stage, terms, settings):
     """As :func:`_put_terms`, of terms that are infinite or zero: one bfloat16 says so, and the other two stay zero."""
-    PLAIN: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [1, 0])
-    words = shared.term_tile._reinterpret(
-        gl.int32, [settings.STAGES, settings.BLOCK_N, TERM_COLUMNS // 2], PLAIN
-    ).index(stage)
+    words = _words_of(shared, stage, settings)
     words.slice(0, 1, 1).store(((terms.to(gl.int32, bitcast=True) >> 16) & 65535)[:, None])
 
 
