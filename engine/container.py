@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ..kernels.launch.description import Argument, Condition, Description, Extent, Kernel
 
-MAGIC = b"ALIBIK\0\1"
+MAGIC = b"ALIBIK\0\2"
 """Seven letters and the version of the format."""
 
 HEADER = struct.Struct("<8sQQI")
@@ -112,9 +112,7 @@ def encode(description: Description, directory: Path, *, machine_code: Sequence[
     writer.int64(request.value_dim)
     writer.text(request.mask_dtype or "")
     selection = description.selection
-    for number in (
-        selection.decode_rows, selection.programs_per_multiprocessor, selection.min_keys, selection.max_splits,
-    ):  # fmt: skip
+    for number in (selection.decode_rows, selection.min_keys, selection.max_splits):
         writer.int64(number)
     writer.count(len(description.workspace))
     for buffer in description.workspace:
@@ -150,6 +148,7 @@ def _kernel(writer: _Writer, images: _Images, kernel: Kernel, *, code: bool, ptx
     writer.text(kernel.entry)
     writer.int64(kernel.threads)
     writer.int64(kernel.shared_bytes)
+    writer.int64(kernel.programs)
     for extent in kernel.grid:
         writer.extent(extent)
     writer.count(len(kernel.arguments))

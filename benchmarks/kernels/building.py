@@ -74,7 +74,15 @@ def configuration_of(kind: Kind, candidate: Candidate, arch: int) -> Configurati
     """The candidate as the kernel that is compiled."""
     conditions = tuple(Condition(**condition) for condition in kind.rule.get("conditions", ()))
     rule = kind.rule
-    return Configuration(rule["role"], rule["engine"], arch, Tile(*candidate.tile), dict(candidate.options), conditions)
+    return Configuration(
+        rule["role"],
+        rule["engine"],
+        arch,
+        Tile(*candidate.tile),
+        dict(candidate.options),
+        conditions,
+        rule.get("programs", 1),
+    )
 
 
 def demands(kind: Kind, arch: int) -> Iterator[tuple[KernelRequest, BufferLayout]]:

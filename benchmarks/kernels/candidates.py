@@ -210,6 +210,8 @@ DECODE_TILES = (
     (16, 128, 4, 3), (16, 64, 4, 4), (16, 64, 4, 3), (16, 64, 4, 2), (16, 128, 8, 3), (16, 32, 4, 4), (16, 32, 4, 3),
     (16, 32, 4, 2), (16, 16, 4, 2),
 )  # fmt: skip
+PAIRED_TILES = ((16, 64, 4, 3), (16, 64, 8, 3), (16, 32, 4, 4), (16, 64, 4, 2))
+"""Two programs of these fit a multiprocessor at D = 128."""
 RANGES = ((16, 64, 64), (65, 96, 96), (97, 128, 128), (129, 160, 160), (161, 256, 256))
 """Of head sizes in the portable prefill of 16-bit types, and the one that is timed."""
 
@@ -254,6 +256,8 @@ def _decode(arch: int) -> Iterator[Kind]:
             if size == 256:
                 yield Kind(f"{role} {low}-{high}", for_size, plain(*DECODE_TILES), of_size)
                 continue
+            if role == "decode_split":
+                yield from _in_pairs(for_size, of_size)
             # One row of one head per program: there a mask by head is one by key.
             single = {**for_size, "masked": True, "conditions": [{"size": "rows", "at_most": 1}]}
             by_head = (dataclasses.replace(of_size[0], kv_heads=of_size[0].heads, extra="boolean heads"),)
@@ -267,6 +271,18 @@ def _decode(arch: int) -> Iterator[Kind]:
                 f"{role} float32 {low}-{high}", {**base, "element_bytes": 4, "head_dim": [low, high]},
                 plain(*DECODE_TILES), alone,
             )  # fmt: skip
+
+
+def _in_pairs(for_size: dict[str, Any], of_size: tuple[Shape, ...]) -> Iterator[Kind]:
+    """Chunks of a decode that wait for more than keys and values: two programs hide the waits of one another."""
+    base = {**for_size, "head_dim": [65, 128], "programs": 2}
+    padded = tuple(dataclasses.replace(shape, extra="key padding") for shape in of_size)
+    single = {**base, "masked": True, "conditions": [{"size": "rows", "at_most": 1}]}
+    one_row = varied(PAIRED_TILES, {"MASK_ROWS": False}, {})
+    yield Kind("decode_split 65-128 one row, in pairs", single, one_row, padded[:1])
+    yield Kind("decode_split 65-128 masked, in pairs", {**base, "masked": True}, plain(*PAIRED_TILES), padded)
+    placed = tuple(dataclasses.replace(shape, extra="positions") for shape in of_size)
+    yield Kind("decode_split 65-128 positions, in pairs", {**base, "positions": True}, plain(*PAIRED_TILES), placed)
 
 
 def timed(arch: int) -> tuple[Kind, ...]:

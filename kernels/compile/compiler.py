@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ...base import hidden, isolation
-from ..launch.description import Buffer, Condition, Description, Extent, Factor, Selection
+from ..launch.description import FORMAT, Buffer, Condition, Description, Extent, Factor, Selection
 from ..requests import MASK_DTYPES, MAX_SPLITS, BufferLayout, KernelRequest
 from .configurations import Configuration, certifies, configurations, reads_mask_rows, with_mask_rows
 
@@ -41,7 +41,7 @@ WORKSPACE = (
     Buffer("partial", 4, Extent((Factor(("batch", "heads", "s_q", "splits", "value_dim")),))),
     Buffer("partial_sums", 8, Extent((Factor(("batch", "heads", "s_q", "splits")),))),
 )
-SELECTION = Selection(decode_rows=16, programs_per_multiprocessor=1, min_keys=256, max_splits=MAX_SPLITS)
+SELECTION = Selection(decode_rows=16, min_keys=256, max_splits=MAX_SPLITS)
 
 
 QUIET = {"TRITON_DISABLE_LINE_INFO": "1"}
@@ -152,6 +152,7 @@ def described(found: dict[str, Any], configuration: Configuration, layout: Buffe
         "conditions": [dataclasses.asdict(condition) for condition in conditions],
         "grid": [dataclasses.asdict(extent) for extent in grid_of(configuration)],
         "tile": f"{configuration.engine} {configuration.tile.text}",
+        "programs": configuration.programs,
     }
 
 
@@ -219,7 +220,7 @@ def compile_bundle(
             kernels.append(described(found, configuration, layout))
     triton_version = importlib.metadata.version("triton")
     document = {
-        "format": 1,
+        "format": FORMAT,
         "request": dataclasses.asdict(request),
         "generator": f"triton {triton_version}",
         "selection": dataclasses.asdict(SELECTION),

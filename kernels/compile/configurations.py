@@ -3,9 +3,10 @@
 The file is a list of rules, first match first.  A rule names what it is for (role, architectures, element
 size, range of head sizes, whether there is a mask, the form) and how to cut; its optional ``conditions`` on sizes
 stay with the image and are decided when it is launched, so a request may get several images for one role,
-the last of them without conditions.  Rules marked ``measured`` were chosen by timing on that device; the others from
-what the compiler reports (``resources``): the largest tile that fits and does not spill.  Where nothing was
-measured, an ``alternative`` of half the rows comes behind the first choice: TensorRT may time both, as tactics.
+the last of them without conditions.  ``programs`` says how many programs of a decode a multiprocessor is to have.
+Rules marked ``measured`` were chosen by timing on that device; the others from what the compiler reports
+(``resources``): the largest tile that fits and does not spill.  Where nothing was measured, an ``alternative`` of half
+the rows comes behind the first choice: TensorRT may time both, as tactics.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Configuration:
         tile: How the work is cut.
         options: Further compile-time constants of the engine.
         conditions: Sizes for which it may be chosen.
+        programs: How many programs of a decode a multiprocessor is to have.
     """
 
     role: str
@@ -49,6 +51,7 @@ class Configuration:
     tile: Tile
     options: dict[str, Any] = field(default_factory=dict, hash=False)
     conditions: tuple[Condition, ...] = ()
+    programs: int = 1
 
 
 @functools.cache
@@ -135,7 +138,8 @@ def configurations(request: KernelRequest, arch: int, *, skip: bool = False) -> 
             if certified and role == "prefill" and not short:
                 worth = (*conditions, Condition("s_kv", at_least=SKIP_FROM), Condition("surplus", at_least=0), *own)
                 found.append(Configuration(role, rule["engine"], arch, tile, {**options, "SKIP": True}, worth))
-            found.append(Configuration(role, rule["engine"], arch, tile, options, (*conditions, *own)))
+            programs = rule.get("programs", 1)
+            found.append(Configuration(role, rule["engine"], arch, tile, options, (*conditions, *own), programs))
             if not conditions:
                 settled.add(rule["engine"])
             # The Hopper kernel has conditions of its own and needs something behind it.

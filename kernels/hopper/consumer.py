@@ -9,6 +9,7 @@ from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma, warp
 from .hidden import clear_hidden, clear_strange
 from .lifting import UNSEEN, declare_outgrown, lifts, settled
 from .output import finish, goes_to_several, hand_over_repeat_mask, knows_empty, wait_written
+from .peaks import first_peaks
 from .products import (
     add_awaited_values,
     add_values,
@@ -60,7 +61,6 @@ from .weights import (
     edge_weights,
     far_start,
     far_weights,
-    first_peaks,
     masked,
     mean_weights,
     moves_at_edges,
@@ -114,11 +114,11 @@ def _start(products, step, queries_seen, me):
     said = block_info_of(shared, stage_of(step, settings), settings)[1], start, tile, slot
     if me.FIXED_MAX:
         products = masked(products, said, me)
-    peak, before, behind = first_peaks(products, slope, shift, reach, left, me)
-    vector = vector_of(step, me)
     line = BiasLine(slope, reference, row_as_key, shift)
+    peak, before, behind = first_peaks(products, start, line, reach, left, me)
+    vector = vector_of(step, me)
     SEARCHES: gl.constexpr = not (me.FIXED_MAX and settings.MAX_FROM_RAW_SCORES)
-    weights, _, peak = edge_weights(products, peak, vector, start, said, line, me, SEARCHES)
+    weights, _, peak = edge_weights(products, peak, vector, start, said, line, me, SEARCHES, True)
     if lifts(me) and (settings.MASK or settings.MASK_ROWS):
         # A row that sees no key there starts low.  If that was far too much or too little, its tile is done again.
         peak = gl.where(peak == float("-inf"), -UNSEEN, peak)
@@ -230,7 +230,7 @@ def _consume_pass(
                 # Weights of this block; the products of the one before with its values are still in flight.
                 if j < near.edges:
                     start_e = gl.where(j >= near.diagonal_blocks, s_kv // BLOCK_N, near.first + j) * BLOCK_N
-                    weights, keep, peak = edge_weights(products, peak, vector, start_e, said, line, me, MOVES)
+                    weights, keep, peak = edge_weights(products, peak, vector, start_e, said, line, me, MOVES, False)
                 else:
                     start = block * BLOCK_N
                     if not settings.MASK_ROWS:

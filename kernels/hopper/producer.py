@@ -98,7 +98,7 @@ def produce(
                 batch = batch_head // sizes.heads
                 head = batch_head - batch * sizes.heads
                 first, diagonal_blocks, tail, left, right, extra, seen_from = blocks_of(
-                    tile, entry, empty_mean, sizes, settings
+                    tile, entry, 0.0, empty_mean, sizes, settings
                 )
                 codes = codes_of(blocks_needed, batch, head, tile, mask_batch, mask_head, sizes, settings)
                 edge_masks = gl.to_tensor(0)
@@ -119,7 +119,7 @@ def produce(
                 slope = gl.load(slopes + head) * per_natural
                 if not settings.MASK_ROWS:
                     first, diagonal_blocks, tail, left, right, extra, seen_from = blocks_of(
-                        tile, entry, empty_mean, sizes, settings
+                        tile, entry, slope, empty_mean, sizes, settings
                     )
                 keyed = diagonal_blocks + tail + left + right
                 blocks = keyed + extra

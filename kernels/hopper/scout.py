@@ -22,13 +22,15 @@ from .weights import natural
 
 
 @gluon.jit
-def _cut(tile, entry, empty_mean, sizes, settings, FIXED_MAX: gl.constexpr):
+def _cut(tile, entry, slope, empty_mean, sizes, settings, FIXED_MAX: gl.constexpr):
     """Cuts the keys of a tile into blocks as ``tiles.blocks_of`` does, for the consumers' current pass.
 
     A batch entry without visible keys is left to the second pass, like rows that are not to be trusted.  The code for
     it would take registers of the first pass.
     """
-    first, diagonal_blocks, tail, left, right, extra, seen_from = blocks_of(tile, entry, empty_mean, sizes, settings)
+    first, diagonal_blocks, tail, left, right, extra, seen_from = blocks_of(
+        tile, entry, slope, empty_mean, sizes, settings
+    )
     if settings.MASK and FIXED_MAX and settings.FORM != FORM_CAUSAL:
         if empty_mean != 0:
             extra = gl.to_tensor(0)
@@ -127,7 +129,7 @@ def _scout_pass(
                     # There is no mean of nothing.
                     own_mean = gl.where(entry.end > 0, empty_mean, 0)
             first, diagonal_blocks, tail, left, right, extra, seen_from = _cut(
-                tile, entry, own_mean, sizes, settings, FIXED_MAX
+                tile, entry, slope, own_mean, sizes, settings, FIXED_MAX
             )
             copies = gl.to_tensor(1)
             if settings.MASK and settings.FORM == FORM_CAUSAL:

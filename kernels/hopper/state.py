@@ -62,7 +62,7 @@ class BiasLine:
 
 @aggregate
 class Anchors:
-    """Where the row maxima started, for the blocks left and right of the diagonal (``weights.first_peaks``)."""
+    """Where the row maxima started, for the blocks left and right of the diagonal (``peaks.first_peaks``)."""
 
     before: gl.tensor
     behind: gl.tensor

@@ -7,15 +7,49 @@ from triton.experimental.gluon import language as gl
 
 from .shared import FORM_CAUSAL, FORM_LINEAR, FORM_SYMMETRIC, ROWS_PER_CONSUMER
 
+LONG = gl.constexpr(512)
+"""How many keys left of the diagonal make a causal tile long (``_starts_left``)."""
+
+
+@gluon.constexpr_function
+def may_start_left(settings):
+    """Whether causal tiles may start with the block left of their nearest keys (``_starts_left``).
+
+    It costs nothing or less where nothing else differs by key, and up to 4 % with positions, or masks at D <= 64.
+    """
+    slower = settings.POSITIONS or (settings.MASK and settings.D <= 64)
+    return settings.FORM == FORM_CAUSAL and not (settings.MASK_ROWS or slower)
+
+
+@gluon.constexpr_function
+def _flat(settings):
+    """By how many powers of two the bias may differ between the rows of a tile for it to count as flat.
+
+    Maxima that are lifted would have to be lifted at once if it were more.
+    """
+    return 28.0 if settings.LIFTS else 64.0
+
 
 @gluon.jit
-def blocks_of(tile, entry, empty_mean, sizes, settings):
+def _starts_left(near, slope, entry, settings):
+    """Whether a causal tile starts with the block left of its nearest keys, because its bias says little.
+
+    All rows see the whole of that block.  Its scores tell more of what is to come than those of the few keys that the
+    first rows see where the diagonal crosses a block.  Where the bias is steep, the nearest keys are those that count.
+    """
+    rows_per_tile: gl.constexpr = ROWS_PER_CONSUMER * settings.CONSUMERS
+    return (near - entry.begin >= LONG) & (gl.abs(slope) * rows_per_tile <= _flat(settings))
+
+
+@gluon.jit
+def blocks_of(tile, entry, slope, empty_mean, sizes, settings):
     """Cuts the keys of a tile into blocks.
 
     The blocks that are compared key by key are those of the diagonal.  If all keys there are hidden, it is the nearest
     block with a visible key, so that rows find their maximum early.  With an additive mask it is one whose mask is near
     zero, if it lies left of the diagonal, and all between it and the diagonal are compared, too.  To the right it is
-    the first block that is read: the bias of those before it is that of keys left of all rows.
+    the first block that is read: the bias of those before it is that of keys left of all rows.  Long causal tiles whose
+    bias is flat start one block further left (``_starts_left``).
 
     Returns:
         FIRST, DIAGONAL_BLOCKS, TAIL, LEFT, RIGHT, EXTRA and SEEN_FROM as ``shared`` explains them.
@@ -43,6 +77,8 @@ def blocks_of(tile, entry, empty_mean, sizes, settings):
             # Keys before the first visible one are not read, if a row sees any.
             near = gl.where(entry.begin < last_row, gl.maximum(near, entry.begin), near)
         beyond = gl.maximum(gl.minimum(beyond, entry.end), near + 1)
+    if may_start_left(settings):
+        near -= gl.where(_starts_left(near, slope, entry, settings), BLOCK_N, 0)
     first = near // BLOCK_N
     diagonal_blocks = gl.cdiv(beyond, BLOCK_N) - first
     left = first

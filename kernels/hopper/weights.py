@@ -5,6 +5,7 @@ from __future__ import annotations
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
+from .peaks import larger_of_twins
 from .rows import with_mask
 from .shared import (
     FORM_CAUSAL,
@@ -15,23 +16,13 @@ from .shared import (
     stage_has_terms,
     stage_of,
 )
-
-DEPTH = gl.constexpr(88.0)
-"""By how many powers of two maxima that are lifted may start below the raw scores of the first block."""
+from .tiles import may_start_left
 
 
 @gluon.constexpr_function
 def scores_layout(settings):
     """How a warpgroup holds its 64 rows of scores."""
     return gl.NVMMADistributedLayout([3, 0], [4, 1], [16, settings.BLOCK_N, 16])
-
-
-@gluon.jit
-def larger_of_twins(numbers):
-    """The larger of the numbers of rows r and r + 8, for both.  They are in one thread, which then keeps one number."""
-    both = gl.max(numbers.reshape([ROWS_PER_CONSUMER // 16, 2, 8]), 1)
-    spread = gl.expand_dims(both, 1) + gl.zeros_like(numbers.reshape([ROWS_PER_CONSUMER // 16, 2, 8]))
-    return gl.convert_layout(spread.reshape([ROWS_PER_CONSUMER]), numbers.type.layout)
 
 
 @gluon.jit
@@ -166,63 +157,6 @@ def far_start(j, left, first, crossed, settings):
     return number * settings.BLOCK_N
 
 
-@gluon.jit
-def _largest_of_half(products, like):
-    """The largest product of each row in half of a block; as ``like``."""
-    half: gl.constexpr = products.shape[1] // 2
-    nearer, _ = gl.split(products.reshape([ROWS_PER_CONSUMER, 2, half]).permute((0, 2, 1)))
-    return gl.convert_layout(gl.max(nearer, 1), like.type.layout)
-
-
-@gluon.constexpr_function
-def _starts_below_raw(settings, FIXED_MAX):
-    plain = not (settings.MASK or settings.MASK_ROWS or settings.POSITIONS)
-    return FIXED_MAX and settings.LIFTS and plain and settings.FORM == FORM_CAUSAL
-
-
-@gluon.jit
-def first_peaks(products, slope, shift, reach, left, me):
-    """Where the row maxima start: (those of the crossed blocks, what is left of them, what is right of them).
-
-    With MAX_FROM_RAW_SCORES the largest score in half of the first block, without its bias, stands for the largest of
-    all with it.  With ROW_TWINS rows r and r + 8 have one number left of the diagonal and one right of it.  Their
-    maxima differ by the bias between them, in opposite directions.  So the output changes its scale between the sides
-    (``crossing`` in ``consumer``).  ``left`` counts the blocks left of the crossed ones.
-    """
-    settings = me.settings
-    FIXED_MAX: gl.constexpr = me.FIXED_MAX
-    peak = gl.full_like(shift, float("-inf"))
-    if FIXED_MAX and settings.MAX_FROM_RAW_SCORES:
-        if (settings.MASK or settings.MASK_ROWS) and not settings.TERMS:
-            # Hidden keys do not count; they may fill a half of the block, or, if all are hidden, the whole.
-            peak = gl.max(products, 1) * me.scale
-        else:
-            peak = _largest_of_half(products, shift) * me.scale
-        if settings.MASK or settings.MASK_ROWS:
-            peak = gl.where(peak == float("-inf"), 0.0, peak)
-        if settings.FORM == FORM_SYMMETRIC:
-            # Distances are subtracted: a tile whose slope is negative is left to the second pass.
-            peak = gl.where(slope < 0.0, float("nan"), peak)
-        else:
-            peak += shift
-        if settings.MASK:
-            peak -= reach
-        if settings.ROW_TWINS:
-            peak = larger_of_twins(peak)
-    elif _starts_below_raw(settings, FIXED_MAX):
-        # The first rows see few keys of this block.  One far below those that they do not see cannot be lifted at once
-        # by as much as the next blocks may ask for.
-        peak = gl.where(left > 0, _largest_of_half(products, shift) * me.scale + shift - DEPTH, peak)
-    before = peak
-    behind = peak
-    if FIXED_MAX and settings.MAX_FROM_RAW_SCORES and settings.ROW_TWINS and settings.FORM == FORM_SYMMETRIC:
-        middle = larger_of_twins(shift)
-        before = peak + middle
-        behind = peak - middle
-        peak = before - shift
-    return peak, before, behind
-
-
 @gluon.constexpr_function
 def moves_at_edges(settings, FIXED_MAX):
     """Whether row maxima still move in the blocks that are compared key by key, behind the first one.
@@ -233,10 +167,11 @@ def moves_at_edges(settings, FIXED_MAX):
 
 
 @gluon.jit
-def edge_weights(products, peak, vector, start, said, line, me, MOVES: gl.constexpr):
+def edge_weights(products, peak, vector, start, said, line, me, MOVES: gl.constexpr, FIRST: gl.constexpr):
     """Weights of a block in which every key is compared with its row; (weights, factor for the past, peak).
 
-    With MOVES the peaks may be below its scores, and move.
+    With MOVES the peaks may be below its scores, and move.  The FIRST block of a causal tile may be one that all rows
+    see whole (``tiles.start_left``); nothing is compared then.
     """
     settings = me.settings
     FIXED_MAX: gl.constexpr = me.FIXED_MAX
@@ -281,8 +216,12 @@ def edge_weights(products, peak, vector, start, said, line, me, MOVES: gl.conste
         if not FIXED_MAX:
             scores = masked(scores, said, me)
         if settings.FORM == FORM_CAUSAL:
-            last = gl.minimum(line.row_as_key, me.sizes.s_kv - 1) - start
-            scores = gl.where(me.column[None, :] <= last[:, None], scores, float("-inf"))
+            crosses = gl.to_tensor(True)
+            if FIRST and may_start_left(settings):
+                crosses = start + settings.BLOCK_N - 1 > line.reference + me.WHO * ROWS_PER_CONSUMER
+            if crosses:
+                last = gl.minimum(line.row_as_key, me.sizes.s_kv - 1) - start
+                scores = gl.where(me.column[None, :] <= last[:, None], scores, float("-inf"))
         else:
             scores = gl.where((me.column < me.sizes.s_kv - start)[None, :], scores, float("-inf"))
     if MOVES:

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from ..requests import DTYPES, ROLES, BufferLayout, KernelRequest
 
-FORMAT = 1
+FORMAT = 2
 
 SIZES = ("batch", "heads", "kv_heads", "group", "s_q", "s_kv", "head_dim", "value_dim", "splits", "multiprocessors",
          "rows", "surplus", "mask_batches", "mask_heads", "first_surplus", "wide_saves")  # fmt: skip
@@ -188,6 +188,7 @@ class Kernel:
         grid: Programs in x, y and z.
         arguments: In the order of the parameters; there are no others.
         tile: For people: how the work is cut.
+        programs: Of a decode, in one piece or in chunks: how many programs a multiprocessor is to have; elsewhere 1.
     """
 
     name: str
@@ -205,8 +206,10 @@ class Kernel:
     grid: tuple[Extent, Extent, Extent]
     arguments: tuple[Argument, ...]
     tile: str
+    programs: int
 
     def __post_init__(self) -> None:
+        _require(1 <= self.programs <= 32, f"{self.name}: {self.programs} programs on a multiprocessor")
         _require(self.role in ROLES, f"unknown role {self.role!r}")
         _require(32 <= self.threads <= 1024 and self.threads % 32 == 0, f"{self.name}: {self.threads} threads")
         _require(0 <= self.shared_bytes <= 227 * 1024, f"{self.name}: {self.shared_bytes} bytes of shared memory")
@@ -233,12 +236,12 @@ class Selection:
     """How shapes choose between decode and prefill, and the number of chunks of a decode.
 
     Decode if ``group * s_q <= decode_rows``.  More rows are extended, that is, decoded by larger tiles, where there is
-    a kernel for that and at least two chunks.  The chunks: enough for ``programs_per_multiprocessor`` programs on
-    every multiprocessor, at most ``max_splits``, at least ``min_keys`` keys each.
+    a kernel for that and at least two chunks.  The chunks: enough for ``Kernel.programs`` programs on every
+    multiprocessor, at most ``max_splits``, at least ``min_keys`` keys each.  A decode in one piece and one in chunks
+    may differ in that; where the former asks for one chunk, it is taken.
     """
 
     decode_rows: int
-    programs_per_multiprocessor: int
     min_keys: int
     max_splits: int
 
@@ -319,6 +322,6 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 
 
 __all__ = [
-    "DTYPES", "Argument", "Buffer", "Condition", "Description", "DescriptionError", "Extent", "Factor", "Image",
-    "Kernel", "Selection", "TensorMap",
+    "DTYPES", "FORMAT", "Argument", "Buffer", "Condition", "Description", "DescriptionError", "Extent", "Factor",
+    "Image", "Kernel", "Selection", "TensorMap",
 ]  # fmt: skip

@@ -227,12 +227,14 @@ def make_plan(description: Description, call: Call, arch: int, multiprocessors: 
     def splits_of(kernel: Kernel) -> int:
         programs = kernel.grid[1].value(sizes) * batch * kv_heads
         most = max(1, min(selection.max_splits, s_kv // selection.min_keys))
-        return max(1, min(most, multiprocessors * selection.programs_per_multiprocessor // programs))
+        return max(1, min(most, multiprocessors * kernel.programs // programs))
 
     extend = next((kernel for kernel in description.kernels if serves(kernel, "extend")), None)
     if sizes["rows"] <= selection.decode_rows:
-        sizes["splits"] = splits_of(choose("decode"))
-        chosen = [choose("decode")] if sizes["splits"] == 1 else [choose("decode_split"), choose("combine")]
+        chosen = [choose("decode")]
+        if splits_of(chosen[0]) > 1:
+            chosen = [choose("decode_split"), choose("combine")]
+            sizes["splits"] = splits_of(chosen[0])
     elif extend is not None and splits_of(extend) > 1:
         sizes["splits"] = splits_of(extend)
         chosen = [extend, choose("combine")]

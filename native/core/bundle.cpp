@@ -13,7 +13,7 @@
 namespace alibi {
 namespace {
 
-constexpr char kMagic[8] = {'A', 'L', 'I', 'B', 'I', 'K', '\0', '\1'};  // the last byte is the format version
+constexpr char kMagic[8] = {'A', 'L', 'I', 'B', 'I', 'K', '\0', '\2'};  // the last byte is the format version
 constexpr size_t kHeader = sizeof kMagic + 2 * sizeof(uint64_t) + sizeof(uint32_t);
 constexpr uint64_t kMostBytes = uint64_t{1} << 30;  // of a bundle, decompressed
 constexpr uint32_t kMostItems = 4096;  // of any list
@@ -205,6 +205,7 @@ Kernel readKernel(Reader& in) {
     if (kernel.entry.empty() || kernel.entry.find('\0') != std::string::npos) malformed("a kernel without a name");
     kernel.threads = static_cast<uint32_t>(in.inRange(32, 1024, "a number of threads"));
     kernel.sharedBytes = static_cast<uint32_t>(in.inRange(0, 227 * 1024, "a size of shared memory"));
+    kernel.programs = in.inRange(1, 32, "a number of programs");
     for (Extent& extent : kernel.grid) extent = readExtent(in);
     kernel.arguments.resize(in.items());
     for (Argument& argument : kernel.arguments) argument = readArgument(in);
@@ -255,7 +256,6 @@ std::shared_ptr<Bundle const> parse(std::string_view whole, uint64_t rawLength) 
     bundle->valueDim = in.inRange(1, 4096, "D_v");
     bundle->maskType = in.word<Type>(kTypes, "mask type");
     bundle->selection.decodeRows = in.inRange(0, 1 << 16, "decode_rows");
-    bundle->selection.programsPerMultiprocessor = in.inRange(0, 1 << 10, "programs_per_multiprocessor");
     bundle->selection.minKeys = in.inRange(1, 1 << 24, "min_keys");
     bundle->selection.maxSplits = in.inRange(1, 1 << 12, "max_splits");
     bundle->workspace.resize(in.items());

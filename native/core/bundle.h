@@ -85,6 +85,7 @@ struct Kernel {
     std::string entry;
     uint32_t threads = 0;
     uint32_t sharedBytes = 0;
+    int64_t programs = 1;  // of a decode, on each multiprocessor
     std::array<Extent, 3> grid;
     std::vector<Argument> arguments;
     std::optional<uint32_t> cubin;  // index of a blob
@@ -101,7 +102,6 @@ struct Buffer {
 
 struct Selection {
     int64_t decodeRows = 0;
-    int64_t programsPerMultiprocessor = 0;
     int64_t minKeys = 0;
     int64_t maxSplits = 0;
 };

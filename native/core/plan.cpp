@@ -130,10 +130,11 @@ private:
     Layout layout_;
 };
 
-int64_t splitsOf(Bundle const& bundle, int64_t programs, int64_t sKv, int64_t multiprocessors) {
+// How many chunks there are, where ``places`` programs run at a time and ``programs`` of them make one chunk.
+int64_t splitsOf(Bundle const& bundle, int64_t programs, int64_t sKv, int64_t places) {
     Selection const& selection = bundle.selection;
     int64_t const most = std::max<int64_t>(1, std::min(selection.maxSplits, sKv / selection.minKeys));
-    return std::max<int64_t>(1, std::min(most, multiprocessors * selection.programsPerMultiprocessor / programs));
+    return std::max<int64_t>(1, std::min(most, places / programs));
 }
 
 int64_t padded(int64_t bytes) {
@@ -208,16 +209,14 @@ Plan makePlan(Bundle const& bundle, Call const& call, Device const& device, int3
     std::array<Kernel const*, 3> chosen{};
     auto const chunksOf = [&](Kernel const& kernel) {
         int64_t const programs = product(kernel.grid[1].value(plan.sizes), product(batch, kvHeads));
-        return splitsOf(bundle, programs, sKv, multiprocessors);
+        return splitsOf(bundle, programs, sKv, multiprocessors * kernel.programs);
     };
     Kernel const* const extend = chooser.find(Role::extend);
     if (at(plan.sizes, Size::rows) <= bundle.selection.decodeRows) {
-        Kernel const& whole = chooser.choose(Role::decode);
-        at(plan.sizes, Size::splits) = chunksOf(whole);
-        if (at(plan.sizes, Size::splits) == 1) {
-            chosen = {&whole};
-        } else {
+        chosen = {&chooser.choose(Role::decode)};
+        if (chunksOf(*chosen[0]) > 1) {
             chosen = {&chooser.choose(Role::decode_split), &chooser.choose(Role::combine)};
+            at(plan.sizes, Size::splits) = chunksOf(*chosen[0]);
         }
     } else if (extend != nullptr && chunksOf(*extend) > 1) {
         at(plan.sizes, Size::splits) = chunksOf(*extend);
@@ -284,12 +283,14 @@ int64_t workspaceBound(Bundle const& bundle, int64_t batch, int64_t heads, int64
     // A split decode needs most at some batch in between: small batches get more chunks.  The need grows with the batch
     // and with the rows, so the largest of each are enough for every number of chunks.
     int64_t mostRows = bundle.selection.decodeRows;
+    int64_t mostPrograms = 1;
     for (Kernel const& kernel : bundle.kernels) {
+        mostPrograms = std::max(mostPrograms, kernel.programs);
         if (kernel.role == Role::extend) mostRows = std::max(mostRows, mostOf(kernel, Size::rows, group * sQ));
     }
     int64_t const rows = std::min(sQ, mostRows / std::max<int64_t>(1, group));
-    int64_t const programsAtMost = kMostMultiprocessors * bundle.selection.programsPerMultiprocessor;
-    int64_t const chunks = splitsOf(bundle, 1, sKv, kMostMultiprocessors);
+    int64_t const programsAtMost = kMostMultiprocessors * mostPrograms;
+    int64_t const chunks = splitsOf(bundle, 1, sKv, programsAtMost);
     for (int64_t splits = 2; rows > 0 && splits <= chunks; ++splits) {
         int64_t const largest = std::min(batch, programsAtMost / splits / std::max<int64_t>(1, kvHeads));
         if (largest < 1) break;

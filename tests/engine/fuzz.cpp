@@ -62,7 +62,7 @@ std::string packed(std::string const& body) {
     }
     crc = ~crc;
     uint64_t const lengths[2] = {stream.size(), body.size()};
-    std::string whole("ALIBIK\0\1", 8);
+    std::string whole("ALIBIK\0\2", 8);
     whole.append(reinterpret_cast<char const*>(lengths), 16).append(reinterpret_cast<char const*>(&crc), 4);
     return whole + stream;
 }

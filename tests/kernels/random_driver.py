@@ -166,7 +166,7 @@ def draw(number: int, all_requests: Sequence[KernelRequest]) -> Drawn:
     if s_q <= 5 and dice.random() < 0.7:
         s_kv = dice.choice((37, 255, 1000, 2048, 5000))
     depth = request.head_dim
-    sharp = dice.choice((1.0, 1.0, 1.0, 3.0, 10.0))
+    sharp = dice.choice((1.0, 1.0, 1.0, 3.0, 10.0, 30.0))
     hows = [dice.choice(("BHSD", "BHSD", "BSHD", "gaps")) for _ in range(3)]
     query, key, value = (
         _strided((torch.randn(shape, device="cuda") * factor).to(dtype), how)

@@ -44,6 +44,7 @@ def kernel(role: str = "prefill", **changes: Any) -> Kernel:
             Argument("scale", "float32"),
         ),
         tile="128x64",
+        programs=1,
     )  # fmt: skip
     return dataclasses.replace(plain, **changes)
 
@@ -65,8 +66,10 @@ def test_text_is_stable() -> None:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        (("format",), 2),
+        (("format",), 1),
         (("format",), "1"),
+        (("kernels", 1, "programs"), 0),
+        (("kernels", 1, "programs"), 33),
         (("request", "dtype"), "float64"),
         (("request", "op_type"), "Attention"),
         (("request", "head_dim"), 65),

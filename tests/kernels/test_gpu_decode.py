@@ -53,12 +53,19 @@ def planned(description: Description, item: Trial, arch: int, multiprocessors: i
 
 
 def chunks_of(item: Trial, multiprocessors: int) -> int:
-    """How many chunks there should be: enough for every multiprocessor, and each with at least the fewest keys."""
-    batch, heads, s_q, _ = item.case.query.shape
+    """How many chunks there should be: enough for every multiprocessor, and each with at least the fewest keys.
+
+    Two for each, with positions or a mask and 65 to 128 columns of 16 bits, where one for each is not all of them.
+    """
+    batch, heads, s_q, head_dim = item.case.query.shape
     kv_heads, s_kv = item.case.key.shape[1:3]
     programs = batch * kv_heads * -(-(heads // kv_heads * s_q) // 16)
-    wanted = multiprocessors * SELECTION.programs_per_multiprocessor // programs
-    return max(1, min(SELECTION.max_splits, s_kv // SELECTION.min_keys, wanted))
+    most = max(1, min(SELECTION.max_splits, s_kv // SELECTION.min_keys))
+    chunks = max(1, min(most, multiprocessors // programs))
+    more = item.case.mask is not None or item.case.positions is not None
+    if chunks > 1 and more and 64 < max(head_dim, item.case.value.shape[3]) <= 128 and item.dtype != "float32":
+        return min(most, 2 * multiprocessors // programs)
+    return chunks
 
 
 @needs_device

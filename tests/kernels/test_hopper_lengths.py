@@ -28,12 +28,18 @@ class Number(int):
 
 PLAIN = SimpleNamespace(
     maximum=max, minimum=lambda a, b: Number(min(a, b)), where=lambda which, a, b: a if which else b,
-    cdiv=lambda a, b: -(-a // b), to_tensor=lambda x: x, load=lambda x: x, int32=None, int64=None,
+    cdiv=lambda a, b: -(-a // b), to_tensor=lambda x: x, load=lambda x: x, int32=None, int64=None, abs=abs,
 )  # fmt: skip
 
 
 OF_TILES, OF_ENTRIES = (on_numbers(module, PLAIN) for module in (tiles, entries))
 blocks_of, block_at, keys_there = OF_TILES["blocks_of"], OF_TILES["block_at"], OF_ENTRIES["keys_there"]
+
+
+def settings_of(form: int, block: int, lifts: bool) -> SimpleNamespace:
+    return SimpleNamespace(
+        BLOCK_N=block, CONSUMERS=2, FORM=form, MASK=True, MASK_ROWS=False, POSITIONS=False, LIFTS=lifts, D=128
+    )
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,7 @@ class Tile:
     far: tuple[int, ...]
     seen_from: int
     extra: int
+    slope: float
 
     @property
     def key_of_row(self) -> range:
@@ -74,20 +81,21 @@ def tiles_of(seed: int, count: int) -> Iterator[Tile]:
         block, rows, first = draw.choice([64, 128]), draw.randint(1, 600), draw.random() < 0.5
         capacity = rows if first else rows + draw.choice([0, draw.randint(0, 800)])
         keys = draw.choice([0, 1, capacity, draw.randint(0, capacity), min(capacity, draw.randint(1, 130))])
-        settings = SimpleNamespace(BLOCK_N=block, CONSUMERS=2, FORM=form, MASK=True)
+        settings = settings_of(form, block, draw.random() < 0.5)
         sizes = SimpleNamespace(s_q=rows, s_kv=capacity)
+        slope = draw.choice([0.0, 0.001, 0.3, 2.0, -0.001, -2.0])
         # A pointer that is the number itself, and the first of all batches.
         begin, end, shift = keys_there(Number(keys), Number(0), 0, first, capacity)
         entry = SimpleNamespace(begin_seen=begin, begin=begin, end=end, begin_near=begin, end_near=end)
         mean = draw.randint(0, 1) if end else 0
         for tile in range(-(-rows // ROWS)):
-            near, diagonal, tail, left, right, extra, seen_from = blocks_of(tile, entry, mean, sizes, settings)
+            near, diagonal, tail, left, right, extra, seen_from = blocks_of(tile, entry, slope, mean, sizes, settings)
             count_of = diagonal + tail + left + right
             taken = [block_at(j, near, diagonal, tail, left, right, capacity, block) for j in range(count_of)]
             edge = diagonal + tail
             yield Tile(
                 form, block, tile * ROWS, rows, keys, capacity, first, begin, end, shift, near, tuple(taken[:edge]),
-                tuple(taken[edge:]), seen_from, extra,
+                tuple(taken[edge:]), seen_from, extra, slope,
             )  # fmt: skip
 
 
@@ -141,6 +149,20 @@ def test_rows_that_see_keys_see_one_in_the_first_block(drawn: list[Tile]) -> Non
     assert found > 100
 
 
+def test_long_flat_tiles_start_with_a_block_that_all_rows_see_whole(drawn: list[Tile]) -> None:
+    """Their maxima start where it says; steep tiles and short ones start with their nearest keys."""
+    moved = 0
+    for tile in drawn:
+        if tile.form == FORM_CAUSAL.value and tile.begin + 512 <= tile.key_of_row[0] < tile.end:
+            starts = tile.crossed[0] * tile.block
+            if abs(tile.slope) < 0.01:
+                assert tile.begin <= starts and starts + tile.block <= tile.key_of_row[0] + 1, tile
+                moved += 1
+            elif abs(tile.slope) > 1:
+                assert starts <= tile.key_of_row[0] < starts + tile.block, tile
+    assert moved > 50
+
+
 def test_soft_masks_leave_out_no_key_and_compare_what_is_not_seen_whole() -> None:
     """Additive masks: keys near zero are some of those that are read."""
     dice = random.Random(1)
@@ -153,9 +175,9 @@ def test_soft_masks_leave_out_no_key_and_compare_what_is_not_seen_whole() -> Non
         if begin == end:
             begin, end, begin_near, end_near = keys, 0, keys, 0
         entry = SimpleNamespace(begin_seen=0, begin=begin, end=end, begin_near=begin_near, end_near=end_near)
-        settings = SimpleNamespace(BLOCK_N=block, CONSUMERS=2, FORM=form, MASK=True)
+        settings, slope = settings_of(form, block, dice.random() < 0.5), dice.choice([0.0, 0.1, 2.0])
         for tile in range(-(-rows // ROWS)):
-            cut = blocks_of(tile, entry, 0, SimpleNamespace(s_q=rows, s_kv=keys), settings)
+            cut = blocks_of(tile, entry, slope, 0, SimpleNamespace(s_q=rows, s_kv=keys), settings)
             _, diagonal, tail, left, right, _, _ = cut
             taken = [block_at(j, *cut[:5], keys, block) for j in range(diagonal + tail + left + right)]
             assert len(set(taken)) == len(taken)

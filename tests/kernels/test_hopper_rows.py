@@ -41,10 +41,12 @@ def with_tops(codes: Any, dice: np.random.Generator) -> Any:
 
 def taken(form: int, block_n: int, tile: int, s_q: int, s_kv: int, codes: Any, within: bool, mean: bool) -> Any:
     """The blocks of a tile in order, which of their masks are read, and how the tile is cut."""
-    settings = SimpleNamespace(BLOCK_N=block_n, CONSUMERS=2, FORM=form, MASK=False, ADDITIVE=True)
+    settings = SimpleNamespace(
+        BLOCK_N=block_n, CONSUMERS=2, FORM=form, MASK=False, MASK_ROWS=True, POSITIONS=False, ADDITIVE=True
+    )
     sizes = SimpleNamespace(s_q=s_q, s_kv=s_kv)
     first, diagonal, tail, left, right, _, _ = OF_TILES["blocks_of"](
-        tile, OF_ENTRIES["no_entry"](s_kv), 0, sizes, settings
+        tile, OF_ENTRIES["no_entry"](s_kv), 0.0, 0, sizes, settings
     )
     cut = (first, left, right)
     where = Pointer(codes)

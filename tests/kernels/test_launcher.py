@@ -87,7 +87,7 @@ def kernel(digest: str) -> Kernel:
     grid = (Extent((Factor(("s_q",), 128),)), Extent((Factor(("heads",)),)), Extent((Factor(("batch",)),)))
     image = Image("a.cubin", digest, "a.ptx", "", "8.0")
     return Kernel(
-        "k", "prefill", 90, True, BufferLayout(), (), "entry", image, 384, SHARED, 168, 0, grid, arguments, ""
+        "k", "prefill", 90, True, BufferLayout(), (), "entry", image, 384, SHARED, 168, 0, grid, arguments, "", 1
     )
 
 

@@ -121,6 +121,16 @@ def test_few_rows_and_many_keys_are_split() -> None:
     assert found.offsets == {"partial": 0, "partial_sums": 32 * splits * 64 * 4}
 
 
+def test_chunks_may_be_for_two_programs_on_a_multiprocessor() -> None:
+    """Where one for each would not be all of them; enough heads are decoded in one piece as before."""
+    split = (Argument("partial", "pointer", 16), Argument("partial_sums", "pointer", 16))
+    paired = kernel("decode_split", name="paired", grid=SPLIT_GRID, conditions=(), arguments=split, programs=2)
+    one, two = (plan(given, call(1, 32, 32, 1, 131072)).launches[0].grid[2] for given in (bundle(), bundle(paired)))
+    assert (one, two) == (4, 8)
+    assert names(plan(bundle(paired), call(4, 32, 32, 1, 131072))) == ["decode"]
+    assert plan(bundle(paired), call(1, 1, 1, 1, 131072)).launches[0].grid[2] == SELECTION.max_splits
+
+
 def test_enough_heads_need_no_split() -> None:
     assert names(plan(bundle(), call(64, 32, 32, 1, 8192))) == ["decode"]
 
