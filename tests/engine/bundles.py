@@ -44,7 +44,7 @@ def described(op_type: str = "AlibiAttentionCausal", mask_dtype: str | None = No
         aligned = kernel("prefill", name="aligned", conditions=(Condition("first_surplus", at_most=0),))
         return bundle(aligned, old, *others, *extended(), op_type=op_type, mask_dtype=mask_dtype)
     wide = kernel("prefill", name="wide", conditions=(Condition("wide_saves", 10), Condition("s_kv", at_most=300)))
-    extra = [wide, long, old, *others, *extended()] + ([dense, *looking()] if mask_dtype else certified())
+    extra = [wide, long, old, *others, *extended()] + ([dense, *looking(), paired()] if mask_dtype else certified())
     return bundle(*extra, op_type=op_type, mask_dtype=mask_dtype)
 
 
@@ -59,6 +59,12 @@ def extended() -> list[Kernel]:
         )
         for rows in (64, 128)
     ]  # fmt: skip
+
+
+def paired() -> Kernel:
+    """A decode in chunks for two programs on a multiprocessor."""
+    split = (Argument("partial", "pointer", 16), Argument("partial_sums", "pointer", 16))
+    return kernel("decode_split", name="paired", conditions=(), arguments=split, grid=SPLIT_GRID, programs=2)
 
 
 def looking() -> list[Kernel]:
