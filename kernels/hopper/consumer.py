@@ -7,9 +7,8 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma, warpgroup_mma_wait
 
 from .hidden import clear_hidden, clear_strange
-from .lifting import UNSEEN, declare_outgrown, lifts, settled
-from .output import finish, goes_to_several, hand_over_repeat_mask, knows_empty, wait_written
-from .peaks import first_peaks
+from .lifting import declare_outgrown, lifts, settled
+from .output import destination_of, finish, hand_over_repeat_mask, wait_written
 from .products import (
     add_awaited_values,
     add_values,
@@ -25,25 +24,16 @@ from .products import (
 )
 from .rows import block_info_of
 from .shared import (  # fmt: skip
-    BATCH,
-    BEGIN,
     CERTIFIED_AFTER,
-    COPIES,
     COUNTS,
-    DIAGONAL_BLOCKS,
-    END,
     EXTRA,
-    FIRST,
     FORM_CAUSAL,
     FORM_SYMMETRIC,
-    HEAD,
     LEFT,
     LOG2E,
     RIGHT,
     ROWS_PER_CONSUMER,
     SEEN_FROM,
-    SLOPE,
-    TAIL,
     TILE,
     clear_repeat_mask,
     clears_hidden,
@@ -55,92 +45,16 @@ from .shared import (  # fmt: skip
     stage_of,
 )
 from .skipping import weigh_rows
-from .state import Anchors, BiasLine, ConsumerPass, NearBlocks
-from .weights import (
-    counted_from,
-    edge_weights,
-    far_start,
-    far_weights,
-    masked,
-    mean_weights,
-    moves_at_edges,
-    natural,
-    scores_layout,
-    told_of_terms,
-    vector_of,
-    with_terms,
-)
+from .starting import start_tile
+from .state import ConsumerPass, NearBlocks, scores_layout
+from .vectors import masked, natural, told_of_terms, vector_of, with_terms
+from .weights import counted_from, edge_weights, far_start, far_weights, mean_weights, moves_at_edges
 
 
 @gluon.constexpr_function
 def _averages(settings, FIXED_MAX):
     """Whether a tile may end with the mean of all values, for rows that see no key."""
     return (settings.MASK or settings.MASK_ROWS) and (settings.FORM == FORM_CAUSAL or not FIXED_MAX)
-
-
-@gluon.jit
-def _start(products, step, queries_seen, me):
-    """Reads what is told of a tile and makes weights of its first block; nothing is rescaled there.
-
-    Returns:
-        The tile's near blocks, how many blocks lie left and right of them, its bias, the row maxima, where those
-        started, and the weights.
-    """
-    settings = me.settings
-    shared = me.shared
-    sizes = me.sizes
-    slot = queries_seen & (settings.QUERIES - 1)
-    tile = read_tile_info(shared, slot, TILE)
-    first = read_tile_info(shared, slot, FIRST)
-    diagonal_blocks = read_tile_info(shared, slot, DIAGONAL_BLOCKS)
-    edges = diagonal_blocks
-    right = gl.to_tensor(0)
-    if settings.FORM == FORM_SYMMETRIC:
-        edges += read_tile_info(shared, slot, TAIL)
-        right = read_tile_info(shared, slot, RIGHT)
-    left = read_tile_info(shared, slot, LEFT)
-    slope = read_tile_info(shared, slot, SLOPE).to(gl.float32, bitcast=True)
-    reference = tile * (ROWS_PER_CONSUMER * settings.CONSUMERS) + sizes.s_kv - sizes.s_q
-    row_as_key = reference + me.WHO * ROWS_PER_CONSUMER + me.row
-    shift = slope * (me.WHO * ROWS_PER_CONSUMER + me.row).to(gl.float32)
-    reach = gl.zeros_like(shift)
-    if settings.MASK:
-        beyond = gl.maximum(
-            row_as_key - read_tile_info(shared, slot, END) + 1, read_tile_info(shared, slot, BEGIN) - row_as_key
-        )
-        reach = slope * gl.maximum(beyond, 0).to(gl.float32)
-    products = with_terms(products, told_of_terms(step, me), step, me)
-    start = first * settings.BLOCK_N
-    said = block_info_of(shared, stage_of(step, settings), settings)[1], start, tile, slot
-    if me.FIXED_MAX:
-        products = masked(products, said, me)
-    line = BiasLine(slope, reference, row_as_key, shift)
-    peak, before, behind = first_peaks(products, start, line, reach, left, me)
-    vector = vector_of(step, me)
-    SEARCHES: gl.constexpr = not (me.FIXED_MAX and settings.MAX_FROM_RAW_SCORES)
-    weights, _, peak = edge_weights(products, peak, vector, start, said, line, me, SEARCHES, True)
-    if lifts(me) and (settings.MASK or settings.MASK_ROWS):
-        # A row that sees no key there starts low.  If that was far too much or too little, its tile is done again.
-        peak = gl.where(peak == float("-inf"), -UNSEEN, peak)
-    if clears_hidden(settings) and not me.FIXED_MAX:
-        clear_hidden(step, vector, me)
-    return NearBlocks(tile, first, diagonal_blocks, edges), left, right, line, peak, Anchors(before, behind), weights
-
-
-@gluon.jit
-def _destination(slot, me):
-    """Batch, head, tile, the key from which on rows see one, and COPIES: what a tile's end needs to know.
-
-    It is read again, because it would take registers in the loop between.
-    """
-    seen_from = gl.to_tensor(0)
-    copies = gl.to_tensor(1)
-    if knows_empty(me.settings):
-        seen_from = read_tile_info(me.shared, slot, SEEN_FROM)
-    if goes_to_several(me.settings):
-        copies = read_tile_info(me.shared, slot, COPIES)
-    return (read_tile_info(me.shared, slot, BATCH), read_tile_info(me.shared, slot, HEAD),
-            read_tile_info(me.shared, slot, TILE), seen_from, copies)  # fmt: skip
 
 
 @gluon.jit
@@ -203,7 +117,7 @@ def _consume_pass(
 
     mbarrier.wait(shared.query_full.index(queries_seen & (QUERIES - 1)), (queries_seen // QUERIES) & 1)
     products = warpgroup_mma_wait(0, deps=(ask_scores(step, queries_seen, me),))
-    near, left, right, line, peak, anchors, weights = _start(products, step, queries_seen, me)
+    near, left, right, line, peak, anchors, weights = start_tile(products, step, queries_seen, me)
     # The keys of this block and the values of the one before are done with.
     release(shared.freed.index(stage_of(step, settings)))
     step += 1
@@ -301,12 +215,12 @@ def _consume_pass(
                 # The next tile's first scores, and the last of this one's output while they become weights.
                 scoring, adding, counting, peak = _multiply(weights, out, sums, peak, j > 1, step, queries_seen, me)
                 products, adding, counting = warpgroup_mma_wait(2, deps=(scoring, adding, counting))
-                near, left, right, line, peak, anchors, weights = _start(products, step, queries_seen, me)
+                near, left, right, line, peak, anchors, weights = start_tile(products, step, queries_seen, me)
                 out, sums = warpgroup_mma_wait(0, deps=(adding, counting))
             else:
                 near = NearBlocks(coming, near.first, near.diagonal_blocks, near.edges)
                 out, sums, peak = _add_last(weights, out, sums, peak, j > 1, step, me)
-            destination = _destination(slot, me)
+            destination = destination_of(slot, me)
             # The previous tile's copy out of the staging buffer has to be over before it is overwritten.
             tma.store_wait(0)
             gl.thread_barrier()
@@ -320,7 +234,7 @@ def _consume_pass(
             out, sums, peak = _add_last(weights, out, sums, peak, j > 1, step, me)
             # All warps are done with the queries.
             gl.thread_barrier()
-            destination = _destination(slot, me)
+            destination = destination_of(slot, me)
             repeat_mask = finish(out, sums, repeat_mask, destination, tiles_done, output_map, me)
             tma.store_wait(0)
             release(shared.query_empty.index(slot))
@@ -328,7 +242,7 @@ def _consume_pass(
             near = NearBlocks(read_tile_info(shared, 0, TILE), near.first, near.diagonal_blocks, near.edges)
             if near.tile >= 0:
                 products = warpgroup_mma_wait(0, deps=(ask_scores(step, queries_seen, me),))
-                near, left, right, line, peak, anchors, weights = _start(products, step, queries_seen, me)
+                near, left, right, line, peak, anchors, weights = start_tile(products, step, queries_seen, me)
                 release(shared.freed.index(stage_of(step, settings)))
                 step += 1
         if FIXED_MAX:

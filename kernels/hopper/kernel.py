@@ -32,11 +32,12 @@ which -3.3e38 is a number like others.
 
 With FIXED_MAX the row maximum is looked for in the first blocks only, those that are compared element by element.  With
 MAX_FROM_RAW_SCORES (bfloat16, whose exponents allow it) scores without their bias stand for it, in half of the first
-block alone.  Weights then may exceed one.  A maximum and a subtraction per score are saved, and the rescaling of the
-output.  With LIFTS (float16, whose exponents allow little) the first block alone is searched, and weights that outgrow
-the type lift the maximum (``lifting``).  The sum of a row's weights shows whether this was good enough; if it was not,
-the consumer marks the tile.  At the end the program does its marked tiles again, with the maximum kept block by block.
-So the result never depends on the shortcut, only the time does.
+block alone, with room above (``peaks``).  Long causal tiles under a flat bias start with a block that all rows see
+whole (``tiles``).  Weights then may exceed one.  A maximum and a subtraction per score are saved, and the rescaling of
+the output.  With LIFTS (float16, whose exponents allow little) the first block alone is searched, and weights that
+outgrow the type lift the maximum (``lifting``).  The sum of a row's weights shows whether this was good enough; if it
+was not, the consumer marks the tile.  At the end the program does its marked tiles again, with the maximum kept block
+by block.  So the result never depends on the shortcut, only the time does.
 
 Where a boolean mask hides keys, a tile whose result is not finite is done again, too, and the second pass clears the
 values of hidden keys: they must not matter, whatever they hold (``hidden``).

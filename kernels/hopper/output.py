@@ -6,7 +6,18 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, tma
 
-from .shared import FORM_CAUSAL, ROWS_PER_CONSUMER, add_to_repeat_mask, clears_hidden
+from .shared import (
+    BATCH,
+    COPIES,
+    FORM_CAUSAL,
+    HEAD,
+    ROWS_PER_CONSUMER,
+    SEEN_FROM,
+    TILE,
+    add_to_repeat_mask,
+    clears_hidden,
+    read_tile_info,
+)
 
 LARGEST_TOTAL = gl.constexpr(1.2379400392853803e27)
 """2^90: far from the largest float32, also after the product with a value of up to 2^37."""
@@ -25,6 +36,22 @@ def knows_empty(settings):
 def goes_to_several(settings):
     """Whether a tile's output may go to other tiles, too: the mean of rows that see no key (causal form)."""
     return knows_empty(settings)
+
+
+@gluon.jit
+def destination_of(slot, me):
+    """Batch, head, tile, the key from which on rows see one, and COPIES: what a tile's end needs to know.
+
+    It is read again, because it would take registers in the loop between.
+    """
+    seen_from = gl.to_tensor(0)
+    copies = gl.to_tensor(1)
+    if knows_empty(me.settings):
+        seen_from = read_tile_info(me.shared, slot, SEEN_FROM)
+    if goes_to_several(me.settings):
+        copies = read_tile_info(me.shared, slot, COPIES)
+    return (read_tile_info(me.shared, slot, BATCH), read_tile_info(me.shared, slot, HEAD),
+            read_tile_info(me.shared, slot, TILE), seen_from, copies)  # fmt: skip
 
 
 @gluon.jit

@@ -40,7 +40,7 @@ from .shared import (  # fmt: skip
 from .skipping import AHEAD, worth_a_try
 from .telling import TileBlocks, TilePlace, certify, describe, end_pass
 from .tiles import block_at, blocks_of, usual_start
-from .weights import natural
+from .vectors import natural
 
 
 @gluon.jit

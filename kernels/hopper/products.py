@@ -7,7 +7,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier, warpgroup_mma
 
 from .shared import COUNTS, ROWS_PER_CONSUMER, phase_of, stage_of
-from .weights import scores_layout
+from .state import scores_layout
 
 
 @gluon.constexpr_function

@@ -18,7 +18,7 @@ from .skipping import AHEAD, worth_a_try
 from .telling import TileBlocks, TilePlace, certify, describe, end_pass
 from .terms import ask_terms, terms_of_keys, write_terms
 from .tiles import block_at, blocks_of, shared_mean
-from .weights import natural
+from .vectors import natural
 
 
 @gluon.jit

@@ -6,11 +6,18 @@ the order in which a kernel names them, and another order (it was tried) gives a
 
 # No future import: annotations of an aggregate are evaluated.
 
+from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 
 from ..aggregate import aggregate
 from .rows import RowMask
 from .shared import Settings, Shared, Sizes
+
+
+@gluon.constexpr_function
+def scores_layout(settings):
+    """How a warpgroup holds its 64 rows of scores."""
+    return gl.NVMMADistributedLayout([3, 0], [4, 1], [16, settings.BLOCK_N, 16])
 
 
 @aggregate

@@ -7,7 +7,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared
 
 from .shared import FORM_SYMMETRIC, LARGEST, LOWEST, TERM_COLUMNS
-from .weights import by_vector
+from .vectors import by_vector
 
 
 @gluon.constexpr_function
