@@ -120,14 +120,21 @@ def _device(here: Seat, links: Links) -> int:
 
 
 def _join(here: Seat, id_: bytes, device: int, links: Links, deadline: float, timeout: float) -> None:
-    """NCCL waits for all ranks without a limit, so that it does so in a thread of its own, which is left if need be."""
+    """NCCL waits for all ranks without a limit, so that it does so in a thread of its own, which is left if need be.
+
+    NCCL may have connected the ranks, or do so later, although this fails, because one of them was lost meanwhile.
+    Nothing may run then: nobody would end its waiting.
+    """
     told: list[str | None] = []
+    failed = threading.Event()
 
     def attempt() -> None:
         try:
             told.append(library.join(id_, here.rank, here.size, device))
         except Exception as error:  # noqa: BLE001 - what a thread raises nobody sees
             told.append(str(error))
+        if failed.is_set():
+            library.leave()
 
     thread = threading.Thread(target=attempt, daemon=True)
     thread.start()
@@ -137,6 +144,9 @@ def _join(here: Seat, id_: bytes, device: int, links: Links, deadline: float, ti
         lost = links.poll(0.02)
     if told == [None] and lost is None:
         return
+    failed.set()
+    if told:
+        library.leave()
     why = told[0] if told and told[0] else lost or f"NCCL has not connected the ranks within {timeout:g} s"
     links.fail(why)
     links.close()

@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 from alibi_rewriter.runtime import NoLibrary, get_library_path
+from alibi_rewriter.runtime.collectives import library
+from alibi_rewriter.runtime.collectives.group import _join
 from alibi_rewriter.runtime.collectives.links import Links
+from alibi_rewriter.runtime.collectives.ranks import NotConnected, Seat
 from alibi_rewriter.runtime.collectives.watch import LOST, Watch
 from stand_ins import StandIns, Step, ended
 
@@ -54,17 +57,19 @@ def test_a_killed_rank_ends_the_others_inside_of_a_collective(stand_ins: StandIn
 
 
 def test_an_exception_on_a_rank_reaches_the_others(stand_ins: StandIns) -> None:
-    steps = [[CONNECT, ("break_off", {}) if rank == 1 else total(rank)] for rank in range(3)]
+    # Whoever has the sum knows that all others have connected.
+    steps = [[CONNECT, total(rank), ("break_off", {}) if rank == 1 else total(rank)] for rank in range(3)]
     ranks = stand_ins.run(*steps)
-    assert ranks[1].error(1) == "ArithmeticError: no more" and ranks[1].status == 0
+    assert ranks[1].error(2) == "ArithmeticError: no more" and ranks[1].status == 0
     for rank in (0, 2):
         assert ranks[rank].status == LOST
         assert "rank 1: ArithmeticError: no more" in ranks[rank].errors
 
 
 def test_a_process_that_ends_without_a_word_is_lost(stand_ins: StandIns) -> None:
-    ranks = stand_ins.run([CONNECT, total(0, 2)], [CONNECT])
-    assert ranks[1].status == 0
+    # Whoever has the sum knows that the other one has connected.
+    ranks = stand_ins.run([CONNECT, total(0, 2), total(0, 2)], [CONNECT, total(1, 2)])
+    assert ranks[1].status == 0 and ranks[1].told[1]["result"] == [2.0]
     assert ranks[0].status == LOST and "rank 1 has ended" in ranks[0].errors
 
 
@@ -80,6 +85,31 @@ def test_an_error_that_nccl_reports_ends_all(stand_ins: StandIns) -> None:
 def test_a_run_after_such_an_error_fails(stand_ins: StandIns) -> None:
     found = stand_ins.alone(CONNECT, total(0, 1), STUB_NCCL_LOST="0")
     assert "the ranks have lost each other: remote process exited" in found.error(1)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_nothing_runs_after_another_rank_was_lost_while_connecting(monkeypatch: pytest.MonkeyPatch, late: bool) -> None:
+    """Though NCCL connected this one, before it was noticed or afterwards."""
+    asked, told, left = threading.Event(), threading.Event(), threading.Event()
+
+    def join(*_: object) -> None:
+        assert (told if late else asked).wait(60)
+
+    class Lost(Links):
+        def poll(self, seconds: float) -> str | None:
+            asked.set()
+            return "rank 1 has ended"
+
+        def fail(self, why: str) -> None:
+            told.set()
+
+    monkeypatch.setattr(library, "join", join)
+    monkeypatch.setattr(library, "leave", left.set)
+    one, other = _pair()
+    with pytest.raises(NotConnected, match="rank 1 has ended"):
+        _join(Seat(0, 2, 0), b"", 0, Lost(0, {1: one}), time.monotonic() + 60, 60)
+    assert left.wait(60)
+    other.close()
 
 
 def test_a_rank_that_fails_to_connect_is_named_by_all(stand_ins: StandIns) -> None:
