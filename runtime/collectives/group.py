@@ -98,7 +98,7 @@ def connect(*, timeout: float = TIMEOUT, device: int | None = None) -> Group:
         here = seat(os.environ)
         id_, links = meet(here, key() if here.size > 1 else b"", library.new_id, timeout)
         chosen = _device(here, links) if device is None else device
-        _join(here, id_, chosen, links, deadline, timeout)
+        join_ranks(here, id_, chosen, links, deadline, timeout)
     except BaseException:
         _connected.release()
         raise
@@ -119,11 +119,23 @@ def _device(here: Seat, links: Links) -> int:
     raise NotConnected(why)
 
 
-def _join(here: Seat, id_: bytes, device: int, links: Links, deadline: float, timeout: float) -> None:
-    """NCCL waits for all ranks without a limit, so that it does so in a thread of its own, which is left if need be.
+def join_ranks(here: Seat, id_: bytes, device: int, links: Links, deadline: float, timeout: float) -> None:
+    """Makes this process's communicator, together with the other ranks.
 
-    NCCL may have connected the ranks, or do so later, although this fails, because one of them was lost meanwhile.
-    Nothing may run then: nobody would end its waiting.
+    NCCL waits for all ranks without a limit, so that it does so in a thread of its own, which is left if need be.  It
+    may have connected the ranks, or do so later, although this fails, because one of them was lost meanwhile.  Nothing
+    may run then: nobody would end its waiting.
+
+    Args:
+        here: This process among the others.
+        id_: What rank 0 has drawn for all.
+        device: Its GPU.
+        links: To the other ranks; closed if this fails.
+        deadline: When the time is up, as ``time.monotonic`` counts.
+        timeout: The seconds that there were, for the message.
+
+    Raises:
+        NotConnected: NCCL has not connected the ranks in time, or one of them is lost.
     """
     told: list[str | None] = []
     failed = threading.Event()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from alibi_rewriter.runtime import NoLibrary, get_library_path
 from alibi_rewriter.runtime.collectives import library
-from alibi_rewriter.runtime.collectives.group import _join
+from alibi_rewriter.runtime.collectives.group import join_ranks
 from alibi_rewriter.runtime.collectives.links import Links
 from alibi_rewriter.runtime.collectives.ranks import NotConnected, Seat
 from alibi_rewriter.runtime.collectives.watch import LOST, Watch
@@ -107,7 +107,7 @@ def test_nothing_runs_after_another_rank_was_lost_while_connecting(monkeypatch: 
     monkeypatch.setattr(library, "leave", left.set)
     one, other = _pair()
     with pytest.raises(NotConnected, match="rank 1 has ended"):
-        _join(Seat(0, 2, 0), b"", 0, Lost(0, {1: one}), time.monotonic() + 60, 60)
+        join_ranks(Seat(0, 2, 0), b"", 0, Lost(0, {1: one}), time.monotonic() + 60, 60)
     assert left.wait(60)
     other.close()
 
