@@ -81,7 +81,7 @@ def edge_weights(products, peak, vector, start, said, line, me, MOVES: gl.conste
     """Weights of a block in which every key is compared with its row; (weights, factor for the past, peak).
 
     With MOVES the peaks may be below its scores, and move.  The FIRST block of a causal tile may be one that all rows
-    see whole (``tiles.start_left``); nothing is compared then.
+    see whole (``tiles.may_start_left``); nothing is compared then.
     """
     settings = me.settings
     FIXED_MAX: gl.constexpr = me.FIXED_MAX

@@ -19,7 +19,7 @@ from alibi_rewriter.kernels.launch.description import (
 )
 from alibi_rewriter.kernels.requests import BufferLayout
 from test_description import kernel
-from test_plan import SPLIT_GRID, bundle
+from test_plan import CHUNKS, SPLIT_GRID, bundle
 
 HOPPER = (
     Argument("query", "tensor_map", 16, TensorMap("query", (64, 64, 1, 1), 128)),
@@ -50,11 +50,10 @@ def described(op_type: str = "AlibiAttentionCausal", mask_dtype: str | None = No
 
 def extended() -> list[Kernel]:
     """Decodes of more rows, in tiles of 64 and 128."""
-    split = (Argument("partial", "pointer", 16), Argument("partial_sums", "pointer", 16))
     many = Condition("s_kv", at_least=2048)
     return [
         kernel(
-            "extend", name=f"extend-{rows}", conditions=(Condition("rows", at_most=rows), many), arguments=split,
+            "extend", name=f"extend-{rows}", conditions=(Condition("rows", at_most=rows), many), arguments=CHUNKS,
             grid=(SPLIT_GRID[0], Extent((Factor(("rows",), rows),)), SPLIT_GRID[2]),
         )
         for rows in (64, 128)
@@ -63,8 +62,7 @@ def extended() -> list[Kernel]:
 
 def paired() -> Kernel:
     """A decode in chunks for two programs on a multiprocessor."""
-    split = (Argument("partial", "pointer", 16), Argument("partial_sums", "pointer", 16))
-    return kernel("decode_split", name="paired", conditions=(), arguments=split, grid=SPLIT_GRID, programs=2)
+    return kernel("decode_split", name="paired", conditions=(), arguments=CHUNKS, grid=SPLIT_GRID, programs=2)
 
 
 def looking() -> list[Kernel]:

@@ -18,17 +18,20 @@ SPLIT_GRID = (
 )
 
 
+CHUNKS = (Argument("partial", "pointer", 16), Argument("partial_sums", "pointer", 16))
+"""What kernels of a decode in chunks leave in the workspace, or join."""
+
+
 def bundle(*extra: Kernel, op_type: str = "AlibiAttentionCausal", mask_dtype: str | None = None) -> Description:
     """All roles; ``extra`` come first."""
-    split = (Argument("partial", "pointer", 16), Argument("partial_sums", "pointer", 16))
     strided = (Argument("query_row", "int32", 8),)
     kernels = (
         *extra,
         kernel("prefill", conditions=()),
         kernel("prefill", name="strided", conditions=(), layout=BufferLayout(False, True), arguments=strided),
         kernel("decode", grid=SPLIT_GRID, conditions=(), arguments=()),
-        kernel("decode_split", grid=SPLIT_GRID, conditions=(), arguments=split),
-        kernel("combine", conditions=(), arguments=split),
+        kernel("decode_split", grid=SPLIT_GRID, conditions=(), arguments=CHUNKS),
+        kernel("combine", conditions=(), arguments=CHUNKS),
     )
     return Description(KernelRequest(op_type, "bfloat16", 64, 64, mask_dtype), "test", SELECTION, WORKSPACE, kernels)
 
@@ -123,8 +126,7 @@ def test_few_rows_and_many_keys_are_split() -> None:
 
 def test_chunks_may_be_for_two_programs_on_a_multiprocessor() -> None:
     """Where one for each would not be all of them; enough heads are decoded in one piece as before."""
-    split = (Argument("partial", "pointer", 16), Argument("partial_sums", "pointer", 16))
-    paired = kernel("decode_split", name="paired", grid=SPLIT_GRID, conditions=(), arguments=split, programs=2)
+    paired = kernel("decode_split", name="paired", grid=SPLIT_GRID, conditions=(), arguments=CHUNKS, programs=2)
     one, two = (plan(given, call(1, 32, 32, 1, 131072)).launches[0].grid[2] for given in (bundle(), bundle(paired)))
     assert (one, two) == (4, 8)
     assert names(plan(bundle(paired), call(4, 32, 32, 1, 131072))) == ["decode"]
@@ -185,10 +187,9 @@ def test_a_mask_with_rows_is_looked_at_before() -> None:
 
 
 def test_more_rows_are_extended_if_that_gives_chunks() -> None:
-    split = (Argument("partial", "pointer", 16), Argument("partial_sums", "pointer", 16))
     grid = (SPLIT_GRID[0], Extent((Factor(("rows",), 64),)), SPLIT_GRID[2])
     few = (Condition("rows", at_most=64), Condition("s_kv", at_least=2048))
-    extend = kernel("extend", conditions=few, grid=grid, arguments=split)
+    extend = kernel("extend", conditions=few, grid=grid, arguments=CHUNKS)
     found = plan(bundle(extend), call(1, 32, 32, 33, 32768))
     assert names(found) == ["extend", "combine"]
     assert found.launches[0].grid == (32, 1, 4)
